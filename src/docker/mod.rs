@@ -1,0 +1,320 @@
+//! The engine: the calls volsnap makes, and nothing more.
+//!
+//! Every call is bounded in time and says what it was doing to which object. [`bollard`](self::engine)
+//! is named in one file; nothing of its types leaks. Names are data: no call goes through a shell.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::path::PathBuf;
+use std::pin::Pin;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use futures_util::Stream;
+use tokio::io::AsyncWrite;
+
+/// The result of a call to the engine.
+pub type Result<T, E = DockerError> = std::result::Result<T, E>;
+
+/// Why a call to the engine failed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum DockerErrorKind {
+    /// There is no such object.
+    NotFound,
+    /// The object is in use or the name is taken.
+    Conflict,
+    /// The engine cannot be reached or hung up; the call may or may not have had its effect.
+    Unreachable,
+    /// The engine did not answer in time; the call may or may not have had its effect.
+    TimedOut,
+    /// The engine refused or failed.
+    Other,
+}
+
+/// A call to the engine failed.
+#[derive(Debug, Clone, thiserror::Error)]
+#[error("{doing}: {message}")]
+pub struct DockerError {
+    /// What kind of failure this is.
+    pub kind: DockerErrorKind,
+    /// The call and its object, as "stop container db_1".
+    pub doing: String,
+    /// What the engine said.
+    pub message: String,
+}
+
+/// The engine and what of it matters here.
+#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+pub struct Engine {
+    /// The engine's own identifier; the same for every client of it.
+    pub id: String,
+    /// The engine's version, as "20.10.24".
+    pub version: String,
+    /// The negotiated API version.
+    pub api_version: ApiVersion,
+    /// Operating system of the containers: "linux".
+    pub os: String,
+    /// Architecture in Docker's words: "amd64", "arm64".
+    pub arch: String,
+    /// Whether the engine is reached over a local socket.
+    pub local: bool,
+}
+
+/// An API version, as 1.41.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, serde::Serialize, serde::Deserialize)]
+pub struct ApiVersion(
+    /// The major number.
+    pub u32,
+    /// The minor number.
+    pub u32,
+);
+
+impl fmt::Display for ApiVersion {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}.{}", self.0, self.1)
+    }
+}
+
+/// A container as the engine describes it.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Container {
+    /// The full id.
+    pub id: String,
+    /// The name, without the leading slash.
+    pub name: String,
+    /// The image as it was named at creation.
+    pub image: String,
+    /// The image's content id, `sha256:…`.
+    pub image_id: String,
+    /// When it was created, RFC 3339 as the engine writes it.
+    pub created: String,
+    /// What it is doing.
+    pub state: ContainerState,
+    /// Environment, `NAME=value`. Holds secrets: never printed, never stored.
+    pub env: Vec<String>,
+    /// Entrypoint and command.
+    pub command: Vec<String>,
+    /// Labels.
+    pub labels: BTreeMap<String, String>,
+    /// What is mounted in it.
+    pub mounts: Vec<Mount>,
+    /// Network mode: "bridge", "host", "container:ID", a network's name.
+    pub network_mode: String,
+    /// Restart policy: "", "no", "always", "unless-stopped", "on-failure".
+    pub restart_policy: String,
+    /// The signal that asks it to stop, where image or container set one.
+    pub stop_signal: Option<String>,
+    /// The container's own grace in seconds, where set.
+    pub stop_timeout: Option<i64>,
+    /// Whether it has a healthcheck that is not disabled.
+    pub has_healthcheck: bool,
+    /// The configured user, "" for the image's.
+    pub user: String,
+    /// Whether the engine removes it when it exits.
+    pub auto_remove: bool,
+}
+
+/// What a container is doing.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct ContainerState {
+    /// created, running, paused, restarting, removing, exited, dead.
+    pub status: String,
+    /// Whether its process runs (true while paused and restarting, as the engine has it).
+    pub running: bool,
+    /// Whether it is frozen.
+    pub paused: bool,
+    /// Whether the engine is between two starts of it.
+    pub restarting: bool,
+    /// Exit code of the last run.
+    pub exit_code: i64,
+    /// Whether the kernel killed it for memory.
+    pub oom_killed: bool,
+    /// When the last run started, RFC 3339 with nanoseconds as the engine writes it.
+    pub started_at: String,
+    /// When the last run ended, likewise.
+    pub finished_at: String,
+    /// starting, healthy, unhealthy; `None` without a healthcheck.
+    pub health: Option<String>,
+}
+
+/// What kind of thing is mounted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, serde::Serialize, serde::Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum MountKind {
+    /// A volume, named or anonymous.
+    #[default]
+    Volume,
+    /// A host directory or file.
+    Bind,
+    /// Memory.
+    Tmpfs,
+    /// Anything else.
+    Other,
+}
+
+/// One mount of a container.
+#[derive(Debug, Clone, PartialEq, Eq, Default, serde::Serialize, serde::Deserialize)]
+pub struct Mount {
+    /// What kind of thing is mounted.
+    pub kind: MountKind,
+    /// The volume's name; `None` for anything but a volume.
+    pub volume: Option<String>,
+    /// The path on the engine's host; for a volume its mountpoint.
+    pub source: PathBuf,
+    /// The path in the container.
+    pub destination: PathBuf,
+    /// Whether it is mounted read-only.
+    pub read_only: bool,
+}
+
+/// A volume as the engine describes it.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Volume {
+    /// The name; 64 hexadecimal digits for an anonymous one.
+    pub name: String,
+    /// The driver, "local" mostly.
+    pub driver: String,
+    /// Where the engine's host has it.
+    pub mountpoint: PathBuf,
+    /// Labels.
+    pub labels: BTreeMap<String, String>,
+    /// Driver options (`type`, `o`, `device`).
+    pub options: BTreeMap<String, String>,
+}
+
+/// An image as the engine describes it.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Image {
+    /// The content id, `sha256:…`.
+    pub id: String,
+    /// Digests under which a registry knows it.
+    pub repo_digests: Vec<String>,
+    /// Labels.
+    pub labels: BTreeMap<String, String>,
+}
+
+/// How long a stopping container may take before the engine kills it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Grace {
+    /// The engine never kills; the caller owns the deadline.
+    Unlimited,
+    /// The container's own setting, else the engine's default.
+    Own,
+}
+
+/// What came of a command run inside a container.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct ExecOutput {
+    /// Exit code of the command.
+    pub exit_code: i64,
+    /// What it wrote, at most 1 MiB kept.
+    pub stdout: Vec<u8>,
+    /// What it wrote to stderr, at most 1 MiB kept.
+    pub stderr: Vec<u8>,
+}
+
+/// A mount asked for in a [`ContainerSpec`].
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct MountSpec {
+    /// A volume (by name) or a host directory (by path).
+    pub source: MountSource,
+    /// The path in the container.
+    pub destination: PathBuf,
+    /// Whether it is mounted read-only.
+    pub read_only: bool,
+}
+
+/// What a [`MountSpec`] mounts. Neither is ever created by naming it.
+#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum MountSource {
+    /// A volume by name, mounted with `nocopy`.
+    Volume(String),
+    /// A directory of the engine's host; the engine refuses when it is missing.
+    Directory(PathBuf),
+}
+
+/// A throwaway container to be created: no network, read-only root, all capabilities dropped but
+/// those named, no new privileges, labels of SELinux disabled, logging off, stdin open and closed
+/// with the first client, removed by the engine when it exits.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ContainerSpec {
+    /// The name; taken names are a [`DockerErrorKind::Conflict`].
+    pub name: String,
+    /// The image.
+    pub image: String,
+    /// Entrypoint and arguments, whole.
+    pub command: Vec<String>,
+    /// Labels.
+    pub labels: BTreeMap<String, String>,
+    /// Mounts.
+    pub mounts: Vec<MountSpec>,
+    /// Capabilities kept, as "DAC_READ_SEARCH".
+    pub capabilities: Vec<String>,
+}
+
+/// A piece of what an attached container writes.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Output {
+    /// From its standard output.
+    Stdout(Bytes),
+    /// From its standard error.
+    Stderr(Bytes),
+}
+
+/// What an attached container writes, as it comes.
+pub type OutputStream = Pin<Box<dyn Stream<Item = Result<Output>> + Send>>;
+
+/// An attached container's standard streams.
+pub struct Attached {
+    /// Its standard input; closing it (shutdown or drop) closes the container's stdin.
+    pub stdin: Pin<Box<dyn AsyncWrite + Send>>,
+    /// What it writes; ends when it exits.
+    pub output: OutputStream,
+}
+
+impl fmt::Debug for Attached {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Attached")
+    }
+}
+
+/// The engine, as far as volsnap uses it.
+#[async_trait]
+pub trait Docker: Send + Sync + fmt::Debug {
+    /// Returns what engine this is.
+    async fn engine(&self) -> Result<Engine>;
+    /// Returns every container, running or not, in full. One that vanishes meanwhile is left out.
+    async fn containers(&self) -> Result<Vec<Container>>;
+    /// Returns one container by id or exact name, `None` when there is none.
+    async fn container(&self, id: &str) -> Result<Option<Container>>;
+    /// Returns every volume.
+    async fn volumes(&self) -> Result<Vec<Volume>>;
+    /// Returns one volume by exact name, `None` when there is none. Never creates it.
+    async fn volume(&self, name: &str) -> Result<Option<Volume>>;
+    /// Starts a container; one that runs already is success.
+    async fn start(&self, id: &str) -> Result<()>;
+    /// Asks a container to stop and returns when the engine answers, at most after `wait`: then the
+    /// error is [`DockerErrorKind::TimedOut`] and the engine goes on stopping. One that is stopped
+    /// already is success.
+    ///
+    /// `signal` overrides the container's stop signal, also on engines whose API (before 1.42) has
+    /// no such parameter.
+    async fn stop(&self, id: &str, signal: Option<&str>, grace: Grace, wait: Duration) -> Result<()>;
+    /// Runs a command in a running container, without a terminal or standard input, for at most
+    /// `limit`.
+    async fn exec(&self, id: &str, command: &[String], limit: Duration) -> Result<ExecOutput>;
+    /// Returns the last lines of a container's log, both streams together, at most 64 KiB.
+    async fn logs(&self, id: &str, lines: u32) -> Result<String>;
+    /// Returns an image by reference, `None` when there is none.
+    async fn image(&self, reference: &str) -> Result<Option<Image>>;
+    /// Imports a root filesystem (an uncompressed tar) as an image under `tag`, with `labels`.
+    async fn import_image(&self, tag: &str, labels: &BTreeMap<String, String>, tar: Bytes) -> Result<()>;
+    /// Creates a throwaway container and returns its id.
+    async fn create_container(&self, spec: &ContainerSpec) -> Result<String>;
+    /// Attaches to a created container's stdin, stdout and stderr; to be done before it is started.
+    async fn attach(&self, id: &str) -> Result<Attached>;
+    /// Removes a container, by force; one that is gone or being removed is success.
+    async fn remove_container(&self, id: &str) -> Result<()>;
+}

@@ -1,0 +1,138 @@
+//! The error of the procedures: what was being done, what state things are in, what to type next.
+//!
+//! Lower layers have error types of their own; a procedure wraps them in an [`Error`], whose
+//! [`ErrorKind`] decides the exit code. The printer in the binary shows the chain and the hint.
+
+use std::error::Error as StdError;
+use std::fmt;
+
+use crate::signal::Interrupt;
+
+/// The result of a procedure.
+pub type Result<T, E = Error> = std::result::Result<T, E>;
+
+/// What kind of failure this is; the binary turns it into its exit code.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ErrorKind {
+    /// It failed; everything is as it was before and services run.
+    Failed,
+    /// What was asked for cannot be meant: an unknown target, an impossible option.
+    Usage,
+    /// Verification found damage or a difference.
+    Damaged,
+    /// Something could not be put back; the message has the command to type.
+    NotPutBack,
+    /// Another run holds the lock.
+    Busy,
+    /// A signal ended the run; everything is back.
+    Interrupted(Interrupt),
+}
+
+/// A failure that speaks: what was being done to what, the state now, the next command.
+#[derive(Debug)]
+pub struct Error {
+    kind: ErrorKind,
+    message: String,
+    state: Option<String>,
+    hint: Option<String>,
+    source: Option<Box<dyn StdError + Send + Sync>>,
+}
+
+impl Error {
+    /// Returns an error of `kind`; `message` is a lower-case fragment naming the thing.
+    #[must_use]
+    pub fn new(kind: ErrorKind, message: impl Into<String>) -> Self {
+        Self { kind, message: message.into(), state: None, hint: None, source: None }
+    }
+
+    /// Returns an [`ErrorKind::Failed`] error.
+    #[must_use]
+    pub fn failed(message: impl Into<String>) -> Self {
+        Self::new(ErrorKind::Failed, message)
+    }
+
+    /// Returns an [`ErrorKind::Usage`] error.
+    #[must_use]
+    pub fn usage(message: impl Into<String>) -> Self {
+        Self::new(ErrorKind::Usage, message)
+    }
+
+    /// Returns an [`ErrorKind::Busy`] error.
+    #[must_use]
+    pub fn busy(message: impl Into<String>) -> Self {
+        Self::new(ErrorKind::Busy, message)
+    }
+
+    /// Adds the next command to type; a command the user can paste.
+    #[must_use]
+    pub fn hint(mut self, hint: impl Into<String>) -> Self {
+        self.hint = Some(hint.into());
+        self
+    }
+
+    /// Adds what state things are in now.
+    #[must_use]
+    pub fn state(mut self, state: impl Into<String>) -> Self {
+        self.state = Some(state.into());
+        self
+    }
+
+    /// Adds the error beneath this one.
+    #[must_use]
+    pub fn because(mut self, source: impl Into<Box<dyn StdError + Send + Sync>>) -> Self {
+        self.source = Some(source.into());
+        self
+    }
+
+    /// Changes the kind, keeping everything that is said.
+    #[must_use]
+    pub fn of_kind(mut self, kind: ErrorKind) -> Self {
+        self.kind = kind;
+        self
+    }
+
+    /// Returns what kind of failure this is.
+    #[must_use]
+    pub fn kind(&self) -> ErrorKind {
+        self.kind
+    }
+
+    /// Returns the next command to type, if one is known.
+    #[must_use]
+    pub fn hint_text(&self) -> Option<&str> {
+        self.hint.as_deref()
+    }
+
+    /// Returns what state things are in now, where that was worth saying.
+    #[must_use]
+    pub fn state_text(&self) -> Option<&str> {
+        self.state.as_deref()
+    }
+}
+
+impl fmt::Display for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.message)
+    }
+}
+
+impl StdError for Error {
+    fn source(&self) -> Option<&(dyn StdError + 'static)> {
+        self.source.as_deref().map(|source| source as &(dyn StdError + 'static))
+    }
+}
+
+/// Says what was being done when a lower layer failed.
+pub trait Context<T> {
+    /// Wraps the error beneath in an [`ErrorKind::Failed`] error that says what was being done.
+    ///
+    /// # Errors
+    /// The wrapped error, if there was one.
+    fn doing(self, what: impl FnOnce() -> String) -> Result<T>;
+}
+
+impl<T, E: Into<Box<dyn StdError + Send + Sync>>> Context<T> for std::result::Result<T, E> {
+    fn doing(self, what: impl FnOnce() -> String) -> Result<T> {
+        self.map_err(|source| Error::failed(what()).because(source))
+    }
+}

@@ -1,0 +1,82 @@
+//! Signals as events: the first one asks for an orderly end, later ones are told what is still
+//! being put back. A procedure never looks at signals itself; it looks at its [`Cancel`].
+
+use std::sync::{Arc, OnceLock};
+
+use tokio_util::sync::CancellationToken;
+
+/// Which signal asked for the end of the run.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Interrupt {
+    /// SIGINT: Ctrl-C.
+    Int,
+    /// SIGTERM.
+    Term,
+    /// SIGHUP: the terminal went away.
+    Hup,
+}
+
+impl Interrupt {
+    /// Returns the exit code that shells use for a process ended by this signal.
+    #[must_use]
+    pub fn exit_code(self) -> u8 {
+        match self {
+            Self::Int => 130,
+            Self::Term => 143,
+            Self::Hup => 129,
+        }
+    }
+}
+
+/// A request to end the run, shared by whoever may make it and whoever must heed it.
+#[derive(Debug, Clone, Default)]
+pub struct Cancel {
+    token: CancellationToken,
+    interrupt: Arc<OnceLock<Interrupt>>,
+}
+
+impl Cancel {
+    /// Asks for the end of the run. Returns true for the first request.
+    pub fn request(&self, interrupt: Interrupt) -> bool {
+        let first = self.interrupt.set(interrupt).is_ok();
+        self.token.cancel();
+        first
+    }
+
+    /// Returns which signal asked for the end, if one did.
+    #[must_use]
+    pub fn requested(&self) -> Option<Interrupt> {
+        self.interrupt.get().copied()
+    }
+
+    /// Waits until the end is asked for.
+    pub async fn wait(&self) -> Interrupt {
+        self.token.cancelled().await;
+        self.requested().unwrap_or(Interrupt::Term)
+    }
+}
+
+/// Listens for SIGINT, SIGTERM and SIGHUP until the runtime ends; `again` hears of every signal
+/// after the first.
+///
+/// # Errors
+/// When a signal handler cannot be installed.
+pub fn listen(cancel: Cancel, again: impl Fn(Interrupt) + Send + 'static) -> std::io::Result<()> {
+    use tokio::signal::unix::{SignalKind, signal};
+    let mut int = signal(SignalKind::interrupt())?;
+    let mut term = signal(SignalKind::terminate())?;
+    let mut hup = signal(SignalKind::hangup())?;
+    tokio::spawn(async move {
+        loop {
+            let interrupt = tokio::select! {
+                _ = int.recv() => Interrupt::Int,
+                _ = term.recv() => Interrupt::Term,
+                _ = hup.recv() => Interrupt::Hup,
+            };
+            if !cancel.request(interrupt) {
+                again(interrupt);
+            }
+        }
+    });
+    Ok(())
+}
