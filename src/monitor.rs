@@ -1,1 +1,110 @@
-//! (being written)
+//! What a procedure tells whoever watches: phases, progress, warnings, the moments of the hold.
+//!
+//! The library never prints. A procedure reports to a [`Monitor`]; the binary draws it, tests
+//! record it or act on it.
+
+use std::fmt;
+use std::time::Duration;
+
+/// A part of a procedure, by the name that is shown.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, serde::Serialize, serde::Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Phase {
+    /// Checking everything that can be checked, before anything is touched.
+    Prepare,
+    /// Waiting for the containers to stop.
+    Stop,
+    /// Reading the database's own files for the proof of a clean shutdown.
+    Prove,
+    /// Writing the archive.
+    Archive,
+    /// Starting the containers and waiting until they answer.
+    Start,
+    /// Making the snapshot durable and visible.
+    Publish,
+    /// Reading an archive back.
+    Verify,
+    /// Putting back what a failed or dead run left.
+    Recover,
+}
+
+impl fmt::Display for Phase {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Prepare => "prepare",
+            Self::Stop => "stop",
+            Self::Prove => "prove",
+            Self::Archive => "archive",
+            Self::Start => "start",
+            Self::Publish => "publish",
+            Self::Verify => "verify",
+            Self::Recover => "recover",
+        })
+    }
+}
+
+/// Something that happened in a procedure.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Event {
+    /// A phase begins. `detail` says on what; `total_bytes` is the work ahead, where known.
+    Phase {
+        /// Which phase.
+        phase: Phase,
+        /// On what, as "db (memory-service_db_1)".
+        detail: String,
+        /// The work ahead in bytes, where known.
+        total_bytes: Option<u64>,
+    },
+    /// Work done in the current phase so far.
+    Progress {
+        /// Bytes read so far.
+        bytes: u64,
+        /// Files read so far.
+        files: u64,
+    },
+    /// The service is about to go away.
+    Held,
+    /// The service answers again.
+    Released {
+        /// Time since the stop was asked for.
+        downtime: Duration,
+    },
+    /// Something worth knowing that does not end the run.
+    Warning(String),
+    /// Something done, in a line.
+    Note(String),
+}
+
+/// Watches a procedure. Called from async code: must not block for long.
+pub trait Monitor: Send + Sync {
+    /// Takes note of an event.
+    fn event(&self, event: Event);
+
+    /// Is told of each step just before it is taken, by the step's name. Tests act here.
+    fn step(&self, _step: &'static str) {}
+}
+
+/// Watches nothing.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Silent;
+
+impl Monitor for Silent {
+    fn event(&self, _event: Event) {}
+}
+
+impl dyn Monitor + '_ {
+    /// Reports the begin of a phase.
+    pub fn phase(&self, phase: Phase, detail: impl Into<String>, total_bytes: Option<u64>) {
+        self.event(Event::Phase { phase, detail: detail.into(), total_bytes });
+    }
+
+    /// Reports something worth knowing.
+    pub fn warning(&self, text: impl Into<String>) {
+        self.event(Event::Warning(text.into()));
+    }
+
+    /// Reports something done.
+    pub fn note(&self, text: impl Into<String>) {
+        self.event(Event::Note(text.into()));
+    }
+}

@@ -1,1 +1,2 @@
-//! (being written)
+//! Our code that runs inside the helper container, next to the data.
+pub mod protocol;
