@@ -1,7 +1,17 @@
 //! The engine: the calls volsnap makes, and nothing more.
 //!
-//! Every call is bounded in time and says what it was doing to which object. [`bollard`](self::engine)
-//! is named in one file; nothing of its types leaks. Names are data: no call goes through a shell.
+//! Every call is bounded in time and says what it was doing to which object. bollard is named in one
+//! file, [`engine`]; nothing of its types leaks. Names are data: no call goes through a shell.
+//!
+//! | file | holds |
+//! |---|---|
+//! | [`engine`] | [`Docker`] over the engine's API |
+//! | [`fake`] | [`Docker`] that records calls and fails on demand, for tests |
+//! | [`helper`] | the throwaway container and the image it runs |
+
+pub mod engine;
+pub mod fake;
+pub mod helper;
 
 use std::collections::BTreeMap;
 use std::fmt;
