@@ -180,7 +180,7 @@ impl DockerEngine {
                 Ok(Some(container)) if container.state.running || container.state.restarting => {}
                 Ok(_) => return,
                 Err(error) => {
-                    tracing::debug!(id, %error, "the engine does not say whether the container runs")
+                    tracing::debug!(id, %error, "the engine does not say whether the container runs");
                 }
             }
         }
@@ -338,6 +338,26 @@ impl Docker for DockerEngine {
         Ok(found.map(image_from))
     }
 
+    async fn images(&self, label: &str) -> Result<Vec<Image>> {
+        let filters = HashMap::from([("label".to_owned(), vec![label.to_owned()])]);
+        let options = query::ListImagesOptions { filters: Some(filters), ..Default::default() };
+        let listed = bounded("list images", LIST_LIMIT, self.client.list_images(Some(options))).await?;
+        let inspections: Vec<_> =
+            listed.into_iter().map(|image| async move { self.image(&image.id).await }).collect();
+        let found: Vec<Option<Image>> =
+            futures_util::stream::iter(inspections).buffered(INSPECTIONS_AT_ONCE).try_collect().await?;
+        Ok(found.into_iter().flatten().collect())
+    }
+
+    async fn remove_image(&self, id: &str) -> Result<()> {
+        if !is_image_reference(id) {
+            return Ok(());
+        }
+        let doing = format!("remove image {id}");
+        let call = self.client.remove_image(id, None::<query::RemoveImageOptions>, None);
+        optional(bounded(&doing, REMOVE_LIMIT, call).await).map(|_| ())
+    }
+
     async fn import_image(&self, tag: &str, labels: &BTreeMap<String, String>, tar: Bytes) -> Result<()> {
         let doing = format!("import image {tag}");
         let (repository, tag) =
@@ -359,10 +379,18 @@ impl Docker for DockerEngine {
     async fn create_container(&self, spec: &ContainerSpec) -> Result<String> {
         let doing = format!("create container {}", spec.name);
         for mount in &spec.mounts {
-            if let MountSource::Volume(name) = &mount.source
-                && self.volume(name).await?.is_none()
-            {
-                return Err(not_found(&doing, format!("no such volume: {name}")));
+            match &mount.source {
+                MountSource::Volume(name) if self.volume(name).await?.is_none() => {
+                    return Err(not_found(&doing, format!("no such volume: {name}")));
+                }
+                // Any other spelling could name another directory.
+                MountSource::Directory(path) if path.to_str().is_none() => {
+                    return Err(other(
+                        &doing,
+                        format!("{} is not UTF-8: the engine has no word for it", path.display()),
+                    ));
+                }
+                MountSource::Volume(_) | MountSource::Directory(_) => {}
             }
         }
         let options = query::CreateContainerOptions { name: Some(spec.name.clone()), ..Default::default() };
@@ -799,7 +827,82 @@ fn image_from(image: ImageInspect) -> Image {
     let labels = image.config.and_then(|config| config.labels).unwrap_or_default();
     Image {
         id: image.id.unwrap_or_default(),
+        tags: image.repo_tags.unwrap_or_default(),
+        created: image.created.unwrap_or_default(),
         repo_digests: image.repo_digests.unwrap_or_default(),
         labels: labels.into_iter().collect(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn choose(host: Option<&str>, variables: &[(&str, &str)], sockets: &[&str]) -> Result<String> {
+        let variable = |name: &str| {
+            variables.iter().find(|(known, _)| *known == name).map(|(_, value)| (*value).to_owned())
+        };
+        Address::choose(host, variable, |path| sockets.iter().any(|socket| path == Path::new(socket)))
+            .map(|address| address.to_string())
+    }
+
+    #[test]
+    fn the_address_is_the_one_given_then_the_variable_then_a_socket_that_exists() {
+        let variables = [("DOCKER_HOST", "tcp://db:2375/"), ("XDG_RUNTIME_DIR", "/run/user/7")];
+        let rootless = "/run/user/7/docker.sock";
+        assert_eq!(choose(Some("unix:///a.sock"), &variables, &[]).unwrap(), "unix:///a.sock");
+        assert_eq!(choose(None, &variables, &[DEFAULT_SOCKET]).unwrap(), "tcp://db:2375");
+        let variables = [("DOCKER_HOST", ""), variables[1]];
+        assert_eq!(
+            choose(None, &variables, &[DEFAULT_SOCKET, rootless]).unwrap(),
+            "unix:///var/run/docker.sock"
+        );
+        assert_eq!(choose(None, &variables, &[rootless]).unwrap(), "unix:///run/user/7/docker.sock");
+        assert_eq!(choose(None, &[], &[]).unwrap(), "unix:///var/run/docker.sock");
+    }
+
+    #[test]
+    fn an_address_of_another_kind_is_refused() {
+        for host in ["ssh://db", "fd://", "unix://relative", "tcp://", "db:2375", "", "npipe:////./pipe/x"] {
+            assert_eq!(choose(Some(host), &[], &[]).unwrap_err().kind, DockerErrorKind::Other, "{host}");
+        }
+        assert!(choose(Some("tcp://db:2376"), &[("DOCKER_TLS_VERIFY", "1")], &[]).is_err());
+    }
+
+    #[test]
+    fn a_signal_is_the_same_in_every_spelling() {
+        for spelling in ["SIGINT", "INT", "int", "2"] {
+            assert!(same_signal("SIGINT", Some(spelling)), "{spelling}");
+        }
+        assert!(same_signal("TERM", None) && same_signal("SIGTERM", Some("")));
+        assert!(same_signal("RTMIN+3", Some("SIGRTMIN+3")));
+        assert!(!same_signal("SIGINT", None) && !same_signal("SIGINT", Some("SIGQUIT")));
+    }
+
+    #[test]
+    fn what_the_engine_leaves_out_is_empty() {
+        assert_eq!(container_from(ContainerInspectResponse::default()), Container::default());
+        assert_eq!(image_from(ImageInspect::default()), Image::default());
+        assert_eq!(mount_from(MountPoint::default()).kind, MountKind::Other);
+    }
+
+    #[test]
+    fn a_disabled_healthcheck_is_none() {
+        let check = |test: &[&str]| {
+            let test = Some(test.iter().map(ToString::to_string).collect());
+            is_healthcheck(&HealthConfig { test, ..HealthConfig::default() })
+        };
+        assert!(check(&["CMD", "pg_isready"]));
+        assert!(!check(&["NONE"]) && !check(&[]) && !is_healthcheck(&HealthConfig::default()));
+    }
+
+    #[test]
+    fn outputs_are_kept_up_to_a_limit_from_the_end_they_matter_at() {
+        let (mut head, mut tail) = (Vec::new(), Vec::new());
+        for piece in [&b"abc"[..], b"def", b"", b"ghi"] {
+            keep_head(&mut head, piece, 5);
+            keep_tail(&mut tail, piece, 5);
+        }
+        assert_eq!((&head[..], &tail[..]), (&b"abcde"[..], &b"efghi"[..]));
     }
 }

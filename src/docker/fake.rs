@@ -168,6 +168,14 @@ impl Docker for FailingDocker {
         self.call("image", reference, self.inner.image(reference)).await
     }
 
+    async fn images(&self, label: &str) -> Result<Vec<Image>> {
+        self.call("images", label, self.inner.images(label)).await
+    }
+
+    async fn remove_image(&self, id: &str) -> Result<()> {
+        self.call("remove_image", id, self.inner.remove_image(id)).await
+    }
+
     async fn import_image(&self, tag: &str, labels: &BTreeMap<String, String>, tar: Bytes) -> Result<()> {
         self.call("import_image", tag, self.inner.import_image(tag, labels, tar)).await
     }

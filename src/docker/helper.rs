@@ -13,8 +13,9 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::{Component, Path, PathBuf};
 
 use bytes::Bytes;
+use chrono::{DateTime, TimeDelta, Utc};
 
-use super::{ContainerSpec, Docker, DockerError, DockerErrorKind, MountSource, MountSpec, Result};
+use super::{ContainerSpec, Docker, DockerError, DockerErrorKind, Image, MountSource, MountSpec, Result};
 
 /// Where the executable is in the image.
 pub const EXECUTABLE: &str = "/volsnap";
@@ -91,8 +92,34 @@ impl HelperImage {
         }
         let labels = BTreeMap::from([(LABEL_HELPER.to_owned(), env!("CARGO_PKG_VERSION").to_owned())]);
         docker.import_image(&self.tag, &labels, self.tar.clone()).await?;
+        if let Err(error) = remove_outdated(docker, &self.tag, Utc::now()).await {
+            tracing::debug!(%error, "images of earlier helpers are left for the next import");
+        }
         Ok(self.tag.clone())
     }
+}
+
+/// Removes what earlier imports have left and no container uses: images whose tag has moved on, as
+/// after two imports at once, and those of other builds that are older than a day.
+async fn remove_outdated(docker: &dyn Docker, current: &str, now: DateTime<Utc>) -> Result<()> {
+    for image in docker.images(LABEL_HELPER).await? {
+        if is_outdated(&image, current, now) {
+            match docker.remove_image(&image.id).await {
+                Err(error) if error.kind != DockerErrorKind::Conflict => return Err(error),
+                _ => {}
+            }
+        }
+    }
+    Ok(())
+}
+
+fn is_outdated(image: &Image, current: &str, now: DateTime<Utc>) -> bool {
+    let is_old = || {
+        DateTime::parse_from_rfc3339(&image.created)
+            .is_ok_and(|created| now.signed_duration_since(created) > TimeDelta::days(1))
+    };
+    let ours = |tag: &String| tag.strip_prefix(IMAGE_REPOSITORY).is_some_and(|rest| rest.starts_with(':'));
+    image.tags.iter().all(|tag| ours(tag) && tag != current) && (image.tags.is_empty() || is_old())
 }
 
 /// Describes the helper of one run: `name` runs the agent of `image` beside `source`, writing to a
@@ -214,6 +241,10 @@ impl Root {
                 path.components().filter(|component| matches!(component, Component::Normal(_))).collect();
             let mut header = tar::Header::new_gnu();
             header.set_mode(0o755);
+            header.set_uid(0);
+            header.set_gid(0);
+            header.set_size(0);
+            header.set_mtime(0);
             match entry {
                 Entry::Directory => {
                     header.set_entry_type(tar::EntryType::Directory);
@@ -339,6 +370,21 @@ mod tests {
         let image = HelperImage::of(executable).unwrap();
         assert_eq!(image.tag(), HelperImage::of(executable).unwrap().tag());
         assert_eq!(image.tag().len(), "volsnap-helper:".len() + 16);
+    }
+
+    #[test]
+    fn only_helpers_of_other_builds_are_outdated_after_a_day_and_untagged_ones_at_once() {
+        let now: DateTime<Utc> = "2026-11-21T12:00:00Z".parse().unwrap();
+        let outdated = |tags: &[&str], created: &str| {
+            let tags = tags.iter().map(ToString::to_string).collect();
+            let image = Image { tags, created: created.to_owned(), ..Image::default() };
+            is_outdated(&image, "volsnap-helper:new", now)
+        };
+        let (old, young) = ("2026-11-20T11:00:00.123456789Z", "2026-11-21T11:00:00Z");
+        assert!(outdated(&["volsnap-helper:old"], old) && outdated(&[], young));
+        assert!(!outdated(&["volsnap-helper:old"], young) && !outdated(&["volsnap-helper:old"], ""));
+        assert!(!outdated(&["volsnap-helper:new"], old) && !outdated(&["mine:kept"], old));
+        assert!(!outdated(&["volsnap-helper:old", "mine:kept"], old));
     }
 
     #[test]
