@@ -1,7 +1,17 @@
 //! The engine: the calls volsnap makes, and nothing more.
 //!
-//! Every call is bounded in time and says what it was doing to which object. [`bollard`](self::engine)
-//! is named in one file; nothing of its types leaks. Names are data: no call goes through a shell.
+//! Every call is bounded in time and says what it was doing to which object. bollard is named in one
+//! file, [`engine`]; nothing of its types leaks. Names are data: no call goes through a shell.
+//!
+//! | file | holds |
+//! |---|---|
+//! | [`engine`] | [`Docker`] over the engine's API |
+//! | [`fake`] | [`Docker`] that records calls and fails on demand, for tests |
+//! | [`helper`] | the throwaway container and the image it runs |
+
+pub mod engine;
+pub mod fake;
+pub mod helper;
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -188,6 +198,10 @@ pub struct Volume {
 pub struct Image {
     /// The content id, `sha256:…`.
     pub id: String,
+    /// Names with tags, as "postgres:15"; none for one whose tag has moved on.
+    pub tags: Vec<String>,
+    /// When it was made, RFC 3339 as the engine writes it.
+    pub created: String,
     /// Digests under which a registry knows it.
     pub repo_digests: Vec<String>,
     /// Labels.
@@ -309,6 +323,11 @@ pub trait Docker: Send + Sync + fmt::Debug {
     async fn logs(&self, id: &str, lines: u32) -> Result<String>;
     /// Returns an image by reference, `None` when there is none.
     async fn image(&self, reference: &str) -> Result<Option<Image>>;
+    /// Returns every image that has `label`.
+    async fn images(&self, label: &str) -> Result<Vec<Image>>;
+    /// Removes an image by id; one that is gone is success, one that a container uses stays and is
+    /// a [`DockerErrorKind::Conflict`].
+    async fn remove_image(&self, id: &str) -> Result<()>;
     /// Imports a root filesystem (an uncompressed tar) as an image under `tag`, with `labels`.
     async fn import_image(&self, tag: &str, labels: &BTreeMap<String, String>, tar: Bytes) -> Result<()>;
     /// Creates a throwaway container and returns its id.
