@@ -1,0 +1,173 @@
+# shellcheck shell=bash
+# What the scripts share: making sure of an engine, a test image, compose, and Rust. Sourced, never run.
+#
+# Each `ensure_` function returns with the thing there, or ends the script and says what to type. Something is
+# installed only by root on Debian or Ubuntu, and only when it is missing. Nothing reads standard input.
+
+ROOT=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
+export VOLSNAP_TEST_IMAGE=${VOLSNAP_TEST_IMAGE:-volsnap-test/postgres:15}
+export VOLSNAP_TEST_IMAGE_70=${VOLSNAP_TEST_IMAGE_70:-volsnap-test/postgres:15-uid70}
+
+# --- saying things: standard output is for results, so all of this goes to standard error
+
+if [[ -t 2 && -z ${NO_COLOR:-} ]]; then
+    BOLD=$'\e[1m' DIM=$'\e[2m' RED=$'\e[31m' GREEN=$'\e[32m' PLAIN=$'\e[0m'
+else
+    BOLD='' DIM='' RED='' GREEN='' PLAIN=''
+fi
+
+# A step begins.
+say() { printf '%s==> %s%s\n' "$BOLD" "$*" "$PLAIN" >&2; }
+# A detail of the step.
+note() { printf '%s    %s%s\n' "$DIM" "$*" "$PLAIN" >&2; }
+# Something turned out well.
+good() { printf '%s    ✓ %s%s\n' "$GREEN" "$*" "$PLAIN" >&2; }
+# The end: what failed, and what to do about it.
+die() {
+    printf '%serror: %s%s\n' "$RED" "$1" "$PLAIN" >&2
+    shift
+    local hint
+    for hint; do printf '       %s\n' "$hint" >&2; done
+    exit 1
+}
+
+have() { command -v "$1" >/dev/null 2>&1; }
+
+# --- packages
+
+# Whether we may install: root, on Debian or something made of it.
+can_install() { [[ $(id -u) = 0 ]] && have apt-get; }
+
+# install_packages PACKAGE…: by apt, refreshing its lists only when the first attempt fails.
+install_packages() {
+    note "installing: $*"
+    local -a install=(apt-get install -y -q --no-install-recommends -o DPkg::Lock::Timeout=300 "$@")
+    DEBIAN_FRONTEND=noninteractive "${install[@]}" </dev/null >/dev/null 2>&1 && return
+    apt-get update -q -o DPkg::Lock::Timeout=300 </dev/null >&2 || true
+    DEBIAN_FRONTEND=noninteractive "${install[@]}" </dev/null >&2
+}
+
+# ensure_commands COMMAND[:PACKAGE]…: installs the package of every command that is missing.
+ensure_commands() {
+    local item
+    local -a packages=()
+    for item; do
+        have "${item%%:*}" || packages+=("${item##*:}")
+    done
+    ((${#packages[@]})) || return 0
+    can_install || die "missing: ${packages[*]}" "Install these packages and run this again, or run it as root on Debian or Ubuntu."
+    install_packages "${packages[@]}" || die "cannot install ${packages[*]}"
+}
+
+# --- the engine
+
+engine_answers() { timeout 10 docker version --format '{{.Server.Version}}' >/dev/null 2>&1; }
+
+# wait_for_engine SECONDS
+wait_for_engine() {
+    local deadline=$((SECONDS + $1))
+    until engine_answers; do
+        ((SECONDS < deadline)) || return 1
+        sleep 0.3
+    done
+}
+
+start_engine() {
+    if [[ -d /run/systemd/system ]] && have systemctl; then
+        note "starting the engine: systemctl start docker"
+        systemctl start docker >&2 </dev/null && wait_for_engine 30 && return
+    fi
+    if [[ -x /etc/init.d/docker ]] && have service; then
+        note "starting the engine: service docker start"
+        service docker start >&2 </dev/null && wait_for_engine 30 && return
+    fi
+    note "starting the engine: dockerd, its log is /var/log/dockerd.log"
+    # It outlives this script: the next one finds it running. The lock of a caller must not outlive us with it.
+    setsid dockerd >>/var/log/dockerd.log 2>&1 </dev/null 9>&- &
+    wait_for_engine 60
+}
+
+# Reachable: use it. Installed and we are root: start it. Debian or Ubuntu and root: install it.
+ensure_engine() {
+    if have docker && engine_answers; then return; fi
+    if [[ -n ${DOCKER_HOST:-} ]]; then
+        die "the engine at DOCKER_HOST=$DOCKER_HOST does not answer" "Try: docker -H '$DOCKER_HOST' version"
+    fi
+    if ! have docker || ! have dockerd; then
+        can_install || die "Docker is not installed" \
+            "Install it (https://docs.docker.com/engine/install/), or run this as root on Debian or Ubuntu."
+        say "Installing the Docker engine"
+        install_packages docker.io || die "cannot install docker.io" "Try: apt-get install docker.io"
+        # Newer releases have the command in a package of its own.
+        have docker || install_packages docker-cli || die "cannot install docker-cli"
+        if engine_answers; then return; fi
+    fi
+    [[ $(id -u) = 0 ]] || die "the Docker engine does not answer" \
+        "Start it: sudo systemctl start docker" \
+        "or, if it runs, let this user reach it: sudo usermod -aG docker $(id -un)"
+    say "Starting the Docker engine"
+    (exec 9>/run/volsnap-engine.lock && flock 9 && { engine_answers || start_engine; }) ||
+        die "the Docker engine does not start" "See: journalctl -u docker, or /var/log/dockerd.log"
+}
+
+# compose ARGUMENT…: whichever compose there is.
+compose() {
+    if docker compose version >/dev/null 2>&1; then
+        docker compose "$@"
+    else
+        docker-compose "$@"
+    fi
+}
+
+ensure_compose() {
+    if docker compose version >/dev/null 2>&1 || have docker-compose; then return; fi
+    can_install || die "neither 'docker compose' nor 'docker-compose' is installed" \
+        "Install the compose plugin: https://docs.docker.com/compose/install/"
+    say "Installing docker-compose"
+    install_packages docker-compose || install_packages docker-compose-v2 || die "cannot install docker-compose"
+}
+
+# --- the test image
+
+image_present() { docker image inspect "$1" >/dev/null 2>&1; }
+
+# Present: use it. Else the official one, if a registry answers soon. Else build it from Debian packages.
+ensure_image() {
+    ensure_engine
+    if image_present "$VOLSNAP_TEST_IMAGE" && image_present "$VOLSNAP_TEST_IMAGE_70"; then return; fi
+    "$ROOT/fixtures/postgres/build" || die "no test image" "Build it: sudo $ROOT/fixtures/postgres/build"
+}
+
+# --- Rust
+
+ensure_rust() {
+    if ! have cargo && [[ -x ${CARGO_HOME:-$HOME/.cargo}/bin/cargo ]]; then
+        PATH=${CARGO_HOME:-$HOME/.cargo}/bin:$PATH
+    fi
+    have cargo || die "cargo is not installed" \
+        "Install Rust: curl --proto '=https' --tlsv1.2 -sSf https://sh.rustup.rs | sh" "then open a new shell and run this again."
+    ensure_commands cc:build-essential
+}
+
+ensure_nextest() {
+    ensure_rust
+    if have cargo-nextest; then return; fi
+    say "Installing cargo-nextest (once; some minutes)"
+    CARGO_TARGET_DIR=${TMPDIR:-/tmp}/volsnap-tools-target cargo install cargo-nextest --locked </dev/null >&2 ||
+        die "cannot install cargo-nextest" "See https://nexte.st/docs/installation/"
+    PATH=${CARGO_HOME:-$HOME/.cargo}/bin:$PATH
+}
+
+# Prints the path of the volsnap to run: VOLSNAP_BIN, or a release build.
+ensure_volsnap() {
+    if [[ -n ${VOLSNAP_BIN:-} ]]; then
+        have "$VOLSNAP_BIN" || die "VOLSNAP_BIN=$VOLSNAP_BIN cannot be run"
+        command -v "$VOLSNAP_BIN"
+        return
+    fi
+    ensure_rust
+    (cd "$ROOT" && cargo build --release --locked --quiet </dev/null >&2) || die "volsnap does not build"
+    local target_dir=${CARGO_TARGET_DIR:-target}
+    [[ $target_dir = /* ]] || target_dir=$ROOT/$target_dir
+    printf '%s\n' "$target_dir/release/volsnap"
+}
