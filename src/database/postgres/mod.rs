@@ -1,5 +1,8 @@
 //! PostgreSQL.
 
+pub mod control;
+pub mod page;
+
 use std::io;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
