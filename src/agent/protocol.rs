@@ -26,8 +26,7 @@ pub enum Request {
         engine: String,
         /// The data directory, relative to the root.
         data_directory: PathBuf,
-        /// Where the source is mounted in the database's container, if one has it: absolute links
-        /// are about that.
+        /// Where the database's container mounts the source, which tells its absolute links apart.
         mounted_at: Option<PathBuf>,
     },
     /// Write the archive and the file list; answered by [`Event::Archived`].

@@ -160,7 +160,7 @@ impl Server {
         let script = words.get(option + 1).filter(|_| SHELLS.contains(&basename(shell)))?;
         let commands = script.split([';', '\n', '&', '|']);
         commands
-            .map(|command| words_of(command))
+            .map(words_of)
             .find_map(|words| Self::in_words(&words.iter().map(String::as_str).collect::<Vec<_>>()))
     }
 

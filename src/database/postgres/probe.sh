@@ -1,6 +1,6 @@
 # Asks the server in this container; run as `sh -c SCRIPT volsnap ACTION PORT SECONDS`.
 #
-#   ready           exits with 0 once the server answers; tries again for SECONDS, once for 0
+#   ready           exits with 0 once the server answers; tries again for SECONDS, not at all for 0
 #   data-directory  prints where the server has its data
 #
 # It must run in dash and in busybox ash. Secrets come from the container's own environment and stay in the
@@ -24,9 +24,9 @@ export PGUSER PGDATABASE PGPORT PGCONNECT_TIMEOUT
 unset PGHOSTADDR PGSERVICE PGSSLMODE PGOPTIONS PGREQUIREAUTH PGTARGETSESSIONATTRS
 case ${PGHOST:-} in /*) ;; *) unset PGHOST ;; esac
 
-listening() { pg_isready -q -t 3 -h 127.0.0.1; }
-tcp() { psql -XAtqw -h 127.0.0.1 -c "$1" 2>/dev/null; }
-socket() { psql -XAtqw -c "$1" 2>/dev/null; }
+# listening [-h HOST], answers [-h HOST]: without one, over the socket.
+listening() { pg_isready -q -t 3 "$@"; }
+answers() { psql -XAtqw "$@" -c 'select pg_is_in_recovery()' >/dev/null 2>&1; }
 
 # Whether the server is the container's own, not the one that the official entrypoint starts for the first
 # initialisation, which listens on the socket alone and goes away again.
@@ -46,18 +46,19 @@ initialised() {
 }
 
 ready() {
-    query='select pg_is_in_recovery()'
-    if listening; then
-        tcp "$query" >/dev/null && return 0
-        # 1 is a query that failed. Anything else is no session at all: the environment may not have (any more)
-        # what the server asks for. That it accepts connections is then as much as can be known; asked again,
-        # lest it has gone since.
+    # A psql that ends with 1 had a session and its query failed. With 2 it had none: the environment may not have
+    # (any more) what the server asks for. That it accepts connections is then as much as can be known; it is asked
+    # again, lest it has gone meanwhile.
+    if listening -h 127.0.0.1; then
+        answers -h 127.0.0.1 && return 0
         [ $? -ne 1 ] || return 1
-        socket "$query" >/dev/null && return 0
-        [ $? -ne 1 ] && listening
+        answers && return 0
+        [ $? -ne 1 ] && listening -h 127.0.0.1
     else
-        # It may be set not to listen on 127.0.0.1.
-        initialised && socket "$query" >/dev/null
+        # It may be set not to listen there.
+        initialised && listening || return 1
+        answers && return 0
+        [ $? -ne 1 ] && listening
     fi
 }
 
@@ -65,13 +66,14 @@ case $action in
 data-directory)
     # The database that was made at first may be gone by now.
     for PGDATABASE in "$PGDATABASE" postgres template1; do
-        tcp 'show data_directory' || socket 'show data_directory' && exit 0
+        psql -XAtqw -h 127.0.0.1 -c 'show data_directory' 2>/dev/null && exit 0
+        psql -XAtqw -c 'show data_directory' && exit 0
     done
     exit 1
     ;;
 ready)
-    command -v pg_isready >/dev/null || command -v psql >/dev/null || {
-        echo 'there is neither pg_isready nor psql in the container' >&2
+    command -v pg_isready >/dev/null || {
+        echo 'there is no pg_isready in the container' >&2
         exit 127
     }
     ready && exit 0
