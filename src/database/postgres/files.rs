@@ -249,7 +249,7 @@ fn missing_wal(
         match file.map(|file| file.len()) {
             None => {
                 return Ok(Some(format!(
-                    "pg_wal/{name} is missing: the last checkpoint is in it, and no server starts without"
+                    "pg_wal/{name} is missing: a server needs it to start from these files"
                 )));
             }
             Some(size) if size != u64::from(control_file.wal_segment_size) => {
