@@ -26,6 +26,8 @@ pub enum Request {
         engine: String,
         /// The data directory, relative to the root.
         data_directory: PathBuf,
+        /// Where the database's container mounts the source, which tells its absolute links apart.
+        mounted_at: Option<PathBuf>,
     },
     /// Write the archive and the file list; answered by [`Event::Archived`].
     Archive {

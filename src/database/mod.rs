@@ -52,9 +52,18 @@ pub trait Profile: Send + Sync + fmt::Debug {
 
     /// Returns what the files of a data directory say; `data_directory` is relative to `root`.
     ///
+    /// `mounted_at` is where `root` is mounted in the database's container, if it is known: an
+    /// absolute link below that leads into the source, any other leads out of it.
+    ///
     /// # Errors
-    /// When a file that must be there cannot be read.
-    fn inspect(&self, root: &Path, data_directory: &Path) -> io::Result<Inspection>;
+    /// When a file that must be there cannot be read. One that is damaged is no error: it is among
+    /// the [reasons](Inspection::reasons).
+    fn inspect(
+        &self,
+        root: &Path,
+        data_directory: &Path,
+        mounted_at: Option<&Path>,
+    ) -> io::Result<Inspection>;
 
     /// Returns the files, relative to `root`, without which the database refuses to start: an
     /// archive has them last, so that half a restore is no database.
@@ -101,18 +110,19 @@ pub struct Inspection {
     pub pages_per_segment: u32,
     /// The profile's own details worth keeping (catalog version, checkpoint, timeline …).
     pub details: std::collections::BTreeMap<String, String>,
-    /// Links in the data directory that lead to data outside the source: a capture would miss it.
+    /// Links in the data directory that lead to data the source does not have, because it lies
+    /// outside or is gone: a capture would miss it.
     pub outside: Vec<OutsideLink>,
 }
 
-/// A link in a data directory that leads out of the source.
+/// A link in a data directory whose data the source does not have.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct OutsideLink {
     /// What it is: "tablespace 16400", "pg_wal".
     pub what: String,
     /// Where the link lies, relative to the source's root.
     pub path: PathBuf,
-    /// Where it leads.
+    /// Where it leads, as the link itself says.
     pub target: PathBuf,
 }
 

@@ -279,9 +279,8 @@ impl ControlFile {
 
     /// Checks the sizes that later arithmetic divides by, against the bounds PostgreSQL has for them.
     fn check_sizes(&self) -> Result<(), ControlError> {
-        let power_within = |value: u32, least: u32, most: u32| {
-            value.is_power_of_two() && (least..=most).contains(&value)
-        };
+        let power_within =
+            |value: u32, least: u32, most: u32| value.is_power_of_two() && (least..=most).contains(&value);
         if !power_within(self.block_size, 1 << 10, 1 << 15) {
             return Err(implausible("blcksz", self.block_size));
         }
@@ -507,10 +506,7 @@ pub(super) mod tests {
     fn each_kind_of_damage_has_its_own_error() {
         assert_eq!(ControlFile::parse(&[0; 8192]), Err(ControlError::Zeroed));
         assert_eq!(ControlFile::parse(&[]), Err(ControlError::Short { have: 0, need: 296 }));
-        assert_eq!(
-            ControlFile::parse(&CLEAN[..100]),
-            Err(ControlError::Short { have: 100, need: 296 })
-        );
+        assert_eq!(ControlFile::parse(&CLEAN[..100]), Err(ControlError::Short { have: 100, need: 296 }));
         let unknown_state = patched(CLEAN, 16, &7_u32.to_le_bytes(), 288);
         assert_eq!(ControlFile::parse(&unknown_state), Err(implausible("state", 7)));
         let no_wal_size = patched(CLEAN, 228, &0_u32.to_le_bytes(), 288);

@@ -1,6 +1,12 @@
 //! PostgreSQL.
+//!
+//! A clean shutdown is proved by `global/pg_control` and what must agree with it ([`control`]), and
+//! pages by their checksums ([`page`]). The server is asked through its own `psql` and `pg_isready`,
+//! inside its container, so that neither port nor password has to leave it.
 
+mod container;
 pub mod control;
+mod files;
 pub mod page;
 
 use std::io;
@@ -10,6 +16,9 @@ use std::time::Duration;
 use super::{Inspection, Profile};
 use crate::docker::Container;
 
+/// What asks the server; see there.
+const PROBE: &str = include_str!("probe.sh");
+
 /// PostgreSQL.
 #[derive(Debug, Clone, Copy)]
 pub struct Postgres;
@@ -18,34 +27,159 @@ impl Profile for Postgres {
     fn name(&self) -> &'static str {
         "postgresql"
     }
-    fn recognises(&self, _container: &Container) -> bool {
-        false
+
+    fn recognises(&self, container: &Container) -> bool {
+        container::is_server(container)
     }
-    fn data_directory(&self, _container: &Container) -> Option<PathBuf> {
-        None
+
+    fn data_directory(&self, container: &Container) -> Option<PathBuf> {
+        Some(container::data_directory(container))
     }
-    fn data_directory_command(&self, _container: &Container) -> Vec<String> {
-        vec![]
+
+    fn data_directory_command(&self, container: &Container) -> Vec<String> {
+        probe(container, "data-directory", 0)
     }
-    fn ready_command(&self, _container: &Container) -> Vec<String> {
-        vec![]
+
+    /// Besides a query over TCP, what else makes the server ready is told in `probe.sh`.
+    fn ready_command(&self, container: &Container) -> Vec<String> {
+        probe(container, "ready", 0)
     }
-    fn await_ready_command(&self, _container: &Container, _limit: Duration) -> Vec<String> {
-        vec![]
+
+    fn await_ready_command(&self, container: &Container, limit: Duration) -> Vec<String> {
+        let seconds = limit.as_secs() + u64::from(limit.subsec_nanos() > 0);
+        probe(container, "ready", seconds)
     }
+
+    /// A fast shutdown, whatever the image has: SIGTERM would wait for every session to end.
     fn stop_signal(&self) -> &'static str {
         "SIGINT"
     }
+
+    /// A fast shutdown still writes every dirty page and waits for the archiver: minutes were seen.
     fn stop_timeout(&self) -> Duration {
-        Duration::from_secs(600)
+        Duration::from_mins(10)
     }
-    fn find(&self, _root: &Path) -> io::Result<Vec<PathBuf>> {
-        Ok(vec![])
+
+    fn find(&self, root: &Path) -> io::Result<Vec<PathBuf>> {
+        files::find(root)
     }
-    fn inspect(&self, _root: &Path, _data_directory: &Path) -> io::Result<Inspection> {
-        Err(io::ErrorKind::Unsupported.into())
+
+    fn inspect(
+        &self,
+        root: &Path,
+        data_directory: &Path,
+        mounted_at: Option<&Path>,
+    ) -> io::Result<Inspection> {
+        files::inspect(root, data_directory, mounted_at)
     }
-    fn written_last(&self, _data_directory: &Path) -> Vec<PathBuf> {
-        vec![]
+
+    /// Without PG_VERSION the official entrypoint takes the directory for a new one and refuses to
+    /// initialise what is not empty; without pg_control no server starts.
+    fn written_last(&self, data_directory: &Path) -> Vec<PathBuf> {
+        vec![data_directory.join("PG_VERSION"), data_directory.join(control::PATH)]
+    }
+}
+
+/// Returns the command that runs the probe. What differs is an argument of the script, never part of
+/// it.
+fn probe(container: &Container, action: &str, seconds: u64) -> Vec<String> {
+    let port = container::port(container);
+    ["sh", "-c", PROBE, "volsnap", action, &port, &seconds.to_string()].map(str::to_owned).to_vec()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+    use std::os::unix::fs::PermissionsExt;
+    use std::process::{Command, Output};
+
+    use rstest::rstest;
+    use tempfile::TempDir;
+
+    use super::*;
+
+    /// Runs a command of the profile where `pg_isready` and `psql` are these scripts.
+    fn run(command: &[String], pg_isready: &str, psql: &str) -> Output {
+        let programs = TempDir::new().unwrap();
+        for (name, script) in [("pg_isready", pg_isready), ("psql", psql)] {
+            let path = programs.path().join(name);
+            fs::write(&path, format!("#!/bin/sh\n{script}\n")).unwrap();
+            fs::set_permissions(&path, fs::Permissions::from_mode(0o755)).unwrap();
+        }
+        Command::new(&command[0])
+            .args(&command[1..])
+            .env("PATH", format!("{}:/usr/bin:/bin", programs.path().display()))
+            .env("STATE", programs.path())
+            .env("POSTGRES_USER", "user; touch /tmp/x")
+            .env("POSTGRES_PASSWORD", "s3cret")
+            .env("PGHOST", "db.example")
+            .output()
+            .unwrap()
+    }
+
+    #[rstest]
+    #[case::a_query_over_tcp("exit 0", "case $* in *127.0.0.1*) exit 0;; *) exit 2;; esac", true)]
+    #[case::a_query_over_the_socket("exit 0", "case $* in *127.0.0.1*) exit 2;; *) exit 0;; esac", true)]
+    #[case::accepting_but_no_credentials("exit 0", "exit 2", true)]
+    #[case::no_psql("exit 0", "exit 127", true)]
+    #[case::a_query_that_fails("exit 0", "exit 1", false)]
+    #[case::gone_between_the_two("[ ! -e $STATE/n ] || exit 2; touch $STATE/n", "exit 2", false)]
+    #[case::starting_up("exit 1", "exit 2", false)]
+    fn ready_is_a_server_that_answers_over_tcp(
+        #[case] pg_isready: &str,
+        #[case] psql: &str,
+        #[case] ready: bool,
+    ) {
+        let output = run(&Postgres.ready_command(&Container::default()), pg_isready, psql);
+        assert_eq!(output.status.success(), ready, "{output:?}");
+    }
+
+    #[test]
+    fn waiting_ends_when_the_server_answers() {
+        let command = Postgres.await_ready_command(&Container::default(), Duration::from_secs(20));
+        let third = "echo >>$STATE/n; [ $(wc -l <$STATE/n) -ge 3 ]";
+        assert!(run(&command, third, "exit 0").status.success());
+    }
+
+    #[test]
+    fn waiting_ends_at_its_limit_and_says_why() {
+        let command = Postgres.await_ready_command(&Container::default(), Duration::from_millis(10));
+        let output = run(&command, "echo rejecting connections; exit 1", "exit 2");
+        assert_eq!(output.status.code(), Some(1));
+        assert!(String::from_utf8_lossy(&output.stderr).contains("rejecting connections"));
+    }
+
+    #[test]
+    fn the_data_directory_is_asked_with_the_containers_own_credentials() {
+        let command = Postgres.data_directory_command(&Container::default());
+        let psql = r#"[ "$PGUSER/$PGDATABASE/$PGPASSWORD/$PGHOST" = "user; touch /tmp/x/postgres/s3cret/" ] || exit 2
+            case "$*" in *s3cret*) exit 2;; *"show data_directory"*) echo "/a dir";; esac"#;
+        let output = run(&command, "exit 0", psql);
+        assert_eq!(String::from_utf8_lossy(&output.stdout), "/a dir\n");
+    }
+
+    #[test]
+    fn no_secret_and_no_name_gets_into_a_command() {
+        let container = Container {
+            env: vec![
+                "POSTGRES_PASSWORD=s3cret".into(),
+                "POSTGRES_USER=$(reboot)".into(),
+                "PGPORT=1;x".into(),
+            ],
+            ..Container::default()
+        };
+        for command in [Postgres.ready_command(&container), Postgres.data_directory_command(&container)] {
+            assert_eq!(command[..2], ["sh", "-c"]);
+            assert_eq!(command[2], PROBE);
+            assert_eq!(command[5], "5432");
+            assert!(!command.concat().contains("s3cret"));
+        }
+    }
+
+    #[test]
+    fn pg_control_is_written_last_of_all() {
+        let last = Postgres.written_last(Path::new("18/docker"));
+        assert_eq!(last, [Path::new("18/docker/PG_VERSION"), Path::new("18/docker/global/pg_control")]);
+        assert_eq!(Postgres.written_last(Path::new(""))[0], Path::new("PG_VERSION"));
     }
 }

@@ -1,0 +1,152 @@
+//! One look over a whole source: how much there is, and which databases.
+//!
+//! The numbers size the free space and the progress; the archive does its own walk. Links are not
+//! followed, and what vanishes meanwhile is not counted: the database may be running.
+
+use std::collections::HashSet;
+use std::fs::{self, Metadata};
+use std::io;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+
+use globset::GlobSet;
+
+use super::protocol::{FoundDatabase, Survey};
+use crate::database;
+
+/// The unit of `st_blocks`, whatever the file system's block is.
+const BLOCK: u64 = 512;
+
+/// Returns what is below `root`. What `exclude` matches, by its path relative to the root, is left
+/// out with all that is below it.
+///
+/// A file with several names is an entry for each and a file once, with its bytes.
+///
+/// # Errors
+/// When a directory or an entry cannot be read; the error names it.
+pub fn survey(root: &Path, exclude: &GlobSet) -> io::Result<Survey> {
+    let mut survey = Survey { databases: find_databases(root)?, ..Survey::default() };
+    // Only of files with several names: a million of the others cost no memory.
+    let mut linked = HashSet::new();
+    let mut directories = vec![PathBuf::new()];
+    while let Some(directory) = directories.pop() {
+        let absolute = root.join(&directory);
+        let entries = match fs::read_dir(&absolute) {
+            Ok(entries) => entries,
+            Err(error) if is_gone(&error) && !directory.as_os_str().is_empty() => continue,
+            Err(error) => return Err(about("read the directory", &absolute, &error)),
+        };
+        for entry in entries {
+            let entry = entry.map_err(|error| about("read the directory", &absolute, &error))?;
+            let path = directory.join(entry.file_name());
+            if exclude.is_match(&path) {
+                continue;
+            }
+            match entry.metadata() {
+                Ok(metadata) => {
+                    count(&mut survey, &metadata, &mut linked);
+                    if metadata.is_dir() {
+                        directories.push(path);
+                    }
+                }
+                Err(error) if is_gone(&error) => {}
+                Err(error) => return Err(about("look at", &root.join(path), &error)),
+            }
+        }
+    }
+    Ok(survey)
+}
+
+fn count(survey: &mut Survey, metadata: &Metadata, linked: &mut HashSet<(u64, u64)>) {
+    survey.entries += 1;
+    if !metadata.is_file() || (metadata.nlink() > 1 && !linked.insert((metadata.dev(), metadata.ino()))) {
+        return;
+    }
+    survey.files += 1;
+    survey.bytes += metadata.len();
+    survey.disk_bytes += metadata.blocks() * BLOCK;
+}
+
+fn find_databases(root: &Path) -> io::Result<Vec<FoundDatabase>> {
+    let mut databases = Vec::new();
+    for profile in database::profiles() {
+        for data_directory in profile.find(root)? {
+            databases.push(FoundDatabase { engine: profile.name().to_owned(), data_directory });
+        }
+    }
+    Ok(databases)
+}
+
+fn is_gone(error: &io::Error) -> bool {
+    error.kind() == io::ErrorKind::NotFound
+}
+
+fn about(doing: &str, path: &Path, error: &io::Error) -> io::Error {
+    io::Error::new(error.kind(), format!("{doing} {}: {error}", path.display()))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::symlink;
+
+    use globset::{Glob, GlobSetBuilder};
+    use tempfile::TempDir;
+
+    use super::*;
+
+    fn globs(patterns: &[&str]) -> GlobSet {
+        let mut builder = GlobSetBuilder::new();
+        for pattern in patterns {
+            builder.add(Glob::new(pattern).unwrap());
+        }
+        builder.build().unwrap()
+    }
+
+    #[test]
+    fn hard_links_count_once_and_links_are_not_followed() {
+        let root = TempDir::new().unwrap();
+        let outside = TempDir::new().unwrap();
+        fs::write(outside.path().join("secret"), [0; 999]).unwrap();
+        fs::create_dir(root.path().join("d")).unwrap();
+        fs::write(root.path().join("d/a"), [1; 5000]).unwrap();
+        fs::hard_link(root.path().join("d/a"), root.path().join("b")).unwrap();
+        fs::File::create(root.path().join("hole")).unwrap().set_len(1 << 30).unwrap();
+        symlink(outside.path(), root.path().join("link")).unwrap();
+
+        let survey = survey(root.path(), &GlobSet::empty()).unwrap();
+        assert_eq!((survey.entries, survey.files), (5, 2));
+        assert_eq!(survey.bytes, 5000 + (1 << 30));
+        assert!((5000..1 << 20).contains(&survey.disk_bytes), "{}", survey.disk_bytes);
+        assert_eq!(survey.databases, []);
+    }
+
+    #[test]
+    fn what_is_excluded_is_left_out_with_all_below_it() {
+        let root = TempDir::new().unwrap();
+        fs::create_dir_all(root.path().join("log/old")).unwrap();
+        fs::write(root.path().join("log/old/a"), [0; 10]).unwrap();
+        fs::write(root.path().join("keep"), [0; 10]).unwrap();
+        fs::write(root.path().join("x.tmp"), [0; 10]).unwrap();
+        let survey = survey(root.path(), &globs(&["log", "*.tmp"])).unwrap();
+        assert_eq!((survey.entries, survey.files, survey.bytes), (1, 1, 10));
+    }
+
+    #[test]
+    fn databases_are_found() {
+        let root = TempDir::new().unwrap();
+        fs::create_dir_all(root.path().join("18/docker/global")).unwrap();
+        fs::write(root.path().join("18/docker/PG_VERSION"), "18\n").unwrap();
+        fs::write(root.path().join("18/docker/global/pg_control"), [0; 8192]).unwrap();
+        let survey = survey(root.path(), &GlobSet::empty()).unwrap();
+        let found = FoundDatabase { engine: "postgresql".into(), data_directory: "18/docker".into() };
+        assert_eq!(survey.databases, [found]);
+    }
+
+    #[test]
+    fn a_root_that_is_not_there_is_an_error_that_names_it() {
+        let root = TempDir::new().unwrap();
+        let missing = root.path().join("missing");
+        let error = survey(&missing, &GlobSet::empty()).unwrap_err();
+        assert!(error.to_string().contains("missing"), "{error}");
+    }
+}

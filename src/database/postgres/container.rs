@@ -1,0 +1,311 @@
+//! What the description of a container says about the server in it.
+//!
+//! The image alone does not make a server: clients and backup jobs run from the same image. So the
+//! command decides, read the way the engine and the official entrypoint would run it.
+
+use std::path::{Path, PathBuf};
+
+use crate::docker::Container;
+
+/// The port when nothing says otherwise.
+const DEFAULT_PORT: &str = "5432";
+
+/// Images (the last part of their name) that are PostgreSQL servers without saying so in their
+/// environment.
+const IMAGES: &[&str] = &[
+    "postgres",
+    "postgresql",
+    "postgis",
+    "timescaledb",
+    "timescaledb-ha",
+    "pgvector",
+    "pgvecto-rs",
+    "citus",
+];
+
+/// The entrypoint of the official image and of most made from it. It runs `postgres` when its first
+/// argument is an option.
+const OFFICIAL_ENTRYPOINT: &str = "docker-entrypoint.sh";
+
+/// Programs that run what follows their options.
+const WRAPPERS: &[&str] = &[
+    "tini",
+    "tini-static",
+    "dumb-init",
+    "docker-init",
+    "catatonit",
+    "env",
+    "exec",
+    "setpriv",
+    "nice",
+    "ionice",
+];
+
+/// Programs that run what follows a user's name.
+const USER_WRAPPERS: &[&str] = &["gosu", "su-exec"];
+
+const SHELLS: &[&str] = &["sh", "bash", "dash", "ash"];
+
+/// Returns whether the container runs, or was made to run, a PostgreSQL server.
+pub(super) fn is_server(container: &Container) -> bool {
+    let Some(server) = Server::find(&container.command) else { return false };
+    // Other images have an entrypoint of that name too, and take options: only `postgres` by name
+    // says whose server it is.
+    server.by_name || looks_like_postgres(container)
+}
+
+fn looks_like_postgres(container: &Container) -> bool {
+    let has = |name| variable(container, name).is_some();
+    has("PGDATA") && (has("PG_MAJOR") || has("PG_VERSION")) || IMAGES.contains(&image_name(&container.image))
+}
+
+/// Returns the last part of an image's name: `postgres` for `docker.io/library/postgres:15@sha256:…`.
+fn image_name(image: &str) -> &str {
+    let name = image.split('@').next().unwrap_or(image);
+    let name = basename(name);
+    name.split(':').next().unwrap_or(name)
+}
+
+/// Returns where the server keeps its data, by its command and environment.
+pub(super) fn data_directory(container: &Container) -> PathBuf {
+    let server = Server::find(&container.command);
+    let from_command = server.as_ref().and_then(|server| {
+        // `-D` may name a directory of configuration files, as Debian has them under /etc, whose
+        // postgresql.conf names the data directory.
+        let given = server.option(Some('D'), "data_directory");
+        given.filter(|directory| !Path::new(directory).starts_with("/etc"))
+    });
+    from_command
+        .map(PathBuf::from)
+        .or_else(|| variable(container, "PGDATA").map(PathBuf::from))
+        .unwrap_or_else(|| default_data_directory(container))
+}
+
+/// Returns where the official image has its data when nothing says otherwise.
+fn default_data_directory(container: &Container) -> PathBuf {
+    let major = variable(container, "PG_MAJOR").and_then(|major| major.parse::<u32>().ok());
+    match major {
+        Some(major) if major >= 18 => format!("/var/lib/postgresql/{major}/docker").into(),
+        _ => "/var/lib/postgresql/data".into(),
+    }
+}
+
+/// Returns the port the server listens on, by its command and environment; a number.
+pub(super) fn port(container: &Container) -> String {
+    let is_port = |port: &String| port.parse::<u16>().is_ok();
+    let server = Server::find(&container.command);
+    server
+        .and_then(|server| server.option(Some('p'), "port"))
+        .filter(is_port)
+        .or_else(|| variable(container, "PGPORT").map(str::to_owned).filter(is_port))
+        .unwrap_or_else(|| DEFAULT_PORT.to_owned())
+}
+
+/// Returns an environment variable of the container; `None` also when it is empty.
+fn variable<'a>(container: &'a Container, name: &str) -> Option<&'a str> {
+    let value = container.env.iter().find_map(|pair| pair.strip_prefix(name)?.strip_prefix('='));
+    value.filter(|value| !value.is_empty())
+}
+
+fn basename(path: &str) -> &str {
+    path.rsplit('/').next().unwrap_or(path)
+}
+
+/// A server's place in a command.
+#[derive(Debug, PartialEq, Eq)]
+struct Server {
+    /// Whether the command names `postgres`, not only the entrypoint that would run it.
+    by_name: bool,
+    /// What the server is given.
+    arguments: Vec<String>,
+}
+
+impl Server {
+    /// Returns the server that a command runs, if it runs one.
+    fn find(command: &[String]) -> Option<Self> {
+        let words: Vec<&str> = command.iter().map(String::as_str).collect();
+        Self::in_words(&words).or_else(|| Self::in_script(&words))
+    }
+
+    /// Walks over what only wraps: `tini -- docker-entrypoint.sh postgres -c …`.
+    fn in_words(words: &[&str]) -> Option<Self> {
+        let (first, rest) = words.split_first()?;
+        let program = basename(first);
+        let here = |by_name, arguments: &[&str]| {
+            Some(Self { by_name, arguments: arguments.iter().map(|word| (*word).to_owned()).collect() })
+        };
+        if program == "postgres" || program == "postmaster" {
+            return here(true, rest);
+        }
+        if program == OFFICIAL_ENTRYPOINT && rest.first().is_some_and(|word| word.starts_with('-')) {
+            return here(false, rest);
+        }
+        if WRAPPERS.contains(&program) {
+            let own = rest.iter().take_while(|word| word.starts_with('-') || word.contains('=')).count();
+            return Self::in_words(&rest[own..]);
+        }
+        if USER_WRAPPERS.contains(&program) {
+            return Self::in_words(rest.get(1..)?);
+        }
+        // A shell that runs a script file, or an entrypoint of any other name that runs its
+        // arguments.
+        let runs_the_rest = SHELLS.contains(&program) || program.contains("entrypoint");
+        if runs_the_rest { Self::in_words(rest) } else { None }
+    }
+
+    /// Looks into `sh -c SCRIPT`, which may be behind an entrypoint: `cp …; exec postgres -c …`.
+    fn in_script(words: &[&str]) -> Option<Self> {
+        let option = words.iter().position(|word| *word == "-c" || *word == "-ec" || *word == "-lc")?;
+        let shell = option.checked_sub(1).and_then(|before| words.get(before))?;
+        let script = words.get(option + 1).filter(|_| SHELLS.contains(&basename(shell)))?;
+        let commands = script.split([';', '\n', '&', '|']);
+        commands
+            .map(words_of)
+            .find_map(|words| Self::in_words(&words.iter().map(String::as_str).collect::<Vec<_>>()))
+    }
+
+    /// Returns the last value given for a setting: `-D x`, `-Dx`, `-c data_directory=x`,
+    /// `--data-directory=x`.
+    fn option(&self, letter: Option<char>, setting: &str) -> Option<String> {
+        let mut value = None;
+        let mut arguments = self.arguments.iter();
+        while let Some(argument) = arguments.next() {
+            let assignment = if let Some(long) = argument.strip_prefix("--") {
+                long
+            } else if let Some(rest) = argument.strip_prefix("-c") {
+                if rest.is_empty() { arguments.next().map_or("", String::as_str) } else { rest }
+            } else {
+                let short = letter.and_then(|letter| argument.strip_prefix('-')?.strip_prefix(letter));
+                match short {
+                    Some("") => value = arguments.next().cloned(),
+                    Some(attached) => value = Some(attached.to_owned()),
+                    None => {}
+                }
+                continue;
+            };
+            // The server takes dashes for underscores in a setting's name.
+            if let Some((name, given)) = assignment.split_once('=')
+                && name.replace('-', "_") == setting
+            {
+                value = Some(given.trim_matches('\'').to_owned());
+            }
+        }
+        value.filter(|value| !value.is_empty())
+    }
+}
+
+/// Splits a simple command of a shell script into words, without what quotes it.
+fn words_of(command: &str) -> Vec<String> {
+    command
+        .split_whitespace()
+        .map(|word| word.trim_matches(['"', '\'', '(', ')', '{', '}']).to_owned())
+        .filter(|word| !word.is_empty())
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use rstest::rstest;
+
+    use super::*;
+
+    /// Returns a container of the official image with this command.
+    fn official(command: &[&str]) -> Container {
+        Container {
+            image: "postgres:15".into(),
+            env: vec![
+                "PG_MAJOR=15".into(),
+                "PG_VERSION=15.18".into(),
+                "PGDATA=/var/lib/postgresql/data".into(),
+            ],
+            command: command.iter().map(|&word| word.to_owned()).collect(),
+            ..Container::default()
+        }
+    }
+
+    #[rstest]
+    #[case(&["docker-entrypoint.sh", "postgres"])]
+    #[case(&["/usr/local/bin/docker-entrypoint.sh", "postgres", "-c", "shared_buffers=1GB"])]
+    #[case(&["docker-entrypoint.sh", "-c", "fsync=off"])]
+    #[case(&["/tini", "--", "docker-entrypoint.sh", "postgres"])]
+    #[case(&["gosu", "postgres", "/usr/lib/postgresql/15/bin/postgres", "-D", "/data"])]
+    #[case(&["postgres", "-D", "/data"])]
+    #[case(&["/our-entrypoint.sh", "postgres"])]
+    #[case(&["bash", "/usr/local/bin/docker-entrypoint.sh", "postgres"])]
+    #[case(&["sh", "-c", "cp /x /y && exec docker-entrypoint.sh postgres -c a=b"])]
+    #[case(&["docker-entrypoint.sh", "sh", "-c", "chown postgres /x; exec postgres"])]
+    fn a_server_is_known_by_its_command(#[case] command: &[&str]) {
+        assert!(is_server(&official(command)));
+    }
+
+    #[rstest]
+    #[case(&["docker-entrypoint.sh", "psql", "-U", "postgres"])]
+    #[case(&["docker-entrypoint.sh", "bash", "-c", "while true; do psql -h db -U postgres; sleep 1; done"])]
+    #[case(&["docker-entrypoint.sh", "pg_dump", "-h", "db", "postgres"])]
+    #[case(&["sh", "-c", "psql postgresql://user@db/postgres"])]
+    #[case(&["sh", "-c", "until pg_isready -h db; do sleep 1; done; psql -d postgres"])]
+    #[case(&["/app/writer.sh"])]
+    #[case(&["sleep", "infinity"])]
+    #[case(&["docker-entrypoint.sh"])]
+    #[case(&[])]
+    fn a_client_in_the_same_image_is_no_server(#[case] command: &[&str]) {
+        assert!(!is_server(&official(command)));
+    }
+
+    #[test]
+    fn another_database_with_the_same_entrypoint_is_no_postgresql() {
+        let redis = Container {
+            image: "redis:7".into(),
+            command: vec!["docker-entrypoint.sh".into(), "--save".into(), "60".into()],
+            ..Container::default()
+        };
+        assert!(!is_server(&redis));
+    }
+
+    #[rstest]
+    #[case("docker.io/library/postgres:15", "postgres")]
+    #[case("registry:5000/postgis/postgis@sha256:00", "postgis")]
+    #[case("timescale/timescaledb:latest-pg16", "timescaledb")]
+    #[case("postgres", "postgres")]
+    fn an_image_is_known_by_the_last_part_of_its_name(#[case] image: &str, #[case] name: &str) {
+        assert_eq!(image_name(image), name);
+    }
+
+    #[rstest]
+    #[case(&["docker-entrypoint.sh", "postgres"], "/var/lib/postgresql/data")]
+    #[case(&["docker-entrypoint.sh", "postgres", "-D", "/a b"], "/a b")]
+    #[case(&["docker-entrypoint.sh", "postgres", "-D/a"], "/a")]
+    #[case(&["docker-entrypoint.sh", "-c", "data_directory=/b"], "/b")]
+    #[case(&["docker-entrypoint.sh", "postgres", "-cdata_directory='/b'"], "/b")]
+    #[case(&["docker-entrypoint.sh", "postgres", "--data-directory=/c"], "/c")]
+    #[case(&["docker-entrypoint.sh", "postgres", "-D", "/etc/postgresql"], "/var/lib/postgresql/data")]
+    fn the_command_may_name_the_data_directory(#[case] command: &[&str], #[case] expected: &str) {
+        assert_eq!(data_directory(&official(command)), Path::new(expected));
+    }
+
+    #[test]
+    fn without_pgdata_the_default_of_the_version_holds() {
+        let mut container = official(&["docker-entrypoint.sh", "postgres"]);
+        container.env = vec!["PG_MAJOR=18".into()];
+        assert_eq!(data_directory(&container), Path::new("/var/lib/postgresql/18/docker"));
+        container.env = vec!["PGDATA=".into()];
+        assert_eq!(data_directory(&container), Path::new("/var/lib/postgresql/data"));
+    }
+
+    #[rstest]
+    #[case(&["docker-entrypoint.sh", "postgres"], &[], "5432")]
+    #[case(&["docker-entrypoint.sh", "postgres"], &["PGPORT=6000"], "6000")]
+    #[case(&["docker-entrypoint.sh", "postgres"], &["PGPORT=; rm -rf /"], "5432")]
+    #[case(&["docker-entrypoint.sh", "postgres", "-p", "6001"], &["PGPORT=6000"], "6001")]
+    #[case(&["docker-entrypoint.sh", "-c", "port=6002"], &[], "6002")]
+    #[case(&["docker-entrypoint.sh", "-p6003", "-c", "fsync=on"], &[], "6003")]
+    fn the_port_is_that_of_command_then_environment(
+        #[case] command: &[&str],
+        #[case] environment: &[&str],
+        #[case] expected: &str,
+    ) {
+        let mut container = official(command);
+        container.env.extend(environment.iter().map(|&pair| pair.to_owned()));
+        assert_eq!(port(&container), expected);
+    }
+}
