@@ -24,6 +24,10 @@ use bytes::Bytes;
 use futures_util::Stream;
 use tokio::io::AsyncWrite;
 
+pub mod inventory;
+pub mod order;
+pub mod recorded;
+
 /// The result of a call to the engine.
 pub type Result<T, E = DockerError> = std::result::Result<T, E>;
 
@@ -123,6 +127,14 @@ pub struct Container {
     pub user: String,
     /// Whether the engine removes it when it exits.
     pub auto_remove: bool,
+}
+
+impl Container {
+    /// Returns when it was created; `None` where the engine wrote no time.
+    #[must_use]
+    pub fn created_at(&self) -> Option<chrono::DateTime<chrono::FixedOffset>> {
+        chrono::DateTime::parse_from_rfc3339(&self.created).ok()
+    }
 }
 
 /// What a container is doing.
