@@ -3,6 +3,7 @@
 
 use std::path::PathBuf;
 
+use crate::docker::helper::{LABEL_PID, LABEL_RUN};
 use crate::docker::{Container, MountSource};
 
 /// A key is part of file names that must stay below 255 bytes with an id and a suffix.
@@ -51,15 +52,22 @@ pub struct OtherRun {
     pub run: String,
     /// The helper's name.
     pub container: String,
+    /// The process that made the helper, on the machine that ran it.
+    pub pid: Option<u32>,
     /// Whether the helper runs; one that does not is what a dead run left.
     pub running: bool,
 }
 
 impl OtherRun {
-    /// Returns the run to which a helper container belongs.
+    /// Returns the run to which a container belongs, where it is a helper of volsnap.
     #[must_use]
-    pub fn new(run: &str, helper: &Container) -> Self {
-        Self { run: run.to_owned(), container: helper.name.clone(), running: helper.state.running }
+    pub fn of(container: &Container) -> Option<Self> {
+        Some(Self {
+            run: container.labels.get(LABEL_RUN)?.clone(),
+            container: container.name.clone(),
+            pid: container.labels.get(LABEL_PID).and_then(|pid| pid.parse().ok()),
+            running: container.state.running,
+        })
     }
 }
 

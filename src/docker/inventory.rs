@@ -7,11 +7,9 @@
 use std::collections::BTreeMap;
 use std::path::{Component, Path, PathBuf};
 
+use super::helper::LABEL_RUN;
 use super::{Container, Mount, MountKind, MountSource, Volume};
 use crate::source::{OtherRun, User};
-
-/// The label that every throwaway container of volsnap carries; its value is the run's id.
-pub const RUN_LABEL: &str = "volsnap.run";
 
 /// Where on the engine's host something lies.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -140,8 +138,9 @@ pub fn inventory(location: &MountSource, containers: &[Container], volumes: &[Vo
         if mounts.peek().is_none() {
             continue;
         }
-        if let Some(run) = container.labels.get(RUN_LABEL) {
-            held_by.get_or_insert_with(|| OtherRun::new(run, container));
+        if let Some(run) = OtherRun::of(container) {
+            // One that runs says more than what a dead run left.
+            held_by = held_by.filter(|known: &OtherRun| known.running || !run.running).or(Some(run));
             continue;
         }
         let writes = mounts.any(|mount| !mount.read_only);
@@ -171,7 +170,7 @@ fn add_network_sharers<'c>(users: &mut BTreeMap<&'c str, User>, containers: &'c 
     loop {
         let found = containers.iter().find(|container| {
             let owner = network_owner(container, containers).and_then(|owner| users.get(owner.id.as_str()));
-            let helper = container.labels.contains_key(RUN_LABEL);
+            let helper = container.labels.contains_key(LABEL_RUN);
             !helper
                 && !users.contains_key(container.id.as_str())
                 && owner.is_some_and(|owner| owner.container.state.running)

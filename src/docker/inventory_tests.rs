@@ -119,7 +119,7 @@ fn sharers_of_a_stopped_users_network_are_left_alone() {
 #[test]
 fn a_helper_is_no_user_but_another_run() {
     let mut helper = container("volsnap-1", vec![volume_mount("pg")]);
-    helper.labels.insert(RUN_LABEL.to_owned(), "run-1".to_owned());
+    helper.labels.insert(LABEL_RUN.to_owned(), "run-1".to_owned());
     let inventory = inventory(&named("pg"), &[helper, container("db", vec![volume_mount("pg")])], &[]);
     assert_eq!(names(&inventory), ["db"]);
     let run = inventory.held_by.unwrap();

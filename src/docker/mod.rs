@@ -12,6 +12,9 @@
 pub mod engine;
 pub mod fake;
 pub mod helper;
+pub mod inventory;
+pub mod order;
+pub mod recorded;
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -23,10 +26,6 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use futures_util::Stream;
 use tokio::io::AsyncWrite;
-
-pub mod inventory;
-pub mod order;
-pub mod recorded;
 
 /// The result of a call to the engine.
 pub type Result<T, E = DockerError> = std::result::Result<T, E>;

@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use super::Container;
-use super::inventory::RUN_LABEL;
+use super::helper::LABEL_RUN;
 use crate::compose::Membership;
 
 /// What is kept of a container so that it can be found again: the id changes when Compose recreates
@@ -53,7 +53,7 @@ impl Recorded {
 pub fn find_again<'c>(recorded: &Recorded, containers: &'c [Container]) -> Option<&'c Container> {
     let (alive, leaving): (Vec<_>, Vec<_>) = containers
         .iter()
-        .filter(|container| !container.labels.contains_key(RUN_LABEL))
+        .filter(|container| !container.labels.contains_key(LABEL_RUN))
         .partition(|container| !matches!(container.state.status.as_str(), "removing" | "dead"));
     [alive, leaving].iter().find_map(|containers| find_among(recorded, containers))
 }
@@ -118,7 +118,7 @@ mod tests {
         let mut one_off = container("run", "p-db-run-1", Some(("p", "db", "1")));
         one_off.labels.insert("com.docker.compose.oneoff".to_owned(), "True".to_owned());
         let mut helper = container("helper", "p-db-1", None);
-        helper.labels.insert(RUN_LABEL.to_owned(), "r".to_owned());
+        helper.labels.insert(LABEL_RUN.to_owned(), "r".to_owned());
         assert_eq!(find_again(&Recorded::of(&db()), &[one_off, helper]), None);
     }
 
