@@ -93,7 +93,7 @@ fn rescue(container: &Container, directory: &Path) -> String {
     let copy = format!("docker cp --archive {from} ./rescued-data");
     if container.state.running {
         // Started again whatever came of the copy.
-        format!("docker stop --time 600 {name} && {copy}; docker start {name}")
+        format!("docker stop -t 600 {name} && {copy}; docker start {name}")
     } else {
         copy
     }

@@ -160,7 +160,7 @@ impl<'w> Resolver<'w> {
             && one.below == other.below
         {
             let [one, other] = [one, other].map(|one| printable(&one.data.container.name));
-            let stop = format!("docker stop --time 600 {}", super::shell_quote(&other));
+            let stop = format!("docker stop -t 600 {}", super::shell_quote(&other));
             let message = format!(
                 "containers {one} and {other} run two servers on one data directory, which damages it"
             );
