@@ -29,15 +29,18 @@
 //! | the procedures | [`ops`] |
 //! | what puts things back | [`saga`] |
 //! | our code inside the helper container | [`agent`] |
+//! | what the user names, and what that means | [`target`] |
 //! | what is known of each database | [`database`] |
 //! | the engine | [`docker`] |
+//! | Compose: its labels, which project a directory is | [`compose`] |
 //! | where snapshots are kept | [`repository`] |
 //! | bytes: blocks, tar, file list | [`archive`] |
-//! | pure data and rules | [`target`], [`source`], [`manifest`] |
+//! | pure data and rules | [`source`], [`manifest`] |
 //! | events out, signals in, errors | [`monitor`], [`signal`], [`error`](mod@error) |
 
 pub mod agent;
 pub mod archive;
+pub mod compose;
 pub mod database;
 pub mod docker;
 pub mod error;

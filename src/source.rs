@@ -3,7 +3,11 @@
 
 use std::path::PathBuf;
 
+use crate::docker::helper::{LABEL_PID, LABEL_RUN};
 use crate::docker::{Container, MountSource};
+
+/// A key is part of file names that must stay below 255 bytes with an id and a suffix.
+const LONGEST_KEY: usize = 120;
 
 /// One volume or host directory, with everything that uses it.
 #[derive(Debug, Clone)]
@@ -20,6 +24,11 @@ pub struct Source {
     pub users: Vec<User>,
     /// The container whose database lives here, where the target named or revealed one: its id.
     pub database_container: Option<String>,
+    /// Where that database's data directory lies, relative to the source's root, as the container's
+    /// configuration has it; "" for the root itself.
+    pub data_directory: Option<PathBuf>,
+    /// Another run of volsnap that has the source mounted: this one has to wait its turn.
+    pub held_by: Option<OtherRun>,
     /// What should be said before anything else, as data living in an anonymous volume.
     pub warnings: Vec<String>,
 }
@@ -36,10 +45,42 @@ pub struct User {
     pub through_network: bool,
 }
 
+/// Another run of volsnap, known by its helper container.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct OtherRun {
+    /// The run's id.
+    pub run: String,
+    /// The helper's name.
+    pub container: String,
+    /// The process that made the helper, on the machine that ran it.
+    pub pid: Option<u32>,
+    /// Whether the helper runs; one that does not is what a dead run left.
+    pub running: bool,
+}
+
+impl OtherRun {
+    /// Returns the run to which a container belongs, where it is a helper of volsnap.
+    #[must_use]
+    pub fn of(container: &Container) -> Option<Self> {
+        Some(Self {
+            run: container.labels.get(LABEL_RUN)?.clone(),
+            container: container.name.clone(),
+            pid: container.labels.get(LABEL_PID).and_then(|pid| pid.parse().ok()),
+            running: container.state.running,
+        })
+    }
+}
+
 impl Source {
     /// Returns the users that run (or are paused or restarting), those that must be held.
     pub fn running_users(&self) -> impl Iterator<Item = &User> {
         self.users.iter().filter(|user| user.container.state.running)
+    }
+
+    /// Returns the users that are frozen: they can neither be stopped nor answer, and whoever paused
+    /// them had a reason.
+    pub fn paused_users(&self) -> impl Iterator<Item = &User> {
+        self.users.iter().filter(|user| user.container.state.paused)
     }
 
     /// Returns the container whose database lives here.
@@ -47,5 +88,80 @@ impl Source {
     pub fn database(&self) -> Option<&Container> {
         let id = self.database_container.as_deref()?;
         self.users.iter().map(|user| &user.container).find(|container| container.id == id)
+    }
+}
+
+/// Returns the name under which the repository keeps a source's snapshots; safe as a file name.
+///
+/// A volume's own name; of a directory what can be read of its path, and six digits of the path's
+/// digest, so that `/data/pg` and `/data-pg` differ.
+#[must_use]
+pub fn key_of(location: &MountSource) -> String {
+    match location {
+        MountSource::Volume(name) if is_file_name(name) => name.clone(),
+        MountSource::Volume(name) => slug_and_digest(name, name.as_bytes()),
+        MountSource::Directory(path) => {
+            slug_and_digest(&path.to_string_lossy(), path.as_os_str().as_encoded_bytes())
+        }
+    }
+}
+
+fn is_file_name(name: &str) -> bool {
+    name.starts_with(|c: char| c.is_ascii_alphanumeric())
+        && name.len() <= LONGEST_KEY
+        && name.chars().all(|c| c.is_ascii_alphanumeric() || matches!(c, '_' | '.' | '-'))
+}
+
+fn slug_and_digest(text: &str, digested: &[u8]) -> String {
+    let words = text.split(|c: char| !c.is_ascii_alphanumeric()).filter(|word| !word.is_empty());
+    let mut slug = words.collect::<Vec<_>>().join("-");
+    slug.truncate(LONGEST_KEY - "-123456".len());
+    if slug.is_empty() {
+        slug.push_str("root");
+    }
+    let digest = blake3::hash(digested).to_hex();
+    format!("{}-{}", slug.trim_end_matches('-'), &digest[..6])
+}
+
+#[cfg(test)]
+mod tests {
+    use rstest::rstest;
+
+    use super::*;
+
+    fn directory_key(path: &str) -> String {
+        key_of(&MountSource::Directory(path.into()))
+    }
+
+    #[test]
+    fn a_volume_keeps_its_name() {
+        assert_eq!(
+            key_of(&MountSource::Volume("memory-service_db_data".to_owned())),
+            "memory-service_db_data"
+        );
+    }
+
+    #[rstest]
+    #[case("/data/pg", "data-pg-")]
+    #[case("/", "root-")]
+    #[case("/srv/My Data; rm -rf/ü\n", "srv-My-Data-rm-rf-")]
+    fn a_directory_key_can_be_read_and_is_a_file_name(#[case] path: &str, #[case] prefix: &str) {
+        let key = directory_key(path);
+        assert!(key.starts_with(prefix) && key.len() == prefix.len() + 6, "{key}");
+        assert!(is_file_name(&key), "{key}");
+    }
+
+    #[test]
+    fn paths_that_read_alike_have_different_keys() {
+        let keys = ["/data/pg", "/data-pg", "/data/pg/x", "/data//pg;"].map(directory_key);
+        let distinct: std::collections::BTreeSet<_> = keys.iter().collect();
+        assert_eq!(distinct.len(), keys.len(), "{keys:?}");
+    }
+
+    #[test]
+    fn a_very_long_name_still_fits_a_file_name() {
+        let long = "a/".repeat(3000);
+        assert!(directory_key(&long).len() <= LONGEST_KEY);
+        assert!(key_of(&MountSource::Volume(long)).len() <= LONGEST_KEY);
     }
 }

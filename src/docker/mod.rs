@@ -12,6 +12,9 @@
 pub mod engine;
 pub mod fake;
 pub mod helper;
+pub mod inventory;
+pub mod order;
+pub mod recorded;
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -123,6 +126,14 @@ pub struct Container {
     pub user: String,
     /// Whether the engine removes it when it exits.
     pub auto_remove: bool,
+}
+
+impl Container {
+    /// Returns when it was created; `None` where the engine wrote no time.
+    #[must_use]
+    pub fn created_at(&self) -> Option<chrono::DateTime<chrono::FixedOffset>> {
+        chrono::DateTime::parse_from_rfc3339(&self.created).ok()
+    }
 }
 
 /// What a container is doing.

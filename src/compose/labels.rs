@@ -1,0 +1,107 @@
+//! The labels Compose puts on containers and volumes.
+
+use std::collections::BTreeMap;
+
+const PROJECT_LABEL: &str = "com.docker.compose.project";
+const SERVICE_LABEL: &str = "com.docker.compose.service";
+const NUMBER_LABEL: &str = "com.docker.compose.container-number";
+const ONE_OFF_LABEL: &str = "com.docker.compose.oneoff";
+const DEPENDS_ON_LABEL: &str = "com.docker.compose.depends_on";
+/// The directory of the project's files, on the machine that ran Compose.
+pub const WORKING_DIR_LABEL: &str = "com.docker.compose.project.working_dir";
+/// The name a volume has in the project's file, before Compose prefixes it.
+pub const VOLUME_LABEL: &str = "com.docker.compose.volume";
+
+/// What makes a container a part of a Compose service.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Membership<'l> {
+    /// The project.
+    pub project: &'l str,
+    /// The service.
+    pub service: &'l str,
+    /// Which of the service's containers this is.
+    pub number: Option<&'l str>,
+    depends_on: &'l str,
+}
+
+impl<'l> Membership<'l> {
+    /// Returns the service a container belongs to, by its labels.
+    ///
+    /// A one-off container (`docker compose run`) carries the service's labels but is not the
+    /// service: it belongs to none.
+    #[must_use]
+    pub fn of(labels: &'l BTreeMap<String, String>) -> Option<Self> {
+        let one_off = labels.get(ONE_OFF_LABEL).is_some_and(|value| value.eq_ignore_ascii_case("true"));
+        if one_off {
+            return None;
+        }
+        Some(Self {
+            project: labels.get(PROJECT_LABEL)?,
+            service: labels.get(SERVICE_LABEL)?,
+            number: labels.get(NUMBER_LABEL).map(String::as_str),
+            depends_on: labels.get(DEPENDS_ON_LABEL).map_or("", String::as_str),
+        })
+    }
+
+    /// Returns whether this service was declared to depend on `service` of the same project.
+    ///
+    /// The label reads "db:service_healthy:true,cache:service_started:false".
+    #[must_use]
+    pub fn depends_on(&self, service: &str) -> bool {
+        self.depends_on
+            .split(',')
+            .any(|entry| entry.split(':').next().is_some_and(|name| name.trim() == service))
+    }
+}
+
+/// What a project's file calls a volume.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct VolumeKey<'l> {
+    /// The project.
+    pub project: &'l str,
+    /// The key below `volumes:`, as `db_data`.
+    pub key: &'l str,
+}
+
+impl<'l> VolumeKey<'l> {
+    /// Returns what Compose calls a volume, by its labels.
+    #[must_use]
+    pub fn of(labels: &'l BTreeMap<String, String>) -> Option<Self> {
+        Some(Self { project: labels.get(PROJECT_LABEL)?, key: labels.get(VOLUME_LABEL)? })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use rstest::rstest;
+
+    use super::*;
+
+    fn labels(pairs: &[(&str, &str)]) -> BTreeMap<String, String> {
+        pairs.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect()
+    }
+
+    #[rstest]
+    #[case::none("", "db", false)]
+    #[case::current_form("db:service_healthy:true,cache:service_started:false", "cache", true)]
+    #[case::short_form("db:service_started", "db", true)]
+    #[case::bare_form("db,cache", "cache", true)]
+    #[case::no_prefix_match("db-replica:service_started:false", "db", false)]
+    #[case::no_condition_match("db:cache:true", "cache", false)]
+    fn a_dependency_is_read_from_the_label(
+        #[case] label: &str,
+        #[case] service: &str,
+        #[case] expected: bool,
+    ) {
+        let labels = labels(&[(PROJECT_LABEL, "p"), (SERVICE_LABEL, "app"), (DEPENDS_ON_LABEL, label)]);
+        assert_eq!(Membership::of(&labels).unwrap().depends_on(service), expected);
+    }
+
+    #[test]
+    fn a_one_off_container_belongs_to_no_service() {
+        let one_off = labels(&[(PROJECT_LABEL, "p"), (SERVICE_LABEL, "db"), (ONE_OFF_LABEL, "True")]);
+        assert_eq!(Membership::of(&one_off), None);
+        let regular = labels(&[(PROJECT_LABEL, "p"), (SERVICE_LABEL, "db"), (ONE_OFF_LABEL, "False")]);
+        assert!(Membership::of(&regular).is_some());
+    }
+}
