@@ -68,7 +68,7 @@ fn nearest(target: &Target, world: &World) -> Vec<Target> {
     };
     let mut best: BTreeMap<String, (f64, Target)> = BTreeMap::new();
     for (name, candidate) in candidates(world) {
-        let alike = strsim::jaro_winkler(&wanted, &name.to_lowercase());
+        let alike = likeness(&wanted, &name.to_lowercase());
         let known = best.entry(candidate.spelling()).or_insert((0.0, candidate));
         known.0 = known.0.max(alike);
     }
@@ -76,6 +76,14 @@ fn nearest(target: &Target, world: &World) -> Vec<Target> {
     // Stable: of equals, the spelling that sorts first.
     best.sort_by(|one, other| other.0.total_cmp(&one.0));
     best.into_iter().take(MOST).map(|(_, target)| target).collect()
+}
+
+/// Returns how alike two names are, from 0 to 1. One that has the other as a word in it is alike
+/// enough to be offered, as `shop-db-1` for `db`.
+fn likeness(wanted: &str, name: &str) -> f64 {
+    let has_word = name.split(['-', '_', '.']).any(|word| word == wanted);
+    let alike = strsim::jaro_winkler(wanted, name);
+    if has_word { alike.max(ALIKE) } else { alike }
 }
 
 /// Returns every name there is with what it is the name of; a volume also by its key in Compose.

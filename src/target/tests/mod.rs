@@ -49,7 +49,7 @@ impl Profile for TestProfile {
     fn find(&self, _: &Path) -> io::Result<Vec<PathBuf>> {
         Ok(vec![])
     }
-    fn inspect(&self, _: &Path, _: &Path) -> io::Result<Inspection> {
+    fn inspect(&self, _: &Path, _: &Path, _: Option<&Path>) -> io::Result<Inspection> {
         Err(io::ErrorKind::Unsupported.into())
     }
     fn written_last(&self, _: &Path) -> Vec<PathBuf> {

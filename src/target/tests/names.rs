@@ -134,6 +134,7 @@ fn a_word_for_several_sources_is_ambiguous_and_for_one_it_is_fine() {
 #[case::container("pgg", "container:pg")]
 #[case::volume("volume:pgdat", "volume:pgdata")]
 #[case::of_another_kind("volume:web", "container:web")]
+#[case::word_in_a_name("shop", "container:shop-db-1")]
 #[case::case_folded("service:DB", "service:mall/db")]
 fn an_unknown_name_is_refused_with_the_nearest(#[case] target: &str, #[case] nearest: &str) {
     let (kind, message, hint) = refusal(target, &town("/"));
