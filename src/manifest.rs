@@ -4,8 +4,9 @@
 use std::collections::BTreeMap;
 use std::fmt;
 use std::path::PathBuf;
+use std::str::FromStr;
 
-use chrono::{DateTime, Utc};
+use chrono::{DateTime, NaiveDateTime, Utc};
 use serde::{Deserialize, Serialize};
 
 use crate::archive::Codec;
@@ -14,13 +15,78 @@ use crate::docker::{Mount, MountSource};
 use crate::monitor::Phase;
 
 /// The format version this code writes; it reads this one and refuses later ones by name.
+///
+/// Fields may be added within a version: a reader ignores those it does not know. A change that an
+/// older reader would misunderstand takes a new version.
 pub const FORMAT_VERSION: u32 = 1;
+
+/// How the moment in an id is written.
+const ID_TIME: &str = "%Y%m%dT%H%M%SZ";
 
 /// A snapshot's id: the moment of its begin and six random hexadecimal digits, as
 /// `20261120T203011Z-4f2a91`. Ids sort by time.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-#[serde(transparent)]
+#[serde(try_from = "String")]
 pub struct SnapshotId(String);
+
+/// A text that is no snapshot id.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{text:?} is no snapshot id, which looks like 20261120T203011Z-4f2a91")]
+pub struct InvalidId {
+    /// The text.
+    pub text: String,
+}
+
+/// Why bytes are no manifest that can be believed.
+#[derive(Debug, thiserror::Error)]
+pub enum ManifestError {
+    /// A later volsnap wrote it.
+    #[error(
+        "made by a later volsnap: its format version is {found}, and this volsnap reads up to {FORMAT_VERSION}"
+    )]
+    LaterFormat {
+        /// The version it names.
+        found: u32,
+    },
+    /// The digest at its end does not fit what comes before, or is missing.
+    #[error("not a whole manifest: it is cut short, was changed after it was written, or never was one")]
+    Unsealed,
+    /// It is whole, but holds something this version does not understand.
+    #[error("not understood by this volsnap (written by volsnap {tool_version})")]
+    NotUnderstood {
+        /// The version that wrote it, as it says.
+        tool_version: String,
+        /// What is not understood.
+        source: serde_json::Error,
+    },
+}
+
+/// The result of reading a snapshot back; kept beside the manifest, one object each, never changed.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Verification {
+    /// When it ended.
+    pub at: DateTime<Utc>,
+    /// How it was verified.
+    pub kind: VerificationKind,
+    /// Whether nothing was found.
+    pub ok: bool,
+    /// How many problems were found.
+    pub problems: u64,
+    /// Milliseconds it took.
+    pub ms: u64,
+    /// The version of volsnap that did it.
+    pub tool_version: String,
+}
+
+/// How a snapshot was verified.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum VerificationKind {
+    /// All of it was read and digested again.
+    Read,
+    /// It was restored into a scratch volume and the database booted on it.
+    Drill,
+}
 
 /// How writers are held still.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -219,7 +285,7 @@ impl SnapshotId {
     #[must_use]
     pub fn new(started: DateTime<Utc>, random: [u8; 3]) -> Self {
         let [a, b, c] = random;
-        Self(format!("{}-{a:02x}{b:02x}{c:02x}", started.format("%Y%m%dT%H%M%SZ")))
+        Self(format!("{}-{a:02x}{b:02x}{c:02x}", started.format(ID_TIME)))
     }
 
     /// Returns the id as text.
@@ -227,6 +293,93 @@ impl SnapshotId {
     pub fn as_str(&self) -> &str {
         &self.0
     }
+}
+
+impl FromStr for SnapshotId {
+    type Err = InvalidId;
+
+    fn from_str(text: &str) -> Result<Self, InvalidId> {
+        let is_id = text.split_once('-').is_some_and(|(moment, random)| {
+            is_moment(moment)
+                && random.len() == 6
+                && random.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'))
+        });
+        if is_id { Ok(Self(text.to_owned())) } else { Err(InvalidId { text: text.to_owned() }) }
+    }
+}
+
+impl TryFrom<String> for SnapshotId {
+    type Error = InvalidId;
+
+    fn try_from(text: String) -> Result<Self, InvalidId> {
+        text.parse()
+    }
+}
+
+/// Returns whether the text is a moment that exists, written in exactly the one way ids have it.
+fn is_moment(text: &str) -> bool {
+    // chrono is lenient about widths and signs: compare with what it would write itself.
+    NaiveDateTime::parse_from_str(text, ID_TIME)
+        .is_ok_and(|moment| text.len() == 16 && moment.format(ID_TIME).to_string() == text)
+}
+
+/// The last lines of a manifest file around its own digest. Their length is fixed, so the digest is
+/// found without understanding what comes before, whatever fields a later volsnap has added there.
+const SEAL_BEGIN: &str = ",\n  \"seal\": \"";
+const SEAL_END: &str = "\"\n}\n";
+const SEAL_DIGEST: usize = blake3::OUT_LEN * 2;
+
+impl Manifest {
+    /// Returns the manifest as it is stored: indented JSON whose last field, `seal`, is the BLAKE3 of
+    /// all bytes before that field, so that a single changed bit anywhere is noticed.
+    ///
+    /// # Errors
+    /// When a path in it cannot be written as JSON.
+    pub fn to_json(&self) -> Result<String, serde_json::Error> {
+        let mut json = serde_json::to_string_pretty(self)?;
+        json.truncate(json.trim_end_matches(['\n', '}']).len());
+        let seal = blake3::hash(json.as_bytes()).to_hex();
+        json.push_str(SEAL_BEGIN);
+        json.push_str(&seal);
+        json.push_str(SEAL_END);
+        Ok(json)
+    }
+
+    /// Returns the manifest that [`to_json`](Self::to_json) wrote, ignoring fields added since.
+    ///
+    /// # Errors
+    /// When the bytes are no whole, unchanged manifest of a format version this code reads.
+    pub fn from_json(bytes: &[u8]) -> Result<Self, ManifestError> {
+        /// What every format version has.
+        #[derive(Deserialize)]
+        struct Preamble {
+            format_version: u32,
+            #[serde(default)]
+            tool_version: String,
+        }
+
+        // The version first: a later format may be sealed in another way.
+        let preamble = serde_json::from_slice::<Preamble>(bytes).map_err(|_| ManifestError::Unsealed)?;
+        if preamble.format_version > FORMAT_VERSION {
+            return Err(ManifestError::LaterFormat { found: preamble.format_version });
+        }
+        if !is_sealed(bytes) {
+            return Err(ManifestError::Unsealed);
+        }
+        serde_json::from_slice(bytes)
+            .map_err(|source| ManifestError::NotUnderstood { tool_version: preamble.tool_version, source })
+    }
+}
+
+/// Returns whether the bytes end in a seal, and it fits.
+fn is_sealed(bytes: &[u8]) -> bool {
+    let sealed = || {
+        let rest = bytes.strip_suffix(SEAL_END.as_bytes())?;
+        let (rest, digest) = rest.split_at_checked(rest.len().checked_sub(SEAL_DIGEST)?)?;
+        let body = rest.strip_suffix(SEAL_BEGIN.as_bytes())?;
+        Some(blake3::hash(body).to_hex().as_bytes() == digest)
+    };
+    sealed().unwrap_or(false)
 }
 
 impl fmt::Display for SnapshotId {

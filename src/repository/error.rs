@@ -1,0 +1,183 @@
+//! The error of this layer: what was being done to which path, and the next command.
+
+use std::io;
+use std::path::{Path, PathBuf};
+
+use crate::error::{Error, ErrorKind};
+use crate::manifest::{FORMAT_VERSION, SnapshotId};
+
+/// A failure of the repository.
+#[derive(Debug, thiserror::Error)]
+pub enum RepositoryError {
+    /// The system refused.
+    #[error("{doing} {}", path.display())]
+    Io {
+        /// What was being done: "write", "list".
+        doing: &'static str,
+        /// To what.
+        path: PathBuf,
+        /// Why it failed.
+        source: io::Error,
+    },
+    /// No space or quota is left.
+    #[error("write {}: disk full after {written} bytes", path.display())]
+    DiskFull {
+        /// The file being written.
+        path: PathBuf,
+        /// Bytes that had been written to it.
+        written: u64,
+        /// The system's words.
+        source: io::Error,
+    },
+    /// The place is no repository and cannot become one.
+    #[error("use {} as a repository: {why}", path.display())]
+    Refused {
+        /// The place.
+        path: PathBuf,
+        /// Why not.
+        why: String,
+    },
+    /// There is no repository yet.
+    #[error("open repository {}: there is none", path.display())]
+    Missing {
+        /// Where it was looked for.
+        path: PathBuf,
+    },
+    /// The repository was made by a later volsnap.
+    #[error(
+        "open repository {}: made by a later volsnap (its format version is {found}, and this volsnap reads up to {FORMAT_VERSION})",
+        path.display()
+    )]
+    LaterFormat {
+        /// The repository.
+        path: PathBuf,
+        /// Its version.
+        found: u32,
+    },
+    /// The source cannot be a part of a file name.
+    #[error("keep snapshots of source {key:?}: its name is not fit for a file name")]
+    SourceKey {
+        /// The key.
+        key: String,
+    },
+    /// There is already something under that id.
+    #[error("begin snapshot {id}: {} is already there", path.display())]
+    Exists {
+        /// The id.
+        id: SnapshotId,
+        /// What is there.
+        path: PathBuf,
+    },
+    /// A snapshot must not be published as it is.
+    #[error("publish snapshot {id}: {why}")]
+    Unpublishable {
+        /// The id.
+        id: SnapshotId,
+        /// Why not.
+        why: String,
+    },
+    /// A snapshot exists, but cannot be believed.
+    #[error("read snapshot {}: {why}", path.display())]
+    Unreadable {
+        /// The file that shows it.
+        path: PathBuf,
+        /// What is wrong, in a sentence.
+        why: String,
+    },
+    /// A specification names no snapshot.
+    #[error("find snapshot {spec:?}: {}", unknown(nearest))]
+    Unknown {
+        /// What was asked for.
+        spec: String,
+        /// Names that are like it.
+        nearest: Vec<String>,
+    },
+    /// A specification names more than one snapshot.
+    #[error("find snapshot {spec:?}: it can mean {}", candidates.join(", "))]
+    Ambiguous {
+        /// What was asked for.
+        spec: String,
+        /// What it can mean, each a specification that means just one.
+        candidates: Vec<String>,
+    },
+    /// An earlier failure of the same writer was reported already.
+    #[error("write {}: an earlier write failed", path.display())]
+    WriterFailed {
+        /// The file.
+        path: PathBuf,
+    },
+}
+
+/// Says that there is nothing of that name, and what is like it.
+fn unknown(nearest: &[String]) -> String {
+    if nearest.is_empty() {
+        "there is none of that name".to_owned()
+    } else {
+        format!("there is none of that name; the nearest: {}", nearest.join(", "))
+    }
+}
+
+impl RepositoryError {
+    /// Returns a function that wraps the system's error.
+    pub(super) fn io(doing: &'static str, path: impl Into<PathBuf>) -> impl FnOnce(io::Error) -> Self {
+        let path = path.into();
+        move |source| Self::Io { doing, path, source }
+    }
+
+    /// Returns the error of a write that failed after `written` bytes.
+    pub(super) fn write(path: &Path, written: u64, source: io::Error) -> Self {
+        let path = path.to_owned();
+        match source.kind() {
+            io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => {
+                Self::DiskFull { path, written, source }
+            }
+            _ => Self::Io { doing: "write", path, source },
+        }
+    }
+
+    /// Returns the next command to type, where one is known.
+    #[must_use]
+    pub fn hint(&self) -> Option<String> {
+        match self {
+            Self::Missing { path } => Some(format!(
+                "`volsnap --repo {} snapshot TARGET` creates it with the first snapshot",
+                path.display()
+            )),
+            Self::Refused { .. } => {
+                Some("name an empty or a new directory, as with `--repo /var/backups/volsnap`".to_owned())
+            }
+            Self::DiskFull { path, .. } => {
+                let folder = path.parent().unwrap_or(path);
+                Some(format!("see what is left with `df -h {}`", folder.display()))
+            }
+            Self::Unknown { .. } | Self::Ambiguous { .. } => {
+                Some("see what there is with `volsnap list`".to_owned())
+            }
+            _ => None,
+        }
+    }
+}
+
+impl From<RepositoryError> for Error {
+    fn from(error: RepositoryError) -> Self {
+        let kind = match &error {
+            RepositoryError::Refused { .. }
+            | RepositoryError::Missing { .. }
+            | RepositoryError::SourceKey { .. }
+            | RepositoryError::Unknown { .. }
+            | RepositoryError::Ambiguous { .. } => ErrorKind::Usage,
+            RepositoryError::Unreadable { .. } => ErrorKind::Damaged,
+            _ => ErrorKind::Failed,
+        };
+        let mut wrapped = Self::new(kind, error.to_string());
+        if let Some(hint) = error.hint() {
+            wrapped = wrapped.hint(hint);
+        }
+        match error {
+            RepositoryError::Io { source, .. } | RepositoryError::DiskFull { source, .. } => {
+                wrapped.because(source)
+            }
+            _ => wrapped,
+        }
+    }
+}

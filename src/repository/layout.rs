@@ -1,0 +1,280 @@
+//! What a repository's files are called, and what a file's name says. Pure rules.
+//!
+//! ```text
+//! volsnap.json                                    format version, repository id
+//! snapshots/SOURCE/SOURCE-ID.tar.zst              the archive (.tar.gz, .tar)
+//! snapshots/SOURCE/SOURCE-ID.files.jsonl.zst      the file list
+//! snapshots/SOURCE/SOURCE-ID.json                 the manifest, written last
+//! snapshots/SOURCE/SOURCE-ID.verified-TIME.json   one verification
+//! …anything.partial                               being written, or what a dead run left
+//! ```
+//!
+//! A name is read from its end: the suffix, then an id of fixed shape, and all that is left is the
+//! source. So a source may contain `-`, `.` and even another source's name, and is never taken for
+//! it: names are compared whole, nowhere by prefix.
+
+use chrono::{DateTime, Utc};
+
+use crate::archive::Codec;
+use crate::manifest::SnapshotId;
+
+/// The file that makes a directory a repository.
+pub const MARKER: &str = "volsnap.json";
+/// The folder of the sources' folders.
+pub const SNAPSHOTS: &str = "snapshots";
+/// The end of the name of a file that is being written.
+pub const PARTIAL: &str = ".partial";
+/// The longest source key: with the longest suffix a name still fits in 255 bytes.
+pub const SOURCE_KEY_MAX: usize = 180;
+
+const FILE_LIST: &str = ".files.jsonl.zst";
+const JSON: &str = ".json";
+const VERIFIED: &str = ".verified-";
+const VERIFIED_TIME: &str = "%Y%m%dT%H%M%S%3fZ";
+const ID_LENGTH: usize = 23;
+const EXTENSIONS: [&str; 3] = ["tar.zst", "tar.gz", "tar"];
+
+/// Returns the end of an archive's name, without the leading dot.
+#[must_use]
+pub fn extension(codec: Codec) -> &'static str {
+    match codec {
+        Codec::Zstd { .. } => "tar.zst",
+        Codec::Gzip { .. } => "tar.gz",
+        Codec::None => "tar",
+    }
+}
+
+/// Returns whether the key is safe as a part of a file name everywhere: letters, digits, `_`, `.` and
+/// `-`, the first a letter or digit, at most [`SOURCE_KEY_MAX`] of them.
+#[must_use]
+pub fn is_source_key(key: &str) -> bool {
+    key.len() <= SOURCE_KEY_MAX
+        && key.bytes().next().is_some_and(|first| first.is_ascii_alphanumeric())
+        && key.bytes().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'_' | b'.' | b'-'))
+}
+
+/// The names of one snapshot's files.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SnapshotNames {
+    source: String,
+    id: SnapshotId,
+}
+
+impl SnapshotNames {
+    /// Returns the names for a source key that [is one](is_source_key).
+    #[must_use]
+    pub fn new(source: &str, id: &SnapshotId) -> Self {
+        Self { source: source.to_owned(), id: id.clone() }
+    }
+
+    /// Returns the source's folder, relative to the repository.
+    #[must_use]
+    pub fn folder(&self) -> String {
+        source_folder(&self.source)
+    }
+
+    /// Returns the archive's file name.
+    #[must_use]
+    pub fn archive(&self, codec: Codec) -> String {
+        format!("{}-{}.{}", self.source, self.id, extension(codec))
+    }
+
+    /// Returns the file list's file name.
+    #[must_use]
+    pub fn file_list(&self) -> String {
+        format!("{}-{}{FILE_LIST}", self.source, self.id)
+    }
+
+    /// Returns the manifest's file name.
+    #[must_use]
+    pub fn manifest(&self) -> String {
+        format!("{}-{}{JSON}", self.source, self.id)
+    }
+
+    /// Returns the file name of the verification that ended at that moment.
+    #[must_use]
+    pub fn verification(&self, at: DateTime<Utc>) -> String {
+        format!("{}-{}{VERIFIED}{}{JSON}", self.source, self.id, at.format(VERIFIED_TIME))
+    }
+}
+
+/// Returns the folder of a source, relative to the repository.
+#[must_use]
+pub fn source_folder(source: &str) -> String {
+    format!("{SNAPSHOTS}/{source}")
+}
+
+/// Returns the name a file has while it is written.
+#[must_use]
+pub fn partial(name: &str) -> String {
+    format!("{name}{PARTIAL}")
+}
+
+/// What kind of file a name is for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum FileKind {
+    /// An archive of any codec.
+    Archive,
+    /// A file list.
+    FileList,
+    /// A manifest.
+    Manifest,
+    /// The record of a verification.
+    Verification,
+}
+
+/// What the name of a snapshot's file says.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct FileName<'a> {
+    /// The source's key.
+    pub source: &'a str,
+    /// The snapshot's id.
+    pub id: SnapshotId,
+    /// What the file is.
+    pub kind: FileKind,
+    /// Whether it is only being written.
+    pub partial: bool,
+}
+
+impl<'a> FileName<'a> {
+    /// Returns what the name says; `None` for a name volsnap would not give.
+    #[must_use]
+    pub fn parse(name: &'a str) -> Option<Self> {
+        let (whole, partial) = match name.strip_suffix(PARTIAL) {
+            Some(whole) => (whole, true),
+            None => (name, false),
+        };
+        let (stem, kind) = split_kind(whole)?;
+        let (source, id) = split_id(stem)?;
+        Some(Self { source, id, kind, partial })
+    }
+}
+
+/// Splits a name into source and id, and the kind that its suffix says.
+fn split_kind(name: &str) -> Option<(&str, FileKind)> {
+    if let Some(stem) = name.strip_suffix(FILE_LIST) {
+        return Some((stem, FileKind::FileList));
+    }
+    if let Some(stem) = name.strip_suffix(JSON) {
+        // Only the end is looked at: a source may be called "x.verified-y".
+        return Some(match split_verification(stem) {
+            Some(stem) => (stem, FileKind::Verification),
+            None => (stem, FileKind::Manifest),
+        });
+    }
+    EXTENSIONS.iter().find_map(|extension| {
+        let stem = name.strip_suffix(extension)?.strip_suffix('.')?;
+        Some((stem, FileKind::Archive))
+    })
+}
+
+/// Returns what stands before `.verified-TIME`.
+fn split_verification(stem: &str) -> Option<&str> {
+    let (stem, time) = stem.rsplit_once(VERIFIED)?;
+    let digits = time.strip_suffix('Z')?;
+    let is_time = digits.len() == 18
+        && digits.bytes().enumerate().all(|(i, b)| if i == 8 { b == b'T' } else { b.is_ascii_digit() });
+    is_time.then_some(stem)
+}
+
+/// Splits `SOURCE-ID`.
+fn split_id(stem: &str) -> Option<(&str, SnapshotId)> {
+    let (source, id) = stem.split_at_checked(stem.len().checked_sub(ID_LENGTH)?)?;
+    let source = source.strip_suffix('-')?;
+    is_source_key(source).then_some((source, id.parse().ok()?))
+}
+
+#[cfg(test)]
+mod tests {
+    use chrono::TimeZone;
+    use proptest::prelude::*;
+
+    use super::*;
+
+    const CODECS: [Codec; 3] = [Codec::Zstd { level: 3 }, Codec::Gzip { level: 6 }, Codec::None];
+
+    fn ids() -> impl Strategy<Value = SnapshotId> {
+        (0_i64..253_402_300_799, any::<[u8; 3]>())
+            .prop_map(|(seconds, random)| SnapshotId::new(Utc.timestamp_opt(seconds, 0).unwrap(), random))
+    }
+
+    fn keys() -> impl Strategy<Value = String> {
+        prop_oneof![
+            "[A-Za-z0-9][A-Za-z0-9_.-]{0,179}",
+            // Sources that look like the names of snapshots' files.
+            (ids(), "(a|a-b)(-|[.]verified-)", "([.]tar|[.]json|[.]partial|[.]files[.]jsonl[.]zst)?")
+                .prop_map(|(id, before, after)| format!("{before}{id}{after}")),
+        ]
+    }
+
+    proptest! {
+        #[test]
+        fn a_name_is_parsed_back_to_what_made_it(key in keys(), id in ids(), millis in 0_i64..253_402_300_799_000) {
+            prop_assert!(is_source_key(&key));
+            let names = SnapshotNames::new(&key, &id);
+            let at = Utc.timestamp_millis_opt(millis).unwrap();
+            let mut made = vec![
+                (names.file_list(), FileKind::FileList),
+                (names.manifest(), FileKind::Manifest),
+                (names.verification(at), FileKind::Verification),
+            ];
+            made.extend(CODECS.map(|codec| (names.archive(codec), FileKind::Archive)));
+            for (name, kind) in made {
+                let whole = FileName { source: &key, id: id.clone(), kind, partial: false };
+                prop_assert_eq!(FileName::parse(&name), Some(whole.clone()));
+                let name = partial(&name);
+                prop_assert_eq!(FileName::parse(&name), Some(FileName { partial: true, ..whole }));
+                prop_assert!(name.len() <= 255, "{} is too long for a file name", name);
+            }
+        }
+
+        #[test]
+        fn any_text_is_parsed_without_a_panic(text in "\\PC*") {
+            if let Some(parsed) = FileName::parse(&text) {
+                prop_assert!(is_source_key(parsed.source));
+            }
+            let _ = text.parse::<SnapshotId>();
+        }
+
+        #[test]
+        fn an_id_is_parsed_back(id in ids()) {
+            prop_assert_eq!(id.as_str().parse::<SnapshotId>().unwrap(), id);
+        }
+    }
+
+    #[test]
+    fn sources_that_begin_alike_never_mix() {
+        let id = "20261120T203011Z-4f2a91".parse().unwrap();
+        for (source, other) in [("a", "ab"), ("app", "app-staging"), ("db", "db-20261120T203011Z-4f2a91")] {
+            let name = SnapshotNames::new(other, &id).manifest();
+            assert_eq!(FileName::parse(&name).unwrap().source, other, "not {source}");
+        }
+    }
+
+    #[test]
+    fn unsafe_source_keys_are_refused() {
+        for key in ["", ".", "..", "-a", "_a", ".hidden", "a/b", "a b", "a\n", "ü", "a\0"] {
+            assert!(!is_source_key(key), "{key:?}");
+        }
+        assert!(!is_source_key(&"a".repeat(SOURCE_KEY_MAX + 1)));
+    }
+
+    #[test]
+    fn texts_that_only_resemble_an_id_are_refused() {
+        for text in [
+            "",
+            "20261120T203011Z",
+            "20261120T203011Z-4f2a9",
+            "20261120T203011Z-4f2a911",
+            "20261120T203011Z-4F2A91",
+            "20261320T203011Z-4f2a91",
+            "20261120T203011Z-4f2a9g",
+            "20261120t203011z-4f2a91",
+            "+2026112T203011Z-4f2a91",
+            "20261120T203011Z_4f2a91",
+            " 20261120T203011Z-4f2a9",
+        ] {
+            assert!(text.parse::<SnapshotId>().is_err(), "{text:?}");
+        }
+    }
+}
