@@ -1,1 +1,10 @@
-fn main() {}
+//! The volsnap command: parse, log, run, and say by the exit code what became of it.
+
+mod cli;
+mod ui;
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    cli::main()
+}

@@ -4,7 +4,7 @@
 use std::path::PathBuf;
 
 use crate::docker::helper::{LABEL_PID, LABEL_RUN};
-use crate::docker::{Container, MountSource};
+use crate::docker::{Container, Mount, MountKind, MountSource};
 
 /// A key is part of file names that must stay below 255 bytes with an id and a suffix.
 const LONGEST_KEY: usize = 120;
@@ -45,6 +45,15 @@ pub struct User {
     pub through_network: bool,
 }
 
+impl User {
+    /// Returns whether it must not run while the source is captured: it can write there, or the engine
+    /// takes its network away with that of a user. Who can only read disturbs nothing and goes on.
+    #[must_use]
+    pub fn is_to_be_held(&self) -> bool {
+        self.container.state.running && (self.writes || self.through_network)
+    }
+}
+
 /// Another run of volsnap, known by its helper container.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct OtherRun {
@@ -81,6 +90,16 @@ impl Source {
     /// them had a reason.
     pub fn paused_users(&self) -> impl Iterator<Item = &User> {
         self.users.iter().filter(|user| user.container.state.paused)
+    }
+
+    /// Returns where a container mounts exactly this volume or directory.
+    #[must_use]
+    pub fn mounted_at(&self, container: &Container) -> Option<PathBuf> {
+        let is_this = |mount: &&Mount| match &self.location {
+            MountSource::Volume(name) => mount.volume.as_ref() == Some(name),
+            MountSource::Directory(path) => mount.kind == MountKind::Bind && mount.source == *path,
+        };
+        container.mounts.iter().find(is_this).map(|mount| mount.destination.clone())
     }
 
     /// Returns the container whose database lives here.

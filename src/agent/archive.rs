@@ -105,6 +105,14 @@ pub struct ArchiveStats {
     pub changed: Vec<PathBuf>,
 }
 
+impl ArchiveStats {
+    /// Returns how many members the archive has.
+    #[must_use]
+    pub fn members(&self) -> u64 {
+        self.files + self.directories + self.symlinks + self.hardlinks + self.others
+    }
+}
+
 /// Archives the tree at `root` into `archive_out`, and the list of its members into `list_out`.
 ///
 /// After an error what was written is no archive, and `archive_out` may be written to a moment

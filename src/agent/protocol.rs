@@ -8,6 +8,7 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
+use super::archive::ArchiveStats;
 use crate::archive::Codec;
 use crate::database::Inspection;
 
@@ -30,16 +31,20 @@ pub enum Request {
         mounted_at: Option<PathBuf>,
     },
     /// Write the archive and the file list; answered by [`Event::Archived`].
-    Archive {
-        /// How it is compressed.
-        codec: Codec,
-        /// Globs, relative to the root, of what is left out.
-        exclude: Vec<String>,
-        /// Members written last.
-        last: Vec<PathBuf>,
-        /// Whether all writers are held: then a file that changes is an error.
-        held: bool,
-    },
+    Archive(ArchiveRequest),
+}
+
+/// How the archive is to be written.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ArchiveRequest {
+    /// How it is compressed.
+    pub codec: Codec,
+    /// Globs, relative to the root, of what is left out.
+    pub exclude: Vec<String>,
+    /// Members written last, relative to the root.
+    pub last: Vec<PathBuf>,
+    /// Whether all writers are held: then a file that changes is an error.
+    pub held: bool,
 }
 
 /// What the agent tells the command.
@@ -66,7 +71,7 @@ pub enum Event {
         bytes: u64,
     },
     /// The answer to [`Request::Archive`], once the last byte is handed over.
-    Archived(Archived),
+    Archived(ArchiveStats),
     /// The request failed.
     Failed {
         /// What was being done to which file, and why it failed.
@@ -96,27 +101,4 @@ pub struct FoundDatabase {
     pub engine: String,
     /// The directory, relative to the root; "" for the root itself.
     pub data_directory: PathBuf,
-}
-
-/// What an archive run did.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Archived {
-    /// Members of every kind, the root included.
-    pub members: u64,
-    /// Regular files, hard links not counted again.
-    pub files: u64,
-    /// Bytes of the files' contents, holes included.
-    pub raw_bytes: u64,
-    /// Bytes of the tar stream.
-    pub tar_bytes: u64,
-    /// Bytes of the compressed archive.
-    pub stored_bytes: u64,
-    /// Sockets skipped.
-    pub sockets_skipped: u64,
-    /// Entries excluded.
-    pub excluded: u64,
-    /// Files that vanished before they were read.
-    pub vanished: u64,
-    /// Files that changed while they were read.
-    pub changed: Vec<PathBuf>,
 }

@@ -8,7 +8,7 @@ use std::io::{self, BufRead, BufReader, Read, Write};
 
 use serde::{Deserialize, Serialize};
 
-use super::error::ArchiveError;
+use super::error::{ArchiveError, shown};
 use super::{Device, Entry, EntryKind, Timestamp, Xattr};
 
 /// The longest line: the PAX records of a member, twice as long in hexadecimal, and their frame.
@@ -251,6 +251,34 @@ impl<W: Write> FileListWriter<W> {
         let mut sink = buffered.into_inner().map_err(|error| failed(error.into_error()))?;
         sink.flush().map_err(failed)?;
         Ok(sink)
+    }
+}
+
+impl FileRecord {
+    /// Returns the path as text, escaped where it is none.
+    #[must_use]
+    pub fn display_path(&self) -> String {
+        shown(&self.path).to_string()
+    }
+
+    /// Returns in what another record of the same member differs, in words; `None` when in nothing.
+    #[must_use]
+    pub fn difference(&self, other: &Self) -> Option<String> {
+        let differs = [
+            ("path", self.path != other.path),
+            ("type", self.kind != other.kind),
+            ("size", self.size != other.size),
+            ("content", self.digest != other.digest),
+            ("mode", self.mode != other.mode),
+            ("owner", (self.uid, self.gid) != (other.uid, other.gid)),
+            ("time", self.mtime != other.mtime),
+            ("link target", self.link != other.link),
+            ("attributes", self.xattrs != other.xattrs),
+            ("device", self.device != other.device),
+            ("sparseness", self.is_sparse != other.is_sparse),
+        ];
+        let names: Vec<_> = differs.iter().filter(|(_, differs)| *differs).map(|(name, _)| *name).collect();
+        (!names.is_empty()).then(|| format!("differs from the file list in {}", names.join(", ")))
     }
 }
 

@@ -163,6 +163,12 @@ impl FrameDecoder {
         })
     }
 
+    /// Returns whether the end frame has come: nothing more is to be expected.
+    #[must_use]
+    pub fn is_ended(&self) -> bool {
+        self.is_ended
+    }
+
     /// Checks that the stream is whole; to be called at its end.
     ///
     /// # Errors

@@ -68,6 +68,40 @@ pub trait Profile: Send + Sync + fmt::Debug {
     /// Returns the files, relative to `root`, without which the database refuses to start: an
     /// archive has them last, so that half a restore is no database.
     fn written_last(&self, data_directory: &Path) -> Vec<PathBuf>;
+
+    /// Returns the file, relative to `root`, that the proof of a clean shutdown rests on.
+    fn proof_file(&self, data_directory: &Path) -> PathBuf;
+
+    /// Returns what checks the content of a file of a cleanly stopped database as it streams past;
+    /// `path` is relative to the data directory. `None` for a file whose content proves nothing.
+    fn content_check(&self, inspection: &Inspection, path: &Path) -> Option<Box<dyn ContentCheck>>;
+}
+
+/// Checks the content of one file, which comes in pieces of any length.
+pub trait ContentCheck {
+    /// Takes the next piece.
+    fn feed(&mut self, piece: &[u8]);
+
+    /// Ends the file and returns what was found.
+    fn finish(self: Box<Self>) -> Checked;
+}
+
+/// What a [`ContentCheck`] found.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Checked {
+    /// Pages that were checked.
+    pub pages: u64,
+    /// What is damaged.
+    pub damage: Vec<Damage>,
+}
+
+/// A damaged place in a file.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Damage {
+    /// The page, counted from 0, where it is one page.
+    pub block: Option<u64>,
+    /// What is wrong with it.
+    pub what: String,
 }
 
 /// Whether the database's pages carry checksums.

@@ -760,7 +760,7 @@ fn container_from(found: ContainerInspectResponse) -> Container {
         mounts: found.mounts.unwrap_or_default().into_iter().map(mount_from).collect(),
         network_mode: host.network_mode.unwrap_or_default(),
         restart_policy: restart_policy.map(|name| name.to_string()).unwrap_or_default(),
-        has_healthcheck: config.healthcheck.as_ref().is_some_and(is_healthcheck),
+        healthcheck: config.healthcheck.as_ref().map(healthcheck_command).unwrap_or_default(),
         auto_remove: host.auto_remove.unwrap_or_default(),
         image: config.image.unwrap_or_default(),
         env: config.env.unwrap_or_default(),
@@ -776,8 +776,16 @@ fn command_of(config: &ContainerConfig) -> Vec<String> {
     entrypoint.chain(config.cmd.iter().flatten()).cloned().collect()
 }
 
-fn is_healthcheck(config: &HealthConfig) -> bool {
-    config.test.as_ref().and_then(|test| test.first()).is_some_and(|first| first != "NONE")
+/// Returns the command that the engine runs inside the container for a healthcheck; the API has it as
+/// `["CMD", arguments…]` or `["CMD-SHELL", line]`.
+fn healthcheck_command(config: &HealthConfig) -> Vec<String> {
+    match config.test.as_deref() {
+        Some([kind, arguments @ ..]) if kind == "CMD" => arguments.to_vec(),
+        Some([kind, line, ..]) if kind == "CMD-SHELL" => {
+            vec!["/bin/sh".to_owned(), "-c".to_owned(), line.clone()]
+        }
+        _ => Vec::new(),
+    }
 }
 
 fn state_from(state: StateModel) -> ContainerState {
@@ -887,13 +895,15 @@ mod tests {
     }
 
     #[test]
-    fn a_disabled_healthcheck_is_none() {
-        let check = |test: &[&str]| {
+    fn a_healthcheck_is_the_command_it_runs_and_a_disabled_one_is_none() {
+        let command = |test: &[&str]| {
             let test = Some(test.iter().map(ToString::to_string).collect());
-            is_healthcheck(&HealthConfig { test, ..HealthConfig::default() })
+            healthcheck_command(&HealthConfig { test, ..HealthConfig::default() })
         };
-        assert!(check(&["CMD", "pg_isready"]));
-        assert!(!check(&["NONE"]) && !check(&[]) && !is_healthcheck(&HealthConfig::default()));
+        assert_eq!(command(&["CMD", "pg_isready", "-q"]), ["pg_isready", "-q"]);
+        assert_eq!(command(&["CMD-SHELL", "true || false"]), ["/bin/sh", "-c", "true || false"]);
+        assert!(command(&["NONE"]).is_empty() && command(&[]).is_empty());
+        assert!(healthcheck_command(&HealthConfig::default()).is_empty());
     }
 
     #[test]

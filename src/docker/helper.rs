@@ -26,6 +26,8 @@ pub const SOURCE: &str = "/.volsnap/source";
 /// The helper's root lacks `DAC_OVERRIDE`: a FIFO of another user than root has to be writable for
 /// others (0622), in a directory that only its owner may enter.
 pub const PIPE: &str = "/.volsnap/pipe";
+/// The FIFO in the pipe directory.
+pub const FIFO: &str = "data";
 /// The repository of the tag, without the digest.
 pub const IMAGE_REPOSITORY: &str = "volsnap-helper";
 

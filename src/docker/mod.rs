@@ -120,8 +120,8 @@ pub struct Container {
     pub stop_signal: Option<String>,
     /// The container's own grace in seconds, where set.
     pub stop_timeout: Option<i64>,
-    /// Whether it has a healthcheck that is not disabled.
-    pub has_healthcheck: bool,
+    /// The command of its healthcheck; empty without one, or with one that is disabled.
+    pub healthcheck: Vec<String>,
     /// The configured user, "" for the image's.
     pub user: String,
     /// Whether the engine removes it when it exits.

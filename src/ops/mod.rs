@@ -1,1 +1,105 @@
-//! (being written)
+//! The procedures. Each reads top to bottom as the story of what happens, and at each step what
+//! undoes it stands beside it.
+
+use std::any::Any;
+use std::io::BufReader;
+use std::panic::AssertUnwindSafe;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use futures_util::FutureExt as _;
+
+use crate::archive::{FileListReader, FileRecord};
+use crate::docker::Docker;
+use crate::error::{Context as _, Error, ErrorKind, Result};
+use crate::monitor::Monitor;
+use crate::repository::Snapshot;
+use crate::saga::{Failure, SagaOptions};
+use crate::signal::Cancel;
+
+pub mod plan;
+pub mod recover;
+pub mod snapshot;
+pub mod verify;
+
+/// What every procedure needs of the world around it.
+#[derive(Clone)]
+pub struct Host {
+    /// The engine.
+    pub docker: Arc<dyn Docker>,
+    /// The engine's address as it was given, for whoever finishes a journal; `None` for the default.
+    pub address: Option<String>,
+    /// Where journals are kept and what guards a run. The executable is also packed as the helper.
+    pub saga: SagaOptions,
+    /// The current directory, whose compose project comes first.
+    pub directory: PathBuf,
+    /// The compose project named by the environment (`COMPOSE_PROJECT_NAME`).
+    pub compose_project: Option<String>,
+    /// Who asks for the end.
+    pub cancel: Cancel,
+    /// Who watches.
+    pub monitor: Arc<dyn Monitor>,
+}
+
+impl std::fmt::Debug for Host {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Host").field("docker", &self.docker).field("saga", &self.saga).finish_non_exhaustive()
+    }
+}
+
+impl Host {
+    /// Runs a procedure to its end, whichever comes first: its own, a signal, or a panic. Dropping it at
+    /// any point is safe, because what undoes an effect is in the journal before the effect.
+    async fn run_to_end<T>(&self, procedure: impl Future<Output = Result<T>>) -> Result<T> {
+        let procedure = AssertUnwindSafe(procedure).catch_unwind();
+        tokio::select! {
+            biased;
+            outcome = procedure => outcome.unwrap_or_else(|panic| Err(panicked(&*panic))),
+            interrupt = self.cancel.wait() => {
+                Err(Error::new(ErrorKind::Interrupted(interrupt), "interrupted by a signal"))
+            }
+        }
+    }
+}
+
+/// Returns what the file list of a snapshot has, one record at a time.
+///
+/// # Errors
+/// When it cannot be opened; a damaged one ends with the error.
+pub fn files(snapshot: &Snapshot) -> Result<impl Iterator<Item = Result<FileRecord>> + use<>> {
+    let doing = format!("read the file list of {}", snapshot.name());
+    let records = FileListReader::new(BufReader::new(snapshot.open_file_list()?)).doing(|| doing.clone())?;
+    Ok(records.map(move |record| record.doing(|| doing.clone())))
+}
+
+fn panicked(panic: &(dyn Any + Send)) -> Error {
+    let message = panic
+        .downcast_ref::<&str>()
+        .map(ToString::to_string)
+        .or_else(|| panic.downcast_ref::<String>().cloned())
+        .unwrap_or_default();
+    Error::failed(format!("volsnap itself failed: {message}"))
+        .hint("report this at the project's issue tracker, with the output of the same command with -v")
+}
+
+/// Adds to the outcome of a procedure what could not be put back after it.
+fn with_failures<T>(outcome: Result<T>, failures: &[Failure]) -> Result<T> {
+    if failures.is_empty() {
+        return outcome;
+    }
+    let undone: Vec<String> = failures
+        .iter()
+        .map(|failure| format!("{}: {}", failure.compensation.describe(), failure.error))
+        .collect();
+    let by_hand: Vec<String> = failures.iter().filter_map(|failure| failure.compensation.by_hand()).collect();
+    let state = format!("not put back: {}", undone.join("; "));
+    let hint = match by_hand.as_slice() {
+        [] => "volsnap recover".to_owned(),
+        commands => format!("volsnap recover    (or by hand: {})", commands.join("; ")),
+    };
+    let error = match outcome {
+        Err(error) => error,
+        Ok(_) => Error::failed("the work was done, but not everything could be put back"),
+    };
+    Err(error.of_kind(ErrorKind::NotPutBack).state(state).hint(hint))
+}

@@ -56,6 +56,12 @@ impl Target {
         }
     }
 
+    /// Returns the target as it is pasted into a shell.
+    #[must_use]
+    pub fn quoted(&self) -> String {
+        shell_quote(&self.spelling())
+    }
+
     fn names_nothing(&self) -> bool {
         match self {
             Self::Word(name) | Self::Container(name) | Self::Volume(name) => name.is_empty(),

@@ -1,7 +1,8 @@
-//! Tests against a real engine, one file a behaviour. They need an engine at `DOCKER_HOST` or the
-//! default socket, and pull nothing.
+//! Tests against a real engine: what is promised, on real containers.
 
-#![expect(clippy::unwrap_used, reason = "a test says what went wrong by panicking")]
-
+mod database;
 mod engine;
+mod interruptions;
+mod refusals;
+mod snapshots;
 mod world;

@@ -13,8 +13,9 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use super::{Inspection, Profile};
+use super::{Checked, ContentCheck, Damage, Inspection, Profile};
 use crate::docker::Container;
+use page::{PageChecker, RelationFile};
 
 /// What asks the server; see there.
 const PROBE: &str = include_str!("probe.sh");
@@ -77,6 +78,36 @@ impl Profile for Postgres {
     /// initialise what is not empty; without pg_control no server starts.
     fn written_last(&self, data_directory: &Path) -> Vec<PathBuf> {
         vec![data_directory.join("PG_VERSION"), data_directory.join(control::PATH)]
+    }
+
+    fn proof_file(&self, data_directory: &Path) -> PathBuf {
+        data_directory.join(control::PATH)
+    }
+
+    fn content_check(&self, inspection: &Inspection, path: &Path) -> Option<Box<dyn ContentCheck>> {
+        let relation_file = RelationFile::parse(path)?;
+        let checker = PageChecker::new(relation_file, inspection.page_size, inspection.pages_per_segment);
+        Some(Box::new(checker))
+    }
+}
+
+impl ContentCheck for PageChecker {
+    fn feed(&mut self, piece: &[u8]) {
+        Self::feed(self, piece);
+    }
+
+    fn finish(self: Box<Self>) -> Checked {
+        let report = Self::finish(*self);
+        let mut damage: Vec<Damage> = report
+            .bad
+            .iter()
+            .map(|bad| Damage { block: Some(bad.block.into()), what: bad.state.to_string() })
+            .collect();
+        if report.trailing_bytes > 0 {
+            let what = format!("ends with {} bytes that are no whole page", report.trailing_bytes);
+            damage.push(Damage { block: None, what });
+        }
+        Checked { pages: report.pages, damage }
     }
 }
 

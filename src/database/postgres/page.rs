@@ -4,6 +4,7 @@
 //! `src/bin/pg_checksums/pg_checksums.c` for which files have pages. Like there, the answer means
 //! something only for a cluster that was shut down cleanly; in a running one a page may be torn.
 
+use std::fmt;
 use std::path::Path;
 
 use multiversion::multiversion;
@@ -118,6 +119,19 @@ pub enum PageState {
     },
     /// It says that it was never filled, and yet is not all zeros.
     NotEmpty,
+}
+
+impl fmt::Display for PageState {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::New => f.write_str("was never filled"),
+            Self::Valid => f.write_str("has the right checksum"),
+            Self::Invalid { stored, computed } => {
+                write!(f, "its checksum is {stored:#06x}, and that of its content {computed:#06x}")
+            }
+            Self::NotEmpty => f.write_str("says that it was never filled, and is not all zeros"),
+        }
+    }
 }
 
 /// Returns what the page is that lies at `block`, counted over all segments of its relation. A page

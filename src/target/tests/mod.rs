@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use super::resolve::Resolver;
 use super::*;
-use crate::database::{Inspection, Profile};
+use crate::database::{ContentCheck, Inspection, Profile};
 use crate::docker::{Container, Mount, MountKind, Volume};
 use crate::error::ErrorKind;
 use crate::source::Source;
@@ -54,6 +54,14 @@ impl Profile for TestProfile {
     }
     fn written_last(&self, _: &Path) -> Vec<PathBuf> {
         vec![]
+    }
+
+    fn proof_file(&self, data_directory: &Path) -> PathBuf {
+        data_directory.join("proof")
+    }
+
+    fn content_check(&self, _: &Inspection, _: &Path) -> Option<Box<dyn ContentCheck>> {
+        None
     }
 }
 

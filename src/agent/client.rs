@@ -1,0 +1,357 @@
+//! The command's side of a session with the agent.
+//!
+//! Requests go in on the helper's standard input, events come on its standard error, and the archive
+//! comes over a FIFO where command and helper see one file system, else over its standard output
+//! (measured: 1.2 GB/s against 230 MB/s, the engine's streams being the bottleneck). Dropping the
+//! client closes the input, which ends the agent.
+
+use std::path::{Path, PathBuf};
+use std::pin::Pin;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use bytes::{Bytes, BytesMut};
+use futures_util::StreamExt as _;
+use nix::fcntl::{FcntlArg, fcntl};
+use nix::sys::stat::Mode;
+use tokio::io::{AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
+use tokio::net::unix::pipe;
+use tokio::sync::mpsc;
+use tokio::time::timeout;
+
+use super::archive::ArchiveStats;
+use super::protocol::{ArchiveRequest, Event, Request, Survey};
+use crate::archive::{FrameDecoder, FrameKind};
+use crate::database::Inspection;
+use crate::docker::{Docker, DockerError, Output, OutputStream};
+use crate::monitor::{self, Monitor};
+
+/// How long the agent may take from its start to its first word.
+const START_LIMIT: Duration = Duration::from_secs(60);
+/// How long it may say nothing at all while it works; it reports progress many times a second.
+const SILENCE_LIMIT: Duration = Duration::from_secs(300);
+/// How much the FIFO holds: fewer turns between the two sides. The kernel's limit for anybody.
+const FIFO_BYTES: i32 = 1 << 20;
+
+/// A session with the agent failed.
+#[derive(Debug, thiserror::Error)]
+pub enum AgentError {
+    /// The engine failed.
+    #[error(transparent)]
+    Docker(#[from] DockerError),
+    /// The FIFO could not be made or read.
+    #[error("use the FIFO {path}")]
+    Fifo {
+        /// Its path.
+        path: PathBuf,
+        /// Why.
+        source: std::io::Error,
+    },
+    /// The helper ended before it had answered.
+    #[error("the helper ended before it had answered{}", said(.last_words))]
+    Ended {
+        /// What it wrote that is no event, as a panic's message.
+        last_words: String,
+    },
+    /// The helper said nothing for too long.
+    #[error("the helper has said nothing for {} s", .0.as_secs())]
+    Silent(Duration),
+    /// The agent reports a failure.
+    #[error("{0}")]
+    Failed(String),
+    /// What came is not what was asked for.
+    #[error("the helper answered out of turn: {0}")]
+    OutOfTurn(String),
+    /// The archive's stream is damaged.
+    #[error("the stream from the helper is damaged: {0}")]
+    Stream(String),
+    /// Whoever takes the archive failed.
+    #[error(transparent)]
+    Sink(crate::Error),
+}
+
+fn said(last_words: &str) -> String {
+    if last_words.is_empty() { String::new() } else { format!("; it said: {}", last_words.trim_end()) }
+}
+
+/// Takes what comes from the agent.
+#[async_trait]
+pub trait Sink: Send {
+    /// Takes the next bytes of the archive.
+    ///
+    /// # Errors
+    /// When they cannot be kept.
+    async fn archive(&mut self, bytes: Bytes) -> crate::Result<()>;
+
+    /// Takes the next bytes of the file list.
+    ///
+    /// # Errors
+    /// When they cannot be kept.
+    async fn file_list(&mut self, bytes: Bytes) -> crate::Result<()>;
+}
+
+/// A running agent.
+pub struct AgentClient {
+    stdin: Pin<Box<dyn AsyncWrite + Send>>,
+    words: mpsc::UnboundedReceiver<Word>,
+    data: Data,
+    last_words: String,
+}
+
+impl std::fmt::Debug for AgentClient {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("AgentClient")
+    }
+}
+
+/// What comes on the agent's standard error: an event, or a line that is none.
+enum Word {
+    Event(Event),
+    Other(String),
+    Failed(DockerError),
+}
+
+/// The way the archive comes.
+enum Data {
+    Fifo { receiver: pipe::Receiver, path: PathBuf },
+    Stdout(mpsc::Receiver<Bytes>),
+}
+
+impl AgentClient {
+    /// Starts the created helper `container` and returns once its agent has spoken. `fifo` is the path of
+    /// the FIFO as the command sees it.
+    ///
+    /// # Errors
+    /// When it cannot be attached to or started, or does not speak in time.
+    pub async fn start(
+        docker: &dyn Docker,
+        container: &str,
+        fifo: Option<&Path>,
+    ) -> Result<Self, AgentError> {
+        let receiver =
+            fifo.map(|path| make_fifo(path).map(|receiver| (receiver, path.to_owned()))).transpose()?;
+        let attached = docker.attach(container).await?;
+        docker.start(container).await?;
+        let (stdout_sender, stdout) = mpsc::channel(4);
+        let (word_sender, words) = mpsc::unbounded_channel();
+        tokio::spawn(pump(attached.output, stdout_sender, word_sender));
+        let mut client =
+            Self { stdin: attached.stdin, words, data: Data::Stdout(stdout), last_words: String::new() };
+        match timeout(START_LIMIT, client.event()).await.map_err(|_| AgentError::Silent(START_LIMIT))?? {
+            Event::Ready { fifo: seen, version } => {
+                tracing::debug!(version, fifo = seen, "the agent runs");
+                if let (true, Some((receiver, path))) = (seen, receiver) {
+                    client.data = Data::Fifo { receiver, path };
+                }
+                Ok(client)
+            }
+            other => Err(AgentError::OutOfTurn(format!("{other:?}"))),
+        }
+    }
+
+    /// Looks at the whole source once.
+    ///
+    /// # Errors
+    /// When something in it cannot be read.
+    pub async fn survey(&mut self, exclude: &[String]) -> Result<Survey, AgentError> {
+        match self.ask(&Request::Survey { exclude: exclude.to_vec() }).await? {
+            Event::Surveyed(survey) => Ok(survey),
+            other => Err(AgentError::OutOfTurn(format!("{other:?}"))),
+        }
+    }
+
+    /// Reads the files of a database.
+    ///
+    /// # Errors
+    /// When they cannot be read.
+    pub async fn inspect(
+        &mut self,
+        engine: &str,
+        data_directory: &Path,
+        mounted_at: Option<&Path>,
+    ) -> Result<Inspection, AgentError> {
+        let request = Request::Inspect {
+            engine: engine.to_owned(),
+            data_directory: data_directory.to_owned(),
+            mounted_at: mounted_at.map(Path::to_owned),
+        };
+        match self.ask(&request).await? {
+            Event::Inspected(inspection) => Ok(inspection),
+            other => Err(AgentError::OutOfTurn(format!("{other:?}"))),
+        }
+    }
+
+    /// Has the archive written and hands it to `sink` as it comes; returns once every byte of it has been
+    /// taken.
+    ///
+    /// # Errors
+    /// When the agent fails (a file that cannot be read is named), dies, or the sink fails.
+    pub async fn archive(
+        &mut self,
+        request: ArchiveRequest,
+        sink: &mut dyn Sink,
+        monitor: &dyn Monitor,
+    ) -> Result<ArchiveStats, AgentError> {
+        self.send(&Request::Archive(request)).await?;
+        let mut decoder = FrameDecoder::new();
+        let mut archived = None;
+        loop {
+            if let Some(archived) = archived.take_if(|_| decoder.is_ended()) {
+                return Ok(archived);
+            }
+            let step = async {
+                tokio::select! {
+                    word = self.words.recv() => Ok(Step::Word(word)),
+                    bytes = self.data.next(), if !decoder.is_ended() => bytes.map(Step::Data),
+                }
+            };
+            match timeout(SILENCE_LIMIT, step).await.map_err(|_| AgentError::Silent(SILENCE_LIMIT))?? {
+                Step::Data(bytes) => take(&mut decoder, &bytes, sink).await?,
+                Step::Word(word) => match self.heard(word)? {
+                    Some(Event::Progress { files, bytes }) => {
+                        monitor.event(monitor::Event::Progress { files, bytes })
+                    }
+                    Some(Event::Archived(answer)) => archived = Some(answer),
+                    Some(Event::Failed { message }) => return Err(AgentError::Failed(message)),
+                    Some(other) => return Err(AgentError::OutOfTurn(format!("{other:?}"))),
+                    None => {}
+                },
+            }
+        }
+    }
+
+    async fn ask(&mut self, request: &Request) -> Result<Event, AgentError> {
+        self.send(request).await?;
+        match timeout(SILENCE_LIMIT, self.event()).await.map_err(|_| AgentError::Silent(SILENCE_LIMIT))?? {
+            Event::Failed { message } => Err(AgentError::Failed(message)),
+            event => Ok(event),
+        }
+    }
+
+    async fn send(&mut self, request: &Request) -> Result<(), AgentError> {
+        let ended = |last_words: &str| AgentError::Ended { last_words: last_words.to_owned() };
+        let mut line =
+            serde_json::to_vec(request).map_err(|error| AgentError::OutOfTurn(error.to_string()))?;
+        line.push(b'\n');
+        let sent = async {
+            self.stdin.write_all(&line).await?;
+            self.stdin.flush().await
+        };
+        match timeout(START_LIMIT, sent).await {
+            Ok(Ok(())) => Ok(()),
+            Ok(Err(_)) => Err(ended(&self.last_words)),
+            Err(_) => Err(AgentError::Silent(START_LIMIT)),
+        }
+    }
+
+    async fn event(&mut self) -> Result<Event, AgentError> {
+        loop {
+            let word = self.words.recv().await;
+            if let Some(event) = self.heard(word)? {
+                return Ok(event);
+            }
+        }
+    }
+
+    fn heard(&mut self, word: Option<Word>) -> Result<Option<Event>, AgentError> {
+        match word {
+            Some(Word::Event(event)) => Ok(Some(event)),
+            Some(Word::Other(line)) => {
+                // A panic or the loader speaks; kept for the message, should it end.
+                if self.last_words.len() < 4096 {
+                    self.last_words.push_str(&line);
+                    self.last_words.push('\n');
+                }
+                Ok(None)
+            }
+            Some(Word::Failed(error)) => Err(error.into()),
+            None => Err(AgentError::Ended { last_words: std::mem::take(&mut self.last_words) }),
+        }
+    }
+}
+
+enum Step {
+    Word(Option<Word>),
+    Data(Bytes),
+}
+
+impl Data {
+    async fn next(&mut self) -> Result<Bytes, AgentError> {
+        match self {
+            Self::Fifo { receiver, path } => {
+                let mut buffer = BytesMut::with_capacity(FIFO_BYTES.unsigned_abs() as usize);
+                match receiver.read_buf(&mut buffer).await {
+                    Ok(_) => Ok(buffer.freeze()),
+                    Err(source) => Err(AgentError::Fifo { path: path.clone(), source }),
+                }
+            }
+            Self::Stdout(receiver) => match receiver.recv().await {
+                Some(bytes) => Ok(bytes),
+                // The end of it is told with the end of the events.
+                None => std::future::pending().await,
+            },
+        }
+    }
+}
+
+/// Makes the FIFO and opens its reading end, as a writer too: so the end of the agent is no end of
+/// file but is told by the engine.
+fn make_fifo(path: &Path) -> Result<pipe::Receiver, AgentError> {
+    let failed = |source| AgentError::Fifo { path: path.to_owned(), source };
+    nix::unistd::mkfifo(path, Mode::S_IRUSR | Mode::S_IWUSR).map_err(|errno| failed(errno.into()))?;
+    // The helper is root without the right to override permissions: where the command is not root,
+    // it may write as anybody. The directory around it lets nobody else in.
+    use std::os::unix::fs::PermissionsExt as _;
+    std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o622)).map_err(failed)?;
+    let receiver = pipe::OpenOptions::new().read_write(true).open_receiver(path).map_err(failed)?;
+    if let Err(errno) = fcntl(&receiver, FcntlArg::F_SETPIPE_SZ(FIFO_BYTES)) {
+        tracing::debug!(%errno, "the FIFO keeps its size");
+    }
+    Ok(receiver)
+}
+
+async fn take(decoder: &mut FrameDecoder, arrived: &Bytes, sink: &mut dyn Sink) -> Result<(), AgentError> {
+    for payload in decoder.push(arrived) {
+        let (kind, piece) = payload.map_err(|error| AgentError::Stream(crate::error::chain(&error)))?;
+        let bytes = arrived.slice_ref(piece);
+        match kind {
+            FrameKind::Archive => sink.archive(bytes).await,
+            FrameKind::List => sink.file_list(bytes).await,
+            FrameKind::End => Ok(()),
+        }
+        .map_err(AgentError::Sink)?;
+    }
+    Ok(())
+}
+
+/// Sorts what the helper writes: standard output is data, standard error is lines.
+async fn pump(mut output: OutputStream, stdout: mpsc::Sender<Bytes>, words: mpsc::UnboundedSender<Word>) {
+    let mut partial = Vec::new();
+    while let Some(piece) = output.next().await {
+        match piece {
+            Ok(Output::Stdout(bytes)) => drop(stdout.send(bytes).await),
+            Ok(Output::Stderr(bytes)) => {
+                partial.extend_from_slice(&bytes);
+                while let Some(end) = partial.iter().position(|&byte| byte == b'\n') {
+                    let line: Vec<u8> = partial.drain(..=end).collect();
+                    drop(words.send(word(&line)));
+                }
+            }
+            Err(error) => drop(words.send(Word::Failed(error))),
+        }
+    }
+}
+
+fn word(line: &[u8]) -> Word {
+    match serde_json::from_slice(line) {
+        Ok(event) => Word::Event(event),
+        Err(_) => Word::Other(String::from_utf8_lossy(line).trim_end().to_owned()),
+    }
+}
+
+/// Returns the name of the helper for a source: one name a source, so that the engine itself, which
+/// gives a name only once, keeps two runs apart.
+#[must_use]
+pub fn helper_name(source_key: &str) -> String {
+    format!("volsnap-{}", &blake3::hash(source_key.as_bytes()).to_hex()[..12])
+}

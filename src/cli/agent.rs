@@ -1,0 +1,17 @@
+//! `agent`: our code inside the helper container. Not for people.
+
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+use volsnap::agent::session::{SessionOptions, serve};
+use volsnap::docker::helper::{FIFO, PIPE, SOURCE};
+
+/// Serves the command from inside the helper container.
+#[derive(Debug, clap::Args)]
+pub(crate) struct Args {}
+
+/// Serves until standard input ends.
+pub(crate) fn run(_args: &Args) -> ExitCode {
+    serve(&SessionOptions { root: PathBuf::from(SOURCE), fifo: Path::new(PIPE).join(FIFO) });
+    ExitCode::SUCCESS
+}

@@ -1,0 +1,32 @@
+//! `guard`: outlives a killed command and finishes its journal. Not for people.
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use volsnap::Error;
+use volsnap::docker::Docker;
+use volsnap::docker::engine::DockerEngine;
+use volsnap::monitor::Silent;
+use volsnap::saga::guard::watch;
+
+use super::exit;
+
+/// Watches the command that started it, and finishes its journal if it dies.
+#[derive(Debug, clap::Args)]
+pub(crate) struct Args {
+    /// The journal
+    journal: PathBuf,
+}
+
+/// Watches until the command is done or dead.
+pub(crate) async fn run(args: &Args) -> Result<ExitCode, Error> {
+    let connect = |host: Option<String>| async move {
+        let engine = DockerEngine::connect(host.as_deref()).await?;
+        Ok(Box::new(engine) as Box<dyn Docker>)
+    };
+    match watch(&args.journal, connect, &Silent).await {
+        Ok(failures) if failures.is_empty() => Ok(ExitCode::SUCCESS),
+        Ok(_) => Ok(exit::code_of(volsnap::ErrorKind::NotPutBack)),
+        Err(error) => Err(Error::failed("guard a run").because(error)),
+    }
+}

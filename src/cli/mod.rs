@@ -1,0 +1,207 @@
+//! The command line: one file a verb, whose `Args` doc comments are the help.
+
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use std::sync::Arc;
+
+use clap::{Parser, Subcommand};
+use volsnap::docker::Docker;
+use volsnap::docker::engine::DockerEngine;
+use volsnap::ops::Host;
+use volsnap::repository::{Repository, Snapshot};
+use volsnap::saga::{Patience, SagaOptions};
+use volsnap::signal::{self, Cancel};
+use volsnap::{Error, ErrorKind};
+
+use crate::ui::{Ui, UiOptions};
+
+mod agent;
+mod exit;
+mod guard;
+mod list;
+mod places;
+mod recover;
+mod show;
+mod snapshot;
+mod verify;
+
+/// Volume snapshots for databases in Docker.
+///
+/// Stops a service (or finds it stopped), archives its volume or directory through a throwaway
+/// container, has the service back at once, and proves what it has saved.
+#[derive(Debug, Parser)]
+#[command(name = "volsnap", version, arg_required_else_help = true, after_long_help = AFTER_HELP)]
+struct Cli {
+    #[command(flatten)]
+    global: Global,
+    #[command(subcommand)]
+    verb: Verb,
+}
+
+const AFTER_HELP: &str = "\
+Exit codes:
+  0    done
+  1    failed; everything is as it was before, services run
+  2    the command line is wrong
+  3    verification found damage
+  4    something could not be put back; the message has the command to type
+  5    another run holds the lock
+  130, 143, 129   interrupted by INT, TERM, HUP; everything is back
+
+Examples:
+  volsnap snapshot db               the service db of the compose project here
+  volsnap snapshot volume:pgdata    a volume by name
+  volsnap list
+  volsnap verify latest";
+
+#[derive(Debug, clap::Args)]
+struct Global {
+    /// Where snapshots are kept
+    ///
+    /// By default /var/backups/volsnap for root, else $XDG_DATA_HOME/volsnap.
+    #[arg(long, global = true, value_name = "DIR", env = "VOLSNAP_REPO")]
+    repo: Option<PathBuf>,
+    /// The engine's address [default: $DOCKER_HOST, else the local socket]
+    #[arg(long, global = true, value_name = "URL")]
+    host: Option<String>,
+    /// Print one JSON value on standard output, and nothing else there
+    #[arg(long, global = true)]
+    json: bool,
+    /// Print only the result and failures
+    #[arg(short, long, global = true, conflicts_with = "verbose")]
+    quiet: bool,
+    /// Say more (-v what is done, -vv every detail)
+    #[arg(short, long, global = true, action = clap::ArgAction::Count)]
+    verbose: u8,
+    /// Draw no progress bars, also on a terminal
+    #[arg(long, global = true)]
+    no_progress: bool,
+}
+
+#[derive(Debug, Subcommand)]
+enum Verb {
+    Snapshot(snapshot::Args),
+    List(list::Args),
+    Show(show::Args),
+    Verify(verify::Args),
+    Recover(recover::Args),
+    #[command(hide = true)]
+    Agent(agent::Args),
+    #[command(hide = true)]
+    Guard(guard::Args),
+}
+
+/// Runs the command line and returns the exit code.
+pub(crate) fn main() -> ExitCode {
+    let Cli { global, verb } = match Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(error) => {
+            // Help and version are asked for; the rest is a usage error. A closed pipe is nobody's loss.
+            let _ = error.print();
+            return if error.use_stderr() { exit::USAGE.into() } else { ExitCode::SUCCESS };
+        }
+    };
+    // The agent runs alone in its container: no runtime, no terminal.
+    if let Verb::Agent(args) = verb {
+        return agent::run(&args);
+    }
+    let ui = Ui::new(&UiOptions {
+        json: global.json,
+        quiet: global.quiet,
+        verbose: global.verbose,
+        progress: !global.no_progress,
+    });
+    match run(&global, verb, &ui) {
+        Ok(code) => code,
+        Err(error) => {
+            ui.error(&error);
+            exit::code_of(error.kind())
+        }
+    }
+}
+
+fn run(global: &Global, verb: Verb, ui: &Ui) -> Result<ExitCode, Error> {
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build()
+        .map_err(|error| Error::failed("start the runtime").because(error))?;
+    let outcome = runtime.block_on(async {
+        match verb {
+            Verb::Snapshot(args) => snapshot::run(global, args, ui).await,
+            Verb::List(args) => list::run(global, &args, ui),
+            Verb::Show(args) => show::run(global, &args, ui),
+            Verb::Verify(args) => verify::run(global, &args, ui).await,
+            Verb::Recover(args) => recover::run(global, &args, ui).await,
+            Verb::Guard(args) => guard::run(&args).await,
+            Verb::Agent(args) => Ok(agent::run(&args)),
+        }
+    });
+    // What hangs in a blocking call must not keep the process: everything that matters is done.
+    runtime.shutdown_background();
+    outcome
+}
+
+impl Global {
+    /// Connects to the engine and gathers what the procedures need, with signals being heard.
+    async fn host(&self, ui: &Ui) -> Result<Host, Error> {
+        let address = self.host.clone();
+        let docker = connect(address.as_deref()).await?;
+        let directory = std::env::current_dir()
+            .map_err(|error| Error::failed("find out the current directory").because(error))?;
+        let cancel = Cancel::default();
+        let monitor = ui.monitor();
+        let again = monitor.clone();
+        signal::listen(cancel.clone(), move |_| {
+            again.event(volsnap::monitor::Event::Warning(
+                "still putting everything back; this cannot be hurried, and a second signal changes nothing"
+                    .into(),
+            ));
+        })
+        .map_err(|error| Error::failed("listen for signals").because(error))?;
+        Ok(Host {
+            docker,
+            address: address.or_else(|| std::env::var("DOCKER_HOST").ok().filter(|host| !host.is_empty())),
+            saga: SagaOptions {
+                state: places::state_directory()?,
+                executable: executable()?,
+                patience: Patience::COMMAND,
+            },
+            directory,
+            compose_project: std::env::var("COMPOSE_PROJECT_NAME").ok().filter(|name| !name.is_empty()),
+            cancel,
+            monitor,
+        })
+    }
+
+    /// Opens the repository, making it when `create` and it is not there yet.
+    fn repository(&self, create: bool) -> Result<Repository, Error> {
+        let location = match &self.repo {
+            Some(location) => location.clone(),
+            None => places::default_repository()?,
+        };
+        Ok(if create { Repository::open_or_init(&location)? } else { Repository::open(&location)? })
+    }
+
+    /// Returns the snapshot that is meant: one of the repository, or one whose file is named.
+    fn snapshot(&self, spec: &str) -> Result<Snapshot, Error> {
+        let path = Path::new(spec);
+        let is_name = path.components().count() <= 2 && path.extension().is_none() && !path.is_absolute();
+        if is_name { Ok(self.repository(false)?.resolve(spec)?) } else { Ok(Snapshot::from_file(path)?) }
+    }
+}
+
+async fn connect(address: Option<&str>) -> Result<Arc<dyn Docker>, Error> {
+    match DockerEngine::connect(address).await {
+        Ok(engine) => Ok(Arc::new(engine)),
+        Err(error) => Err(Error::failed("reach the Docker engine")
+            .because(error)
+            .state("nothing was touched")
+            .hint("docker info    (does it answer? may you use it? is --host or DOCKER_HOST right?)")),
+    }
+}
+
+/// Returns the running program: it is its own guard and its own helper.
+fn executable() -> Result<PathBuf, Error> {
+    std::env::current_exe()
+        .map_err(|error| Error::new(ErrorKind::Failed, "find out the running program").because(error))
+}

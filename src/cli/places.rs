@@ -1,0 +1,47 @@
+//! Where things are kept on this machine.
+//!
+//! Repository: `--repo`, else `VOLSNAP_REPO`, else `/var/backups/volsnap` for root, else
+//! `$XDG_DATA_HOME/volsnap`. Journals: `VOLSNAP_STATE_DIR`, else `/var/lib/volsnap` for root, else
+//! `$XDG_STATE_HOME/volsnap`.
+
+use std::ffi::OsString;
+use std::path::PathBuf;
+
+use volsnap::Error;
+use volsnap::repository::Places;
+
+/// Returns where snapshots are kept by default.
+pub(crate) fn default_repository() -> Result<PathBuf, Error> {
+    let places = Places {
+        is_root: is_root(),
+        xdg_data_home: set("XDG_DATA_HOME").map(PathBuf::from),
+        home: set("HOME").map(PathBuf::from),
+    };
+    places.default_repository().ok_or_else(|| homeless("XDG_DATA_HOME", "--repo DIR"))
+}
+
+/// Returns where journals are kept.
+pub(crate) fn state_directory() -> Result<PathBuf, Error> {
+    if let Some(directory) = set("VOLSNAP_STATE_DIR") {
+        return Ok(directory.into());
+    }
+    if is_root() {
+        return Ok("/var/lib/volsnap".into());
+    }
+    let xdg = set("XDG_STATE_HOME").map(PathBuf::from).filter(|directory| directory.is_absolute());
+    xdg.or_else(|| Some(PathBuf::from(set("HOME")?).join(".local/state")))
+        .map(|state| state.join("volsnap"))
+        .ok_or_else(|| homeless("XDG_STATE_HOME", "VOLSNAP_STATE_DIR=DIR"))
+}
+
+fn homeless(variable: &str, instead: &str) -> Error {
+    Error::usage(format!("neither {variable} nor HOME is set")).hint(format!("say where with {instead}"))
+}
+
+fn set(variable: &str) -> Option<OsString> {
+    std::env::var_os(variable).filter(|value| !value.is_empty())
+}
+
+fn is_root() -> bool {
+    nix::unistd::geteuid().is_root()
+}

@@ -1,0 +1,34 @@
+//! `recover`: finish what a dead run left.
+
+use std::process::ExitCode;
+
+use volsnap::Error;
+use volsnap::ops::recover::{recover, unfinished};
+use volsnap::saga::Patience;
+
+use super::Global;
+use crate::ui::Ui;
+
+/// Finish what a dead run left: start what it stopped, remove what it left behind
+///
+/// The guard that each run leaves watching does this within seconds. This is for after a reboot of
+/// the machine, or when the guard could not.
+#[derive(Debug, clap::Args)]
+pub(crate) struct Args {
+    /// Only list the unfinished runs
+    #[arg(long, visible_alias = "dry-run")]
+    list: bool,
+}
+
+/// Finishes every run that nobody is at.
+pub(crate) async fn run(global: &Global, args: &Args, ui: &Ui) -> Result<ExitCode, Error> {
+    let host = global.host(ui).await?;
+    if args.list {
+        ui.unfinished(&unfinished(&host)?);
+        return Ok(ExitCode::SUCCESS);
+    }
+    let finished = recover(&host, Patience::COMMAND).await?;
+    ui.finish_progress();
+    ui.recovered(&finished);
+    Ok(ExitCode::SUCCESS)
+}

@@ -1,0 +1,28 @@
+//! `show`: everything that is known of one snapshot.
+
+use std::process::ExitCode;
+
+use volsnap::Error;
+
+use super::Global;
+use crate::ui::Ui;
+
+/// Show one snapshot: how it was made, the evidence for it, and what is in it
+#[derive(Debug, clap::Args)]
+pub(crate) struct Args {
+    /// An id, a unique prefix of one, `latest`, `SOURCE/latest`, or a path to an archive
+    snapshot: String,
+    /// List its files too
+    #[arg(long)]
+    files: bool,
+}
+
+/// Prints the manifest, and the file list where it is asked for.
+pub(crate) fn run(global: &Global, args: &Args, ui: &Ui) -> Result<ExitCode, Error> {
+    let snapshot = global.snapshot(&args.snapshot)?;
+    if args.files {
+        return ui.files(volsnap::ops::files(&snapshot)?);
+    }
+    ui.show(&snapshot);
+    Ok(ExitCode::SUCCESS)
+}

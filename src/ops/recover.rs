@@ -1,0 +1,98 @@
+//! Finishing what a dead run left: whoever finds a journal without an owner puts back what it lists.
+
+use crate::docker::Docker;
+use crate::error::{Context as _, Error, Result};
+use crate::monitor::{Monitor, Phase};
+use crate::saga::guard::finish_orphan;
+use crate::saga::journal::{Journal, Opened, RunInfo};
+use crate::saga::{Failure, Patience};
+
+use super::{Host, with_failures};
+
+/// An unfinished run.
+#[derive(Debug, Clone, serde::Serialize)]
+pub struct Unfinished {
+    /// What run it is.
+    #[serde(flatten)]
+    pub run: RunInfo,
+    /// Whether somebody is at it: the command itself, its guard, or another `recover`.
+    pub held: bool,
+    /// What is still to be put back, in words.
+    pub open: Vec<String>,
+}
+
+/// Returns the unfinished runs below the host's state directory.
+///
+/// # Errors
+/// When a journal cannot be read.
+pub fn unfinished(host: &Host) -> Result<Vec<Unfinished>> {
+    let mut runs = Vec::new();
+    for path in Journal::all(&host.saga.state).doing(|| "look for unfinished runs".to_owned())? {
+        match Journal::open(&path).doing(|| "open a journal".to_owned())? {
+            Opened::Gone => {}
+            Opened::Held => {
+                if let Some(run) = Journal::peek(&path) {
+                    runs.push(Unfinished { run, held: true, open: Vec::new() });
+                }
+            }
+            Opened::Orphan(journal) => runs.push(Unfinished {
+                run: journal.info().clone(),
+                held: false,
+                open: journal.open_entries().rev().map(|entry| entry.compensation.describe()).collect(),
+            }),
+        }
+    }
+    Ok(runs)
+}
+
+/// Finishes every run that nobody is at, on the host's engine. Returns the runs that it finished.
+///
+/// # Errors
+/// [`ErrorKind::NotPutBack`](crate::ErrorKind::NotPutBack) when something could not be put back; its journal
+/// stays.
+pub async fn recover(host: &Host, patience: Patience) -> Result<Vec<RunInfo>> {
+    let (mut finished, mut failures) = (Vec::new(), Vec::new());
+    for path in Journal::all(&host.saga.state).doing(|| "look for unfinished runs".to_owned())? {
+        let Opened::Orphan(journal) = Journal::open(&path).doing(|| "open a journal".to_owned())? else {
+            continue;
+        };
+        let run = journal.info().clone();
+        if run.host != host.address {
+            host.monitor.warning(format!("run {} was on another engine; {}", run.run, on_engine(&run)));
+            continue;
+        }
+        let left = finish_one(journal, &run, &*host.docker, patience, &*host.monitor).await;
+        if left.is_empty() {
+            finished.push(run);
+        }
+        failures.extend(left);
+    }
+    let outcome = if failures.is_empty() {
+        Ok(finished)
+    } else {
+        Err(Error::failed("could not finish what a dead run left"))
+    };
+    with_failures(outcome, &failures)
+}
+
+async fn finish_one(
+    journal: Journal,
+    run: &RunInfo,
+    docker: &dyn Docker,
+    patience: Patience,
+    monitor: &dyn Monitor,
+) -> Vec<Failure> {
+    monitor.phase(
+        Phase::Recover,
+        format!("{} of {}, run {}, which died", run.verb, run.subject, run.run),
+        None,
+    );
+    finish_orphan(journal, docker, patience, monitor).await
+}
+
+fn on_engine(run: &RunInfo) -> String {
+    match &run.host {
+        Some(host) => format!("finish it with: volsnap --host {host} recover"),
+        None => "finish it with: volsnap recover, without --host and DOCKER_HOST".to_owned(),
+    }
+}

@@ -1,0 +1,205 @@
+//! `snapshot`: stop the service, archive its data through the helper, have the service back.
+//!
+//! The order, and why it is safe:
+//!
+//! 1. [`prepare`](Preparation): everything that can be checked is checked, the helper runs already,
+//!    and nothing has been touched.
+//! 2. The guard watches; the journal says what will be started; only then the users are stopped.
+//! 3. The database's own files prove the shutdown. Without the proof nothing is published.
+//! 4. The archive is written. Then the proof is read again: nobody started anything meanwhile.
+//! 5. The users are started at once, before anything else is done.
+//! 6. The archive is made durable, then the file list, then the manifest: now the snapshot exists.
+//!
+//! Whatever happens at any point, an error, a panic, a signal or kill -9, the saga puts back what
+//! is out: services run, and of the snapshot nothing is left.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use chrono::{DateTime, Utc};
+
+use super::plan::Plan;
+use super::{Host, recover, with_failures};
+use crate::agent::archive::ArchiveStats;
+use crate::agent::client::AgentClient;
+use crate::agent::protocol::Survey;
+use crate::archive::Codec;
+use crate::database::Profile;
+use crate::docker::{Container, Engine};
+use crate::error::{Context as _, Error, Result};
+use crate::manifest::{Consistency, Evidence, Quiesce, SnapshotId};
+use crate::monitor::{Monitor, Phase};
+use crate::repository::{PendingSnapshot, Repository, Snapshot};
+use crate::saga::{Patience, Registered, RunInfo, Saga};
+use crate::source::Source;
+use crate::target::Target;
+
+mod capture;
+mod clock;
+mod hold;
+mod prepare;
+mod publish;
+
+use clock::Clock;
+use publish::Writers;
+
+/// What is asked for.
+#[derive(Debug, Clone)]
+pub struct SnapshotOptions {
+    /// Of what.
+    pub target: Target,
+    /// How writers are held still.
+    pub quiesce: Quiesce,
+    /// How the archive is compressed.
+    pub codec: Codec,
+    /// How long a database may take to stop; `None` for what its profile says.
+    pub stop_timeout: Option<Duration>,
+    /// How long the service may be away at most.
+    pub max_downtime: Option<Duration>,
+    /// Whether a snapshot whose shutdown is not proved is published, marked as such.
+    pub allow_crash_consistent: bool,
+    /// The user's tags.
+    pub tags: BTreeMap<String, String>,
+    /// Globs, relative to the source's root, of what is left out.
+    pub exclude: Vec<String>,
+    /// An image to use as the helper in place of our own.
+    pub helper_image: Option<String>,
+}
+
+/// Makes a snapshot; it is published when this returns.
+///
+/// # Errors
+/// As the module says: services run again and nothing of the snapshot is left, unless the error is of
+/// kind [`ErrorKind::NotPutBack`].
+pub async fn snapshot(host: &Host, repository: &Repository, options: &SnapshotOptions) -> Result<Snapshot> {
+    recover::recover(host, Patience::COMMAND).await?;
+    let run = Run::begin(host, repository, options)?;
+    let mut saga = run.saga()?;
+    let outcome = host.run_to_end(run.snapshot(&mut saga)).await;
+    run.conclude(saga, outcome).await
+}
+
+/// Returns what [`snapshot`] would do. Starts the helper to look at the data, and removes it again.
+///
+/// # Errors
+/// Everything that would make the snapshot fail before anything is touched.
+pub async fn dry_run(host: &Host, repository: &Repository, options: &SnapshotOptions) -> Result<Plan> {
+    recover::recover(host, Patience::COMMAND).await?;
+    let run = Run::begin(host, repository, options)?;
+    let mut saga = run.saga()?;
+    let outcome = host.run_to_end(async { Ok(run.prepare(&mut saga).await?.plan) }).await;
+    run.conclude(saga, outcome).await
+}
+
+/// One run: what was asked for, and what it measures.
+struct Run<'a> {
+    host: &'a Host,
+    repository: &'a Repository,
+    options: &'a SnapshotOptions,
+    id: SnapshotId,
+    started: DateTime<Utc>,
+    clock: Clock,
+}
+
+/// Everything that is known, checked and running before anything is touched.
+struct Preparation {
+    plan: Plan,
+    engine: Engine,
+    source: Source,
+    database: Option<Database>,
+    /// The running users, in the order of their stop.
+    stops: Vec<Container>,
+    survey: Survey,
+    agent: AgentClient,
+    helper: Registered,
+    pending: PendingSnapshot,
+}
+
+/// The database in the source.
+struct Database {
+    profile: &'static dyn Profile,
+    /// Relative to the source's root.
+    data_directory: PathBuf,
+    /// Where its container mounts the source.
+    mounted_at: Option<PathBuf>,
+}
+
+/// The users are stopped; what starts them is in the journal.
+struct Hold {
+    start: Option<Registered>,
+    held: DateTime<Utc>,
+}
+
+/// What was read while the users were held.
+struct Captured {
+    archived: ArchiveStats,
+    consistency: Consistency,
+    evidence: Evidence,
+}
+
+impl<'a> Run<'a> {
+    fn begin(host: &'a Host, repository: &'a Repository, options: &'a SnapshotOptions) -> Result<Self> {
+        let mut random = [0; 3];
+        getrandom::fill(&mut random).doing(|| "draw a random id".to_owned())?;
+        let started = Utc::now();
+        let id = SnapshotId::new(started, random);
+        Ok(Self { host, repository, options, id, started, clock: Clock::default() })
+    }
+
+    fn saga(&self) -> Result<Saga> {
+        let info = RunInfo {
+            run: self.id.to_string(),
+            verb: "snapshot".into(),
+            subject: self.options.target.to_string(),
+            host: self.host.address.clone(),
+            pid: std::process::id(),
+            started: self.started,
+        };
+        Saga::begin(&self.host.saga, &info, self.host.docker.clone()).map_err(|error| {
+            Error::failed("begin the run's journal")
+                .because(error)
+                .state("nothing was touched")
+                .hint("VOLSNAP_STATE_DIR=DIR chooses another directory for journals")
+        })
+    }
+
+    async fn snapshot(&self, saga: &mut Saga) -> Result<Snapshot> {
+        let mut prepared = self.prepare(saga).await?;
+        let mut writers = Writers::open(saga, &prepared.pending)?;
+        let hold = self.hold(saga, &prepared).await?;
+        let captured = self.capture_in_time(&mut prepared, &mut writers).await?;
+        let released = self.release(saga, &hold).await;
+        // The helper has done its work; failing to remove it now is tried again at the end.
+        let _ = saga.settle(prepared.helper, self.monitor()).await;
+        // A database that does not come back is all the more reason to keep what was just saved.
+        let released_at = *released.as_ref().unwrap_or(&hold.held);
+        let snapshot = self.publish(prepared, writers, captured, &hold, released_at).await?;
+        released.map(|_| snapshot)
+    }
+
+    async fn conclude<T>(&self, saga: Saga, outcome: Result<T>) -> Result<T> {
+        let failures = saga.finish(outcome.is_ok(), self.monitor()).await;
+        let outcome = match (outcome, self.clock.away()) {
+            (Err(error), Some(away)) if failures.is_empty() && error.state_text().is_none() => Err(error
+                .state(format!(
+                    "nothing was published; everything that was stopped runs again, after {:.1} s",
+                    away.as_secs_f64()
+                ))),
+            (Err(error), None) if error.state_text().is_none() => {
+                Err(error.state("nothing was stopped and nothing was published"))
+            }
+            (outcome, _) => outcome,
+        };
+        with_failures(outcome, &failures)
+    }
+
+    fn monitor(&self) -> &dyn Monitor {
+        &*self.host.monitor
+    }
+
+    fn phase(&self, phase: Phase, detail: String, total_bytes: Option<u64>) {
+        self.clock.phase(phase);
+        self.monitor().phase(phase, detail, total_bytes);
+    }
+}

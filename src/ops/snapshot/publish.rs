@@ -1,0 +1,154 @@
+//! Making the snapshot exist: archive, file list, and last of all the manifest, each durable.
+
+use std::collections::BTreeMap;
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use chrono::{DateTime, Utc};
+
+use super::clock::milliseconds;
+use super::{Captured, Hold, Preparation, Run};
+use crate::agent::client::Sink;
+use crate::database;
+use crate::docker::Container;
+use crate::error::{Context as _, Result};
+use crate::manifest::{
+    ArchiveInfo, Capture, Counts, Environment, FORMAT_VERSION, FileListInfo, Manifest, Times,
+};
+use crate::monitor::Phase;
+use crate::repository::{ObjectWriter, PendingSnapshot, Snapshot, Stored};
+use crate::saga::{Compensation, Saga, When};
+
+impl Run<'_> {
+    pub(super) async fn publish(
+        &self,
+        prepared: Preparation,
+        writers: Writers,
+        captured: Captured,
+        hold: &Hold,
+        released: DateTime<Utc>,
+    ) -> Result<Snapshot> {
+        self.phase(Phase::Publish, prepared.plan.archive.display().to_string(), None);
+        self.monitor().step("publish");
+        let environment = self.environment(&prepared).await;
+        let archive = writers.archive.finish().await?;
+        let list = writers.list.finish().await?;
+        let times = Times { started: self.started, held: hold.held, released, published: Utc::now() };
+        let manifest = self.manifest(&prepared, captured, (&archive, &list), times, environment);
+        self.monitor().step("write-manifest");
+        let pending = prepared.pending;
+        let published = tokio::task::spawn_blocking(move || pending.publish(manifest, &archive, &list));
+        let snapshot = published.await.doing(|| "write the manifest".to_owned())??;
+        self.monitor().step("published");
+        Ok(snapshot)
+    }
+
+    fn manifest(
+        &self,
+        prepared: &Preparation,
+        captured: Captured,
+        (archive, list): (&Stored, &Stored),
+        times: Times,
+        environment: Environment,
+    ) -> Manifest {
+        let archived = captured.archived;
+        Manifest {
+            format_version: FORMAT_VERSION,
+            id: self.id.clone(),
+            source: prepared.source.key.clone(),
+            location: prepared.source.location.clone(),
+            title: prepared.source.title.clone(),
+            quiesce: self.options.quiesce,
+            capture: Capture::Direct,
+            consistency: captured.consistency,
+            evidence: captured.evidence,
+            times,
+            downtime_ms: self.clock.away().map_or(0, milliseconds),
+            phases: self.clock.phases(),
+            archive: ArchiveInfo {
+                file: prepared.pending.archive_file(),
+                codec: self.options.codec,
+                stored_bytes: archive.bytes,
+                tar_bytes: archived.tar_bytes,
+                blake3: archive.blake3.clone(),
+            },
+            file_list: FileListInfo {
+                file: prepared.pending.list_file(),
+                stored_bytes: list.bytes,
+                blake3: list.blake3.clone(),
+            },
+            counts: Counts {
+                members: archived.members(),
+                files: archived.files,
+                raw_bytes: archived.raw_bytes,
+                sockets_skipped: archived.sockets_skipped,
+                excluded: archived.excluded,
+                vanished: archived.vanished,
+                changed: archived.changed,
+            },
+            environment,
+            tags: self.options.tags.clone(),
+            tool_version: env!("CARGO_PKG_VERSION").to_owned(),
+        }
+    }
+
+    async fn environment(&self, prepared: &Preparation) -> Environment {
+        let container = prepared.source.database();
+        // What the image is called elsewhere is worth having and not worth failing for.
+        let image = match container {
+            Some(container) => self.host.docker.image(&container.image_id).await.ok().flatten(),
+            None => None,
+        };
+        Environment {
+            container: container.map(|container| container.name.clone()),
+            image: container.map(|container| container.image.clone()),
+            image_id: container.map(|container| container.image_id.clone()),
+            image_digests: image.map(|image| image.repo_digests).unwrap_or_default(),
+            labels: container.map(compose_labels).unwrap_or_default(),
+            mounts: container.map(|container| container.mounts.clone()).unwrap_or_default(),
+            data_directory: container.and_then(|container| {
+                database::profile_of(container).and_then(|profile| profile.data_directory(container))
+            }),
+            engine_version: prepared.engine.version.clone(),
+            api_version: prepared.engine.api_version.to_string(),
+            arch: prepared.engine.arch.clone(),
+        }
+    }
+}
+
+fn compose_labels(container: &Container) -> BTreeMap<String, String> {
+    let ours = |name: &str| name.starts_with("com.docker.compose.");
+    container
+        .labels
+        .iter()
+        .filter(|(name, _)| ours(name))
+        .map(|(name, value)| (name.clone(), value.clone()))
+        .collect()
+}
+
+/// The files that the archive and the file list are written to.
+pub(super) struct Writers {
+    archive: ObjectWriter,
+    list: ObjectWriter,
+}
+
+impl Writers {
+    /// Creates both files; what removes them is in the journal before.
+    pub(super) fn open(saga: &mut Saga, pending: &PendingSnapshot) -> Result<Self> {
+        let compensation =
+            Compensation::DiscardUnpublished { manifest: pending.manifest_path(), files: pending.paths() };
+        saga.register(When::Always, compensation).doing(|| "write the journal".to_owned())?;
+        Ok(Self { archive: pending.archive_writer()?, list: pending.list_writer()? })
+    }
+}
+
+#[async_trait]
+impl Sink for Writers {
+    async fn archive(&mut self, bytes: Bytes) -> Result<()> {
+        Ok(self.archive.write(bytes).await?)
+    }
+
+    async fn file_list(&mut self, bytes: Bytes) -> Result<()> {
+        Ok(self.list.write(bytes).await?)
+    }
+}

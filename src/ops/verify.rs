@@ -1,0 +1,361 @@
+//! `verify`: read a snapshot back, whole, and say what is damaged.
+//!
+//! One pass over the archive checks everything: the digest of the stored bytes, the codec's own
+//! checksums, the structure of the tar and its end, every member against the file list, every
+//! file's digest, the file that the proof of a clean shutdown rests on, and the checksum of every
+//! page. Damage is a result, not an error: errors are for what kept the verification from being done.
+
+use std::io::{self, BufReader, Read};
+use std::path::Path;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Instant;
+
+use chrono::Utc;
+use serde::Serialize;
+
+use crate::archive::{
+    ArchiveError, BlockReader, Entry, EntryKind, FileListReader, FileRecord, Origin, Segment, TarReader,
+};
+use crate::database::{self, ContentCheck, Inspection, PageChecksums, Profile};
+use crate::error::{Context as _, Error, Result, chain};
+use crate::manifest::{Consistency, SnapshotId, Verification, VerificationKind};
+use crate::monitor::{Event, Monitor, Phase};
+use crate::repository::Snapshot;
+
+/// More than this says nothing new.
+const MAX_PROBLEMS: usize = 10_000;
+/// Bytes between two reports of progress.
+const PROGRESS_STEP: u64 = 16 << 20;
+const ZEROS: [u8; 64 * 1024] = [0; 64 * 1024];
+
+/// What a verification found.
+#[derive(Debug, Clone, Serialize)]
+pub struct Report {
+    /// Of which snapshot.
+    pub id: SnapshotId,
+    /// Whether nothing is damaged.
+    pub ok: bool,
+    /// What is damaged; the first [`MAX_PROBLEMS`] of it.
+    pub problems: Vec<Problem>,
+    /// What else was checked, and what could not be, in words.
+    pub notes: Vec<String>,
+    /// Regular files read back.
+    pub files: u64,
+    /// Bytes of their contents.
+    pub raw_bytes: u64,
+    /// Pages whose checksum was computed again.
+    pub pages: u64,
+    /// Milliseconds it took.
+    pub ms: u64,
+}
+
+/// A damaged thing.
+#[derive(Debug, Clone, Serialize)]
+pub struct Problem {
+    /// The file in the archive; `None` for the archive itself.
+    pub path: Option<String>,
+    /// The page of the file, counted from 0, where it is one page.
+    pub block: Option<u64>,
+    /// What is wrong.
+    pub what: String,
+}
+
+/// Reads a snapshot back and writes down the outcome beside it.
+///
+/// # Errors
+/// When it cannot be read at all, as for want of permission. Damage is in the report.
+pub async fn verify(snapshot: Snapshot, monitor: Arc<dyn Monitor>) -> Result<Report> {
+    let id = snapshot.manifest.id.clone();
+    tokio::task::spawn_blocking(move || verify_blocking(snapshot, &*monitor))
+        .await
+        .doing(|| format!("verify snapshot {id}"))?
+}
+
+fn verify_blocking(mut snapshot: Snapshot, monitor: &dyn Monitor) -> Result<Report> {
+    let begun = Instant::now();
+    let manifest = &snapshot.manifest;
+    monitor.phase(Phase::Verify, snapshot.name(), Some(manifest.counts.raw_bytes));
+    let mut reading = Reading::of(&snapshot, monitor);
+    reading.read_back(&snapshot)?;
+    let mut report = reading.report;
+    report.ok = report.problems.is_empty();
+    report.ms = u64::try_from(begun.elapsed().as_millis()).unwrap_or(u64::MAX);
+    let verification = Verification {
+        at: Utc::now(),
+        kind: VerificationKind::Read,
+        ok: report.ok,
+        problems: report.problems.len() as u64,
+        ms: report.ms,
+        tool_version: env!("CARGO_PKG_VERSION").to_owned(),
+    };
+    if let Err(error) = snapshot.record_verification(verification) {
+        let why = Error::failed("the verification could not be written down").because(error);
+        monitor.warning(why.chain());
+    }
+    Ok(report)
+}
+
+/// The state of one reading.
+struct Reading<'m> {
+    report: Report,
+    monitor: &'m dyn Monitor,
+    reported: u64,
+    /// What the database's profile knows of the files, where the snapshot is of a database.
+    database: Option<(&'static dyn Profile, Inspection)>,
+    /// Pages are sound only where the shutdown was clean: else a torn one is no damage.
+    pages_count: bool,
+    proof_seen: bool,
+}
+
+impl<'m> Reading<'m> {
+    fn of(snapshot: &Snapshot, monitor: &'m dyn Monitor) -> Self {
+        let manifest = &snapshot.manifest;
+        let database = manifest.evidence.database.clone().and_then(|inspection| {
+            database::profile(&inspection.engine).map(|profile| (profile, inspection))
+        });
+        let mut notes = Vec::new();
+        let mut pages_count = false;
+        if let Some((_, inspection)) = &database {
+            match (inspection.page_checksums, manifest.consistency) {
+                (PageChecksums::On, Consistency::Clean) => pages_count = true,
+                (PageChecksums::On, other) => notes.push(format!(
+                    "page checksums were NOT checked: the snapshot is {other}, and a page that was being written is no damage"
+                )),
+                (PageChecksums::Off, _) => notes.push(
+                    "page checksums were NOT checked: the database has them off, so damage inside a page cannot be seen"
+                        .to_owned(),
+                ),
+                (PageChecksums::Unknown, _) => notes
+                    .push("page checksums were NOT checked: it is not known whether the database has them on".to_owned()),
+            }
+        }
+        let report = Report {
+            id: manifest.id.clone(),
+            ok: false,
+            problems: Vec::new(),
+            notes,
+            files: 0,
+            raw_bytes: 0,
+            pages: 0,
+            ms: 0,
+        };
+        Self { report, monitor, reported: 0, database, pages_count, proof_seen: false }
+    }
+
+    fn read_back(&mut self, snapshot: &Snapshot) -> Result<()> {
+        let manifest = &snapshot.manifest;
+        let archive = Digesting::new(snapshot.open_archive()?);
+        let list = Digesting::new(snapshot.open_file_list()?);
+        if let Err(error) = self.compare(archive.clone(), list.clone()) {
+            // A disk that cannot be read is no damage to what is on it.
+            if let Some(error) = archive.take_failure().or(list.take_failure()) {
+                return Err(Error::failed(format!("read snapshot {}", manifest.id)).because(error));
+            }
+            self.damaged(None, &chain(&error));
+        }
+        self.compare_digest("archive", archive, &manifest.archive.blake3)?;
+        self.compare_digest("file list", list, &manifest.file_list.blake3)?;
+        self.conclude(snapshot);
+        Ok(())
+    }
+
+    /// Reads archive and list side by side: they have the same members in the same order.
+    fn compare(&mut self, archive: impl Read, list: impl Read) -> Result<(), ArchiveError> {
+        let mut tar = TarReader::new(BlockReader::open(archive, Origin::Volsnap)?);
+        let mut list = FileListReader::new(BufReader::new(list))?;
+        while let Some(entry) = tar.next_entry()? {
+            let digest = self.read_content(&mut tar, &entry)?;
+            let found = FileRecord::new(entry, digest);
+            match list.next().transpose()? {
+                Some(listed) => self.compare_records(&found, &listed),
+                None => self.damaged(Some(&found), "is in the archive and not in the file list"),
+            }
+        }
+        if let Some(listed) = list.next().transpose()? {
+            self.damaged(Some(&listed), "is in the file list and not in the archive");
+        }
+        Ok(())
+    }
+
+    fn read_content<R: io::BufRead>(
+        &mut self,
+        tar: &mut TarReader<R>,
+        entry: &Entry,
+    ) -> Result<Option<blake3::Hash>, ArchiveError> {
+        if entry.kind != EntryKind::File {
+            return Ok(None);
+        }
+        let mut check = self.content_check(&entry.path);
+        let mut hasher = blake3::Hasher::new();
+        while let Some(segment) = tar.next_segment()? {
+            match segment {
+                Segment::Data(bytes) => {
+                    hasher.update(bytes);
+                    if let Some(check) = &mut check {
+                        check.feed(bytes);
+                    }
+                    self.progress(bytes.len() as u64);
+                }
+                Segment::Hole(length) => self.read_hole(length, &mut hasher, &mut check),
+            }
+        }
+        self.report.files += 1;
+        if let Some(check) = check {
+            let found = check.finish();
+            self.report.pages += found.pages;
+            for damage in found.damage {
+                self.problem(Some(crate::archive::shown(&entry.path).to_string()), damage.block, damage.what);
+            }
+        }
+        Ok(Some(hasher.finalize()))
+    }
+
+    fn read_hole(
+        &mut self,
+        mut length: u64,
+        hasher: &mut blake3::Hasher,
+        check: &mut Option<Box<dyn ContentCheck>>,
+    ) {
+        while length > 0 {
+            let piece = &ZEROS[..usize::try_from(length).unwrap_or(ZEROS.len()).min(ZEROS.len())];
+            hasher.update(piece);
+            if let Some(check) = check {
+                check.feed(piece);
+            }
+            length -= piece.len() as u64;
+            self.progress(piece.len() as u64);
+        }
+    }
+
+    fn content_check(&self, path: &[u8]) -> Option<Box<dyn ContentCheck>> {
+        use std::os::unix::ffi::OsStrExt as _;
+        let (profile, inspection) = self.database.as_ref().filter(|_| self.pages_count)?;
+        let path = Path::new(std::ffi::OsStr::from_bytes(path));
+        profile.content_check(inspection, path.strip_prefix(&inspection.data_directory).ok()?)
+    }
+
+    fn compare_records(&mut self, found: &FileRecord, listed: &FileRecord) {
+        if found != listed {
+            let what = found.difference(listed).unwrap_or_else(|| "differs from the file list".to_owned());
+            self.damaged(Some(listed), &what);
+        }
+        let Some((profile, inspection)) = &self.database else { return };
+        if found.display_path() != profile.proof_file(&inspection.data_directory).to_string_lossy() {
+            return;
+        }
+        self.proof_seen = true;
+        if found.digest.map(|digest| digest.to_hex().to_string()).as_deref() != Some(&inspection.proof_digest)
+        {
+            self.damaged(Some(found), "is not the file on which the proof of the shutdown rests");
+        }
+    }
+
+    fn compare_digest<R: Read>(
+        &mut self,
+        what: &str,
+        mut reader: Digesting<R>,
+        expected: &str,
+    ) -> Result<()> {
+        // Damage ends the reading early; the digest is of the whole file all the same.
+        io::copy(&mut reader, &mut io::sink()).doing(|| format!("read the {what}"))?;
+        if reader.digest() != expected {
+            self.damaged(None, &format!("the stored {what} does not have the digest that the manifest says"));
+        }
+        Ok(())
+    }
+
+    fn conclude(&mut self, snapshot: &Snapshot) {
+        let counts = &snapshot.manifest.counts;
+        let whole = self.report.problems.is_empty();
+        if whole && (self.report.files, self.report.raw_bytes) != (counts.files, counts.raw_bytes) {
+            let what = format!(
+                "the archive has {} files of {} bytes, and the manifest says {} of {}",
+                self.report.files, self.report.raw_bytes, counts.files, counts.raw_bytes
+            );
+            self.damaged(None, &what);
+        }
+        if let Some((profile, inspection)) = &self.database {
+            let proof = profile.proof_file(&inspection.data_directory);
+            if self.proof_seen && whole {
+                self.report.notes.push(format!("{} says: {}", proof.display(), inspection.state));
+            } else if whole {
+                let what = format!("{} is not in the archive", proof.display());
+                self.problem(None, None, what);
+            }
+        }
+        if self.pages_count {
+            self.report.notes.push(format!("the checksums of {} pages", self.report.pages));
+        }
+    }
+
+    fn damaged(&mut self, record: Option<&FileRecord>, what: &str) {
+        self.problem(record.map(FileRecord::display_path), None, what.to_owned());
+    }
+
+    fn problem(&mut self, path: Option<String>, block: Option<u64>, what: String) {
+        if self.report.problems.len() < MAX_PROBLEMS {
+            self.report.problems.push(Problem { path, block, what });
+        }
+    }
+
+    fn progress(&mut self, bytes: u64) {
+        self.report.raw_bytes += bytes;
+        if self.report.raw_bytes - self.reported >= PROGRESS_STEP {
+            self.reported = self.report.raw_bytes;
+            self.monitor.event(Event::Progress { bytes: self.report.raw_bytes, files: self.report.files });
+        }
+    }
+}
+
+/// Digests what is read through it. Clones read on in the same place: the archive's reader takes
+/// one, and whatever it leaves unread is digested through another.
+struct Digesting<R>(Arc<Mutex<Digested<R>>>);
+
+struct Digested<R> {
+    reader: R,
+    hasher: blake3::Hasher,
+    failure: Option<io::Error>,
+}
+
+impl<R> Clone for Digesting<R> {
+    fn clone(&self) -> Self {
+        Self(self.0.clone())
+    }
+}
+
+impl<R: Read> Digesting<R> {
+    fn new(reader: R) -> Self {
+        Self(Arc::new(Mutex::new(Digested { reader, hasher: blake3::Hasher::new(), failure: None })))
+    }
+
+    /// Returns the digest of everything read so far, hexadecimal.
+    fn digest(&self) -> String {
+        self.locked().hasher.finalize().to_hex().to_string()
+    }
+
+    /// Returns what kept the reader from reading, if something did.
+    fn take_failure(&self) -> Option<io::Error> {
+        self.locked().failure.take()
+    }
+
+    fn locked(&self) -> MutexGuard<'_, Digested<R>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl<R: Read> Read for Digesting<R> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let Digested { reader, hasher, failure } = &mut *self.locked();
+        match reader.read(buffer) {
+            Ok(count) => {
+                hasher.update(&buffer[..count]);
+                Ok(count)
+            }
+            Err(error) => {
+                let kind = error.kind();
+                *failure = Some(error);
+                Err(kind.into())
+            }
+        }
+    }
+}

@@ -1,0 +1,143 @@
+//! The guard: a child in a session of its own that outlives a killed command.
+//!
+//! It holds the read end of a pipe whose write end only the command has. A byte means "done"; end of
+//! file without it means that the command died, by whatever signal, and the guard runs the journal.
+//! It ignores the signals of the terminal, so that whatever takes the command down leaves it.
+
+use std::io::{self, Read as _, Write as _};
+use std::path::Path;
+use std::process::Stdio;
+use std::time::Duration;
+
+use tokio::io::{AsyncBufReadExt as _, AsyncWriteExt as _, BufReader};
+use tokio::process::{Child, ChildStdin, Command};
+use tokio::time::{sleep, timeout};
+
+use super::journal::{Journal, Opened};
+use super::{Failure, Patience, Result, SagaError};
+use crate::docker::Docker;
+use crate::monitor::Monitor;
+
+/// How long the guard may take to say that it watches.
+const START_LIMIT: Duration = Duration::from_secs(10);
+const WATCHING: &str = "watching";
+
+/// The command's end of the guard.
+#[derive(Debug)]
+pub struct Guard {
+    child: Child,
+    pipe: ChildStdin,
+}
+
+impl Guard {
+    /// Starts `executable guard JOURNAL` and returns once it watches.
+    ///
+    /// # Errors
+    /// When it does not say so in time.
+    pub async fn start(executable: &Path, journal: &Path) -> Result<Self> {
+        let failed = |reason: String| SagaError::Guard { reason };
+        let mut child = Command::new(executable)
+            .arg("guard")
+            .arg(journal)
+            .current_dir("/")
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::null())
+            .spawn()
+            .map_err(|error| failed(format!("{}: {error}", executable.display())))?;
+        let (Some(pipe), Some(stdout)) = (child.stdin.take(), child.stdout.take()) else {
+            return Err(failed("it has no pipes".into()));
+        };
+        let mut said = String::new();
+        match timeout(START_LIMIT, BufReader::new(stdout).read_line(&mut said)).await {
+            Ok(Ok(_)) if said.trim_end() == WATCHING => Ok(Self { child, pipe }),
+            Ok(Ok(_)) => Err(failed(format!("it ended before it watched{}", exit_text(&mut child)))),
+            Ok(Err(error)) => Err(failed(error.to_string())),
+            Err(_) => Err(failed(format!("it does not watch after {} s", START_LIMIT.as_secs()))),
+        }
+    }
+
+    /// Tells the guard that everything is done (or that the journal is left on purpose).
+    pub async fn dismiss(mut self) {
+        // A guard that is gone already needs no telling.
+        let _ = self.pipe.write_all(b".").await;
+        drop(self.pipe);
+        let _ = timeout(START_LIMIT, self.child.wait()).await;
+    }
+}
+
+fn exit_text(child: &mut Child) -> String {
+    match child.try_wait() {
+        Ok(Some(status)) => format!(" ({status})"),
+        _ => String::new(),
+    }
+}
+
+/// Is the guard: says that it watches, waits for the command's end, and finishes its journal if it
+/// died. Returns what could not be put back.
+///
+/// # Errors
+/// When the journal cannot be read.
+pub async fn watch<C, F>(journal: &Path, connect: C, monitor: &dyn Monitor) -> Result<Vec<Failure>>
+where
+    C: Fn(Option<String>) -> F,
+    F: Future<Output = crate::docker::Result<Box<dyn Docker>>>,
+{
+    // A session of its own: neither Ctrl-C nor a closing terminal reaches it.
+    if let Err(error) = nix::unistd::setsid() {
+        tracing::debug!(%error, "no session of its own");
+    }
+    let told = writeln!(io::stdout(), "{WATCHING}").and_then(|()| io::stdout().flush());
+    if told.is_err() || command_finished() {
+        return Ok(Vec::new());
+    }
+    loop {
+        match Journal::open(journal)? {
+            Opened::Gone => return Ok(Vec::new()),
+            // The kernel has not released the dead command's lock yet, or `recover` is at it.
+            Opened::Held => sleep(Duration::from_millis(50)).await,
+            Opened::Orphan(journal) => {
+                let docker = connect_patiently(&connect, journal.info().host.clone()).await?;
+                return Ok(finish_orphan(journal, &*docker, Patience::GUARD, monitor).await);
+            }
+        }
+    }
+}
+
+/// Puts back what a dead run left and removes its journal if all of it could be.
+pub async fn finish_orphan(
+    mut journal: Journal,
+    docker: &dyn Docker,
+    patience: Patience,
+    monitor: &dyn Monitor,
+) -> Vec<Failure> {
+    let failures = super::put_back(&mut journal, false, docker, patience, monitor).await;
+    if failures.is_empty()
+        && let Err(error) = journal.remove()
+    {
+        tracing::warn!(%error, "the journal stays behind");
+    }
+    failures
+}
+
+/// Waits for the command's word; true when it was "done", false when the command died. Blocks: until
+/// then the guard has nothing else to do.
+fn command_finished() -> bool {
+    let mut byte = [0];
+    matches!(io::stdin().read(&mut byte), Ok(1))
+}
+
+async fn connect_patiently<C, F>(connect: &C, host: Option<String>) -> crate::docker::Result<Box<dyn Docker>>
+where
+    C: Fn(Option<String>) -> F,
+    F: Future<Output = crate::docker::Result<Box<dyn Docker>>>,
+{
+    let deadline = tokio::time::Instant::now() + Patience::GUARD.0;
+    loop {
+        match connect(host.clone()).await {
+            Ok(docker) => return Ok(docker),
+            Err(error) if tokio::time::Instant::now() > deadline => return Err(error),
+            Err(_) => sleep(Duration::from_millis(500)).await,
+        }
+    }
+}

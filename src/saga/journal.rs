@@ -1,0 +1,326 @@
+//! The journal: what is still to be put back, on disk before it is needed.
+//!
+//! One file a run, one JSON object a line, synced line by line. Its owner holds a file lock, which
+//! the kernel releases when the owner dies, however it dies: a journal that can be locked has no
+//! owner and is to be finished. A torn last line was never acknowledged, so its effect never
+//! happened, and it is ignored.
+
+use std::fs::{File, OpenOptions, TryLockError};
+use std::io::{self, Write as _};
+use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
+use std::path::{Path, PathBuf};
+
+use chrono::{DateTime, Utc};
+use serde::{Deserialize, Serialize};
+
+use super::{Compensation, Result, SagaError, When};
+
+/// What a run is, in the first line of its journal.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RunInfo {
+    /// The run's id.
+    pub run: String,
+    /// The verb: "snapshot".
+    pub verb: String,
+    /// On what, as a person calls it.
+    pub subject: String,
+    /// The engine's address, as it was given; `None` for the default.
+    pub host: Option<String>,
+    /// Process id of the command.
+    pub pid: u32,
+    /// When it began.
+    pub started: DateTime<Utc>,
+}
+
+/// A registered compensation in a journal.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Entry {
+    /// Its number, unique in the journal.
+    pub number: u64,
+    /// When it is due.
+    pub when: When,
+    /// What puts things back.
+    pub compensation: Compensation,
+}
+
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+enum Line {
+    Run(RunInfo),
+    Register(Entry),
+    Settled(u64),
+}
+
+/// The journal of one run, locked by its holder.
+#[derive(Debug)]
+pub struct Journal {
+    path: PathBuf,
+    file: File,
+    info: RunInfo,
+    open: Vec<Entry>,
+    next: u64,
+}
+
+/// What became of opening a journal.
+#[derive(Debug)]
+pub enum Opened {
+    /// Nobody holds it: it is ours now.
+    Orphan(Journal),
+    /// Its owner, or somebody finishing it, is at work.
+    Held,
+    /// It is finished and gone.
+    Gone,
+}
+
+impl Journal {
+    /// Creates the journal of a run below `state`, locked and durable.
+    ///
+    /// # Errors
+    /// When it cannot be written.
+    pub fn create(state: &Path, info: &RunInfo) -> Result<Self> {
+        let directory = directory(state);
+        let path = directory.join(format!("{}.jsonl", info.run));
+        let create = || -> io::Result<File> {
+            std::fs::DirBuilder::new().recursive(true).mode(0o700).create(&directory)?;
+            let file = OpenOptions::new().read(true).append(true).create_new(true).mode(0o600).open(&path)?;
+            file.try_lock().map_err(io::Error::other)?;
+            File::open(&directory)?.sync_all()?;
+            Ok(file)
+        };
+        let file = create().map_err(|source| SagaError::Journal { path: path.clone(), source })?;
+        let mut journal = Self { path, file, info: info.clone(), open: Vec::new(), next: 1 };
+        journal.append(&Line::Run(info.clone()))?;
+        Ok(journal)
+    }
+
+    /// Opens the journal of a run whose owner may be dead.
+    ///
+    /// # Errors
+    /// When it is there and cannot be read.
+    pub fn open(path: &Path) -> Result<Opened> {
+        let failed = |source| SagaError::Journal { path: path.to_owned(), source };
+        let file = match OpenOptions::new().read(true).append(true).open(path) {
+            Ok(file) => file,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Opened::Gone),
+            Err(error) => return Err(failed(error)),
+        };
+        match file.try_lock() {
+            Ok(()) => {}
+            Err(TryLockError::WouldBlock) => return Ok(Opened::Held),
+            Err(TryLockError::Error(error)) => return Err(failed(error)),
+        }
+        // Whoever held it may have finished and removed it between our open and our lock.
+        if !path.try_exists().map_err(failed)? {
+            return Ok(Opened::Gone);
+        }
+        let text = io::read_to_string(&file).map_err(failed)?;
+        let (info, open, next) = replay(&text);
+        let Some(info) = info else {
+            // Its first line was never acknowledged: the run had not begun.
+            std::fs::remove_file(path).map_err(failed)?;
+            return Ok(Opened::Gone);
+        };
+        Ok(Opened::Orphan(Self { path: path.to_owned(), file, info, open, next }))
+    }
+
+    /// Returns the journals below `state`, oldest first by name.
+    ///
+    /// # Errors
+    /// When the directory is there and cannot be read.
+    pub fn all(state: &Path) -> Result<Vec<PathBuf>> {
+        let directory = directory(state);
+        let failed = |source| SagaError::Journal { path: directory.clone(), source };
+        let entries = match std::fs::read_dir(&directory) {
+            Ok(entries) => entries,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+            Err(error) => return Err(failed(error)),
+        };
+        let mut paths = Vec::new();
+        for entry in entries {
+            let path = entry.map_err(failed)?.path();
+            if path.extension().is_some_and(|extension| extension == "jsonl") {
+                paths.push(path);
+            }
+        }
+        paths.sort();
+        Ok(paths)
+    }
+
+    /// Reads what run a journal is of, without locking it.
+    #[must_use]
+    pub fn peek(path: &Path) -> Option<RunInfo> {
+        replay(&std::fs::read_to_string(path).ok()?).0
+    }
+
+    /// Returns the journal's file.
+    #[must_use]
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Returns what run it is of.
+    #[must_use]
+    pub fn info(&self) -> &RunInfo {
+        &self.info
+    }
+
+    /// Returns what is still to be put back, oldest first.
+    pub fn open_entries(&self) -> impl DoubleEndedIterator<Item = &Entry> {
+        self.open.iter()
+    }
+
+    /// Returns an open entry by its number.
+    #[must_use]
+    pub fn entry(&self, number: u64) -> Option<&Entry> {
+        self.open.iter().find(|entry| entry.number == number)
+    }
+
+    /// Records a compensation and returns its number; it is durable when this returns.
+    ///
+    /// # Errors
+    /// When it cannot be written.
+    pub fn register(&mut self, when: When, compensation: Compensation) -> Result<u64> {
+        let entry = Entry { number: self.next, when, compensation };
+        self.append(&Line::Register(entry.clone()))?;
+        self.next += 1;
+        self.open.push(entry);
+        Ok(self.next - 1)
+    }
+
+    /// Records that a compensation has run.
+    ///
+    /// # Errors
+    /// When it cannot be written; the compensation then runs once more, which harms nothing.
+    pub fn settled(&mut self, number: u64) -> Result<()> {
+        self.open.retain(|entry| entry.number != number);
+        self.append(&Line::Settled(number))
+    }
+
+    /// Removes the journal: the run is finished.
+    ///
+    /// # Errors
+    /// When the file cannot be removed.
+    pub fn remove(&self) -> Result<()> {
+        std::fs::remove_file(&self.path)
+            .map_err(|source| SagaError::Journal { path: self.path.clone(), source })
+    }
+
+    fn append(&mut self, line: &Line) -> Result<()> {
+        let write = |file: &mut File| -> io::Result<()> {
+            let mut text = serde_json::to_vec(line)?;
+            text.push(b'\n');
+            file.write_all(&text)?;
+            file.sync_data()
+        };
+        write(&mut self.file).map_err(|source| SagaError::Journal { path: self.path.clone(), source })
+    }
+}
+
+/// Returns the directory of journals below `state`.
+fn directory(state: &Path) -> PathBuf {
+    state.join("journals")
+}
+
+fn replay(text: &str) -> (Option<RunInfo>, Vec<Entry>, u64) {
+    let (mut info, mut open, mut next) = (None, Vec::new(), 1);
+    for line in text.split_inclusive('\n').filter(|line| line.ends_with('\n')) {
+        match serde_json::from_str(line) {
+            Ok(Line::Run(run)) => info = Some(run),
+            Ok(Line::Register(entry)) => {
+                next = next.max(entry.number + 1);
+                open.push(entry);
+            }
+            Ok(Line::Settled(number)) => open.retain(|entry: &Entry| entry.number != number),
+            // A line of a later version, or damage: what the other lines say still holds.
+            Err(error) => tracing::warn!(%error, "a line of the journal cannot be read"),
+        }
+    }
+    (info, open, next)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn info() -> RunInfo {
+        RunInfo {
+            run: "20261120T203011Z-4f2a91".into(),
+            verb: "snapshot".into(),
+            subject: "db".into(),
+            host: None,
+            pid: 1,
+            started: DateTime::UNIX_EPOCH,
+        }
+    }
+
+    fn delete(path: &str) -> Compensation {
+        Compensation::DeleteDirectory { path: path.into() }
+    }
+
+    fn orphan(path: &Path) -> Journal {
+        match Journal::open(path).unwrap() {
+            Opened::Orphan(journal) => journal,
+            other => panic!("expected an orphan, got {other:?}"),
+        }
+    }
+
+    #[test]
+    fn a_journal_whose_owner_died_has_what_was_registered_and_not_settled() {
+        let state = tempfile::tempdir().unwrap();
+        let mut journal = Journal::create(state.path(), &info()).unwrap();
+        let first = journal.register(When::Always, delete("/a")).unwrap();
+        journal.register(When::OnFailure, delete("/b")).unwrap();
+        journal.settled(first).unwrap();
+        let path = journal.path().to_owned();
+        drop(journal);
+
+        let journal = orphan(&path);
+        assert_eq!(journal.info(), &info());
+        let open: Vec<_> = journal.open_entries().map(|entry| entry.compensation.clone()).collect();
+        assert_eq!(open, [delete("/b")]);
+    }
+
+    #[test]
+    fn a_journal_with_a_living_owner_is_held() {
+        let state = tempfile::tempdir().unwrap();
+        let journal = Journal::create(state.path(), &info()).unwrap();
+        assert!(matches!(Journal::open(journal.path()).unwrap(), Opened::Held));
+    }
+
+    #[test]
+    fn a_torn_last_line_is_ignored_at_every_length() {
+        let state = tempfile::tempdir().unwrap();
+        let mut journal = Journal::create(state.path(), &info()).unwrap();
+        journal.register(When::Always, delete("/a")).unwrap();
+        let whole = std::fs::read(journal.path()).unwrap();
+        journal.register(When::Always, delete("/b")).unwrap();
+        let path = journal.path().to_owned();
+        let longer = std::fs::read(&path).unwrap();
+        drop(journal);
+        for length in whole.len()..longer.len() {
+            std::fs::write(&path, &longer[..length]).unwrap();
+            assert_eq!(orphan(&path).open_entries().count(), 1, "cut at {length}");
+        }
+    }
+
+    #[test]
+    fn numbers_go_on_where_the_dead_owner_stopped() {
+        let state = tempfile::tempdir().unwrap();
+        let mut journal = Journal::create(state.path(), &info()).unwrap();
+        let first = journal.register(When::Always, delete("/a")).unwrap();
+        let path = journal.path().to_owned();
+        drop(journal);
+        assert!(orphan(&path).register(When::Always, delete("/b")).unwrap() > first);
+    }
+
+    #[test]
+    fn a_journal_that_never_got_its_first_line_is_gone() {
+        let state = tempfile::tempdir().unwrap();
+        let journal = Journal::create(state.path(), &info()).unwrap();
+        let path = journal.path().to_owned();
+        drop(journal);
+        std::fs::write(&path, b"{\"run\":{").unwrap();
+        assert!(matches!(Journal::open(&path).unwrap(), Opened::Gone));
+        assert!(!path.exists());
+    }
+}

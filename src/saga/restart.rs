@@ -1,0 +1,245 @@
+//! Starting what was stopped, and waiting until it answers.
+//!
+//! The delicate case is a container that still runs as it did when the stop was asked for: the stop
+//! may never have been sent, or the signal may be on its way, or the database may be writing its
+//! last checkpoint. Starting it then would be answered with "it runs", and a moment later it would
+//! be down for good. So such a container is watched until it has either ended (and is started) or
+//! has gone on answering for longer than a signal can be under way.
+
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+use tokio::time::{Instant, sleep};
+
+use super::{Patience, Result, SagaError};
+use crate::database::{self, Profile};
+use crate::docker::recorded::{Recorded, find_again};
+use crate::docker::{Container, Docker};
+use crate::monitor::Monitor;
+
+/// Longer than the engine takes to deliver a signal and a database to act on it.
+const SIGNAL_UNDER_WAY: Duration = Duration::from_secs(3);
+/// The engine's own default grace, after which it kills a container that ignores its signal.
+const DEFAULT_GRACE_SECONDS: i64 = 10;
+const POLL: Duration = Duration::from_millis(50);
+/// How long one question inside a container may take.
+const ASK_LIMIT: Duration = Duration::from_secs(10);
+/// How long one wait inside a container lasts, before it is looked at from outside again.
+const AWAIT_LIMIT: Duration = Duration::from_secs(20);
+/// A container without healthcheck or profile is up once it has run this long.
+const STABLE: Duration = Duration::from_millis(500);
+
+/// A container that is about to be stopped, with what is needed to bring it back.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct StoppedContainer {
+    /// How it is found again, also when it was recreated meanwhile.
+    pub identity: Recorded,
+    /// When its last run began, as the engine writes it: another value means that somebody has
+    /// started it again.
+    pub started_at: String,
+    /// How long it may take to stop, in seconds, before the engine kills it; `None` when it is never
+    /// killed.
+    pub grace_seconds: Option<i64>,
+}
+
+impl StoppedContainer {
+    /// Returns the record of a running container that is to be stopped without being killed.
+    #[must_use]
+    pub fn of(container: &Container, is_database: bool) -> Self {
+        Self {
+            identity: Recorded::of(container),
+            started_at: container.state.started_at.clone(),
+            grace_seconds: (!is_database).then(|| container.stop_timeout.unwrap_or(DEFAULT_GRACE_SECONDS)),
+        }
+    }
+}
+
+/// Starts containers in the given order, each after the one before it answers.
+///
+/// # Errors
+/// When one does not come back; the others are started all the same.
+pub async fn start_all(
+    docker: &dyn Docker,
+    containers: &[StoppedContainer],
+    patience: Patience,
+    monitor: &dyn Monitor,
+) -> Result<()> {
+    let mut first_error = None;
+    for container in containers {
+        monitor.step("start-container");
+        if let Err(error) = bring_back(docker, container, Instant::now() + patience.0, monitor).await {
+            first_error.get_or_insert(error);
+        }
+    }
+    first_error.map_or(Ok(()), Err)
+}
+
+async fn bring_back(
+    docker: &dyn Docker,
+    stopped: &StoppedContainer,
+    deadline: Instant,
+    monitor: &dyn Monitor,
+) -> Result<()> {
+    let mut pause = POLL;
+    loop {
+        let error = match attempt(docker, stopped, deadline, monitor).await {
+            Ok(()) => return Ok(()),
+            Err(error) => error,
+        };
+        if Instant::now() + pause > deadline {
+            return Err(error);
+        }
+        tracing::debug!(%error, "not back yet");
+        sleep(pause).await;
+        pause = (pause * 2).min(Duration::from_secs(5));
+    }
+}
+
+/// One attempt: find it, wait out a stop that may be under way, start it, wait until it answers.
+async fn attempt(
+    docker: &dyn Docker,
+    stopped: &StoppedContainer,
+    deadline: Instant,
+    monitor: &dyn Monitor,
+) -> Result<()> {
+    let containers = docker.containers().await?;
+    let Some(container) = find_again(&stopped.identity, &containers) else {
+        return Err(not_back(&stopped.identity.name, "is gone, and no other has its place"));
+    };
+    let container = if container.state.running && container.state.started_at == stopped.started_at {
+        match outlast_stop(docker, container, stopped, deadline).await? {
+            Stop::NeverCame => return Ok(()),
+            Stop::Ended(container) => container,
+        }
+    } else {
+        container.clone()
+    };
+    if !container.state.running {
+        docker.start(&container.id).await?;
+    }
+    await_ready(docker, &container, deadline, monitor).await
+}
+
+enum Stop {
+    /// It went on answering: no stop was sent.
+    NeverCame,
+    /// It has ended (or was started anew by somebody).
+    Ended(Container),
+}
+
+async fn outlast_stop(
+    docker: &dyn Docker,
+    container: &Container,
+    stopped: &StoppedContainer,
+    deadline: Instant,
+) -> Result<Stop> {
+    let profile = database::profile_of(container);
+    let window = match stopped.grace_seconds {
+        Some(seconds) => Duration::from_secs(u64::try_from(seconds).unwrap_or(0)) + SIGNAL_UNDER_WAY,
+        None => SIGNAL_UNDER_WAY,
+    };
+    let mut answering_since = Instant::now();
+    loop {
+        let Some(now) = docker.container(&container.id).await? else {
+            return Err(not_back(&container.name, "was removed"));
+        };
+        if !now.state.running || now.state.started_at != stopped.started_at {
+            return Ok(Stop::Ended(now));
+        }
+        if let Some(profile) = profile
+            && !answers(docker, &now, profile).await
+        {
+            answering_since = Instant::now();
+        }
+        if answering_since.elapsed() > window {
+            return Ok(Stop::NeverCame);
+        }
+        if Instant::now() > deadline {
+            return Err(not_back(&container.name, "is still stopping"));
+        }
+        sleep(POLL * 2).await;
+    }
+}
+
+async fn answers(docker: &dyn Docker, container: &Container, profile: &dyn Profile) -> bool {
+    exits_with_0(docker, container, &profile.ready_command(container), ASK_LIMIT).await
+}
+
+/// Waits until a container answers: its healthcheck where it has one, else a query where it is a
+/// database we know, else it runs and goes on running.
+///
+/// # Errors
+/// When it ends or does not answer before `deadline`.
+pub async fn await_ready(
+    docker: &dyn Docker,
+    container: &Container,
+    deadline: Instant,
+    monitor: &dyn Monitor,
+) -> Result<()> {
+    monitor.step("await-ready");
+    let begun = Instant::now();
+    loop {
+        let Some(now) = docker.container(&container.id).await? else {
+            return Err(not_back(&container.name, "was removed while it was starting"));
+        };
+        if !now.state.running || now.state.restarting {
+            return Err(ended(docker, &now).await);
+        }
+        if is_ready(docker, &now, begun, deadline).await {
+            return Ok(());
+        }
+        if Instant::now() > deadline {
+            return Err(not_back(&now.name, "runs but does not answer yet"));
+        }
+        sleep(POLL).await;
+    }
+}
+
+async fn is_ready(docker: &dyn Docker, container: &Container, begun: Instant, deadline: Instant) -> bool {
+    if !is_healthy(docker, container).await {
+        return false;
+    }
+    let Some(profile) = database::profile_of(container) else {
+        return !container.healthcheck.is_empty() || begun.elapsed() >= STABLE;
+    };
+    let left = deadline.saturating_duration_since(Instant::now()).min(AWAIT_LIMIT);
+    let command = profile.await_ready_command(container, left);
+    exits_with_0(docker, container, &command, left + ASK_LIMIT).await
+}
+
+/// Returns whether the healthcheck passes, or there is none. Its command is run at once: the engine's own
+/// next run may be half a minute away, with the service long back.
+async fn is_healthy(docker: &dyn Docker, container: &Container) -> bool {
+    container.healthcheck.is_empty()
+        || container.state.health.as_deref() == Some("healthy")
+        || exits_with_0(docker, container, &container.healthcheck, ASK_LIMIT).await
+}
+
+async fn exits_with_0(
+    docker: &dyn Docker,
+    container: &Container,
+    command: &[String],
+    limit: Duration,
+) -> bool {
+    match docker.exec(&container.id, command, limit).await {
+        Ok(output) => output.exit_code == 0,
+        Err(error) => {
+            tracing::debug!(%error, "cannot ask whether it is ready");
+            false
+        }
+    }
+}
+
+async fn ended(docker: &dyn Docker, container: &Container) -> SagaError {
+    let log = docker.logs(&container.id, 5).await.unwrap_or_default();
+    let reason = format!("ended with exit code {} after it was started", container.state.exit_code);
+    let said = log.trim();
+    not_back(
+        &container.name,
+        &if said.is_empty() { reason } else { format!("{reason}; its log ends: {said}") },
+    )
+}
+
+fn not_back(container: &str, reason: &str) -> SagaError {
+    SagaError::NotBack { container: container.to_owned(), reason: reason.to_owned() }
+}

@@ -1,0 +1,346 @@
+//! Results as a person reads them.
+
+use std::fmt::Write as _;
+use std::path::Path;
+
+use volsnap::Error;
+use volsnap::archive::{Codec, FileRecord};
+use volsnap::database::PageChecksums;
+use volsnap::manifest::{Consistency, Manifest, Quiesce};
+use volsnap::ops::plan::Plan;
+use volsnap::ops::recover::Unfinished;
+use volsnap::ops::verify::Report;
+use volsnap::repository::{Listing, Repository, Snapshot};
+use volsnap::saga::RunInfo;
+use volsnap::target::shell_quote;
+
+use super::text::{count, escape, milliseconds, size, table, time};
+
+/// Problems shown of one verification; `--json` has all of them.
+const PROBLEMS_SHOWN: usize = 20;
+
+/// Returns a failure: what was being done, why, the state now, the next command.
+pub(crate) fn error(error: &Error) -> String {
+    let mut out = format!("volsnap: {}", escape(&error.chain()));
+    if let Some(state) = error.state_text() {
+        let _ = write!(out, "\n  state: {}", escape(state));
+    }
+    if let Some(hint) = error.hint_text() {
+        let _ = write!(out, "\n   next: {}", escape(hint));
+    }
+    out
+}
+
+/// Collects lines of a name and a value.
+struct Rows(String);
+
+impl Rows {
+    fn new(head: &str) -> Self {
+        Self(format!("{head}\n"))
+    }
+
+    fn row(&mut self, name: &str, value: &str) {
+        let _ = writeln!(self.0, "  {name:<12} {value}");
+    }
+}
+
+/// Returns what became of a snapshot.
+pub(crate) fn snapshot(snapshot: &Snapshot) -> String {
+    summary(snapshot).0
+}
+
+fn summary(snapshot: &Snapshot) -> Rows {
+    let (manifest, archive) = (&snapshot.manifest, snapshot.archive_path());
+    let mut rows = Rows::new(&format!("snapshot {} of {}", manifest.id, escape(&manifest.title)));
+    rows.row("consistency", &consistency(manifest));
+    rows.row("downtime", &downtime(manifest));
+    rows.row("size", &sizes(manifest));
+    for (name, value) in left_out(manifest) {
+        rows.row(name, &value);
+    }
+    rows.row("archive", &escape(&archive.display().to_string()));
+    rows.row("verify", &format!("volsnap verify {}", manifest.id));
+    rows.row("unpack", &by_hand(manifest, &archive));
+    rows
+}
+
+fn consistency(manifest: &Manifest) -> String {
+    match (manifest.consistency, &manifest.evidence.database) {
+        (Consistency::Clean, Some(database)) => format!(
+            "clean: {} {}, {}, the same before and after the copy",
+            database.engine, database.version, database.state
+        ),
+        (Consistency::Clean, None) => "clean: nothing that uses it ran while it was read".to_owned(),
+        (Consistency::CrashConsistent, _) => {
+            format!("crash-consistent: {}", escape(&manifest.evidence.reasons.join("; ")))
+        }
+        (Consistency::Unquiesced, _) => "unquiesced: it was in use while it was read".to_owned(),
+    }
+}
+
+fn downtime(manifest: &Manifest) -> String {
+    if manifest.evidence.stopped.is_empty() {
+        return "none, nothing was stopped".to_owned();
+    }
+    let names: Vec<_> = manifest.evidence.stopped.iter().map(|container| escape(&container.name)).collect();
+    format!("{} ({})", milliseconds(manifest.downtime_ms), names.join(", "))
+}
+
+fn sizes(manifest: &Manifest) -> String {
+    let (raw, stored) = (manifest.counts.raw_bytes, manifest.archive.stored_bytes);
+    let percent = stored.saturating_mul(100).checked_div(raw).unwrap_or(100);
+    format!(
+        "{} in {} files, stored in {} ({percent} %, {})",
+        size(raw),
+        count(manifest.counts.files),
+        size(stored),
+        manifest.archive.codec
+    )
+}
+
+fn left_out(manifest: &Manifest) -> Vec<(&'static str, String)> {
+    let counts = &manifest.counts;
+    let mut rows = Vec::new();
+    if counts.sockets_skipped > 0 {
+        rows.push(("left out", format!("{} sockets, which no archive can hold", counts.sockets_skipped)));
+    }
+    if counts.excluded > 0 {
+        rows.push(("left out", format!("{} by --exclude", count(counts.excluded))));
+    }
+    if counts.vanished > 0 {
+        rows.push(("left out", format!("{} that vanished before they were read", count(counts.vanished))));
+    }
+    if let Some(first) = counts.changed.first() {
+        let more = counts.changed.len() - 1;
+        rows.push((
+            "changed",
+            format!("{} while it was read, and {more} more", escape(&first.display().to_string())),
+        ));
+    }
+    rows
+}
+
+/// Returns how the archive is unpacked without volsnap.
+fn by_hand(manifest: &Manifest, archive: &Path) -> String {
+    let decompress = match manifest.archive.codec {
+        Codec::Zstd { .. } => "--zstd ",
+        Codec::Gzip { .. } => "--gzip ",
+        Codec::None => "",
+    };
+    let archive = escape(&shell_quote(&archive.display().to_string()));
+    format!("tar {decompress}--numeric-owner --acls --xattrs -xpf {archive} -C DIRECTORY")
+}
+
+/// Returns a plan.
+pub(crate) fn plan(plan: &Plan) -> String {
+    let mut rows = Rows::new(&format!("would take a snapshot of {}", escape(&plan.title)));
+    let list =
+        |names: &[String], between| names.iter().map(|name| escape(name)).collect::<Vec<_>>().join(between);
+    rows.row("data", &format!("{} in {} entries", size(plan.raw_bytes), count(plan.entries)));
+    if let Some(database) = &plan.database {
+        rows.row("database", database);
+    }
+    match (plan.quiesce, plan.stops.is_empty()) {
+        (Quiesce::None, _) => rows.row("stop", "nothing (--quiesce none)"),
+        (Quiesce::Stop, true) => rows.row("stop", "nothing: nothing that uses it runs"),
+        (Quiesce::Stop, false) => {
+            rows.row("stop", &list(&plan.stops, ", then "));
+            rows.row("start again", &list(&plan.starts, ", then "));
+            rows.row("downtime", &format!("about {}", milliseconds(plan.expected_downtime_ms)));
+        }
+    }
+    if !plan.stay_stopped.is_empty() {
+        rows.row("stays down", &list(&plan.stay_stopped, ", "));
+    }
+    let free = plan.free_bytes.map_or_else(|| "an unknown amount".to_owned(), size);
+    rows.row("space", &format!("{} at worst, of {free} free", size(plan.needed_bytes)));
+    rows.row("archive", &escape(&plan.archive.display().to_string()));
+    rows.0
+}
+
+/// Returns the list of snapshots; leftovers stand apart.
+pub(crate) fn list(listing: &Listing, repository: &Repository) -> String {
+    let mut out = String::new();
+    if listing.snapshots.is_empty() {
+        let _ = writeln!(out, "no snapshots in {}", escape(&repository.location().display().to_string()));
+    } else {
+        let head = ["SNAPSHOT", "SOURCE", "TAKEN", "CONSISTENCY", "SIZE", "STORED", "DOWNTIME", "VERIFIED"];
+        let mut rows = vec![head.map(str::to_owned).to_vec()];
+        rows.extend(listing.snapshots.iter().map(list_row));
+        out.push_str(&table(&rows));
+    }
+    if !listing.incomplete.is_empty() {
+        out.push_str("\nincomplete (no snapshots: a run is at work, or died; see `volsnap recover`):\n");
+        for left in &listing.incomplete {
+            let _ = writeln!(
+                out,
+                "  {}  {}, {}",
+                escape(&left.path.display().to_string()),
+                left.what,
+                size(left.bytes)
+            );
+        }
+    }
+    if !listing.unreadable.is_empty() {
+        out.push_str("\ndamaged or foreign:\n");
+        for unreadable in &listing.unreadable {
+            let _ = writeln!(
+                out,
+                "  {}: {}",
+                escape(&unreadable.path.display().to_string()),
+                escape(&unreadable.why)
+            );
+        }
+    }
+    out
+}
+
+fn list_row(snapshot: &Snapshot) -> Vec<String> {
+    let manifest = &snapshot.manifest;
+    vec![
+        manifest.id.to_string(),
+        escape(&manifest.source),
+        time(manifest.times.started),
+        manifest.consistency.to_string(),
+        size(manifest.counts.raw_bytes),
+        size(manifest.archive.stored_bytes),
+        if manifest.downtime_ms == 0 { "none".to_owned() } else { milliseconds(manifest.downtime_ms) },
+        snapshot.verified.last().map_or_else(
+            || "never".to_owned(),
+            |last| format!("{} {}", if last.ok { "ok" } else { "DAMAGED" }, time(last.at)),
+        ),
+    ]
+}
+
+/// Returns everything that is known of one snapshot.
+pub(crate) fn show(snapshot: &Snapshot) -> String {
+    let manifest = &snapshot.manifest;
+    let mut rows = summary(snapshot);
+    rows.row(
+        "taken",
+        &format!("{}, published {}", time(manifest.times.started), time(manifest.times.published)),
+    );
+    rows.row("source", &escape(&manifest.source));
+    show_environment(manifest, &mut rows);
+    show_database(manifest, &mut rows);
+    for (key, value) in &manifest.tags {
+        rows.row("tag", &escape(&format!("{key}={value}")));
+    }
+    let phases: Vec<_> =
+        manifest.phases.iter().map(|time| format!("{} {}", time.phase, milliseconds(time.ms))).collect();
+    rows.row("phases", &phases.join(", "));
+    rows.row("blake3", &manifest.archive.blake3);
+    for verification in &snapshot.verified {
+        let outcome = if verification.ok { "ok" } else { "DAMAGED" };
+        rows.row("verified", &format!("{} {outcome}", time(verification.at)));
+    }
+    rows.0
+}
+
+fn show_environment(manifest: &Manifest, rows: &mut Rows) {
+    let environment = &manifest.environment;
+    if let (Some(container), Some(image)) = (&environment.container, &environment.image) {
+        rows.row("container", &escape(&format!("{container}, image {image}")));
+    }
+    if let Some(id) = &environment.image_id {
+        rows.row("image id", &escape(id));
+    }
+    let engine = format!(
+        "Docker {}, API {}, {}",
+        environment.engine_version, environment.api_version, environment.arch
+    );
+    rows.row("engine", &escape(&engine));
+}
+
+fn show_database(manifest: &Manifest, rows: &mut Rows) {
+    let Some(database) = &manifest.evidence.database else { return };
+    let directory = &database.data_directory;
+    let at = if directory.as_os_str().is_empty() {
+        "the root".to_owned()
+    } else {
+        directory.display().to_string()
+    };
+    rows.row("database", &escape(&format!("{} {} in {at}", database.engine, database.version)));
+    if let Some(identifier) = &database.identifier {
+        rows.row("identifier", &escape(identifier));
+    }
+    let checksums = match database.page_checksums {
+        PageChecksums::On => "on: verify checks every page",
+        PageChecksums::Off => "off: damage inside a page cannot be seen",
+        PageChecksums::Unknown => "not known",
+    };
+    rows.row("checksums", checksums);
+    for (name, value) in &database.details {
+        rows.row("", &escape(&format!("{name}: {value}")));
+    }
+}
+
+/// Returns what became of a verification.
+pub(crate) fn verified(snapshot: &Snapshot, report: &Report) -> String {
+    let outcome = if report.ok { "is whole" } else { "is DAMAGED" };
+    let mut rows =
+        Rows::new(&format!("snapshot {} of {} {outcome}", report.id, escape(&snapshot.manifest.title)));
+    let files = count(report.files);
+    rows.row(
+        "read back",
+        &format!("{} in {files} files, in {}", size(report.raw_bytes), milliseconds(report.ms)),
+    );
+    for note in &report.notes {
+        rows.row("checked", &escape(note));
+    }
+    for problem in report.problems.iter().take(PROBLEMS_SHOWN) {
+        let block = problem.block.map_or_else(String::new, |block| format!(", block {block}"));
+        let path = problem.path.as_deref().unwrap_or("archive");
+        rows.row("damage", &format!("{}{block}: {}", escape(path), escape(&problem.what)));
+    }
+    if report.problems.len() > PROBLEMS_SHOWN {
+        rows.row("", &format!("and {} more (--json lists all)", report.problems.len() - PROBLEMS_SHOWN));
+    }
+    if !report.ok {
+        let list =
+            format!("volsnap list {}    (an older one may be whole)", shell_quote(&snapshot.manifest.source));
+        rows.row("next", &escape(&list));
+    }
+    rows.0
+}
+
+/// Returns one line of a file list.
+pub(crate) fn file(file: &FileRecord) -> String {
+    format!(
+        "{:>12}  {:04o}  {:>5}:{:<5}  {}",
+        file.size,
+        file.mode,
+        file.uid,
+        file.gid,
+        escape(&file.display_path())
+    )
+}
+
+/// Returns the unfinished runs.
+pub(crate) fn unfinished(runs: &[Unfinished]) -> String {
+    if runs.is_empty() {
+        return "no unfinished runs".to_owned();
+    }
+    let mut out = String::new();
+    for run in runs {
+        let info = &run.run;
+        let state = if run.held { format!("at work, process {}", info.pid) } else { "dead".to_owned() };
+        let _ = writeln!(out, "{}  {} of {}: {state}", info.run, info.verb, escape(&info.subject));
+        for open in &run.open {
+            let _ = writeln!(out, "  to do: {}", escape(open));
+        }
+    }
+    out
+}
+
+/// Returns which runs were finished.
+pub(crate) fn recovered(runs: &[RunInfo]) -> String {
+    if runs.is_empty() {
+        return "nothing to recover".to_owned();
+    }
+    let mut out = String::new();
+    for run in runs {
+        let _ = writeln!(out, "finished {} of {} ({})", run.verb, escape(&run.subject), run.run);
+    }
+    out
+}

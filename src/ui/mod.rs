@@ -1,0 +1,174 @@
+//! The only place that prints. Results go to standard output, everything else to standard error;
+//! with `--json` one JSON value is all that standard output gets. Bars only on a terminal.
+//!
+//! Names come from the outside world: whatever is printed for a person is [escaped](text::escape).
+//! A closed standard output or error is nobody's failure: what cannot be printed is dropped.
+
+use std::io::{self, IsTerminal as _, Write as _};
+use std::process::ExitCode;
+use std::sync::Arc;
+
+use tracing_subscriber::EnvFilter;
+use volsnap::Error;
+use volsnap::archive::FileRecord;
+use volsnap::monitor::Monitor;
+use volsnap::ops::plan::Plan;
+use volsnap::ops::recover::Unfinished;
+use volsnap::ops::verify::Report;
+use volsnap::repository::{Listing, Repository, Snapshot};
+use volsnap::saga::RunInfo;
+
+pub(crate) mod human;
+pub(crate) mod json;
+mod progress;
+mod text;
+
+use progress::Progress;
+use text::escape;
+
+/// How to print.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct UiOptions {
+    /// One JSON value on standard output.
+    pub(crate) json: bool,
+    /// Only results and failures.
+    pub(crate) quiet: bool,
+    /// How much is logged.
+    pub(crate) verbose: u8,
+    /// Whether bars may be drawn.
+    pub(crate) progress: bool,
+}
+
+/// Prints.
+pub(crate) struct Ui {
+    json: bool,
+    progress: Arc<Progress>,
+}
+
+impl Ui {
+    /// Returns what prints by these options, and has the log go through it.
+    pub(crate) fn new(options: &UiOptions) -> Self {
+        let draw = options.progress && !options.quiet && options.verbose == 0 && io::stderr().is_terminal();
+        let progress = Arc::new(Progress::new(draw, options.quiet));
+        log_through(&progress, options);
+        Self { json: options.json, progress }
+    }
+
+    /// Returns the monitor that draws what a procedure does.
+    pub(crate) fn monitor(&self) -> Arc<dyn Monitor> {
+        self.progress.clone()
+    }
+
+    /// Takes away the bar, before a result is printed.
+    pub(crate) fn finish_progress(&self) {
+        self.progress.finish();
+    }
+
+    /// Prints a failure: what was being done, why, the state now, the next command.
+    pub(crate) fn error(&self, error: &Error) {
+        self.finish_progress();
+        self.progress.line(&human::error(error));
+    }
+
+    /// Prints a remark.
+    pub(crate) fn note(&self, text: &str) {
+        self.progress.line(&escape(text));
+    }
+
+    /// Prints one value, or the array of several, where JSON was asked for.
+    pub(crate) fn json_results(&self, mut results: Vec<serde_json::Value>, several: bool) {
+        if !self.json {
+            return;
+        }
+        let value = match results.pop() {
+            Some(only) if !several && results.is_empty() => only,
+            last => {
+                results.extend(last);
+                serde_json::Value::Array(results)
+            }
+        };
+        print(&format!("{value:#}"));
+    }
+
+    /// Prints a plan.
+    pub(crate) fn plan(&self, plan: &Plan) {
+        self.text(|| human::plan(plan));
+    }
+
+    /// Prints what became of a snapshot.
+    pub(crate) fn snapshot(&self, snapshot: &Snapshot) {
+        self.text(|| human::snapshot(snapshot));
+    }
+
+    /// Prints what became of a verification.
+    pub(crate) fn verified(&self, snapshot: &Snapshot, report: &Report) {
+        self.text(|| human::verified(snapshot, report));
+    }
+
+    /// Prints the list of snapshots.
+    pub(crate) fn list(&self, listing: &Listing, repository: &Repository) {
+        self.json_results(listing.snapshots.iter().map(json::listed).collect(), true);
+        self.text(|| human::list(listing, repository));
+    }
+
+    /// Prints one snapshot.
+    pub(crate) fn show(&self, snapshot: &Snapshot) {
+        self.json_results(vec![json::shown(snapshot)], false);
+        self.text(|| human::show(snapshot));
+    }
+
+    /// Prints the files of a snapshot, a line each.
+    pub(crate) fn files(
+        &self,
+        files: impl Iterator<Item = Result<FileRecord, Error>>,
+    ) -> Result<ExitCode, Error> {
+        let mut out = io::BufWriter::new(io::stdout().lock());
+        for file in files {
+            let file = file?;
+            let line = if self.json { json::value(&file).to_string() } else { human::file(&file) };
+            if writeln!(out, "{line}").is_err() {
+                break;
+            }
+        }
+        Ok(ExitCode::SUCCESS)
+    }
+
+    /// Prints the unfinished runs.
+    pub(crate) fn unfinished(&self, runs: &[Unfinished]) {
+        self.json_results(runs.iter().map(json::value).collect(), true);
+        self.text(|| human::unfinished(runs));
+    }
+
+    /// Prints which runs were finished.
+    pub(crate) fn recovered(&self, runs: &[RunInfo]) {
+        self.json_results(runs.iter().map(json::value).collect(), true);
+        self.text(|| human::recovered(runs));
+    }
+
+    fn text(&self, text: impl FnOnce() -> String) {
+        if !self.json {
+            print(&text());
+        }
+    }
+}
+
+fn print(text: &str) {
+    let mut out = io::stdout().lock();
+    let _ = writeln!(out, "{}", text.trim_end());
+}
+
+fn log_through(progress: &Arc<Progress>, options: &UiOptions) {
+    // Only our own words: the engine's client logs whole responses, with every container's secrets.
+    let level = match options.verbose {
+        0 => "volsnap=error",
+        1 => "volsnap=info",
+        2 => "volsnap=debug",
+        _ => "volsnap=trace",
+    };
+    let writer = progress.clone();
+    let _ = tracing_subscriber::fmt()
+        .with_env_filter(EnvFilter::new(level))
+        .with_writer(move || progress::LogWriter::new(writer.clone()))
+        .with_target(false)
+        .try_init();
+}
