@@ -655,9 +655,9 @@ pub(super) mod tests {
         for bit in 0..512 * 8 {
             let mut damaged = tar.clone();
             damaged[bit / 8] ^= 1 << (bit % 8);
-            // A blank in the place of a leading zero says the same.
+            // A blank in the place of a zero, or of the end, says the same.
             let same = read(&damaged).is_ok_and(|members| members == whole);
-            assert!(read(&damaged).is_err() || (same && bit / 8 == 148), "bit {bit}");
+            assert!(read(&damaged).is_err() || (same && (148..156).contains(&(bit / 8))), "bit {bit}");
         }
     }
 

@@ -321,6 +321,8 @@ fn pack_zstd(
         ArchiveError::Write { what: ARCHIVE, source }
     };
     context.set_parameter(CParameter::CompressionLevel(level)).map_err(failed)?;
+    // The window is the block: a reader needs no other memory, and the header has one form.
+    context.set_parameter(CParameter::WindowLog(BLOCK_SIZE.ilog2())).map_err(failed)?;
     context.set_parameter(CParameter::ChecksumFlag(true)).map_err(failed)?;
     context.set_parameter(CParameter::ContentSizeFlag(true)).map_err(failed)?;
     packed.clear();
