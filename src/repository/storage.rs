@@ -408,8 +408,13 @@ fn rename_new(partial: &Path, path: &Path) -> io::Result<()> {
             renamed => return Ok(renamed?),
         }
     }
+    link_new(partial, path)
+}
+
+/// Does the same with a hard link, which never replaces anything either.
+fn link_new(partial: &Path, path: &Path) -> io::Result<()> {
     fs::hard_link(partial, path)?;
-    fs::remove_file(partial)
+    fs::remove_file(partial).inspect_err(|_| remove_or_warn(path))
 }
 
 /// Makes the names in the folder of `path` durable.
@@ -435,5 +440,53 @@ fn remove_or_warn(path: &Path) {
             tracing::warn!(path = %path.display(), %error, "cannot remove what a failed write left");
         }
         _ => {}
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn both_ways_to_give_a_name_replace_nothing() {
+        for give_name in [rename_new, link_new] {
+            let folder = tempfile::tempdir().unwrap();
+            let (partial, path) = (folder.path().join("a.partial"), folder.path().join("a"));
+            fs::write(&partial, "new").unwrap();
+            give_name(&partial, &path).unwrap();
+            assert_eq!(fs::read(&path).unwrap(), b"new");
+            assert!(!partial.exists());
+
+            fs::write(&partial, "newer").unwrap();
+            let error = give_name(&partial, &path).unwrap_err();
+            assert_eq!(error.kind(), io::ErrorKind::AlreadyExists);
+            assert_eq!(fs::read(&path).unwrap(), b"new");
+        }
+    }
+
+    #[test]
+    fn what_the_write_back_thread_is_told_reaches_the_writer() {
+        // A pipe cannot be synced.
+        let (_reader, writer) = io::pipe().unwrap();
+        let mut writeback = Writeback::spawn(File::from(std::os::fd::OwnedFd::from(writer))).unwrap();
+        let error = loop {
+            match writeback.kick() {
+                Ok(kicked) => writeback = kicked,
+                Err(error) => break error,
+            }
+        };
+        assert_eq!(error.kind(), io::ErrorKind::InvalidInput);
+    }
+
+    #[test]
+    fn more_than_is_written_back_at_once_is_stored_whole() {
+        let folder = tempfile::tempdir().unwrap();
+        let mut sink = Directory::new(folder.path().to_owned()).create("a").unwrap();
+        let chunk = vec![7; 16 << 20];
+        for _ in 0..9 {
+            sink.write(&chunk).unwrap();
+        }
+        sink.finish().unwrap();
+        assert_eq!(fs::metadata(folder.path().join("a")).unwrap().len(), 9 * (16 << 20));
     }
 }

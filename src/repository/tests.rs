@@ -1,4 +1,5 @@
 //! What a repository promises, on real directories; the order of effects and each of their failures.
+//! A comment above a test names the rows of the catalogue of faults that it covers.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -184,6 +185,7 @@ mod opening {
         assert_eq!(ids.len(), 1);
     }
 
+    // F15.
     #[test]
     fn what_is_no_repository_is_refused_by_name_and_left_alone() {
         let folder = TempDir::new().unwrap();
@@ -221,6 +223,7 @@ mod opening {
         assert_eq!(files_below(folder.path()), Vec::<PathBuf>::new());
     }
 
+    // F38.
     #[test]
     fn a_later_format_and_a_damaged_marker_are_refused() {
         let folder = TempDir::new().unwrap();
@@ -235,6 +238,7 @@ mod opening {
         }
     }
 
+    // F15.
     #[test]
     fn a_link_in_place_of_a_folder_is_not_followed() {
         let folder = TempDir::new().unwrap();
@@ -249,6 +253,7 @@ mod opening {
         assert!(Repository::open(folder.path()).unwrap_err().to_string().contains("not followed"));
     }
 
+    // F15.
     #[test]
     fn a_read_only_repository_can_be_read_but_is_refused_for_writing() {
         on_a_small_disk("size=1m", |root| {
@@ -312,6 +317,7 @@ mod publishing {
         (folder, repository, steps, outcome)
     }
 
+    // F37.
     #[test]
     fn everything_is_durable_under_its_name_before_the_manifest_is_begun() {
         let (folder, _repository, steps, outcome) = record(None);
@@ -331,6 +337,7 @@ mod publishing {
         assert_eq!(steps, expected);
     }
 
+    // F16, 21, 27, 28, 55.
     #[test]
     fn a_failure_at_any_step_lists_nothing_and_discard_leaves_nothing() {
         let (_, _, steps, _) = record(None);
@@ -401,6 +408,7 @@ mod publishing {
         assert_eq!(fs::metadata(source).unwrap().permissions().mode() & 0o777, 0o700);
     }
 
+    // 31.
     #[tokio::test]
     async fn nothing_is_ever_overwritten() {
         let (folder, repository) = repository_with(&[("db", 0)]).await;
@@ -424,6 +432,7 @@ mod publishing {
         assert_eq!(contents(&files), before);
     }
 
+    // F20, 19.
     #[tokio::test]
     async fn an_empty_archive_and_a_foreign_manifest_are_not_published() {
         let (_folder, repository) = repository_with(&[]).await;
@@ -486,6 +495,7 @@ mod publishing {
         assert_eq!(repository.snapshots(Some("a")).unwrap().snapshots.len(), 16);
     }
 
+    // F26.
     #[tokio::test]
     async fn a_clock_that_went_back_is_noticed() {
         let (_folder, repository) = repository_with(&[("db", 100), ("web", 500)]).await;
@@ -493,6 +503,7 @@ mod publishing {
         assert_eq!(repository.begin("db", &id(200), CODEC).unwrap().newer(), None);
     }
 
+    // F13, 26.
     #[test]
     fn a_full_disk_is_said_and_leaves_nothing() {
         on_a_small_disk("size=1m", |root| {
@@ -527,6 +538,7 @@ mod publishing {
 mod listing {
     use super::*;
 
+    // 37, 39.
     #[tokio::test]
     async fn snapshots_are_in_the_order_of_their_ids_and_sources_do_not_mix() {
         let (_folder, repository) = repository_with(&[("a-b", 3), ("a", 1), ("a", 2), ("ab", 0)]).await;
@@ -543,6 +555,7 @@ mod listing {
         }
     }
 
+    // 21.
     #[tokio::test]
     async fn leftovers_are_told_apart_from_snapshots() {
         let (folder, repository) = repository_with(&[("db", 0), ("db", 1)]).await;
@@ -569,6 +582,7 @@ mod listing {
         assert_eq!(repository.resolve("latest").unwrap().manifest.id, id(0));
     }
 
+    // F18, F20.
     #[tokio::test]
     async fn what_does_not_belong_there_is_said_and_hides_nothing() {
         let (folder, repository) =
@@ -608,6 +622,7 @@ mod listing {
         assert_eq!(listing.unreadable.len(), 7);
     }
 
+    // F20.
     #[tokio::test]
     async fn a_renamed_source_directory_lists_nothing_as_its_own() {
         let (folder, repository) = repository_with(&[("db", 0)]).await;
@@ -717,6 +732,7 @@ mod listing {
 mod damage {
     use super::*;
 
+    // F18, F19.
     #[test]
     fn a_manifest_is_refused_at_whatever_byte_it_is_cut_or_changed() {
         let json = sample().to_json().unwrap();
@@ -733,6 +749,7 @@ mod damage {
         }
     }
 
+    // F19, F38.
     #[tokio::test]
     async fn a_damaged_manifest_hides_no_other_and_is_not_passed_over_by_latest() {
         let (folder, repository) = repository_with(&[("db", 0), ("db", 1)]).await;
@@ -762,6 +779,7 @@ mod damage {
         }
     }
 
+    // F38.
     #[test]
     fn a_field_added_later_is_ignored_and_a_value_added_later_is_said() {
         let seal = |body: String| {
@@ -777,6 +795,7 @@ mod damage {
         assert!(error.to_string().contains("written by volsnap 0.1.0"), "{error}");
     }
 
+    // F38.
     #[test]
     fn the_manifest_of_format_version_1_is_read_for_ever() {
         let golden = include_str!("../../fixtures/manifest-v1.json");

@@ -84,7 +84,8 @@ impl ObjectWriter {
         }
     }
 
-    /// Waits until everything is durable under the object's name.
+    /// Waits until everything is durable under the object's name. When this is cancelled, the object
+    /// may still get its name; removing its partial name and then the whole one undoes either.
     ///
     /// # Errors
     /// When anything could not be stored; nothing of the object is left then.
