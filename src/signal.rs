@@ -66,7 +66,10 @@ pub fn listen(cancel: Cancel, again: impl Fn(Interrupt) + Send + 'static) -> std
     let mut int = signal(SignalKind::interrupt())?;
     let mut term = signal(SignalKind::terminate())?;
     let mut hup = signal(SignalKind::hangup())?;
+    // A file size limit is to be an error of the write, which unwinds, and not the end of the process.
+    let file_too_large = signal(SignalKind::from_raw(nix::sys::signal::Signal::SIGXFSZ as i32))?;
     tokio::spawn(async move {
+        let _heard = file_too_large;
         loop {
             let interrupt = tokio::select! {
                 _ = int.recv() => Interrupt::Int,

@@ -16,7 +16,7 @@ pub(crate) struct Args {
 
 /// Prints the list; leftovers of runs that died stand apart.
 pub(crate) fn run(global: &Global, args: &Args, ui: &Ui) -> Result<ExitCode, Error> {
-    let repository = global.repository(false)?;
+    let repository = global.repository()?;
     ui.list(&repository.snapshots(args.source.as_deref())?, &repository);
     Ok(ExitCode::SUCCESS)
 }

@@ -173,20 +173,21 @@ impl Global {
         })
     }
 
-    /// Opens the repository, making it when `create` and it is not there yet.
-    fn repository(&self, create: bool) -> Result<Repository, Error> {
-        let location = match &self.repo {
-            Some(location) => location.clone(),
-            None => places::default_repository()?,
-        };
-        Ok(if create { Repository::open_or_init(&location)? } else { Repository::open(&location)? })
+    /// Returns where the repository is, or is to be.
+    fn repository_location(&self) -> Result<PathBuf, Error> {
+        self.repo.clone().map_or_else(places::default_repository, Ok)
+    }
+
+    /// Opens the repository, which has to be there.
+    fn repository(&self) -> Result<Repository, Error> {
+        Ok(Repository::open(&self.repository_location()?)?)
     }
 
     /// Returns the snapshot that is meant: one of the repository, or one whose file is named.
     fn snapshot(&self, spec: &str) -> Result<Snapshot, Error> {
         let path = Path::new(spec);
         let is_name = path.components().count() <= 2 && path.extension().is_none() && !path.is_absolute();
-        if is_name { Ok(self.repository(false)?.resolve(spec)?) } else { Ok(Snapshot::from_file(path)?) }
+        if is_name { Ok(self.repository()?.resolve(spec)?) } else { Ok(Snapshot::from_file(path)?) }
     }
 }
 

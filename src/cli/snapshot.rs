@@ -1,6 +1,7 @@
 //! `snapshot`: take snapshots of services, volumes or directories.
 
 use std::collections::BTreeMap;
+use std::path::Path;
 use std::process::ExitCode;
 use std::time::Duration;
 
@@ -9,7 +10,6 @@ use volsnap::archive::Codec;
 use volsnap::manifest::Quiesce;
 use volsnap::ops::Host;
 use volsnap::ops::snapshot::{SnapshotOptions, dry_run, snapshot};
-use volsnap::repository::Repository;
 use volsnap::target::Target;
 use volsnap::{Error, ErrorKind};
 
@@ -74,13 +74,13 @@ enum CaptureArg {
 
 /// Takes the snapshots one after the other; one that fails does not stop the rest.
 pub(crate) async fn run(global: &Global, args: Args, ui: &Ui) -> Result<ExitCode, Error> {
-    let repository = global.repository(true)?;
+    let repository = global.repository_location()?;
     let host = global.host(ui).await?;
     let several = args.targets.len() > 1;
     let mut worst = None;
     let mut results = Vec::new();
     for target in &args.targets {
-        match one(&host, &repository, &args.options(target), args.dry_run, ui).await {
+        match one(&host, &args.options(target, &repository), args.dry_run, ui).await {
             Ok(json) => results.push(json),
             Err(error) if !several => return Err(error),
             Err(error) => {
@@ -102,29 +102,24 @@ pub(crate) async fn run(global: &Global, args: Args, ui: &Ui) -> Result<ExitCode
     Ok(exit::code_of(kind))
 }
 
-async fn one(
-    host: &Host,
-    repository: &Repository,
-    options: &SnapshotOptions,
-    dry: bool,
-    ui: &Ui,
-) -> Result<serde_json::Value, Error> {
+async fn one(host: &Host, options: &SnapshotOptions, dry: bool, ui: &Ui) -> Result<serde_json::Value, Error> {
     if dry {
-        let plan = dry_run(host, repository, options).await?;
+        let plan = dry_run(host, options).await?;
         ui.finish_progress();
         ui.plan(&plan);
         return Ok(crate::ui::json::value(&plan));
     }
-    let taken = snapshot(host, repository, options).await?;
+    let taken = snapshot(host, options).await?;
     ui.finish_progress();
     ui.snapshot(&taken);
     Ok(crate::ui::json::snapshot(&taken))
 }
 
 impl Args {
-    fn options(&self, target: &Target) -> SnapshotOptions {
+    fn options(&self, target: &Target, repository: &Path) -> SnapshotOptions {
         let CaptureArg::Direct = self.capture;
         SnapshotOptions {
+            repository: repository.to_owned(),
             target: target.clone(),
             quiesce: match self.quiesce {
                 QuiesceArg::Stop => Quiesce::Stop,

@@ -24,7 +24,7 @@ pub(crate) async fn run(global: &Global, args: &Args, ui: &Ui) -> Result<ExitCod
     let mut snapshots = Vec::new();
     let mut damaged = false;
     if args.all {
-        let listing = global.repository(false)?.snapshots(None)?;
+        let listing = global.repository()?.snapshots(None)?;
         for unreadable in &listing.unreadable {
             damaged = true;
             ui.note(&format!("{} cannot be verified: {}", unreadable.path.display(), unreadable.why));

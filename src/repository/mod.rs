@@ -40,7 +40,7 @@ pub use writer::{ObjectWriter, Stored};
 
 use crate::archive::Codec;
 use crate::manifest::{FORMAT_VERSION, SnapshotId};
-use layout::{MARKER, SNAPSHOTS, is_source_key, partial};
+use layout::{MARKER, SNAPSHOTS, SnapshotNames, is_source_key, partial};
 use storage::{Directory, Storage};
 
 /// More than the marker has.
@@ -86,6 +86,64 @@ struct Marker {
     format_version: u32,
     #[serde(default)]
     repository_id: String,
+}
+
+/// A place for a repository, looked at and not yet touched.
+#[derive(Debug, Clone)]
+pub struct Site {
+    root: PathBuf,
+    repository: Option<Repository>,
+}
+
+impl Site {
+    /// Looks at a place without changing anything there.
+    ///
+    /// # Errors
+    /// When it is neither a repository nor a place for one.
+    pub fn look(location: &Path) -> Result<Self, RepositoryError> {
+        let root = local_root(location)?;
+        let repository = match look(&root)? {
+            Found::Repository(repository) => Some(repository),
+            Found::Vacant => None,
+        };
+        Ok(Self { root, repository })
+    }
+
+    /// Returns its directory.
+    #[must_use]
+    pub fn root(&self) -> &Path {
+        &self.root
+    }
+
+    /// Returns the repository that is there already.
+    #[must_use]
+    pub fn repository(&self) -> Option<&Repository> {
+        self.repository.as_ref()
+    }
+
+    /// Returns the bytes that can be stored there, where that is known. Of a directory that is yet to be
+    /// made, those of the one it will be made in.
+    #[must_use]
+    pub fn free_space(&self) -> Option<u64> {
+        let existing = self.root.ancestors().find(|path| path.is_dir())?;
+        Directory::new(existing.to_owned()).free_space().ok().flatten()
+    }
+
+    /// Returns where the archive of a snapshot will lie.
+    #[must_use]
+    pub fn archive_path(&self, source: &str, id: &SnapshotId, codec: Codec) -> PathBuf {
+        let names = SnapshotNames::new(source, id);
+        self.root.join(names.folder()).join(names.archive(codec))
+    }
+
+    /// Opens the repository for writing, making one where there is none. Finds out by writing whether it
+    /// can be written.
+    ///
+    /// # Errors
+    /// When it cannot be made or written.
+    pub fn open_or_init(&self) -> Result<Repository, RepositoryError> {
+        Repository::open_or_init(&self.root)
+    }
 }
 
 /// What is found at a place.

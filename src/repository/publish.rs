@@ -78,24 +78,6 @@ impl PendingSnapshot {
         self.all_names().iter().map(|name| self.storage.locate(name)).collect()
     }
 
-    /// Returns the archive's file name.
-    #[must_use]
-    pub fn archive_file(&self) -> String {
-        self.names.archive(self.codec)
-    }
-
-    /// Returns the file list's file name.
-    #[must_use]
-    pub fn list_file(&self) -> String {
-        self.names.file_list()
-    }
-
-    /// Returns where the archive will lie.
-    #[must_use]
-    pub fn archive_path(&self) -> PathBuf {
-        self.storage.locate(&self.object(&self.archive_file()))
-    }
-
     /// Returns where the manifest will lie: with it the snapshot exists.
     #[must_use]
     pub fn manifest_path(&self) -> PathBuf {

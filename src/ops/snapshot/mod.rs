@@ -30,7 +30,7 @@ use crate::docker::{Container, Engine};
 use crate::error::{Context as _, Error, Result};
 use crate::manifest::{Consistency, Evidence, Quiesce, SnapshotId};
 use crate::monitor::{Monitor, Phase};
-use crate::repository::{PendingSnapshot, Repository, Snapshot};
+use crate::repository::{Site, Snapshot};
 use crate::saga::{Patience, Registered, RunInfo, Saga};
 use crate::source::Source;
 use crate::target::Target;
@@ -47,6 +47,8 @@ use publish::Writers;
 /// What is asked for.
 #[derive(Debug, Clone)]
 pub struct SnapshotOptions {
+    /// Where the repository is, or is to be.
+    pub repository: PathBuf,
     /// Of what.
     pub target: Target,
     /// How writers are held still.
@@ -72,9 +74,9 @@ pub struct SnapshotOptions {
 /// # Errors
 /// As the module says: services run again and nothing of the snapshot is left, unless the error is of
 /// kind [`ErrorKind::NotPutBack`].
-pub async fn snapshot(host: &Host, repository: &Repository, options: &SnapshotOptions) -> Result<Snapshot> {
+pub async fn snapshot(host: &Host, options: &SnapshotOptions) -> Result<Snapshot> {
     recover::recover(host, Patience::COMMAND).await?;
-    let run = Run::begin(host, repository, options)?;
+    let run = Run::begin(host, options)?;
     let mut saga = run.saga()?;
     let outcome = host.run_to_end(run.snapshot(&mut saga)).await;
     run.conclude(saga, outcome).await
@@ -84,9 +86,9 @@ pub async fn snapshot(host: &Host, repository: &Repository, options: &SnapshotOp
 ///
 /// # Errors
 /// Everything that would make the snapshot fail before anything is touched.
-pub async fn dry_run(host: &Host, repository: &Repository, options: &SnapshotOptions) -> Result<Plan> {
+pub async fn dry_run(host: &Host, options: &SnapshotOptions) -> Result<Plan> {
     recover::recover(host, Patience::COMMAND).await?;
-    let run = Run::begin(host, repository, options)?;
+    let run = Run::begin(host, options)?;
     let mut saga = run.saga()?;
     let outcome = host.run_to_end(async { Ok(run.prepare(&mut saga).await?.plan) }).await;
     run.conclude(saga, outcome).await
@@ -95,7 +97,7 @@ pub async fn dry_run(host: &Host, repository: &Repository, options: &SnapshotOpt
 /// One run: what was asked for, and what it measures.
 struct Run<'a> {
     host: &'a Host,
-    repository: &'a Repository,
+    site: Site,
     options: &'a SnapshotOptions,
     id: SnapshotId,
     started: DateTime<Utc>,
@@ -113,7 +115,6 @@ struct Preparation {
     survey: Survey,
     agent: AgentClient,
     helper: Registered,
-    pending: PendingSnapshot,
 }
 
 /// The database in the source.
@@ -139,12 +140,13 @@ struct Captured {
 }
 
 impl<'a> Run<'a> {
-    fn begin(host: &'a Host, repository: &'a Repository, options: &'a SnapshotOptions) -> Result<Self> {
+    fn begin(host: &'a Host, options: &'a SnapshotOptions) -> Result<Self> {
         let mut random = [0; 3];
         getrandom::fill(&mut random).doing(|| "draw a random id".to_owned())?;
         let started = Utc::now();
         let id = SnapshotId::new(started, random);
-        Ok(Self { host, repository, options, id, started, clock: Clock::default() })
+        let site = Site::look(&options.repository)?;
+        Ok(Self { host, site, options, id, started, clock: Clock::default() })
     }
 
     fn saga(&self) -> Result<Saga> {
@@ -166,7 +168,8 @@ impl<'a> Run<'a> {
 
     async fn snapshot(&self, saga: &mut Saga) -> Result<Snapshot> {
         let mut prepared = self.prepare(saga).await?;
-        let mut writers = Writers::open(saga, &prepared.pending)?;
+        let pending = self.site.open_or_init()?.begin(&prepared.source.key, &self.id, self.options.codec)?;
+        let mut writers = Writers::open(saga, &pending)?;
         let hold = self.hold(saga, &prepared).await?;
         let captured = self.capture_in_time(&mut prepared, &mut writers).await?;
         let released = self.release(saga, &hold).await;
@@ -174,7 +177,7 @@ impl<'a> Run<'a> {
         let _ = saga.settle(prepared.helper, self.monitor()).await;
         // A database that does not come back is all the more reason to keep what was just saved.
         let released_at = *released.as_ref().unwrap_or(&hold.held);
-        let snapshot = self.publish(prepared, writers, captured, &hold, released_at).await?;
+        let snapshot = self.publish(prepared, pending, writers, captured, &hold, released_at).await?;
         released.map(|_| snapshot)
     }
 

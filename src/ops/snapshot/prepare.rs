@@ -15,7 +15,7 @@ use crate::error::{Context as _, Error, Result};
 use crate::manifest::{Capture, Quiesce};
 use crate::monitor::Phase;
 use crate::ops::plan::{self, Plan};
-use crate::repository::{PendingSnapshot, Repository};
+use crate::repository::Repository;
 use crate::saga::restart::await_ready;
 use crate::saga::{Compensation, Registered, Saga, When};
 use crate::source::Source;
@@ -45,10 +45,9 @@ impl Run<'_> {
             None => None,
         };
         inspection.iter().try_for_each(|inspection| refuse_outside_links(&source, inspection))?;
-        let pending = self.repository.begin(&source.key, &self.id, self.options.codec)?;
-        let plan = self.plan(&source, inspection.as_ref(), &stops, &survey, &pending)?;
-        refuse_without_space(&plan, self.repository)?;
-        Ok(Preparation { plan, engine, source, database, stops, survey, agent, helper, pending })
+        let plan = self.plan(&source, inspection.as_ref(), &stops, &survey);
+        refuse_without_space(&plan, self.site.root())?;
+        Ok(Preparation { plan, engine, source, database, stops, survey, agent, helper })
     }
 
     /// Resolves the target. A running database is asked where its data is: its configuration may have moved
@@ -109,9 +108,14 @@ impl Run<'_> {
     }
 
     fn refuse_repository_inside(&self, source: &Source, engine: &Engine) -> Result<()> {
-        let Some(repository) = self.repository.local_path() else { return Ok(()) };
+        let repository = self.site.root();
         let source_path = source.host_path.canonicalize().unwrap_or_else(|_| source.host_path.clone());
-        let repository_path = repository.canonicalize().unwrap_or_else(|_| repository.clone());
+        let repository_path = repository
+            .ancestors()
+            .find_map(|existing| {
+                Some(existing.canonicalize().ok()?.join(repository.strip_prefix(existing).ok()?))
+            })
+            .unwrap_or_else(|| repository.to_owned());
         if engine.local && repository_path.starts_with(&source_path) {
             return Err(Error::usage(format!(
                 "the repository {} lies inside the source {}: it would be lost with what it is to save",
@@ -243,13 +247,12 @@ impl Run<'_> {
         database: Option<&Inspection>,
         stops: &[Container],
         survey: &Survey,
-        pending: &PendingSnapshot,
-    ) -> Result<Plan> {
+    ) -> Plan {
         let names = |containers: &mut dyn Iterator<Item = &Container>| -> Vec<String> {
             containers.map(|container| container.name.clone()).collect()
         };
-        let measured = measured_rate(self.repository, &source.key);
-        Ok(Plan {
+        let measured = self.site.repository().and_then(|repository| measured_rate(repository, &source.key));
+        Plan {
             id: self.id.to_string(),
             source: source.key.clone(),
             title: source.title.clone(),
@@ -271,14 +274,14 @@ impl Run<'_> {
             entries: survey.entries,
             raw_bytes: survey.bytes,
             needed_bytes: plan::worst_case_bytes(survey.bytes, survey.entries),
-            free_bytes: self.repository.free_space()?,
+            free_bytes: self.site.free_space(),
             expected_downtime_ms: if stops.is_empty() {
                 0
             } else {
                 plan::expected_downtime_ms(survey.bytes, measured)
             },
-            archive: pending.archive_path(),
-        })
+            archive: self.site.archive_path(&source.key, &self.id, self.options.codec),
+        }
     }
 }
 
@@ -315,11 +318,11 @@ fn refuse_outside_links(source: &Source, inspection: &Inspection) -> Result<()> 
     .hint("move it into the data directory's volume; volsnap captures one volume or directory at a time"))
 }
 
-fn refuse_without_space(plan: &Plan, repository: &Repository) -> Result<()> {
+fn refuse_without_space(plan: &Plan, repository: &Path) -> Result<()> {
     match plan.free_bytes {
         Some(free) if free < plan.needed_bytes => Err(Error::failed(format!(
             "the repository {} has {} MB free, and the snapshot may need {} MB",
-            repository.location().display(),
+            repository.display(),
             free / 1_000_000,
             plan.needed_bytes / 1_000_000
         ))

@@ -23,6 +23,7 @@ impl Run<'_> {
     pub(super) async fn publish(
         &self,
         prepared: Preparation,
+        pending: PendingSnapshot,
         writers: Writers,
         captured: Captured,
         hold: &Hold,
@@ -36,7 +37,6 @@ impl Run<'_> {
         let times = Times { started: self.started, held: hold.held, released, published: Utc::now() };
         let manifest = self.manifest(&prepared, captured, (&archive, &list), times, environment);
         self.monitor().step("write-manifest");
-        let pending = prepared.pending;
         let published = tokio::task::spawn_blocking(move || pending.publish(manifest, &archive, &list));
         let snapshot = published.await.doing(|| "write the manifest".to_owned())??;
         self.monitor().step("published");
@@ -66,14 +66,14 @@ impl Run<'_> {
             downtime_ms: self.clock.away().map_or(0, milliseconds),
             phases: self.clock.phases(),
             archive: ArchiveInfo {
-                file: prepared.pending.archive_file(),
+                file: archive.file.clone(),
                 codec: self.options.codec,
                 stored_bytes: archive.bytes,
                 tar_bytes: archived.tar_bytes,
                 blake3: archive.blake3.clone(),
             },
             file_list: FileListInfo {
-                file: prepared.pending.list_file(),
+                file: list.file.clone(),
                 stored_bytes: list.bytes,
                 blake3: list.blake3.clone(),
             },
