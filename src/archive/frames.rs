@@ -249,8 +249,7 @@ mod tests {
             scope.spawn(|| (0..50).for_each(|_| list.write_all(b"list").unwrap()));
         });
         writer.finish().unwrap();
-        let stream = pipe.0.lock().unwrap().clone();
-        stream
+        std::mem::take(&mut *pipe.0.lock().unwrap())
     }
 
     fn decode(stream: &[u8], piece: usize) -> Result<(Vec<u8>, Vec<u8>), ArchiveError> {
