@@ -209,7 +209,7 @@ impl AgentClient {
                 Step::Data(bytes) => take(&mut decoder, &bytes, sink).await?,
                 Step::Word(word) => match self.heard(word)? {
                     Some(Event::Progress { files, bytes }) => {
-                        monitor.event(monitor::Event::Progress { files, bytes })
+                        monitor.event(monitor::Event::Progress { files, bytes });
                     }
                     Some(Event::Archived(answer)) => archived = Some(answer),
                     Some(Event::Failed { message }) => return Err(AgentError::Failed(message)),

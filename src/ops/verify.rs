@@ -26,7 +26,7 @@ use crate::repository::Snapshot;
 const MAX_PROBLEMS: usize = 10_000;
 /// Bytes between two reports of progress.
 const PROGRESS_STEP: u64 = 16 << 20;
-const ZEROS: [u8; 64 * 1024] = [0; 64 * 1024];
+static ZEROS: [u8; 64 * 1024] = [0; 64 * 1024];
 
 /// What a verification found.
 #[derive(Debug, Clone, Serialize)]

@@ -109,7 +109,7 @@ async fn attempt(
     let container = if container.state.running && container.state.started_at == stopped.started_at {
         match outlast_stop(docker, container, stopped, deadline).await? {
             Stop::NeverCame => return Ok(()),
-            Stop::Ended(container) => container,
+            Stop::Ended(container) => *container,
         }
     } else {
         container.clone()
@@ -124,7 +124,7 @@ enum Stop {
     /// It went on answering: no stop was sent.
     NeverCame,
     /// It has ended (or was started anew by somebody).
-    Ended(Container),
+    Ended(Box<Container>),
 }
 
 async fn outlast_stop(
@@ -144,7 +144,7 @@ async fn outlast_stop(
             return Err(not_back(&container.name, "was removed"));
         };
         if !now.state.running || now.state.started_at != stopped.started_at {
-            return Ok(Stop::Ended(now));
+            return Ok(Stop::Ended(Box::new(now)));
         }
         if let Some(profile) = profile
             && !answers(docker, &now, profile).await

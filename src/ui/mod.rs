@@ -169,6 +169,7 @@ fn log_through(progress: &Arc<Progress>, options: &UiOptions) {
     let _ = tracing_subscriber::fmt()
         .with_env_filter(EnvFilter::new(level))
         .with_writer(move || progress::LogWriter::new(writer.clone()))
+        .with_ansi(io::stderr().is_terminal())
         .with_target(false)
         .try_init();
 }

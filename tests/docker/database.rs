@@ -54,7 +54,6 @@ impl Volsnap {
         command
     }
 
-    #[must_use]
     pub(crate) fn run<A: AsRef<OsStr>>(&self, arguments: impl IntoIterator<Item = A>) -> Ran {
         Ran(self.command(arguments).output().unwrap())
     }

@@ -1,4 +1,7 @@
-//! Tests against a real engine: what is promised, on real containers.
+//! Tests against a real engine and a real PostgreSQL, one file a behaviour. They need an engine at
+//! `DOCKER_HOST` or the default socket and the test image, and pull nothing.
+
+#![expect(clippy::unwrap_used, reason = "a test says what went wrong by panicking")]
 
 mod database;
 mod engine;
