@@ -18,7 +18,7 @@ impl Run<'_> {
     /// one is asked to stop.
     pub(super) async fn hold(&self, saga: &mut Saga, prepared: &Preparation) -> Result<Hold> {
         if prepared.stops.is_empty() {
-            return Ok(Hold { start: None, held: Utc::now() });
+            return Ok(Hold { start: None, starts: String::new(), held: Utc::now() });
         }
         self.monitor().step("start-guard");
         saga.watch(&self.host.saga.executable).await.doing(|| "start the guard".to_owned())?;
@@ -38,7 +38,7 @@ impl Run<'_> {
         for container in &prepared.stops {
             self.stop(container).await?;
         }
-        Ok(Hold { start: Some(start), held })
+        Ok(Hold { start: Some(start), starts: prepared.plan.starts.join(", "), held })
     }
 
     async fn stop(&self, container: &Container) -> Result<()> {
@@ -67,7 +67,7 @@ impl Run<'_> {
 
     pub(super) async fn release(&self, saga: &mut Saga, hold: &Hold) -> Result<DateTime<Utc>> {
         let Some(start) = hold.start else { return Ok(Utc::now()) };
-        self.phase(Phase::Start, String::new(), None);
+        self.phase(Phase::Start, hold.starts.clone(), None);
         saga.settle(start, self.monitor())
             .await
             .map_err(|error| Error::failed("start again what was stopped").because(error))?;

@@ -129,6 +129,8 @@ struct Database {
 /// The users are stopped; what starts them is in the journal.
 struct Hold {
     start: Option<Registered>,
+    /// The names of what is started, in that order.
+    starts: String,
     held: DateTime<Utc>,
 }
 
