@@ -142,6 +142,11 @@ impl Ui {
         self.text(|| human::unfinished(runs));
     }
 
+    /// Remarks which runs others are at.
+    pub(crate) fn still_held(&self, runs: &[Unfinished]) {
+        self.progress.line(&human::unfinished(runs));
+    }
+
     /// Prints which runs were finished.
     pub(crate) fn recovered(&self, runs: &[RunInfo]) {
         self.json_results(runs.iter().map(json::value).collect(), true);
