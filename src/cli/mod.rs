@@ -177,7 +177,10 @@ impl Global {
 
     /// Returns the beginning of a command that means the same repository and engine as this one.
     fn command(&self) -> String {
-        let repository = self.repo.as_ref().filter(|repo| std::env::var_os("VOLSNAP_REPO").as_deref() != Some(repo.as_os_str()));
+        let repository = self
+            .repo
+            .as_ref()
+            .filter(|repo| std::env::var_os("VOLSNAP_REPO").as_deref() != Some(repo.as_os_str()));
         let mut command = "volsnap".to_owned();
         for (flag, value) in [
             ("--repo", repository.map(|repo| repo.to_string_lossy().into_owned())),

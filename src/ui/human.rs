@@ -297,8 +297,10 @@ pub(crate) fn verified(snapshot: &Snapshot, report: &Report, command: &str) -> S
         rows.row("", &format!("and {} more (--json lists all)", report.problems.len() - PROBLEMS_SHOWN));
     }
     if !report.ok {
-        let list =
-            format!("{command} list {}    (an older one may be whole)", shell_quote(&snapshot.manifest.source));
+        let list = format!(
+            "{command} list {}    (an older one may be whole)",
+            shell_quote(&snapshot.manifest.source)
+        );
         rows.row("next", &escape(&list));
     }
     rows.0
