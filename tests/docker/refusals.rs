@@ -274,7 +274,7 @@ async fn a_place_that_cannot_keep_the_snapshot_is_refused_before_anything_is_sto
 }
 
 #[tokio::test]
-async fn what_cannot_be_held_or_helped_is_refused_and_a_dry_run_touches_nothing() {
+async fn what_cannot_be_held_still_is_refused_and_left_as_it_is() {
     let (postgres, volsnap) = (Postgres::start_with(&["--rm"]).await, Volsnap::new());
     let (name, target) = (&postgres.container, postgres.target());
     let before = state_of(name);
