@@ -56,6 +56,9 @@ pub enum AgentError {
     /// The helper said nothing for too long.
     #[error("the helper has said nothing for {} s", .0.as_secs())]
     Silent(Duration),
+    /// Whoever takes the archive took nothing for too long.
+    #[error("nothing could be written for {} s", .0.as_secs())]
+    Stuck(Duration),
     /// The agent reports a failure.
     #[error("{0}")]
     Failed(String),
@@ -206,7 +209,9 @@ impl AgentClient {
                 }
             };
             match timeout(SILENCE_LIMIT, step).await.map_err(|_| AgentError::Silent(SILENCE_LIMIT))?? {
-                Step::Data(bytes) => take(&mut decoder, &bytes, sink).await?,
+                Step::Data(bytes) => timeout(SILENCE_LIMIT, take(&mut decoder, &bytes, sink))
+                    .await
+                    .map_err(|_| AgentError::Stuck(SILENCE_LIMIT))??,
                 Step::Word(word) => match self.heard(word)? {
                     Some(Event::Progress { files, bytes }) => {
                         monitor.event(monitor::Event::Progress { files, bytes });

@@ -11,6 +11,7 @@ use volsnap::ops::Host;
 use volsnap::repository::{Repository, Snapshot};
 use volsnap::saga::{Patience, SagaOptions};
 use volsnap::signal::{self, Cancel};
+use volsnap::target::shell_quote;
 use volsnap::{Error, ErrorKind};
 
 use crate::ui::{Ui, UiOptions};
@@ -111,6 +112,7 @@ pub(crate) fn main() -> ExitCode {
         quiet: global.quiet,
         verbose: global.verbose,
         progress: !global.no_progress,
+        command: &global.command(),
     });
     match run(&global, verb, &ui) {
         Ok(code) => code,
@@ -172,6 +174,24 @@ impl Global {
             cancel,
             monitor,
         })
+    }
+
+    /// Returns the beginning of a command that means the same repository and engine as this one.
+    fn command(&self) -> String {
+        let repository = self
+            .repo
+            .as_ref()
+            .filter(|repo| std::env::var_os("VOLSNAP_REPO").as_deref() != Some(repo.as_os_str()));
+        let mut command = "volsnap".to_owned();
+        for (flag, value) in [
+            ("--repo", repository.map(|repo| repo.to_string_lossy().into_owned())),
+            ("--host", self.host.clone()),
+        ] {
+            if let Some(value) = value {
+                command.push_str(&format!(" {flag} {}", shell_quote(&value)));
+            }
+        }
+        command
     }
 
     /// Returns where the repository is, or is to be.

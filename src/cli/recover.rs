@@ -30,5 +30,9 @@ pub(crate) async fn run(global: &Global, args: &Args, ui: &Ui) -> Result<ExitCod
     let finished = recover(&host, Patience::COMMAND).await?;
     ui.finish_progress();
     ui.recovered(&finished);
+    let held = unfinished(&host)?;
+    if !held.is_empty() {
+        ui.still_held(&held);
+    }
     Ok(ExitCode::SUCCESS)
 }

@@ -57,6 +57,14 @@ pub struct DockerError {
     pub message: String,
 }
 
+impl DockerError {
+    /// Returns whether the call may have had its effect, or may be about to have it, all the same.
+    #[must_use]
+    pub fn is_in_doubt(&self) -> bool {
+        matches!(self.kind, DockerErrorKind::Unreachable | DockerErrorKind::TimedOut)
+    }
+}
+
 /// The engine and what of it matters here.
 #[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub struct Engine {

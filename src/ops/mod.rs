@@ -101,5 +101,9 @@ fn with_failures<T>(outcome: Result<T>, failures: &[Failure]) -> Result<T> {
         Err(error) => error,
         Ok(_) => Error::failed("the work was done, but not everything could be put back"),
     };
+    let state = match error.state_text() {
+        Some(before) => format!("{before}; {state}"),
+        None => state,
+    };
     Err(error.of_kind(ErrorKind::NotPutBack).state(state).hint(hint))
 }

@@ -51,10 +51,16 @@ pub fn unfinished(host: &Host) -> Result<Vec<Unfinished>> {
 /// [`ErrorKind::NotPutBack`](crate::ErrorKind::NotPutBack) when something could not be put back; its journal
 /// stays.
 pub async fn recover(host: &Host, patience: Patience) -> Result<Vec<RunInfo>> {
-    let (mut finished, mut failures) = (Vec::new(), Vec::new());
+    let (mut finished, mut failures, mut unreadable) = (Vec::new(), Vec::new(), None);
     for path in Journal::all(&host.saga.state).doing(|| "look for unfinished runs".to_owned())? {
-        let Opened::Orphan(journal) = Journal::open(&path).doing(|| "open a journal".to_owned())? else {
-            continue;
+        let journal = match Journal::open(&path).doing(|| "open a journal".to_owned()) {
+            Ok(Opened::Orphan(journal)) => journal,
+            Ok(Opened::Held | Opened::Gone) => continue,
+            // The others are finished all the same.
+            Err(error) => {
+                unreadable.get_or_insert(error);
+                continue;
+            }
         };
         let run = journal.info().clone();
         if run.host != host.address {
@@ -67,10 +73,10 @@ pub async fn recover(host: &Host, patience: Patience) -> Result<Vec<RunInfo>> {
         }
         failures.extend(left);
     }
-    let outcome = if failures.is_empty() {
-        Ok(finished)
-    } else {
-        Err(Error::failed("could not finish what a dead run left"))
+    let outcome = match unreadable {
+        Some(error) => Err(error),
+        None if failures.is_empty() => Ok(finished),
+        None => Err(Error::failed("could not finish what a dead run left")),
     };
     with_failures(outcome, &failures)
 }

@@ -30,6 +30,14 @@ pub enum Compensation {
         /// The run whose helper it is.
         run: String,
     },
+    /// Remove the helper of a run whose creation was asked for and never answered: the engine may be
+    /// about to create it, so it is looked for until that is past.
+    RemoveExpectedHelper {
+        /// The container's name.
+        name: String,
+        /// The run whose helper it would be.
+        run: String,
+    },
     /// Remove the files of a snapshot that was never published. With its manifest a snapshot
     /// exists, and then nothing is removed.
     DiscardUnpublished {
@@ -51,7 +59,7 @@ impl Compensation {
     pub fn step(&self) -> &'static str {
         match self {
             Self::StartContainers { .. } => "start-containers",
-            Self::RemoveHelper { .. } => "remove-helper",
+            Self::RemoveHelper { .. } | Self::RemoveExpectedHelper { .. } => "remove-helper",
             Self::DiscardUnpublished { .. } => "discard-unpublished",
             Self::DeleteDirectory { .. } => "delete-directory",
         }
@@ -66,7 +74,9 @@ impl Compensation {
                     containers.iter().map(|container| container.identity.name.as_str()).collect();
                 format!("start {}", names.join(", "))
             }
-            Self::RemoveHelper { name, .. } => format!("remove the helper container {name}"),
+            Self::RemoveHelper { name, .. } | Self::RemoveExpectedHelper { name, .. } => {
+                format!("remove the helper container {name}")
+            }
             Self::DiscardUnpublished { manifest, .. } => {
                 format!("remove the unfinished snapshot of {}", manifest.display())
             }
@@ -98,7 +108,12 @@ impl Compensation {
             Self::StartContainers { containers } => {
                 restart::start_all(docker, containers, patience, monitor).await
             }
-            Self::RemoveHelper { name, run } => remove_helper(docker, name, run, patience).await,
+            Self::RemoveHelper { name, run } => {
+                remove_helper(docker, name, run, Duration::ZERO, patience).await
+            }
+            Self::RemoveExpectedHelper { name, run } => {
+                remove_helper(docker, name, run, CREATION_UNDER_WAY, patience).await
+            }
             Self::DiscardUnpublished { manifest, files } => discard_unpublished(manifest, files),
             Self::DeleteDirectory { path } => gone(path, std::fs::remove_dir_all(path)),
         }
@@ -108,22 +123,34 @@ impl Compensation {
 /// How long a helper's removal is tried at most: nothing live hangs on it, so nobody waits long.
 const HELPER_PATIENCE: Duration = Duration::from_secs(30);
 
-async fn remove_helper(docker: &dyn Docker, name: &str, run: &str, patience: Patience) -> Result<()> {
-    let deadline = Instant::now() + patience.0.min(HELPER_PATIENCE);
+/// Longer than an engine takes to create a container after its client is gone.
+const CREATION_UNDER_WAY: Duration = Duration::from_secs(3);
+
+async fn remove_helper(
+    docker: &dyn Docker,
+    name: &str,
+    run: &str,
+    expected: Duration,
+    patience: Patience,
+) -> Result<()> {
+    let begun = Instant::now();
+    let deadline = begun + patience.0.min(HELPER_PATIENCE);
     loop {
         let attempt = async {
             match docker.container(name).await? {
                 // By its label, since the name alone may belong to a later run's helper by now.
                 Some(container) if container.labels.get(LABEL_RUN).is_some_and(|label| label == run) => {
-                    docker.remove_container(&container.id).await
+                    docker.remove_container(&container.id).await.map(|()| true)
                 }
-                _ => Ok(()),
+                // The name is another's: ours cannot be created any more.
+                Some(_) => Ok(true),
+                None => Ok(begun.elapsed() >= expected),
             }
         };
         match attempt.await {
-            Ok(()) => return Ok(()),
+            Ok(true) => return Ok(()),
             Err(error) if Instant::now() > deadline => return Err(error.into()),
-            Err(_) => sleep(Duration::from_millis(300)).await,
+            Ok(false) | Err(_) => sleep(Duration::from_millis(300)).await,
         }
     }
 }

@@ -2,7 +2,8 @@
 //!
 //! It holds the read end of a pipe whose write end only the command has. A byte means "done"; end of
 //! file without it means that the command died, by whatever signal, and the guard runs the journal.
-//! It ignores the signals of the terminal, so that whatever takes the command down leaves it.
+//! It is in a session of its own and heeds no signal that can be ignored, so that what takes the
+//! command down (Ctrl-C, a closing terminal, a service manager that ends a whole group) leaves it.
 
 use std::io::{self, Read as _, Write as _};
 use std::path::Path;
@@ -11,6 +12,7 @@ use std::time::Duration;
 
 use tokio::io::{AsyncBufReadExt as _, AsyncWriteExt as _, BufReader};
 use tokio::process::{Child, ChildStdin, Command};
+use tokio::signal::unix::{SignalKind, signal};
 use tokio::time::{sleep, timeout};
 
 use super::journal::{Journal, Opened};
@@ -57,12 +59,18 @@ impl Guard {
         }
     }
 
-    /// Tells the guard that everything is done (or that the journal is left on purpose).
+    /// Tells the guard that everything is done.
     pub async fn dismiss(mut self) {
         // A guard that is gone already needs no telling.
         let _ = self.pipe.write_all(b".").await;
         drop(self.pipe);
         let _ = timeout(START_LIMIT, self.child.wait()).await;
+    }
+
+    /// Leaves what is still open to the guard: for it the command is as good as dead, and it tries
+    /// for longer than a person waits.
+    pub fn hand_over(self) {
+        drop(self.pipe);
     }
 }
 
@@ -87,21 +95,36 @@ where
     if let Err(error) = nix::unistd::setsid() {
         tracing::debug!(%error, "no session of its own");
     }
+    if let Err(error) = outlive_signals() {
+        tracing::debug!(%error, "a signal will end the guard");
+    }
     let told = writeln!(io::stdout(), "{WATCHING}").and_then(|()| io::stdout().flush());
     if told.is_err() || command_finished() {
         return Ok(Vec::new());
     }
+    // Before the journal is taken: while the engine is away, a person's `recover` is not kept out.
+    let Some(run) = Journal::peek(journal) else { return Ok(Vec::new()) };
+    let docker = connect_patiently(&connect, run.host).await?;
     loop {
         match Journal::open(journal)? {
             Opened::Gone => return Ok(Vec::new()),
             // The kernel has not released the dead command's lock yet, or `recover` is at it.
             Opened::Held => sleep(Duration::from_millis(50)).await,
             Opened::Orphan(journal) => {
-                let docker = connect_patiently(&connect, journal.info().host.clone()).await?;
                 return Ok(finish_orphan(journal, &*docker, Patience::GUARD, monitor).await);
             }
         }
     }
+}
+
+/// Hears the signals that would end the process, and does nothing about them: who ends a command
+/// this way ends every process of it, and this one is to stay.
+fn outlive_signals() -> io::Result<()> {
+    // Whoever has once listened is not ended by the signal any more, though nobody listens on.
+    for kind in [SignalKind::interrupt(), SignalKind::terminate(), SignalKind::hangup(), SignalKind::quit()] {
+        drop(signal(kind)?);
+    }
+    Ok(())
 }
 
 /// Puts back what a dead run left and removes its journal if all of it could be.
@@ -124,7 +147,7 @@ pub async fn finish_orphan(
 /// then the guard has nothing else to do.
 fn command_finished() -> bool {
     let mut byte = [0];
-    matches!(io::stdin().read(&mut byte), Ok(1))
+    io::stdin().read_exact(&mut byte).is_ok()
 }
 
 async fn connect_patiently<C, F>(connect: &C, host: Option<String>) -> crate::docker::Result<Box<dyn Docker>>

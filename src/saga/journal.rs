@@ -7,7 +7,7 @@
 
 use std::fs::{File, OpenOptions, TryLockError};
 use std::io::{self, Write as _};
-use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
+use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 
 use chrono::{DateTime, Utc};
@@ -59,6 +59,8 @@ pub struct Journal {
     info: RunInfo,
     open: Vec<Entry>,
     next: u64,
+    /// Bytes of whole lines: what a failed write leaves behind them is cut off.
+    length: u64,
 }
 
 /// What became of opening a journal.
@@ -82,14 +84,17 @@ impl Journal {
         let path = directory.join(format!("{}.jsonl", info.run));
         let create = || -> io::Result<File> {
             std::fs::DirBuilder::new().recursive(true).mode(0o700).create(&directory)?;
-            let file = OpenOptions::new().read(true).append(true).create_new(true).mode(0o600).open(&path)?;
-            file.try_lock().map_err(io::Error::other)?;
+            let file = create_locked(&path)?;
             File::open(&directory)?.sync_all()?;
             Ok(file)
         };
         let file = create().map_err(|source| SagaError::Journal { path: path.clone(), source })?;
-        let mut journal = Self { path, file, info: info.clone(), open: Vec::new(), next: 1 };
-        journal.append(&Line::Run(info.clone()))?;
+        let mut journal = Self { path, file, info: info.clone(), open: Vec::new(), next: 1, length: 0 };
+        if let Err(error) = journal.append(&Line::Run(info.clone())) {
+            // Nothing was begun. What cannot be removed is an empty journal, which the next run removes.
+            let _ = journal.remove();
+            return Err(error);
+        }
         Ok(journal)
     }
 
@@ -120,7 +125,9 @@ impl Journal {
             std::fs::remove_file(path).map_err(failed)?;
             return Ok(Opened::Gone);
         };
-        Ok(Opened::Orphan(Self { path: path.to_owned(), file, info, open, next }))
+        let mut journal = Self { path: path.to_owned(), file, info, open, next, length: text.len() as u64 };
+        journal.cut_torn_line(&text).map_err(failed)?;
+        Ok(Opened::Orphan(journal))
     }
 
     /// Returns the journals below `state`, oldest first by name.
@@ -196,6 +203,18 @@ impl Journal {
         self.append(&Line::Settled(number))
     }
 
+    /// Records a compensation in place of an open one, and returns its number: at no moment is
+    /// neither of them durable.
+    ///
+    /// # Errors
+    /// When it cannot be written; then the former stays.
+    pub fn replace(&mut self, number: u64, when: When, compensation: Compensation) -> Result<u64> {
+        let next = self.register(when, compensation)?;
+        // Both of them open would only do the work twice.
+        let _ = self.settled(number);
+        Ok(next)
+    }
+
     /// Removes the journal: the run is finished.
     ///
     /// # Errors
@@ -206,13 +225,48 @@ impl Journal {
     }
 
     fn append(&mut self, line: &Line) -> Result<()> {
-        let write = |file: &mut File| -> io::Result<()> {
+        let write = |file: &mut File| -> io::Result<u64> {
             let mut text = serde_json::to_vec(line)?;
             text.push(b'\n');
             file.write_all(&text)?;
-            file.sync_data()
+            file.sync_data()?;
+            Ok(text.len() as u64)
         };
-        write(&mut self.file).map_err(|source| SagaError::Journal { path: self.path.clone(), source })
+        match write(&mut self.file) {
+            Ok(written) => {
+                self.length += written;
+                Ok(())
+            }
+            Err(source) => {
+                // Half a line, as of a full disk, would swallow the line after it.
+                let _ = self.file.set_len(self.length);
+                Err(SagaError::Journal { path: self.path.clone(), source })
+            }
+        }
+    }
+
+    /// Removes the half line that a dead owner left: what is appended next is to be a line of its own.
+    fn cut_torn_line(&mut self, text: &str) -> io::Result<()> {
+        let whole = text.rfind('\n').map_or(0, |end| end as u64 + 1);
+        if whole < self.length {
+            self.file.set_len(whole)?;
+            self.length = whole;
+        }
+        Ok(())
+    }
+}
+
+/// Creates a journal's file with its lock held.
+///
+/// Another command may look at it before it is locked, find it empty, and remove it, as one whose run
+/// never began; then it is made again.
+fn create_locked(path: &Path) -> io::Result<File> {
+    loop {
+        let file = OpenOptions::new().read(true).append(true).create_new(true).mode(0o600).open(path)?;
+        file.lock()?;
+        if file.metadata()?.nlink() > 0 {
+            return Ok(file);
+        }
     }
 }
 
@@ -301,6 +355,58 @@ mod tests {
             std::fs::write(&path, &longer[..length]).unwrap();
             assert_eq!(orphan(&path).open_entries().count(), 1, "cut at {length}");
         }
+    }
+
+    #[test]
+    fn what_is_registered_after_a_torn_line_is_a_line_of_its_own() {
+        let state = tempfile::tempdir().unwrap();
+        let journal = Journal::create(state.path(), &info()).unwrap();
+        let path = journal.path().to_owned();
+        drop(journal);
+        let mut text = std::fs::read(&path).unwrap();
+        text.extend_from_slice(b"{\"register\":{\"num");
+        std::fs::write(&path, &text).unwrap();
+        orphan(&path).register(When::Always, delete("/b")).unwrap();
+        let open: Vec<_> = orphan(&path).open_entries().map(|entry| entry.compensation.clone()).collect();
+        assert_eq!(open, [delete("/b")]);
+    }
+
+    #[test]
+    fn a_replaced_compensation_leaves_only_the_new_one() {
+        let state = tempfile::tempdir().unwrap();
+        let mut journal = Journal::create(state.path(), &info()).unwrap();
+        let first = journal.register(When::Always, delete("/a")).unwrap();
+        journal.replace(first, When::Always, delete("/b")).unwrap();
+        let path = journal.path().to_owned();
+        drop(journal);
+        let open: Vec<_> = orphan(&path).open_entries().map(|entry| entry.compensation.clone()).collect();
+        assert_eq!(open, [delete("/b")]);
+    }
+
+    #[test]
+    fn a_journal_being_made_is_never_lost_to_another_command_that_looks() {
+        let state = tempfile::tempdir().unwrap();
+        let stop = std::sync::atomic::AtomicBool::new(false);
+        std::thread::scope(|scope| {
+            for _ in 0..2 {
+                scope.spawn(|| {
+                    while !stop.load(std::sync::atomic::Ordering::Relaxed) {
+                        for path in Journal::all(state.path()).unwrap() {
+                            drop(Journal::open(&path).unwrap());
+                        }
+                    }
+                });
+            }
+            for number in 0..300 {
+                let info = RunInfo { run: format!("20261120T203011Z-{number:06x}"), ..info() };
+                let mut journal = Journal::create(state.path(), &info).unwrap();
+                journal.register(When::Always, delete("/a")).unwrap();
+                let found = Journal::peek(journal.path());
+                journal.remove().unwrap();
+                assert_eq!(found, Some(info), "round {number}");
+            }
+            stop.store(true, std::sync::atomic::Ordering::Relaxed);
+        });
     }
 
     #[test]

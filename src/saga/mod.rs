@@ -14,7 +14,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::docker::Docker;
-use crate::monitor::Monitor;
+use crate::monitor::{Event, Monitor};
 
 pub mod compensation;
 pub mod guard;
@@ -127,7 +127,7 @@ pub struct SagaOptions {
 
 impl Saga {
     /// Begins a run: its journal is on disk when this returns. The guard comes with
-    /// [`watch`](Self::watch).
+    /// [`watch`](Self::watch), before the first effect.
     ///
     /// # Errors
     /// When the journal cannot be written.
@@ -153,6 +153,16 @@ impl Saga {
         self.journal.register(when, compensation).map(Registered)
     }
 
+    /// Records another compensation in place of a registered one: more has become known of the effect.
+    ///
+    /// # Errors
+    /// When it cannot be written: then the former stays registered.
+    pub fn replace(&mut self, registered: Registered, compensation: Compensation) -> Result<Registered> {
+        let Some(entry) = self.journal.entry(registered.0) else { return Ok(registered) };
+        let when = entry.when;
+        self.journal.replace(registered.0, when, compensation).map(Registered)
+    }
+
     /// Runs a compensation now, as restarting the service before the snapshot is published.
     ///
     /// # Errors
@@ -161,20 +171,31 @@ impl Saga {
         let Some(entry) = self.journal.entry(registered.0) else { return Ok(()) };
         let compensation = entry.compensation.clone();
         compensation.run(&*self.docker, self.patience, monitor).await?;
-        self.journal.settled(registered.0)
+        // A journal that cannot be written only means that this is done once more later.
+        let _ = self.journal.settled(registered.0);
+        Ok(())
     }
 
     /// Ends the run: puts back what is still out, in reverse order, each whatever became of the
-    /// others, then closes the journal. Returns what could not be put back; then the journal stays.
+    /// others, then closes the journal. Returns what could not be put back; then the journal stays, and the
+    /// guard goes on with it.
     pub async fn finish(mut self, succeeded: bool, monitor: &dyn Monitor) -> Vec<Failure> {
         let failures = put_back(&mut self.journal, succeeded, &*self.docker, self.patience, monitor).await;
         if failures.is_empty()
             && let Err(error) = self.journal.remove()
         {
-            monitor.event(crate::monitor::Event::Warning(format!("the journal stays behind: {error}")));
+            monitor.event(Event::Warning(format!("the journal stays behind: {error}")));
         }
-        if let Some(guard) = self.guard.take() {
-            guard.dismiss().await;
+        match self.guard.take() {
+            Some(guard) if failures.is_empty() => guard.dismiss().await,
+            Some(guard) => {
+                guard.hand_over();
+                monitor.event(Event::Warning(format!(
+                    "a guard goes on trying to put back the rest, for {} minutes",
+                    Patience::GUARD.0.as_secs() / 60
+                )));
+            }
+            None => {}
         }
         failures
     }

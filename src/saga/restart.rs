@@ -14,7 +14,7 @@ use tokio::time::{Instant, sleep};
 use super::{Patience, Result, SagaError};
 use crate::database::{self, Profile};
 use crate::docker::recorded::{Recorded, find_again};
-use crate::docker::{Container, Docker};
+use crate::docker::{Container, Docker, Grace};
 use crate::monitor::Monitor;
 
 /// Longer than the engine takes to deliver a signal and a database to act on it.
@@ -138,7 +138,7 @@ async fn outlast_stop(
         Some(seconds) => Duration::from_secs(u64::try_from(seconds).unwrap_or(0)) + SIGNAL_UNDER_WAY,
         None => SIGNAL_UNDER_WAY,
     };
-    let mut answering_since = Instant::now();
+    let (mut answering_since, mut answered, mut hurried) = (Instant::now(), Instant::now(), false);
     loop {
         let Some(now) = docker.container(&container.id).await? else {
             return Err(not_back(&container.name, "was removed"));
@@ -146,10 +146,15 @@ async fn outlast_stop(
         if !now.state.running || now.state.started_at != stopped.started_at {
             return Ok(Stop::Ended(Box::new(now)));
         }
-        if let Some(profile) = profile
-            && !answers(docker, &now, profile).await
-        {
-            answering_since = Instant::now();
+        match profile {
+            Some(profile) if !answers(docker, &now, profile).await => {
+                answering_since = Instant::now();
+                if !hurried && answered.elapsed() > SIGNAL_UNDER_WAY {
+                    hurried = true;
+                    hurry(docker, &now, profile).await;
+                }
+            }
+            _ => answered = Instant::now(),
         }
         if answering_since.elapsed() > window {
             return Ok(Stop::NeverCame);
@@ -158,6 +163,15 @@ async fn outlast_stop(
             return Err(not_back(&container.name, "is still stopping"));
         }
         sleep(POLL * 2).await;
+    }
+}
+
+/// Asks once more for the stop that is under way, and for a fast one. Whoever asked first may have died
+/// after the engine had sent the container's own signal, which can mean to wait for every session.
+async fn hurry(docker: &dyn Docker, container: &Container, profile: &dyn Profile) {
+    let stop = docker.stop(&container.id, Some(profile.stop_signal()), Grace::Unlimited, SIGNAL_UNDER_WAY);
+    if let Err(error) = stop.await {
+        tracing::debug!(%error, "still stopping");
     }
 }
 

@@ -47,11 +47,11 @@ impl Rows {
 }
 
 /// Returns what became of a snapshot.
-pub(crate) fn snapshot(snapshot: &Snapshot) -> String {
-    summary(snapshot).0
+pub(crate) fn snapshot(snapshot: &Snapshot, command: &str) -> String {
+    summary(snapshot, command).0
 }
 
-fn summary(snapshot: &Snapshot) -> Rows {
+fn summary(snapshot: &Snapshot, command: &str) -> Rows {
     let (manifest, archive) = (&snapshot.manifest, snapshot.archive_path());
     let mut rows = Rows::new(&format!("snapshot {} of {}", manifest.id, escape(&manifest.title)));
     rows.row("consistency", &consistency(manifest));
@@ -61,7 +61,7 @@ fn summary(snapshot: &Snapshot) -> Rows {
         rows.row(name, &value);
     }
     rows.row("archive", &escape(&archive.display().to_string()));
-    rows.row("verify", &format!("volsnap verify {}", manifest.id));
+    rows.row("verify", &escape(&format!("{command} verify {}", manifest.id)));
     rows.row("unpack", &by_hand(manifest, &archive));
     rows
 }
@@ -228,9 +228,9 @@ fn list_row(snapshot: &Snapshot) -> Vec<String> {
 }
 
 /// Returns everything that is known of one snapshot.
-pub(crate) fn show(snapshot: &Snapshot) -> String {
+pub(crate) fn show(snapshot: &Snapshot, command: &str) -> String {
     let manifest = &snapshot.manifest;
-    let mut rows = summary(snapshot);
+    let mut rows = summary(snapshot, command);
     rows.row(
         "taken",
         &format!("{}, published {}", time(manifest.times.started), time(manifest.times.published)),
@@ -291,7 +291,7 @@ fn show_database(manifest: &Manifest, rows: &mut Rows) {
 }
 
 /// Returns what became of a verification.
-pub(crate) fn verified(snapshot: &Snapshot, report: &Report) -> String {
+pub(crate) fn verified(snapshot: &Snapshot, report: &Report, command: &str) -> String {
     let outcome = if report.ok { "is whole" } else { "is DAMAGED" };
     let mut rows =
         Rows::new(&format!("snapshot {} of {} {outcome}", report.id, escape(&snapshot.manifest.title)));
@@ -312,8 +312,10 @@ pub(crate) fn verified(snapshot: &Snapshot, report: &Report) -> String {
         rows.row("", &format!("and {} more (--json lists all)", report.problems.len() - PROBLEMS_SHOWN));
     }
     if !report.ok {
-        let list =
-            format!("volsnap list {}    (an older one may be whole)", shell_quote(&snapshot.manifest.source));
+        let list = format!(
+            "{command} list {}    (an older one may be whole)",
+            shell_quote(&snapshot.manifest.source)
+        );
         rows.row("next", &escape(&list));
     }
     rows.0

@@ -14,14 +14,15 @@ use crate::saga::{Compensation, Saga, When};
 use crate::target;
 
 impl Run<'_> {
-    /// Stops the users. What starts them again is in the journal, and the guard watches, before the first
-    /// one is asked to stop.
+    /// Stops the users. What starts them again is in the journal before the first one is asked to stop; the
+    /// guard has watched from the begin.
     pub(super) async fn hold(&self, saga: &mut Saga, prepared: &Preparation) -> Result<Hold> {
         if prepared.stops.is_empty() {
-            return Ok(Hold { start: None, held: Utc::now() });
+            return Ok(Hold { start: None, starts: String::new(), held: Utc::now() });
         }
-        self.monitor().step("start-guard");
-        saga.watch(&self.host.saga.executable).await.doing(|| "start the guard".to_owned())?;
+        for container in &prepared.stops {
+            self.refuse_restarted(container).await?;
+        }
         let containers = prepared
             .stops
             .iter()
@@ -38,7 +39,22 @@ impl Run<'_> {
         for container in &prepared.stops {
             self.stop(container).await?;
         }
-        Ok(Hold { start: Some(start), held })
+        Ok(Hold { start: Some(start), starts: prepared.plan.starts.join(", "), held })
+    }
+
+    /// Refuses a container that is not in the run it was prepared in. The journal tells by that run whether
+    /// somebody has started the container again, or whether our stop may still reach it.
+    async fn refuse_restarted(&self, container: &Container) -> Result<()> {
+        let looked = self.host.docker.container(&container.id).await;
+        let now = looked.doing(|| format!("look at container {}", container.name))?;
+        if now.is_some_and(|now| now.state.running && now.state.started_at == container.state.started_at) {
+            return Ok(());
+        }
+        Err(Error::failed(format!(
+            "container {} was stopped or started by somebody while the snapshot was prepared",
+            container.name
+        ))
+        .hint(format!("volsnap snapshot {}", self.options.target.quoted())))
     }
 
     async fn stop(&self, container: &Container) -> Result<()> {
@@ -67,7 +83,7 @@ impl Run<'_> {
 
     pub(super) async fn release(&self, saga: &mut Saga, hold: &Hold) -> Result<DateTime<Utc>> {
         let Some(start) = hold.start else { return Ok(Utc::now()) };
-        self.phase(Phase::Start, String::new(), None);
+        self.phase(Phase::Start, hold.starts.clone(), None);
         saga.settle(start, self.monitor())
             .await
             .map_err(|error| Error::failed("start again what was stopped").because(error))?;

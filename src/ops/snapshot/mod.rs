@@ -2,9 +2,9 @@
 //!
 //! The order, and why it is safe:
 //!
-//! 1. [`prepare`](Preparation): everything that can be checked is checked, the helper runs already,
-//!    and nothing has been touched.
-//! 2. The guard watches; the journal says what will be started; only then the users are stopped.
+//! 1. [`prepare`](Preparation): everything that can be checked is checked, the guard watches, the helper
+//!    runs already, and nothing has been touched.
+//! 2. The journal says what will be started; only then the users are stopped.
 //! 3. The database's own files prove the shutdown. Without the proof nothing is published.
 //! 4. The archive is written. Then the proof is read again: nobody started anything meanwhile.
 //! 5. The users are started at once, before anything else is done.
@@ -129,6 +129,8 @@ struct Database {
 /// The users are stopped; what starts them is in the journal.
 struct Hold {
     start: Option<Registered>,
+    /// The names of what is started, in that order.
+    starts: String,
     held: DateTime<Utc>,
 }
 
@@ -178,8 +180,11 @@ impl<'a> Run<'a> {
         let _ = saga.settle(prepared.helper, self.monitor()).await;
         // A database that does not come back is all the more reason to keep what was just saved.
         let released_at = *released.as_ref().unwrap_or(&hold.held);
-        let snapshot = self.publish(prepared, pending, writers, captured, &hold, released_at).await?;
-        released.map(|_| snapshot)
+        let snapshot = self.publish(prepared, &pending, writers, captured, &hold, released_at).await?;
+        match released {
+            Ok(_) => Ok(snapshot),
+            Err(error) => Err(error.state(format!("snapshot {} is published", snapshot.name()))),
+        }
     }
 
     async fn conclude<T>(&self, saga: Saga, outcome: Result<T>) -> Result<T> {

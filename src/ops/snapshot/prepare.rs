@@ -10,7 +10,7 @@ use crate::agent::client::{AgentClient, helper_name};
 use crate::agent::protocol::{FoundDatabase, Survey};
 use crate::database::{self, Inspection};
 use crate::docker::helper::{FIFO, HelperImage, helper_container};
-use crate::docker::{Container, DockerErrorKind, Engine, MountSource, order};
+use crate::docker::{Container, DockerError, DockerErrorKind, Engine, MountSource, order};
 use crate::error::{Context as _, Error, Result};
 use crate::manifest::{Capture, Quiesce};
 use crate::monitor::Phase;
@@ -29,6 +29,9 @@ const NO_DIRECTORY: &str = "bind source path does not exist";
 impl Run<'_> {
     pub(super) async fn prepare(&self, saga: &mut Saga) -> Result<Preparation> {
         self.phase(Phase::Prepare, self.options.target.to_string(), None);
+        // Before there is anything to put back, for there to be nothing that only a later run would find.
+        self.monitor().step("start-guard");
+        saga.watch(&self.host.saga.executable).await.doing(|| "start the guard".to_owned())?;
         let docker = &*self.host.docker;
         let engine = docker.engine().await.doing(|| "ask the engine what it is".to_owned())?;
         let source = self.resolve().await?;
@@ -167,13 +170,19 @@ impl Run<'_> {
         let image = self.helper_image().await?;
         let name = helper_name(&source.key);
         let run = self.id.to_string();
-        let helper = saga
-            .register(When::Always, Compensation::RemoveHelper { name: name.clone(), run: run.clone() })
-            .doing(|| "write the journal".to_owned())?;
+        let expected = Compensation::RemoveExpectedHelper { name: name.clone(), run: run.clone() };
+        let expected = saga.register(When::Always, expected).doing(|| "write the journal".to_owned())?;
         let pipe = if engine.local { Some(self.pipe_directory(saga)?) } else { None };
         self.monitor().step("create-helper");
         let spec = helper_container(&name, &image, &run, &source.location, pipe.as_deref());
-        let id = docker.create_container(&spec).await.map_err(|error| match error.kind {
+        let created = docker.create_container(&spec).await;
+        let helper = if created.as_ref().is_err_and(DockerError::is_in_doubt) {
+            expected
+        } else {
+            let helper = Compensation::RemoveHelper { name: name.clone(), run };
+            saga.replace(expected, helper).doing(|| "write the journal".to_owned())?
+        };
+        let id = created.map_err(|error| match error.kind {
             DockerErrorKind::Conflict => busy(source, &name),
             _ if error.message.contains(NO_DIRECTORY) => no_directory(source),
             _ => Error::failed(format!("create the helper container {name}")).because(error),

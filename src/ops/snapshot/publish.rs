@@ -23,7 +23,7 @@ impl Run<'_> {
     pub(super) async fn publish(
         &self,
         prepared: Preparation,
-        pending: PendingSnapshot,
+        pending: &PendingSnapshot,
         writers: Writers,
         captured: Captured,
         hold: &Hold,
@@ -37,8 +37,9 @@ impl Run<'_> {
         let times = Times { started: self.started, held: hold.held, released, published: Utc::now() };
         let manifest = self.manifest(&prepared, captured, (&archive, &list), times, environment);
         self.monitor().step("write-manifest");
-        let published = tokio::task::spawn_blocking(move || pending.publish(manifest, &archive, &list));
-        let snapshot = published.await.doing(|| "write the manifest".to_owned())??;
+        // On this thread, though it blocks for a moment: a signal must find it done or not begun. What went on
+        // behind a dropped procedure would make a snapshot of files that are being removed.
+        let snapshot = pending.publish(manifest, &archive, &list)?;
         self.monitor().step("published");
         Ok(snapshot)
     }
