@@ -56,6 +56,7 @@ Examples:
   volsnap verify latest";
 
 #[derive(Debug, clap::Args)]
+#[command(next_help_heading = "Options of every command")]
 struct Global {
     /// Where snapshots are kept
     ///

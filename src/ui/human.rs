@@ -25,8 +25,10 @@ pub(crate) fn error(error: &Error) -> String {
     if let Some(state) = error.state_text() {
         let _ = write!(out, "\n  state: {}", escape(state));
     }
-    if let Some(hint) = error.hint_text() {
-        let _ = write!(out, "\n   next: {}", escape(hint));
+    // Several commands stand on a line each; a name in them is quoted, and so has none.
+    for (number, command) in error.hint_text().into_iter().flat_map(str::lines).enumerate() {
+        let lead = if number == 0 { "next: " } else { "  or: " };
+        let _ = write!(out, "\n   {lead}{}", escape(command));
     }
     out
 }
@@ -159,16 +161,29 @@ pub(crate) fn plan(plan: &Plan) -> String {
 }
 
 /// Returns the list of snapshots; leftovers stand apart.
-pub(crate) fn list(listing: &Listing, repository: &Repository) -> String {
+pub(crate) fn list(listing: &Listing, source: Option<&str>, repository: &Repository) -> String {
     let mut out = String::new();
     if listing.snapshots.is_empty() {
-        let _ = writeln!(out, "no snapshots in {}", escape(&repository.location().display().to_string()));
+        let _ = writeln!(out, "{}", none(source, repository));
     } else {
         let head = ["SNAPSHOT", "SOURCE", "TAKEN", "CONSISTENCY", "SIZE", "STORED", "DOWNTIME", "VERIFIED"];
         let mut rows = vec![head.map(str::to_owned).to_vec()];
         rows.extend(listing.snapshots.iter().map(list_row));
         out.push_str(&table(&rows));
     }
+    out.push_str(&set_apart(listing));
+    out
+}
+
+/// Says that there are no snapshots, and where.
+pub(crate) fn none(source: Option<&str>, repository: &Repository) -> String {
+    let of = source.map_or_else(String::new, |source| format!(" of {source}"));
+    escape(&format!("no snapshots{of} in {}", repository.location().display()))
+}
+
+/// Returns what is in the repository and is no snapshot; empty when there is no such thing.
+pub(crate) fn set_apart(listing: &Listing) -> String {
+    let mut out = String::new();
     if !listing.incomplete.is_empty() {
         out.push_str("\nincomplete (no snapshots: a run is at work, or died; see `volsnap recover`):\n");
         for left in &listing.incomplete {

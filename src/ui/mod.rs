@@ -109,9 +109,19 @@ impl Ui {
     }
 
     /// Prints the list of snapshots.
-    pub(crate) fn list(&self, listing: &Listing, repository: &Repository) {
+    pub(crate) fn list(&self, listing: &Listing, source: Option<&str>, repository: &Repository) {
         self.json_results(listing.snapshots.iter().map(json::listed).collect(), true);
-        self.text(|| human::list(listing, repository));
+        self.text(|| human::list(listing, source, repository));
+        // The array has snapshots only; whoever runs the script learns of the rest.
+        let apart = human::set_apart(listing);
+        if self.json && !apart.is_empty() {
+            self.progress.line(apart.trim());
+        }
+    }
+
+    /// Says that there is nothing to work on.
+    pub(crate) fn none(&self, repository: &Repository) {
+        self.progress.line(&human::none(None, repository));
     }
 
     /// Prints one snapshot.

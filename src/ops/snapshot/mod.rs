@@ -147,7 +147,8 @@ impl<'a> Run<'a> {
         getrandom::fill(&mut random).doing(|| "draw a random id".to_owned())?;
         let started = Utc::now();
         let id = SnapshotId::new(started, random);
-        let site = Site::look(&options.repository)?;
+        let site = Site::look(&options.repository)
+            .map_err(|error| Error::from(error).state("nothing was touched"))?;
         Ok(Self { host, site, options, id, started, clock: Clock::default() })
     }
 

@@ -10,7 +10,7 @@ use crate::agent::client::{AgentClient, helper_name};
 use crate::agent::protocol::{FoundDatabase, Survey};
 use crate::database::{self, Inspection};
 use crate::docker::helper::{FIFO, HelperImage, helper_container};
-use crate::docker::{Container, DockerError, DockerErrorKind, Engine, order};
+use crate::docker::{Container, DockerError, DockerErrorKind, Engine, MountSource, order};
 use crate::error::{Context as _, Error, Result};
 use crate::manifest::{Capture, Quiesce};
 use crate::monitor::Phase;
@@ -19,10 +19,12 @@ use crate::repository::Repository;
 use crate::saga::restart::await_ready;
 use crate::saga::{Compensation, Registered, Saga, When};
 use crate::source::Source;
-use crate::target::{self, World};
+use crate::target::{self, Target, World};
 
 /// How long a database may take to answer before anything is stopped.
 const READY_LIMIT: Duration = Duration::from_secs(30);
+/// What engines say of a bind mount whose source is not there; they do not make it.
+const NO_DIRECTORY: &str = "bind source path does not exist";
 
 impl Run<'_> {
     pub(super) async fn prepare(&self, saga: &mut Saga) -> Result<Preparation> {
@@ -35,6 +37,7 @@ impl Run<'_> {
         let source = self.resolve().await?;
         source.warnings.iter().for_each(|warning| self.monitor().warning(warning));
         self.refuse_what_cannot_be_held(&source)?;
+        refuse_file(&source, &engine)?;
         self.refuse_repository_inside(&source, &engine)?;
         let stops = self.stops(&source);
         self.refuse_unready(&source).await?;
@@ -181,6 +184,7 @@ impl Run<'_> {
         };
         let id = created.map_err(|error| match error.kind {
             DockerErrorKind::Conflict => busy(source, &name),
+            _ if error.message.contains(NO_DIRECTORY) => no_directory(source),
             _ => Error::failed(format!("create the helper container {name}")).because(error),
         })?;
         self.monitor().step("start-helper");
@@ -313,6 +317,28 @@ fn only_database(source: &Source, survey: &Survey) -> Result<Option<Database>> {
             .hint("volsnap snapshot path:DIR    (the directory of one of them)"))
         }
     }
+}
+
+/// Refuses a path that is a file: the engine would say so only in words about the helper's insides.
+fn refuse_file(source: &Source, engine: &Engine) -> Result<()> {
+    let path = &source.host_path;
+    let is_file = || path.metadata().is_ok_and(|metadata| !metadata.is_dir());
+    match (&source.location, path.parent()) {
+        (MountSource::Directory(_), Some(parent)) if engine.local && is_file() => {
+            let target = Target::Directory(parent.to_owned());
+            Err(Error::usage(format!("{} is not a directory", path.display()))
+                .hint(format!("volsnap snapshot {}    (the directory it is in)", target.quoted())))
+        }
+        _ => Ok(()),
+    }
+}
+
+fn no_directory(source: &Source) -> Error {
+    let path = source.host_path.display();
+    Error::usage(format!("there is no directory {path} on the engine's host")).hint(format!(
+        "ls -ld {}",
+        target::shell_quote(&source.host_path.parent().unwrap_or(&source.host_path).to_string_lossy())
+    ))
 }
 
 fn refuse_outside_links(source: &Source, inspection: &Inspection) -> Result<()> {
