@@ -344,8 +344,8 @@ async fn a_second_run_on_the_same_data_leaves_at_once_and_stops_nothing() {
     let (target, volume) = (postgres.target(), format!("volume:{}", postgres.volume));
     let stranger = Volsnap::new();
     let mut first = Watched::start(volsnap.command(["snapshot", &target]));
-    // Before the first has stopped anything, and while it has.
-    for step in ["start-guard", "archive"] {
+    // Before the first has stopped anything (its helper is the lock), and while it has.
+    for step in ["start-helper", "archive"] {
         assert!(first.reach(step));
         first.signal(Signal::SIGSTOP);
         let before = state_of(&postgres.container);
