@@ -196,7 +196,8 @@ impl Global {
 
     /// Returns where the repository is, or is to be.
     fn repository_location(&self) -> Result<PathBuf, Error> {
-        self.repo.clone().map_or_else(places::default_repository, Ok)
+        let named = self.repo.clone().filter(|repo| !repo.as_os_str().is_empty());
+        named.map_or_else(places::default_repository, Ok)
     }
 
     /// Opens the repository, which has to be there.

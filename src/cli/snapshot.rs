@@ -1,6 +1,6 @@
 //! `snapshot`: take snapshots of services, volumes or directories.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 use std::process::ExitCode;
 use std::time::Duration;
@@ -75,6 +75,7 @@ enum CaptureArg {
 /// Takes the snapshots one after the other; one that fails does not stop the rest.
 pub(crate) async fn run(global: &Global, args: Args, ui: &Ui) -> Result<ExitCode, Error> {
     let repository = global.repository_location()?;
+    refuse_repeated_tags(&args.tags)?;
     let host = global.host(ui).await?;
     let several = args.targets.len() > 1;
     let mut worst = None;
@@ -133,6 +134,14 @@ impl Args {
             exclude: self.exclude.clone(),
             helper_image: self.helper_image.clone(),
         }
+    }
+}
+
+fn refuse_repeated_tags(tags: &[(String, String)]) -> Result<(), Error> {
+    let mut keys = BTreeSet::new();
+    match tags.iter().find(|(key, _)| !keys.insert(key)) {
+        Some((key, _)) => Err(Error::usage(format!("the tag {key:?} is given twice"))),
+        None => Ok(()),
     }
 }
 
