@@ -147,8 +147,10 @@ async fn starting_and_stopping_twice_is_success() {
 #[tokio::test]
 async fn a_container_with_unlimited_grace_is_never_killed() {
     let world = World::new().await;
-    let script = "trap '' TERM; n=0; while [ $n -lt 150 ]; do n=$((n+1)); sleep 0.1; done; exit 7";
-    let name = world.run_service("slow", &[], script);
+    let script =
+        "trap '' TERM; touch /tmp/deaf; n=0; while [ $n -lt 150 ]; do n=$((n+1)); sleep 0.1; done; exit 7";
+    let name = world.run_service("slow", &["--tmpfs", "/tmp"], script);
+    while docker(&["exec", &name, "sh", "-c", "cat /tmp/deaf && echo deaf || true"]) != "deaf" {}
     let error = world.engine.stop(&name, None, Grace::Unlimited, Duration::from_secs(2)).await.unwrap_err();
     assert_eq!(error.kind, DockerErrorKind::TimedOut);
     assert!(error.message.contains("goes on"), "{error}");

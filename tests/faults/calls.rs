@@ -191,7 +191,7 @@ async fn what_a_command_cannot_put_back_its_guard_does() {
     // The guard has a connection of its own.
     postgres.await_answer_within(Duration::from_secs(10));
     let begun = std::time::Instant::now();
-    while !unfinished(&stage.host).unwrap().is_empty() {
+    while !unfinished(&stage.host.saga.state).unwrap().is_empty() {
         assert!(begun.elapsed() < Duration::from_secs(20), "the guard does not finish");
         tokio::time::sleep(Duration::from_millis(100)).await;
     }
@@ -207,7 +207,7 @@ async fn an_engine_that_does_not_come_back_leaves_a_journal_that_recover_finishe
     stage.host.address = Some("unix:///nonexistent/volsnap-test.sock".to_owned());
     lose_engine(&stage, &postgres).await;
     assert!(!postgres.answers());
-    let runs = unfinished(&stage.host).unwrap();
+    let runs = unfinished(&stage.host.saga.state).unwrap();
     assert_eq!(runs.len(), 1);
     assert!(!runs[0].held && runs[0].open.iter().any(|open| open.contains(&postgres.container)), "{runs:?}");
 

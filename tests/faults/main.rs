@@ -7,6 +7,9 @@
 #[path = "../docker/database.rs"]
 #[allow(dead_code, reason = "shared with the tests of the binary")]
 mod database;
+#[path = "../shared/program.rs"]
+#[allow(dead_code, reason = "shared with the tests of the binary")]
+mod program;
 #[path = "../docker/world.rs"]
 #[allow(dead_code, reason = "shared with the tests of the binary")]
 mod world;

@@ -18,7 +18,7 @@ impl Run<'_> {
     /// guard has watched from the begin.
     pub(super) async fn hold(&self, saga: &mut Saga, prepared: &Preparation) -> Result<Hold> {
         if prepared.stops.is_empty() {
-            return Ok(Hold { start: None, held: Utc::now() });
+            return Ok(Hold { start: None, starts: String::new(), held: Utc::now() });
         }
         for container in &prepared.stops {
             self.refuse_restarted(container).await?;
@@ -39,7 +39,7 @@ impl Run<'_> {
         for container in &prepared.stops {
             self.stop(container).await?;
         }
-        Ok(Hold { start: Some(start), held })
+        Ok(Hold { start: Some(start), starts: prepared.plan.starts.join(", "), held })
     }
 
     /// Refuses a container that is not in the run it was prepared in. The journal tells by that run whether
@@ -83,7 +83,7 @@ impl Run<'_> {
 
     pub(super) async fn release(&self, saga: &mut Saga, hold: &Hold) -> Result<DateTime<Utc>> {
         let Some(start) = hold.start else { return Ok(Utc::now()) };
-        self.phase(Phase::Start, String::new(), None);
+        self.phase(Phase::Start, hold.starts.clone(), None);
         saga.settle(start, self.monitor())
             .await
             .map_err(|error| Error::failed("start again what was stopped").because(error))?;

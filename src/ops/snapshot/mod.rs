@@ -141,6 +141,8 @@ struct Database {
 /// The users are stopped; what starts them is in the journal.
 struct Hold {
     start: Option<Registered>,
+    /// The names of what is started, in that order.
+    starts: String,
     held: DateTime<Utc>,
 }
 
@@ -157,7 +159,8 @@ impl<'a> Run<'a> {
         getrandom::fill(&mut random).doing(|| "draw a random id".to_owned())?;
         let started = Utc::now();
         let id = SnapshotId::new(started, random);
-        let site = Site::look(&options.repository)?;
+        let site = Site::look(&options.repository)
+            .map_err(|error| Error::from(error).state("nothing was touched"))?;
         Ok(Self {
             host,
             site,

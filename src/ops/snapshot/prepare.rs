@@ -10,7 +10,7 @@ use crate::agent::client::{AgentClient, helper_name};
 use crate::agent::protocol::{FoundDatabase, Survey};
 use crate::database::{self, Inspection};
 use crate::docker::helper::{FIFO, HelperImage, helper_container};
-use crate::docker::{Container, DockerError, DockerErrorKind, Engine, order};
+use crate::docker::{Container, DockerError, DockerErrorKind, Engine, MountSource, order};
 use crate::error::{Context as _, Error, Result};
 use crate::manifest::{Capture, Quiesce};
 use crate::monitor::Phase;
@@ -19,10 +19,12 @@ use crate::repository::Repository;
 use crate::saga::restart::await_ready;
 use crate::saga::{Compensation, Registered, Saga, When};
 use crate::source::Source;
-use crate::target::{self, World};
+use crate::target::{self, Target, World};
 
 /// How long a database may take to answer before anything is stopped.
 const READY_LIMIT: Duration = Duration::from_secs(30);
+/// What engines say of a bind mount whose source is not there; they do not make it.
+const NO_DIRECTORY: &str = "bind source path does not exist";
 
 impl Run<'_> {
     pub(super) async fn prepare(&self, saga: &mut Saga) -> Result<Preparation> {
@@ -32,9 +34,10 @@ impl Run<'_> {
         saga.watch(&self.host.saga.executable).await.doing(|| "start the guard".to_owned())?;
         let docker = &*self.host.docker;
         let engine = docker.engine().await.doing(|| "ask the engine what it is".to_owned())?;
-        let source = self.resolve().await?;
+        let (source, world) = self.resolve().await?;
         source.warnings.iter().for_each(|warning| self.monitor().warning(warning));
-        self.refuse_what_cannot_be_held(&source)?;
+        self.refuse_what_cannot_be_held(&source, &world)?;
+        refuse_file(&source, &engine)?;
         self.refuse_repository_inside(&source, &engine)?;
         let stops = self.stops(&source);
         self.refuse_unready(&source).await?;
@@ -50,27 +53,42 @@ impl Run<'_> {
         inspection.iter().try_for_each(|inspection| refuse_outside_links(&source, inspection))?;
         let plan = self.plan(&source, inspection.as_ref(), &stops, &survey);
         refuse_without_space(&plan, self.site.root())?;
+        self.warn_of_downtime(&plan);
         Ok(Preparation { plan, engine, source, database, stops, survey, agent, helper })
+    }
+
+    fn warn_of_downtime(&self, plan: &Plan) {
+        let expected = Duration::from_millis(plan.expected_downtime_ms);
+        if let Some(limit) = self.options.max_downtime.filter(|limit| *limit < expected) {
+            self.monitor().warning(format!(
+                "the service is expected to be away for {:.1} s, and --max-downtime gives up after {:.1} s",
+                expected.as_secs_f64(),
+                limit.as_secs_f64()
+            ));
+        }
     }
 
     /// Resolves the target. A running database is asked where its data is: its configuration may have moved
     /// it, and what it says wins.
-    async fn resolve(&self) -> Result<Source> {
+    async fn resolve(&self) -> Result<(Source, World)> {
         let mut world = self.world().await?;
         let source = target::resolve(&self.options.target, &world)?;
         let Some(container) = source.database().filter(|container| container.state.running) else {
-            return Ok(source);
+            return Ok((source, world));
         };
-        let Some(profile) = database::profile_of(container) else { return Ok(source) };
+        let Some(profile) = database::profile_of(container) else { return Ok((source, world)) };
         let command = profile.data_directory_command(container);
         let output = self.host.docker.exec(&container.id, &command, READY_LIMIT).await;
         let said = output.ok().filter(|output| output.exit_code == 0).map(|output| output.stdout);
-        let Some(said) = said.and_then(|said| String::from_utf8(said).ok()) else { return Ok(source) };
+        let Some(said) = said.and_then(|said| String::from_utf8(said).ok()) else {
+            return Ok((source, world));
+        };
         if !said.starts_with('/') {
-            return Ok(source);
+            return Ok((source, world));
         }
         world.data_directories.insert(container.id.clone(), PathBuf::from(said.trim_end_matches('\n')));
-        target::resolve(&self.options.target, &world)
+        let source = target::resolve(&self.options.target, &world)?;
+        Ok((source, world))
     }
 
     pub(super) async fn world(&self) -> Result<World> {
@@ -78,7 +96,7 @@ impl Run<'_> {
     }
 
     /// Refuses what cannot be stopped and brought back as it was, and what is not ours to capture.
-    fn refuse_what_cannot_be_held(&self, source: &Source) -> Result<()> {
+    fn refuse_what_cannot_be_held(&self, source: &Source, world: &World) -> Result<()> {
         if let Some(other) = &source.held_by {
             return Err(busy(source, &other.container));
         }
@@ -91,6 +109,16 @@ impl Run<'_> {
                 .hint(format!("volsnap snapshot {} --quiesce stop", self.options.target.quoted()))),
                 None => Ok(()),
             };
+        }
+        if let Some(stranded) = order::stranded(&source.users, &world.containers).first() {
+            return Err(Error::failed(format!(
+                "container {} shares the network of one that does not run, so it could not be started again",
+                stranded.name
+            ))
+            .hint(format!(
+                "docker stop {}    (or start the other one first)",
+                target::shell_quote(&stranded.name)
+            )));
         }
         for container in self.stops(source) {
             let name = &container.name;
@@ -181,6 +209,7 @@ impl Run<'_> {
         };
         let id = created.map_err(|error| match error.kind {
             DockerErrorKind::Conflict => busy(source, &name),
+            _ if error.message.contains(NO_DIRECTORY) => no_directory(source),
             _ => Error::failed(format!("create the helper container {name}")).because(error),
         })?;
         self.monitor().step("start-helper");
@@ -313,6 +342,28 @@ fn only_database(source: &Source, survey: &Survey) -> Result<Option<Database>> {
             .hint("volsnap snapshot path:DIR    (the directory of one of them)"))
         }
     }
+}
+
+/// Refuses a path that is a file: the engine would say so only in words about the helper's insides.
+fn refuse_file(source: &Source, engine: &Engine) -> Result<()> {
+    let path = &source.host_path;
+    let is_file = || path.metadata().is_ok_and(|metadata| !metadata.is_dir());
+    match (&source.location, path.parent()) {
+        (MountSource::Directory(_), Some(parent)) if engine.local && is_file() => {
+            let target = Target::Directory(parent.to_owned());
+            Err(Error::usage(format!("{} is not a directory", path.display()))
+                .hint(format!("volsnap snapshot {}    (the directory it is in)", target.quoted())))
+        }
+        _ => Ok(()),
+    }
+}
+
+fn no_directory(source: &Source) -> Error {
+    let path = source.host_path.display();
+    Error::usage(format!("there is no directory {path} on the engine's host")).hint(format!(
+        "ls -ld {}",
+        target::shell_quote(&source.host_path.parent().unwrap_or(&source.host_path).to_string_lossy())
+    ))
 }
 
 fn refuse_outside_links(source: &Source, inspection: &Inspection) -> Result<()> {
