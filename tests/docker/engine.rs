@@ -22,7 +22,7 @@ use crate::world::{LABEL, World, docker};
 const LONG: Duration = Duration::from_secs(60);
 
 /// A script that sleeps until it is signalled, and answers at once.
-const OBEDIENT: &str = "trap 'exit 0' TERM INT; while :; do sleep 0.1; done";
+const OBEDIENT: &str = "trap 'exit 0' TERM INT; ready; while :; do sleep 0.1; done";
 
 async fn running(engine: &dyn Docker, id: &str) -> bool {
     engine.container(id).await.unwrap().is_some_and(|container| container.state.running)

@@ -14,7 +14,7 @@ use crate::program::Ran;
 use crate::world::{World, docker};
 
 /// Does nothing until it is told to stop.
-const IDLE: &str = "trap 'exit 0' TERM; while :; do sleep 0.1; done";
+const IDLE: &str = "trap 'exit 0' TERM; ready; while :; do sleep 0.1; done";
 
 /// Returns what would change if a container were touched.
 fn state_of(container: &str) -> String {
