@@ -30,7 +30,7 @@ pub use block::{
 };
 pub use entry::{Device, Entry, EntryKind, Extent, Timestamp, Xattr};
 pub use error::{ArchiveError, BlockProblem, FileProblem, FrameProblem, MemberProblem, shown};
-pub use file_list::{FileListReader, FileListWriter, FileRecord};
+pub use file_list::{FileListReader, FileListWriter, FileRecord, ListDigest};
 pub use frames::{FrameDecoder, FrameKind, FrameSink, FrameWriter, Payload};
 pub use tar_reader::{Limits, Segment, TarReader};
 pub use tar_writer::TarWriter;

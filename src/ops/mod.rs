@@ -17,6 +17,9 @@ use crate::repository::Snapshot;
 use crate::saga::{Failure, SagaOptions};
 use crate::signal::Cancel;
 
+mod clock;
+mod helper;
+mod hold;
 pub mod plan;
 pub mod recover;
 pub mod snapshot;

@@ -19,6 +19,7 @@ use std::time::Duration;
 
 use chrono::{DateTime, Utc};
 
+use super::clock::Clock;
 use super::plan::Plan;
 use super::{Host, recover, with_failures};
 use crate::agent::archive::ArchiveStats;
@@ -36,12 +37,10 @@ use crate::source::Source;
 use crate::target::Target;
 
 mod capture;
-mod clock;
 mod hold;
 mod prepare;
 mod publish;
 
-use clock::Clock;
 use publish::Writers;
 
 /// What is asked for.

@@ -6,7 +6,6 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use chrono::{DateTime, Utc};
 
-use super::clock::milliseconds;
 use super::{Captured, Hold, Preparation, Run};
 use crate::agent::client::Sink;
 use crate::database;
@@ -16,6 +15,7 @@ use crate::manifest::{
     ArchiveInfo, Capture, Counts, Environment, FORMAT_VERSION, FileListInfo, Manifest, Times,
 };
 use crate::monitor::Phase;
+use crate::ops::clock::milliseconds;
 use crate::repository::{ObjectWriter, PendingSnapshot, Snapshot, Stored};
 use crate::saga::{Compensation, Saga, When};
 
