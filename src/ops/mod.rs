@@ -22,6 +22,7 @@ mod helper;
 mod hold;
 pub mod plan;
 pub mod recover;
+pub mod restore;
 pub mod snapshot;
 pub mod verify;
 

@@ -55,10 +55,12 @@ pub enum Compensation {
         /// The containers that must not run meanwhile.
         users: Vec<StoppedContainer>,
     },
-    /// Remove what a run has made in a source, apart from old data that is kept nowhere else.
+    /// Remove what a run has made in a source.
     DiscardWork {
         /// The source and the run.
         place: Workplace,
+        /// Whether old data may go that was replaced and is kept nowhere else.
+        with_old: bool,
     },
     /// Remove a volume, if that run has made it.
     RemoveVolume {
@@ -105,7 +107,7 @@ impl Compensation {
                 format!("remove the unfinished snapshot of {}", manifest.display())
             }
             Self::SwapBack { place, .. } => format!("have the old data back in {}", place.describe()),
-            Self::DiscardWork { place } => format!("remove {} from {}", place.directory(), place.describe()),
+            Self::DiscardWork { place, .. } => format!("remove {} from {}", place.directory(), place.describe()),
             Self::RemoveVolume { name, .. } => format!("remove the volume {name}"),
             Self::DeleteDirectory { path } => format!("remove {}", path.display()),
         }
@@ -145,7 +147,9 @@ impl Compensation {
             Self::SwapBack { place, users } => {
                 volume::swap_back(docker, place, users, patience, monitor).await
             }
-            Self::DiscardWork { place } => volume::discard(docker, place, patience, monitor).await,
+            Self::DiscardWork { place, with_old } => {
+                volume::discard(docker, place, *with_old, patience, monitor).await
+            }
             Self::RemoveVolume { name, run } => volume::remove_volume(docker, name, run, patience).await,
             Self::DeleteDirectory { path } => gone(path, std::fs::remove_dir_all(path)),
         }

@@ -82,6 +82,25 @@ pub async fn start_all(
     first_error.map_or(Ok(()), Err)
 }
 
+/// Starts containers in the given order and waits until each answers, once: one that ends is not tried
+/// again, since what it was started on is at fault.
+///
+/// # Errors
+/// When one ends, or does not answer before `deadline`.
+pub async fn start_once(
+    docker: &dyn Docker,
+    containers: &[StoppedContainer],
+    deadline: Instant,
+    monitor: &dyn Monitor,
+) -> Result<()> {
+    for container in containers {
+        monitor.step("start-container");
+        let answering = StoppedContainer { answered: true, ..container.clone() };
+        attempt(docker, &answering, deadline, monitor).await?;
+    }
+    Ok(())
+}
+
 async fn bring_back(
     docker: &dyn Docker,
     stopped: &StoppedContainer,

@@ -54,26 +54,27 @@ pub(super) async fn swap_back(
     .await
 }
 
-/// Removes what the run has made in the source. Old data that was replaced and is kept nowhere else stays,
-/// and is told of.
+/// Removes what the run has made in the source. Old data that was replaced and is kept nowhere else stays
+/// unless `with_old` says otherwise, and is told of.
 pub(super) async fn discard(
     docker: &dyn Docker,
     place: &Workplace,
+    with_old: bool,
     patience: Patience,
     monitor: &dyn Monitor,
 ) -> Result<()> {
     with_agent(docker, place, patience, async |agent: &mut AgentClient| {
         match agent.swap_state(&place.run).await? {
             SwapState::Absent => Ok(()),
-            SwapState::Committed => {
+            SwapState::Committed if !with_old => {
                 monitor.event(Event::Warning(format!(
                     "the restored data stays; the old data still lies in {} there, and may be removed by hand",
                     old_tree(&place.run).display()
                 )));
                 Ok(())
             }
-            SwapState::Untouched | SwapState::Swapped => {
-                agent.perform(Request::Discard { run: place.run.clone(), with_old: false }).await
+            SwapState::Untouched | SwapState::Swapped | SwapState::Committed => {
+                agent.perform(Request::Discard { run: place.run.clone(), with_old }).await
             }
         }
     })

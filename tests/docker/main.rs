@@ -7,5 +7,6 @@ mod database;
 mod engine;
 mod interruptions;
 mod refusals;
+mod restore;
 mod snapshots;
 mod world;

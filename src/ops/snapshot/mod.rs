@@ -39,7 +39,7 @@ use crate::target::Target;
 mod capture;
 mod hold;
 mod prepare;
-mod publish;
+pub(super) mod publish;
 
 use publish::Writers;
 
