@@ -319,13 +319,14 @@ impl AgentClient {
                     outcome = &mut feeding, if !fed => outcome.map(|()| None),
                 }
             };
-            let word = match timeout(SILENCE_LIMIT, step).await.map_err(|_| AgentError::Silent(SILENCE_LIMIT))?? {
-                None => {
-                    fed = true;
-                    continue;
-                }
-                Some(word) => word,
-            };
+            let word =
+                match timeout(SILENCE_LIMIT, step).await.map_err(|_| AgentError::Silent(SILENCE_LIMIT))?? {
+                    None => {
+                        fed = true;
+                        continue;
+                    }
+                    Some(word) => word,
+                };
             match heard(word, &mut last_words)? {
                 Some(Event::Progress { files, bytes }) => {
                     monitor.event(monitor::Event::Progress { files, bytes });

@@ -29,9 +29,7 @@ use nix::unistd::{linkat, symlinkat};
 use super::archive::Progress;
 use super::metadata::Metadata;
 use super::swap::PREFIX;
-use crate::archive::{
-    ArchiveError, Entry, EntryKind, FileRecord, ListDigest, Segment, TarReader, shown,
-};
+use crate::archive::{ArchiveError, Entry, EntryKind, FileRecord, ListDigest, Segment, TarReader, shown};
 
 /// Directories within each other: each is an open handle.
 const DEPTH_MAX: usize = 400;
@@ -198,7 +196,8 @@ impl<'a> Extraction<'a> {
     fn place(&self, path: &[u8]) -> Result<Option<Vec<OsString>>, ExtractError> {
         let names = self.names(path)?;
         let strip: Vec<_> = self.options.strip.iter().collect();
-        let is_above = names.len() < strip.len() && names.iter().zip(&strip).all(|(name, strip)| name == strip);
+        let is_above =
+            names.len() < strip.len() && names.iter().zip(&strip).all(|(name, strip)| name == strip);
         if is_above {
             return Ok(None);
         }
@@ -268,8 +267,7 @@ impl<'a> Extraction<'a> {
         }
         let (name, parents) = split(names, entry)?;
         let parent = self.parent(parents, entry)?;
-        let flags =
-            OFlag::O_WRONLY | OFlag::O_CREAT | OFlag::O_EXCL | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
+        let flags = OFlag::O_WRONLY | OFlag::O_CREAT | OFlag::O_EXCL | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
         let file: File = match openat(parent, name, flags, Mode::S_IRUSR | Mode::S_IWUSR) {
             Ok(file) => file.into(),
             Err(Errno::EEXIST) => return Err(refused(&entry.path, "it is in the archive twice")),
@@ -381,7 +379,8 @@ impl<'a> Extraction<'a> {
             let name = &names[depth];
             let opened = match open_directory(at, name) {
                 Err(Errno::ENOENT) => {
-                    mkdirat(at, name.as_os_str(), Mode::S_IRWXU).map_err(|errno| write(&entry.path, errno))?;
+                    mkdirat(at, name.as_os_str(), Mode::S_IRWXU)
+                        .map_err(|errno| write(&entry.path, errno))?;
                     let names = names[..=depth].to_vec();
                     self.implicit.insert(names.clone());
                     self.directories.push((names, implied(entry)));
@@ -444,8 +443,7 @@ impl<'a> Extraction<'a> {
         directories.sort_by(|(a, _), (b, _)| b.cmp(a));
         for (names, metadata) in &directories {
             let path = || names.join(OsStr::new("/")).into_vec();
-            let directory =
-                self.existing(names).ok_or_else(|| write(&path(), io::ErrorKind::NotFound))?;
+            let directory = self.existing(names).ok_or_else(|| write(&path(), io::ErrorKind::NotFound))?;
             metadata.apply(&directory).map_err(|source| write(&path(), source))?;
         }
         nix::unistd::syncfs(&self.root).map_err(|errno| ExtractError::Sync(errno.into()))?;

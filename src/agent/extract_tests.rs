@@ -39,7 +39,8 @@ impl World {
 
     #[track_caller]
     fn assert_nothing_outside_changed(&self) {
-        let names: Vec<_> = fs::read_dir(self.directory.path()).unwrap().map(|name| name.unwrap().file_name()).collect();
+        let names: Vec<_> =
+            fs::read_dir(self.directory.path()).unwrap().map(|name| name.unwrap().file_name()).collect();
         assert_eq!(names.len(), 2, "{names:?}");
         let canary = self.canary().metadata().unwrap();
         assert_eq!(fs::read_to_string(self.canary()).unwrap(), "alive");
@@ -132,7 +133,8 @@ fn a_hostile_archive_is_refused_and_nothing_outside_changes(#[case] tar: Tar) {
 #[test]
 fn a_link_that_leads_out_is_a_link_and_nothing_else() {
     let world = World::new();
-    let tar = Tar::default().member(b"./l", b'2', b"../outside/canary", b"").member(b"./h", b'1', b"./l", b"");
+    let tar =
+        Tar::default().member(b"./l", b'2', b"../outside/canary", b"").member(b"./h", b'1', b"./l", b"");
     let canary = world.canary().metadata().unwrap();
     world.extract(&tar.end(), &options()).unwrap();
     world.assert_nothing_outside_changed();
@@ -143,7 +145,8 @@ fn a_link_that_leads_out_is_a_link_and_nothing_else() {
 #[test]
 fn odd_names_are_only_names() {
     let world = World::new();
-    let names: [&[u8]; 5] = [b"./a b;rm -rf $HOME", b"./new\nline", b"./\x1b[31mred", b"./\xff\xfe", b"./..."];
+    let names: [&[u8]; 5] =
+        [b"./a b;rm -rf $HOME", b"./new\nline", b"./\x1b[31mred", b"./\xff\xfe", b"./..."];
     let tar = names.iter().fold(Tar::default(), |tar, name| tar.file(name));
     world.extract(&tar.end(), &options()).unwrap();
     for name in names {

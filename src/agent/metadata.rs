@@ -5,11 +5,11 @@ use std::fs::File;
 use std::io;
 use std::os::unix::ffi::{OsStrExt as _, OsStringExt as _};
 
+use nix::fcntl::AtFlags;
 use nix::sys::stat::{FchmodatFlags, Mode, fchmod, fchmodat, fstat, futimens};
 use nix::sys::stat::{UtimensatFlags, utimensat};
 use nix::sys::time::TimeSpec;
 use nix::unistd::{Gid, Uid, fchown, fchownat};
-use nix::fcntl::AtFlags;
 use xattr::FileExt as _;
 
 use crate::archive::{Entry, EntryKind, FileRecord, Timestamp, Xattr};
@@ -64,10 +64,7 @@ impl Metadata {
             uid: stat.st_uid,
             gid: stat.st_gid,
             mode: stat.st_mode & 0o7777,
-            mtime: Timestamp {
-                secs: stat.st_mtime,
-                nanos: u32::try_from(stat.st_mtime_nsec).unwrap_or(0),
-            },
+            mtime: Timestamp { secs: stat.st_mtime, nanos: u32::try_from(stat.st_mtime_nsec).unwrap_or(0) },
             xattrs: xattrs_of(file)?,
         })
     }
@@ -141,7 +138,9 @@ fn is_ours(name: &OsStr) -> bool {
 
 fn xattrs_of(file: &File) -> io::Result<Vec<Xattr>> {
     let names = match file.list_xattr() {
-        Err(error) if error.raw_os_error() == Some(nix::errno::Errno::ENOTSUP as i32) => return Ok(Vec::new()),
+        Err(error) if error.raw_os_error() == Some(nix::errno::Errno::ENOTSUP as i32) => {
+            return Ok(Vec::new());
+        }
         names => names?,
     };
     let mut xattrs = Vec::new();

@@ -368,7 +368,11 @@ impl<'w> Workplace<'w> {
             return Ok(());
         }
         let path = self.path.join(UNDONE).join(name);
-        if path.symlink_metadata()?.is_dir() { std::fs::remove_dir_all(path) } else { std::fs::remove_file(path) }
+        if path.symlink_metadata()?.is_dir() {
+            std::fs::remove_dir_all(path)
+        } else {
+            std::fs::remove_file(path)
+        }
     }
 
     fn metadata(&mut self, which: &'static str, metadata: &Metadata) -> io::Result<()> {
@@ -406,7 +410,8 @@ impl<'w> Workplace<'w> {
         let file = File::from(openat(&self.work, PLAN, flags, Mode::empty())?);
         let mut bytes = Vec::new();
         file.take(PLAN_MAX).read_to_end(&mut bytes)?;
-        serde_json::from_slice(&bytes).map_err(|error| io::Error::other(format!("understand the plan: {error}")))
+        serde_json::from_slice(&bytes)
+            .map_err(|error| io::Error::other(format!("understand the plan: {error}")))
     }
 }
 

@@ -95,7 +95,11 @@ impl World {
     }
 
     /// Does something with the work directory, failing at a step; returns the steps taken.
-    fn work(&self, fail_at: Option<usize>, work: impl FnOnce(&mut Workplace<'_>) -> io::Result<()>) -> (Vec<Step>, io::Result<()>) {
+    fn work(
+        &self,
+        fail_at: Option<usize>,
+        work: impl FnOnce(&mut Workplace<'_>) -> io::Result<()>,
+    ) -> (Vec<Step>, io::Result<()>) {
         let mut script = script(fail_at);
         let mut watch = script.watch();
         let mut workplace = Workplace::open(self.path(), RUN, &mut watch).unwrap().unwrap();
@@ -107,7 +111,13 @@ impl World {
     }
 
     fn swap_in(&self, fail_at: Option<usize>) -> (Vec<Step>, io::Result<()>) {
-        let root = Metadata { uid: 0, gid: 0, mode: 0o750, mtime: crate::archive::Timestamp { secs: 7, nanos: 8 }, xattrs: Vec::new() };
+        let root = Metadata {
+            uid: 0,
+            gid: 0,
+            mode: 0o750,
+            mtime: crate::archive::Timestamp { secs: 7, nanos: 8 },
+            xattrs: Vec::new(),
+        };
         self.work(fail_at, |workplace| workplace.swap_in(&Self::heads(), Some(&root.to_record())))
     }
 
@@ -119,12 +129,17 @@ impl World {
     #[track_caller]
     fn assert_no_mixture_starts(&self) {
         let now = contents(self.path());
-        let (Some(version), Some(global)) = (now.get(OsStr::new("PG_VERSION")), now.get(OsStr::new("global"))) else {
+        let (Some(version), Some(global)) =
+            (now.get(OsStr::new("PG_VERSION")), now.get(OsStr::new("global")))
+        else {
             return;
         };
         assert_eq!(format!("/{version}"), *global, "a mixture would start");
         let whole = if version == "old" { &self.old } else { &self.new };
-        assert!(whole.iter().all(|(name, content)| now.get(name) == Some(content)), "half of {version}: {now:?}");
+        assert!(
+            whole.iter().all(|(name, content)| now.get(name) == Some(content)),
+            "half of {version}: {now:?}"
+        );
     }
 }
 
@@ -166,7 +181,11 @@ fn wherever_a_swap_and_then_its_undoing_end_the_old_tree_comes_back_whole() {
             drop(world.swap_back(Some(undo_fails_at)));
             world.assert_no_mixture_starts();
             world.swap_back(None).1.unwrap();
-            assert_eq!(contents(world.path()), world.old, "swap ended at {fail_at}, undoing at {undo_fails_at}");
+            assert_eq!(
+                contents(world.path()),
+                world.old,
+                "swap ended at {fail_at}, undoing at {undo_fails_at}"
+            );
             let after = Metadata::of_file(&open_directory(world.path()).unwrap()).unwrap();
             assert_eq!(after.mode, before.mode);
             world.work(None, |_| Ok(())).1.unwrap();
@@ -198,7 +217,11 @@ fn what_is_committed_stays_whatever_asks_for_the_old() {
     let workplace = Workplace::open(world.path(), RUN, &mut watch).unwrap().unwrap();
     assert_eq!(workplace.state().unwrap(), SwapState::Committed);
     workplace.discard(false).unwrap_err();
-    assert_eq!(contents(&world.path().join(old_tree(RUN))), world.old, "the only copy of the old data is kept");
+    assert_eq!(
+        contents(&world.path().join(old_tree(RUN))),
+        world.old,
+        "the only copy of the old data is kept"
+    );
     Workplace::open(world.path(), RUN, &mut watch).unwrap().unwrap().discard(true).unwrap();
     assert_eq!(contents(world.path()), world.new);
 }

@@ -23,7 +23,8 @@ use bollard::exec::StartExecResults;
 use bollard::models::{
     ContainerConfig, ContainerCreateBody, ContainerInspectResponse, ContainerState as StateModel, ExecConfig,
     HealthConfig, HealthStatusEnum, HostConfig, HostConfigLogConfig, ImageInspect, Mount as MountModel,
-    MountPoint, MountType, MountVolumeOptions, RestartPolicy, RestartPolicyNameEnum, Volume as VolumeModel, VolumeCreateRequest,
+    MountPoint, MountType, MountVolumeOptions, RestartPolicy, RestartPolicyNameEnum, Volume as VolumeModel,
+    VolumeCreateRequest,
 };
 use bollard::query_parameters as query;
 use bytes::Bytes;

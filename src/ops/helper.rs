@@ -54,8 +54,7 @@ pub(super) async fn start_helper(
     let agent = AgentClient::start(docker, &id, fifo.as_deref())
         .await
         .doing(|| format!("start the helper container {name}"))?;
-    let place =
-        Workplace { run: run.to_owned(), location: source.location.clone(), helper: name, image };
+    let place = Workplace { run: run.to_owned(), location: source.location.clone(), helper: name, image };
     Ok(StartedHelper { agent, registered, place })
 }
 

@@ -131,7 +131,9 @@ pub fn check_stored(snapshot: &Snapshot, monitor: &dyn Monitor) -> Result<Listed
         ("file list", snapshot.open_file_list()?, &manifest.file_list.blake3),
     ];
     for (what, reader, expected) in stored {
-        if digest_of(reader, monitor).doing(|| format!("read the {what} of {}", snapshot.name()))? != *expected {
+        if digest_of(reader, monitor).doing(|| format!("read the {what} of {}", snapshot.name()))?
+            != *expected
+        {
             return damaged(format!("the stored {what} does not have the digest that the manifest says"));
         }
     }
@@ -166,10 +168,11 @@ fn digest_of(mut reader: impl Read, monitor: &dyn Monitor) -> io::Result<String>
 fn add_up(snapshot: &Snapshot) -> Result<Listed> {
     use std::os::unix::ffi::OsStrExt as _;
     let database = snapshot.manifest.evidence.database.as_ref();
-    let home = database.map_or(&b"."[..], |inspection| match inspection.data_directory.as_os_str().as_bytes() {
-        b"" => b".",
-        path => path,
-    });
+    let home =
+        database.map_or(&b"."[..], |inspection| match inspection.data_directory.as_os_str().as_bytes() {
+            b"" => b".",
+            path => path,
+        });
     let proof = database.and_then(|inspection| {
         let profile = database::profile(&inspection.engine)?;
         Some((profile.proof_file(&inspection.data_directory), inspection.proof_digest.clone()))
@@ -197,7 +200,9 @@ fn add_up(snapshot: &Snapshot) -> Result<Listed> {
         }
     }
     if !proved {
-        return Err(Error::failed("the file list does not have the file on which the proof of the shutdown rests"));
+        return Err(Error::failed(
+            "the file list does not have the file on which the proof of the shutdown rests",
+        ));
     }
     listed.digest = digest.finish();
     Ok(listed)

@@ -107,7 +107,9 @@ impl Compensation {
                 format!("remove the unfinished snapshot of {}", manifest.display())
             }
             Self::SwapBack { place, .. } => format!("have the old data back in {}", place.describe()),
-            Self::DiscardWork { place, .. } => format!("remove {} from {}", place.directory(), place.describe()),
+            Self::DiscardWork { place, .. } => {
+                format!("remove {} from {}", place.directory(), place.describe())
+            }
             Self::RemoveVolume { name, .. } => format!("remove the volume {name}"),
             Self::DeleteDirectory { path } => format!("remove {}", path.display()),
         }

@@ -151,7 +151,11 @@ async fn attempt(
 }
 
 /// Has a container run again that did not answer before: nobody can wait for that.
-async fn start_unanswered(docker: &dyn Docker, container: &Container, stopped: &StoppedContainer) -> Result<()> {
+async fn start_unanswered(
+    docker: &dyn Docker,
+    container: &Container,
+    stopped: &StoppedContainer,
+) -> Result<()> {
     if container.state.running && container.state.started_at == stopped.started_at {
         sleep(SIGNAL_UNDER_WAY).await;
     }

@@ -179,7 +179,12 @@ async fn is_gone(docker: &dyn Docker, location: &MountSource) -> bool {
 }
 
 /// Removes a volume that a run has made, unless somebody uses it by now.
-pub(super) async fn remove_volume(docker: &dyn Docker, name: &str, run: &str, patience: Patience) -> Result<()> {
+pub(super) async fn remove_volume(
+    docker: &dyn Docker,
+    name: &str,
+    run: &str,
+    patience: Patience,
+) -> Result<()> {
     let deadline = Instant::now() + patience.0.min(Patience::SHORT.0);
     loop {
         let attempt = async {

@@ -287,7 +287,14 @@ pub(crate) fn restore_plan(plan: &RestorePlan) -> String {
     rows.row("data", &format!("{} in {} entries", size(plan.bytes), count(plan.members)));
     if !plan.level.is_same() {
         let shown = |path: &Path| format!("`{}`", escape(&path.display().to_string()));
-        rows.row("level", &format!("what lies in {} comes to lie in {}", shown(&plan.level.strip), shown(&plan.level.prefix)));
+        rows.row(
+            "level",
+            &format!(
+                "what lies in {} comes to lie in {}",
+                shown(&plan.level.strip),
+                shown(&plan.level.prefix)
+            ),
+        );
     }
     if plan.replaces_entries > 0 {
         let replaced = format!("{} in {} entries", size(plan.replaces_bytes), count(plan.replaces_entries));

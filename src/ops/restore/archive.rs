@@ -103,9 +103,7 @@ impl Archive {
     pub(super) fn open(&self) -> Result<ArchiveFeed> {
         let reader: Box<dyn Read + Send> = match self {
             Self::Snapshot(snapshot) => Box::new(snapshot.open_archive()?),
-            Self::Plain(path) => {
-                Box::new(File::open(path).doing(|| format!("open {}", path.display()))?)
-            }
+            Self::Plain(path) => Box::new(File::open(path).doing(|| format!("open {}", path.display()))?),
         };
         Ok(ArchiveFeed::of(reader))
     }

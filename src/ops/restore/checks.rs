@@ -85,11 +85,16 @@ fn compare_database(facts: &Facts, mismatches: &mut Vec<Mismatch>) {
             mismatch(format!("the archive is of {engine}, and the target runs {server}"), None);
         }
         (Some((engine, version)), Some((_, Some(server)))) if version != server => mismatch(
-            format!("the archive is of {engine} {version}, and the target runs {server}, which cannot read it"),
+            format!(
+                "the archive is of {engine} {version}, and the target runs {server}, which cannot read it"
+            ),
             Some("--force-version"),
         ),
         (None, Some((server, _))) => {
-            mismatch(format!("the archive holds no database, and the target is that of a {server} server"), None);
+            mismatch(
+                format!("the archive holds no database, and the target is that of a {server} server"),
+                None,
+            );
         }
         _ => {}
     }
@@ -97,7 +102,9 @@ fn compare_database(facts: &Facts, mismatches: &mut Vec<Mismatch>) {
         && archive != present
     {
         mismatch(
-            format!("the target holds another cluster (system identifier {present}, and the archive's is {archive})"),
+            format!(
+                "the target holds another cluster (system identifier {present}, and the archive's is {archive})"
+            ),
             Some("--force-different-cluster"),
         );
     }

@@ -5,10 +5,10 @@ use std::path::{Path, PathBuf};
 
 use tokio::time::{Duration, Instant};
 
+use super::archive::Known;
 use super::checks::{self, Facts};
 use super::plan::{self, Level, RestorePlan};
 use super::{Destination, Run};
-use super::archive::Known;
 use crate::agent::client::AgentClient;
 use crate::agent::protocol::{Room, Survey};
 use crate::agent::swap::PREFIX;
@@ -124,8 +124,10 @@ impl Run<'_> {
             Destination::NewVolume(name) => {
                 let found = self.host.docker.volume(name).await;
                 if found.doing(|| format!("look for volume {name}"))?.is_some() {
-                    return Err(Error::usage(format!("there is a volume {name} already"))
-                        .hint(format!("--to {}    (replaces what is in it)", shell_quote(&format!("volume:{name}")))));
+                    return Err(Error::usage(format!("there is a volume {name} already")).hint(format!(
+                        "--to {}    (replaces what is in it)",
+                        shell_quote(&format!("volume:{name}"))
+                    )));
                 }
                 Ok(unused(MountSource::Volume(name.clone()), format!("the new volume {name}")))
             }
@@ -154,8 +156,10 @@ impl Run<'_> {
 
     async fn directory(&self, path: &Path, engine: &Engine) -> Result<Source> {
         if !engine.local {
-            return Err(Error::usage("the engine is on another machine, whose directories are not reached from here")
-                .hint("--to path:DIR    (a directory of that machine)"));
+            return Err(Error::usage(
+                "the engine is on another machine, whose directories are not reached from here",
+            )
+            .hint("--to path:DIR    (a directory of that machine)"));
         }
         let path = std::path::absolute(path).doing(|| format!("find {}", path.display()))?;
         let path = path.canonicalize().unwrap_or(path);
@@ -166,8 +170,10 @@ impl Run<'_> {
             Ok(_) => {
                 let mut entries = std::fs::read_dir(&path).doing(|| format!("read {}", path.display()))?;
                 if entries.next().is_some() {
-                    return Err(Error::usage(format!("{} is not empty", path.display()))
-                        .hint(format!("--to {}    (replaces what is in it)", shell_quote(&format!("path:{}", path.display())))));
+                    return Err(Error::usage(format!("{} is not empty", path.display())).hint(format!(
+                        "--to {}    (replaces what is in it)",
+                        shell_quote(&format!("path:{}", path.display()))
+                    )));
                 }
             }
             Err(_) => {}
@@ -176,8 +182,12 @@ impl Run<'_> {
         let world = self.host.world().await?;
         let inventory = inventory(&location, &world.containers, &world.volumes);
         if let Some(user) = inventory.users.iter().find(|user| user.container.state.running) {
-            return Err(Error::usage(format!("{} is used by container {}", path.display(), user.container.name))
-                .hint(format!("--to {}", shell_quote(&format!("path:{}", path.display())))));
+            return Err(Error::usage(format!(
+                "{} is used by container {}",
+                path.display(),
+                user.container.name
+            ))
+            .hint(format!("--to {}", shell_quote(&format!("path:{}", path.display())))));
         }
         Ok(unused(location, path.display().to_string()))
     }
@@ -188,8 +198,11 @@ impl Run<'_> {
         let archive = archive.canonicalize().unwrap_or(archive);
         let target = source.host_path.canonicalize().unwrap_or_else(|_| source.host_path.clone());
         if engine.local && !target.as_os_str().is_empty() && archive.starts_with(&target) {
-            return Err(Error::usage(format!("the archive {} lies in what it is to replace", archive.display()))
-                .hint("copy it elsewhere first"));
+            return Err(Error::usage(format!(
+                "the archive {} lies in what it is to replace",
+                archive.display()
+            ))
+            .hint("copy it elsewhere first"));
         }
         Ok(())
     }
@@ -250,7 +263,11 @@ impl Run<'_> {
     ) -> Result<Beside> {
         let mut helper = self.start_helper(saga, source, known, engine).await?;
         let room = helper.agent.room().await.doing(|| format!("look at {}", source.title))?;
-        let survey = helper.agent.survey(&[format!("{PREFIX}*")]).await.doing(|| format!("survey {}", source.title))?;
+        let survey = helper
+            .agent
+            .survey(&[format!("{PREFIX}*")])
+            .await
+            .doing(|| format!("survey {}", source.title))?;
         let is_here = |database: &&Database| {
             survey.databases.iter().any(|found| {
                 found.data_directory == database.data_directory && found.engine == database.profile.name()
@@ -294,7 +311,9 @@ impl Run<'_> {
             image,
             owner: self.options.owner.or(known.owner),
             server: server.filter(|_| inspection.is_some() || known.database.is_none()),
-            server_image: source.database().map(|container| (container.image.clone(), container.image_id.clone())),
+            server_image: source
+                .database()
+                .map(|container| (container.image.clone(), container.image_id.clone())),
             server_user: source
                 .database()
                 .and_then(|container| container.user.split(':').next()?.parse().ok()),
@@ -329,10 +348,11 @@ impl Run<'_> {
         let plan = RestorePlan {
             id: self.id.to_string(),
             archive: self.options.archive.name(),
-            of: self.options.archive.snapshot().map_or_else(
-                || self.options.archive.name(),
-                |snapshot| snapshot.manifest.title.clone(),
-            ),
+            of: self
+                .options
+                .archive
+                .snapshot()
+                .map_or_else(|| self.options.archive.name(), |snapshot| snapshot.manifest.title.clone()),
             database: self.database_in_words(known),
             into: source.title.clone(),
             host_path: source.host_path.clone(),
@@ -353,9 +373,8 @@ impl Run<'_> {
             replaces_entries: beside.map_or(0, |beside| beside.survey.entries),
             replaces_bytes: beside.map_or(0, |beside| beside.survey.bytes),
             safety: keeps.then(|| format!("{}/{}", source.key, self.id)),
-            level: database.map_or_else(Level::default, |database| {
-                Level::between(&found, &database.data_directory)
-            }),
+            level: database
+                .map_or_else(Level::default, |database| Level::between(&found, &database.data_directory)),
             warnings,
         };
         checks::refuse_without_room(&plan, room.and_then(|room| room.free_names))?;
@@ -492,5 +511,8 @@ fn unused(location: MountSource, title: String) -> Source {
 /// Refuses data of which a part is a mount of its own: it cannot be moved, and would not be replaced.
 fn refuse_mounts(source: &Source, room: Option<&Room>) -> Result<()> {
     let Some(name) = room.and_then(|room| room.mounted.first()) else { return Ok(()) };
-    Err(Error::failed(format!("something else is mounted on {name} in {}, and cannot be replaced with it", source.title)))
+    Err(Error::failed(format!(
+        "something else is mounted on {name} in {}, and cannot be replaced with it",
+        source.title
+    )))
 }

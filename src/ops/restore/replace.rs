@@ -5,9 +5,9 @@ use std::path::Path;
 use chrono::{DateTime, Utc};
 use tokio::time::Instant;
 
+use super::Run;
 use super::plan::RESERVE;
 use super::prepare::{Ready, inspect};
-use super::Run;
 use crate::agent::extract::Extracted;
 use crate::agent::protocol::{ExtractRequest, Request};
 use crate::agent::swap::new_tree;
@@ -59,11 +59,9 @@ impl Run<'_> {
             reserve: RESERVE,
         };
         let mut feed = self.options.archive.open()?;
-        let extracted = ready
-            .agent
-            .extract(request, &mut feed, self.monitor())
-            .await
-            .doing(|| format!("extract {} beside the data of {}", self.options.archive.name(), ready.source.title))?;
+        let extracted = ready.agent.extract(request, &mut feed, self.monitor()).await.doing(|| {
+            format!("extract {} beside the data of {}", self.options.archive.name(), ready.source.title)
+        })?;
         self.clock.bytes(extracted.bytes);
         self.prove_extracted(ready, &extracted).await?;
         Ok(extracted)
@@ -181,7 +179,10 @@ impl Run<'_> {
             let now = self.host.docker.container(&before.id).await;
             let now = now.doing(|| format!("look at container {}", before.name))?;
             let Some(now) = now.filter(|now| !now.state.running) else {
-                return Err(Error::failed(format!("container {} was started by somebody meanwhile", before.name)));
+                return Err(Error::failed(format!(
+                    "container {} was started by somebody meanwhile",
+                    before.name
+                )));
             };
             evidence.stopped.push(manifest::StoppedContainer {
                 name: now.name,

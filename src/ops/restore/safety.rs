@@ -13,7 +13,8 @@ use crate::archive::Codec;
 use crate::docker::MountSource;
 use crate::error::{Context as _, Error, Result};
 use crate::manifest::{
-    ArchiveInfo, Capture, Consistency, Counts, FORMAT_VERSION, FileListInfo, Manifest, Quiesce, Times,
+    ArchiveInfo, Capture, Consistency, Counts, FORMAT_VERSION, FileListInfo, Manifest, Quiesce, SAFETY_TAG,
+    Times,
 };
 use crate::monitor::Phase;
 use crate::ops::clock::milliseconds;
@@ -21,9 +22,6 @@ use crate::ops::snapshot::publish::{Writers, environment};
 use crate::repository::Snapshot;
 use crate::saga::Saga;
 use crate::target::shell_quote;
-
-/// The tag of every safety snapshot.
-pub(crate) const SAFETY: &str = "safety";
 
 impl Run<'_> {
     /// Keeps the data that was replaced, where it is to be kept, and removes it from where it was. The
@@ -41,7 +39,10 @@ impl Run<'_> {
                 self.monitor().step("discard-old");
                 let discard = Request::Discard { run: self.id.to_string(), with_old: true };
                 let discarded = ready.agent.perform(discard).await;
-                discarded.doing(|| "remove the old data".to_owned()).map(|()| safety.clone()).map_err(|error| (error, safety))
+                discarded
+                    .doing(|| "remove the old data".to_owned())
+                    .map(|()| safety.clone())
+                    .map_err(|error| (error, safety))
             }
             Err(error) => Err((error, None)),
         };
@@ -70,7 +71,8 @@ impl Run<'_> {
         let codec = Codec::default();
         let pending = self.site.open_or_init()?.begin(&ready.source.key, &self.id, codec)?;
         let mut writers = Writers::open(saga, &pending)?;
-        let last = ready.database.as_ref().map(|database| database.profile.written_last(&database.data_directory));
+        let last =
+            ready.database.as_ref().map(|database| database.profile.written_last(&database.data_directory));
         let request = ArchiveRequest {
             codec,
             exclude: Vec::new(),
@@ -84,7 +86,10 @@ impl Run<'_> {
             .await
             .doing(|| "archive what was replaced".to_owned())?;
         if let Some(path) = archived.changed.first() {
-            return Err(Error::failed(format!("{} was changed by somebody while it was archived", path.display())));
+            return Err(Error::failed(format!(
+                "{} was changed by somebody while it was archived",
+                path.display()
+            )));
         }
         self.clock.bytes(archived.raw_bytes);
         let environment = environment(self.host, &ready.source, &ready.engine).await;
@@ -98,7 +103,11 @@ impl Run<'_> {
             title: ready.source.title.clone(),
             quiesce: Quiesce::Stop,
             capture: Capture::Direct,
-            consistency: if evidence.reasons.is_empty() { Consistency::Clean } else { Consistency::CrashConsistent },
+            consistency: if evidence.reasons.is_empty() {
+                Consistency::Clean
+            } else {
+                Consistency::CrashConsistent
+            },
             evidence,
             times: Times {
                 started: self.started,
@@ -131,7 +140,7 @@ impl Run<'_> {
             },
             environment,
             tags: BTreeMap::from([
-                (SAFETY.to_owned(), "true".to_owned()),
+                (SAFETY_TAG.to_owned(), "true".to_owned()),
                 ("replaced-by".to_owned(), self.options.archive.name()),
             ]),
             tool_version: env!("CARGO_PKG_VERSION").to_owned(),

@@ -17,8 +17,8 @@ use crate::ops::helper::{StartedHelper, busy, start_helper};
 use crate::ops::hold::refuse_what_cannot_be_stopped;
 use crate::ops::plan::{self, Plan};
 use crate::repository::Repository;
-use crate::saga::restart::await_ready;
 use crate::saga::Saga;
+use crate::saga::restart::await_ready;
 use crate::source::Source;
 use crate::target;
 
