@@ -20,6 +20,9 @@ use crate::monitor::Phase;
 /// older reader would misunderstand takes a new version.
 pub const FORMAT_VERSION: u32 = 1;
 
+/// The tag of a snapshot that a restore has made of the data it replaced.
+pub const SAFETY_TAG: &str = "safety";
+
 /// How the moment in an id is written.
 const ID_TIME: &str = "%Y%m%dT%H%M%SZ";
 

@@ -18,6 +18,12 @@ pub enum Phase {
     Prove,
     /// Writing the archive.
     Archive,
+    /// Writing what an archive has beside the data.
+    Extract,
+    /// Putting the new data in the place of the old.
+    Swap,
+    /// Archiving the data that was replaced.
+    Safety,
     /// Starting the containers and waiting until they answer.
     Start,
     /// Making the snapshot durable and visible.
@@ -35,6 +41,9 @@ impl fmt::Display for Phase {
             Self::Stop => "stop",
             Self::Prove => "prove",
             Self::Archive => "archive",
+            Self::Extract => "extract",
+            Self::Swap => "swap",
+            Self::Safety => "safety",
             Self::Start => "start",
             Self::Publish => "publish",
             Self::Verify => "verify",

@@ -20,9 +20,12 @@ use tokio::sync::mpsc;
 use tokio::time::timeout;
 
 use super::archive::ArchiveStats;
-use super::protocol::{ArchiveRequest, Event, Request, Survey};
+use super::extract::Extracted;
+use super::protocol::{ArchiveRequest, Event, ExtractRequest, Request, Room, Survey};
+use super::swap::SwapState;
 use crate::archive::{FrameDecoder, FrameKind};
 use crate::database::Inspection;
+use crate::docker::helper::INPUT;
 use crate::docker::{Docker, DockerError, Output, OutputStream};
 use crate::monitor::{self, Monitor};
 
@@ -91,6 +94,16 @@ pub trait Sink: Send {
     /// # Errors
     /// When they cannot be kept.
     async fn file_list(&mut self, bytes: Bytes) -> crate::Result<()>;
+}
+
+/// Has what goes to the agent.
+#[async_trait]
+pub trait Feed: Send {
+    /// Returns the next bytes of the archive; `None` at its end.
+    ///
+    /// # Errors
+    /// When they cannot be had.
+    async fn next(&mut self) -> crate::Result<Option<Bytes>>;
 }
 
 /// A running agent.
@@ -173,7 +186,22 @@ impl AgentClient {
         data_directory: &Path,
         mounted_at: Option<&Path>,
     ) -> Result<Inspection, AgentError> {
+        self.inspect_tree(Path::new(""), engine, data_directory, mounted_at).await
+    }
+
+    /// As [`inspect`](Self::inspect), of a tree within the source.
+    ///
+    /// # Errors
+    /// When they cannot be read.
+    pub async fn inspect_tree(
+        &mut self,
+        tree: &Path,
+        engine: &str,
+        data_directory: &Path,
+        mounted_at: Option<&Path>,
+    ) -> Result<Inspection, AgentError> {
         let request = Request::Inspect {
+            tree: tree.to_owned(),
             engine: engine.to_owned(),
             data_directory: data_directory.to_owned(),
             mounted_at: mounted_at.map(Path::to_owned),
@@ -225,6 +253,92 @@ impl AgentClient {
         }
     }
 
+    /// Looks how much room there is where the source lies.
+    ///
+    /// # Errors
+    /// When it cannot be looked at.
+    pub async fn room(&mut self) -> Result<Room, AgentError> {
+        match self.ask(&Request::Room).await? {
+            Event::Room(room) => Ok(room),
+            other => Err(AgentError::OutOfTurn(format!("{other:?}"))),
+        }
+    }
+
+    /// Returns what a run has done to the source.
+    ///
+    /// # Errors
+    /// When it cannot be looked at.
+    pub async fn swap_state(&mut self, run: &str) -> Result<SwapState, AgentError> {
+        match self.ask(&Request::SwapState { run: run.to_owned() }).await? {
+            Event::Swap(state) => Ok(state),
+            other => Err(AgentError::OutOfTurn(format!("{other:?}"))),
+        }
+    }
+
+    /// Has something done that has nothing to tell: a step of the swap.
+    ///
+    /// # Errors
+    /// When it fails.
+    pub async fn perform(&mut self, request: Request) -> Result<(), AgentError> {
+        match self.ask(&request).await? {
+            Event::Done => Ok(()),
+            other => Err(AgentError::OutOfTurn(format!("{other:?}"))),
+        }
+    }
+
+    /// Has an archive extracted beside the data; returns once all of it is durable there.
+    ///
+    /// # Errors
+    /// When the agent refuses or fails, dies, or the feed fails.
+    pub async fn extract(
+        &mut self,
+        mut request: ExtractRequest,
+        feed: &mut dyn Feed,
+        monitor: &dyn Monitor,
+    ) -> Result<Extracted, AgentError> {
+        let fifo = match &self.data {
+            Data::Fifo { path, .. } => Some(make_input(&path.with_file_name(INPUT))?),
+            Data::Stdout(_) => None,
+        };
+        request.fifo = fifo.is_some();
+        self.send(&Request::Extract(request)).await?;
+        let words = &mut self.words;
+        let (mut last_words, stdin) = (String::new(), &mut self.stdin);
+        let feeding = async move {
+            match fifo {
+                Some((sender, path)) => feed_fifo(sender, &path, feed).await,
+                None => feed_stdin(stdin, feed).await,
+            }
+        };
+        tokio::pin!(feeding);
+        let mut fed = false;
+        loop {
+            let step = async {
+                tokio::select! {
+                    word = words.recv() => Ok(Some(word)),
+                    outcome = &mut feeding, if !fed => outcome.map(|()| None),
+                }
+            };
+            let word =
+                match timeout(SILENCE_LIMIT, step).await.map_err(|_| AgentError::Silent(SILENCE_LIMIT))?? {
+                    None => {
+                        fed = true;
+                        continue;
+                    }
+                    Some(word) => word,
+                };
+            match heard(word, &mut last_words)? {
+                Some(Event::Progress { files, bytes }) => {
+                    monitor.event(monitor::Event::Progress { files, bytes });
+                }
+                Some(Event::Extracted(extracted)) => return Ok(extracted),
+                Some(Event::Failed { message }) => return Err(AgentError::Failed(message)),
+                Some(other) => return Err(AgentError::OutOfTurn(format!("{other:?}"))),
+                None => {}
+            }
+        }
+    }
+
     async fn ask(&mut self, request: &Request) -> Result<Event, AgentError> {
         self.send(request).await?;
         match timeout(SILENCE_LIMIT, self.event()).await.map_err(|_| AgentError::Silent(SILENCE_LIMIT))?? {
@@ -259,19 +373,23 @@ impl AgentClient {
     }
 
     fn heard(&mut self, word: Option<Word>) -> Result<Option<Event>, AgentError> {
-        match word {
-            Some(Word::Event(event)) => Ok(Some(event)),
-            Some(Word::Other(line)) => {
-                // A panic or the loader speaks; kept for the message, should it end.
-                if self.last_words.len() < 4096 {
-                    self.last_words.push_str(&line);
-                    self.last_words.push('\n');
-                }
-                Ok(None)
+        heard(word, &mut self.last_words)
+    }
+}
+
+fn heard(word: Option<Word>, last_words: &mut String) -> Result<Option<Event>, AgentError> {
+    match word {
+        Some(Word::Event(event)) => Ok(Some(event)),
+        Some(Word::Other(line)) => {
+            // A panic or the loader speaks; kept for the message, should it end.
+            if last_words.len() < 4096 {
+                last_words.push_str(&line);
+                last_words.push('\n');
             }
-            Some(Word::Failed(error)) => Err(error.into()),
-            None => Err(AgentError::Ended { last_words: std::mem::take(&mut self.last_words) }),
+            Ok(None)
         }
+        Some(Word::Failed(error)) => Err(error.into()),
+        None => Err(AgentError::Ended { last_words: std::mem::take(last_words) }),
     }
 }
 
@@ -313,6 +431,44 @@ fn make_fifo(path: &Path) -> Result<pipe::Receiver, AgentError> {
         tracing::debug!(%errno, "the FIFO keeps its size");
     }
     Ok(receiver)
+}
+
+/// Makes the FIFO for what is to be restored and opens its writing end, as a reader too: so an agent that
+/// ends is no broken pipe but is told by the engine.
+fn make_input(path: &Path) -> Result<(pipe::Sender, PathBuf), AgentError> {
+    let failed = |source| AgentError::Fifo { path: path.to_owned(), source };
+    nix::unistd::mkfifo(path, Mode::S_IRUSR | Mode::S_IWUSR).map_err(|errno| failed(errno.into()))?;
+    use std::os::unix::fs::PermissionsExt as _;
+    std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o644)).map_err(failed)?;
+    let sender = pipe::OpenOptions::new().read_write(true).open_sender(path).map_err(failed)?;
+    if let Err(errno) = fcntl(&sender, FcntlArg::F_SETPIPE_SZ(FIFO_BYTES)) {
+        tracing::debug!(%errno, "the FIFO keeps its size");
+    }
+    Ok((sender, path.to_owned()))
+}
+
+/// Feeds the archive through a FIFO, whose closing is its end.
+async fn feed_fifo(mut sender: pipe::Sender, path: &Path, feed: &mut dyn Feed) -> Result<(), AgentError> {
+    let failed = |source| AgentError::Fifo { path: path.to_owned(), source };
+    while let Some(bytes) = feed.next().await.map_err(AgentError::Sink)? {
+        sender.write_all(&bytes).await.map_err(failed)?;
+    }
+    Ok(())
+}
+
+/// Feeds the archive through the standard input, in pieces.
+async fn feed_stdin(
+    stdin: &mut Pin<Box<dyn AsyncWrite + Send>>,
+    feed: &mut dyn Feed,
+) -> Result<(), AgentError> {
+    let ended = |_| AgentError::Ended { last_words: String::new() };
+    while let Some(bytes) = feed.next().await.map_err(AgentError::Sink)? {
+        let length = u32::try_from(bytes.len()).unwrap_or(0);
+        stdin.write_all(&length.to_le_bytes()).await.map_err(ended)?;
+        stdin.write_all(&bytes).await.map_err(ended)?;
+    }
+    stdin.write_all(&0_u32.to_le_bytes()).await.map_err(ended)?;
+    stdin.flush().await.map_err(ended)
 }
 
 async fn take(decoder: &mut FrameDecoder, arrived: &Bytes, sink: &mut dyn Sink) -> Result<(), AgentError> {

@@ -6,11 +6,15 @@
 //! | [`protocol`] | what the two sides say to each other |
 //! | [`client`] | the command's side |
 //! | [`session`] | the agent's side |
-//! | [`survey`], [`tree`], [`archive`] | what the agent does |
+//! | [`survey`], [`tree`], [`archive`] | what the agent does to save |
+//! | [`extract`], [`swap`], [`metadata`] | what the agent does to restore |
 
 pub mod archive;
 pub mod client;
+pub mod extract;
+pub mod metadata;
 pub mod protocol;
 pub mod session;
 pub mod survey;
+pub mod swap;
 pub mod tree;

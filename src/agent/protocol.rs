@@ -9,7 +9,9 @@ use std::path::PathBuf;
 use serde::{Deserialize, Serialize};
 
 use super::archive::ArchiveStats;
-use crate::archive::Codec;
+use super::extract::Extracted;
+use super::swap::SwapState;
+use crate::archive::{Codec, FileRecord};
 use crate::database::Inspection;
 
 /// What the command asks of the agent, one at a time.
@@ -29,9 +31,91 @@ pub enum Request {
         data_directory: PathBuf,
         /// Where the database's container mounts the source, which tells its absolute links apart.
         mounted_at: Option<PathBuf>,
+        /// The tree within the source that is meant, relative to the root.
+        #[serde(default)]
+        tree: PathBuf,
     },
     /// Write the archive and the file list; answered by [`Event::Archived`].
     Archive(ArchiveRequest),
+    /// Look how much room there is; answered by [`Event::Room`].
+    Room,
+    /// Extract an archive beside the data; answered by [`Event::Extracted`]. Its bytes come over the
+    /// input FIFO, or on the standard input, each piece after its length (32 bits, little-endian) and
+    /// a piece of no length at the end.
+    Extract(ExtractRequest),
+    /// Put the extracted tree in the place of the data; answered by [`Event::Done`].
+    SwapIn {
+        /// The run.
+        run: String,
+        /// The files without which there is no database, relative to the root, the last one last.
+        heads: Vec<PathBuf>,
+        /// What the root itself is to be like; `None` for as it is.
+        root: Option<FileRecord>,
+    },
+    /// Say what a run has done here; answered by [`Event::Swap`].
+    SwapState {
+        /// The run.
+        run: String,
+    },
+    /// Have the old data back in its place; answered by [`Event::Done`].
+    SwapBack {
+        /// The run.
+        run: String,
+    },
+    /// Let the new data stay; answered by [`Event::Done`].
+    Commit {
+        /// The run.
+        run: String,
+    },
+    /// Remove what a run has made here; answered by [`Event::Done`].
+    Discard {
+        /// The run.
+        run: String,
+        /// Whether the old data that was replaced may go.
+        with_old: bool,
+    },
+}
+
+/// What is to be extracted.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ExtractRequest {
+    /// The run, after which the work directory is called.
+    pub run: String,
+    /// Whether the archive's bytes come over the FIFO.
+    pub fifo: bool,
+    /// Whether volsnap wrote the archive.
+    pub ours: bool,
+    /// What is taken away from the begin of every name.
+    pub strip: PathBuf,
+    /// What is put before every name instead.
+    pub prefix: PathBuf,
+    /// The owner of everything, in place of what the archive says.
+    pub owner: Option<(u32, u32)>,
+    /// Whether devices and setuid programs may be made.
+    pub special: bool,
+    /// Members that the archive has.
+    pub members: u64,
+    /// Bytes of content that it has, holes included.
+    pub bytes: u64,
+    /// Bytes of the file system that are to stay free.
+    pub reserve: u64,
+}
+
+/// The room where the source lies.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Room {
+    /// Bytes that are free.
+    pub free_bytes: u64,
+    /// Names that are free; `None` where the file system does not count them.
+    pub free_names: Option<u64>,
+    /// Names in the root on which something else is mounted.
+    pub mounted: Vec<String>,
+    /// Names in the root that earlier runs have left.
+    pub leftovers: Vec<String>,
+    /// Whether there is nothing in the root but what earlier runs have left.
+    pub is_empty: bool,
+    /// The owner of the root.
+    pub owner: (u32, u32),
 }
 
 /// How the archive is to be written.
@@ -45,6 +129,9 @@ pub struct ArchiveRequest {
     pub last: Vec<PathBuf>,
     /// Whether all writers are held: then a file that changes is an error.
     pub held: bool,
+    /// The tree within the source that is meant, relative to the root.
+    #[serde(default)]
+    pub tree: PathBuf,
 }
 
 /// What the agent tells the command.
@@ -72,6 +159,14 @@ pub enum Event {
     },
     /// The answer to [`Request::Archive`], once the last byte is handed over.
     Archived(ArchiveStats),
+    /// The answer to [`Request::Room`].
+    Room(Room),
+    /// The answer to [`Request::Extract`], once all of it is durable.
+    Extracted(Extracted),
+    /// The answer to [`Request::SwapState`].
+    Swap(SwapState),
+    /// The answer to what has nothing to tell.
+    Done,
     /// The request failed.
     Failed {
         /// What was being done to which file, and why it failed.

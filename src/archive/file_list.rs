@@ -69,6 +69,27 @@ impl FileRecord {
     }
 }
 
+/// The digest of all records of a file list, whatever their compression: equal for two trees exactly
+/// when their lists are.
+#[derive(Debug, Default)]
+pub struct ListDigest(blake3::Hasher);
+
+impl ListDigest {
+    /// Takes the next record.
+    pub fn push(&mut self, record: &FileRecord) {
+        // A record has no map with keys that are no strings, which alone cannot be written.
+        let line = serde_json::to_vec(record).unwrap_or_default();
+        self.0.update(&line);
+        self.0.update(b"\n");
+    }
+
+    /// Returns the digest of all records, hexadecimal.
+    #[must_use]
+    pub fn finish(&self) -> String {
+        self.0.finalize().to_hex().to_string()
+    }
+}
+
 impl Serialize for FileRecord {
     fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         Line::from(self).serialize(serializer)

@@ -30,7 +30,7 @@ pub use block::{
 };
 pub use entry::{Device, Entry, EntryKind, Extent, Timestamp, Xattr};
 pub use error::{ArchiveError, BlockProblem, FileProblem, FrameProblem, MemberProblem, shown};
-pub use file_list::{FileListReader, FileListWriter, FileRecord};
+pub use file_list::{FileListReader, FileListWriter, FileRecord, ListDigest};
 pub use frames::{FrameDecoder, FrameKind, FrameSink, FrameWriter, Payload};
 pub use tar_reader::{Limits, Segment, TarReader};
 pub use tar_writer::TarWriter;
@@ -149,6 +149,10 @@ pub enum Format {
     Zstd,
     /// Gzip members.
     Gzip,
+    /// Bzip2, which volsnap reads and never writes.
+    Bzip2,
+    /// XZ, likewise.
+    Xz,
     /// Not compressed.
     Tar,
 }
@@ -164,6 +168,8 @@ impl Format {
             [0x28, 0xb5, 0x2f, 0xfd, ..] => Some(Self::Zstd),
             [low, 0x2a, 0x4d, 0x18, ..] if low & 0xf0 == 0x50 => Some(Self::Zstd),
             [0x1f, 0x8b, 8, ..] => Some(Self::Gzip),
+            [b'B', b'Z', b'h', b'1'..=b'9', ..] => Some(Self::Bzip2),
+            [0xfd, b'7', b'z', b'X', b'Z', 0, ..] => Some(Self::Xz),
             _ if tar_reader::is_header(prefix) => Some(Self::Tar),
             _ => None,
         }
@@ -175,6 +181,8 @@ impl Format {
         match self {
             Self::Zstd => "tar.zst",
             Self::Gzip => "tar.gz",
+            Self::Bzip2 => "tar.bz2",
+            Self::Xz => "tar.xz",
             Self::Tar => "tar",
         }
     }
@@ -215,6 +223,8 @@ mod tests {
         assert_eq!(Format::detect(&[0x28, 0xb5, 0x2f, 0xfd, 0]), Some(Format::Zstd));
         assert_eq!(Format::detect(&[0x5e, 0x2a, 0x4d, 0x18, 0]), Some(Format::Zstd));
         assert_eq!(Format::detect(&[0x1f, 0x8b, 8, 0]), Some(Format::Gzip));
+        assert_eq!(Format::detect(b"BZh91AY"), Some(Format::Bzip2));
+        assert_eq!(Format::detect(b"\xfd7zXZ\0\0"), Some(Format::Xz));
         assert_eq!(Format::detect(b"PK\x03\x04"), None);
         assert_eq!(Format::detect(&[]), None);
     }

@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use volsnap::agent::session::{SessionOptions, serve};
-use volsnap::docker::helper::{FIFO, PIPE, SOURCE};
+use volsnap::docker::helper::{FIFO, INPUT, PIPE, SOURCE};
 
 /// Serves the command from inside the helper container.
 #[derive(Debug, clap::Args)]
@@ -12,6 +12,7 @@ pub(crate) struct Args {}
 
 /// Serves until standard input ends.
 pub(crate) fn run(_args: &Args) -> ExitCode {
-    serve(&SessionOptions { root: PathBuf::from(SOURCE), fifo: Path::new(PIPE).join(FIFO) });
+    let pipe = Path::new(PIPE);
+    serve(&SessionOptions { root: PathBuf::from(SOURCE), fifo: pipe.join(FIFO), input: pipe.join(INPUT) });
     ExitCode::SUCCESS
 }

@@ -22,6 +22,7 @@ mod guard;
 mod list;
 mod places;
 mod recover;
+mod restore;
 mod show;
 mod snapshot;
 mod verify;
@@ -53,7 +54,8 @@ Examples:
   volsnap snapshot db               the service db of the compose project here
   volsnap snapshot volume:pgdata    a volume by name
   volsnap list
-  volsnap verify latest";
+  volsnap verify latest
+  volsnap restore latest            back where it came from";
 
 #[derive(Debug, clap::Args)]
 #[command(next_help_heading = "Options of every command")]
@@ -86,6 +88,7 @@ enum Verb {
     List(list::Args),
     Show(show::Args),
     Verify(verify::Args),
+    Restore(restore::Args),
     Recover(recover::Args),
     #[command(hide = true)]
     Agent(agent::Args),
@@ -134,6 +137,7 @@ fn run(global: &Global, verb: Verb, ui: &Ui) -> Result<ExitCode, Error> {
             Verb::List(args) => list::run(global, &args, ui),
             Verb::Show(args) => show::run(global, &args, ui),
             Verb::Verify(args) => verify::run(global, &args, ui).await,
+            Verb::Restore(args) => restore::run(global, args, ui).await,
             Verb::Recover(args) => recover::run(global, &args, ui).await,
             Verb::Guard(args) => guard::run(&args).await,
             Verb::Agent(args) => Ok(agent::run(&args)),

@@ -71,6 +71,31 @@ impl<'l> VolumeKey<'l> {
     }
 }
 
+/// Returns the labels by which Compose takes a volume called `name` for its own: one that is made in
+/// place of the volume `origin`, which a container with these labels used. None where that container was
+/// not Compose's.
+#[must_use]
+pub fn volume_labels(
+    origin: &str,
+    container: &BTreeMap<String, String>,
+    name: &str,
+) -> BTreeMap<String, String> {
+    let Some(project) = container.get(PROJECT_LABEL) else { return BTreeMap::new() };
+    let prefix = format!("{project}_");
+    // A volume that Compose was told to call otherwise: which key it has, its name does not say.
+    let Some(key) = origin.strip_prefix(&prefix) else { return BTreeMap::new() };
+    let other_project = name.strip_suffix(&format!("_{key}")).filter(|project| !project.is_empty());
+    let (project, key) = match (name.strip_prefix(&prefix), other_project) {
+        (_, Some(project)) => (project, key),
+        (Some(key), None) if !key.is_empty() => (project.as_str(), key),
+        _ => (project.as_str(), key),
+    };
+    BTreeMap::from([
+        (PROJECT_LABEL.to_owned(), project.to_owned()),
+        (VOLUME_LABEL.to_owned(), key.to_owned()),
+    ])
+}
+
 #[cfg(test)]
 mod tests {
     use rstest::rstest;
@@ -95,6 +120,24 @@ mod tests {
     ) {
         let labels = labels(&[(PROJECT_LABEL, "p"), (SERVICE_LABEL, "app"), (DEPENDS_ON_LABEL, label)]);
         assert_eq!(Membership::of(&labels).unwrap().depends_on(service), expected);
+    }
+
+    #[rstest]
+    #[case::again("p_data", "p_data", "p", "data")]
+    #[case::another_project("p_data", "q_data", "q", "data")]
+    #[case::another_key("p_data", "p_data2", "p", "data2")]
+    #[case::any_name("p_data", "elsewhere", "p", "data")]
+    fn a_volume_made_anew_has_the_labels_of_the_one_it_replaces(
+        #[case] origin: &str,
+        #[case] name: &str,
+        #[case] project: &str,
+        #[case] key: &str,
+    ) {
+        let container = labels(&[(PROJECT_LABEL, "p")]);
+        let expected = labels(&[(PROJECT_LABEL, project), (VOLUME_LABEL, key)]);
+        assert_eq!(volume_labels(origin, &container, name), expected);
+        assert!(volume_labels("pgdata", &container, name).is_empty());
+        assert!(volume_labels(origin, &labels(&[]), name).is_empty());
     }
 
     #[test]

@@ -6,5 +6,5 @@
 mod labels;
 mod project;
 
-pub use labels::{Membership, VOLUME_LABEL, VolumeKey, WORKING_DIR_LABEL};
+pub use labels::{Membership, VOLUME_LABEL, VolumeKey, WORKING_DIR_LABEL, volume_labels};
 pub use project::{DirectoryProject, normalize_project_name};

@@ -26,6 +26,9 @@ pub trait Profile: Send + Sync + fmt::Debug {
     /// Returns the data directory inside the container, as its configuration has it.
     fn data_directory(&self, container: &Container) -> Option<PathBuf>;
 
+    /// Returns the major version that the container's image says it has: "15".
+    fn major_version(&self, container: &Container) -> Option<String>;
+
     /// Returns the command that prints the data directory of the running database, run inside its
     /// container. Secrets come from the container's own environment, never from the command.
     fn data_directory_command(&self, container: &Container) -> Vec<String>;

@@ -24,6 +24,7 @@ use bollard::models::{
     ContainerConfig, ContainerCreateBody, ContainerInspectResponse, ContainerState as StateModel, ExecConfig,
     HealthConfig, HealthStatusEnum, HostConfig, HostConfigLogConfig, ImageInspect, Mount as MountModel,
     MountPoint, MountType, MountVolumeOptions, RestartPolicy, RestartPolicyNameEnum, Volume as VolumeModel,
+    VolumeCreateRequest,
 };
 use bollard::query_parameters as query;
 use bytes::Bytes;
@@ -281,6 +282,42 @@ impl Docker for DockerEngine {
         let doing = format!("inspect volume {name}");
         let found = optional(bounded(&doing, INSPECT_LIMIT, self.client.inspect_volume(name)).await)?;
         Ok(found.map(volume_from))
+    }
+
+    /// The engine answers a name that is taken with the volume that has it, so it is looked up before, and
+    /// the labels tell afterwards whose it is.
+    async fn create_volume(&self, name: &str, labels: &BTreeMap<String, String>) -> Result<()> {
+        let doing = format!("create volume {name}");
+        let taken = || DockerError {
+            kind: DockerErrorKind::Conflict,
+            doing: doing.clone(),
+            message: "there is a volume of that name already".to_owned(),
+        };
+        if !is_name(name) {
+            return Err(other(&doing, "a volume's name has letters, digits, _, . and - only"));
+        }
+        if self.volume(name).await?.is_some() {
+            return Err(taken());
+        }
+        let request = VolumeCreateRequest {
+            name: Some(name.to_owned()),
+            labels: Some(labels.clone().into_iter().collect::<HashMap<_, _>>()),
+            ..VolumeCreateRequest::default()
+        };
+        let made = bounded(&doing, CREATE_LIMIT, self.client.create_volume(request)).await?;
+        if volume_from(made).labels == *labels { Ok(()) } else { Err(taken()) }
+    }
+
+    async fn remove_volume(&self, name: &str) -> Result<()> {
+        let doing = format!("remove volume {name}");
+        if !is_name(name) {
+            return Ok(());
+        }
+        let call = self.client.remove_volume(name, None::<query::RemoveVolumeOptions>);
+        match bounded(&doing, REMOVE_LIMIT, call).await {
+            Err(error) if error.kind == DockerErrorKind::NotFound => Ok(()),
+            removed => removed,
+        }
     }
 
     async fn start(&self, id: &str) -> Result<()> {

@@ -178,6 +178,14 @@ impl Docker for FailingDocker {
         self.call("volume", name, self.inner.volume(name)).await
     }
 
+    async fn create_volume(&self, name: &str, labels: &BTreeMap<String, String>) -> Result<()> {
+        self.call("create_volume", name, self.inner.create_volume(name, labels)).await
+    }
+
+    async fn remove_volume(&self, name: &str) -> Result<()> {
+        self.call("remove_volume", name, self.inner.remove_volume(name)).await
+    }
+
     async fn start(&self, id: &str) -> Result<()> {
         self.call("start", id, self.inner.start(id)).await
     }

@@ -3,7 +3,7 @@
 //! The image is packed from an executable and the shared libraries it needs, and imported through
 //! the engine: no registry, no network. Its tag is the digest of its content, so it is imported once
 //! for each build of volsnap, and one that is there is the right one. The container sees the source
-//! read-only, keeps one capability, and is removed by the engine when its stdin closes and it exits.
+//! read-only (a restore's may write), keeps the capabilities that its work takes, and is removed by the engine when its stdin closes and it exits.
 
 use std::collections::BTreeMap;
 use std::ffi::OsStr;
@@ -28,12 +28,14 @@ pub const SOURCE: &str = "/.volsnap/source";
 pub const PIPE: &str = "/.volsnap/pipe";
 /// The FIFO in the pipe directory.
 pub const FIFO: &str = "data";
+/// The FIFO in the pipe directory that carries what is to be restored.
+pub const INPUT: &str = "input";
 /// The repository of the tag, without the digest.
 pub const IMAGE_REPOSITORY: &str = "volsnap-helper";
 
 /// Label of the image: the version of volsnap it was packed from.
 pub const LABEL_HELPER: &str = "volsnap.helper";
-/// Label of the container: the run it belongs to.
+/// Label of the container, or of a volume that a restore has made: the run it belongs to.
 pub const LABEL_RUN: &str = "volsnap.run";
 /// Label of the container: the source it reads, as `volume:NAME` or `path:DIR`.
 pub const LABEL_SOURCE: &str = "volsnap.source";
@@ -124,22 +126,48 @@ fn is_outdated(image: &Image, current: &str, now: DateTime<Utc>) -> bool {
     image.tags.iter().all(|tag| ours(tag) && tag != current) && (image.tags.is_empty() || is_old())
 }
 
-/// Describes the helper of one run: `name` runs the agent of `image` beside `source`, writing to a
-/// FIFO in `pipe_directory` when the engine is local.
+/// What a helper may do with the source.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Access {
+    /// Read it.
+    Read,
+    /// Put other data in its place.
+    Replace,
+    /// The same, where the data has devices.
+    ReplaceWithDevices,
+}
+
+impl Access {
+    /// Returns the capabilities that this takes.
+    fn capabilities(self) -> Vec<String> {
+        let names: &[&str] = match self {
+            // Reads every file and enters every directory, whoever owns it; changes nothing.
+            Self::Read => &["DAC_READ_SEARCH"],
+            Self::Replace => &["CHOWN", "DAC_OVERRIDE", "FOWNER", "FSETID"],
+            Self::ReplaceWithDevices => &["CHOWN", "DAC_OVERRIDE", "FOWNER", "FSETID", "MKNOD", "SETFCAP"],
+        };
+        names.iter().map(|name| (*name).to_owned()).collect()
+    }
+}
+
+/// Describes the helper of one run: `name` runs the agent of `image` beside `source`, with a FIFO in
+/// `pipe_directory` when the engine is local.
 pub fn helper_container(
     name: &str,
     image: &str,
     run: &str,
     source: &MountSource,
+    access: Access,
     pipe_directory: Option<&Path>,
 ) -> ContainerSpec {
-    let read_only = |source: MountSource, destination: &str| MountSpec {
+    let mount = |source: MountSource, destination: &str, read_only| MountSpec {
         source,
         destination: PathBuf::from(destination),
-        read_only: true,
+        read_only,
     };
-    let mut mounts = vec![read_only(source.clone(), SOURCE)];
-    mounts.extend(pipe_directory.map(|path| read_only(MountSource::Directory(path.to_owned()), PIPE)));
+    let mut mounts = vec![mount(source.clone(), SOURCE, access == Access::Read)];
+    mounts.extend(pipe_directory.map(|path| mount(MountSource::Directory(path.to_owned()), PIPE, true)));
     ContainerSpec {
         name: name.to_owned(),
         image: image.to_owned(),
@@ -150,8 +178,7 @@ pub fn helper_container(
             (LABEL_PID.to_owned(), std::process::id().to_string()),
         ]),
         mounts,
-        // Reads every file and enters every directory, whoever owns it; changes nothing.
-        capabilities: vec!["DAC_READ_SEARCH".to_owned()],
+        capabilities: access.capabilities(),
     }
 }
 

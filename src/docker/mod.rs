@@ -326,6 +326,12 @@ pub trait Docker: Send + Sync + fmt::Debug {
     async fn volumes(&self) -> Result<Vec<Volume>>;
     /// Returns one volume by exact name, `None` when there is none. Never creates it.
     async fn volume(&self, name: &str) -> Result<Option<Volume>>;
+    /// Creates a volume of the engine's own driver; the name being taken is a
+    /// [`DockerErrorKind::Conflict`].
+    async fn create_volume(&self, name: &str, labels: &BTreeMap<String, String>) -> Result<()>;
+    /// Removes a volume; one that is gone is success, one that a container uses stays and is a
+    /// [`DockerErrorKind::Conflict`].
+    async fn remove_volume(&self, name: &str) -> Result<()>;
     /// Starts a container; one that runs already is success.
     async fn start(&self, id: &str) -> Result<()>;
     /// Asks a container to stop and returns when the engine answers, at most after `wait`: then the

@@ -17,8 +17,12 @@ use crate::repository::Snapshot;
 use crate::saga::{Failure, SagaOptions};
 use crate::signal::Cancel;
 
+mod clock;
+mod helper;
+mod hold;
 pub mod plan;
 pub mod recover;
+pub mod restore;
 pub mod snapshot;
 pub mod verify;
 

@@ -7,7 +7,7 @@ use std::collections::BTreeSet;
 
 use super::error::RepositoryError;
 use super::listing::{Listing, Snapshot};
-use crate::manifest::SnapshotId;
+use crate::manifest::{SAFETY_TAG, SnapshotId};
 
 const LATEST: &str = "latest";
 /// How alike two names must be to be worth mentioning; 1 is equal.
@@ -31,6 +31,10 @@ impl Candidate<'_> {
         format!("{}/{}", self.source, self.id)
     }
 
+    fn is_safety(&self) -> bool {
+        matches!(self.found, Found::Snapshot(snapshot) if snapshot.manifest.tags.contains_key(SAFETY_TAG))
+    }
+
     fn into_snapshot(self) -> Result<Snapshot, RepositoryError> {
         match self.found {
             Found::Snapshot(snapshot) => Ok(snapshot.clone()),
@@ -43,7 +47,8 @@ impl Listing {
     /// Returns the snapshot that `spec` means: an id or the beginning of one, `latest`, or either of
     /// them after a source and a slash.
     ///
-    /// `latest` is the one with the newest id, of the only source there is. When that one cannot be
+    /// `latest` is the one with the newest id, of the only source there is; what a restore has kept of the
+    /// data it replaced is passed over. When that one cannot be
     /// believed, this fails rather than pass over it.
     ///
     /// # Errors
@@ -81,6 +86,9 @@ impl Listing {
             let candidates = sources.iter().map(|source| format!("{source}/{LATEST}")).collect();
             return Err(RepositoryError::Ambiguous { spec: spec.to_owned(), candidates });
         }
+        // What a restore has replaced is kept, and is not what its user means who restores once more.
+        let (safety, meant): (Vec<_>, Vec<_>) = candidates.into_iter().partition(Candidate::is_safety);
+        let candidates = if meant.is_empty() { safety } else { meant };
         match candidates.into_iter().max_by(|a, b| a.id.cmp(b.id)) {
             Some(newest) => newest.into_snapshot(),
             None => Err(self.unknown(spec)),

@@ -9,6 +9,7 @@ use serde::{Deserialize, Serialize};
 use tokio::time::{Instant, sleep};
 
 use super::restart::{self, StoppedContainer};
+use super::volume::{self, Workplace};
 use super::{Patience, Result, SagaError};
 use crate::docker::Docker;
 use crate::docker::helper::LABEL_RUN;
@@ -46,6 +47,28 @@ pub enum Compensation {
         /// Every other file it may have left.
         files: Vec<PathBuf>,
     },
+    /// Have the old data of a source back in its place, unless the new was confirmed. To be registered
+    /// after what starts the users, so that it is done before.
+    SwapBack {
+        /// The source and the run.
+        place: Workplace,
+        /// The containers that must not run meanwhile.
+        users: Vec<StoppedContainer>,
+    },
+    /// Remove what a run has made in a source.
+    DiscardWork {
+        /// The source and the run.
+        place: Workplace,
+        /// Whether old data may go that was replaced and is kept nowhere else.
+        with_old: bool,
+    },
+    /// Remove a volume, if that run has made it.
+    RemoveVolume {
+        /// The volume's name.
+        name: String,
+        /// The run that has made it.
+        run: String,
+    },
     /// Remove a directory of our own and what is in it.
     DeleteDirectory {
         /// The directory.
@@ -61,6 +84,9 @@ impl Compensation {
             Self::StartContainers { .. } => "start-containers",
             Self::RemoveHelper { .. } | Self::RemoveExpectedHelper { .. } => "remove-helper",
             Self::DiscardUnpublished { .. } => "discard-unpublished",
+            Self::SwapBack { .. } => "undo-swap",
+            Self::DiscardWork { .. } => "discard-work",
+            Self::RemoveVolume { .. } => "remove-volume",
             Self::DeleteDirectory { .. } => "delete-directory",
         }
     }
@@ -80,6 +106,11 @@ impl Compensation {
             Self::DiscardUnpublished { manifest, .. } => {
                 format!("remove the unfinished snapshot of {}", manifest.display())
             }
+            Self::SwapBack { place, .. } => format!("have the old data back in {}", place.describe()),
+            Self::DiscardWork { place, .. } => {
+                format!("remove {} from {}", place.directory(), place.describe())
+            }
+            Self::RemoveVolume { name, .. } => format!("remove the volume {name}"),
             Self::DeleteDirectory { path } => format!("remove {}", path.display()),
         }
     }
@@ -115,6 +146,13 @@ impl Compensation {
                 remove_helper(docker, name, run, CREATION_UNDER_WAY, patience).await
             }
             Self::DiscardUnpublished { manifest, files } => discard_unpublished(manifest, files),
+            Self::SwapBack { place, users } => {
+                volume::swap_back(docker, place, users, patience, monitor).await
+            }
+            Self::DiscardWork { place, with_old } => {
+                volume::discard(docker, place, *with_old, patience, monitor).await
+            }
+            Self::RemoveVolume { name, run } => volume::remove_volume(docker, name, run, patience).await,
             Self::DeleteDirectory { path } => gone(path, std::fs::remove_dir_all(path)),
         }
     }
@@ -126,7 +164,7 @@ const HELPER_PATIENCE: Duration = Duration::from_secs(30);
 /// Longer than an engine takes to create a container after its client is gone.
 const CREATION_UNDER_WAY: Duration = Duration::from_secs(3);
 
-async fn remove_helper(
+pub(super) async fn remove_helper(
     docker: &dyn Docker,
     name: &str,
     run: &str,

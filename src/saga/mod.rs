@@ -20,6 +20,7 @@ pub mod compensation;
 pub mod guard;
 pub mod journal;
 pub mod restart;
+pub mod volume;
 
 pub use compensation::Compensation;
 pub use journal::{Journal, RunInfo};
@@ -50,6 +51,14 @@ pub enum SagaError {
     /// The engine failed while something was put back.
     #[error(transparent)]
     Docker(#[from] crate::docker::DockerError),
+    /// What lies in a volume or directory could not be put back.
+    #[error("put back what is in {place}")]
+    Volume {
+        /// Which.
+        place: String,
+        /// Why.
+        source: Box<crate::agent::client::AgentError>,
+    },
     /// A file could not be removed.
     #[error("remove {path}")]
     Remove {
@@ -90,6 +99,8 @@ impl Patience {
     pub const COMMAND: Self = Self(Duration::from_secs(300));
     /// For the guard, which waits for nobody: an engine being upgraded is gone for a while.
     pub const GUARD: Self = Self(Duration::from_secs(3600));
+    /// For what nothing live hangs on.
+    pub const SHORT: Self = Self(Duration::from_secs(30));
 }
 
 /// A registered compensation.
@@ -174,6 +185,12 @@ impl Saga {
         // A journal that cannot be written only means that this is done once more later.
         let _ = self.journal.settled(registered.0);
         Ok(())
+    }
+
+    /// Records that what a compensation would put back is not out any more: it was done another way.
+    pub fn discharge(&mut self, registered: Registered) {
+        // A journal that cannot be written only means that it is looked for once more later.
+        let _ = self.journal.settled(registered.0);
     }
 
     /// Ends the run: puts back what is still out, in reverse order, each whatever became of the

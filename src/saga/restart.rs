@@ -40,6 +40,13 @@ pub struct StoppedContainer {
     /// How long it may take to stop, in seconds, before the engine kills it; `None` when it is never
     /// killed.
     pub grace_seconds: Option<i64>,
+    /// Whether it answered when it was stopped; one that did not is started and not waited for.
+    #[serde(default = "yes")]
+    pub answered: bool,
+}
+
+fn yes() -> bool {
+    true
 }
 
 impl StoppedContainer {
@@ -50,6 +57,7 @@ impl StoppedContainer {
             identity: Recorded::of(container),
             started_at: container.state.started_at.clone(),
             grace_seconds: (!is_database).then(|| container.stop_timeout.unwrap_or(DEFAULT_GRACE_SECONDS)),
+            answered: true,
         }
     }
 }
@@ -72,6 +80,25 @@ pub async fn start_all(
         }
     }
     first_error.map_or(Ok(()), Err)
+}
+
+/// Starts containers in the given order and waits until each answers, once: one that ends is not tried
+/// again, since what it was started on is at fault.
+///
+/// # Errors
+/// When one ends, or does not answer before `deadline`.
+pub async fn start_once(
+    docker: &dyn Docker,
+    containers: &[StoppedContainer],
+    deadline: Instant,
+    monitor: &dyn Monitor,
+) -> Result<()> {
+    for container in containers {
+        monitor.step("start-container");
+        let answering = StoppedContainer { answered: true, ..container.clone() };
+        attempt(docker, &answering, deadline, monitor).await?;
+    }
+    Ok(())
 }
 
 async fn bring_back(
@@ -107,6 +134,9 @@ async fn attempt(
     let Some(container) = find_again(&stopped.identity, &containers) else {
         return Err(not_back(&stopped.identity.name, "is gone, and no other has its place"));
     };
+    if !stopped.answered {
+        return start_unanswered(docker, container, stopped).await;
+    }
     let container = if container.state.running && container.state.started_at == stopped.started_at {
         match outlast_stop(docker, container, stopped, deadline).await? {
             Stop::NeverCame => return Ok(()),
@@ -119,6 +149,18 @@ async fn attempt(
         docker.start(&container.id).await?;
     }
     await_ready(docker, &container, deadline, monitor).await
+}
+
+/// Has a container run again that did not answer before: nobody can wait for that.
+async fn start_unanswered(
+    docker: &dyn Docker,
+    container: &Container,
+    stopped: &StoppedContainer,
+) -> Result<()> {
+    if container.state.running && container.state.started_at == stopped.started_at {
+        sleep(SIGNAL_UNDER_WAY).await;
+    }
+    Ok(docker.start(&container.id).await?)
 }
 
 enum Stop {
@@ -356,6 +398,16 @@ mod tests {
             Ok(self.world(|world| Some(world.container.clone())))
         }
         async fn volumes(&self) -> Answer<Vec<Volume>> {
+            unreachable!()
+        }
+        async fn create_volume(
+            &self,
+            _name: &str,
+            _labels: &std::collections::BTreeMap<String, String>,
+        ) -> Answer<()> {
+            unreachable!()
+        }
+        async fn remove_volume(&self, _name: &str) -> Answer<()> {
             unreachable!()
         }
         async fn volume(&self, _name: &str) -> Answer<Option<Volume>> {

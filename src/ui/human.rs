@@ -9,12 +9,13 @@ use volsnap::database::PageChecksums;
 use volsnap::manifest::{Consistency, Manifest, Quiesce};
 use volsnap::ops::plan::Plan;
 use volsnap::ops::recover::Unfinished;
+use volsnap::ops::restore::{RestorePlan, Restored};
 use volsnap::ops::verify::Report;
 use volsnap::repository::{Listing, Repository, Snapshot};
 use volsnap::saga::RunInfo;
 use volsnap::target::shell_quote;
 
-use super::text::{count, escape, milliseconds, size, table, time};
+use super::text::{count, duration, escape, milliseconds, size, table, time};
 
 /// Problems shown of one verification; `--json` has all of them.
 const PROBLEMS_SHOWN: usize = 20;
@@ -288,6 +289,67 @@ fn show_database(manifest: &Manifest, rows: &mut Rows) {
     for (name, value) in &database.details {
         rows.row("", &escape(&format!("{name}: {value}")));
     }
+}
+
+/// Returns the plan of a restore.
+pub(crate) fn restore_plan(plan: &RestorePlan) -> String {
+    let mut rows = Rows::new(&format!("restore {}", escape(&plan.archive)));
+    let list = |names: &[String]| names.iter().map(|name| escape(name)).collect::<Vec<_>>().join(", ");
+    let database = plan.database.as_ref().map_or_else(String::new, |name| format!(", {}", escape(name)));
+    rows.row("of", &format!("{}{database}", escape(&plan.of)));
+    let makes = if plan.makes { ", which is made for it" } else { "" };
+    rows.row("into", &format!("{}{makes}", escape(&plan.into)));
+    rows.row("data", &format!("{} in {} entries", size(plan.bytes), count(plan.members)));
+    if !plan.level.is_same() {
+        let shown = |path: &Path| format!("`{}`", escape(&path.display().to_string()));
+        rows.row(
+            "level",
+            &format!(
+                "what lies in {} comes to lie in {}",
+                shown(&plan.level.strip),
+                shown(&plan.level.prefix)
+            ),
+        );
+    }
+    if plan.replaces_entries > 0 {
+        let replaced = format!("{} in {} entries", size(plan.replaces_bytes), count(plan.replaces_entries));
+        rows.row("replaces", &replaced);
+        let kept = plan.safety.as_ref().map_or_else(
+            || "not kept: it is gone afterwards".to_owned(),
+            |safety| format!("kept as {}", escape(safety)),
+        );
+        rows.row("", &kept);
+    }
+    if !plan.stops.is_empty() {
+        rows.row("stops", &list(&plan.stops));
+    }
+    if !plan.stay_stopped.is_empty() {
+        rows.row("stay stopped", &list(&plan.stay_stopped));
+    }
+    if let Some(free) = plan.free_bytes {
+        rows.row("room", &format!("{} free, {} needed at most", size(free), size(plan.needed_bytes)));
+    }
+    for warning in &plan.warnings {
+        rows.row("warning", &escape(warning));
+    }
+    rows.0
+}
+
+/// Returns what became of a restore.
+pub(crate) fn restored(restored: &Restored) -> String {
+    let plan = &restored.plan;
+    let mut rows = Rows::new(&format!("restored {} into {}", escape(&plan.archive), escape(&plan.into)));
+    rows.row("data", &format!("{} in {} files", size(restored.bytes), count(restored.files)));
+    let downtime = restored.downtime.map_or_else(|| "none, nothing was stopped".to_owned(), duration);
+    rows.row("downtime", &downtime);
+    rows.row("took", &duration(restored.elapsed));
+    if let Some(safety) = &restored.safety {
+        rows.row("before", &format!("kept as {}", escape(&safety.name())));
+    }
+    if let Some(undo) = &restored.undo {
+        rows.row("undo", &escape(undo));
+    }
+    rows.0
 }
 
 /// Returns what became of a verification.

@@ -1,9 +1,12 @@
 //! JSON for programs. Field names are part of the interface: added to, never changed.
 
+use std::time::Duration;
+
 use serde::Serialize;
 use serde_json::{Value, json};
 use volsnap::manifest::PhaseTime;
 use volsnap::monitor::Phase;
+use volsnap::ops::restore::Restored;
 use volsnap::repository::Snapshot;
 
 /// Returns a value as JSON; `null` for what cannot be (no type here is such).
@@ -34,6 +37,25 @@ pub(crate) fn snapshot(snapshot: &Snapshot) -> Value {
         "published": manifest.times.published,
         "phases": manifest.phases,
         "tags": manifest.tags,
+    })
+}
+
+/// Returns a restore as `restore --json` prints it.
+pub(crate) fn restored(restored: &Restored) -> Value {
+    let ms = |duration: Duration| u64::try_from(duration.as_millis()).unwrap_or(u64::MAX);
+    json!({
+        "id": restored.plan.id,
+        "archive": restored.plan.archive,
+        "into": restored.plan.into,
+        "host_path": restored.plan.host_path,
+        "database": restored.plan.database,
+        "files": restored.files,
+        "raw_bytes": restored.bytes,
+        "downtime_ms": restored.downtime.map_or(0, ms),
+        "restore_ms": ms(restored.elapsed),
+        "safety": restored.safety.as_ref().map(volsnap::repository::Snapshot::name),
+        "undo": restored.undo,
+        "warnings": restored.plan.warnings,
     })
 }
 

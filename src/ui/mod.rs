@@ -14,6 +14,7 @@ use volsnap::archive::FileRecord;
 use volsnap::monitor::Monitor;
 use volsnap::ops::plan::Plan;
 use volsnap::ops::recover::Unfinished;
+use volsnap::ops::restore::{RestorePlan, Restored};
 use volsnap::ops::verify::Report;
 use volsnap::repository::{Listing, Repository, Snapshot};
 use volsnap::saga::RunInfo;
@@ -101,6 +102,29 @@ impl Ui {
     /// Prints what became of a snapshot.
     pub(crate) fn snapshot(&self, snapshot: &Snapshot) {
         self.text(|| human::snapshot(snapshot, &self.command));
+    }
+
+    /// Prints the plan of a restore: the result of a dry run.
+    pub(crate) fn restore_plan(&self, plan: &RestorePlan) {
+        self.json_results(vec![json::value(plan)], false);
+        self.text(|| human::restore_plan(plan));
+    }
+
+    /// Shows the plan of a restore that is about to be carried out.
+    pub(crate) fn show_restore_plan(&self, plan: &RestorePlan) {
+        self.progress.remark(human::restore_plan(plan).trim_end());
+    }
+
+    /// Prints a question, whose answer follows on the same line.
+    pub(crate) fn question(&self, text: &str) {
+        let mut err = io::stderr().lock();
+        let _ = write!(err, "{text}").and_then(|()| err.flush());
+    }
+
+    /// Prints what became of a restore.
+    pub(crate) fn restored(&self, restored: &Restored) {
+        self.json_results(vec![json::restored(restored)], false);
+        self.text(|| human::restored(restored));
     }
 
     /// Prints what became of a verification.

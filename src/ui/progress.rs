@@ -46,6 +46,13 @@ impl Progress {
         }
     }
 
+    /// Prints what need not be read where only results are wanted.
+    pub(crate) fn remark(&self, text: &str) {
+        if !self.quiet {
+            self.line(text);
+        }
+    }
+
     fn begin(&self, phase: Phase, detail: &str, total_bytes: Option<u64>) {
         if self.quiet {
             return;

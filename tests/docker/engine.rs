@@ -500,8 +500,14 @@ async fn the_helper_runs_from_its_image_beside_the_source() {
     let image = HelperImage::of(&unique_executable(directory.path())).unwrap();
     let _removed = ImportedImage(image.ensure(&world.engine).await.unwrap());
     let source = MountSource::Directory(directory.path().to_owned());
-    let mut spec =
-        helper::helper_container(&world.name("helper"), image.tag(), "run1", &source, Some(directory.path()));
+    let mut spec = helper::helper_container(
+        &world.name("helper"),
+        image.tag(),
+        "run1",
+        &source,
+        helper::Access::Read,
+        Some(directory.path()),
+    );
     assert_eq!(spec.command, [helper::EXECUTABLE, "agent"]);
     let source_label = format!("path:{}", directory.path().display());
     assert_eq!(spec.labels.get(helper::LABEL_SOURCE), Some(&source_label));

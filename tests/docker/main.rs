@@ -9,5 +9,6 @@ mod interruptions;
 #[path = "../shared/program.rs"]
 mod program;
 mod refusals;
+mod restore;
 mod snapshots;
 mod world;

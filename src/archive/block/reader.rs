@@ -19,6 +19,8 @@ use crate::archive::{ArchiveError, BlockProblem, Format};
 
 /// The largest window a foreign zstd stream may ask for: what `zstd -d` grants too.
 const WINDOW_LOG_MAX: u32 = 27;
+/// The memory that a foreign xz stream may ask for: more than `xz -9` does.
+const XZ_MEMORY_MAX: u64 = 256 << 20;
 /// How much of a foreign stream is decompressed at once.
 const STREAM_BUFFER: usize = 1 << 20;
 
@@ -66,10 +68,20 @@ impl<R: Read> BlockReader<R> {
         let mut source = Source::new(source);
         let prefix = source.peek(Format::DETECT_LEN).map_err(reading)?;
         let format = Format::detect(prefix).unwrap_or(Format::Tar);
-        let state = if format == Format::Tar {
-            State::Stream(Box::new(Stream { decoder: Decoder::Plain(source), block: 0, offset: 0 }))
-        } else {
-            State::Blocks(Box::new(Blocks::start(source, format, origin, threads.max(1))?))
+        let rest = |source| BufReader::with_capacity(STREAM_BUFFER, Cursor::new(Vec::new()).chain(source));
+        let stream = |decoder| State::Stream(Box::new(Stream { decoder, block: 0, offset: 0 }));
+        let state = match format {
+            Format::Tar => stream(Decoder::Plain(source)),
+            Format::Bzip2 => stream(Decoder::Bzip2(bzip2::bufread::MultiBzDecoder::new(rest(source)))),
+            Format::Xz => {
+                let xz =
+                    liblzma::stream::Stream::new_stream_decoder(XZ_MEMORY_MAX, liblzma::stream::CONCATENATED);
+                let xz = xz.map_err(|error| reading(error.into()))?;
+                stream(Decoder::Xz(liblzma::bufread::XzDecoder::new_stream(rest(source), xz)))
+            }
+            Format::Zstd | Format::Gzip => {
+                State::Blocks(Box::new(Blocks::start(source, format, origin, threads.max(1))?))
+            }
         };
         Ok(Self { format, state, out: Vec::new(), out_pos: 0, out_len: 0, position: 0 })
     }
@@ -258,7 +270,7 @@ impl<R: Read> Blocks<R> {
         job.packed.clear();
         let found = match self.format {
             Format::Zstd => self.find_frame(&mut job),
-            Format::Gzip | Format::Tar => self.find_member(&mut job),
+            Format::Gzip | Format::Bzip2 | Format::Xz | Format::Tar => self.find_member(&mut job),
         };
         let submitted = found.and_then(|found| match found {
             Found::Block => {
@@ -296,7 +308,9 @@ impl<R: Read> Blocks<R> {
                 decoder.window_log_max(WINDOW_LOG_MAX).map_err(reading)?;
                 Decoder::Zstd(decoder)
             }
-            Format::Gzip | Format::Tar => Decoder::Gzip(flate2::bufread::MultiGzDecoder::new(rest)),
+            Format::Gzip | Format::Bzip2 | Format::Xz | Format::Tar => {
+                Decoder::Gzip(flate2::bufread::MultiGzDecoder::new(rest))
+            }
         };
         Ok(Stream { decoder, block: self.found, offset: self.offset })
     }
@@ -474,7 +488,9 @@ impl Unpacker {
     fn new(format: Format) -> Self {
         match format {
             Format::Zstd => Self::Zstd(DCtx::create()),
-            Format::Gzip | Format::Tar => Self::Gzip(libdeflater::Decompressor::new()),
+            Format::Gzip | Format::Bzip2 | Format::Xz | Format::Tar => {
+                Self::Gzip(libdeflater::Decompressor::new())
+            }
         }
     }
 
@@ -529,10 +545,11 @@ struct Stream<R: Read> {
     offset: u64,
 }
 
-#[expect(clippy::large_enum_variant, reason = "there is one, in a box")]
 enum Decoder<R: Read> {
     Zstd(zstd::stream::read::Decoder<'static, Rest<R>>),
     Gzip(flate2::bufread::MultiGzDecoder<Rest<R>>),
+    Bzip2(bzip2::bufread::MultiBzDecoder<Rest<R>>),
+    Xz(liblzma::bufread::XzDecoder<Rest<R>>),
     Plain(Source<R>),
 }
 
@@ -541,6 +558,8 @@ impl<R: Read> Stream<R> {
         let result = match &mut self.decoder {
             Decoder::Zstd(decoder) => decoder.read(out),
             Decoder::Gzip(decoder) => decoder.read(out),
+            Decoder::Bzip2(decoder) => decoder.read(out),
+            Decoder::Xz(decoder) => decoder.read(out),
             Decoder::Plain(source) => return source.read(out).map_err(reading),
         };
         result.map_err(|error| {

@@ -81,6 +81,12 @@ pub(super) fn data_directory(container: &Container) -> PathBuf {
         .unwrap_or_else(|| default_data_directory(container))
 }
 
+/// Returns the major version that the image says it has.
+pub(super) fn major_version(container: &Container) -> Option<String> {
+    let major = variable(container, "PG_MAJOR")?;
+    major.parse::<u32>().is_ok().then(|| major.to_owned())
+}
+
 /// Returns where the official image has its data when nothing says otherwise.
 fn default_data_directory(container: &Container) -> PathBuf {
     let major = variable(container, "PG_MAJOR").and_then(|major| major.parse::<u32>().ok());

@@ -37,6 +37,10 @@ impl Profile for Postgres {
         Some(container::data_directory(container))
     }
 
+    fn major_version(&self, container: &Container) -> Option<String> {
+        container::major_version(container)
+    }
+
     fn data_directory_command(&self, container: &Container) -> Vec<String> {
         probe(container, "data-directory", 0)
     }

@@ -1,5 +1,7 @@
 //! While the users are held: prove the shutdown, write the archive, prove it again.
 
+use std::path::PathBuf;
+
 use tokio::time::timeout_at;
 
 use super::publish::Writers;
@@ -130,7 +132,7 @@ impl Run<'_> {
 
     /// Returns the names of the users that run now, whether or not they were there at the begin.
     async fn running_users(&self, source: &Source) -> Result<Vec<String>> {
-        let world = self.world().await?;
+        let world = self.host.world().await?;
         let inventory = inventory(&source.location, &world.containers, &world.volumes);
         Ok(inventory
             .users
@@ -156,6 +158,7 @@ impl Run<'_> {
                 .map(|database| database.profile.written_last(&database.data_directory))
                 .unwrap_or_default(),
             held,
+            tree: PathBuf::new(),
         };
         let archived = prepared
             .agent

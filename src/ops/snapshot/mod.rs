@@ -20,6 +20,7 @@ use std::time::Duration;
 
 use chrono::{DateTime, Utc};
 
+use super::clock::Clock;
 use super::plan::Plan;
 use super::{Host, recover, with_failures};
 use crate::agent::archive::ArchiveStats;
@@ -37,12 +38,10 @@ use crate::source::Source;
 use crate::target::Target;
 
 mod capture;
-mod clock;
 mod hold;
 mod prepare;
-mod publish;
+pub(super) mod publish;
 
-use clock::Clock;
 use publish::Writers;
 
 /// What is asked for.

@@ -1,30 +1,29 @@
 //! Before anything is touched: everything that can be checked is checked, and the helper runs.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use tokio::time::{Duration, Instant};
 
 use super::capture::inspect;
 use super::{Database, Preparation, Run};
-use crate::agent::client::{AgentClient, helper_name};
 use crate::agent::protocol::{FoundDatabase, Survey};
 use crate::database::{self, Inspection};
-use crate::docker::helper::{FIFO, HelperImage, helper_container};
-use crate::docker::{Container, DockerError, DockerErrorKind, Engine, MountSource, order};
+use crate::docker::helper::Access;
+use crate::docker::{Container, Engine, MountSource, order};
 use crate::error::{Context as _, Error, Result};
 use crate::manifest::{Capture, Quiesce};
 use crate::monitor::Phase;
+use crate::ops::helper::{StartedHelper, busy, start_helper};
+use crate::ops::hold::refuse_what_cannot_be_stopped;
 use crate::ops::plan::{self, Plan};
 use crate::repository::Repository;
+use crate::saga::Saga;
 use crate::saga::restart::await_ready;
-use crate::saga::{Compensation, Registered, Saga, When};
 use crate::source::Source;
-use crate::target::{self, Target, World};
+use crate::target::{self, Target};
 
 /// How long a database may take to answer before anything is stopped.
 const READY_LIMIT: Duration = Duration::from_secs(30);
-/// What engines say of a bind mount whose source is not there; they do not make it.
-const NO_DIRECTORY: &str = "bind source path does not exist";
 
 impl Run<'_> {
     pub(super) async fn prepare(&self, saga: &mut Saga) -> Result<Preparation> {
@@ -34,15 +33,21 @@ impl Run<'_> {
         saga.watch(&self.host.saga.executable).await.doing(|| "start the guard".to_owned())?;
         let docker = &*self.host.docker;
         let engine = docker.engine().await.doing(|| "ask the engine what it is".to_owned())?;
-        let (source, world) = self.resolve().await?;
+        let source = self.host.resolve(&self.options.target).await?;
         source.warnings.iter().for_each(|warning| self.monitor().warning(warning));
-        self.refuse_what_cannot_be_held(&source, &world)?;
+        self.refuse_what_cannot_be_held(&source)?;
+        if self.options.quiesce != Quiesce::None {
+            self.host.refuse_stranded(&source).await?;
+        }
         refuse_file(&source, &engine)?;
         self.refuse_repository_inside(&source, &engine)?;
         let stops = self.stops(&source);
         self.refuse_unready(&source).await?;
 
-        let (mut agent, helper) = self.start_helper(saga, &source, &engine).await?;
+        let image = (&engine, self.options.helper_image.as_deref());
+        let run = self.id.to_string();
+        let StartedHelper { mut agent, registered: helper, .. } =
+            start_helper(self.host, saga, &run, &source, Access::Read, image).await?;
         let survey =
             agent.survey(&self.options.exclude).await.doing(|| format!("survey {}", source.title))?;
         let database = self.find_database(&source, &survey)?;
@@ -68,35 +73,8 @@ impl Run<'_> {
         }
     }
 
-    /// Resolves the target. A running database is asked where its data is: its configuration may have moved
-    /// it, and what it says wins.
-    async fn resolve(&self) -> Result<(Source, World)> {
-        let mut world = self.world().await?;
-        let source = target::resolve(&self.options.target, &world)?;
-        let Some(container) = source.database().filter(|container| container.state.running) else {
-            return Ok((source, world));
-        };
-        let Some(profile) = database::profile_of(container) else { return Ok((source, world)) };
-        let command = profile.data_directory_command(container);
-        let output = self.host.docker.exec(&container.id, &command, READY_LIMIT).await;
-        let said = output.ok().filter(|output| output.exit_code == 0).map(|output| output.stdout);
-        let Some(said) = said.and_then(|said| String::from_utf8(said).ok()) else {
-            return Ok((source, world));
-        };
-        if !said.starts_with('/') {
-            return Ok((source, world));
-        }
-        world.data_directories.insert(container.id.clone(), PathBuf::from(said.trim_end_matches('\n')));
-        let source = target::resolve(&self.options.target, &world)?;
-        Ok((source, world))
-    }
-
-    pub(super) async fn world(&self) -> Result<World> {
-        World::of(&*self.host.docker, &self.host.directory, self.host.compose_project.as_deref()).await
-    }
-
     /// Refuses what cannot be stopped and brought back as it was, and what is not ours to capture.
-    fn refuse_what_cannot_be_held(&self, source: &Source, world: &World) -> Result<()> {
+    fn refuse_what_cannot_be_held(&self, source: &Source) -> Result<()> {
         if let Some(other) = &source.held_by {
             return Err(busy(source, &other.container));
         }
@@ -110,32 +88,7 @@ impl Run<'_> {
                 None => Ok(()),
             };
         }
-        if let Some(stranded) = order::stranded(&source.users, &world.containers).first() {
-            return Err(Error::failed(format!(
-                "container {} shares the network of one that does not run, so it could not be started again",
-                stranded.name
-            ))
-            .hint(format!(
-                "docker stop {}    (or start the other one first)",
-                target::shell_quote(&stranded.name)
-            )));
-        }
-        for container in self.stops(source) {
-            let name = &container.name;
-            if container.state.paused {
-                return Err(Error::failed(format!(
-                    "container {name} is paused, and a paused one cannot be stopped"
-                ))
-                .hint(format!("docker unpause {}", target::shell_quote(name))));
-            }
-            if container.auto_remove {
-                return Err(Error::failed(format!(
-                    "container {name} is removed by the engine when it stops (--rm), so it could not be started again"
-                ))
-                .hint(format!("stop {name} yourself, or run it without --rm")));
-            }
-        }
-        Ok(())
+        self.stops(source).iter().try_for_each(refuse_what_cannot_be_stopped)
     }
 
     fn refuse_repository_inside(&self, source: &Source, engine: &Engine) -> Result<()> {
@@ -182,70 +135,6 @@ impl Run<'_> {
                     .because(error)
                     .hint(format!("docker logs --tail 20 {}", target::shell_quote(&container.name)))
             })
-    }
-
-    /// Creates the helper and starts it. Its name is the lock: the engine gives it out only once.
-    async fn start_helper(
-        &self,
-        saga: &mut Saga,
-        source: &Source,
-        engine: &Engine,
-    ) -> Result<(AgentClient, Registered)> {
-        let docker = &*self.host.docker;
-        let image = self.helper_image().await?;
-        let name = helper_name(&source.key);
-        let run = self.id.to_string();
-        let expected = Compensation::RemoveExpectedHelper { name: name.clone(), run: run.clone() };
-        let expected = saga.register(When::Always, expected).doing(|| "write the journal".to_owned())?;
-        let pipe = if engine.local { Some(self.pipe_directory(saga)?) } else { None };
-        self.monitor().step("create-helper");
-        let spec = helper_container(&name, &image, &run, &source.location, pipe.as_deref());
-        let created = docker.create_container(&spec).await;
-        let helper = if created.as_ref().is_err_and(DockerError::is_in_doubt) {
-            expected
-        } else {
-            let helper = Compensation::RemoveHelper { name: name.clone(), run };
-            saga.replace(expected, helper).doing(|| "write the journal".to_owned())?
-        };
-        let id = created.map_err(|error| match error.kind {
-            DockerErrorKind::Conflict => busy(source, &name),
-            _ if error.message.contains(NO_DIRECTORY) => no_directory(source),
-            _ => Error::failed(format!("create the helper container {name}")).because(error),
-        })?;
-        self.monitor().step("start-helper");
-        let fifo = pipe.map(|directory| directory.join(FIFO));
-        let agent = AgentClient::start(docker, &id, fifo.as_deref())
-            .await
-            .doing(|| format!("start the helper container {name}"))?;
-        Ok((agent, helper))
-    }
-
-    async fn helper_image(&self) -> Result<String> {
-        let docker = &*self.host.docker;
-        if let Some(image) = &self.options.helper_image {
-            return match docker.image(image).await.doing(|| format!("look for the image {image}"))? {
-                Some(_) => Ok(image.clone()),
-                None => Err(Error::usage(format!("the helper image {image} is not on the engine"))
-                    .hint(format!("docker pull {}", target::shell_quote(image)))),
-            };
-        }
-        let executable = &self.host.saga.executable;
-        let image =
-            HelperImage::of(executable).doing(|| format!("pack {} as the helper", executable.display()))?;
-        image.ensure(docker).await.doing(|| "bring the helper image to the engine".to_owned())
-    }
-
-    fn pipe_directory(&self, saga: &mut Saga) -> Result<PathBuf> {
-        let directory = self.host.saga.state.join("runs").join(self.id.as_str());
-        saga.register(When::Always, Compensation::DeleteDirectory { path: directory.clone() })
-            .doing(|| "write the journal".to_owned())?;
-        use std::os::unix::fs::DirBuilderExt as _;
-        std::fs::DirBuilder::new()
-            .recursive(true)
-            .mode(0o700)
-            .create(&directory)
-            .doing(|| format!("make the directory {}", directory.display()))?;
-        Ok(directory)
     }
 
     /// Finds the database in the source: where its container's configuration has it, checked against the
@@ -358,14 +247,6 @@ fn refuse_file(source: &Source, engine: &Engine) -> Result<()> {
     }
 }
 
-fn no_directory(source: &Source) -> Error {
-    let path = source.host_path.display();
-    Error::usage(format!("there is no directory {path} on the engine's host")).hint(format!(
-        "ls -ld {}",
-        target::shell_quote(&source.host_path.parent().unwrap_or(&source.host_path).to_string_lossy())
-    ))
-}
-
 fn refuse_outside_links(source: &Source, inspection: &Inspection) -> Result<()> {
     let Some(link) = inspection.outside.first() else { return Ok(()) };
     Err(Error::failed(format!(
@@ -393,12 +274,6 @@ fn refuse_without_space(plan: &Plan, repository: &Path) -> Result<()> {
 
 fn at(directory: &Path) -> String {
     if directory.as_os_str().is_empty() { "the root".to_owned() } else { directory.display().to_string() }
-}
-
-fn busy(source: &Source, helper: &str) -> Error {
-    Error::busy(format!("another volsnap run is at work on {} (helper container {helper})", source.title))
-        .state("nothing was stopped")
-        .hint("volsnap recover --list    (shows what runs, and what died)")
 }
 
 /// Returns how fast the last snapshot of this source was archived: bytes, and the milliseconds they took.

@@ -7,18 +7,20 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use chrono::{DateTime, Utc};
 
-use super::clock::milliseconds;
 use super::{Captured, Hold, Preparation, Run};
 use crate::agent::client::Sink;
 use crate::database;
-use crate::docker::Container;
+use crate::docker::{Container, Engine};
 use crate::error::{Context as _, Result};
 use crate::manifest::{
     ArchiveInfo, Capture, Counts, Environment, FORMAT_VERSION, FileListInfo, Manifest, Times,
 };
 use crate::monitor::Phase;
+use crate::ops::Host;
+use crate::ops::clock::milliseconds;
 use crate::repository::{ObjectWriter, PendingSnapshot, Snapshot, Stored};
 use crate::saga::{Compensation, Saga, When};
+use crate::source::Source;
 
 impl Run<'_> {
     pub(super) async fn publish(
@@ -32,7 +34,7 @@ impl Run<'_> {
     ) -> Result<Snapshot> {
         self.phase(Phase::Publish, prepared.plan.archive.display().to_string(), None);
         self.monitor().step("publish");
-        let environment = self.environment(&prepared).await;
+        let environment = environment(self.host, &prepared.source, &prepared.engine).await;
         let archive = writers.archive.finish().await?;
         let list = writers.list.finish().await?;
         let times = Times { started: self.started, held: hold.held, released, published: Utc::now() };
@@ -94,28 +96,29 @@ impl Run<'_> {
             tool_version: env!("CARGO_PKG_VERSION").to_owned(),
         }
     }
+}
 
-    async fn environment(&self, prepared: &Preparation) -> Environment {
-        let container = prepared.source.database();
-        // What the image is called elsewhere is worth having and not worth failing for.
-        let image = match container {
-            Some(container) => self.host.docker.image(&container.image_id).await.ok().flatten(),
-            None => None,
-        };
-        Environment {
-            container: container.map(|container| container.name.clone()),
-            image: container.map(|container| container.image.clone()),
-            image_id: container.map(|container| container.image_id.clone()),
-            image_digests: image.map(|image| image.repo_digests).unwrap_or_default(),
-            labels: container.map(compose_labels).unwrap_or_default(),
-            mounts: container.map(|container| container.mounts.clone()).unwrap_or_default(),
-            data_directory: container.and_then(|container| {
-                database::profile_of(container).and_then(|profile| profile.data_directory(container))
-            }),
-            engine_version: prepared.engine.version.clone(),
-            api_version: prepared.engine.api_version.to_string(),
-            arch: prepared.engine.arch.clone(),
-        }
+/// Returns what the data of a source runs in.
+pub(in crate::ops) async fn environment(host: &Host, source: &Source, engine: &Engine) -> Environment {
+    let container = source.database();
+    // What the image is called elsewhere is worth having and not worth failing for.
+    let image = match container {
+        Some(container) => host.docker.image(&container.image_id).await.ok().flatten(),
+        None => None,
+    };
+    Environment {
+        container: container.map(|container| container.name.clone()),
+        image: container.map(|container| container.image.clone()),
+        image_id: container.map(|container| container.image_id.clone()),
+        image_digests: image.map(|image| image.repo_digests).unwrap_or_default(),
+        labels: container.map(compose_labels).unwrap_or_default(),
+        mounts: container.map(|container| container.mounts.clone()).unwrap_or_default(),
+        data_directory: container.and_then(|container| {
+            database::profile_of(container).and_then(|profile| profile.data_directory(container))
+        }),
+        engine_version: engine.version.clone(),
+        api_version: engine.api_version.to_string(),
+        arch: engine.arch.clone(),
     }
 }
 
@@ -130,14 +133,14 @@ fn compose_labels(container: &Container) -> BTreeMap<String, String> {
 }
 
 /// The files that the archive and the file list are written to.
-pub(super) struct Writers {
-    archive: ObjectWriter,
-    list: ObjectWriter,
+pub(in crate::ops) struct Writers {
+    pub(in crate::ops) archive: ObjectWriter,
+    pub(in crate::ops) list: ObjectWriter,
 }
 
 impl Writers {
     /// Creates both files; what removes them is in the journal before.
-    pub(super) fn open(saga: &mut Saga, pending: &PendingSnapshot) -> Result<Self> {
+    pub(in crate::ops) fn open(saga: &mut Saga, pending: &PendingSnapshot) -> Result<Self> {
         let compensation =
             Compensation::DiscardUnpublished { manifest: pending.manifest_path(), files: pending.paths() };
         saga.register(When::Always, compensation).doing(|| "write the journal".to_owned())?;

@@ -31,6 +31,10 @@ impl Profile for TestProfile {
     fn data_directory(&self, container: &Container) -> Option<PathBuf> {
         container.env.iter().find_map(|entry| entry.strip_prefix("PGDATA=")).map(PathBuf::from)
     }
+    fn major_version(&self, _: &Container) -> Option<String> {
+        None
+    }
+
     fn data_directory_command(&self, _: &Container) -> Vec<String> {
         vec![]
     }

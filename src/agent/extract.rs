@@ -1,0 +1,499 @@
+//! Extracting an archive into an empty directory, whatever the archive says.
+//!
+//! - **Nothing outside changes.** Every name is walked one component at a time from the directory's
+//!   own handle, and no symbolic link is ever followed; `..` and absolute names are refused, and so
+//!   are links to anything but what the same archive has brought.
+//! - **Nothing is overwritten.** A second member of a name is refused.
+//! - **It ends.** More members or bytes than were announced are refused, and so is a disk that is
+//!   about to be full: the database that still runs on it must not be the one to find out.
+//! - **What is written is what was there.** Each file is digested as it is written, and the digest of
+//!   all that was written is that of the file list.
+//!
+//! Owners, modes, attributes and times of directories come last, from the leaves up, so that nothing
+//! written later touches them.
+
+use std::collections::BTreeSet;
+use std::ffi::{OsStr, OsString};
+use std::fs::File;
+use std::io::{self, BufRead, Write as _};
+use std::os::unix::ffi::{OsStrExt as _, OsStringExt as _};
+use std::os::unix::fs::FileExt as _;
+use std::path::PathBuf;
+use std::time::{Duration, Instant};
+
+use nix::errno::Errno;
+use nix::fcntl::{AtFlags, OFlag, openat};
+use nix::sys::stat::{Mode, SFlag, fstatat, makedev, mkdirat, mknodat};
+use nix::unistd::{linkat, symlinkat};
+
+use super::archive::Progress;
+use super::metadata::Metadata;
+use super::swap::PREFIX;
+use crate::archive::{ArchiveError, Entry, EntryKind, FileRecord, ListDigest, Segment, TarReader, shown};
+
+/// Directories within each other: each is an open handle.
+const DEPTH_MAX: usize = 400;
+/// Bytes between two looks at the free space.
+const SPACE_STEP: u64 = 16 << 20;
+/// Bytes after which what was written is sent to the disk, while more is being written.
+const WRITEBACK_STEP: u64 = 128 << 20;
+const PROGRESS_INTERVAL: Duration = Duration::from_millis(50);
+static ZEROS: [u8; 256 * 1024] = [0; 256 * 1024];
+
+/// What is extracted, and how far it may go.
+#[derive(Debug, Clone, Default)]
+pub struct ExtractOptions {
+    /// Of each name this much is taken away; what does not lie below is refused.
+    pub strip: PathBuf,
+    /// And this is put before it.
+    pub prefix: PathBuf,
+    /// The owner of everything, in place of what the archive says.
+    pub owner: Option<(u32, u32)>,
+    /// Whether devices and setuid programs may be made.
+    pub special: bool,
+    /// Whether absolute names are taken for relative ones, as plain tar does.
+    pub foreign: bool,
+    /// Members that were announced.
+    pub members: u64,
+    /// Bytes of content that were announced, holes included.
+    pub bytes: u64,
+    /// Bytes of the file system that are not touched.
+    pub reserve: u64,
+}
+
+/// What was extracted.
+#[derive(Debug, Clone, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+pub struct Extracted {
+    /// Members of every kind.
+    pub members: u64,
+    /// Regular files.
+    pub files: u64,
+    /// Bytes of their contents, holes included.
+    pub bytes: u64,
+    /// The digest of all records, as that of a [file list](crate::archive::ListDigest); hexadecimal.
+    pub digest: String,
+    /// What the archive says of the root itself; `None` where it says nothing.
+    pub root: Option<FileRecord>,
+}
+
+/// Why an archive was not extracted.
+#[derive(Debug, thiserror::Error)]
+pub enum ExtractError {
+    /// The archive cannot be read.
+    #[error(transparent)]
+    Archive(#[from] ArchiveError),
+    /// A member is not to be had in any tree.
+    #[error("refuse `{}`: {why}", shown(.path))]
+    Refused {
+        /// The member.
+        path: Vec<u8>,
+        /// Why.
+        why: String,
+    },
+    /// A member could not be written.
+    #[error("write `{}`", shown(.path))]
+    Write {
+        /// The member.
+        path: Vec<u8>,
+        /// Why.
+        #[source]
+        source: io::Error,
+    },
+    /// The disk is about to be full.
+    #[error("only {free} bytes are left where the data is: stopped before what runs there is short of them")]
+    Space {
+        /// Bytes left.
+        free: u64,
+    },
+    /// What was written could not be made durable.
+    #[error("make what was written durable")]
+    Sync(#[source] io::Error),
+}
+
+/// Extracts all of `archive` into `directory`, which is empty, durably.
+///
+/// # Errors
+/// As for [`ExtractError`]; what was written so far stays, to be removed.
+pub fn extract(
+    archive: impl BufRead,
+    directory: File,
+    options: &ExtractOptions,
+    progress: &mut dyn FnMut(Progress),
+) -> Result<Extracted, ExtractError> {
+    let mut extraction = Extraction::new(directory, options, progress);
+    let mut tar = TarReader::new(archive);
+    while let Some(entry) = tar.next_entry()? {
+        extraction.member(&mut tar, entry)?;
+    }
+    extraction.finish()
+}
+
+struct Extraction<'a> {
+    options: &'a ExtractOptions,
+    root: File,
+    /// The directories from the root to the last one used, each with its name.
+    chain: Vec<(OsString, File)>,
+    /// Directories whose metadata is put on at the end, in the order in which they came.
+    directories: Vec<(Vec<OsString>, Metadata)>,
+    /// Directories that no member had made yet.
+    implicit: BTreeSet<Vec<OsString>>,
+    digest: ListDigest,
+    done: Extracted,
+    unlooked: u64,
+    unsynced: u64,
+    told: Instant,
+    progress: &'a mut dyn FnMut(Progress),
+}
+
+impl<'a> Extraction<'a> {
+    fn new(root: File, options: &'a ExtractOptions, progress: &'a mut dyn FnMut(Progress)) -> Self {
+        Self {
+            options,
+            root,
+            chain: Vec::new(),
+            directories: Vec::new(),
+            implicit: BTreeSet::new(),
+            digest: ListDigest::default(),
+            done: Extracted::default(),
+            unlooked: SPACE_STEP,
+            unsynced: 0,
+            told: Instant::now(),
+            progress,
+        }
+    }
+
+    fn member<R: BufRead>(&mut self, tar: &mut TarReader<R>, mut entry: Entry) -> Result<(), ExtractError> {
+        self.done.members += 1;
+        if self.done.members > self.options.members {
+            return Err(refused(&entry.path, "the archive has more members than were announced"));
+        }
+        self.used(&entry, 4096)?;
+        let original = entry.clone();
+        if let Some((uid, gid)) = self.options.owner {
+            (entry.uid, entry.gid) = (uid, gid);
+        }
+        let names = self.place(&entry.path)?;
+        let digest = match (names, entry.kind) {
+            (None, EntryKind::Directory) => None,
+            (None, _) => return Err(refused(&entry.path, "it lies beside the data")),
+            (Some(names), EntryKind::Directory) => {
+                self.directory(names, &entry)?;
+                None
+            }
+            (Some(names), EntryKind::File) => Some(self.file(tar, &names, &entry)?),
+            (Some(names), _) => {
+                self.other(&names, &entry)?;
+                None
+            }
+        };
+        self.digest.push(&FileRecord::new(original, digest));
+        self.tell(false);
+        Ok(())
+    }
+
+    /// Returns where a member goes, as names from the root (none for the root itself); `None` for one that
+    /// lies above or beside what is taken.
+    fn place(&self, path: &[u8]) -> Result<Option<Vec<OsString>>, ExtractError> {
+        let names = self.names(path)?;
+        let strip: Vec<_> = self.options.strip.iter().collect();
+        let is_above =
+            names.len() < strip.len() && names.iter().zip(&strip).all(|(name, strip)| name == strip);
+        if is_above {
+            return Ok(None);
+        }
+        if names.len() < strip.len() || names.iter().zip(&strip).any(|(name, strip)| name != strip) {
+            return Ok(None);
+        }
+        let prefix = self.options.prefix.iter().map(OsStr::to_owned);
+        let placed: Vec<_> = prefix.chain(names.into_iter().skip(strip.len())).collect();
+        if placed.first().is_some_and(|first| first.as_bytes().starts_with(PREFIX.as_bytes())) {
+            return Err(refused(path, "the name is one that volsnap uses itself"));
+        }
+        if placed.len() > DEPTH_MAX {
+            return Err(refused(path, "it lies too deep"));
+        }
+        Ok(Some(placed))
+    }
+
+    fn names(&self, path: &[u8]) -> Result<Vec<OsString>, ExtractError> {
+        if path.starts_with(b"/") && !self.options.foreign {
+            return Err(refused(path, "its name is absolute"));
+        }
+        if path.is_empty() || path.contains(&0) {
+            return Err(refused(path, "it has no usable name"));
+        }
+        let mut names = Vec::new();
+        for name in path.split(|byte| *byte == b'/') {
+            match name {
+                b"" | b"." => {}
+                b".." => return Err(refused(path, "its name leads out of the directory")),
+                name => names.push(OsString::from_vec(name.to_vec())),
+            }
+        }
+        Ok(names)
+    }
+
+    fn directory(&mut self, names: Vec<OsString>, entry: &Entry) -> Result<(), ExtractError> {
+        let metadata = Metadata::of_entry(entry);
+        let Some((name, parents)) = names.split_last() else {
+            if self.done.root.replace(metadata.to_record()).is_some() {
+                return Err(refused(&entry.path, "it is in the archive twice"));
+            }
+            return Ok(());
+        };
+        self.refuse_special(entry)?;
+        let parent = self.parent(parents, entry)?;
+        match mkdirat(parent, name.as_os_str(), Mode::S_IRWXU) {
+            Ok(()) => {}
+            Err(Errno::EEXIST) if self.implicit.remove(&names) => {
+                self.directories.retain(|(known, _)| *known != names);
+            }
+            Err(Errno::EEXIST) => return Err(refused(&entry.path, "it is in the archive twice")),
+            Err(errno) => return Err(write(&entry.path, errno)),
+        }
+        self.directories.push((names, metadata));
+        Ok(())
+    }
+
+    fn file<R: BufRead>(
+        &mut self,
+        tar: &mut TarReader<R>,
+        names: &[OsString],
+        entry: &Entry,
+    ) -> Result<blake3::Hash, ExtractError> {
+        self.refuse_special(entry)?;
+        if self.done.bytes.saturating_add(entry.size) > self.options.bytes {
+            return Err(refused(&entry.path, "the archive holds more than was announced"));
+        }
+        let (name, parents) = split(names, entry)?;
+        let parent = self.parent(parents, entry)?;
+        let flags = OFlag::O_WRONLY | OFlag::O_CREAT | OFlag::O_EXCL | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
+        let file: File = match openat(parent, name, flags, Mode::S_IRUSR | Mode::S_IWUSR) {
+            Ok(file) => file.into(),
+            Err(Errno::EEXIST) => return Err(refused(&entry.path, "it is in the archive twice")),
+            Err(errno) => return Err(write(&entry.path, errno)),
+        };
+        let digest = self.content(tar, &file, entry)?;
+        Metadata::of_entry(entry).apply(&file).map_err(|source| write(&entry.path, source))?;
+        self.done.files += 1;
+        Ok(digest)
+    }
+
+    fn content<R: BufRead>(
+        &mut self,
+        tar: &mut TarReader<R>,
+        file: &File,
+        entry: &Entry,
+    ) -> Result<blake3::Hash, ExtractError> {
+        let failed = |source| write(&entry.path, source);
+        let (mut hasher, mut at) = (blake3::Hasher::new(), 0);
+        let mut has_holes = false;
+        while let Some(segment) = tar.next_segment()? {
+            match segment {
+                Segment::Data(bytes) => {
+                    hasher.update(bytes);
+                    if has_holes { file.write_all_at(bytes, at) } else { (&*file).write_all(bytes) }
+                        .map_err(failed)?;
+                    at += bytes.len() as u64;
+                    self.done.bytes += bytes.len() as u64;
+                    self.used(entry, bytes.len() as u64)?;
+                }
+                Segment::Hole(length) => {
+                    has_holes = true;
+                    digest_zeros(&mut hasher, length);
+                    at += length;
+                    self.done.bytes += length;
+                }
+            }
+            self.tell(false);
+        }
+        if has_holes {
+            file.set_len(at).map_err(failed)?;
+        }
+        Ok(hasher.finalize())
+    }
+
+    fn other(&mut self, names: &[OsString], entry: &Entry) -> Result<(), ExtractError> {
+        self.refuse_special(entry)?;
+        let (name, parents) = split(names, entry)?;
+        if entry.kind == EntryKind::Hardlink {
+            return self.hard_link(name, parents, entry);
+        }
+        let parent = self.parent(parents, entry)?;
+        let made = match entry.kind {
+            EntryKind::Symlink => symlinkat(OsStr::from_bytes(&entry.link), parent, name),
+            EntryKind::Fifo => mknodat(parent, name, SFlag::S_IFIFO, Mode::S_IRUSR, 0),
+            _ => {
+                let device = entry.device.unwrap_or(crate::archive::Device { major: 0, minor: 0 });
+                let kind = if entry.kind == EntryKind::Char { SFlag::S_IFCHR } else { SFlag::S_IFBLK };
+                let number = makedev(device.major.into(), device.minor.into());
+                mknodat(parent, name, kind, Mode::S_IRUSR, number)
+            }
+        };
+        match made {
+            Ok(()) => {}
+            Err(Errno::EEXIST) => return Err(refused(&entry.path, "it is in the archive twice")),
+            Err(errno) => return Err(write(&entry.path, errno)),
+        }
+        Metadata::of_entry(entry)
+            .apply_at(parent, name, entry.kind)
+            .map_err(|source| write(&entry.path, source))
+    }
+
+    /// Gives another name to what the archive has brought, and to nothing else.
+    fn hard_link(&mut self, name: &OsStr, parents: &[OsString], entry: &Entry) -> Result<(), ExtractError> {
+        let unknown = || refused(&entry.path, "it is a hard link to what the archive has not brought");
+        let target = self.place(&entry.link)?.ok_or_else(unknown)?;
+        let (target_name, target_parents) = target.split_last().ok_or_else(unknown)?;
+        let target_parent = self.existing(target_parents).ok_or_else(unknown)?;
+        let stat = fstatat(&target_parent, target_name.as_os_str(), AtFlags::AT_SYMLINK_NOFOLLOW)
+            .map_err(|_| unknown())?;
+        if SFlag::from_bits_truncate(stat.st_mode & SFlag::S_IFMT.bits()) == SFlag::S_IFDIR {
+            return Err(unknown());
+        }
+        let parent = self.parent(parents, entry)?;
+        match linkat(&target_parent, target_name.as_os_str(), parent, name, AtFlags::empty()) {
+            Ok(()) => Ok(()),
+            Err(Errno::EEXIST) => Err(refused(&entry.path, "it is in the archive twice")),
+            Err(errno) => Err(write(&entry.path, errno)),
+        }
+    }
+
+    fn refuse_special(&self, entry: &Entry) -> Result<(), ExtractError> {
+        let is_device = matches!(entry.kind, EntryKind::Char | EntryKind::Block);
+        let is_setuid = entry.kind == EntryKind::File && entry.mode & 0o6000 != 0;
+        let is_capable = entry.xattrs.iter().any(|xattr| xattr.name == b"security.capability");
+        match (self.options.special, is_device, is_setuid || is_capable) {
+            (false, true, _) => Err(refused(&entry.path, "it is a device")),
+            (false, _, true) => Err(refused(&entry.path, "it is a program that takes on rights (setuid)")),
+            _ => Ok(()),
+        }
+    }
+
+    /// Returns the handle of a directory, made where no member has made it.
+    fn parent(&mut self, names: &[OsString], entry: &Entry) -> Result<&File, ExtractError> {
+        let common = self.chain.iter().zip(names).take_while(|((known, _), name)| known == *name).count();
+        self.chain.truncate(common);
+        for depth in common..names.len() {
+            let at = self.chain.last().map_or(&self.root, |(_, directory)| directory);
+            let name = &names[depth];
+            let opened = match open_directory(at, name) {
+                Err(Errno::ENOENT) => {
+                    mkdirat(at, name.as_os_str(), Mode::S_IRWXU)
+                        .map_err(|errno| write(&entry.path, errno))?;
+                    let names = names[..=depth].to_vec();
+                    self.implicit.insert(names.clone());
+                    self.directories.push((names, implied(entry)));
+                    open_directory(at, name)
+                }
+                opened => opened,
+            };
+            let directory = opened.map_err(|errno| match errno {
+                Errno::ELOOP | Errno::ENOTDIR => {
+                    refused(&entry.path, "it lies below what is no directory, or a link")
+                }
+                errno => write(&entry.path, errno),
+            })?;
+            self.chain.push((name.clone(), directory));
+        }
+        Ok(self.chain.last().map_or(&self.root, |(_, directory)| directory))
+    }
+
+    /// Returns a handle of a directory that is there.
+    fn existing(&self, names: &[OsString]) -> Option<File> {
+        let mut directory = self.root.try_clone().ok()?;
+        for name in names {
+            directory = open_directory(&directory, name).ok()?;
+        }
+        Some(directory)
+    }
+
+    /// Notes that so much of the disk was used, and looks from time to time how much is left.
+    fn used(&mut self, entry: &Entry, bytes: u64) -> Result<(), ExtractError> {
+        self.unlooked += bytes;
+        self.unsynced += bytes;
+        if self.unsynced >= WRITEBACK_STEP {
+            self.unsynced = 0;
+            nix::unistd::syncfs(&self.root).map_err(|errno| ExtractError::Sync(errno.into()))?;
+        }
+        if self.unlooked < SPACE_STEP {
+            return Ok(());
+        }
+        self.unlooked = 0;
+        let free = free_bytes(&self.root).map_err(|source| write(&entry.path, source))?;
+        if free < self.options.reserve { Err(ExtractError::Space { free }) } else { Ok(()) }
+    }
+
+    fn tell(&mut self, at_once: bool) {
+        if at_once || self.told.elapsed() >= PROGRESS_INTERVAL {
+            self.told = Instant::now();
+            (self.progress)(Progress {
+                members: self.done.members,
+                raw_bytes: self.done.bytes,
+                stored_bytes: 0,
+            });
+        }
+    }
+
+    fn finish(mut self) -> Result<Extracted, ExtractError> {
+        self.tell(true);
+        self.chain.clear();
+        // From the leaves up: putting something on what is inside touches nothing above.
+        let mut directories = std::mem::take(&mut self.directories);
+        directories.sort_by(|(a, _), (b, _)| b.cmp(a));
+        for (names, metadata) in &directories {
+            let path = || names.join(OsStr::new("/")).into_vec();
+            let directory = self.existing(names).ok_or_else(|| write(&path(), io::ErrorKind::NotFound))?;
+            metadata.apply(&directory).map_err(|source| write(&path(), source))?;
+        }
+        nix::unistd::syncfs(&self.root).map_err(|errno| ExtractError::Sync(errno.into()))?;
+        self.done.digest = self.digest.finish();
+        Ok(self.done)
+    }
+}
+
+/// What is put on a directory that no member speaks of: the owner of what lies in it, and closed to
+/// all others, as databases want it.
+fn implied(entry: &Entry) -> Metadata {
+    Metadata { uid: entry.uid, gid: entry.gid, mode: 0o700, mtime: entry.mtime, xattrs: Vec::new() }
+}
+
+fn split<'n>(names: &'n [OsString], entry: &Entry) -> Result<(&'n OsStr, &'n [OsString]), ExtractError> {
+    let (name, parents) =
+        names.split_last().ok_or_else(|| refused(&entry.path, "the root itself is no directory"))?;
+    Ok((name, parents))
+}
+
+fn open_directory(at: &File, name: &OsStr) -> nix::Result<File> {
+    let flags = OFlag::O_RDONLY | OFlag::O_DIRECTORY | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
+    openat(at, name, flags, Mode::empty()).map(File::from)
+}
+
+/// Returns the bytes that are free where a directory lies.
+///
+/// # Errors
+/// When the system does not tell.
+pub fn free_bytes(directory: &File) -> io::Result<u64> {
+    let stat = nix::sys::statvfs::fstatvfs(directory)?;
+    Ok(stat.blocks_available().saturating_mul(stat.fragment_size()))
+}
+
+fn digest_zeros(hasher: &mut blake3::Hasher, mut length: u64) {
+    while length > 0 {
+        let piece = usize::try_from(length).unwrap_or(ZEROS.len()).min(ZEROS.len());
+        hasher.update(&ZEROS[..piece]);
+        length -= piece as u64;
+    }
+}
+
+fn refused(path: &[u8], why: &str) -> ExtractError {
+    ExtractError::Refused { path: path.to_vec(), why: why.to_owned() }
+}
+
+fn write(path: &[u8], source: impl Into<io::Error>) -> ExtractError {
+    ExtractError::Write { path: path.to_vec(), source: source.into() }
+}
+
+#[cfg(test)]
+#[path = "extract_tests.rs"]
+mod tests;

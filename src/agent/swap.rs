@@ -1,0 +1,508 @@
+//! Putting a new tree in the place of an old one, so that at every moment it can be told which of
+//! the two is there, and the old one can be had back whole.
+//!
+//! All of it happens in one work directory inside the root, `.volsnap-restore-RUN`, on the same file
+//! system, so that every move is a rename:
+//!
+//! ```text
+//! .volsnap-restore-RUN/
+//!   new/        what was extracted
+//!   old/        what was in the root, once it is being swapped
+//!   undone/     what a swap back took out of the root
+//!   plan        the names that belong to the old tree: from here on the old tree is owed
+//!   committed   the plan, renamed: from here on the new tree stays
+//! ```
+//!
+//! The plan is durable before the first name moves. All of the old goes before any of the new comes,
+//! so a name of the plan that is in the root is the old one exactly when it is not in `old/`, and
+//! whatever else is in the root is not the old tree's. So a swap back needs no memory but the plan,
+//! can be killed at any step and be run again.
+//!
+//! What makes a directory a database (its *heads*) goes first and comes last, either way: a mixture
+//! never starts.
+
+use std::collections::BTreeSet;
+use std::ffi::{OsStr, OsString};
+use std::fs::File;
+use std::io::{self, Read as _, Write as _};
+use std::os::unix::ffi::{OsStrExt as _, OsStringExt as _};
+use std::path::{Component, Path, PathBuf};
+
+use nix::dir::Dir;
+use nix::errno::Errno;
+use nix::fcntl::{AtFlags, OFlag, open, openat, renameat};
+use nix::sys::stat::{Mode, fstat, fstatat, futimens, mkdirat};
+use nix::sys::time::TimeSpec;
+use nix::unistd::{UnlinkatFlags, unlinkat};
+use serde::{Deserialize, Serialize};
+
+use super::metadata::Metadata;
+use crate::archive::FileRecord;
+
+/// How the name of every work directory begins.
+pub const PREFIX: &str = ".volsnap-restore-";
+
+const NEW: &str = "new";
+const OLD: &str = "old";
+const UNDONE: &str = "undone";
+const PLAN: &str = "plan";
+const PLAN_PARTIAL: &str = "plan.partial";
+const COMMITTED: &str = "committed";
+/// More than the plan of any directory has.
+const PLAN_MAX: u64 = 256 << 20;
+
+/// Returns the name of a run's work directory in the root.
+#[must_use]
+pub fn work_name(run: &str) -> String {
+    format!("{PREFIX}{run}")
+}
+
+/// Returns where a run extracts to, relative to the root.
+#[must_use]
+pub fn new_tree(run: &str) -> PathBuf {
+    Path::new(&work_name(run)).join(NEW)
+}
+
+/// Returns where a run keeps the old tree, relative to the root.
+#[must_use]
+pub fn old_tree(run: &str) -> PathBuf {
+    Path::new(&work_name(run)).join(OLD)
+}
+
+/// What a run's work directory says.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum SwapState {
+    /// There is none.
+    Absent,
+    /// Nothing of the root was moved, or all of it was moved back.
+    Untouched,
+    /// The root may be any part of either tree: the old one is owed.
+    Swapped,
+    /// The new tree stays; the old one is still kept.
+    Committed,
+}
+
+/// An effect on the disk, named before it happens.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Step {
+    /// A directory is made.
+    Make(&'static str),
+    /// The plan is written, durably.
+    WritePlan,
+    /// A name is moved.
+    Move {
+        /// From where: the root is "".
+        from: &'static str,
+        /// To where.
+        to: &'static str,
+        /// Which.
+        name: OsString,
+    },
+    /// Owner, mode and times are put on.
+    Metadata(&'static str),
+    /// The names in a directory are made durable.
+    Sync(&'static str),
+    /// The plan gets another name, or none.
+    Mark(&'static str),
+    /// The work directory is removed.
+    Remove,
+}
+
+/// Sees each step before it is taken, and may fail it.
+pub type Watch<'w> = &'w mut dyn FnMut(&Step) -> io::Result<()>;
+
+/// What is owed.
+#[derive(Debug, Serialize, Deserialize)]
+struct Plan {
+    /// The names in the root that are the old tree.
+    old: Vec<Name>,
+    /// Those of both trees that go first and come last, the very last one last.
+    heads: Vec<Name>,
+    /// Owner, mode, times and attributes of the root as it was.
+    root: FileRecord,
+}
+
+/// A file name; text where it is.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(untagged)]
+enum Name {
+    Text(String),
+    Bytes(Vec<u8>),
+}
+
+impl Name {
+    fn of(name: &OsStr) -> Self {
+        match name.to_str() {
+            Some(text) => Self::Text(text.to_owned()),
+            None => Self::Bytes(name.as_bytes().to_vec()),
+        }
+    }
+
+    fn to_os(&self) -> OsString {
+        match self {
+            Self::Text(text) => text.into(),
+            Self::Bytes(bytes) => OsString::from_vec(bytes.clone()),
+        }
+    }
+}
+
+/// The work directory of a run, and the root it is in.
+pub struct Workplace<'w> {
+    path: PathBuf,
+    root: File,
+    work: File,
+    watch: Watch<'w>,
+}
+
+impl<'w> Workplace<'w> {
+    /// Makes the work directory of a run, with room for the new tree. The root's time of modification is
+    /// left as it was.
+    ///
+    /// # Errors
+    /// When there is one already, or it cannot be made.
+    pub fn create(root: &Path, run: &str, watch: Watch<'w>) -> io::Result<Self> {
+        let root_directory = open_directory(root)?;
+        let before = fstat(&root_directory)?;
+        let name = work_name(run);
+        watch(&Step::Make("work"))?;
+        mkdirat(&root_directory, name.as_str(), Mode::S_IRWXU)?;
+        set_mtime(&root_directory, TimeSpec::new(before.st_mtime, before.st_mtime_nsec))?;
+        let work = directory_in(&root_directory, name.as_ref())?;
+        watch(&Step::Make(NEW))?;
+        mkdirat(&work, NEW, Mode::S_IRWXU)?;
+        Ok(Self { path: root.join(name), root: root_directory, work, watch })
+    }
+
+    /// Opens the work directory of a run; `None` when there is none.
+    ///
+    /// # Errors
+    /// When it cannot be opened.
+    pub fn open(root: &Path, run: &str, watch: Watch<'w>) -> io::Result<Option<Self>> {
+        let name = work_name(run);
+        let root_directory = open_directory(root)?;
+        match directory_in(&root_directory, name.as_ref()) {
+            Ok(work) => Ok(Some(Self { path: root.join(name), root: root_directory, work, watch })),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Returns the directory to extract into.
+    ///
+    /// # Errors
+    /// When it cannot be opened.
+    pub fn new_directory(&self) -> io::Result<File> {
+        directory_in(&self.work, NEW.as_ref())
+    }
+
+    /// Returns what the work directory says.
+    ///
+    /// # Errors
+    /// When it cannot be looked at.
+    pub fn state(&self) -> io::Result<SwapState> {
+        Ok(match (exists(&self.work, PLAN.as_ref())?, exists(&self.work, COMMITTED.as_ref())?) {
+            (true, _) => SwapState::Swapped,
+            (false, true) => SwapState::Committed,
+            (false, false) => SwapState::Untouched,
+        })
+    }
+
+    /// Moves the old tree out of the root and the new one in. `heads` are the paths, relative to the root,
+    /// without which there is no database; `root` is what the root itself is to be like, `None` for as it
+    /// is.
+    ///
+    /// # Errors
+    /// When any step fails: then the root is a part of either, and [`swap_back`](Self::swap_back) is due.
+    pub fn swap_in(&mut self, heads: &[PathBuf], root: Option<&FileRecord>) -> io::Result<()> {
+        if self.state()? != SwapState::Untouched {
+            return Err(io::Error::other("it was swapped before"));
+        }
+        let before = Metadata::of_file(&self.root)?;
+        let heads: Vec<OsString> = heads.iter().filter_map(|path| first_name(path)).collect();
+        let old = self.names(&self.root, true)?;
+        self.make(OLD)?;
+        self.write_plan(&Plan {
+            old: old.iter().map(|name| Name::of(name)).collect(),
+            heads: heads.iter().map(|head| Name::of(head)).collect(),
+            root: before.to_record(),
+        })?;
+        for name in heads_first(old, &heads) {
+            self.rename("", OLD, &name)?;
+        }
+        self.sync(OLD)?;
+        self.sync("")?;
+        if let Some(name) = self.names(&self.root, true)?.first() {
+            return Err(io::Error::other(format!("{} was made by somebody meanwhile", name.display())));
+        }
+        let new = self.names(&self.directory(NEW)?, false)?;
+        for name in heads_last(new, &heads) {
+            self.rename(NEW, "", &name)?;
+        }
+        self.metadata("", root.map(Metadata::of_record).as_ref().unwrap_or(&before))?;
+        self.sync("")?;
+        self.metadata(OLD, &before)?;
+        self.sync(NEW)
+    }
+
+    /// Has the old tree back in the root, whatever a swap had done of its work, and whatever somebody has
+    /// made in the root since. Does nothing where nothing is owed.
+    ///
+    /// # Errors
+    /// When any step fails; it may be run again, as often as it takes.
+    pub fn swap_back(&mut self) -> io::Result<()> {
+        if self.state()? != SwapState::Swapped {
+            return Ok(());
+        }
+        let plan = self.read_plan()?;
+        let heads: Vec<OsString> = plan.heads.iter().map(Name::to_os).collect();
+        let owed: BTreeSet<OsString> = plan.old.iter().map(Name::to_os).collect();
+        self.make(OLD)?;
+        self.make(UNDONE)?;
+        let (old, undone) = (self.directory(OLD)?, self.directory(UNDONE)?);
+        let mut strange = Vec::new();
+        for name in self.names(&self.root, true)? {
+            if !owed.contains(&name) || exists(&old, &name)? {
+                strange.push(name);
+            }
+        }
+        for name in heads_first(strange, &heads) {
+            self.clear_for(&undone, &name)?;
+            self.rename("", UNDONE, &name)?;
+        }
+        self.sync("")?;
+        let kept = self.names(&old, false)?;
+        for name in heads_last(kept, &heads) {
+            self.rename(OLD, "", &name)?;
+        }
+        let left: BTreeSet<OsString> = self.names(&self.root, true)?.into_iter().collect();
+        if left != owed {
+            return Err(io::Error::other(format!(
+                "the old data is not whole: {} of {} names are there",
+                left.intersection(&owed).count(),
+                owed.len()
+            )));
+        }
+        self.metadata("", &Metadata::of_record(&plan.root))?;
+        self.sync("")?;
+        self.mark_gone(PLAN)
+    }
+
+    /// Lets the new tree stay: from here on no swap back takes it away.
+    ///
+    /// # Errors
+    /// When nothing was swapped, or the mark cannot be made durable.
+    pub fn commit(&mut self) -> io::Result<()> {
+        match self.state()? {
+            SwapState::Swapped => {}
+            SwapState::Committed => return Ok(()),
+            SwapState::Untouched | SwapState::Absent => {
+                return Err(io::Error::other("nothing was swapped"));
+            }
+        }
+        (self.watch)(&Step::Mark(COMMITTED))?;
+        renameat(&self.work, PLAN, &self.work, COMMITTED)?;
+        self.sync("work")
+    }
+
+    /// Removes the work directory with all that is in it; the root's time of modification is left as it
+    /// was.
+    ///
+    /// # Errors
+    /// When the old tree is still owed to the root, or is all that is left of it and `also_kept` does not
+    /// say that it may go; when something cannot be removed.
+    pub fn discard(mut self, also_kept: bool) -> io::Result<()> {
+        match self.state()? {
+            SwapState::Swapped => return Err(io::Error::other("the old data is not back yet")),
+            SwapState::Committed if !also_kept => {
+                return Err(io::Error::other("the old data in it is kept nowhere else"));
+            }
+            SwapState::Committed => self.mark_gone(COMMITTED)?,
+            SwapState::Untouched | SwapState::Absent => {}
+        }
+        let before = fstat(&self.root)?;
+        (self.watch)(&Step::Remove)?;
+        std::fs::remove_dir_all(&self.path)?;
+        set_mtime(&self.root, TimeSpec::new(before.st_mtime, before.st_mtime_nsec))?;
+        self.sync("")
+    }
+
+    fn names(&self, directory: &File, is_root: bool) -> io::Result<Vec<OsString>> {
+        let mut names = names_in(directory)?;
+        names.retain(|name| !is_root || !name.as_bytes().starts_with(PREFIX.as_bytes()));
+        Ok(names)
+    }
+
+    fn directory(&self, which: &'static str) -> io::Result<File> {
+        match which {
+            "" => self.root.try_clone(),
+            "work" => self.work.try_clone(),
+            name => directory_in(&self.work, name.as_ref()),
+        }
+    }
+
+    fn make(&mut self, which: &'static str) -> io::Result<()> {
+        (self.watch)(&Step::Make(which))?;
+        match mkdirat(&self.work, which, Mode::S_IRWXU) {
+            Err(Errno::EEXIST) => Ok(()),
+            made => Ok(made?),
+        }
+    }
+
+    fn rename(&mut self, from: &'static str, to: &'static str, name: &OsStr) -> io::Result<()> {
+        (self.watch)(&Step::Move { from, to, name: name.to_owned() })?;
+        let (source, target) = (self.directory(from)?, self.directory(to)?);
+        if exists(&target, name)? {
+            return Err(io::Error::new(
+                io::ErrorKind::AlreadyExists,
+                format!("{} is there already", name.display()),
+            ));
+        }
+        renameat(&source, name, &target, name)
+            .map_err(|errno| io::Error::other(format!("move {}: {errno}", name.display())))
+    }
+
+    /// Removes what an earlier swap back has put where `name` is to go.
+    fn clear_for(&self, undone: &File, name: &OsStr) -> io::Result<()> {
+        if !exists(undone, name)? {
+            return Ok(());
+        }
+        let path = self.path.join(UNDONE).join(name);
+        if path.symlink_metadata()?.is_dir() {
+            std::fs::remove_dir_all(path)
+        } else {
+            std::fs::remove_file(path)
+        }
+    }
+
+    fn metadata(&mut self, which: &'static str, metadata: &Metadata) -> io::Result<()> {
+        (self.watch)(&Step::Metadata(which))?;
+        metadata.apply(&self.directory(which)?)
+    }
+
+    fn sync(&mut self, which: &'static str) -> io::Result<()> {
+        (self.watch)(&Step::Sync(which))?;
+        self.directory(which)?.sync_all()
+    }
+
+    fn mark_gone(&mut self, name: &'static str) -> io::Result<()> {
+        (self.watch)(&Step::Mark("gone"))?;
+        unlinkat(&self.work, name, UnlinkatFlags::NoRemoveDir)?;
+        self.sync("work")
+    }
+
+    fn write_plan(&mut self, plan: &Plan) -> io::Result<()> {
+        (self.watch)(&Step::WritePlan)?;
+        let flags = OFlag::O_WRONLY | OFlag::O_CREAT | OFlag::O_TRUNC | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
+        let mut file = File::from(openat(&self.work, PLAN_PARTIAL, flags, Mode::S_IRUSR | Mode::S_IWUSR)?);
+        file.write_all(&serde_json::to_vec(plan)?)?;
+        file.sync_all()?;
+        // The new tree must be there when the plan is: all of it was synced when it was extracted.
+        self.sync("work")?;
+        self.sync("")?;
+        (self.watch)(&Step::Mark(PLAN))?;
+        renameat(&self.work, PLAN_PARTIAL, &self.work, PLAN)?;
+        self.sync("work")
+    }
+
+    fn read_plan(&self) -> io::Result<Plan> {
+        let flags = OFlag::O_RDONLY | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
+        let file = File::from(openat(&self.work, PLAN, flags, Mode::empty())?);
+        let mut bytes = Vec::new();
+        file.take(PLAN_MAX).read_to_end(&mut bytes)?;
+        serde_json::from_slice(&bytes)
+            .map_err(|error| io::Error::other(format!("understand the plan: {error}")))
+    }
+}
+
+/// Returns the names that begin with [`PREFIX`] in a root: what earlier runs have left there.
+///
+/// # Errors
+/// When the root cannot be read.
+pub fn leftovers(root: &Path) -> io::Result<Vec<OsString>> {
+    let mut names = names_in(&open_directory(root)?)?;
+    names.retain(|name| name.as_bytes().starts_with(PREFIX.as_bytes()));
+    Ok(names)
+}
+
+/// Returns the names in a root on which something else is mounted: those cannot be moved.
+///
+/// # Errors
+/// When the root cannot be read.
+pub fn mounted_on(root: &Path) -> io::Result<Vec<OsString>> {
+    let root = open_directory(root)?;
+    let device = fstat(&root)?.st_dev;
+    let mut mounted = Vec::new();
+    for name in names_in(&root)? {
+        if fstatat(&root, name.as_os_str(), AtFlags::AT_SYMLINK_NOFOLLOW)?.st_dev != device {
+            mounted.push(name);
+        }
+    }
+    Ok(mounted)
+}
+
+/// Returns the names without the heads, after the heads: what makes a database goes first, and of that
+/// the last first.
+fn heads_first(names: Vec<OsString>, heads: &[OsString]) -> Vec<OsString> {
+    let mut ordered = heads_last(names, heads);
+    ordered.reverse();
+    ordered
+}
+
+/// Returns the names without the heads, before the heads in their order.
+fn heads_last(names: Vec<OsString>, heads: &[OsString]) -> Vec<OsString> {
+    let rank = |name: &OsString| heads.iter().position(|head| head == name).map_or(0, |at| at + 1);
+    let mut ordered = names;
+    ordered.sort_by(|a, b| rank(a).cmp(&rank(b)).then_with(|| a.cmp(b)));
+    ordered
+}
+
+fn first_name(path: &Path) -> Option<OsString> {
+    path.components().find_map(|component| match component {
+        Component::Normal(name) => Some(name.to_owned()),
+        _ => None,
+    })
+}
+
+fn directory_flags() -> OFlag {
+    OFlag::O_RDONLY | OFlag::O_DIRECTORY | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC
+}
+
+/// Opens the root, which alone may be reached through a link.
+fn open_directory(path: &Path) -> io::Result<File> {
+    let flags = OFlag::O_RDONLY | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
+    Ok(open(path, flags, Mode::empty())?.into())
+}
+
+fn directory_in(directory: &File, name: &OsStr) -> io::Result<File> {
+    Ok(openat(directory, name, directory_flags(), Mode::empty())?.into())
+}
+
+fn exists(directory: &File, name: &OsStr) -> io::Result<bool> {
+    match fstatat(directory, name, AtFlags::AT_SYMLINK_NOFOLLOW) {
+        Ok(_) => Ok(true),
+        Err(Errno::ENOENT) => Ok(false),
+        Err(errno) => Err(errno.into()),
+    }
+}
+
+fn set_mtime(file: &File, mtime: TimeSpec) -> io::Result<()> {
+    Ok(futimens(file, &TimeSpec::UTIME_OMIT, &mtime)?)
+}
+
+fn names_in(directory: &File) -> io::Result<Vec<OsString>> {
+    let mut listing = Dir::openat(directory, c".", directory_flags(), Mode::empty())?;
+    let mut names = Vec::new();
+    for entry in listing.iter() {
+        let entry = entry?;
+        if !matches!(entry.file_name().to_bytes(), b"." | b"..") {
+            names.push(OsStr::from_bytes(entry.file_name().to_bytes()).to_owned());
+        }
+    }
+    names.sort_unstable();
+    Ok(names)
+}
+
+#[cfg(test)]
+#[path = "swap_tests.rs"]
+mod tests;

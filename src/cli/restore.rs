@@ -1,0 +1,165 @@
+//! `restore`: put a snapshot back.
+
+use std::io::{self, BufRead as _, IsTerminal as _};
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use volsnap::Error;
+use volsnap::ops::restore::{
+    Archive, Confirm, Destination, Force, RestoreOptions, RestorePlan, dry_run, restore,
+};
+use volsnap::target::Target;
+
+use super::Global;
+use crate::ui::Ui;
+
+/// Put a snapshot back: never worse than before
+///
+/// Reads the whole archive first, and extracts it beside the live data while the service still runs.
+/// Then stops the service for the few moments in which old and new data change places, starts it, and
+/// waits until the database answers on the restored data. Whatever fails on the way, also kill -9, has
+/// the old data back and the service running on it. What was replaced is kept as a safety snapshot.
+#[derive(Debug, clap::Args)]
+pub(crate) struct Args {
+    /// An id, a unique prefix of one, `latest`, `SOURCE/latest`, or a path to an archive, also of other
+    /// tools: .tar, .tar.gz, .tar.bz2, .tar.xz, .tar.zst
+    snapshot: String,
+    /// Into this, in place of where it came from: `db`, `service:db`, `volume:NAME`, `path:DIR` …
+    #[arg(long, value_name = "TARGET", group = "destination")]
+    to: Option<Target>,
+    /// Into a volume that is made for it, with the labels that Compose expects
+    #[arg(long, value_name = "NAME", group = "destination")]
+    new_volume: Option<String>,
+    /// Into a directory that is empty or yet to be made
+    #[arg(long, value_name = "DIR", group = "destination")]
+    dir: Option<PathBuf>,
+    /// Give everything to this owner, in place of the archive's
+    #[arg(long, value_name = "UID:GID", value_parser = parse_owner)]
+    owner: Option<(u32, u32)>,
+    /// Keep no snapshot of what is replaced
+    #[arg(long)]
+    no_safety: bool,
+    /// Replace data of another database cluster
+    #[arg(long)]
+    force_different_cluster: bool,
+    /// Restore into a server of another major version
+    #[arg(long)]
+    force_version: bool,
+    /// Restore what was saved on another architecture
+    #[arg(long)]
+    force_architecture: bool,
+    /// Restore into an image whose C library sorts text differently
+    #[arg(long)]
+    force_collation: bool,
+    /// How long a container may take to stop; it is never killed [default: 10m]
+    #[arg(long, value_name = "TIME", value_parser = humantime::parse_duration)]
+    stop_timeout: Option<Duration>,
+    /// Use this image as the helper, in place of one packed from volsnap itself
+    #[arg(long, value_name = "IMAGE")]
+    helper_image: Option<String>,
+    /// Do not ask
+    #[arg(short, long)]
+    yes: bool,
+    /// Print what would be done, and touch nothing
+    #[arg(long)]
+    dry_run: bool,
+}
+
+/// Restores, once the plan is agreed to.
+pub(crate) async fn run(global: &Global, args: Args, ui: &Ui) -> Result<ExitCode, Error> {
+    if !args.yes && !args.dry_run && !io::stdin().is_terminal() {
+        return Err(Error::usage("there is no terminal to ask on whether to replace the data")
+            .state("nothing was touched")
+            .hint("-y    (goes ahead without asking), or --dry-run    (only prints the plan)"));
+    }
+    let options = args.options(global)?;
+    let host = global.host(ui).await?;
+    if args.dry_run {
+        let plan = dry_run(&host, &options).await?;
+        ui.finish_progress();
+        ui.restore_plan(&plan);
+        return Ok(ExitCode::SUCCESS);
+    }
+    let restored = restore(&host, &options, &Question { asks: !args.yes, ui }).await?;
+    ui.finish_progress();
+    ui.restored(&restored);
+    Ok(ExitCode::SUCCESS)
+}
+
+impl Args {
+    fn options(&self, global: &Global) -> Result<RestoreOptions, Error> {
+        let destination = match (&self.to, &self.new_volume, &self.dir) {
+            (Some(target), ..) => Destination::Target(target.clone()),
+            (_, Some(name), _) => Destination::NewVolume(name.clone()),
+            (.., Some(path)) => Destination::Directory(path.clone()),
+            _ => Destination::Origin,
+        };
+        Ok(RestoreOptions {
+            repository: global.repository_location()?,
+            archive: archive(global, &self.snapshot)?,
+            destination,
+            owner: self.owner,
+            force: Force {
+                different_cluster: self.force_different_cluster,
+                version: self.force_version,
+                architecture: self.force_architecture,
+                collation: self.force_collation,
+            },
+            safety: !self.no_safety,
+            stop_timeout: self.stop_timeout,
+            helper_image: self.helper_image.clone(),
+        })
+    }
+}
+
+/// Returns what is meant: a snapshot, or the archive of another tool. A file that is called like a
+/// snapshot's is one, and is not restored without the manifest that says so.
+fn archive(global: &Global, spec: &str) -> Result<Archive, Error> {
+    let path = Path::new(spec);
+    let found = global.snapshot(spec);
+    match found {
+        Ok(snapshot) => Ok(Archive::Snapshot(Box::new(snapshot))),
+        Err(error) => {
+            let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+            let is_ours = volsnap::repository::layout::FileName::parse(&name).is_some();
+            if path.is_file() && !is_ours { Ok(Archive::Plain(path.to_owned())) } else { Err(error) }
+        }
+    }
+}
+
+/// Shows the plan and asks.
+struct Question<'u> {
+    asks: bool,
+    ui: &'u Ui,
+}
+
+#[async_trait]
+impl Confirm for Question<'_> {
+    async fn confirm(&self, plan: &RestorePlan) -> Result<(), Error> {
+        self.ui.finish_progress();
+        self.ui.show_restore_plan(plan);
+        if !self.asks {
+            return Ok(());
+        }
+        self.ui.question("go ahead? [y/N] ");
+        let answer = tokio::task::spawn_blocking(|| {
+            let mut line = String::new();
+            io::stdin().lock().read_line(&mut line).map(|_| line)
+        });
+        let answer = answer.await.ok().and_then(Result::ok).unwrap_or_default();
+        match answer.trim().to_ascii_lowercase().as_str() {
+            "y" | "yes" => Ok(()),
+            _ => Err(Error::failed("not confirmed").state("nothing was touched")),
+        }
+    }
+}
+
+fn parse_owner(text: &str) -> Result<(u32, u32), String> {
+    let (uid, gid) = text.split_once(':').ok_or("an owner is UID:GID, both numbers, as 999:999")?;
+    match (uid.parse(), gid.parse()) {
+        (Ok(uid), Ok(gid)) => Ok((uid, gid)),
+        _ => Err("an owner is UID:GID, both numbers, as 999:999".to_owned()),
+    }
+}

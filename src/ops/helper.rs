@@ -1,0 +1,106 @@
+//! Starting the helper of a run. Its name is the lock: the engine gives it out only once.
+
+use std::path::PathBuf;
+
+use super::Host;
+use crate::agent::client::{AgentClient, helper_name};
+use crate::docker::helper::{Access, FIFO, HelperImage, helper_container};
+use crate::docker::{DockerError, DockerErrorKind, Engine};
+use crate::error::{Context as _, Error, Result};
+use crate::saga::volume::Workplace;
+use crate::saga::{Compensation, Registered, Saga, When};
+use crate::source::Source;
+use crate::target;
+
+/// What engines say of a bind mount whose source is not there; they do not make it.
+const NO_DIRECTORY: &str = "bind source path does not exist";
+
+/// A helper that runs, with what removes it.
+pub(super) struct StartedHelper {
+    pub(super) agent: AgentClient,
+    pub(super) registered: Registered,
+    /// How a later helper finds the same place.
+    pub(super) place: Workplace,
+}
+
+/// Creates the helper of a run beside a source and starts it. `image` replaces the one packed from the
+/// running program.
+pub(super) async fn start_helper(
+    host: &Host,
+    saga: &mut Saga,
+    run: &str,
+    source: &Source,
+    access: Access,
+    (engine, image): (&Engine, Option<&str>),
+) -> Result<StartedHelper> {
+    let docker = &*host.docker;
+    let image = helper_image(host, image).await?;
+    let name = helper_name(&source.key);
+    let expected = Compensation::RemoveExpectedHelper { name: name.clone(), run: run.to_owned() };
+    let expected = saga.register(When::Always, expected).doing(|| "write the journal".to_owned())?;
+    let pipe = if engine.local { Some(pipe_directory(host, saga, run)?) } else { None };
+    host.monitor.step("create-helper");
+    let spec = helper_container(&name, &image, run, &source.location, access, pipe.as_deref());
+    let created = docker.create_container(&spec).await;
+    let registered = if created.as_ref().is_err_and(DockerError::is_in_doubt) {
+        expected
+    } else {
+        let helper = Compensation::RemoveHelper { name: name.clone(), run: run.to_owned() };
+        saga.replace(expected, helper).doing(|| "write the journal".to_owned())?
+    };
+    let id = created.map_err(|error| match error.kind {
+        DockerErrorKind::Conflict => busy(source, &name),
+        _ if error.message.contains(NO_DIRECTORY) => no_directory(source),
+        _ => Error::failed(format!("create the helper container {name}")).because(error),
+    })?;
+    host.monitor.step("start-helper");
+    let fifo = pipe.map(|directory| directory.join(FIFO));
+    let agent = AgentClient::start(docker, &id, fifo.as_deref())
+        .await
+        .doing(|| format!("start the helper container {name}"))?;
+    let place = Workplace { run: run.to_owned(), location: source.location.clone(), helper: name, image };
+    Ok(StartedHelper { agent, registered, place })
+}
+
+async fn helper_image(host: &Host, image: Option<&str>) -> Result<String> {
+    let docker = &*host.docker;
+    if let Some(image) = image {
+        return match docker.image(image).await.doing(|| format!("look for the image {image}"))? {
+            Some(_) => Ok(image.to_owned()),
+            None => Err(Error::usage(format!("the helper image {image} is not on the engine"))
+                .hint(format!("docker pull {}", target::shell_quote(image)))),
+        };
+    }
+    let executable = &host.saga.executable;
+    let image =
+        HelperImage::of(executable).doing(|| format!("pack {} as the helper", executable.display()))?;
+    image.ensure(docker).await.doing(|| "bring the helper image to the engine".to_owned())
+}
+
+fn pipe_directory(host: &Host, saga: &mut Saga, run: &str) -> Result<PathBuf> {
+    let directory = host.saga.state.join("runs").join(run);
+    saga.register(When::Always, Compensation::DeleteDirectory { path: directory.clone() })
+        .doing(|| "write the journal".to_owned())?;
+    use std::os::unix::fs::DirBuilderExt as _;
+    std::fs::DirBuilder::new()
+        .recursive(true)
+        .mode(0o700)
+        .create(&directory)
+        .doing(|| format!("make the directory {}", directory.display()))?;
+    Ok(directory)
+}
+
+/// Returns the error for a source that another run has.
+pub(super) fn busy(source: &Source, helper: &str) -> Error {
+    Error::busy(format!("another volsnap run is at work on {} (helper container {helper})", source.title))
+        .state("nothing was stopped")
+        .hint("volsnap recover --list    (shows what runs, and what died)")
+}
+
+fn no_directory(source: &Source) -> Error {
+    let path = source.host_path.display();
+    Error::usage(format!("there is no directory {path} on the engine's host")).hint(format!(
+        "ls -ld {}",
+        target::shell_quote(&source.host_path.parent().unwrap_or(&source.host_path).to_string_lossy())
+    ))
+}

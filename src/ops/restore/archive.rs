@@ -1,0 +1,220 @@
+//! What is restored: a snapshot of volsnap, or any tar that somebody else has made.
+
+use std::collections::BTreeSet;
+use std::ffi::OsStr;
+use std::fs::File;
+use std::io::Read;
+use std::os::unix::ffi::OsStrExt as _;
+use std::path::{Component, Path, PathBuf};
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use tokio::sync::mpsc;
+
+use crate::agent::client::Feed;
+use crate::archive::{BlockReader, EntryKind, Origin, TarReader};
+use crate::database;
+use crate::error::{Context as _, Error, Result};
+use crate::monitor::{Event, Monitor, Phase};
+use crate::ops::verify::check_stored;
+use crate::repository::Snapshot;
+
+/// How much is read at once.
+const PIECE: usize = 1 << 20;
+/// Bytes between two reports of progress.
+const PROGRESS_STEP: u64 = 16 << 20;
+
+/// What is restored.
+#[derive(Debug, Clone)]
+pub enum Archive {
+    /// A snapshot, with its manifest and its file list.
+    Snapshot(Box<Snapshot>),
+    /// An archive that some other tool has made.
+    Plain(PathBuf),
+}
+
+/// What reading all of it once has shown.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Known {
+    /// Members of every kind.
+    pub(super) members: u64,
+    /// Bytes of content, holes included.
+    pub(super) bytes: u64,
+    /// Bytes of content, holes left out.
+    pub(super) stored: u64,
+    /// The digest of all records, where there is a list of them.
+    pub(super) digest: Option<String>,
+    /// Whether it may make devices and programs that take on rights.
+    pub(super) special: bool,
+    /// Who owns the data.
+    pub(super) owner: Option<(u32, u32)>,
+    /// The database in it: the profile's name and where it lies.
+    pub(super) database: Option<(String, PathBuf)>,
+}
+
+impl Archive {
+    /// Returns what names it.
+    #[must_use]
+    pub fn name(&self) -> String {
+        match self {
+            Self::Snapshot(snapshot) => snapshot.name(),
+            Self::Plain(path) => path.display().to_string(),
+        }
+    }
+
+    /// Returns where it lies.
+    #[must_use]
+    pub fn path(&self) -> PathBuf {
+        match self {
+            Self::Snapshot(snapshot) => snapshot.archive_path(),
+            Self::Plain(path) => path.clone(),
+        }
+    }
+
+    pub(super) fn snapshot(&self) -> Option<&Snapshot> {
+        match self {
+            Self::Snapshot(snapshot) => Some(snapshot),
+            Self::Plain(_) => None,
+        }
+    }
+
+    /// Reads all of it, and returns what it holds.
+    pub(super) fn look(&self, monitor: &dyn Monitor) -> Result<Known> {
+        match self {
+            Self::Snapshot(snapshot) => {
+                let listed = check_stored(snapshot, monitor)?;
+                let database = snapshot.manifest.evidence.database.as_ref();
+                Ok(Known {
+                    members: listed.members,
+                    bytes: listed.bytes,
+                    stored: listed.bytes.min(snapshot.manifest.archive.tar_bytes),
+                    digest: Some(listed.digest),
+                    special: listed.special && database.is_none(),
+                    owner: listed.owner,
+                    database: database
+                        .map(|inspection| (inspection.engine.clone(), inspection.data_directory.clone())),
+                })
+            }
+            Self::Plain(path) => look_at_plain(path, monitor).doing(|| format!("read {}", path.display())),
+        }
+    }
+
+    /// Opens it to be extracted.
+    pub(super) fn open(&self) -> Result<ArchiveFeed> {
+        let reader: Box<dyn Read + Send> = match self {
+            Self::Snapshot(snapshot) => Box::new(snapshot.open_archive()?),
+            Self::Plain(path) => Box::new(File::open(path).doing(|| format!("open {}", path.display()))?),
+        };
+        Ok(ArchiveFeed::of(reader))
+    }
+}
+
+/// Reads a foreign archive to its end: how much it holds, and where the database in it lies.
+fn look_at_plain(path: &Path, monitor: &dyn Monitor) -> Result<Known> {
+    let file = File::open(path).doing(|| "open it".to_owned())?;
+    monitor.phase(Phase::Verify, path.display().to_string(), None);
+    let archive = BlockReader::open(file, Origin::Foreign).doing(|| "understand it".to_owned())?;
+    let mut tar = TarReader::new(archive);
+    let (mut known, mut told) = (Known::default(), 0);
+    let mut heads: BTreeSet<PathBuf> = BTreeSet::new();
+    let (mut owners, names) = (Vec::new(), head_names());
+    while let Some(entry) = tar.next_entry().doing(|| "read all of it".to_owned())? {
+        known.members += 1;
+        known.bytes = known.bytes.saturating_add(entry.size);
+        known.stored = known.stored.saturating_add(entry.data_len());
+        let place = plain(&entry.path);
+        if entry.kind == EntryKind::File && names.iter().any(|name| place.ends_with(name)) {
+            owners.push((place.clone(), (entry.uid, entry.gid)));
+            heads.insert(place);
+        }
+        if known.bytes.saturating_sub(told) >= PROGRESS_STEP {
+            told = known.bytes;
+            monitor.event(Event::Progress { bytes: known.bytes, files: known.members });
+        }
+    }
+    known.database = only_database(&heads)?;
+    known.owner = known.database.as_ref().and_then(|(_, directory)| {
+        owners.iter().find(|(path, _)| path.starts_with(directory)).map(|(_, owner)| *owner)
+    });
+    Ok(known)
+}
+
+/// Returns the names of files without which there is no database.
+fn head_names() -> Vec<PathBuf> {
+    database::profiles().iter().flat_map(|profile| profile.written_last(Path::new(""))).collect()
+}
+
+/// Returns the one place where all that a database must have is found.
+fn only_database(heads: &BTreeSet<PathBuf>) -> Result<Option<(String, PathBuf)>> {
+    let mut found = BTreeSet::new();
+    for profile in database::profiles() {
+        let names = profile.written_last(Path::new(""));
+        for head in heads {
+            let Some(directory) = names.iter().find_map(|name| above(head, name)) else { continue };
+            if profile.written_last(&directory).iter().all(|head| heads.contains(head)) {
+                found.insert((profile.name().to_owned(), directory));
+            }
+        }
+    }
+    let places: Vec<_> = found.iter().map(|(_, place)| format!("`{}`", place.display())).collect();
+    match places.len() {
+        0 | 1 => Ok(found.pop_first()),
+        _ => Err(Error::failed(format!("it holds several databases: in {}", places.join(", ")))
+            .hint("unpack it, and archive the directory of one of them")),
+    }
+}
+
+/// Returns the directory in which `path` is `name`.
+fn above(path: &Path, name: &Path) -> Option<PathBuf> {
+    let count = name.components().count();
+    path.ends_with(name).then(|| path.ancestors().nth(count).map(Path::to_owned)).flatten()
+}
+
+/// Returns a member's path without what says nothing.
+fn plain(path: &[u8]) -> PathBuf {
+    Path::new(OsStr::from_bytes(path))
+        .components()
+        .filter(|component| matches!(component, Component::Normal(_) | Component::ParentDir))
+        .collect()
+}
+
+/// The archive on its way to the agent: a thread reads it ahead.
+pub(super) struct ArchiveFeed {
+    pieces: mpsc::Receiver<std::io::Result<Bytes>>,
+}
+
+impl ArchiveFeed {
+    fn of(mut reader: Box<dyn Read + Send>) -> Self {
+        let (sender, pieces) = mpsc::channel(4);
+        tokio::task::spawn_blocking(move || {
+            loop {
+                let mut piece = vec![0; PIECE];
+                let read = match reader.read(&mut piece) {
+                    Ok(0) => return,
+                    Ok(count) => {
+                        piece.truncate(count);
+                        Ok(Bytes::from(piece))
+                    }
+                    Err(error) if error.kind() == std::io::ErrorKind::Interrupted => continue,
+                    Err(error) => Err(error),
+                };
+                let failed = read.is_err();
+                if sender.blocking_send(read).is_err() || failed {
+                    return;
+                }
+            }
+        });
+        Self { pieces }
+    }
+}
+
+#[async_trait]
+impl Feed for ArchiveFeed {
+    async fn next(&mut self) -> Result<Option<Bytes>> {
+        match self.pieces.recv().await {
+            None => Ok(None),
+            Some(Ok(bytes)) => Ok(Some(bytes)),
+            Some(Err(error)) => Err(Error::failed("read the archive").because(error)),
+        }
+    }
+}

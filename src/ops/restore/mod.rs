@@ -1,0 +1,218 @@
+//! `restore`: put a snapshot back, so that whatever goes wrong the user still has what they had.
+//!
+//! The order, and why it is safe:
+//!
+//! 1. Every stored byte is read and compared with the manifest; the target, its users and its room are
+//!    looked at; what would break the data is refused. Nothing has been touched, and somebody said yes.
+//! 2. The archive is extracted **beside** the live data while the service still runs: a directory of our
+//!    own in the same volume, digested as it is written and compared with the file list. It never takes
+//!    the last of the disk.
+//! 3. The users are stopped. What starts them is in the journal before.
+//! 4. What has the old data back is in the journal; then the two trees change places by renames, what
+//!    makes a database going first and coming last.
+//! 5. The users are started and answer; the database is the one that was restored, and runs on these
+//!    files. Until then any failure, signal or death has the old data back.
+//! 6. Committed: from here on the new data stays. With the service up, the old data is archived as a
+//!    safety snapshot, and only then removed.
+//!
+//! So the service is away for the renames and its own stop and start, whatever the size.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use chrono::{DateTime, Utc};
+
+use super::clock::Clock;
+use super::{Host, recover, with_failures};
+use crate::error::{Context as _, Error, Result};
+use crate::manifest::SnapshotId;
+use crate::monitor::{Monitor, Phase};
+use crate::repository::{Site, Snapshot};
+use crate::saga::{Patience, RunInfo, Saga};
+use crate::target::Target;
+
+mod archive;
+mod checks;
+mod plan;
+mod prepare;
+mod replace;
+mod safety;
+
+pub use archive::Archive;
+pub use checks::Force;
+pub use plan::RestorePlan;
+
+/// Where to.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Destination {
+    /// Where the snapshot came from.
+    Origin,
+    /// The source that a target means.
+    Target(Target),
+    /// A volume that is yet to be made.
+    NewVolume(String),
+    /// A directory that is empty or yet to be made.
+    Directory(PathBuf),
+}
+
+/// What is asked for.
+#[derive(Debug, Clone)]
+pub struct RestoreOptions {
+    /// Where the repository is, or is to be: the safety snapshot goes there.
+    pub repository: PathBuf,
+    /// What is restored.
+    pub archive: Archive,
+    /// Where to.
+    pub destination: Destination,
+    /// The owner of everything, in place of what the archive says.
+    pub owner: Option<(u32, u32)>,
+    /// Which mismatches are accepted.
+    pub force: Force,
+    /// Whether the data that is replaced is kept as a snapshot.
+    pub safety: bool,
+    /// How long a database may take to stop; `None` for what its profile says.
+    pub stop_timeout: Option<Duration>,
+    /// An image to use as the helper in place of our own.
+    pub helper_image: Option<String>,
+}
+
+/// Is asked before anything is touched.
+#[async_trait]
+pub trait Confirm: Send + Sync {
+    /// Lets the plan be carried out.
+    ///
+    /// # Errors
+    /// When it must not be.
+    async fn confirm(&self, plan: &RestorePlan) -> Result<()>;
+}
+
+/// What was restored.
+#[derive(Debug, Clone)]
+pub struct Restored {
+    /// What was planned, and done.
+    pub plan: RestorePlan,
+    /// Regular files written.
+    pub files: u64,
+    /// Bytes of their contents, holes included.
+    pub bytes: u64,
+    /// Time the service was away; `None` when nothing was stopped.
+    pub downtime: Option<Duration>,
+    /// Time from the begin to the service answering on the restored data.
+    pub elapsed: Duration,
+    /// What was there before.
+    pub safety: Option<Snapshot>,
+    /// The command that undoes it.
+    pub undo: Option<String>,
+}
+
+/// Restores.
+///
+/// # Errors
+/// As the module says: what was there is there again and services run, unless the error is of kind
+/// [`ErrorKind::NotPutBack`](crate::ErrorKind::NotPutBack).
+pub async fn restore(host: &Host, options: &RestoreOptions, confirm: &dyn Confirm) -> Result<Restored> {
+    recover::recover(host, Patience::COMMAND).await?;
+    let run = Run::begin(host, options)?;
+    let mut saga = run.saga()?;
+    let outcome = host.run_to_end(run.restore(&mut saga, confirm)).await;
+    run.conclude(saga, outcome).await
+}
+
+/// Returns what [`restore`] would do.
+///
+/// # Errors
+/// Everything that would make it fail before anything is touched.
+pub async fn dry_run(host: &Host, options: &RestoreOptions) -> Result<RestorePlan> {
+    recover::recover(host, Patience::COMMAND).await?;
+    let run = Run::begin(host, options)?;
+    let mut saga = run.saga()?;
+    let outcome = host.run_to_end(async { Ok(run.prepare(&mut saga).await?.plan) }).await;
+    run.conclude(saga, outcome).await
+}
+
+/// One run: what was asked for, and what it measures.
+struct Run<'a> {
+    host: &'a Host,
+    site: Site,
+    options: &'a RestoreOptions,
+    id: SnapshotId,
+    started: DateTime<Utc>,
+    clock: Clock,
+    begun: tokio::time::Instant,
+}
+
+impl<'a> Run<'a> {
+    fn begin(host: &'a Host, options: &'a RestoreOptions) -> Result<Self> {
+        let mut random = [0; 3];
+        getrandom::fill(&mut random).doing(|| "draw a random id".to_owned())?;
+        let started = Utc::now();
+        let site = Site::look(&options.repository)?;
+        let begun = tokio::time::Instant::now();
+        let id = SnapshotId::new(started, random);
+        Ok(Self { host, site, options, id, started, clock: Clock::default(), begun })
+    }
+
+    fn saga(&self) -> Result<Saga> {
+        let info = RunInfo {
+            run: self.id.to_string(),
+            verb: "restore".into(),
+            subject: self.options.archive.name(),
+            host: self.host.address.clone(),
+            pid: std::process::id(),
+            started: self.started,
+        };
+        Saga::begin(&self.host.saga, &info, self.host.docker.clone()).map_err(|error| {
+            Error::failed("begin the run's journal")
+                .because(error)
+                .state("nothing was touched")
+                .hint("VOLSNAP_STATE_DIR=DIR chooses another directory for journals")
+        })
+    }
+
+    async fn restore(&self, saga: &mut Saga, confirm: &dyn Confirm) -> Result<Restored> {
+        let prepared = self.prepare(saga).await?;
+        confirm.confirm(&prepared.plan).await?;
+        let mut ready = self.make_ready(saga, prepared).await?;
+        let extracted = self.extract(saga, &mut ready).await?;
+        let hold = self.hold(saga, &mut ready).await?;
+        let replaced = self.replace(saga, &mut ready, &extracted, hold).await?;
+        let elapsed = self.begun.elapsed();
+        let safety = self.keep_old(saga, &mut ready, replaced).await;
+        let undo = safety.as_ref().map(|safety| self.undo(safety, &ready));
+        Ok(Restored {
+            plan: ready.plan,
+            files: extracted.files,
+            bytes: extracted.bytes,
+            downtime: self.clock.away(),
+            elapsed,
+            safety,
+            undo,
+        })
+    }
+
+    async fn conclude<T>(&self, saga: Saga, outcome: Result<T>) -> Result<T> {
+        let failures = saga.finish(outcome.is_ok(), self.monitor()).await;
+        let outcome = match (outcome, self.clock.away()) {
+            (Err(error), Some(away)) if failures.is_empty() && error.state_text().is_none() => Err(error
+                .state(format!(
+                    "the data is what it was before; everything that was stopped runs again, after {:.1} s",
+                    away.as_secs_f64()
+                ))),
+            (Err(error), None) if error.state_text().is_none() => {
+                Err(error.state("nothing was stopped, and the data is what it was before"))
+            }
+            (outcome, _) => outcome,
+        };
+        with_failures(outcome, &failures)
+    }
+
+    fn monitor(&self) -> &dyn Monitor {
+        &*self.host.monitor
+    }
+
+    fn phase(&self, phase: Phase, detail: impl Into<String>, total_bytes: Option<u64>) {
+        self.clock.phase(phase);
+        self.monitor().phase(phase, detail, total_bytes);
+    }
+}

@@ -1,0 +1,118 @@
+//! The plan of a restore: everything known before anything is touched. Pure data, printed by `--dry-run`
+//! and before the question, and followed by the procedure.
+
+use std::path::{Path, PathBuf};
+
+use serde::Serialize;
+
+/// Bytes that stay free where the data is, whatever is extracted: what runs there goes on writing.
+pub(super) const RESERVE: u64 = 64 << 20;
+/// What a member takes on the disk beside its content: its inode and the rest of its last block.
+const BYTES_PER_MEMBER: u64 = 4096;
+
+/// What a restore will do.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct RestorePlan {
+    /// The run's id, and that of the safety snapshot.
+    pub id: String,
+    /// What is restored: `SOURCE/ID`, or a file.
+    pub archive: String,
+    /// Of what it was made, as a person calls it.
+    pub of: String,
+    /// The database in it: engine and major version.
+    pub database: Option<String>,
+    /// Into what, as a person calls it.
+    pub into: String,
+    /// Where the engine's host has it.
+    pub host_path: PathBuf,
+    /// Whether that is yet to be made.
+    pub makes: bool,
+    /// Containers that will be stopped, in this order.
+    pub stops: Vec<String>,
+    /// Containers that will be started again, in this order.
+    pub starts: Vec<String>,
+    /// Users that are not running and stay so.
+    pub stay_stopped: Vec<String>,
+    /// Members of the archive.
+    pub members: u64,
+    /// Bytes of its files' contents.
+    pub bytes: u64,
+    /// Bytes that are needed beside the data that is there.
+    pub needed_bytes: u64,
+    /// Bytes that are free there; `None` where it is yet to be made.
+    pub free_bytes: Option<u64>,
+    /// Entries that are replaced.
+    pub replaces_entries: u64,
+    /// Bytes of the files that are replaced.
+    pub replaces_bytes: u64,
+    /// The safety snapshot of what is replaced, `SOURCE/ID`; `None` for none.
+    pub safety: Option<String>,
+    /// What is taken away from the begin of the archive's names, and what is put there instead.
+    pub level: Level,
+    /// What is worth knowing before.
+    pub warnings: Vec<String>,
+}
+
+/// On which level of the target the archive's names go.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
+pub struct Level {
+    /// What is taken away.
+    pub strip: PathBuf,
+    /// What is put before instead.
+    pub prefix: PathBuf,
+}
+
+impl Level {
+    /// Returns how a database that lies in `found` comes to lie in `wanted`. What both have at their end
+    /// stays, so that what lies beside the database comes along.
+    #[must_use]
+    pub fn between(found: &Path, wanted: &Path) -> Self {
+        let (mut strip, mut prefix) = (found.components(), wanted.components());
+        loop {
+            let (mut inner_strip, mut inner_prefix) = (strip.clone(), prefix.clone());
+            match (inner_strip.next_back(), inner_prefix.next_back()) {
+                (Some(a), Some(b)) if a == b => (strip, prefix) = (inner_strip, inner_prefix),
+                _ => break,
+            }
+        }
+        Self { strip: strip.as_path().to_owned(), prefix: prefix.as_path().to_owned() }
+    }
+
+    /// Returns whether every name stays as it is.
+    #[must_use]
+    pub fn is_same(&self) -> bool {
+        self.strip.as_os_str().is_empty() && self.prefix.as_os_str().is_empty()
+    }
+}
+
+/// Returns the bytes that a tree takes beside the one that is there.
+#[must_use]
+pub(super) fn needed_bytes(bytes: u64, members: u64) -> u64 {
+    bytes.saturating_add(members.saturating_mul(BYTES_PER_MEMBER)).saturating_add(RESERVE)
+}
+
+#[cfg(test)]
+mod tests {
+    use rstest::rstest;
+
+    use super::*;
+
+    #[rstest]
+    #[case::same("", "", "", "")]
+    #[case::same_below("pgdata", "pgdata", "", "")]
+    #[case::foreign_top("backup/x", "", "backup/x", "")]
+    #[case::foreign_top_and_below("backup/pgdata", "pgdata", "backup", "")]
+    #[case::one_level_up("pgdata", "", "pgdata", "")]
+    #[case::one_level_down("", "pgdata", "", "pgdata")]
+    #[case::another_name("a/data", "18/docker", "a/data", "18/docker")]
+    #[case::deep("var/18/docker", "18/docker", "var", "")]
+    fn a_database_comes_to_lie_where_its_server_looks(
+        #[case] found: &str,
+        #[case] wanted: &str,
+        #[case] strip: &str,
+        #[case] prefix: &str,
+    ) {
+        let level = Level::between(found.as_ref(), wanted.as_ref());
+        assert_eq!(level, Level { strip: strip.into(), prefix: prefix.into() });
+    }
+}

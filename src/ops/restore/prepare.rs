@@ -1,0 +1,518 @@
+//! Before anything is touched: the archive is read to its end, the target looked at, what does not fit
+//! refused; then, once somebody has said yes, what is yet to be made is made.
+
+use std::path::{Path, PathBuf};
+
+use tokio::time::{Duration, Instant};
+
+use super::archive::Known;
+use super::checks::{self, Facts};
+use super::plan::{self, Level, RestorePlan};
+use super::{Destination, Run};
+use crate::agent::client::AgentClient;
+use crate::agent::protocol::{Room, Survey};
+use crate::agent::swap::PREFIX;
+use crate::database::{self, Inspection, Profile};
+use crate::docker::helper::{Access, LABEL_RUN};
+use crate::docker::inventory::inventory;
+use crate::docker::{Container, Engine, MountSource, order};
+use crate::error::{Context as _, Error, Result};
+use crate::monitor::Phase;
+use crate::ops::helper::{StartedHelper, busy, start_helper};
+use crate::ops::hold::refuse_what_cannot_be_stopped;
+use crate::ops::plan::worst_case_bytes;
+use crate::saga::restart::await_ready;
+use crate::saga::volume::Workplace;
+use crate::saga::{Compensation, Registered, Saga, When};
+use crate::source::{Source, key_of};
+use crate::target::{Target, shell_quote};
+
+/// How long a database may take to answer to be taken for one that does.
+const ANSWER_LIMIT: Duration = Duration::from_secs(5);
+
+/// Everything that is known and checked before anything is touched.
+pub(super) struct Preparation {
+    pub(super) plan: RestorePlan,
+    engine: Engine,
+    known: Known,
+    source: Source,
+    users: Users,
+    database: Option<Database>,
+    /// The helper beside a source that is there already.
+    beside: Option<Beside>,
+}
+
+/// The users that are stopped.
+pub(super) struct Users {
+    /// In the order of their stop.
+    pub(super) stops: Vec<Container>,
+    /// The ids of those that answer.
+    pub(super) answering: Vec<String>,
+}
+
+/// The database that is restored.
+pub(super) struct Database {
+    pub(super) profile: &'static dyn Profile,
+    /// Where it will lie, relative to the source's root.
+    pub(super) data_directory: PathBuf,
+    /// Where its container mounts the source.
+    pub(super) mounted_at: Option<PathBuf>,
+}
+
+/// What is there already, and the helper that sees it.
+struct Beside {
+    helper: StartedHelper,
+    room: Room,
+    survey: Survey,
+    /// What the files of the database that is there say.
+    present: Option<Inspection>,
+}
+
+/// Everything that a restore works with, once it may.
+pub(super) struct Ready {
+    pub(super) plan: RestorePlan,
+    pub(super) engine: Engine,
+    pub(super) known: Known,
+    pub(super) source: Source,
+    pub(super) users: Users,
+    pub(super) database: Option<Database>,
+    pub(super) agent: AgentClient,
+    pub(super) place: Workplace,
+    /// Whether the data that is there is worth keeping.
+    pub(super) keeps: bool,
+    /// What the files of the database that is there say.
+    pub(super) present: Option<Inspection>,
+    /// What removes the work directory.
+    pub(super) work: Option<Registered>,
+    pub(super) helper: Registered,
+}
+
+impl Run<'_> {
+    pub(super) async fn prepare(&self, saga: &mut Saga) -> Result<Preparation> {
+        self.phase(Phase::Prepare, self.options.archive.name(), None);
+        self.monitor().step("start-guard");
+        saga.watch(&self.host.saga.executable).await.doing(|| "start the guard".to_owned())?;
+        let engine = self.host.docker.engine().await.doing(|| "ask the engine what it is".to_owned())?;
+        let source = self.destination(&engine).await?;
+        source.warnings.iter().for_each(|warning| self.monitor().warning(warning));
+        self.refuse_archive_inside(&source, &engine)?;
+        let known = self.look().await?;
+        let users = self.users(&source).await?;
+        let database = self.database(&source, &known)?;
+        self.phase(Phase::Prepare, source.title.clone(), None);
+        let beside = match self.makes() {
+            true => None,
+            false => Some(self.look_beside(saga, &source, &known, database.as_ref(), &engine).await?),
+        };
+        let plan = self.plan(&source, &known, &users, database.as_ref(), beside.as_ref(), &engine)?;
+        Ok(Preparation { plan, engine, known, source, users, database, beside })
+    }
+
+    /// Returns whether the destination is yet to be made.
+    fn makes(&self) -> bool {
+        match &self.options.destination {
+            Destination::NewVolume(_) => true,
+            Destination::Directory(path) => !path.exists(),
+            Destination::Origin | Destination::Target(_) => false,
+        }
+    }
+
+    async fn destination(&self, engine: &Engine) -> Result<Source> {
+        match &self.options.destination {
+            Destination::Target(target) => self.host.resolve(target).await,
+            Destination::Origin => self.origin().await,
+            Destination::NewVolume(name) => {
+                let found = self.host.docker.volume(name).await;
+                if found.doing(|| format!("look for volume {name}"))?.is_some() {
+                    return Err(Error::usage(format!("there is a volume {name} already")).hint(format!(
+                        "--to {}    (replaces what is in it)",
+                        shell_quote(&format!("volume:{name}"))
+                    )));
+                }
+                Ok(unused(MountSource::Volume(name.clone()), format!("the new volume {name}")))
+            }
+            Destination::Directory(path) => self.directory(path, engine).await,
+        }
+    }
+
+    /// Returns the source that the snapshot was made of, as it is now.
+    async fn origin(&self) -> Result<Source> {
+        let Some(snapshot) = self.options.archive.snapshot() else {
+            return Err(Error::usage("an archive of another tool does not say where it came from")
+                .hint("--to TARGET, --new-volume NAME, or --dir DIR"));
+        };
+        let target = match &snapshot.manifest.location {
+            MountSource::Volume(name) => Target::Volume(name.clone()),
+            MountSource::Directory(path) => Target::Directory(path.clone()),
+        };
+        self.host.resolve(&target).await.map_err(|error| match &snapshot.manifest.location {
+            MountSource::Volume(name) => error.hint(format!(
+                "--new-volume {}    (makes it, as Compose would), or --to TARGET",
+                shell_quote(name)
+            )),
+            MountSource::Directory(_) => error,
+        })
+    }
+
+    async fn directory(&self, path: &Path, engine: &Engine) -> Result<Source> {
+        if !engine.local {
+            return Err(Error::usage(
+                "the engine is on another machine, whose directories are not reached from here",
+            )
+            .hint("--to path:DIR    (a directory of that machine)"));
+        }
+        let path = std::path::absolute(path).doing(|| format!("find {}", path.display()))?;
+        let path = path.canonicalize().unwrap_or(path);
+        match path.symlink_metadata() {
+            Ok(metadata) if !metadata.is_dir() => {
+                return Err(Error::usage(format!("{} is not a directory", path.display())));
+            }
+            Ok(_) => {
+                let mut entries = std::fs::read_dir(&path).doing(|| format!("read {}", path.display()))?;
+                if entries.next().is_some() {
+                    return Err(Error::usage(format!("{} is not empty", path.display())).hint(format!(
+                        "--to {}    (replaces what is in it)",
+                        shell_quote(&format!("path:{}", path.display()))
+                    )));
+                }
+            }
+            Err(_) => {}
+        }
+        let location = MountSource::Directory(path.clone());
+        let world = self.host.world().await?;
+        let inventory = inventory(&location, &world.containers, &world.volumes);
+        if let Some(user) = inventory.users.iter().find(|user| user.container.state.running) {
+            return Err(Error::usage(format!(
+                "{} is used by container {}",
+                path.display(),
+                user.container.name
+            ))
+            .hint(format!("--to {}", shell_quote(&format!("path:{}", path.display())))));
+        }
+        Ok(unused(location, path.display().to_string()))
+    }
+
+    /// Refuses an archive that lies in what is to be replaced.
+    fn refuse_archive_inside(&self, source: &Source, engine: &Engine) -> Result<()> {
+        let archive = self.options.archive.path();
+        let archive = archive.canonicalize().unwrap_or(archive);
+        let target = source.host_path.canonicalize().unwrap_or_else(|_| source.host_path.clone());
+        if engine.local && !target.as_os_str().is_empty() && archive.starts_with(&target) {
+            return Err(Error::usage(format!(
+                "the archive {} lies in what it is to replace",
+                archive.display()
+            ))
+            .hint("copy it elsewhere first"));
+        }
+        Ok(())
+    }
+
+    async fn look(&self) -> Result<Known> {
+        let (archive, monitor) = (self.options.archive.clone(), self.host.monitor.clone());
+        self.monitor().step("verify");
+        tokio::task::spawn_blocking(move || archive.look(&*monitor))
+            .await
+            .doing(|| "read the archive".to_owned())?
+    }
+
+    /// Returns the users to stop: all that run, also those that only read, since what they have open is
+    /// replaced.
+    async fn users(&self, source: &Source) -> Result<Users> {
+        if let Some(other) = &source.held_by {
+            return Err(busy(source, &other.container));
+        }
+        let running: Vec<_> =
+            source.users.iter().filter(|user| user.container.state.running).cloned().collect();
+        let stops: Vec<Container> = order::stop_order(&running).into_iter().cloned().collect();
+        stops.iter().try_for_each(refuse_what_cannot_be_stopped)?;
+        let mut answering = Vec::new();
+        for container in &stops {
+            let deadline = Instant::now() + ANSWER_LIMIT;
+            match await_ready(&*self.host.docker, container, deadline, self.monitor()).await {
+                Ok(()) => answering.push(container.id.clone()),
+                Err(error) => self.monitor().warning(format!("does not answer as it is: {error}")),
+            }
+        }
+        Ok(Users { stops, answering })
+    }
+
+    /// Returns the database in the archive, and where its server will look for it.
+    fn database(&self, source: &Source, known: &Known) -> Result<Option<Database>> {
+        let Some((engine, found)) = &known.database else { return Ok(None) };
+        let profile = database::profile(engine)
+            .ok_or_else(|| Error::failed(format!("this volsnap does not know {engine}")))?;
+        let container = source.database();
+        let plain = self.options.archive.snapshot().is_none();
+        let data_directory = match &source.data_directory {
+            Some(directory) if container.is_some() => directory.clone(),
+            // A foreign archive has its own names above the data.
+            _ if plain => PathBuf::new(),
+            _ => found.clone(),
+        };
+        let mounted_at = container.and_then(|container| source.mounted_at(container));
+        Ok(Some(Database { profile, data_directory, mounted_at }))
+    }
+
+    async fn look_beside(
+        &self,
+        saga: &mut Saga,
+        source: &Source,
+        known: &Known,
+        database: Option<&Database>,
+        engine: &Engine,
+    ) -> Result<Beside> {
+        let mut helper = self.start_helper(saga, source, known, engine).await?;
+        let room = helper.agent.room().await.doing(|| format!("look at {}", source.title))?;
+        let survey = helper
+            .agent
+            .survey(&[format!("{PREFIX}*")])
+            .await
+            .doing(|| format!("survey {}", source.title))?;
+        let is_here = |database: &&Database| {
+            survey.databases.iter().any(|found| {
+                found.data_directory == database.data_directory && found.engine == database.profile.name()
+            })
+        };
+        let present = match database.filter(is_here) {
+            // What is there may be damaged, and be replaced for that very reason.
+            Some(database) => inspect(&mut helper.agent, Path::new(""), database).await.ok(),
+            None => None,
+        };
+        Ok(Beside { helper, room, survey, present })
+    }
+
+    async fn start_helper(
+        &self,
+        saga: &mut Saga,
+        source: &Source,
+        known: &Known,
+        engine: &Engine,
+    ) -> Result<StartedHelper> {
+        let access = if known.special { Access::ReplaceWithDevices } else { Access::Replace };
+        let image = (engine, self.options.helper_image.as_deref());
+        start_helper(self.host, saga, self.id.as_str(), source, access, image).await
+    }
+
+    fn facts(&self, source: &Source, known: &Known, beside: Option<&Beside>, engine: &Engine) -> Facts {
+        let manifest = self.options.archive.snapshot().map(|snapshot| &snapshot.manifest);
+        let inspection = manifest.and_then(|manifest| manifest.evidence.database.as_ref());
+        let environment = manifest.map(|manifest| &manifest.environment);
+        let image = environment
+            .and_then(|environment| Some((environment.image.clone()?, environment.image_id.clone()?)));
+        let server = source.database().and_then(|container| {
+            let profile = database::profile_of(container)?;
+            Some((profile.name().to_owned(), profile.major_version(container)))
+        });
+        let version = |inspection: &Inspection| (inspection.engine.clone(), inspection.version.clone());
+        Facts {
+            database: inspection.map(version),
+            identifier: inspection.and_then(|inspection| inspection.identifier.clone()),
+            arch: environment.map(|environment| environment.arch.clone()).filter(|arch| !arch.is_empty()),
+            image,
+            owner: self.options.owner.or(known.owner),
+            server: server.filter(|_| inspection.is_some() || known.database.is_none()),
+            server_image: source
+                .database()
+                .map(|container| (container.image.clone(), container.image_id.clone())),
+            server_user: source
+                .database()
+                .and_then(|container| container.user.split(':').next()?.parse().ok()),
+            present_identifier: beside
+                .and_then(|beside| beside.present.as_ref())
+                .and_then(|present| present.identifier.clone()),
+            present_owner: beside.map(|beside| beside.room.owner),
+            engine_arch: engine.arch.clone(),
+        }
+    }
+
+    fn plan(
+        &self,
+        source: &Source,
+        known: &Known,
+        users: &Users,
+        database: Option<&Database>,
+        beside: Option<&Beside>,
+        engine: &Engine,
+    ) -> Result<RestorePlan> {
+        let mut warnings = checks::check(&self.facts(source, known, beside, engine), self.options.force)?;
+        let room = beside.map(|beside| &beside.room);
+        refuse_mounts(source, room)?;
+        warnings.extend(room.iter().flat_map(|room| &room.leftovers).map(|name| {
+            format!("{name} lies in {}: what an earlier restore has left; it stays as it is", source.title)
+        }));
+        let keeps = self.keeps(beside);
+        let names = |containers: &mut dyn Iterator<Item = &Container>| -> Vec<String> {
+            containers.map(|container| container.name.clone()).collect()
+        };
+        let found = known.database.as_ref().map(|(_, found)| found.clone()).unwrap_or_default();
+        let plan = RestorePlan {
+            id: self.id.to_string(),
+            archive: self.options.archive.name(),
+            of: self
+                .options
+                .archive
+                .snapshot()
+                .map_or_else(|| self.options.archive.name(), |snapshot| snapshot.manifest.title.clone()),
+            database: self.database_in_words(known),
+            into: source.title.clone(),
+            host_path: source.host_path.clone(),
+            makes: beside.is_none(),
+            stops: names(&mut users.stops.iter()),
+            starts: names(&mut users.stops.iter().rev()),
+            stay_stopped: names(
+                &mut source
+                    .users
+                    .iter()
+                    .map(|user| &user.container)
+                    .filter(|container| !container.state.running),
+            ),
+            members: known.members,
+            bytes: known.bytes,
+            needed_bytes: plan::needed_bytes(known.stored, known.members),
+            free_bytes: room.map(|room| room.free_bytes),
+            replaces_entries: beside.map_or(0, |beside| beside.survey.entries),
+            replaces_bytes: beside.map_or(0, |beside| beside.survey.bytes),
+            safety: keeps.then(|| format!("{}/{}", source.key, self.id)),
+            level: database
+                .map_or_else(Level::default, |database| Level::between(&found, &database.data_directory)),
+            warnings,
+        };
+        checks::refuse_without_room(&plan, room.and_then(|room| room.free_names))?;
+        if keeps {
+            self.refuse_without_room_for_safety(&plan)?;
+        }
+        Ok(plan)
+    }
+
+    /// Returns whether there is data that is to be kept as a safety snapshot.
+    fn keeps(&self, beside: Option<&Beside>) -> bool {
+        self.options.safety && beside.is_some_and(|beside| !beside.room.is_empty)
+    }
+
+    fn database_in_words(&self, known: &Known) -> Option<String> {
+        let version = self
+            .options
+            .archive
+            .snapshot()
+            .and_then(|snapshot| snapshot.manifest.evidence.database.as_ref())
+            .map(|inspection| format!(" {}", inspection.version));
+        let (engine, _) = known.database.as_ref()?;
+        Some(format!("{engine}{}", version.unwrap_or_default()))
+    }
+
+    fn refuse_without_room_for_safety(&self, plan: &RestorePlan) -> Result<()> {
+        let needed = worst_case_bytes(plan.replaces_bytes, plan.replaces_entries);
+        match self.site.free_space() {
+            Some(free) if free < needed => Err(Error::failed(format!(
+                "the repository {} has {} MB free, and the safety snapshot of what is replaced may need {} MB",
+                self.site.root().display(),
+                free / 1_000_000,
+                needed / 1_000_000
+            ))
+            .hint("--repo DIR    (another disk), or --no-safety    (what is replaced is then gone)")),
+            _ => Ok(()),
+        }
+    }
+
+    /// Makes what is yet to be made, and has a helper beside it.
+    pub(super) async fn make_ready(&self, saga: &mut Saga, prepared: Preparation) -> Result<Ready> {
+        let Preparation { plan, engine, known, mut source, users, database, beside } = prepared;
+        let keeps = self.keeps(beside.as_ref());
+        let (helper, present) = match beside {
+            Some(beside) => (beside.helper, beside.present),
+            None => {
+                self.make(saga, &mut source).await?;
+                let mut helper = self.start_helper(saga, &source, &known, &engine).await?;
+                let room = helper.agent.room().await.doing(|| format!("look at {}", source.title))?;
+                let plan = RestorePlan { free_bytes: Some(room.free_bytes), ..plan.clone() };
+                checks::refuse_without_room(&plan, room.free_names)?;
+                (helper, None)
+            }
+        };
+        Ok(Ready {
+            plan,
+            engine,
+            known,
+            source,
+            users,
+            database,
+            agent: helper.agent,
+            place: helper.place,
+            keeps,
+            present,
+            work: None,
+            helper: helper.registered,
+        })
+    }
+
+    async fn make(&self, saga: &mut Saga, source: &mut Source) -> Result<()> {
+        let journal = || "write the journal".to_owned();
+        match &source.location {
+            MountSource::Volume(name) => {
+                let made = Compensation::RemoveVolume { name: name.clone(), run: self.id.to_string() };
+                saga.register(When::OnFailure, made).doing(journal)?;
+                self.monitor().step("create-volume");
+                let mut labels = self.compose_labels(name);
+                labels.insert(LABEL_RUN.to_owned(), self.id.to_string());
+                let docker = &*self.host.docker;
+                docker.create_volume(name, &labels).await.doing(|| format!("create volume {name}"))?;
+                let made = docker.volume(name).await.doing(|| format!("look at volume {name}"))?;
+                source.host_path = made.map(|volume| volume.mountpoint).unwrap_or_default();
+            }
+            MountSource::Directory(path) => {
+                let made = Compensation::DeleteDirectory { path: path.clone() };
+                saga.register(When::OnFailure, made).doing(journal)?;
+                use std::os::unix::fs::DirBuilderExt as _;
+                std::fs::DirBuilder::new()
+                    .mode(0o700)
+                    .create(path)
+                    .doing(|| format!("make the directory {}", path.display()))?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Returns the labels that Compose expects of a volume: with them `compose up` takes it for its own.
+    fn compose_labels(&self, name: &str) -> std::collections::BTreeMap<String, String> {
+        let manifest = self.options.archive.snapshot().map(|snapshot| &snapshot.manifest);
+        let Some(manifest) = manifest else { return Default::default() };
+        let MountSource::Volume(origin) = &manifest.location else { return Default::default() };
+        crate::compose::volume_labels(origin, &manifest.environment.labels, name)
+    }
+}
+
+/// Reads the files of a database in a tree of the source.
+pub(super) async fn inspect(agent: &mut AgentClient, tree: &Path, database: &Database) -> Result<Inspection> {
+    let mounted_at = database.mounted_at.as_deref();
+    agent
+        .inspect_tree(tree, database.profile.name(), &database.data_directory, mounted_at)
+        .await
+        .doing(|| format!("read the files of {}", database.profile.name()))
+}
+
+/// Returns a source that nobody uses.
+fn unused(location: MountSource, title: String) -> Source {
+    Source {
+        key: key_of(&location),
+        host_path: match &location {
+            MountSource::Directory(path) => path.clone(),
+            MountSource::Volume(_) => PathBuf::new(),
+        },
+        location,
+        title,
+        users: Vec::new(),
+        database_container: None,
+        data_directory: None,
+        held_by: None,
+        warnings: Vec::new(),
+    }
+}
+
+/// Refuses data of which a part is a mount of its own: it cannot be moved, and would not be replaced.
+fn refuse_mounts(source: &Source, room: Option<&Room>) -> Result<()> {
+    let Some(name) = room.and_then(|room| room.mounted.first()) else { return Ok(()) };
+    Err(Error::failed(format!(
+        "something else is mounted on {name} in {}, and cannot be replaced with it",
+        source.title
+    )))
+}

@@ -1,0 +1,278 @@
+//! The new data beside the old, then in its place; and the proof that the database runs on it.
+
+use std::path::Path;
+
+use chrono::{DateTime, Utc};
+use tokio::time::Instant;
+
+use super::Run;
+use super::plan::RESERVE;
+use super::prepare::{Ready, inspect};
+use crate::agent::extract::Extracted;
+use crate::agent::protocol::{ExtractRequest, Request};
+use crate::agent::swap::new_tree;
+use crate::database::{self, Inspection};
+use crate::docker::inventory::inventory;
+use crate::error::{Context as _, Error, ErrorKind, Result};
+use crate::manifest::{self, Evidence};
+use crate::monitor::{Event, Phase};
+use crate::saga::restart::{StoppedContainer, start_once};
+use crate::saga::{Compensation, Registered, Saga, When};
+
+/// The users are stopped; what starts them is in the journal.
+pub(super) struct Hold {
+    start: Option<Registered>,
+    containers: Vec<StoppedContainer>,
+    pub(super) held: DateTime<Utc>,
+    /// What the data says that is about to be replaced.
+    evidence: Evidence,
+}
+
+/// The new data stays.
+pub(super) struct Replaced {
+    pub(super) held: DateTime<Utc>,
+    pub(super) released: DateTime<Utc>,
+    pub(super) evidence: Evidence,
+    /// What removes the work directory.
+    pub(super) work: Registered,
+}
+
+impl Run<'_> {
+    /// Extracts the archive beside the data and proves that what was written is what was stored.
+    pub(super) async fn extract(&self, saga: &mut Saga, ready: &mut Ready) -> Result<Extracted> {
+        self.refuse_other_run(ready).await?;
+        let work = Compensation::DiscardWork { place: ready.place.clone(), with_old: !ready.keeps };
+        let work = saga.register(When::Always, work).doing(|| "write the journal".to_owned())?;
+        ready.work = Some(work);
+        self.phase(Phase::Extract, ready.source.title.clone(), Some(ready.known.bytes));
+        self.monitor().step("extract");
+        let request = ExtractRequest {
+            run: self.id.to_string(),
+            fifo: false,
+            ours: self.options.archive.snapshot().is_some(),
+            strip: ready.plan.level.strip.clone(),
+            prefix: ready.plan.level.prefix.clone(),
+            owner: self.options.owner,
+            special: ready.known.special,
+            members: ready.known.members,
+            bytes: ready.known.bytes,
+            reserve: RESERVE,
+        };
+        let mut feed = self.options.archive.open()?;
+        let extracted = ready.agent.extract(request, &mut feed, self.monitor()).await.doing(|| {
+            format!("extract {} beside the data of {}", self.options.archive.name(), ready.source.title)
+        })?;
+        self.clock.bytes(extracted.bytes);
+        self.prove_extracted(ready, &extracted).await?;
+        Ok(extracted)
+    }
+
+    /// Refuses data on which somebody else of us is at work since it was looked at.
+    async fn refuse_other_run(&self, ready: &Ready) -> Result<()> {
+        let world = self.host.world().await?;
+        let inventory = inventory(&ready.source.location, &world.containers, &world.volumes);
+        let known: Vec<_> = ready.source.users.iter().map(|user| &user.container.id).collect();
+        let new = inventory
+            .users
+            .iter()
+            .find(|user| user.container.state.running && !known.contains(&&user.container.id));
+        match new {
+            Some(user) => Err(Error::failed(format!(
+                "container {} was started on {} meanwhile",
+                user.container.name, ready.source.title
+            ))),
+            None => Ok(()),
+        }
+    }
+
+    async fn prove_extracted(&self, ready: &mut Ready, extracted: &Extracted) -> Result<()> {
+        self.monitor().step("prove-extracted");
+        if let Some(digest) = &ready.known.digest
+            && *digest != extracted.digest
+        {
+            return Err(Error::new(
+                ErrorKind::Damaged,
+                format!("what {} unpacks to is not what its file list says", self.options.archive.name()),
+            )
+            .hint("volsnap verify    (says what is damaged)"));
+        }
+        let Some(database) = &ready.database else { return Ok(()) };
+        let tree = new_tree(self.id.as_str());
+        let found = inspect(&mut ready.agent, &tree, database).await?;
+        if let Some(link) = found.outside.first() {
+            return Err(Error::failed(format!(
+                "the {} in the archive is not whole: its {} leads to {}",
+                found.engine,
+                link.what,
+                link.target.display()
+            )));
+        }
+        let snapshot = self.options.archive.snapshot();
+        let expected = snapshot.and_then(|snapshot| snapshot.manifest.evidence.database.as_ref());
+        if expected.is_some_and(|expected| expected.proof_digest != found.proof_digest) {
+            return Err(Error::failed("what was extracted is not the cluster that the manifest speaks of"));
+        }
+        self.check_found(ready, &found)
+    }
+
+    /// Checks what is known of a foreign archive only now.
+    fn check_found(&self, ready: &Ready, found: &Inspection) -> Result<()> {
+        if self.options.archive.snapshot().is_some() {
+            return Ok(());
+        }
+        if !found.clean {
+            self.monitor().warning(format!(
+                "the {} in the archive was not cleanly shut down ({}): it recovers like after a power loss, if it \
+                 was all copied at one moment",
+                found.engine,
+                found.reasons.join("; ")
+            ));
+        }
+        let facts = super::checks::Facts {
+            database: Some((found.engine.clone(), found.version.clone())),
+            identifier: found.identifier.clone(),
+            server: ready.source.database().and_then(|container| {
+                let profile = database::profile_of(container)?;
+                Some((profile.name().to_owned(), profile.major_version(container)))
+            }),
+            present_identifier: ready.present.as_ref().and_then(|present| present.identifier.clone()),
+            engine_arch: ready.engine.arch.clone(),
+            ..super::checks::Facts::default()
+        };
+        let warnings = super::checks::check(&facts, self.options.force)?;
+        warnings.iter().for_each(|warning| self.monitor().warning(warning));
+        Ok(())
+    }
+
+    /// Stops the users. What starts them again is in the journal before the first is asked to stop.
+    pub(super) async fn hold(&self, saga: &mut Saga, ready: &mut Ready) -> Result<Hold> {
+        let mut hold =
+            Hold { start: None, containers: Vec::new(), held: Utc::now(), evidence: Evidence::default() };
+        if !ready.users.stops.is_empty() {
+            for container in &ready.users.stops {
+                self.host.refuse_restarted(container, "volsnap restore    (once more)").await?;
+            }
+            let stopped = ready.users.stops.iter().rev().map(|container| StoppedContainer {
+                answered: ready.users.answering.contains(&container.id),
+                ..StoppedContainer::of(container, database::profile_of(container).is_some())
+            });
+            hold.containers = stopped.collect();
+            let start = Compensation::StartContainers { containers: hold.containers.clone() };
+            let start = saga.register(When::Always, start).doing(|| "write the journal".to_owned())?;
+            hold.start = Some(start);
+            self.phase(Phase::Stop, ready.plan.stops.join(", "), None);
+            self.monitor().event(Event::Held);
+            hold.held = Utc::now();
+            self.clock.held();
+            for container in &ready.users.stops {
+                self.host.stop(container, self.options.stop_timeout).await?;
+            }
+        }
+        hold.evidence = self.evidence(ready).await?;
+        Ok(hold)
+    }
+
+    /// Reads what the data says that is about to be replaced: what its safety snapshot is worth.
+    async fn evidence(&self, ready: &mut Ready) -> Result<Evidence> {
+        let mut evidence = Evidence::default();
+        for before in &ready.users.stops {
+            let now = self.host.docker.container(&before.id).await;
+            let now = now.doing(|| format!("look at container {}", before.name))?;
+            let Some(now) = now.filter(|now| !now.state.running) else {
+                return Err(Error::failed(format!(
+                    "container {} was started by somebody meanwhile",
+                    before.name
+                )));
+            };
+            evidence.stopped.push(manifest::StoppedContainer {
+                name: now.name,
+                exit_code: now.state.exit_code,
+                oom_killed: now.state.oom_killed,
+            });
+        }
+        self.refuse_other_run(ready).await?;
+        if let (Some(database), true) = (&ready.database, ready.present.is_some()) {
+            match inspect(&mut ready.agent, Path::new(""), database).await {
+                Ok(inspection) => {
+                    evidence.reasons.extend(inspection.reasons.iter().cloned());
+                    evidence.database = Some(inspection);
+                }
+                Err(error) => evidence.reasons.push(error.chain()),
+            }
+        }
+        Ok(evidence)
+    }
+
+    /// Puts the new data in the place of the old, has the service run on it, and lets it stay once that is
+    /// proved.
+    pub(super) async fn replace(
+        &self,
+        saga: &mut Saga,
+        ready: &mut Ready,
+        extracted: &Extracted,
+        hold: Hold,
+    ) -> Result<Replaced> {
+        let back = Compensation::SwapBack { place: ready.place.clone(), users: hold.containers.clone() };
+        let back = saga.register(When::Always, back).doing(|| "write the journal".to_owned())?;
+        self.phase(Phase::Swap, ready.source.title.clone(), None);
+        self.monitor().step("swap-in");
+        let heads = ready
+            .database
+            .as_ref()
+            .map(|database| database.profile.written_last(&database.data_directory))
+            .unwrap_or_default();
+        let root = extracted.root.clone().filter(|_| ready.plan.level.is_same());
+        let swap = Request::SwapIn { run: self.id.to_string(), heads, root };
+        ready.agent.perform(swap).await.doing(|| format!("swap the data of {}", ready.source.title))?;
+        self.monitor().step("swapped");
+        let before = match &ready.database {
+            Some(database) => Some(inspect(&mut ready.agent, Path::new(""), database).await?),
+            None => None,
+        };
+        self.start(&hold).await?;
+        self.confirm_running(ready, before).await?;
+        self.monitor().step("commit");
+        let commit = Request::Commit { run: self.id.to_string() };
+        ready.agent.perform(commit).await.doing(|| "let the restored data stay".to_owned())?;
+        self.monitor().step("committed");
+        saga.discharge(back);
+        if let Some(start) = hold.start {
+            saga.discharge(start);
+        }
+        let work = ready.work.ok_or_else(|| Error::failed("nothing was extracted"))?;
+        Ok(Replaced { held: hold.held, released: Utc::now(), evidence: hold.evidence, work })
+    }
+
+    async fn start(&self, hold: &Hold) -> Result<()> {
+        if hold.containers.is_empty() {
+            return Ok(());
+        }
+        self.phase(Phase::Start, String::new(), None);
+        let deadline = Instant::now() + self.host.saga.patience.0;
+        start_once(&*self.host.docker, &hold.containers, deadline, self.monitor())
+            .await
+            .doing(|| "start the service on the restored data".to_owned())?;
+        let downtime = self.clock.released();
+        self.monitor().event(Event::Released { downtime });
+        Ok(())
+    }
+
+    /// Confirms that the database that answers is the one that was restored: its server has written to these
+    /// files, and not to others that it has made for itself.
+    async fn confirm_running(&self, ready: &mut Ready, before: Option<Inspection>) -> Result<()> {
+        self.monitor().step("confirm");
+        let (Some(database), Some(before)) = (&ready.database, before) else { return Ok(()) };
+        let container = ready.source.database().map(|container| container.id.clone());
+        let was_started = container.is_some_and(|id| ready.users.stops.iter().any(|stop| stop.id == id));
+        let now = inspect(&mut ready.agent, Path::new(""), database).await?;
+        if now.identifier != before.identifier {
+            return Err(Error::failed("the database that runs is not the one that was restored"));
+        }
+        if was_started && now.proof_digest == before.proof_digest {
+            return Err(Error::failed(
+                "the database answers, but not on the restored files: they are as they were extracted",
+            ));
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,204 @@
+//! Putting back inside a volume, which only a helper can reach: whoever holds the journal starts one,
+//! and has its agent do it.
+
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+use tokio::time::{Instant, sleep};
+
+use super::compensation::remove_helper;
+use super::restart::StoppedContainer;
+use super::{Patience, Result, SagaError};
+use crate::agent::client::{AgentClient, AgentError};
+use crate::agent::protocol::Request;
+use crate::agent::swap::{SwapState, old_tree, work_name};
+use crate::database;
+use crate::docker::helper::{Access, LABEL_RUN, helper_container};
+use crate::docker::recorded::find_again;
+use crate::docker::{Docker, DockerErrorKind, Grace, MountSource};
+use crate::monitor::{Event, Monitor};
+
+/// How long a container that must not run on half of its data is asked to stop.
+const STOP_LIMIT: Duration = Duration::from_secs(120);
+
+/// What a run does to a source, and with what helper.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Workplace {
+    /// The run, after which its work directory is called.
+    pub run: String,
+    /// The source.
+    pub location: MountSource,
+    /// The helper's name.
+    pub helper: String,
+    /// The helper's image.
+    pub image: String,
+}
+
+/// Has the old data back in its place, where the new was not confirmed. The users are stopped before:
+/// they may have been started on the new data already.
+pub(super) async fn swap_back(
+    docker: &dyn Docker,
+    place: &Workplace,
+    users: &[StoppedContainer],
+    patience: Patience,
+    monitor: &dyn Monitor,
+) -> Result<()> {
+    with_agent(docker, place, patience, async |agent: &mut AgentClient| {
+        if agent.swap_state(&place.run).await? != SwapState::Swapped {
+            return Ok(());
+        }
+        stop(docker, users, monitor).await?;
+        monitor.step("swap-back");
+        agent.perform(Request::SwapBack { run: place.run.clone() }).await
+    })
+    .await
+}
+
+/// Removes what the run has made in the source. Old data that was replaced and is kept nowhere else stays
+/// unless `with_old` says otherwise, and is told of.
+pub(super) async fn discard(
+    docker: &dyn Docker,
+    place: &Workplace,
+    with_old: bool,
+    patience: Patience,
+    monitor: &dyn Monitor,
+) -> Result<()> {
+    with_agent(docker, place, patience, async |agent: &mut AgentClient| {
+        match agent.swap_state(&place.run).await? {
+            SwapState::Absent => Ok(()),
+            SwapState::Committed if !with_old => {
+                monitor.event(Event::Warning(format!(
+                    "the restored data stays; the old data still lies in {} there, and may be removed by hand",
+                    old_tree(&place.run).display()
+                )));
+                Ok(())
+            }
+            SwapState::Untouched | SwapState::Swapped | SwapState::Committed => {
+                agent.perform(Request::Discard { run: place.run.clone(), with_old }).await
+            }
+        }
+    })
+    .await
+}
+
+impl Workplace {
+    /// Returns the source in words.
+    #[must_use]
+    pub fn describe(&self) -> String {
+        match &self.location {
+            MountSource::Volume(name) => format!("volume {name}"),
+            MountSource::Directory(path) => path.display().to_string(),
+        }
+    }
+
+    /// Returns the name of the work directory.
+    #[must_use]
+    pub fn directory(&self) -> String {
+        work_name(&self.run)
+    }
+}
+
+async fn stop(
+    docker: &dyn Docker,
+    users: &[StoppedContainer],
+    monitor: &dyn Monitor,
+) -> Result<(), AgentError> {
+    let containers = docker.containers().await?;
+    for user in users {
+        let Some(container) = find_again(&user.identity, &containers) else { continue };
+        if !container.state.running && !container.state.restarting {
+            continue;
+        }
+        monitor.step("stop-container-again");
+        let profile = database::profile_of(container);
+        let grace = if profile.is_some() { Grace::Unlimited } else { Grace::Own };
+        let signal = profile.map(database::Profile::stop_signal);
+        docker.stop(&container.id, signal, grace, STOP_LIMIT).await?;
+    }
+    Ok(())
+}
+
+/// Starts a helper beside the source and does what is to be done with its agent, again and again for as
+/// long as `patience` allows. A source that is gone has nothing to be put back in.
+async fn with_agent(
+    docker: &dyn Docker,
+    place: &Workplace,
+    patience: Patience,
+    work: impl AsyncFn(&mut AgentClient) -> Result<(), AgentError>,
+) -> Result<()> {
+    let deadline = Instant::now() + patience.0;
+    let mut pause = Duration::from_millis(200);
+    loop {
+        let error = match attempt(docker, place, &work).await {
+            Ok(()) => return Ok(()),
+            Err(error) => error,
+        };
+        if matches!(&error, AgentError::Docker(error) if error.kind == DockerErrorKind::NotFound)
+            && is_gone(docker, &place.location).await
+        {
+            return Ok(());
+        }
+        if Instant::now() + pause > deadline {
+            return Err(SagaError::Volume { place: place.describe(), source: Box::new(error) });
+        }
+        tracing::debug!(%error, "not put back yet");
+        sleep(pause).await;
+        pause = (pause * 2).min(Duration::from_secs(5));
+    }
+}
+
+async fn attempt(
+    docker: &dyn Docker,
+    place: &Workplace,
+    work: &impl AsyncFn(&mut AgentClient) -> Result<(), AgentError>,
+) -> Result<(), AgentError> {
+    // The helper of the run itself, if it is still there: the name is given out only once.
+    let removed = remove_helper(docker, &place.helper, &place.run, Duration::ZERO, Patience::SHORT).await;
+    if let Err(error) = removed {
+        tracing::debug!(%error, "the helper before is not removed");
+    }
+    let spec =
+        helper_container(&place.helper, &place.image, &place.run, &place.location, Access::Replace, None);
+    let id = docker.create_container(&spec).await?;
+    let outcome = async {
+        let mut agent = AgentClient::start(docker, &id, None).await?;
+        work(&mut agent).await
+    }
+    .await;
+    if let Err(error) = docker.remove_container(&id).await {
+        tracing::debug!(%error, "the helper removes itself");
+    }
+    outcome
+}
+
+async fn is_gone(docker: &dyn Docker, location: &MountSource) -> bool {
+    match location {
+        MountSource::Volume(name) => matches!(docker.volume(name).await, Ok(None)),
+        MountSource::Directory(_) => false,
+    }
+}
+
+/// Removes a volume that a run has made, unless somebody uses it by now.
+pub(super) async fn remove_volume(
+    docker: &dyn Docker,
+    name: &str,
+    run: &str,
+    patience: Patience,
+) -> Result<()> {
+    let deadline = Instant::now() + patience.0.min(Patience::SHORT.0);
+    loop {
+        let attempt = async {
+            match docker.volume(name).await? {
+                Some(volume) if volume.labels.get(LABEL_RUN).is_some_and(|label| label == run) => {
+                    docker.remove_volume(name).await
+                }
+                _ => Ok(()),
+            }
+        };
+        match attempt.await {
+            Ok(()) => return Ok(()),
+            Err(error) if Instant::now() > deadline => return Err(error.into()),
+            Err(_) => sleep(Duration::from_millis(300)).await,
+        }
+    }
+}
