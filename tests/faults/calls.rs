@@ -116,25 +116,21 @@ async fn a_call_that_is_never_answered_can_be_interrupted_until_the_service_is_s
     let until_start = calls.clone();
     stage.at("start-container", move || *until_start.lock().unwrap() = engine.calls());
     stage.snapshot(&postgres).await.unwrap();
-    let places = places(&calls.lock().unwrap());
-    assert!(places.len() > 10, "{places:?}");
-    for (name, nth) in places {
+    let held = places(&calls.lock().unwrap());
+    assert!(held.len() > 10, "{held:?}");
+    for (name, nth) in held {
         let context = format!("{name} {nth} hangs");
         println!("{context}");
         let stage = Stage::new().await;
         stage.docker.fail_nth(name, nth, Mode::Hang);
         let (engine, cancel) = (stage.docker.clone(), stage.host.cancel.clone());
+        // Only once it hangs: what is put back after a signal makes such calls too, and waits for them.
         let interrupter = tokio::spawn(async move {
-            // No further call for a while: it hangs.
-            let mut seen = 0;
-            loop {
-                tokio::time::sleep(Duration::from_millis(600)).await;
-                let now = engine.calls().len();
-                if now == seen {
-                    break cancel.request(Interrupt::Int);
-                }
-                seen = now;
+            while !places(&engine.calls()).contains(&(name, nth)) {
+                tokio::time::sleep(Duration::from_millis(20)).await;
             }
+            tokio::time::sleep(Duration::from_millis(200)).await;
+            cancel.request(Interrupt::Int)
         });
         let error = timeout(LIMIT, stage.snapshot(&postgres))
             .await
