@@ -235,7 +235,7 @@ fn make_tree(root: &Path) {
     fs::create_dir(root.join("empty")).unwrap();
     fs::write(root.join("a/file"), vec![7; 100_000]).unwrap();
     fs::write(root.join("a/closed"), "x").unwrap();
-    fs::set_permissions(root.join("a/closed"), fs::Permissions::from_mode(0)).unwrap();
+    fs::set_permissions(root.join("a/closed"), fs::Permissions::from_mode(0o000)).unwrap();
     fs::hard_link(root.join("a/file"), root.join("z-another-name")).unwrap();
     symlink("/nowhere", root.join("link")).unwrap();
     symlink("a/file", root.join("inner-link")).unwrap();
@@ -272,8 +272,7 @@ fn archived(root: &Path, list: &mut Vec<u8>) -> Vec<u8> {
     }
     let archive = Shared::default();
     archive_tree(root, &ArchiveOptions::default(), archive.clone(), list, &mut |_| {}).unwrap();
-    let bytes = archive.0.lock().unwrap().clone();
-    bytes
+    std::mem::take(&mut *archive.0.lock().unwrap())
 }
 
 fn records(list: &[u8]) -> Vec<FileRecord> {

@@ -112,7 +112,7 @@ async fn stop(
         monitor.step("stop-container-again");
         let profile = database::profile_of(container);
         let grace = if profile.is_some() { Grace::Unlimited } else { Grace::Own };
-        let signal = profile.map(|profile| profile.stop_signal());
+        let signal = profile.map(database::Profile::stop_signal);
         docker.stop(&container.id, signal, grace, STOP_LIMIT).await?;
     }
     Ok(())

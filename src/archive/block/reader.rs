@@ -545,7 +545,6 @@ struct Stream<R: Read> {
     offset: u64,
 }
 
-#[expect(clippy::large_enum_variant, reason = "there is one, in a box")]
 enum Decoder<R: Read> {
     Zstd(zstd::stream::read::Decoder<'static, Rest<R>>),
     Gzip(flate2::bufread::MultiGzDecoder<Rest<R>>),
