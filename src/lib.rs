@@ -11,7 +11,9 @@
 //!   the next command: whoever holds the journal can finish.
 //! - **G2 Half is nothing.** A snapshot exists when its [manifest] exists, and that is written last,
 //!   durably ([repository]).
-//! - **G3 Never worse.** What can be checked is checked before live data is touched.
+//! - **G3 Never worse.** What can be checked is checked before live data is touched; a
+//!   [restore](ops::restore) writes beside it, swaps by renames, and has the old data back unless the
+//!   database is proved to run on the new.
 //! - **G4 "clean" is proved** by the database's own files ([database]), before and after the copy.
 //! - **G5 Stored is what was there.** Every file is digested as it is read ([archive]).
 //! - **G6 Plain tools read it.** `tar --zstd -xf` restores an archive without volsnap.

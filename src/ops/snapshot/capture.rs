@@ -151,7 +151,7 @@ impl Run<'_> {
         self.monitor().step("archive");
         let request = ArchiveRequest {
             codec: self.options.codec,
-            exclude: self.options.exclude.clone(),
+            exclude: self.excluded(),
             last: prepared
                 .database
                 .as_ref()

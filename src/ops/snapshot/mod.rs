@@ -229,6 +229,12 @@ impl<'a> Run<'a> {
         }
     }
 
+    /// Returns what is left out: what the user says, and what a restore that died has kept of old data.
+    fn excluded(&self) -> Vec<String> {
+        let kept = format!("{}*", crate::agent::swap::PREFIX);
+        self.options.exclude.iter().cloned().chain([kept]).collect()
+    }
+
     fn monitor(&self) -> &dyn Monitor {
         &*self.host.monitor
     }
