@@ -44,8 +44,7 @@ impl Run<'_> {
         let run = self.id.to_string();
         let StartedHelper { mut agent, registered: helper, .. } =
             start_helper(self.host, saga, &run, &source, Access::Read, image).await?;
-        let survey =
-            agent.survey(&self.excluded()).await.doing(|| format!("survey {}", source.title))?;
+        let survey = agent.survey(&self.excluded()).await.doing(|| format!("survey {}", source.title))?;
         let database = self.find_database(&source, &survey)?;
         let inspection = match &database {
             Some(database) => Some(inspect(&mut agent, database).await?),
