@@ -37,7 +37,7 @@
 //! | Compose: its labels, which project a directory is | [`compose`] |
 //! | where snapshots are kept | [`repository`] |
 //! | bytes: blocks, tar, file list | [`archive`] |
-//! | pure data and rules | [`source`], [`manifest`] |
+//! | pure data and rules | [`source`], [`manifest`], [`quote`] |
 //! | events out, signals in, errors | [`monitor`], [`signal`], [`error`](mod@error) |
 
 pub mod agent;
@@ -49,6 +49,7 @@ pub mod error;
 pub mod manifest;
 pub mod monitor;
 pub mod ops;
+pub mod quote;
 pub mod repository;
 pub mod saga;
 pub mod signal;

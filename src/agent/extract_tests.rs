@@ -272,7 +272,7 @@ fn archived(root: &Path, list: &mut Vec<u8>) -> Vec<u8> {
     }
     let archive = Shared::default();
     archive_tree(root, &ArchiveOptions::default(), archive.clone(), list, &mut |_| {}).unwrap();
-    std::mem::take(&mut *archive.0.lock().unwrap())
+    archive.0.lock().unwrap().clone()
 }
 
 fn records(list: &[u8]) -> Vec<FileRecord> {

@@ -505,4 +505,8 @@ fn names_in(directory: &File) -> io::Result<Vec<OsString>> {
 
 #[cfg(test)]
 #[path = "swap_tests.rs"]
+#[expect(
+    clippy::redundant_closure_for_method_calls,
+    reason = "the method is of one lifetime, the closure of all"
+)]
 mod tests;

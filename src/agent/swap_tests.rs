@@ -1,8 +1,3 @@
-#![expect(
-    clippy::redundant_closure_for_method_calls,
-    reason = "the method alone is not general enough in its lifetime"
-)]
-
 use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::fs;

@@ -17,6 +17,7 @@ pub(crate) struct Args {
 /// Prints the list; leftovers of runs that died stand apart.
 pub(crate) fn run(global: &Global, args: &Args, ui: &Ui) -> Result<ExitCode, Error> {
     let repository = global.repository()?;
-    ui.list(&repository.snapshots(args.source.as_deref())?, &repository);
+    let source = args.source.as_deref();
+    ui.list(&repository.snapshots(source)?, source, &repository);
     Ok(ExitCode::SUCCESS)
 }

@@ -11,6 +11,7 @@ use volsnap::ops::Host;
 use volsnap::repository::{Repository, Snapshot};
 use volsnap::saga::{Patience, SagaOptions};
 use volsnap::signal::{self, Cancel};
+use volsnap::target::shell_quote;
 use volsnap::{Error, ErrorKind};
 
 use crate::ui::{Ui, UiOptions};
@@ -57,6 +58,7 @@ Examples:
   volsnap restore latest            back where it came from";
 
 #[derive(Debug, clap::Args)]
+#[command(next_help_heading = "Options of every command")]
 struct Global {
     /// Where snapshots are kept
     ///
@@ -113,6 +115,7 @@ pub(crate) fn main() -> ExitCode {
         quiet: global.quiet,
         verbose: global.verbose,
         progress: !global.no_progress,
+        command: &global.command(),
     });
     match run(&global, verb, &ui) {
         Ok(code) => code,
@@ -177,9 +180,28 @@ impl Global {
         })
     }
 
+    /// Returns the beginning of a command that means the same repository and engine as this one.
+    fn command(&self) -> String {
+        let repository = self
+            .repo
+            .as_ref()
+            .filter(|repo| std::env::var_os("VOLSNAP_REPO").as_deref() != Some(repo.as_os_str()));
+        let mut command = "volsnap".to_owned();
+        for (flag, value) in [
+            ("--repo", repository.map(|repo| repo.to_string_lossy().into_owned())),
+            ("--host", self.host.clone()),
+        ] {
+            if let Some(value) = value {
+                command.push_str(&format!(" {flag} {}", shell_quote(&value)));
+            }
+        }
+        command
+    }
+
     /// Returns where the repository is, or is to be.
     fn repository_location(&self) -> Result<PathBuf, Error> {
-        self.repo.clone().map_or_else(places::default_repository, Ok)
+        let named = self.repo.clone().filter(|repo| !repo.as_os_str().is_empty());
+        named.map_or_else(places::default_repository, Ok)
     }
 
     /// Opens the repository, which has to be there.

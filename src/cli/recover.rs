@@ -7,6 +7,7 @@ use volsnap::ops::recover::{recover, unfinished};
 use volsnap::saga::Patience;
 
 use super::Global;
+use super::places::state_directory;
 use crate::ui::Ui;
 
 /// Finish what a dead run left: start what it stopped, remove what it left behind
@@ -22,15 +23,15 @@ pub(crate) struct Args {
 
 /// Finishes every run that nobody is at.
 pub(crate) async fn run(global: &Global, args: &Args, ui: &Ui) -> Result<ExitCode, Error> {
-    let host = global.host(ui).await?;
     if args.list {
-        ui.unfinished(&unfinished(&host)?);
+        ui.unfinished(&unfinished(&state_directory()?)?);
         return Ok(ExitCode::SUCCESS);
     }
+    let host = global.host(ui).await?;
     let finished = recover(&host, Patience::COMMAND).await?;
     ui.finish_progress();
     ui.recovered(&finished);
-    let held = unfinished(&host)?;
+    let held = unfinished(&host.saga.state)?;
     if !held.is_empty() {
         ui.still_held(&held);
     }

@@ -12,7 +12,7 @@ use crate::ui::Ui;
 pub(crate) struct Args {
     /// An id, a unique prefix of one, `latest`, `SOURCE/latest`, or a path to an archive
     snapshot: String,
-    /// List its files too
+    /// List its files instead, a line each (with --json, one object a line)
     #[arg(long)]
     files: bool,
 }

@@ -1,6 +1,6 @@
 //! `snapshot`: take snapshots of services, volumes or directories.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 use std::process::ExitCode;
 use std::time::Duration;
@@ -32,22 +32,22 @@ pub(crate) struct Args {
     /// How the bytes are taken
     #[arg(long, value_enum, default_value_t = CaptureArg::Direct)]
     capture: CaptureArg,
-    /// zstd, gzip or none, with a level: zstd:19
+    /// How the archive is compressed: zstd, gzip or none, with a level as in zstd:19
     #[arg(long, value_name = "CODEC[:LEVEL]", default_value = "zstd:3")]
     compression: Codec,
-    /// How long a container may take to stop; it is never killed [default: 10m]
+    /// How long a container may take to stop, as 90s or 20m; it is never killed [default: 10m]
     #[arg(long, value_name = "TIME", value_parser = humantime::parse_duration)]
     stop_timeout: Option<Duration>,
-    /// Give up, and have the service back, when it would be away for longer
-    #[arg(long, value_name = "TIME", value_parser = humantime::parse_duration)]
+    /// Give up, and have the service back, when it would be away for longer than this, as 90s
+    #[arg(long, value_name = "TIME", value_parser = parse_max_downtime)]
     max_downtime: Option<Duration>,
     /// Publish also when the shutdown is not proved clean, marked as crash-consistent
     #[arg(long)]
     allow_crash_consistent: bool,
-    /// Tag the snapshot
+    /// Tag the snapshot, as why=upgrade; may be given several times
     #[arg(long = "tag", value_name = "KEY=VALUE", value_parser = parse_tag)]
     tags: Vec<(String, String)>,
-    /// Leave out what matches, relative to the root of the data
+    /// Leave out what matches, relative to the root of the data, as '*.tmp'; may be given several times
     #[arg(long, value_name = "GLOB", value_parser = parse_glob)]
     exclude: Vec<String>,
     /// Use this image as the helper, in place of one packed from volsnap itself
@@ -75,6 +75,7 @@ enum CaptureArg {
 /// Takes the snapshots one after the other; one that fails does not stop the rest.
 pub(crate) async fn run(global: &Global, args: Args, ui: &Ui) -> Result<ExitCode, Error> {
     let repository = global.repository_location()?;
+    refuse_repeated_tags(&args.tags)?;
     let host = global.host(ui).await?;
     let several = args.targets.len() > 1;
     let mut worst = None;
@@ -136,10 +137,27 @@ impl Args {
     }
 }
 
+fn refuse_repeated_tags(tags: &[(String, String)]) -> Result<(), Error> {
+    let mut keys = BTreeSet::new();
+    match tags.iter().find(|(key, _)| !keys.insert(key)) {
+        Some((key, _)) => Err(Error::usage(format!("the tag {key:?} is given twice"))),
+        None => Ok(()),
+    }
+}
+
 fn parse_tag(text: &str) -> Result<(String, String), String> {
     match text.split_once('=') {
         Some((key, value)) if !key.is_empty() => Ok((key.to_owned(), value.to_owned())),
         _ => Err("a tag is KEY=VALUE".to_owned()),
+    }
+}
+
+fn parse_max_downtime(text: &str) -> Result<Duration, String> {
+    match humantime::parse_duration(text) {
+        Ok(Duration::ZERO) => {
+            Err("what is stopped is away for a moment; --quiesce none stops nothing".to_owned())
+        }
+        parsed => parsed.map_err(|error| error.to_string()),
     }
 }
 

@@ -63,7 +63,31 @@ pub enum Mode {
 #[derive(Debug, Default)]
 struct Record {
     calls: Vec<Call>,
-    failing: Option<(Range<usize>, Mode)>,
+    failing: Option<(Failing, Mode)>,
+}
+
+/// Which calls fail.
+#[derive(Debug, Clone)]
+enum Failing {
+    /// Those of these numbers.
+    Numbers(Range<usize>),
+    /// This one (from 1) of those of a method.
+    Nth(&'static str, usize),
+}
+
+impl Record {
+    /// Returns how the last call is to fail, if it is.
+    fn mode(&self) -> Option<Mode> {
+        let call = self.calls.last()?;
+        let (failing, mode) = self.failing.as_ref()?;
+        let fails = match failing {
+            Failing::Numbers(numbers) => numbers.contains(&call.number),
+            Failing::Nth(name, nth) => {
+                call.name == *name && self.calls.iter().filter(|other| other.name == *name).count() == *nth
+            }
+        };
+        fails.then_some(*mode)
+    }
 }
 
 /// A [`Docker`] that records every call and fails on demand.
@@ -87,7 +111,13 @@ impl FailingDocker {
     /// Makes all calls of these numbers fail, as when the engine is away for a while; `n..usize::MAX`
     /// for an engine that does not come back.
     pub fn fail_during(&self, numbers: Range<usize>, mode: Mode) {
-        self.record().failing = Some((numbers, mode));
+        self.record().failing = Some((Failing::Numbers(numbers), mode));
+    }
+
+    /// Makes the `nth` call (from 1) of a method fail, and no other: where something is asked again and
+    /// again until it is so, the numbers of the calls after it vary.
+    pub fn fail_nth(&self, name: &'static str, nth: usize, mode: Mode) {
+        self.record().failing = Some((Failing::Nth(name, nth), mode));
     }
 
     /// Returns the calls made so far, in order.
@@ -110,7 +140,7 @@ impl FailingDocker {
             let mut record = self.record();
             let number = record.calls.len() + 1;
             record.calls.push(Call { number, name, object: object.to_owned() });
-            record.failing.as_ref().filter(|(numbers, _)| numbers.contains(&number)).map(|(_, mode)| *mode)
+            record.mode()
         };
         match mode {
             None => return effect.await,

@@ -12,6 +12,9 @@ use crate::saga::{Compensation, Registered, Saga, When};
 use crate::source::Source;
 use crate::target;
 
+/// What engines say of a bind mount whose source is not there; they do not make it.
+const NO_DIRECTORY: &str = "bind source path does not exist";
+
 /// A helper that runs, with what removes it.
 pub(super) struct StartedHelper {
     pub(super) agent: AgentClient,
@@ -47,6 +50,7 @@ pub(super) async fn start_helper(
     };
     let id = created.map_err(|error| match error.kind {
         DockerErrorKind::Conflict => busy(source, &name),
+        _ if error.message.contains(NO_DIRECTORY) => no_directory(source),
         _ => Error::failed(format!("create the helper container {name}")).because(error),
     })?;
     host.monitor.step("start-helper");
@@ -91,4 +95,12 @@ pub(super) fn busy(source: &Source, helper: &str) -> Error {
     Error::busy(format!("another volsnap run is at work on {} (helper container {helper})", source.title))
         .state("nothing was stopped")
         .hint("volsnap recover --list    (shows what runs, and what died)")
+}
+
+fn no_directory(source: &Source) -> Error {
+    let path = source.host_path.display();
+    Error::usage(format!("there is no directory {path} on the engine's host")).hint(format!(
+        "ls -ld {}",
+        target::shell_quote(&source.host_path.parent().unwrap_or(&source.host_path).to_string_lossy())
+    ))
 }

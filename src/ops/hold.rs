@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use super::Host;
 use crate::database;
-use crate::docker::{Container, DockerErrorKind, Grace};
+use crate::docker::{Container, DockerErrorKind, Grace, order};
 use crate::error::{Context as _, Error, Result};
 use crate::source::Source;
 use crate::target::{self, Target, World};
@@ -39,6 +39,23 @@ impl Host {
         }
         world.data_directories.insert(container.id.clone(), PathBuf::from(said.trim_end_matches('\n')));
         target::resolve(target, &world)
+    }
+
+    /// Refuses a source of whose users one could not be started again: it shares the network of a container
+    /// that does not run.
+    pub(super) async fn refuse_stranded(&self, source: &Source) -> Result<()> {
+        let world = self.world().await?;
+        match order::stranded(&source.users, &world.containers).first() {
+            Some(stranded) => Err(Error::failed(format!(
+                "container {} shares the network of one that does not run, so it could not be started again",
+                stranded.name
+            ))
+            .hint(format!(
+                "docker stop {}    (or start the other one first)",
+                target::shell_quote(&stranded.name)
+            ))),
+            None => Ok(()),
+        }
     }
 
     /// Asks a container to stop, a database in the way that is fast and clean, and never kills it.

@@ -1,5 +1,7 @@
 //! Finishing what a dead run left: whoever finds a journal without an owner puts back what it lists.
 
+use std::path::Path;
+
 use crate::docker::Docker;
 use crate::error::{Context as _, Error, Result};
 use crate::monitor::{Monitor, Phase};
@@ -21,13 +23,13 @@ pub struct Unfinished {
     pub open: Vec<String>,
 }
 
-/// Returns the unfinished runs below the host's state directory.
+/// Returns the unfinished runs whose journals are below a state directory.
 ///
 /// # Errors
 /// When a journal cannot be read.
-pub fn unfinished(host: &Host) -> Result<Vec<Unfinished>> {
+pub fn unfinished(state: &Path) -> Result<Vec<Unfinished>> {
     let mut runs = Vec::new();
-    for path in Journal::all(&host.saga.state).doing(|| "look for unfinished runs".to_owned())? {
+    for path in Journal::all(state).doing(|| "look for unfinished runs".to_owned())? {
         match Journal::open(&path).doing(|| "open a journal".to_owned())? {
             Opened::Gone => {}
             Opened::Held => {

@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 
 use crate::error::{Error, ErrorKind};
 use crate::manifest::{FORMAT_VERSION, SnapshotId};
+use crate::quote::shell_quote;
 
 /// A failure of the repository.
 #[derive(Debug, thiserror::Error)]
@@ -141,14 +142,14 @@ impl RepositoryError {
         match self {
             Self::Missing { path } => Some(format!(
                 "`volsnap --repo {} snapshot TARGET` creates it with the first snapshot",
-                path.display()
+                shell_quote(&path.to_string_lossy())
             )),
             Self::Refused { .. } => {
                 Some("name an empty or a new directory, as with `--repo /var/backups/volsnap`".to_owned())
             }
             Self::DiskFull { path, .. } => {
                 let folder = path.parent().unwrap_or(path);
-                Some(format!("see what is left with `df -h {}`", folder.display()))
+                Some(format!("see what is left with `df -h {}`", shell_quote(&folder.to_string_lossy())))
             }
             Self::Unknown { .. } | Self::Ambiguous { .. } => {
                 Some("see what there is with `volsnap list`".to_owned())

@@ -79,7 +79,12 @@ impl Snapshot {
     /// # Errors
     /// When there is no such file, its name is not one of a snapshot's, or the snapshot cannot be believed.
     pub fn from_file(path: &Path) -> Result<Self, RepositoryError> {
-        let path = path.canonicalize().map_err(RepositoryError::io("open", path))?;
+        let path = path.canonicalize().map_err(|error| match error.kind() {
+            io::ErrorKind::NotFound | io::ErrorKind::NotADirectory => {
+                RepositoryError::Unknown { spec: path.display().to_string(), nearest: Vec::new() }
+            }
+            _ => RepositoryError::io("open", path)(error),
+        })?;
         let unreadable = |why: &str| RepositoryError::Unreadable { path: path.clone(), why: why.to_owned() };
         let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
         let file = FileName::parse(name).ok_or_else(|| {

@@ -30,6 +30,7 @@ use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use nix::unistd::{AccessFlags, access};
 use serde::{Deserialize, Serialize};
 
 pub use error::RepositoryError;
@@ -99,13 +100,18 @@ impl Site {
     /// Looks at a place without changing anything there.
     ///
     /// # Errors
-    /// When it is neither a repository nor a place for one.
+    /// When it is neither a repository nor a place for one, or may not be written to.
     pub fn look(location: &Path) -> Result<Self, RepositoryError> {
         let root = local_root(location)?;
         let repository = match look(&root)? {
             Found::Repository(repository) => Some(repository),
             Found::Vacant => None,
         };
+        // Only a look: what the permissions promise is proved by writing, later.
+        if let Some(existing) = root.ancestors().find(|path| path.exists()) {
+            access(existing, AccessFlags::W_OK | AccessFlags::X_OK)
+                .map_err(|error| RepositoryError::io("keep snapshots in", &root)(error.into()))?;
+        }
         Ok(Self { root, repository })
     }
 

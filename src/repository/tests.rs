@@ -700,7 +700,7 @@ mod listing {
         for (path, says) in [
             (renamed, "it is the manifest of db/"),
             (elsewhere.path().join(&snapshot.manifest.archive.file), "no manifest beside it"),
-            (elsewhere.path().join("none"), "open "),
+            (elsewhere.path().join("none"), "there is none of that name"),
             (folder.path().join(MARKER), "not that of a snapshot's file"),
         ] {
             let error = Snapshot::from_file(&path).unwrap_err();

@@ -104,7 +104,7 @@ where
     }
     // Before the journal is taken: while the engine is away, a person's `recover` is not kept out.
     let Some(run) = Journal::peek(journal) else { return Ok(Vec::new()) };
-    let docker = connect_patiently(&connect, run.host).await?;
+    let Some(docker) = connect_patiently(&connect, run.host, journal).await? else { return Ok(Vec::new()) };
     loop {
         match Journal::open(journal)? {
             Opened::Gone => return Ok(Vec::new()),
@@ -150,17 +150,23 @@ fn command_finished() -> bool {
     io::stdin().read_exact(&mut byte).is_ok()
 }
 
-async fn connect_patiently<C, F>(connect: &C, host: Option<String>) -> crate::docker::Result<Box<dyn Docker>>
+/// Connects as soon as the engine is there; `None` once somebody else has finished the journal.
+async fn connect_patiently<C, F>(
+    connect: &C,
+    host: Option<String>,
+    journal: &Path,
+) -> crate::docker::Result<Option<Box<dyn Docker>>>
 where
     C: Fn(Option<String>) -> F,
     F: Future<Output = crate::docker::Result<Box<dyn Docker>>>,
 {
     let deadline = tokio::time::Instant::now() + Patience::GUARD.0;
-    loop {
+    while journal.exists() {
         match connect(host.clone()).await {
-            Ok(docker) => return Ok(docker),
+            Ok(docker) => return Ok(Some(docker)),
             Err(error) if tokio::time::Instant::now() > deadline => return Err(error),
             Err(_) => sleep(Duration::from_millis(500)).await,
         }
     }
+    Ok(None)
 }

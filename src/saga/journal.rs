@@ -114,8 +114,9 @@ impl Journal {
             Err(TryLockError::WouldBlock) => return Ok(Opened::Held),
             Err(TryLockError::Error(error)) => return Err(failed(error)),
         }
-        // Whoever held it may have finished and removed it between our open and our lock.
-        if !path.try_exists().map_err(failed)? {
+        // Whoever held it may have finished and removed it between our open and our lock, and another file may
+        // be there by now: what is done by the path below must be done to the file that is locked.
+        if !is_at(&file, path).map_err(failed)? {
             return Ok(Opened::Gone);
         }
         let text = io::read_to_string(&file).map_err(failed)?;
@@ -256,6 +257,16 @@ impl Journal {
     }
 }
 
+/// Returns whether the open file is the one that lies at `path` now.
+fn is_at(file: &File, path: &Path) -> io::Result<bool> {
+    let identity = |metadata: std::fs::Metadata| (metadata.dev(), metadata.ino());
+    match std::fs::symlink_metadata(path) {
+        Ok(there) => Ok(identity(there) == identity(file.metadata()?)),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
+        Err(error) => Err(error),
+    }
+}
+
 /// Creates a journal's file with its lock held.
 ///
 /// Another command may look at it before it is locked, find it empty, and remove it, as one whose run
@@ -386,27 +397,32 @@ mod tests {
     #[test]
     fn a_journal_being_made_is_never_lost_to_another_command_that_looks() {
         let state = tempfile::tempdir().unwrap();
-        let stop = std::sync::atomic::AtomicBool::new(false);
-        std::thread::scope(|scope| {
-            for _ in 0..2 {
+        let done = std::sync::atomic::AtomicBool::new(false);
+        let lost = std::thread::scope(|scope| {
+            for _ in 0..3 {
                 scope.spawn(|| {
-                    while !stop.load(std::sync::atomic::Ordering::Relaxed) {
+                    while !done.load(std::sync::atomic::Ordering::Relaxed) {
                         for path in Journal::all(state.path()).unwrap() {
                             drop(Journal::open(&path).unwrap());
                         }
+                        std::thread::yield_now();
                     }
                 });
             }
-            for number in 0..300 {
-                let info = RunInfo { run: format!("20261120T203011Z-{number:06x}"), ..info() };
-                let mut journal = Journal::create(state.path(), &info).unwrap();
-                journal.register(When::Always, delete("/a")).unwrap();
-                let found = Journal::peek(journal.path());
-                journal.remove().unwrap();
-                assert_eq!(found, Some(info), "round {number}");
-            }
-            stop.store(true, std::sync::atomic::Ordering::Relaxed);
+            let making = scope.spawn(|| {
+                (0..200).find(|number| {
+                    let info = RunInfo { run: format!("20261120T203011Z-{number:06x}"), ..info() };
+                    let mut journal = Journal::create(state.path(), &info).unwrap();
+                    journal.register(When::Always, delete("/a")).unwrap();
+                    let found = Journal::peek(journal.path());
+                    journal.remove().is_err() || found != Some(info)
+                })
+            });
+            let lost = making.join();
+            done.store(true, std::sync::atomic::Ordering::Relaxed);
+            lost.unwrap()
         });
+        assert_eq!(lost, None, "a journal was lost");
     }
 
     #[test]

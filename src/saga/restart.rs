@@ -118,7 +118,8 @@ async fn bring_back(
         }
         tracing::debug!(%error, "not back yet");
         sleep(pause).await;
-        pause = (pause * 2).min(Duration::from_secs(5));
+        // Asking is cheap, and somebody waits for the service.
+        pause = (pause * 2).min(Duration::from_secs(1));
     }
 }
 
@@ -298,4 +299,206 @@ async fn ended(docker: &dyn Docker, container: &Container) -> SagaError {
 
 fn not_back(container: &str, reason: &str) -> SagaError {
     SagaError::NotBack { container: container.to_owned(), reason: reason.to_owned() }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+    use std::sync::Mutex;
+
+    use async_trait::async_trait;
+    use bytes::Bytes;
+
+    use super::*;
+    use crate::docker::{
+        Attached, ContainerSpec, ContainerState, Engine, ExecOutput, Image, Result as Answer, Volume,
+    };
+    use crate::monitor::Silent;
+
+    const BEFORE: &str = "2026-11-20T20:30:11.1Z";
+    const LATER: &str = "2026-11-20T20:40:11.1Z";
+
+    /// One database container that stops by itself when its time has come, and what was asked of it.
+    #[derive(Debug)]
+    struct OneContainer(Mutex<World>);
+
+    #[derive(Debug)]
+    struct World {
+        container: Container,
+        stops_at: Option<Instant>,
+        /// Whether it answers while it runs as it did before.
+        answers: bool,
+        /// Whether a second stop request is needed for the first to have an end.
+        waits_for_sessions: bool,
+        asked: Vec<&'static str>,
+    }
+
+    impl OneContainer {
+        fn running() -> Self {
+            let state = ContainerState {
+                status: "running".into(),
+                running: true,
+                started_at: BEFORE.into(),
+                ..ContainerState::default()
+            };
+            let container = Container {
+                id: "0123456789abcdef".into(),
+                name: "db".into(),
+                image: "postgres:15".into(),
+                command: vec!["docker-entrypoint.sh".into(), "postgres".into()],
+                state,
+                ..Container::default()
+            };
+            assert!(database::profile_of(&container).is_some());
+            Self(Mutex::new(World {
+                container,
+                stops_at: None,
+                answers: true,
+                waits_for_sessions: false,
+                asked: Vec::new(),
+            }))
+        }
+
+        fn stopping(after: Duration) -> Self {
+            let docker = Self::running();
+            docker.world(|world| {
+                world.stops_at = Some(Instant::now() + after);
+                world.answers = false;
+            });
+            docker
+        }
+
+        fn world<T>(&self, act: impl FnOnce(&mut World) -> T) -> T {
+            let mut world = self.0.lock().unwrap();
+            if world.stops_at.is_some_and(|at| at <= Instant::now()) && !world.waits_for_sessions {
+                world.stops_at = None;
+                world.container.state.running = false;
+            }
+            act(&mut world)
+        }
+
+        /// Brings it back as it was recorded before the stop; returns what the engine was asked to do.
+        async fn bring_back(&self) -> Vec<&'static str> {
+            let stopped = StoppedContainer::of(&Self::running().world(|world| world.container.clone()), true);
+            start_all(self, &[stopped], Patience(Duration::from_secs(20)), &Silent).await.unwrap();
+            assert!(self.world(|world| world.container.state.running), "it is down");
+            self.world(|world| world.asked.clone())
+        }
+    }
+
+    #[async_trait]
+    impl Docker for OneContainer {
+        async fn engine(&self) -> Answer<Engine> {
+            unreachable!()
+        }
+        async fn containers(&self) -> Answer<Vec<Container>> {
+            Ok(self.world(|world| vec![world.container.clone()]))
+        }
+        async fn container(&self, _id: &str) -> Answer<Option<Container>> {
+            Ok(self.world(|world| Some(world.container.clone())))
+        }
+        async fn volumes(&self) -> Answer<Vec<Volume>> {
+            unreachable!()
+        }
+        async fn create_volume(
+            &self,
+            _name: &str,
+            _labels: &std::collections::BTreeMap<String, String>,
+        ) -> Answer<()> {
+            unreachable!()
+        }
+        async fn remove_volume(&self, _name: &str) -> Answer<()> {
+            unreachable!()
+        }
+        async fn volume(&self, _name: &str) -> Answer<Option<Volume>> {
+            unreachable!()
+        }
+        async fn start(&self, _id: &str) -> Answer<()> {
+            self.world(|world| {
+                world.asked.push("start");
+                // As the engine has it, one that runs already is success, though it may be stopping.
+                if !world.container.state.running {
+                    world.container.state.running = true;
+                    world.container.state.started_at = LATER.into();
+                }
+            });
+            Ok(())
+        }
+        async fn stop(&self, _id: &str, signal: Option<&str>, grace: Grace, _wait: Duration) -> Answer<()> {
+            assert_eq!((signal, grace), (Some("SIGINT"), Grace::Unlimited));
+            self.world(|world| {
+                world.asked.push("stop");
+                world.waits_for_sessions = false;
+            });
+            Ok(())
+        }
+        async fn exec(&self, _id: &str, _command: &[String], _limit: Duration) -> Answer<ExecOutput> {
+            let answers = self.world(|world| {
+                let state = &world.container.state;
+                state.running && (world.answers || state.started_at == LATER)
+            });
+            Ok(ExecOutput { exit_code: i64::from(!answers), ..ExecOutput::default() })
+        }
+        async fn logs(&self, _id: &str, _lines: u32) -> Answer<String> {
+            Ok(String::new())
+        }
+        async fn image(&self, _reference: &str) -> Answer<Option<Image>> {
+            unreachable!()
+        }
+        async fn images(&self, _label: &str) -> Answer<Vec<Image>> {
+            unreachable!()
+        }
+        async fn remove_image(&self, _id: &str) -> Answer<()> {
+            unreachable!()
+        }
+        async fn import_image(
+            &self,
+            _tag: &str,
+            _labels: &BTreeMap<String, String>,
+            _tar: Bytes,
+        ) -> Answer<()> {
+            unreachable!()
+        }
+        async fn create_container(&self, _spec: &ContainerSpec) -> Answer<String> {
+            unreachable!()
+        }
+        async fn attach(&self, _id: &str) -> Answer<Attached> {
+            unreachable!()
+        }
+        async fn remove_container(&self, _id: &str) -> Answer<()> {
+            unreachable!()
+        }
+    }
+
+    #[tokio::test]
+    async fn a_stop_that_is_under_way_is_waited_for_and_then_undone() {
+        assert_eq!(OneContainer::stopping(Duration::from_secs(1)).bring_back().await, ["start"]);
+    }
+
+    #[tokio::test]
+    async fn a_stop_that_comes_late_is_not_missed() {
+        let docker = OneContainer::stopping(Duration::from_secs(2));
+        docker.world(|world| world.answers = true);
+        assert_eq!(docker.bring_back().await, ["start"]);
+    }
+
+    #[tokio::test]
+    async fn a_container_that_was_never_asked_to_stop_is_left_alone() {
+        assert!(OneContainer::running().bring_back().await.is_empty());
+    }
+
+    #[tokio::test]
+    async fn a_container_that_somebody_has_started_since_is_left_alone() {
+        let docker = OneContainer::running();
+        docker.world(|world| world.container.state.started_at = LATER.into());
+        assert!(docker.bring_back().await.is_empty());
+    }
+
+    #[tokio::test]
+    async fn a_stop_that_has_no_end_is_asked_for_once_more() {
+        let docker = OneContainer::stopping(Duration::ZERO);
+        docker.0.lock().unwrap().waits_for_sessions = true;
+        docker.0.lock().unwrap().container.state.running = true;
+        assert_eq!(docker.bring_back().await, ["stop", "start"]);
+    }
 }

@@ -13,12 +13,11 @@ use crate::error::{Error, Result};
 
 mod data;
 mod names;
-mod quote;
 mod resolve;
 mod suggest;
 mod world;
 
-pub use quote::{printable, shell_quote};
+pub use crate::quote::{printable, shell_quote};
 pub use resolve::resolve;
 pub use world::World;
 

@@ -26,8 +26,10 @@ pub(crate) fn error(error: &Error) -> String {
     if let Some(state) = error.state_text() {
         let _ = write!(out, "\n  state: {}", escape(state));
     }
-    if let Some(hint) = error.hint_text() {
-        let _ = write!(out, "\n   next: {}", escape(hint));
+    // Several commands stand on a line each; a name in them is quoted, and so has none.
+    for (number, command) in error.hint_text().into_iter().flat_map(str::lines).enumerate() {
+        let lead = if number == 0 { "next: " } else { "  or: " };
+        let _ = write!(out, "\n   {lead}{}", escape(command));
     }
     out
 }
@@ -46,11 +48,11 @@ impl Rows {
 }
 
 /// Returns what became of a snapshot.
-pub(crate) fn snapshot(snapshot: &Snapshot) -> String {
-    summary(snapshot).0
+pub(crate) fn snapshot(snapshot: &Snapshot, command: &str) -> String {
+    summary(snapshot, command).0
 }
 
-fn summary(snapshot: &Snapshot) -> Rows {
+fn summary(snapshot: &Snapshot, command: &str) -> Rows {
     let (manifest, archive) = (&snapshot.manifest, snapshot.archive_path());
     let mut rows = Rows::new(&format!("snapshot {} of {}", manifest.id, escape(&manifest.title)));
     rows.row("consistency", &consistency(manifest));
@@ -60,7 +62,7 @@ fn summary(snapshot: &Snapshot) -> Rows {
         rows.row(name, &value);
     }
     rows.row("archive", &escape(&archive.display().to_string()));
-    rows.row("verify", &format!("volsnap verify {}", manifest.id));
+    rows.row("verify", &escape(&format!("{command} verify {}", manifest.id)));
     rows.row("unpack", &by_hand(manifest, &archive));
     rows
 }
@@ -160,16 +162,29 @@ pub(crate) fn plan(plan: &Plan) -> String {
 }
 
 /// Returns the list of snapshots; leftovers stand apart.
-pub(crate) fn list(listing: &Listing, repository: &Repository) -> String {
+pub(crate) fn list(listing: &Listing, source: Option<&str>, repository: &Repository) -> String {
     let mut out = String::new();
     if listing.snapshots.is_empty() {
-        let _ = writeln!(out, "no snapshots in {}", escape(&repository.location().display().to_string()));
+        let _ = writeln!(out, "{}", none(source, repository));
     } else {
         let head = ["SNAPSHOT", "SOURCE", "TAKEN", "CONSISTENCY", "SIZE", "STORED", "DOWNTIME", "VERIFIED"];
         let mut rows = vec![head.map(str::to_owned).to_vec()];
         rows.extend(listing.snapshots.iter().map(list_row));
         out.push_str(&table(&rows));
     }
+    out.push_str(&set_apart(listing));
+    out
+}
+
+/// Says that there are no snapshots, and where.
+pub(crate) fn none(source: Option<&str>, repository: &Repository) -> String {
+    let of = source.map_or_else(String::new, |source| format!(" of {source}"));
+    escape(&format!("no snapshots{of} in {}", repository.location().display()))
+}
+
+/// Returns what is in the repository and is no snapshot; empty when there is no such thing.
+pub(crate) fn set_apart(listing: &Listing) -> String {
+    let mut out = String::new();
     if !listing.incomplete.is_empty() {
         out.push_str("\nincomplete (no snapshots: a run is at work, or died; see `volsnap recover`):\n");
         for left in &listing.incomplete {
@@ -214,9 +229,9 @@ fn list_row(snapshot: &Snapshot) -> Vec<String> {
 }
 
 /// Returns everything that is known of one snapshot.
-pub(crate) fn show(snapshot: &Snapshot) -> String {
+pub(crate) fn show(snapshot: &Snapshot, command: &str) -> String {
     let manifest = &snapshot.manifest;
-    let mut rows = summary(snapshot);
+    let mut rows = summary(snapshot, command);
     rows.row(
         "taken",
         &format!("{}, published {}", time(manifest.times.started), time(manifest.times.published)),
@@ -338,7 +353,7 @@ pub(crate) fn restored(restored: &Restored) -> String {
 }
 
 /// Returns what became of a verification.
-pub(crate) fn verified(snapshot: &Snapshot, report: &Report) -> String {
+pub(crate) fn verified(snapshot: &Snapshot, report: &Report, command: &str) -> String {
     let outcome = if report.ok { "is whole" } else { "is DAMAGED" };
     let mut rows =
         Rows::new(&format!("snapshot {} of {} {outcome}", report.id, escape(&snapshot.manifest.title)));
@@ -359,8 +374,10 @@ pub(crate) fn verified(snapshot: &Snapshot, report: &Report) -> String {
         rows.row("", &format!("and {} more (--json lists all)", report.problems.len() - PROBLEMS_SHOWN));
     }
     if !report.ok {
-        let list =
-            format!("volsnap list {}    (an older one may be whole)", shell_quote(&snapshot.manifest.source));
+        let list = format!(
+            "{command} list {}    (an older one may be whole)",
+            shell_quote(&snapshot.manifest.source)
+        );
         rows.row("next", &escape(&list));
     }
     rows.0

@@ -74,6 +74,11 @@ pub(crate) fn shown(shown: &Snapshot) -> Value {
     value
 }
 
+/// Returns a snapshot that could not be read at all as `verify --json` prints it.
+pub(crate) fn lost(name: Option<&str>, what: &str) -> Value {
+    json!({ "id": name, "ok": false, "problems": [{ "path": null, "block": null, "what": what }] })
+}
+
 /// Returns the milliseconds from the first byte of the archive to the last one being durable.
 fn archive_ms(phases: &[PhaseTime]) -> u64 {
     phases

@@ -29,7 +29,7 @@ use text::escape;
 
 /// How to print.
 #[derive(Debug, Clone, Copy)]
-pub(crate) struct UiOptions {
+pub(crate) struct UiOptions<'a> {
     /// One JSON value on standard output.
     pub(crate) json: bool,
     /// Only results and failures.
@@ -38,21 +38,24 @@ pub(crate) struct UiOptions {
     pub(crate) verbose: u8,
     /// Whether bars may be drawn.
     pub(crate) progress: bool,
+    /// The beginning of every command that is printed to be typed next: "volsnap --repo DIR".
+    pub(crate) command: &'a str,
 }
 
 /// Prints.
 pub(crate) struct Ui {
     json: bool,
+    command: String,
     progress: Arc<Progress>,
 }
 
 impl Ui {
     /// Returns what prints by these options, and has the log go through it.
-    pub(crate) fn new(options: &UiOptions) -> Self {
+    pub(crate) fn new(options: &UiOptions<'_>) -> Self {
         let draw = options.progress && !options.quiet && options.verbose == 0 && io::stderr().is_terminal();
         let progress = Arc::new(Progress::new(draw, options.quiet));
         log_through(&progress, options);
-        Self { json: options.json, progress }
+        Self { json: options.json, command: options.command.to_owned(), progress }
     }
 
     /// Returns the monitor that draws what a procedure does.
@@ -98,7 +101,7 @@ impl Ui {
 
     /// Prints what became of a snapshot.
     pub(crate) fn snapshot(&self, snapshot: &Snapshot) {
-        self.text(|| human::snapshot(snapshot));
+        self.text(|| human::snapshot(snapshot, &self.command));
     }
 
     /// Prints the plan of a restore: the result of a dry run.
@@ -126,19 +129,29 @@ impl Ui {
 
     /// Prints what became of a verification.
     pub(crate) fn verified(&self, snapshot: &Snapshot, report: &Report) {
-        self.text(|| human::verified(snapshot, report));
+        self.text(|| human::verified(snapshot, report, &self.command));
     }
 
     /// Prints the list of snapshots.
-    pub(crate) fn list(&self, listing: &Listing, repository: &Repository) {
+    pub(crate) fn list(&self, listing: &Listing, source: Option<&str>, repository: &Repository) {
         self.json_results(listing.snapshots.iter().map(json::listed).collect(), true);
-        self.text(|| human::list(listing, repository));
+        self.text(|| human::list(listing, source, repository));
+        // The array has snapshots only; whoever runs the script learns of the rest.
+        let apart = human::set_apart(listing);
+        if self.json && !apart.is_empty() {
+            self.progress.line(apart.trim());
+        }
+    }
+
+    /// Says that there is nothing to work on.
+    pub(crate) fn none(&self, repository: &Repository) {
+        self.progress.line(&human::none(None, repository));
     }
 
     /// Prints one snapshot.
     pub(crate) fn show(&self, snapshot: &Snapshot) {
         self.json_results(vec![json::shown(snapshot)], false);
-        self.text(|| human::show(snapshot));
+        self.text(|| human::show(snapshot, &self.command));
     }
 
     /// Prints the files of a snapshot, a line each.
@@ -186,7 +199,7 @@ fn print(text: &str) {
     let _ = writeln!(out, "{}", text.trim_end());
 }
 
-fn log_through(progress: &Arc<Progress>, options: &UiOptions) {
+fn log_through(progress: &Arc<Progress>, options: &UiOptions<'_>) {
     // Only our own words: the engine's client logs whole responses, with every container's secrets.
     let level = match options.verbose {
         0 => "volsnap=error",

@@ -4,23 +4,11 @@ use std::time::Duration;
 
 use bytesize::ByteSize;
 use chrono::{DateTime, Local, Utc};
+use volsnap::quote::printable;
 
-/// Returns `text` with every control character escaped, so that a name cannot act on the terminal.
+/// Returns `text` on one line and with all escaped that would act on the terminal or hide what is there.
 pub(crate) fn escape(text: &str) -> String {
-    let mut out = String::with_capacity(text.len());
-    for c in text.chars() {
-        if c.is_control() || is_direction(c) {
-            out.extend(c.escape_default());
-        } else {
-            out.push(c);
-        }
-    }
-    out
-}
-
-/// Characters that reorder what is shown after them.
-fn is_direction(c: char) -> bool {
-    matches!(c, '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
+    printable(text)
 }
 
 /// Returns a size in decimal units, as "1.3 GB".

@@ -22,7 +22,7 @@ use crate::world::{LABEL, World, docker};
 const LONG: Duration = Duration::from_secs(60);
 
 /// A script that sleeps until it is signalled, and answers at once.
-const OBEDIENT: &str = "trap 'exit 0' TERM INT; while :; do sleep 0.1; done";
+const OBEDIENT: &str = "trap 'exit 0' TERM INT; ready; while :; do sleep 0.1; done";
 
 async fn running(engine: &dyn Docker, id: &str) -> bool {
     engine.container(id).await.unwrap().is_some_and(|container| container.state.running)
@@ -147,7 +147,7 @@ async fn starting_and_stopping_twice_is_success() {
 #[tokio::test]
 async fn a_container_with_unlimited_grace_is_never_killed() {
     let world = World::new().await;
-    let script = "trap '' TERM; n=0; while [ $n -lt 150 ]; do n=$((n+1)); sleep 0.1; done; exit 7";
+    let script = "trap '' TERM; ready; n=0; while [ $n -lt 150 ]; do n=$((n+1)); sleep 0.1; done; exit 7";
     let name = world.run_service("slow", &[], script);
     let error = world.engine.stop(&name, None, Grace::Unlimited, Duration::from_secs(2)).await.unwrap_err();
     assert_eq!(error.kind, DockerErrorKind::TimedOut);
@@ -160,7 +160,7 @@ async fn a_container_with_unlimited_grace_is_never_killed() {
 #[tokio::test]
 async fn a_container_with_its_own_grace_is_killed_after_it() {
     let world = World::new().await;
-    let script = "trap '' TERM; while :; do sleep 0.1; done";
+    let script = "trap '' TERM; ready; while :; do sleep 0.1; done";
     let name = world.run_service("stubborn", &["--stop-timeout", "1"], script);
     world.engine.stop(&name, None, Grace::Own, LONG).await.unwrap();
     assert_eq!(world.engine.container(&name).await.unwrap().unwrap().state.exit_code, 137);
@@ -170,7 +170,7 @@ async fn a_container_with_its_own_grace_is_killed_after_it() {
 async fn a_stop_signal_can_be_overridden_and_the_restart_policy_does_not_bring_it_back() {
     let world = World::new().await;
     // As a database with a smart shutdown on TERM, and a fast one on INT.
-    let script = "trap 'echo term' TERM; trap 'echo int; exit 5' INT; while :; do sleep 0.1; done";
+    let script = "trap 'echo term' TERM; trap 'echo int; exit 5' INT; ready; while :; do sleep 0.1; done";
     for policy in ["no", "always", "unless-stopped"] {
         let name = world.run_service(policy, &["--restart", policy], script);
         world.engine.stop(&name, Some("SIGINT"), Grace::Unlimited, LONG).await.unwrap();
@@ -207,7 +207,8 @@ async fn a_stop_is_seen_through_when_the_connection_is_lost() {
     tokio::spawn(hanging_up_on_stop(socket.clone()));
     tokio::time::sleep(Duration::from_millis(50)).await;
     let engine = DockerEngine::connect(Some(&format!("unix://{}", socket.display()))).await.unwrap();
-    let name = world.run_service("db", &[], "trap 'sleep 2; exit 4' TERM; while :; do sleep 0.1; done");
+    let name =
+        world.run_service("db", &[], "trap 'sleep 2; exit 4' TERM; ready; while :; do sleep 0.1; done");
     engine.stop(&name, None, Grace::Unlimited, LONG).await.unwrap();
     let state = world.engine.container(&name).await.unwrap().unwrap().state;
     assert_eq!((state.running, state.exit_code), (false, 4));

@@ -196,7 +196,7 @@ fn guard_of(volsnap: &Volsnap) -> Pid {
         let cmdline = std::fs::read(entry.path().join("cmdline")).ok()?;
         is_guard(&String::from_utf8_lossy(&cmdline)).then_some(pid)
     });
-    Pid::from_raw(found.expect("a guard"))
+    Pid::from_raw(found.unwrap())
 }
 
 /// Kills command and guard at once, while the database is down.

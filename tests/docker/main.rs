@@ -6,6 +6,8 @@
 mod database;
 mod engine;
 mod interruptions;
+#[path = "../shared/program.rs"]
+mod program;
 mod refusals;
 mod restore;
 mod snapshots;

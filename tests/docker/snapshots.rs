@@ -202,7 +202,7 @@ async fn a_healthcheck_is_what_ready_means() {
 #[tokio::test]
 async fn whoever_can_write_to_the_volume_is_stopped_and_nobody_else() {
     let (postgres, volsnap) = (Postgres::start().await, Volsnap::new());
-    let forever = "trap 'exit 0' TERM; while :; do sleep 0.1; done";
+    let forever = "trap 'exit 0' TERM; ready; while :; do sleep 0.1; done";
     let mount = |rights: &str| format!("{}:/view:{rights}", postgres.volume);
     let writer = postgres.world.run_service("writer", &["-v", &mount("rw")], forever);
     let reader = postgres.world.run_service("reader", &["-v", &mount("ro")], forever);
@@ -220,7 +220,7 @@ async fn whoever_can_write_to_the_volume_is_stopped_and_nobody_else() {
         "sh",
         &image(),
         "-c",
-        forever,
+        &format!("ready() {{ :; }}; {forever}"),
     ]);
     let started =
         |name: &str| docker(&["inspect", "--format", "{{.State.Running}} {{.State.StartedAt}}", name]);

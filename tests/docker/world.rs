@@ -47,12 +47,19 @@ impl World {
         }
     }
 
-    /// Runs a service, as a user would: `options` are those of `docker run`.
+    /// Runs a service, as a user would: `options` are those of `docker run`. A script that says `ready` once its
+    /// traps are set is waited for: a signal before that would end it as if it had none.
     pub(crate) fn run_service(&self, suffix: &str, options: &[&str], script: &str) -> String {
         let name = self.name(suffix);
         let label = format!("{LABEL}={}", std::process::id());
         let fixed = ["run", "-d", "--network", "none", "--name", &name, "--label", &label];
-        docker(&[&fixed, options, &[&self.image, "/bin/sh", "-c", script]].concat());
+        let script = format!("ready() {{ touch /tmp/ready; }}; {script}");
+        let command = ["--tmpfs", "/tmp", &self.image, "/bin/sh", "-c", &script];
+        docker(&[&fixed, options, &command].concat());
+        while script.contains("; ready;")
+            && docker(&["exec", &name, "/bin/sh", "-c", "test -e /tmp/ready && cat /tmp/ready || echo no"])
+                == "no"
+        {}
         name
     }
 }

@@ -14,7 +14,7 @@ impl Run<'_> {
     /// guard has watched from the begin.
     pub(super) async fn hold(&self, saga: &mut Saga, prepared: &Preparation) -> Result<Hold> {
         if prepared.stops.is_empty() {
-            return Ok(Hold { start: None, held: Utc::now() });
+            return Ok(Hold { start: None, starts: String::new(), held: Utc::now() });
         }
         let again = format!("volsnap snapshot {}", self.options.target.quoted());
         for container in &prepared.stops {
@@ -36,12 +36,12 @@ impl Run<'_> {
         for container in &prepared.stops {
             self.host.stop(container, self.options.stop_timeout).await?;
         }
-        Ok(Hold { start: Some(start), held })
+        Ok(Hold { start: Some(start), starts: prepared.plan.starts.join(", "), held })
     }
 
     pub(super) async fn release(&self, saga: &mut Saga, hold: &Hold) -> Result<DateTime<Utc>> {
         let Some(start) = hold.start else { return Ok(Utc::now()) };
-        self.phase(Phase::Start, String::new(), None);
+        self.phase(Phase::Start, hold.starts.clone(), None);
         saga.settle(start, self.monitor())
             .await
             .map_err(|error| Error::failed("start again what was stopped").because(error))?;

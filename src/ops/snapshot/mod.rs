@@ -15,6 +15,7 @@
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use chrono::{DateTime, Utc};
@@ -74,7 +75,7 @@ pub struct SnapshotOptions {
 /// As the module says: services run again and nothing of the snapshot is left, unless the error is of
 /// kind [`ErrorKind::NotPutBack`].
 pub async fn snapshot(host: &Host, options: &SnapshotOptions) -> Result<Snapshot> {
-    recover::recover(host, Patience::COMMAND).await?;
+    finish_dead_runs(host).await?;
     let run = Run::begin(host, options)?;
     let mut saga = run.saga()?;
     let outcome = host.run_to_end(run.snapshot(&mut saga)).await;
@@ -86,11 +87,20 @@ pub async fn snapshot(host: &Host, options: &SnapshotOptions) -> Result<Snapshot
 /// # Errors
 /// Everything that would make the snapshot fail before anything is touched.
 pub async fn dry_run(host: &Host, options: &SnapshotOptions) -> Result<Plan> {
-    recover::recover(host, Patience::COMMAND).await?;
+    finish_dead_runs(host).await?;
     let run = Run::begin(host, options)?;
     let mut saga = run.saga()?;
     let outcome = host.run_to_end(async { Ok(run.prepare(&mut saga).await?.plan) }).await;
     run.conclude(saga, outcome).await
+}
+
+/// Finishes what a dead run left, before anything is looked at: the service may be down because of it.
+async fn finish_dead_runs(host: &Host) -> Result<()> {
+    match recover::recover(host, Patience::COMMAND).await {
+        Ok(_) => Ok(()),
+        Err(error) if error.state_text().is_some() => Err(error),
+        Err(error) => Err(error.state("nothing was stopped and nothing was published")),
+    }
 }
 
 /// One run: what was asked for, and what it measures.
@@ -101,6 +111,8 @@ struct Run<'a> {
     id: SnapshotId,
     started: DateTime<Utc>,
     clock: Clock,
+    /// Whether the manifest is there.
+    published: AtomicBool,
 }
 
 /// Everything that is known, checked and running before anything is touched.
@@ -128,6 +140,8 @@ struct Database {
 /// The users are stopped; what starts them is in the journal.
 struct Hold {
     start: Option<Registered>,
+    /// The names of what is started, in that order.
+    starts: String,
     held: DateTime<Utc>,
 }
 
@@ -144,8 +158,17 @@ impl<'a> Run<'a> {
         getrandom::fill(&mut random).doing(|| "draw a random id".to_owned())?;
         let started = Utc::now();
         let id = SnapshotId::new(started, random);
-        let site = Site::look(&options.repository)?;
-        Ok(Self { host, site, options, id, started, clock: Clock::default() })
+        let site = Site::look(&options.repository)
+            .map_err(|error| Error::from(error).state("nothing was touched"))?;
+        Ok(Self {
+            host,
+            site,
+            options,
+            id,
+            started,
+            clock: Clock::default(),
+            published: AtomicBool::new(false),
+        })
     }
 
     fn saga(&self) -> Result<Saga> {
@@ -177,25 +200,15 @@ impl<'a> Run<'a> {
         // A database that does not come back is all the more reason to keep what was just saved.
         let released_at = *released.as_ref().unwrap_or(&hold.held);
         let snapshot = self.publish(prepared, &pending, writers, captured, &hold, released_at).await?;
-        match released {
-            Ok(_) => Ok(snapshot),
-            Err(error) => Err(error.state(format!("snapshot {} is published", snapshot.name()))),
-        }
+        released.map(|_| snapshot)
     }
 
     async fn conclude<T>(&self, saga: Saga, outcome: Result<T>) -> Result<T> {
         let failures = saga.finish(outcome.is_ok(), self.monitor()).await;
-        let outcome = match (outcome, self.clock.away()) {
-            (Err(error), Some(away)) if failures.is_empty() && error.state_text().is_none() => Err(error
-                .state(format!(
-                    "nothing was published; everything that was stopped runs again, after {:.1} s",
-                    away.as_secs_f64()
-                ))),
-            (Err(error), None) if error.state_text().is_none() => {
-                Err(error.state("nothing was stopped and nothing was published"))
-            }
-            (outcome, _) => outcome,
-        };
+        let outcome = outcome.map_err(|error| match error.state_text() {
+            None => error.state(self.state(failures.is_empty())),
+            Some(_) => error,
+        });
         with_failures(outcome, &failures)
     }
 
@@ -203,6 +216,23 @@ impl<'a> Run<'a> {
     fn excluded(&self) -> Vec<String> {
         let kept = format!("{}*", crate::agent::swap::PREFIX);
         self.options.exclude.iter().cloned().chain([kept]).collect()
+    }
+
+    /// Says in which state a failed run leaves things; what is not put back is told beside it.
+    fn state(&self, all_back: bool) -> String {
+        let snapshot = if self.published.load(Ordering::Relaxed) {
+            format!("snapshot {} is published", self.id)
+        } else {
+            "nothing was published".to_owned()
+        };
+        match self.clock.away() {
+            None => format!("nothing was stopped and {snapshot}"),
+            Some(away) if all_back => {
+                let away = away.as_secs_f64();
+                format!("{snapshot}; everything that was stopped runs again, after {away:.1} s")
+            }
+            Some(_) => snapshot,
+        }
     }
 
     fn monitor(&self) -> &dyn Monitor {

@@ -9,7 +9,7 @@ use super::{Database, Preparation, Run};
 use crate::agent::protocol::{FoundDatabase, Survey};
 use crate::database::{self, Inspection};
 use crate::docker::helper::Access;
-use crate::docker::{Container, Engine, order};
+use crate::docker::{Container, Engine, MountSource, order};
 use crate::error::{Context as _, Error, Result};
 use crate::manifest::{Capture, Quiesce};
 use crate::monitor::Phase;
@@ -20,7 +20,7 @@ use crate::repository::Repository;
 use crate::saga::Saga;
 use crate::saga::restart::await_ready;
 use crate::source::Source;
-use crate::target;
+use crate::target::{self, Target};
 
 /// How long a database may take to answer before anything is stopped.
 const READY_LIMIT: Duration = Duration::from_secs(30);
@@ -36,6 +36,10 @@ impl Run<'_> {
         let source = self.host.resolve(&self.options.target).await?;
         source.warnings.iter().for_each(|warning| self.monitor().warning(warning));
         self.refuse_what_cannot_be_held(&source)?;
+        if self.options.quiesce != Quiesce::None {
+            self.host.refuse_stranded(&source).await?;
+        }
+        refuse_file(&source, &engine)?;
         self.refuse_repository_inside(&source, &engine)?;
         let stops = self.stops(&source);
         self.refuse_unready(&source).await?;
@@ -53,7 +57,19 @@ impl Run<'_> {
         inspection.iter().try_for_each(|inspection| refuse_outside_links(&source, inspection))?;
         let plan = self.plan(&source, inspection.as_ref(), &stops, &survey);
         refuse_without_space(&plan, self.site.root())?;
+        self.warn_of_downtime(&plan);
         Ok(Preparation { plan, engine, source, database, stops, survey, agent, helper })
+    }
+
+    fn warn_of_downtime(&self, plan: &Plan) {
+        let expected = Duration::from_millis(plan.expected_downtime_ms);
+        if let Some(limit) = self.options.max_downtime.filter(|limit| *limit < expected) {
+            self.monitor().warning(format!(
+                "the service is expected to be away for {:.1} s, and --max-downtime gives up after {:.1} s",
+                expected.as_secs_f64(),
+                limit.as_secs_f64()
+            ));
+        }
     }
 
     /// Refuses what cannot be stopped and brought back as it was, and what is not ours to capture.
@@ -213,6 +229,20 @@ fn only_database(source: &Source, survey: &Survey) -> Result<Option<Database>> {
             ))
             .hint("volsnap snapshot path:DIR    (the directory of one of them)"))
         }
+    }
+}
+
+/// Refuses a path that is a file: the engine would say so only in words about the helper's insides.
+fn refuse_file(source: &Source, engine: &Engine) -> Result<()> {
+    let path = &source.host_path;
+    let is_file = || path.metadata().is_ok_and(|metadata| !metadata.is_dir());
+    match (&source.location, path.parent()) {
+        (MountSource::Directory(_), Some(parent)) if engine.local && is_file() => {
+            let target = Target::Directory(parent.to_owned());
+            Err(Error::usage(format!("{} is not a directory", path.display()))
+                .hint(format!("volsnap snapshot {}    (the directory it is in)", target.quoted())))
+        }
+        _ => Ok(()),
     }
 }
 

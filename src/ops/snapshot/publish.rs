@@ -1,6 +1,7 @@
 //! Making the snapshot exist: archive, file list, and last of all the manifest, each durable.
 
 use std::collections::BTreeMap;
+use std::sync::atomic::Ordering;
 
 use async_trait::async_trait;
 use bytes::Bytes;
@@ -42,6 +43,7 @@ impl Run<'_> {
         // On this thread, though it blocks for a moment: a signal must find it done or not begun. What went on
         // behind a dropped procedure would make a snapshot of files that are being removed.
         let snapshot = pending.publish(manifest, &archive, &list)?;
+        self.published.store(true, Ordering::Relaxed);
         self.monitor().step("published");
         Ok(snapshot)
     }

@@ -1,0 +1,12 @@
+//! The program as it is typed, on repositories made by hand: no engine is needed.
+
+#![expect(clippy::unwrap_used, reason = "a test says what went wrong by panicking")]
+
+mod arguments;
+mod damage;
+mod hand_made;
+mod listing;
+mod output;
+#[path = "../shared/program.rs"]
+#[expect(dead_code, reason = "some of it is only for the tests with an engine")]
+mod program;

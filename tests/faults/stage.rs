@@ -1,0 +1,136 @@
+//! A snapshot as a library call, with an engine that fails and a monitor that acts.
+
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use volsnap::Result;
+use volsnap::archive::Codec;
+use volsnap::docker::engine::DockerEngine;
+use volsnap::docker::fake::FailingDocker;
+use volsnap::docker::helper::HelperImage;
+use volsnap::manifest::Quiesce;
+use volsnap::monitor::{Event, Monitor};
+use volsnap::ops::Host;
+use volsnap::ops::snapshot::{SnapshotOptions, snapshot};
+use volsnap::repository::Snapshot;
+use volsnap::saga::{Patience, SagaOptions};
+use volsnap::signal::Cancel;
+
+use crate::database::{Postgres, Volsnap};
+use crate::world::docker;
+
+/// One run: its directories, its engine, and what happens at its steps.
+pub(crate) struct Stage {
+    pub(crate) volsnap: Volsnap,
+    pub(crate) docker: Arc<FailingDocker>,
+    pub(crate) host: Host,
+    pub(crate) steps: Arc<Steps>,
+}
+
+/// What a test does when a step begins.
+type Act = Box<dyn FnMut(&'static str) + Send>;
+
+/// Records steps, and has the test act at them.
+#[derive(Default)]
+pub(crate) struct Steps {
+    act: Mutex<Option<Act>>,
+}
+
+impl Monitor for Steps {
+    fn event(&self, _event: Event) {}
+
+    fn step(&self, step: &'static str) {
+        // Taken out meanwhile: it may panic, and is then not asked again.
+        let act = self.act.lock().unwrap().take();
+        if let Some(mut act) = act {
+            act(step);
+            *self.act.lock().unwrap() = Some(act);
+        }
+    }
+}
+
+impl Stage {
+    pub(crate) async fn new() -> Self {
+        let volsnap = Volsnap::new();
+        let docker = Arc::new(FailingDocker::new(Arc::new(DockerEngine::connect(None).await.unwrap())));
+        let steps = Arc::new(Steps::default());
+        let host = Host {
+            docker: docker.clone(),
+            address: None,
+            saga: SagaOptions {
+                state: volsnap.state(),
+                executable: PathBuf::from(env!("CARGO_BIN_EXE_volsnap")),
+                patience: Patience(Duration::from_secs(30)),
+            },
+            directory: PathBuf::from("/"),
+            compose_project: None,
+            cancel: Cancel::default(),
+            monitor: steps.clone(),
+        };
+        Self { volsnap, docker, host, steps }
+    }
+
+    /// Brings the helper image to the engine: the first run of a build makes calls that no later one makes.
+    pub(crate) async fn with_helper_image(self) -> Self {
+        let image = HelperImage::of(&self.host.saga.executable).unwrap();
+        let engine = DockerEngine::connect(None).await.unwrap();
+        image.ensure(&engine).await.unwrap();
+        self
+    }
+
+    /// Has something done whenever a step begins.
+    pub(crate) fn at_steps(&self, act: impl FnMut(&'static str) + Send + 'static) {
+        *self.steps.act.lock().unwrap() = Some(Box::new(act));
+    }
+
+    /// Has something done when this step begins, the first time.
+    pub(crate) fn at(&self, step: &'static str, act: impl FnOnce() + Send + 'static) {
+        let mut act = Some(act);
+        self.at_steps(move |begun| {
+            if begun == step
+                && let Some(act) = act.take()
+            {
+                act();
+            }
+        });
+    }
+
+    pub(crate) fn options(&self, postgres: &Postgres) -> SnapshotOptions {
+        SnapshotOptions {
+            repository: self.volsnap.repository(),
+            target: postgres.target().parse().unwrap(),
+            quiesce: Quiesce::Stop,
+            codec: Codec::default(),
+            stop_timeout: None,
+            max_downtime: None,
+            allow_crash_consistent: false,
+            tags: Default::default(),
+            exclude: Vec::new(),
+            helper_image: None,
+        }
+    }
+
+    pub(crate) async fn snapshot(&self, postgres: &Postgres) -> Result<Snapshot> {
+        snapshot(&self.host, &self.options(postgres)).await
+    }
+
+    /// The database answers, nothing of the run is left, and there are so many whole snapshots.
+    #[track_caller]
+    pub(crate) fn assert_as_before(&self, postgres: &Postgres, snapshots: usize) {
+        postgres.assert_whole();
+        self.volsnap.assert_no_leftovers();
+        postgres.assert_no_helper();
+        let listed = if self.volsnap.repository().exists() { self.volsnap.list().len() } else { 0 };
+        let files = self.volsnap.repository_files();
+        assert_eq!((listed, files.len()), (snapshots, 3 * snapshots), "{files:?}");
+    }
+}
+
+/// Makes a container on the database's volume that does not run, and is to stay so.
+pub(crate) fn add_stopped_user(postgres: &Postgres) -> String {
+    let mount = format!("{}:/view", postgres.volume);
+    let name = postgres.world.run_service("stopped", &["-v", &mount], "exit 0");
+    docker(&["wait", &name]);
+    name
+}

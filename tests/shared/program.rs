@@ -1,0 +1,155 @@
+//! The program run as a user would, with directories of a test's own.
+
+use std::ffi::OsStr;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output, Stdio};
+
+use serde_json::Value;
+use tempfile::TempDir;
+
+/// Directories of a test's own, and the program.
+pub(crate) struct Volsnap {
+    directory: TempDir,
+}
+
+impl Volsnap {
+    pub(crate) fn new() -> Self {
+        Self { directory: tempfile::tempdir().unwrap() }
+    }
+
+    /// Returns the directory it is run in.
+    pub(crate) fn directory(&self) -> PathBuf {
+        self.directory.path().join("here")
+    }
+
+    pub(crate) fn repository(&self) -> PathBuf {
+        self.directory.path().join("repository")
+    }
+
+    pub(crate) fn state(&self) -> PathBuf {
+        self.directory.path().join("state")
+    }
+
+    /// Returns the program in a clean environment, in an empty directory.
+    pub(crate) fn command<A: AsRef<OsStr>>(&self, arguments: impl IntoIterator<Item = A>) -> Command {
+        let here = self.directory();
+        std::fs::create_dir_all(&here).unwrap();
+        let mut command = Command::new(env!("CARGO_BIN_EXE_volsnap"));
+        command
+            .env_clear()
+            .envs(["PATH", "DOCKER_HOST"].iter().filter_map(|name| Some((name, std::env::var_os(name)?))))
+            .env("HOME", self.directory.path())
+            .env("VOLSNAP_REPO", self.repository())
+            .env("VOLSNAP_STATE_DIR", self.state())
+            .current_dir(here)
+            .stdin(Stdio::null())
+            .args(arguments);
+        command
+    }
+
+    pub(crate) fn run<A: AsRef<OsStr>>(&self, arguments: impl IntoIterator<Item = A>) -> Ran {
+        Ran::of(&mut self.command(arguments))
+    }
+
+    /// Runs it with more in its environment.
+    pub(crate) fn run_with(&self, arguments: &[&str], environment: &[(&str, &str)]) -> Ran {
+        Ran::of(self.command(arguments).envs(environment.iter().copied()))
+    }
+
+    /// Returns what `list --json` has.
+    pub(crate) fn list(&self) -> Vec<Value> {
+        match self.run(["list", "--json"]).json() {
+            Value::Array(rows) => rows,
+            other => panic!("not a list: {other}"),
+        }
+    }
+
+    /// Nothing is listed, and nothing of an unfinished run is left anywhere.
+    #[track_caller]
+    pub(crate) fn assert_no_snapshot(&self) {
+        assert!(self.repository_files().is_empty(), "left: {:?}", self.repository_files());
+        self.assert_no_leftovers();
+    }
+
+    /// No journal, no run directory, no partial file.
+    #[track_caller]
+    pub(crate) fn assert_no_leftovers(&self) {
+        let runs = files_below(&self.state());
+        assert!(runs.is_empty(), "left in the state directory: {runs:?}");
+        let partial: Vec<_> = self
+            .repository_files()
+            .into_iter()
+            .filter(|path| path.to_string_lossy().contains("partial"))
+            .collect();
+        assert!(partial.is_empty(), "left in the repository: {partial:?}");
+    }
+
+    /// Returns the files of snapshots in the repository.
+    pub(crate) fn repository_files(&self) -> Vec<PathBuf> {
+        files_below(&self.repository().join("snapshots"))
+    }
+}
+
+fn files_below(directory: &Path) -> Vec<PathBuf> {
+    let Ok(entries) = std::fs::read_dir(directory) else { return Vec::new() };
+    let mut files = Vec::new();
+    for entry in entries {
+        let path = entry.unwrap().path();
+        if path.is_dir() { files.extend(files_below(&path)) } else { files.push(path) }
+    }
+    files
+}
+
+/// What came of running volsnap.
+#[must_use]
+pub(crate) struct Ran {
+    output: Output,
+    pid: u32,
+}
+
+impl Ran {
+    fn of(command: &mut Command) -> Self {
+        let child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+        let pid = child.id();
+        Self { output: child.wait_with_output().unwrap(), pid }
+    }
+
+    /// Returns the process that it was.
+    pub(crate) fn pid(&self) -> u32 {
+        self.pid
+    }
+
+    pub(crate) fn code(&self) -> Option<i32> {
+        self.output.status.code()
+    }
+
+    pub(crate) fn stdout(&self) -> String {
+        String::from_utf8(self.output.stdout.clone()).unwrap()
+    }
+
+    pub(crate) fn stderr(&self) -> String {
+        String::from_utf8(self.output.stderr.clone()).unwrap()
+    }
+
+    #[track_caller]
+    pub(crate) fn json(&self) -> Value {
+        let stdout = self.expect(0).stdout();
+        serde_json::from_str(&stdout).unwrap_or_else(|error| panic!("{error} in {stdout}"))
+    }
+
+    #[track_caller]
+    pub(crate) fn expect(&self, code: i32) -> &Self {
+        assert_eq!(self.code(), Some(code), "stdout:\n{}\nstderr:\n{}", self.stdout(), self.stderr());
+        self
+    }
+
+    /// It failed with this code, and its message has all of these.
+    #[track_caller]
+    pub(crate) fn refused(&self, code: i32, words: &[&str]) {
+        self.expect(code);
+        let stderr = self.stderr();
+        for word in words {
+            assert!(stderr.contains(word), "{word:?} is not in the message:\n{stderr}");
+        }
+    }
+}
