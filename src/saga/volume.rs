@@ -19,7 +19,9 @@ use crate::docker::{Docker, DockerErrorKind, Grace, MountSource};
 use crate::monitor::{Event, Monitor};
 
 /// How long a container that must not run on half of its data is asked to stop.
-const STOP_LIMIT: Duration = Duration::from_secs(120);
+const STOP_LIMIT: Duration = Duration::from_secs(600);
+/// After how long it is asked again.
+const STOP_AGAIN: Duration = Duration::from_secs(3);
 
 /// What a run does to a source, and with what helper.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -49,7 +51,9 @@ pub(super) async fn swap_back(
         }
         stop(docker, users, monitor).await?;
         monitor.step("swap-back");
-        agent.perform(Request::SwapBack { run: place.run.clone() }).await
+        agent.perform(Request::SwapBack { run: place.run.clone() }).await?;
+        // One that the dead command was just starting is to find all of the old data, from its begin on.
+        stop(docker, users, monitor).await
     })
     .await
 }
@@ -113,9 +117,25 @@ async fn stop(
         let profile = database::profile_of(container);
         let grace = if profile.is_some() { Grace::Unlimited } else { Grace::Own };
         let signal = profile.map(database::Profile::stop_signal);
-        docker.stop(&container.id, signal, grace, STOP_LIMIT).await?;
+        stop_insistently(docker, &container.id, signal, grace).await?;
     }
     Ok(())
+}
+
+/// Asks again and again: whoever has just been started may not be listening to the signal yet.
+async fn stop_insistently(
+    docker: &dyn Docker,
+    id: &str,
+    signal: Option<&str>,
+    grace: Grace,
+) -> Result<(), AgentError> {
+    let deadline = Instant::now() + STOP_LIMIT;
+    loop {
+        match docker.stop(id, signal, grace, STOP_AGAIN).await {
+            Err(error) if error.kind == DockerErrorKind::TimedOut && Instant::now() < deadline => {}
+            stopped => return Ok(stopped?),
+        }
+    }
 }
 
 /// Starts a helper beside the source and does what is to be done with its agent, again and again for as
