@@ -36,7 +36,7 @@ pub struct Report {
     pub id: SnapshotId,
     /// Whether nothing is damaged.
     pub ok: bool,
-    /// What is damaged; the first [`MAX_PROBLEMS`] of it.
+    /// What is damaged; the first ten thousand of it.
     pub problems: Vec<Problem>,
     /// What else was checked, and what could not be, in words.
     pub notes: Vec<String>,

@@ -2,7 +2,7 @@
 //!
 //! The order, and why it is safe:
 //!
-//! 1. [`prepare`](Preparation): everything that can be checked is checked, the guard watches, the helper
+//! 1. `prepare`: everything that can be checked is checked, the guard watches, the helper
 //!    runs already, and nothing has been touched.
 //! 2. The journal says what will be started; only then the users are stopped.
 //! 3. The database's own files prove the shutdown. Without the proof nothing is published.
@@ -73,7 +73,7 @@ pub struct SnapshotOptions {
 ///
 /// # Errors
 /// As the module says: services run again and nothing of the snapshot is left, unless the error is of
-/// kind [`ErrorKind::NotPutBack`].
+/// kind [`ErrorKind::NotPutBack`](crate::ErrorKind::NotPutBack).
 pub async fn snapshot(host: &Host, options: &SnapshotOptions) -> Result<Snapshot> {
     finish_dead_runs(host).await?;
     let run = Run::begin(host, options)?;
