@@ -132,6 +132,7 @@ pub fn archive_tree(
         exclude: exclude_set(&options.exclude)?,
         deferred: options.deferred.clone(),
         held: options.held,
+        closed: false,
     };
     let mut walker = TreeWalker::open(root, walk)?;
     let block_options =
@@ -172,7 +173,7 @@ struct Run<'a, W, L: Write> {
 impl<W: Write + Send + 'static, L: Write> Run<'_, W, L> {
     fn append(&mut self, member: TreeMember) -> Result<(), ArchiveError> {
         self.tick()?;
-        let TreeMember { entry, content } = member;
+        let TreeMember { entry, content, .. } = member;
         self.tar.append(&entry)?;
         let digest = match content {
             Some(file) => Some(self.append_content(&entry, &file)?),

@@ -16,12 +16,16 @@ use nix::fcntl::{FcntlArg, fcntl};
 use nix::sys::stat::Mode;
 use tokio::io::{AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
 use tokio::net::unix::pipe;
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, oneshot};
 use tokio::time::timeout;
 
 use super::archive::ArchiveStats;
 use super::extract::Extracted;
-use super::protocol::{ArchiveRequest, Event, ExtractRequest, Request, Room, Survey};
+use super::protocol::{
+    ArchiveRequest, Event, ExtractRequest, Request, Room, StageCompareRequest, StagePassRequest, StageRoom,
+    Survey,
+};
+use super::stage::{CompareStats, StageStats};
 use super::swap::SwapState;
 use crate::archive::{FrameDecoder, FrameKind};
 use crate::database::Inspection;
@@ -62,6 +66,9 @@ pub enum AgentError {
     /// Whoever takes the archive took nothing for too long.
     #[error("nothing could be written for {} s", .0.as_secs())]
     Stuck(Duration),
+    /// What a pass would write does not fit where the stage lies.
+    #[error("{0}")]
+    StageFull(String),
     /// The agent reports a failure.
     #[error("{0}")]
     Failed(String),
@@ -170,7 +177,19 @@ impl AgentClient {
     /// # Errors
     /// When something in it cannot be read.
     pub async fn survey(&mut self, exclude: &[String]) -> Result<Survey, AgentError> {
-        match self.ask(&Request::Survey { exclude: exclude.to_vec() }).await? {
+        self.survey_of(exclude, false).await
+    }
+
+    /// Looks at the whole stage once.
+    ///
+    /// # Errors
+    /// When something in it cannot be read.
+    pub async fn survey_stage(&mut self, exclude: &[String]) -> Result<Survey, AgentError> {
+        self.survey_of(exclude, true).await
+    }
+
+    async fn survey_of(&mut self, exclude: &[String], from_stage: bool) -> Result<Survey, AgentError> {
+        match self.ask(&Request::Survey { exclude: exclude.to_vec(), from_stage }).await? {
             Event::Surveyed(survey) => Ok(survey),
             other => Err(AgentError::OutOfTurn(format!("{other:?}"))),
         }
@@ -200,12 +219,37 @@ impl AgentClient {
         data_directory: &Path,
         mounted_at: Option<&Path>,
     ) -> Result<Inspection, AgentError> {
-        let request = Request::Inspect {
+        self.inspect_of(Request::Inspect {
             tree: tree.to_owned(),
             engine: engine.to_owned(),
             data_directory: data_directory.to_owned(),
             mounted_at: mounted_at.map(Path::to_owned),
-        };
+            from_stage: false,
+        })
+        .await
+    }
+
+    /// As [`inspect`](Self::inspect), of the stage.
+    ///
+    /// # Errors
+    /// When they cannot be read.
+    pub async fn inspect_stage(
+        &mut self,
+        engine: &str,
+        data_directory: &Path,
+        mounted_at: Option<&Path>,
+    ) -> Result<Inspection, AgentError> {
+        self.inspect_of(Request::Inspect {
+            tree: PathBuf::new(),
+            engine: engine.to_owned(),
+            data_directory: data_directory.to_owned(),
+            mounted_at: mounted_at.map(Path::to_owned),
+            from_stage: true,
+        })
+        .await
+    }
+
+    async fn inspect_of(&mut self, request: Request) -> Result<Inspection, AgentError> {
         match self.ask(&request).await? {
             Event::Inspected(inspection) => Ok(inspection),
             other => Err(AgentError::OutOfTurn(format!("{other:?}"))),
@@ -264,6 +308,80 @@ impl AgentClient {
         }
     }
 
+    /// Looks how much room there is for the stage of a tree within the source, and what it can do.
+    ///
+    /// # Errors
+    /// When it cannot be looked at.
+    pub async fn stage_room(&mut self, tree: &Path) -> Result<StageRoom, AgentError> {
+        match self.ask(&Request::StageRoom { tree: tree.to_owned() }).await? {
+            Event::StageRoom(room) => Ok(room),
+            other => Err(AgentError::OutOfTurn(format!("{other:?}"))),
+        }
+    }
+
+    /// Has the stage filled by one pass over the source.
+    ///
+    /// # Errors
+    /// [`AgentError::StageFull`] when it does not fit; [`AgentError::Failed`], naming the file, when
+    /// something cannot be staged, or changes although it is held.
+    pub async fn stage_pass(
+        &mut self,
+        request: StagePassRequest,
+        monitor: &dyn Monitor,
+    ) -> Result<StageStats, AgentError> {
+        match self.ask_at_length(&Request::StagePass(request), monitor).await? {
+            Event::Staged(stats) => Ok(stats),
+            Event::StageFull { message } => Err(AgentError::StageFull(message)),
+            other => Err(AgentError::OutOfTurn(format!("{other:?}"))),
+        }
+    }
+
+    /// Has the stage made within the root that its tree will be moved into, where a run that died may have
+    /// left its own: that is taken up. What is asked of a swap is about that root from here on.
+    ///
+    /// # Errors
+    /// [`AgentError::Failed`], naming it, when something is there that must not be touched.
+    pub async fn stage_into(&mut self, run: &str) -> Result<(), AgentError> {
+        self.perform(Request::StageInto { run: run.to_owned() }).await
+    }
+
+    /// Has source and stage compared, byte by byte where an earlier comparison does not prove them equal.
+    ///
+    /// # Errors
+    /// When either cannot be read. Differences are no error: they are told.
+    pub async fn stage_compare(
+        &mut self,
+        request: StageCompareRequest,
+        monitor: &dyn Monitor,
+    ) -> Result<CompareStats, AgentError> {
+        match self.ask_at_length(&Request::StageCompare(request), monitor).await? {
+            Event::Compared(stats) => Ok(stats),
+            other => Err(AgentError::OutOfTurn(format!("{other:?}"))),
+        }
+    }
+
+    /// Has the stage left to a later run, durably; further passes may follow.
+    ///
+    /// # Errors
+    /// When what is known of it cannot be written.
+    pub async fn stage_keep(&mut self, monitor: &dyn Monitor) -> Result<(), AgentError> {
+        match self.ask_at_length(&Request::StageKeep, monitor).await? {
+            Event::Done => Ok(()),
+            other => Err(AgentError::OutOfTurn(format!("{other:?}"))),
+        }
+    }
+
+    /// Has the stage's tree removed.
+    ///
+    /// # Errors
+    /// When something of it cannot be removed.
+    pub async fn stage_clear(&mut self, monitor: &dyn Monitor) -> Result<(), AgentError> {
+        match self.ask_at_length(&Request::StageClear, monitor).await? {
+            Event::Done => Ok(()),
+            other => Err(AgentError::OutOfTurn(format!("{other:?}"))),
+        }
+    }
+
     /// Returns what a run has done to the source.
     ///
     /// # Errors
@@ -280,7 +398,8 @@ impl AgentClient {
     /// # Errors
     /// When it fails.
     pub async fn perform(&mut self, request: Request) -> Result<(), AgentError> {
-        match self.ask(&request).await? {
+        // What was staged is waited for before it is moved, and that may take the disk its time.
+        match self.ask_at_length(&request, &monitor::Silent).await? {
             Event::Done => Ok(()),
             other => Err(AgentError::OutOfTurn(format!("{other:?}"))),
         }
@@ -304,9 +423,11 @@ impl AgentClient {
         self.send(&Request::Extract(request)).await?;
         let words = &mut self.words;
         let (mut last_words, stdin) = (String::new(), &mut self.stdin);
+        let (tell_opened, opened) = oneshot::channel();
+        let mut tell_opened = Some(tell_opened);
         let feeding = async move {
             match fifo {
-                Some((sender, path)) => feed_fifo(sender, &path, feed).await,
+                Some((sender, path)) => feed_fifo(sender, &path, feed, opened).await,
                 None => feed_stdin(stdin, feed).await,
             }
         };
@@ -329,6 +450,10 @@ impl AgentClient {
                 };
             match heard(word, &mut last_words)? {
                 Some(Event::Progress { files, bytes }) => {
+                    if let Some(tell) = tell_opened.take() {
+                        // Nobody listens where there is no FIFO.
+                        let _ = tell.send(());
+                    }
                     monitor.event(monitor::Event::Progress { files, bytes });
                 }
                 Some(Event::Extracted(extracted)) => return Ok(extracted),
@@ -344,6 +469,21 @@ impl AgentClient {
         match timeout(SILENCE_LIMIT, self.event()).await.map_err(|_| AgentError::Silent(SILENCE_LIMIT))?? {
             Event::Failed { message } => Err(AgentError::Failed(message)),
             event => Ok(event),
+        }
+    }
+
+    /// Asks for what takes its time, and passes on how far it is.
+    async fn ask_at_length(&mut self, request: &Request, monitor: &dyn Monitor) -> Result<Event, AgentError> {
+        self.send(request).await?;
+        loop {
+            let event = timeout(SILENCE_LIMIT, self.event());
+            match event.await.map_err(|_| AgentError::Silent(SILENCE_LIMIT))?? {
+                Event::Progress { files, bytes } => {
+                    monitor.event(monitor::Event::Progress { files, bytes });
+                }
+                Event::Failed { message } => return Err(AgentError::Failed(message)),
+                event => return Ok(event),
+            }
         }
     }
 
@@ -447,12 +587,20 @@ fn make_input(path: &Path) -> Result<(pipe::Sender, PathBuf), AgentError> {
     Ok((sender, path.to_owned()))
 }
 
-/// Feeds the archive through a FIFO, whose closing is its end.
-async fn feed_fifo(mut sender: pipe::Sender, path: &Path, feed: &mut dyn Feed) -> Result<(), AgentError> {
+/// Feeds the archive through a FIFO, whose closing is its end. It is not closed before the agent has opened it:
+/// what a FIFO holds is lost when nobody has it open, and a small archive is all in it at once.
+async fn feed_fifo(
+    mut sender: pipe::Sender,
+    path: &Path,
+    feed: &mut dyn Feed,
+    opened: oneshot::Receiver<()>,
+) -> Result<(), AgentError> {
     let failed = |source| AgentError::Fifo { path: path.to_owned(), source };
     while let Some(bytes) = feed.next().await.map_err(AgentError::Sink)? {
         sender.write_all(&bytes).await.map_err(failed)?;
     }
+    // Whoever would tell has ended otherwise.
+    let _ = opened.await;
     Ok(())
 }
 

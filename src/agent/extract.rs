@@ -27,16 +27,18 @@ use nix::sys::stat::{Mode, SFlag, fstatat, makedev, mkdirat, mknodat};
 use nix::unistd::{linkat, symlinkat};
 
 use super::archive::Progress;
+use super::bulk::{BULK_MIN, BulkError, BulkWriter};
 use super::metadata::Metadata;
 use super::swap::PREFIX;
 use crate::archive::{ArchiveError, Entry, EntryKind, FileRecord, ListDigest, Segment, TarReader, shown};
+use crate::writeback::Writeback;
 
 /// Directories within each other: each is an open handle.
 const DEPTH_MAX: usize = 400;
 /// Bytes between two looks at the free space.
 const SPACE_STEP: u64 = 16 << 20;
 /// Bytes after which what was written is sent to the disk, while more is being written.
-const WRITEBACK_STEP: u64 = 128 << 20;
+const WRITEBACK_STEP: u64 = 32 << 20;
 const PROGRESS_INTERVAL: Duration = Duration::from_millis(50);
 static ZEROS: [u8; 256 * 1024] = [0; 256 * 1024];
 
@@ -110,6 +112,12 @@ pub enum ExtractError {
     Sync(#[source] io::Error),
 }
 
+impl From<BulkError> for ExtractError {
+    fn from(BulkError { path, source }: BulkError) -> Self {
+        Self::Write { path, source }
+    }
+}
+
 /// Extracts all of `archive` into `directory`, which is empty, durably.
 ///
 /// # Errors
@@ -141,6 +149,8 @@ struct Extraction<'a> {
     done: Extracted,
     unlooked: u64,
     unsynced: u64,
+    bulk: Option<BulkWriter>,
+    writeback: Option<Writeback>,
     told: Instant,
     progress: &'a mut dyn FnMut(Progress),
 }
@@ -157,6 +167,8 @@ impl<'a> Extraction<'a> {
             done: Extracted::default(),
             unlooked: SPACE_STEP,
             unsynced: 0,
+            bulk: None,
+            writeback: None,
             told: Instant::now(),
             progress,
         }
@@ -273,10 +285,40 @@ impl<'a> Extraction<'a> {
             Err(Errno::EEXIST) => return Err(refused(&entry.path, "it is in the archive twice")),
             Err(errno) => return Err(write(&entry.path, errno)),
         };
-        let digest = self.content(tar, &file, entry)?;
-        Metadata::of_entry(entry).apply(&file).map_err(|source| write(&entry.path, source))?;
+        let digest = if entry.extents.is_none() && entry.size >= BULK_MIN {
+            self.bulk(tar, file, entry)?
+        } else {
+            let digest = self.content(tar, &file, entry)?;
+            Metadata::of_entry(entry).apply(&file).map_err(|source| write(&entry.path, source))?;
+            digest
+        };
         self.done.files += 1;
         Ok(digest)
+    }
+
+    /// Writes a large file without holes, past the page cache.
+    fn bulk<R: BufRead>(
+        &mut self,
+        tar: &mut TarReader<R>,
+        file: File,
+        entry: &Entry,
+    ) -> Result<blake3::Hash, ExtractError> {
+        let mut writer = match self.bulk.take() {
+            Some(writer) => writer,
+            None => BulkWriter::start().map_err(|source| write(&entry.path, source))?,
+        };
+        writer.begin(file, &entry.path);
+        let mut hasher = blake3::Hasher::new();
+        while let Some(segment) = tar.next_segment()? {
+            let Segment::Data(bytes) = segment else { continue };
+            hasher.update(bytes);
+            writer = writer.append(bytes)?;
+            self.done.bytes += bytes.len() as u64;
+            self.used(entry, bytes.len() as u64)?;
+            self.tell(false);
+        }
+        self.bulk = Some(writer.end(Metadata::of_entry(entry))?);
+        Ok(hasher.finalize())
     }
 
     fn content<R: BufRead>(
@@ -297,6 +339,7 @@ impl<'a> Extraction<'a> {
                     at += bytes.len() as u64;
                     self.done.bytes += bytes.len() as u64;
                     self.used(entry, bytes.len() as u64)?;
+                    self.cached(bytes.len() as u64).map_err(ExtractError::Sync)?;
                 }
                 Segment::Hole(length) => {
                     has_holes = true;
@@ -411,17 +454,31 @@ impl<'a> Extraction<'a> {
     /// Notes that so much of the disk was used, and looks from time to time how much is left.
     fn used(&mut self, entry: &Entry, bytes: u64) -> Result<(), ExtractError> {
         self.unlooked += bytes;
-        self.unsynced += bytes;
-        if self.unsynced >= WRITEBACK_STEP {
-            self.unsynced = 0;
-            nix::unistd::syncfs(&self.root).map_err(|errno| ExtractError::Sync(errno.into()))?;
-        }
         if self.unlooked < SPACE_STEP {
             return Ok(());
         }
         self.unlooked = 0;
         let free = free_bytes(&self.root).map_err(|source| write(&entry.path, source))?;
         if free < self.options.reserve { Err(ExtractError::Space { free }) } else { Ok(()) }
+    }
+
+    /// Notes that so much lies in the page cache, and asks from time to time for it to be put on the disk,
+    /// without waiting for it.
+    fn cached(&mut self, bytes: u64) -> io::Result<()> {
+        self.unsynced += bytes;
+        if self.unsynced < WRITEBACK_STEP {
+            return Ok(());
+        }
+        self.unsynced = 0;
+        let writeback = match self.writeback.take() {
+            Some(writeback) => writeback,
+            None => {
+                let root = self.root.try_clone()?;
+                Writeback::spawn(move || Ok(nix::unistd::syncfs(&root)?))?
+            }
+        };
+        self.writeback = Some(writeback.kick()?);
+        Ok(())
     }
 
     fn tell(&mut self, at_once: bool) {
@@ -437,6 +494,9 @@ impl<'a> Extraction<'a> {
 
     fn finish(mut self) -> Result<Extracted, ExtractError> {
         self.tell(true);
+        if let Some(writer) = self.bulk.take() {
+            writer.finish()?;
+        }
         self.chain.clear();
         // From the leaves up: putting something on what is inside touches nothing above.
         let mut directories = std::mem::take(&mut self.directories);
@@ -445,6 +505,9 @@ impl<'a> Extraction<'a> {
             let path = || names.join(OsStr::new("/")).into_vec();
             let directory = self.existing(names).ok_or_else(|| write(&path(), io::ErrorKind::NotFound))?;
             metadata.apply(&directory).map_err(|source| write(&path(), source))?;
+        }
+        if let Some(writeback) = self.writeback.take() {
+            writeback.finish().map_err(ExtractError::Sync)?;
         }
         nix::unistd::syncfs(&self.root).map_err(|errno| ExtractError::Sync(errno.into()))?;
         self.done.digest = self.digest.finish();

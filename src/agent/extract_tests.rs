@@ -3,6 +3,7 @@ use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _, symlink};
 use std::path::Path;
 use std::process::Command;
 
+use proptest::prelude::*;
 use rstest::rstest;
 use tempfile::TempDir;
 
@@ -122,7 +123,7 @@ impl Tar {
 #[case::root_twice(Tar::default().member(b"./", b'5', b"", b"").member(b".", b'5', b"", b""))]
 #[case::file_for_a_directory(Tar::default().file(b"./a").file(b"./a/b"))]
 #[case::root_is_a_file(Tar::default().file(b"."))]
-#[case::our_own_name(Tar::default().file(b"./.volsnap-restore-x/plan"))]
+#[case::our_own_name(Tar::default().file(b"./.volsnap-work-x/plan"))]
 fn a_hostile_archive_is_refused_and_nothing_outside_changes(#[case] tar: Tar) {
     let world = World::new();
     let error = world.extract(&tar.end(), &options()).unwrap_err();
@@ -311,4 +312,115 @@ fn another_owner_takes_everything() {
         assert_eq!((metadata.uid(), metadata.gid()), (4321, 1234), "{path}");
     }
     assert_eq!(extracted.root.unwrap().uid, 4321);
+}
+
+/// Something in a tree, named by numbers.
+#[derive(Debug, Clone)]
+struct Node {
+    place: Vec<u8>,
+    kind: u8,
+    size: usize,
+    owner: (u32, u32),
+    mode: u32,
+    mtime: (i64, i64),
+    noted: bool,
+}
+
+fn nodes() -> impl Strategy<Value = Vec<Node>> {
+    let size =
+        prop_oneof![0..5000_usize, (1_usize << 20) - 2..(1 << 20) + 3, ((1_usize << 20) + 4096)..(3 << 20)];
+    let node = (
+        proptest::collection::vec(0_u8..4, 1..4),
+        0_u8..7,
+        size,
+        (0_u32..70_000, 0_u32..70_000),
+        0_u32..0o1000,
+        (0_i64..4_000_000_000, 0_i64..1_000_000_000),
+        any::<bool>(),
+    );
+    let node = node.prop_map(|(place, kind, size, owner, mode, mtime, noted)| Node {
+        place,
+        kind,
+        size,
+        owner,
+        mode,
+        mtime,
+        noted,
+    });
+    proptest::collection::vec(node, 0..12)
+}
+
+/// Makes what can be made: a name that is taken, or lies below a file, is passed over.
+fn plant(root: &Path, nodes: &[Node]) {
+    let mut directories = Vec::new();
+    let mut files: Vec<PathBuf> = Vec::new();
+    for (number, node) in nodes.iter().enumerate() {
+        let names = [&b"a"[..], b"with space", b"new\nline", b"\xff\xfe"];
+        let path: PathBuf = root.join(
+            node.place.iter().map(|name| OsStr::from_bytes(names[usize::from(*name)])).collect::<PathBuf>(),
+        );
+        if path.symlink_metadata().is_ok() || fs::create_dir_all(path.parent().unwrap()).is_err() {
+            continue;
+        }
+        match node.kind {
+            0 => fs::create_dir(&path).unwrap(),
+            1 => symlink(format!("../{number}"), &path).unwrap(),
+            2 if !files.is_empty() => fs::hard_link(&files[number % files.len()], &path).unwrap(),
+            3 => {
+                let sparse = File::create(&path).unwrap();
+                sparse.set_len(node.size as u64 * 3).unwrap();
+                sparse.write_all_at(b"data", node.size as u64).unwrap();
+            }
+            4 => nix::unistd::mkfifo(&path, Mode::S_IRUSR).unwrap(),
+            _ => fs::write(&path, vec![u8::try_from(number).unwrap(); node.size]).unwrap(),
+        }
+        std::os::unix::fs::lchown(&path, Some(node.owner.0), Some(node.owner.1)).unwrap();
+        let metadata = path.symlink_metadata().unwrap();
+        if metadata.is_symlink() {
+            continue;
+        }
+        if node.noted && (metadata.is_file() || metadata.is_dir()) {
+            xattr::set(&path, "user.note", &node.mode.to_le_bytes()).unwrap();
+        }
+        fs::set_permissions(&path, fs::Permissions::from_mode(node.mode)).unwrap();
+        if metadata.is_dir() {
+            directories.push((path, node.mtime));
+        } else {
+            if metadata.is_file() {
+                files.push(path.clone());
+            }
+            set_times(&path, node.mtime);
+        }
+    }
+    directories.iter().for_each(|(path, mtime)| set_times(path, *mtime));
+}
+
+fn set_times(path: &Path, (secs, nanos): (i64, i64)) {
+    let time = nix::sys::time::TimeSpec::new(secs, nanos);
+    let flags = nix::sys::stat::UtimensatFlags::NoFollowSymlink;
+    nix::sys::stat::utimensat(nix::fcntl::AT_FDCWD, path, &time, &time, flags).unwrap();
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 48, failure_persistence: None, ..ProptestConfig::default() })]
+
+    #[test]
+    fn any_tree_comes_back_the_same(nodes in nodes()) {
+        if !nix::unistd::geteuid().is_root() {
+            return Ok(());
+        }
+        let (source, world) = (TempDir::new().unwrap(), World::new());
+        plant(source.path(), &nodes);
+        let mut list = Vec::new();
+        let archive = archived(source.path(), &mut list);
+        let extracted = world.extract(&archive, &ExtractOptions { bytes: 1 << 30, ..options() }).unwrap();
+        let mut digest = ListDigest::default();
+        records(&list).iter().for_each(|record| digest.push(record));
+        prop_assert_eq!(&extracted.digest, &digest.finish());
+        let root = extracted.root.unwrap();
+        Metadata::of_record(&root).apply(&File::open(world.place()).unwrap()).unwrap();
+        let mut again = Vec::new();
+        archived(&world.place(), &mut again);
+        prop_assert_eq!(records(&again), records(&list));
+    }
 }

@@ -7,14 +7,18 @@
 //! | [`client`] | the command's side |
 //! | [`session`] | the agent's side |
 //! | [`survey`], [`tree`], [`archive`] | what the agent does to save |
+//! | [`stage`] | what the agent does to have a copy of what is still being written |
 //! | [`extract`], [`swap`], [`metadata`] | what the agent does to restore |
 
 pub mod archive;
+mod bulk;
 pub mod client;
 pub mod extract;
+pub mod feed;
 pub mod metadata;
 pub mod protocol;
 pub mod session;
+pub mod stage;
 pub mod survey;
 pub mod swap;
 pub mod tree;

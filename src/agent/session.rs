@@ -12,7 +12,10 @@ use std::sync::mpsc;
 
 use super::archive::{ArchiveOptions, Progress, archive_tree};
 use super::extract::{ExtractOptions, extract, free_bytes};
-use super::protocol::{ArchiveRequest, Event, ExtractRequest, Request, Room};
+use super::protocol::{
+    ArchiveRequest, Event, ExtractRequest, Request, Room, StageCompareRequest, StagePassRequest,
+};
+use super::stage::{self, Follower, Stage, StageError, StagePlace};
 use super::survey::survey;
 use super::swap::{self, Step, SwapState, Workplace};
 use super::tree::exclude_set;
@@ -25,6 +28,8 @@ use crate::error::chain;
 pub struct SessionOptions {
     /// The source's root.
     pub root: PathBuf,
+    /// The stage's directory, where there is one.
+    pub stage: PathBuf,
     /// The FIFO to the command; standard output serves when it is not there.
     pub fifo: PathBuf,
     /// The FIFO from the command; standard input serves when it is not there.
@@ -39,10 +44,25 @@ pub fn serve(options: &SessionOptions) {
     let fifo = is_fifo(&options.fifo);
     say(&Event::Ready { version: env!("CARGO_PKG_VERSION").to_owned(), fifo });
     let (requests, input) = requests();
+    let mut session = Session::new(options, fifo, input);
     for request in requests {
-        let answer = answer(options, fifo, request, &input);
-        say(&answer.unwrap_or_else(|message| Event::Failed { message }));
+        say(&session.answer(request).unwrap_or_else(|message| Event::Failed { message }));
     }
+}
+
+/// What was said and done so far.
+struct Session<'o> {
+    options: &'o SessionOptions,
+    fifo: bool,
+    /// The pieces of an archive.
+    input: mpsc::Receiver<Vec<u8>>,
+    stage: Option<Stage>,
+    /// Follows what another container writes into the stage.
+    follower: Option<Follower>,
+    /// Whether the stage's last pass was the final one, so that it is equal to the source.
+    is_final: bool,
+    /// Where the stage is, when its tree is to go into the root around it.
+    place: Option<StagePlace>,
 }
 
 fn is_fifo(path: &Path) -> bool {
@@ -129,43 +149,162 @@ fn say(event: &Event) {
     }
 }
 
-fn answer(
-    options: &SessionOptions,
-    fifo: bool,
-    request: Request,
-    input: &mpsc::Receiver<Vec<u8>>,
-) -> Result<Event, String> {
-    match request {
-        Request::Survey { exclude } => {
-            let exclude = exclude_set(&exclude).map_err(|error| error.to_string())?;
-            survey(&options.root, &exclude).map(Event::Surveyed).map_err(|error| error.to_string())
-        }
-        Request::Inspect { engine, data_directory, mounted_at, tree } => {
-            let profile =
-                database::profile(&engine).ok_or_else(|| format!("no profile is called {engine}"))?;
-            profile
-                .inspect(&options.root.join(tree), &data_directory, mounted_at.as_deref())
-                .map(Event::Inspected)
-                .map_err(|error| error.to_string())
-        }
-        Request::Archive(request) => {
-            let sink: Box<dyn Write + Send> = if fifo {
-                let fifo = OpenOptions::new().write(true).open(&options.fifo);
-                Box::new(fifo.map_err(|error| format!("open the FIFO: {error}"))?)
-            } else {
-                Box::new(io::stdout())
-            };
-            archive(&options.root, request, sink).map_err(|error| chain(&error))
-        }
-        Request::Extract(request) => extract_beside(options, request, input),
-        Request::Room => room(&options.root).map(Event::Room).map_err(|error| error.to_string()),
-        request => swap_request(&options.root, request).map_err(|error| error.to_string()),
+impl<'o> Session<'o> {
+    fn new(options: &'o SessionOptions, fifo: bool, input: mpsc::Receiver<Vec<u8>>) -> Self {
+        Self { options, fifo, input, stage: None, follower: None, is_final: false, place: None }
     }
+
+    fn answer(&mut self, request: Request) -> Result<Event, String> {
+        // Whatever is asked now, what was written into the stage by another container is complete.
+        drop(self.follower.take());
+        match request {
+            Request::Survey { exclude, from_stage } => {
+                let exclude = exclude_set(&exclude).map_err(|error| error.to_string())?;
+                survey(&self.tree(from_stage), &exclude)
+                    .map(Event::Surveyed)
+                    .map_err(|error| error.to_string())
+            }
+            Request::Inspect { engine, data_directory, mounted_at, tree, from_stage } => {
+                let profile =
+                    database::profile(&engine).ok_or_else(|| format!("no profile is called {engine}"))?;
+                profile
+                    .inspect(&self.tree(from_stage).join(tree), &data_directory, mounted_at.as_deref())
+                    .map(Event::Inspected)
+                    .map_err(|error| error.to_string())
+            }
+            Request::Archive(request) => {
+                let sink: Box<dyn Write + Send> = if self.fifo {
+                    let fifo = OpenOptions::new().write(true).open(&self.options.fifo);
+                    Box::new(fifo.map_err(|error| format!("open the FIFO: {error}"))?)
+                } else {
+                    Box::new(io::stdout())
+                };
+                archive(&self.tree(request.from_stage), request, sink).map_err(|error| chain(&error))
+            }
+            Request::StageRoom { tree } => self.stage_room(&tree),
+            Request::StagePass(request) => self.stage_pass(&request),
+            Request::StageInto { run } => self.stage_into(&run),
+            Request::StageKeep => self.stage_keep(),
+            Request::StageClear => self.stage_clear(),
+            Request::StageCompare(request) => self.stage_compare(&request),
+            Request::Extract(request) => extract_beside(self.options, request, &self.input),
+            Request::Room => room(self.swap_root()).map(Event::Room).map_err(|error| error.to_string()),
+            request if self.place.is_some() => self.swap_stage(request),
+            request => swap_request(&self.options.root, request).map_err(|error| error.to_string()),
+        }
+    }
+
+    /// Returns the tree that is meant: the source, or its copy in the stage.
+    fn tree(&self, from_stage: bool) -> PathBuf {
+        if from_stage { self.stage_directory().join(stage::TREE) } else { self.options.root.clone() }
+    }
+
+    fn stage_directory(&self) -> &Path {
+        self.place.as_ref().map_or(&self.options.stage, StagePlace::path)
+    }
+
+    /// Returns the root in which one tree takes the place of another.
+    fn swap_root(&self) -> &Path {
+        self.place.as_ref().map_or(&self.options.root, StagePlace::root)
+    }
+
+    fn stage_room(&self, tree: &Path) -> Result<Event, String> {
+        let room = stage::room(self.stage_directory(), &self.options.root.join(tree));
+        room.map(Event::StageRoom).map_err(|error| format!("look at the stage: {error}"))
+    }
+
+    /// Has the stage lie within the root that it will be moved into.
+    fn stage_into(&mut self, run: &str) -> Result<Event, String> {
+        // What was staged elsewhere is not what will be moved; and the place is held by whoever has it.
+        (self.stage, self.is_final, self.place) = (None, false, None);
+        let place = StagePlace::open(&self.options.stage, run).map_err(|error| error.to_string())?;
+        self.place = Some(place);
+        Ok(Event::Done)
+    }
+
+    /// Makes a pass; the stage is what the earlier ones have made of the same tree.
+    fn stage_pass(&mut self, request: &StagePassRequest) -> Result<Event, String> {
+        self.is_final = false;
+        if let Some(place) = &self.place {
+            place.refuse_swapped().map_err(|error| error.to_string())?;
+        }
+        let source = self.options.root.join(&request.tree);
+        let open = match self.stage.take().filter(|stage| stage.source() == source) {
+            Some(open) => Ok(open),
+            None => Stage::open(self.stage_directory(), &source),
+        };
+        let made = open.and_then(|open| self.stage.insert(open).pass(request, &mut tell));
+        self.is_final = made.is_ok() && request.finish;
+        if made.is_ok() {
+            self.follower = request.apart.as_deref().and_then(|apart| self.follow(apart));
+        }
+        match made {
+            Ok(stats) => Ok(Event::Staged(stats)),
+            Err(error @ StageError::Full { .. }) => Ok(Event::StageFull { message: chain(&error) }),
+            Err(error) => Err(chain(&error)),
+        }
+    }
+
+    /// Leaves the stage to a later run, or to a later pass of this one.
+    fn stage_keep(&mut self) -> Result<Event, String> {
+        let stage = self.stage.as_mut().ok_or("no pass was made")?;
+        stage.keep(&mut tell).map_err(|error| chain(&error))?;
+        Ok(Event::Done)
+    }
+
+    /// Removes the stage's tree.
+    fn stage_clear(&mut self) -> Result<Event, String> {
+        // It knows of files that will not be there.
+        (self.stage, self.is_final) = (None, false);
+        let cleared = stage::clear(self.stage_directory(), &mut tell);
+        cleared.map_err(|error| format!("remove the stage's tree: {error}"))?;
+        Ok(Event::Done)
+    }
+
+    /// Follows what another container writes, from here on, into the directory that the pass has left to it.
+    fn follow(&self, apart: &Path) -> Option<Follower> {
+        Follower::start(&self.tree(true).join(apart))
+            .inspect_err(|error| tracing::debug!(%error, "the kernel writes what is dirty when it likes"))
+            .ok()
+    }
+
+    fn stage_compare(&mut self, request: &StageCompareRequest) -> Result<Event, String> {
+        let stage = self.stage.as_mut().ok_or("no pass was made")?;
+        stage.compare(request, &mut tell).map(Event::Compared).map_err(|error| chain(&error))
+    }
+
+    /// Works on what the swap of the stage's tree is asked for.
+    fn swap_stage(&mut self, mut request: Request) -> Result<Event, String> {
+        match &mut request {
+            Request::Empty { .. } => return Err("a stage lies in what would be emptied".to_owned()),
+            Request::SwapIn { root, .. } => {
+                let stage = self.stage.as_ref().filter(|_| self.is_final).ok_or("no final pass was made")?;
+                stage.sync(&mut tell).map_err(|error| chain(&error))?;
+                if root.is_none() {
+                    let staged = stage.root_metadata().map_err(|error| chain(&error))?;
+                    *root = Some(staged.to_record());
+                }
+            }
+            _ => {}
+        }
+        if matches!(request, Request::SwapIn { .. } | Request::Discard { .. }) {
+            // It goes elsewhere, or away.
+            (self.stage, self.is_final) = (None, false);
+        }
+        swap_request(self.swap_root(), request).map_err(|error| error.to_string())
+    }
+}
+
+fn tell(done: Progress) {
+    say(&Event::Progress { files: done.members, bytes: done.raw_bytes });
 }
 
 /// Works on what the swap is asked for.
 fn swap_request(root: &Path, request: Request) -> io::Result<Event> {
     let watch: swap::Watch<'_> = &mut |_: &Step| Ok(());
+    if let Request::Empty { run, heads } = &request {
+        return Workplace::open_or_make(root, run, watch)?.empty(heads).map(|()| Event::Done);
+    }
     let (Request::SwapIn { run, .. }
     | Request::SwapState { run }
     | Request::SwapBack { run }
@@ -219,12 +358,19 @@ fn extract_beside(
     // From the first on: whatever fails, what comes must be taken.
     let source: Box<dyn Read + '_> = if request.fifo {
         let fifo = std::fs::File::open(&options.input);
-        Box::new(fifo.map_err(|error| format!("open the FIFO: {error}"))?)
+        let fifo = fifo.map_err(|error| format!("open the FIFO: {error}"))?;
+        // Until it has heard this, the command keeps it open.
+        say(&Event::Progress { files: 0, bytes: 0 });
+        Box::new(fifo)
     } else {
         Box::new(Pieces { pieces: input, piece: io::Cursor::default(), ended: false })
     };
     let watch: swap::Watch<'_> = &mut |_: &Step| Ok(());
-    let workplace = Workplace::create(&options.root, &request.run, watch);
+    let workplace = if request.emptied {
+        Workplace::open_or_make(&options.root, &request.run, watch)
+    } else {
+        Workplace::create(&options.root, &request.run, watch)
+    };
     let workplace = workplace.map_err(|error| format!("make the work directory: {error}"))?;
     let directory = workplace.new_directory().map_err(|error| error.to_string())?;
     let origin = if request.ours { Origin::Volsnap } else { Origin::Foreign };
@@ -239,8 +385,7 @@ fn extract_beside(
         bytes: request.bytes,
         reserve: request.reserve,
     };
-    let mut progress = |done: Progress| say(&Event::Progress { files: done.members, bytes: done.raw_bytes });
-    let extracted = extract(archive, directory, &extraction, &mut progress);
+    let extracted = extract(archive, directory, &extraction, &mut tell);
     extracted.map(Event::Extracted).map_err(|error| chain(&error))
 }
 
@@ -254,8 +399,11 @@ fn archive(root: &Path, request: ArchiveRequest, sink: Box<dyn Write + Send>) ->
         ..ArchiveOptions::default()
     };
     let frames = FrameWriter::new(sink);
-    let mut progress = |done: Progress| say(&Event::Progress { files: done.members, bytes: done.raw_bytes });
-    let stats = archive_tree(&tree, &options, frames.archive(), frames.list(), &mut progress)?;
+    let stats = archive_tree(&tree, &options, frames.archive(), frames.list(), &mut tell)?;
     frames.finish()?;
     Ok(Event::Archived(stats))
 }
+
+#[cfg(test)]
+#[path = "session_tests.rs"]
+mod tests;

@@ -1,22 +1,27 @@
 //! Putting a new tree in the place of an old one, so that at every moment it can be told which of
 //! the two is there, and the old one can be had back whole.
 //!
-//! All of it happens in one work directory inside the root, `.volsnap-restore-RUN`, on the same file
+//! All of it happens in one work directory inside the root, `.volsnap-work-RUN`, on the same file
 //! system, so that every move is a rename:
 //!
 //! ```text
-//! .volsnap-restore-RUN/
-//!   new/        what was extracted
+//! .volsnap-work-RUN/
+//!   new/        what was extracted, or staged
 //!   old/        what was in the root, once it is being swapped
 //!   undone/     what a swap back took out of the root
 //!   plan        the names that belong to the old tree: from here on the old tree is owed
 //!   committed   the plan, renamed: from here on the new tree stays
+//!   emptied     the old tree was removed, or a part of it, and is kept elsewhere
 //! ```
 //!
 //! The plan is durable before the first name moves. All of the old goes before any of the new comes,
 //! so a name of the plan that is in the root is the old one exactly when it is not in `old/`, and
 //! whatever else is in the root is not the old tree's. So a swap back needs no memory but the plan,
 //! can be killed at any step and be run again.
+//!
+//! Where there is no room for two trees, all of the old is removed first, and owed from elsewhere: the mark
+//! `emptied` is durable before the first of it goes, and is taken away when the new tree stays. What was begun
+//! in between is begun anew, whoever comes.
 //!
 //! What makes a directory a database (its *heads*) goes first and comes last, either way: a mixture
 //! never starts.
@@ -40,12 +45,14 @@ use super::metadata::Metadata;
 use crate::archive::FileRecord;
 
 /// How the name of every work directory begins.
-pub const PREFIX: &str = ".volsnap-restore-";
+pub const PREFIX: &str = ".volsnap-work-";
 
-const NEW: &str = "new";
-const OLD: &str = "old";
-const UNDONE: &str = "undone";
+/// The new tree within a work directory: what was extracted, or staged.
+pub const NEW: &str = "new";
+pub(super) const OLD: &str = "old";
+pub(super) const UNDONE: &str = "undone";
 const PLAN: &str = "plan";
+const EMPTIED: &str = "emptied";
 const PLAN_PARTIAL: &str = "plan.partial";
 const COMMITTED: &str = "committed";
 /// More than the plan of any directory has.
@@ -81,6 +88,8 @@ pub enum SwapState {
     Swapped,
     /// The new tree stays; the old one is still kept.
     Committed,
+    /// The root may be empty, or any part of either tree: the old one is owed from elsewhere.
+    Emptied,
 }
 
 /// An effect on the disk, named before it happens.
@@ -105,7 +114,7 @@ pub enum Step {
     Sync(&'static str),
     /// The plan gets another name, or none.
     Mark(&'static str),
-    /// The work directory is removed.
+    /// A tree is removed, or the work directory.
     Remove,
 }
 
@@ -188,6 +197,21 @@ impl<'w> Workplace<'w> {
         }
     }
 
+    /// Opens the work directory of a run, with room for the new tree; makes what is not there.
+    ///
+    /// # Errors
+    /// When it cannot be made or opened.
+    pub fn open_or_make(root: &Path, run: &str, watch: Watch<'w>) -> io::Result<Self> {
+        let name = work_name(run);
+        let root_directory = open_directory(root)?;
+        watch(&Step::Make("work"))?;
+        made(mkdirat(&root_directory, name.as_str(), Mode::S_IRWXU))?;
+        let work = directory_in(&root_directory, name.as_ref())?;
+        let mut workplace = Self { path: root.join(name), root: root_directory, work, watch };
+        workplace.make(NEW)?;
+        Ok(workplace)
+    }
+
     /// Returns the directory to extract into.
     ///
     /// # Errors
@@ -201,11 +225,47 @@ impl<'w> Workplace<'w> {
     /// # Errors
     /// When it cannot be looked at.
     pub fn state(&self) -> io::Result<SwapState> {
-        Ok(match (exists(&self.work, PLAN.as_ref())?, exists(&self.work, COMMITTED.as_ref())?) {
-            (true, _) => SwapState::Swapped,
-            (false, true) => SwapState::Committed,
-            (false, false) => SwapState::Untouched,
-        })
+        // In an emptied root there is a plan too, and both while it is being committed.
+        for (name, state) in
+            [(COMMITTED, SwapState::Committed), (EMPTIED, SwapState::Emptied), (PLAN, SwapState::Swapped)]
+        {
+            if exists(&self.work, name.as_ref())? {
+                return Ok(state);
+            }
+        }
+        Ok(SwapState::Untouched)
+    }
+
+    /// Removes all that is in the root, and what was begun in its place; the new tree can then be extracted.
+    /// `heads` go first. From the mark on the old tree is owed from elsewhere, until another one stays.
+    ///
+    /// # Errors
+    /// When any step fails; it may be run again, as often as it takes.
+    pub fn empty(&mut self, heads: &[PathBuf]) -> io::Result<()> {
+        if !matches!(self.state()?, SwapState::Untouched | SwapState::Emptied) {
+            return Err(io::Error::other("it was swapped before"));
+        }
+        (self.watch)(&Step::Mark(EMPTIED))?;
+        let flags = OFlag::O_WRONLY | OFlag::O_CREAT | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
+        File::from(openat(&self.work, EMPTIED, flags, Mode::S_IRUSR | Mode::S_IWUSR)?).sync_all()?;
+        self.sync("work")?;
+        self.sync("")?;
+        let names: Vec<OsString> = heads.iter().filter_map(|path| first_name(path)).collect();
+        for name in heads_first(self.names(&self.root, true)?, &names) {
+            (self.watch)(&Step::Remove)?;
+            let path = self.path.with_file_name(&name);
+            remove_first(&path, heads.iter().filter(|head| first_name(head).as_ref() == Some(&name)))?;
+            remove_all(&path)?;
+        }
+        self.sync("")?;
+        for name in [PLAN, NEW, OLD, UNDONE] {
+            if exists(&self.work, name.as_ref())? {
+                (self.watch)(&Step::Remove)?;
+                remove_all(&self.path.join(name))?;
+            }
+        }
+        self.make(NEW)?;
+        self.sync("work")
     }
 
     /// Moves the old tree out of the root and the new one in. `heads` are the paths, relative to the root,
@@ -215,7 +275,7 @@ impl<'w> Workplace<'w> {
     /// # Errors
     /// When any step fails: then the root is a part of either, and [`swap_back`](Self::swap_back) is due.
     pub fn swap_in(&mut self, heads: &[PathBuf], root: Option<&FileRecord>) -> io::Result<()> {
-        if self.state()? != SwapState::Untouched {
+        if !matches!(self.state()?, SwapState::Untouched | SwapState::Emptied) {
             return Err(io::Error::other("it was swapped before"));
         }
         let before = Metadata::of_file(&self.root)?;
@@ -296,7 +356,8 @@ impl<'w> Workplace<'w> {
         match self.state()? {
             SwapState::Swapped => {}
             SwapState::Committed => return Ok(()),
-            SwapState::Untouched | SwapState::Absent => {
+            SwapState::Emptied if exists(&self.work, PLAN.as_ref())? => {}
+            SwapState::Untouched | SwapState::Absent | SwapState::Emptied => {
                 return Err(io::Error::other("nothing was swapped"));
             }
         }
@@ -313,11 +374,18 @@ impl<'w> Workplace<'w> {
     /// say that it may go; when something cannot be removed.
     pub fn discard(mut self, also_kept: bool) -> io::Result<()> {
         match self.state()? {
-            SwapState::Swapped => return Err(io::Error::other("the old data is not back yet")),
+            SwapState::Swapped | SwapState::Emptied => {
+                return Err(io::Error::other("the old data is not back yet"));
+            }
             SwapState::Committed if !also_kept => {
                 return Err(io::Error::other("the old data in it is kept nowhere else"));
             }
-            SwapState::Committed => self.mark_gone(COMMITTED)?,
+            SwapState::Committed => {
+                if exists(&self.work, EMPTIED.as_ref())? {
+                    self.mark_gone(EMPTIED)?;
+                }
+                self.mark_gone(COMMITTED)?;
+            }
             SwapState::Untouched | SwapState::Absent => {}
         }
         let before = fstat(&self.root)?;
@@ -343,10 +411,7 @@ impl<'w> Workplace<'w> {
 
     fn make(&mut self, which: &'static str) -> io::Result<()> {
         (self.watch)(&Step::Make(which))?;
-        match mkdirat(&self.work, which, Mode::S_IRWXU) {
-            Err(Errno::EEXIST) => Ok(()),
-            made => Ok(made?),
-        }
+        made(mkdirat(&self.work, which, Mode::S_IRWXU))
     }
 
     fn rename(&mut self, from: &'static str, to: &'static str, name: &OsStr) -> io::Result<()> {
@@ -367,12 +432,7 @@ impl<'w> Workplace<'w> {
         if !exists(undone, name)? {
             return Ok(());
         }
-        let path = self.path.join(UNDONE).join(name);
-        if path.symlink_metadata()?.is_dir() {
-            std::fs::remove_dir_all(path)
-        } else {
-            std::fs::remove_file(path)
-        }
+        remove_all(&self.path.join(UNDONE).join(name))
     }
 
     fn metadata(&mut self, which: &'static str, metadata: &Metadata) -> io::Result<()> {
@@ -415,6 +475,15 @@ impl<'w> Workplace<'w> {
     }
 }
 
+/// Does something in a root, whose time of modification is put back.
+pub(super) fn keeping_mtime<T>(root: &Path, work: impl FnOnce() -> io::Result<T>) -> io::Result<T> {
+    let directory = open_directory(root)?;
+    let before = fstat(&directory)?;
+    let done = work()?;
+    set_mtime(&directory, TimeSpec::new(before.st_mtime, before.st_mtime_nsec))?;
+    Ok(done)
+}
+
 /// Returns the names that begin with [`PREFIX`] in a root: what earlier runs have left there.
 ///
 /// # Errors
@@ -455,6 +524,39 @@ fn heads_last(names: Vec<OsString>, heads: &[OsString]) -> Vec<OsString> {
     let mut ordered = names;
     ordered.sort_by(|a, b| rank(a).cmp(&rank(b)).then_with(|| a.cmp(b)));
     ordered
+}
+
+/// Takes what is there already for made.
+fn made(outcome: nix::Result<()>) -> io::Result<()> {
+    match outcome {
+        Err(Errno::EEXIST) => Ok(()),
+        made => Ok(made?),
+    }
+}
+
+fn remove_all(path: &Path) -> io::Result<()> {
+    if path.symlink_metadata()?.is_dir() { std::fs::remove_dir_all(path) } else { std::fs::remove_file(path) }
+}
+
+/// Removes the heads that lie below a name in the root, before anything else there. None of what is on the way to
+/// them is followed anywhere else.
+fn remove_first<'h>(path: &Path, heads: impl Iterator<Item = &'h PathBuf>) -> io::Result<()> {
+    for head in heads {
+        let below: PathBuf = head.components().skip(1).collect();
+        let mut at = path.to_owned();
+        let is_real = |at: &Path| at.symlink_metadata().is_ok_and(|metadata| metadata.is_dir());
+        let mut names = below.components().peekable();
+        while let Some(name) = names.next() {
+            if !is_real(&at) {
+                break;
+            }
+            at.push(name);
+            if names.peek().is_none() && at.symlink_metadata().is_ok_and(|metadata| metadata.is_file()) {
+                std::fs::remove_file(&at)?;
+            }
+        }
+    }
+    Ok(())
 }
 
 fn first_name(path: &Path) -> Option<OsString> {

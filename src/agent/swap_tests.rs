@@ -279,3 +279,59 @@ fn the_roots_time_does_not_tell_of_the_work_directory() {
     let metadata = Metadata::of_file(&directory).unwrap();
     assert_eq!((metadata.mtime.secs, metadata.mtime.nanos), (1_000, 5));
 }
+
+/// Empties the root, has the new tree made again, and moves it in; fails at a step of either.
+fn begin_anew(world: &World, fail_at: Option<usize>, swap_fails_at: Option<usize>) -> io::Result<()> {
+    let mut nothing = |_: &Step| Ok(());
+    drop(Workplace::open_or_make(world.path(), RUN, &mut nothing).unwrap());
+    world.work(fail_at, |workplace| workplace.empty(&World::heads())).1?;
+    fill(&world.path().join(new_tree(RUN)), NEW_NAMES, "new");
+    world.swap_in(swap_fails_at).1
+}
+
+#[test]
+fn an_emptied_root_has_lost_its_heads_first_and_is_owed_until_a_tree_stays() {
+    let world = World::new();
+    fs::write(world.path().join("global/pg_control"), "old").unwrap();
+    let (mut first, path) = (None, world.path().to_owned());
+    let mut watch = |step: &Step| {
+        if *step == Step::Remove && first.is_none() {
+            first = Some(contents(&path));
+        }
+        let whole = path.join("PG_VERSION").exists() && path.join("global/pg_control").exists();
+        let all = contents(&path).len() >= OLD_NAMES.len();
+        assert!(!whole || all, "it would start on a part");
+        Ok(())
+    };
+    Workplace::open_or_make(&path, RUN, &mut watch).unwrap().empty(&World::heads()).unwrap();
+    assert_eq!(first.unwrap(), world.old, "nothing goes before the mark");
+    assert!(contents(world.path()).is_empty());
+    // Nothing is watched any more, for as long as the test runs.
+    let open = || Workplace::open(&path, RUN, Box::leak(Box::new(|_: &Step| Ok(())))).unwrap().unwrap();
+    assert_eq!(open().state().unwrap(), SwapState::Emptied);
+    open().commit().unwrap_err();
+    open().discard(true).unwrap_err();
+    fill(&world.path().join(new_tree(RUN)), NEW_NAMES, "new");
+    world.swap_in(None).1.unwrap();
+    assert_eq!(open().state().unwrap(), SwapState::Emptied);
+    open().discard(true).unwrap_err();
+    open().commit().unwrap();
+    assert_eq!(open().state().unwrap(), SwapState::Committed);
+    open().empty(&[]).unwrap_err();
+    open().discard(true).unwrap();
+    assert_eq!(contents(world.path()), world.new);
+    assert!(leftovers(world.path()).unwrap().is_empty());
+}
+
+#[test]
+fn wherever_emptying_ends_it_can_be_begun_anew() {
+    for swap_fails_at in [None, Some(1), Some(5), Some(9), Some(13)] {
+        for fail_at in (1..30).map(Some).chain([None]) {
+            let world = World::new();
+            drop(begin_anew(&world, fail_at, swap_fails_at));
+            world.assert_no_mixture_starts();
+            begin_anew(&world, None, None).unwrap();
+            assert_eq!(contents(world.path()), world.new, "{fail_at:?} {swap_fails_at:?}");
+        }
+    }
+}

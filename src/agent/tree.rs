@@ -37,6 +37,9 @@ pub struct WalkOptions {
     pub deferred: Vec<PathBuf>,
     /// Whether everything that writes is held still, so that a change is an error.
     pub held: bool,
+    /// Whether regular files are left closed, to be opened with `open_member` where they are
+    /// wanted; until then nothing but what their names tell is known of them.
+    pub closed: bool,
 }
 
 /// What was seen and is not among the members.
@@ -57,6 +60,8 @@ pub struct TreeMember {
     pub entry: Entry,
     /// The content of a regular file.
     pub content: Option<OpenFile>,
+    /// What the system says of it.
+    pub(super) stat: FileStat,
 }
 
 /// A file open for reading, and how it was when it was opened.
@@ -75,19 +80,24 @@ impl OpenFile {
     pub fn change(&self) -> io::Result<Option<&'static str>> {
         Ok(self.stamp.difference(&Stamp::new(&fstat(&self.file)?)))
     }
+
+    /// Returns how it was when it was opened.
+    pub(super) fn stamp(&self) -> Stamp {
+        self.stamp
+    }
 }
 
 /// What of a file moves when it is written to, renamed or replaced.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-struct Stamp {
-    inode: (u64, u64),
-    size: i64,
-    mtime: (i64, i64),
-    ctime: (i64, i64),
+pub(super) struct Stamp {
+    pub(super) inode: (u64, u64),
+    pub(super) size: i64,
+    pub(super) mtime: (i64, i64),
+    pub(super) ctime: (i64, i64),
 }
 
 impl Stamp {
-    fn new(stat: &FileStat) -> Self {
+    pub(super) fn new(stat: &FileStat) -> Self {
         Self {
             inode: inode(stat),
             size: stat.st_size,
@@ -108,7 +118,7 @@ impl Stamp {
     }
 }
 
-fn inode(stat: &FileStat) -> (u64, u64) {
+pub(super) fn inode(stat: &FileStat) -> (u64, u64) {
     (stat.st_dev, stat.st_ino)
 }
 
@@ -321,7 +331,12 @@ impl TreeWalker {
         };
         let stat = fstat(&dir).map_err(|errno| place.unreadable(errno))?;
         let xattrs = self.xattrs(place, &stat, Some(&dir))?;
-        let names = sorted_names(&dir).map_err(|errno| place.unreadable(errno))?;
+        let names = match sorted_names(&dir) {
+            Ok(names) => names,
+            // It was removed while it was open.
+            Err(Errno::ENOENT) => return self.missing(place, Errno::ENOENT),
+            Err(errno) => return Err(place.unreadable(errno)),
+        };
         self.open.push(OpenDirectory {
             dir: Arc::new(dir),
             path: place.path.to_vec(),
@@ -329,7 +344,7 @@ impl TreeWalker {
             stamp: Stamp::new(&stat),
         });
         let entry = entry(place.path, &stat, EntryKind::Directory, xattrs);
-        Ok(Some(TreeMember { entry, content: None }))
+        Ok(Some(TreeMember { entry, content: None, stat }))
     }
 
     /// Closes the innermost directory. Held still, it has the names that were read.
@@ -350,8 +365,46 @@ impl TreeWalker {
         if let Some(first) = self.take_link(inode(seen)) {
             let mut entry = entry(place.path, seen, EntryKind::Hardlink, Vec::new());
             entry.link = first;
-            return Ok(Some(TreeMember { entry, content: None }));
+            return Ok(Some(TreeMember { entry, content: None, stat: *seen }));
         }
+        if self.options.closed {
+            self.expect_links(place, seen);
+            let mut entry = entry(place.path, seen, EntryKind::File, Vec::new());
+            entry.size = seen.st_size.unsigned_abs();
+            return Ok(Some(TreeMember { entry, content: None, stat: *seen }));
+        }
+        let Some(mut member) = self.open_file(place, seen)? else { return Ok(None) };
+        if let Some(content) = &member.content
+            && member.stat.st_blocks.unsigned_abs() * SECTOR < member.entry.size
+        {
+            member.entry.extents =
+                extents(&content.file, member.entry.size).map_err(|errno| place.unreadable(errno))?;
+        }
+        self.expect_links(place, &member.stat);
+        Ok(Some(member))
+    }
+
+    /// Opens the file that [`next_member`](Self::next_member) has just given, and looks at it again;
+    /// returns whether it is still there.
+    ///
+    /// # Errors
+    /// If it cannot be read; or if it vanished while all was held.
+    pub(super) fn open_member(&mut self, member: &mut TreeMember) -> Result<bool, ArchiveError> {
+        let path = std::mem::take(&mut member.entry.path);
+        let name = path.rsplit(|byte| *byte == b'/').next().unwrap_or_default();
+        let name = CString::new(name).map_err(|error| ArchiveError::unreadable(to_path(&path), error))?;
+        let dir = self.open.last().map_or_else(|| Arc::clone(&self.root), |open| Arc::clone(&open.dir));
+        let opened = self.open_file(&Place { dir: &dir, name: &name, path: &path }, &member.stat)?;
+        member.entry.path = path;
+        match opened {
+            Some(opened) => *member = opened,
+            None => return Ok(false),
+        }
+        Ok(true)
+    }
+
+    /// Opens a file, and reads its attributes; `None` if it is no more what was seen.
+    fn open_file(&mut self, place: &Place<'_>, seen: &FileStat) -> Result<Option<TreeMember>, ArchiveError> {
         // Without O_NONBLOCK a pipe put in the file's place would be waited for.
         let flags =
             OFlag::O_RDONLY | OFlag::O_NOFOLLOW | OFlag::O_NONBLOCK | OFlag::O_NOCTTY | OFlag::O_CLOEXEC;
@@ -366,15 +419,16 @@ impl TreeWalker {
         let xattrs = self.xattrs(place, &stat, Some(&file))?;
         let mut entry = entry(place.path, &stat, EntryKind::File, xattrs);
         entry.size = stat.st_size.unsigned_abs();
-        if stat.st_blocks.unsigned_abs() * SECTOR < entry.size {
-            entry.extents = extents(&file, entry.size).map_err(|errno| place.unreadable(errno))?;
-        }
+        let content = Some(OpenFile { file, stamp: Stamp::new(&stat) });
+        Ok(Some(TreeMember { entry, content, stat }))
+    }
+
+    /// Remembers the first name of a file that has more.
+    fn expect_links(&mut self, place: &Place<'_>, stat: &FileStat) {
         if stat.st_nlink > 1 {
             let first = FirstName { path: place.path.to_vec(), names_left: stat.st_nlink - 1 };
-            self.links.insert(inode(&stat), first);
+            self.links.insert(inode(stat), first);
         }
-        let content = Some(OpenFile { file, stamp: Stamp::new(&stat) });
-        Ok(Some(TreeMember { entry, content }))
     }
 
     /// Returns the first name of a file that was seen before, and forgets it with its last.
@@ -394,6 +448,8 @@ impl TreeWalker {
     ) -> Result<Option<TreeMember>, ArchiveError> {
         let target = match readlinkat(place.dir, place.name) {
             Ok(target) => target,
+            // It is no link any more.
+            Err(Errno::EINVAL) => return self.missing(place, Errno::ENOENT),
             Err(errno) => return self.missing(place, errno),
         };
         let member = self.visit_other(place, stat, EntryKind::Symlink)?;
@@ -409,14 +465,21 @@ impl TreeWalker {
         stat: &FileStat,
         kind: EntryKind,
     ) -> Result<Option<TreeMember>, ArchiveError> {
-        let xattrs = self.xattrs(place, stat, None)?;
+        let xattrs = match self.xattrs(place, stat, None) {
+            Err(ArchiveError::File { problem: FileProblem::Unreadable { source }, .. })
+                if source.raw_os_error() == Some(Errno::ENOENT as i32) =>
+            {
+                return self.missing(place, Errno::ENOENT);
+            }
+            xattrs => xattrs?,
+        };
         let mut entry = entry(place.path, stat, kind, xattrs);
         if matches!(kind, EntryKind::Char | EntryKind::Block) {
             let number = |part: u64| u32::try_from(part).unwrap_or(u32::MAX);
             entry.device =
                 Some(Device { major: number(major(stat.st_rdev)), minor: number(minor(stat.st_rdev)) });
         }
-        Ok(Some(TreeMember { entry, content: None }))
+        Ok(Some(TreeMember { entry, content: None, stat: *stat }))
     }
 
     /// Returns the extended attributes, sorted; none where the file system has none.
@@ -448,7 +511,7 @@ impl TreeWalker {
     }
 }
 
-fn directory_flags() -> OFlag {
+pub(super) fn directory_flags() -> OFlag {
     OFlag::O_RDONLY | OFlag::O_DIRECTORY | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC
 }
 
@@ -473,7 +536,7 @@ fn entry(path: &[u8], stat: &FileStat, kind: EntryKind, xattrs: Vec<Xattr>) -> E
 }
 
 /// Reads the names of a directory through a handle of its own, which has its own place in it.
-fn sorted_names(dir: &File) -> nix::Result<Vec<CString>> {
+pub(super) fn sorted_names(dir: &File) -> nix::Result<Vec<CString>> {
     let mut listing = Dir::openat(dir, c".", directory_flags(), Mode::empty())?;
     let mut names = Vec::new();
     for entry in listing.iter() {
@@ -486,7 +549,7 @@ fn sorted_names(dir: &File) -> nix::Result<Vec<CString>> {
     Ok(names)
 }
 
-fn read_xattrs(
+pub(super) fn read_xattrs(
     names: io::Result<xattr::XAttrs>,
     get: impl Fn(&OsStr) -> io::Result<Option<Vec<u8>>>,
 ) -> io::Result<Vec<Xattr>> {
@@ -524,7 +587,7 @@ fn extents(file: &File, size: u64) -> nix::Result<Option<Vec<Extent>>> {
 }
 
 /// Returns the next place of a kind; `None` if there is none.
-fn seek(file: &File, from: u64, whence: Whence) -> nix::Result<Option<u64>> {
+pub(super) fn seek(file: &File, from: u64, whence: Whence) -> nix::Result<Option<u64>> {
     let from = i64::try_from(from).map_err(|_| Errno::EOVERFLOW)?;
     match lseek(file, from, whence) {
         Ok(place) => Ok(Some(place.unsigned_abs())),

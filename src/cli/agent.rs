@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use volsnap::agent::session::{SessionOptions, serve};
-use volsnap::docker::helper::{FIFO, INPUT, PIPE, SOURCE};
+use volsnap::docker::helper::{FIFO, INPUT, PIPE, SOURCE, STAGE};
 
 /// Serves the command from inside the helper container.
 #[derive(Debug, clap::Args)]
@@ -13,6 +13,11 @@ pub(crate) struct Args {}
 /// Serves until standard input ends.
 pub(crate) fn run(_args: &Args) -> ExitCode {
     let pipe = Path::new(PIPE);
-    serve(&SessionOptions { root: PathBuf::from(SOURCE), fifo: pipe.join(FIFO), input: pipe.join(INPUT) });
+    serve(&SessionOptions {
+        root: PathBuf::from(SOURCE),
+        stage: PathBuf::from(STAGE),
+        fifo: pipe.join(FIFO),
+        input: pipe.join(INPUT),
+    });
     ExitCode::SUCCESS
 }

@@ -1,0 +1,796 @@
+//! The proof that a copy is equal to its source, by a second reading of both.
+//!
+//! Nothing of it is shared with the passes that made the copy: it has a walk of its own, it knows neither
+//! their hashes nor their records, and it compares contents by their bytes. Alike are only the meaning of a
+//! glob, and what the times of a file prove (`times`). When it finds no difference in a tree that stands
+//! still, then of every name of the source that is neither a socket nor left out, and of the root, the copy
+//! has the type, owner (or the one asked for), mode, time of modification, attributes, link target, device
+//! number, the other names of the same file, the size and every byte; and it has no other names. Of what
+//! both file systems call a hole the zeros are believed; a hole here and zeros there are the same.
+//!
+//! While the source is being written to, differences are expected, and a comparison proves nothing yet. But of
+//! each file whose bytes were the same it remembers how both files were, where any later write would show
+//! in that: the source's was sent to the disk before it was read, and both are older than the clock is
+//! coarse. A later comparison believes the contents of just these, as long as both are what they were. So
+//! the one that is made while all writers are held takes a walk and the files that changed, whatever the
+//! size of the tree; and what it finds equal is equal.
+
+use std::collections::{BTreeMap, HashMap};
+use std::ffi::{CStr, CString, OsStr, OsString};
+use std::fs::File;
+use std::io;
+use std::ops::Range;
+use std::os::fd::AsRawFd as _;
+use std::os::unix::ffi::OsStrExt as _;
+use std::os::unix::fs::FileExt as _;
+use std::path::{Path, PathBuf};
+use std::rc::Rc;
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::sync::mpsc::{self, Receiver, RecvTimeoutError, SyncSender};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use globset::GlobSet;
+use nix::dir::Dir;
+use nix::errno::Errno;
+use nix::fcntl::{AtFlags, OFlag, PosixFadviseAdvice, openat, posix_fadvise, readlinkat};
+use nix::sys::stat::{FileStat, Mode, SFlag, fstat, fstatat, major, minor};
+use nix::unistd::{Whence, lseek};
+use serde::{Deserialize, Serialize};
+
+use super::sync::{self, PROGRESS_INTERVAL};
+use super::times::{SLACK, Synced};
+use super::{StageError, device, open_directory};
+use crate::agent::archive::Progress;
+use crate::agent::protocol::StageCompareRequest;
+use crate::agent::tree::{Stamp, exclude_set};
+use crate::archive::shown;
+
+/// Differences that are told.
+const TOLD: usize = 20;
+/// What a thread takes of a file at once.
+const RANGE: u64 = 32 << 20;
+/// What is read of each side at once.
+const PIECE: usize = 1 << 20;
+/// Ranges that wait, and with them two open files each.
+const QUEUE: usize = 128;
+/// Threads while the database runs on the same processors.
+const LIVE_THREADS: usize = 2;
+/// The most threads while it is held.
+const HELD_THREADS: usize = 8;
+/// The unit of `st_blocks`.
+const SECTOR: u64 = 512;
+
+/// What a comparison found.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CompareStats {
+    /// Names of the source, the root among them.
+    pub entries: u64,
+    /// Regular files among them, each once however many names it has.
+    pub files: u64,
+    /// Bytes of content compared in this call, holes included.
+    pub bytes: u64,
+    /// Files whose contents were proved equal before, and were not touched since.
+    pub skipped_files: u64,
+    /// Some of the differences: which name, and what differs.
+    pub differences: Vec<String>,
+    /// How many there are.
+    pub different: u64,
+}
+
+/// A source, a copy of it, and what is known of the two.
+#[derive(Debug)]
+pub struct Comparison {
+    source: PathBuf,
+    copy: PathBuf,
+    slack: Duration,
+    /// How the two files were whose bytes were the same, by the source's.
+    proofs: HashMap<(u64, u64), Stamps>,
+}
+
+/// A file of the source and its copy, as they were.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Stamps {
+    source: Stamp,
+    copy: Stamp,
+}
+
+impl Comparison {
+    /// Compares the tree at `copy` with that at `source`.
+    #[must_use]
+    pub fn of(source: &Path, copy: &Path) -> Self {
+        Self::new(source, copy, SLACK)
+    }
+
+    pub(super) fn new(source: &Path, copy: &Path, slack: Duration) -> Self {
+        Self { source: source.to_owned(), copy: copy.to_owned(), slack, proofs: HashMap::new() }
+    }
+
+    /// Compares everything, but for contents that are known to be equal.
+    ///
+    /// # Errors
+    /// When either cannot be read. Differences are no error.
+    pub fn compare(
+        &mut self,
+        request: &StageCompareRequest,
+        progress: &mut dyn FnMut(Progress),
+    ) -> Result<CompareStats, StageError> {
+        let open = |path, side| open_directory(path).map_err(|source| unreadable(b".", side, source));
+        let (source, copy) = (open(&self.source, Side::Source)?, open(&self.copy, Side::Copy)?);
+        let exclude = exclude_set(&request.exclude)?;
+        let shared = Shared {
+            held: request.finish,
+            synced: self.sync(&source, &copy, request, progress)?,
+            ..Shared::default()
+        };
+        let counts = compare_all(&shared, &self.proofs, (exclude, request.owner), (source, copy), progress)?;
+        for stamps in lock(&shared.proved).drain(..) {
+            self.proofs.insert(stamps.source.inode, stamps);
+        }
+        let differences = std::mem::take(&mut *lock(&shared.differences));
+        Ok(CompareStats {
+            entries: counts.entries,
+            files: counts.files,
+            bytes: shared.compared.into_inner(),
+            skipped_files: counts.skipped,
+            differences: differences.told,
+            different: differences.count,
+        })
+    }
+
+    /// Has all that is dirty in the source sent to the disk, without which equal contents prove nothing
+    /// later; returns since when both were. The copy is written by nobody but this process, and through no
+    /// mapping.
+    fn sync(
+        &self,
+        source: &File,
+        copy: &File,
+        request: &StageCompareRequest,
+        progress: &mut dyn FnMut(Progress),
+    ) -> Result<Option<(Synced, Synced)>, StageError> {
+        if request.finish {
+            return Ok(None);
+        }
+        let copy = device(copy).map_err(|source| unreadable(b".", Side::Copy, source))?;
+        let copy = Synced::now(copy, self.slack);
+        Ok(sync::source(source, self.slack, progress)?.map(|source| (source, copy)))
+    }
+}
+
+/// Which of the two trees.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Side {
+    Source,
+    Copy,
+}
+
+fn unreadable(path: &[u8], side: Side, source: impl Into<io::Error>) -> StageError {
+    let side = match side {
+        Side::Source => "source",
+        Side::Copy => "stage",
+    };
+    StageError::Compare { path: path.to_vec(), side, source: source.into() }
+}
+
+/// What the walk and the threads share.
+#[derive(Debug, Default)]
+struct Shared {
+    held: bool,
+    synced: Option<(Synced, Synced)>,
+    members: AtomicU64,
+    /// Bytes compared.
+    compared: AtomicU64,
+    /// Bytes that need not be.
+    known: AtomicU64,
+    proved: Mutex<Vec<Stamps>>,
+    differences: Mutex<Differences>,
+    failure: Mutex<Option<StageError>>,
+    gave_up: AtomicBool,
+}
+
+#[derive(Debug, Default)]
+struct Differences {
+    told: Vec<String>,
+    count: u64,
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl Shared {
+    fn differs(&self, path: &[u8], what: &str) {
+        let mut differences = lock(&self.differences);
+        differences.count += 1;
+        if differences.told.len() < TOLD {
+            differences.told.push(format!("{}: {what}", shown(path)));
+        }
+    }
+
+    /// Notes that something moved while it was looked at, which is a difference only where all is held.
+    fn moved(&self, path: &[u8]) {
+        if self.held {
+            self.differs(path, "changed while it was compared");
+        }
+    }
+
+    fn fail(&self, error: StageError) {
+        lock(&self.failure).get_or_insert(error);
+        self.gave_up.store(true, Ordering::Relaxed);
+    }
+
+    fn gave_up(&self) -> bool {
+        self.gave_up.load(Ordering::Relaxed)
+    }
+
+    fn progress(&self) -> Progress {
+        let load = |count: &AtomicU64| count.load(Ordering::Relaxed);
+        let raw_bytes = load(&self.compared) + load(&self.known);
+        Progress { members: load(&self.members), raw_bytes, stored_bytes: 0 }
+    }
+}
+
+/// Walks through both trees in one thread, compares contents in others, and tells in this one how far they
+/// are.
+fn compare_all(
+    shared: &Shared,
+    proofs: &HashMap<(u64, u64), Stamps>,
+    (exclude, owner): (GlobSet, Option<(u32, u32)>),
+    (source, copy): (File, File),
+    progress: &mut dyn FnMut(Progress),
+) -> Result<Counts, StageError> {
+    let (tasks, queue) = mpsc::sync_channel(QUEUE);
+    let (working, end) = mpsc::channel::<()>();
+    let outcome = std::thread::scope(|scope| {
+        let queue = Arc::new(Mutex::new(queue));
+        let mut threads = Vec::new();
+        for _ in 0..threads_for(shared.held) {
+            let (queue, working) = (Arc::clone(&queue), working.clone());
+            threads.push(scope.spawn(move || {
+                let _working = working;
+                work(shared, &queue);
+            }));
+        }
+        // Once no thread is left to take a range, handing over the next one fails.
+        drop(queue);
+        let walking = scope.spawn(move || {
+            let _working = working;
+            let mut walk = Walk {
+                shared,
+                proofs,
+                tasks,
+                exclude,
+                owner,
+                open: Vec::new(),
+                links: HashMap::new(),
+                linked_copies: HashMap::new(),
+                counts: Counts::default(),
+            };
+            walk.run(&source, &copy).map(|()| walk.counts)
+        });
+        while end.recv_timeout(PROGRESS_INTERVAL) == Err(RecvTimeoutError::Timeout) {
+            progress(shared.progress());
+        }
+        let died = threads.into_iter().filter_map(|thread| thread.join().err()).count();
+        let walked = walking.join().map_err(|_| StageError::WorkerDied).flatten();
+        if died > 0 { Err(StageError::WorkerDied) } else { walked }
+    });
+    match lock(&shared.failure).take() {
+        Some(failure) => Err(failure),
+        None => outcome,
+    }
+}
+
+fn threads_for(held: bool) -> usize {
+    let processors = std::thread::available_parallelism().map_or(LIVE_THREADS, usize::from);
+    if held { processors.clamp(LIVE_THREADS, HELD_THREADS) } else { LIVE_THREADS }
+}
+
+/// What the walk has seen.
+#[derive(Debug, Clone, Copy, Default)]
+struct Counts {
+    entries: u64,
+    files: u64,
+    skipped: u64,
+}
+
+/// A directory of both trees, and the names in either that were not looked at yet.
+struct Pair {
+    path: Vec<u8>,
+    source: Rc<File>,
+    copy: Rc<File>,
+    names: std::vec::IntoIter<CString>,
+}
+
+/// A name in a directory of both trees.
+struct Place<'p> {
+    path: &'p [u8],
+    name: &'p CStr,
+    source: &'p File,
+    copy: &'p File,
+}
+
+/// A file that has several names.
+struct Linked {
+    /// The file of the other tree.
+    is: (u64, u64),
+    first_name: Vec<u8>,
+}
+
+struct Walk<'a> {
+    shared: &'a Shared,
+    proofs: &'a HashMap<(u64, u64), Stamps>,
+    tasks: SyncSender<Task>,
+    exclude: GlobSet,
+    owner: Option<(u32, u32)>,
+    open: Vec<Pair>,
+    /// What a file of the source with several names is in the copy.
+    links: HashMap<(u64, u64), Linked>,
+    /// What a file of the copy with several names is in the source.
+    linked_copies: HashMap<(u64, u64), Linked>,
+    counts: Counts,
+}
+
+impl Walk<'_> {
+    fn run(&mut self, source: &File, copy: &File) -> Result<(), StageError> {
+        self.visit(&Place { path: b".", name: c".", source, copy })?;
+        while let Some(pair) = self.open.last_mut() {
+            if self.shared.gave_up() {
+                break;
+            }
+            let Some(name) = pair.names.next() else {
+                self.open.pop();
+                continue;
+            };
+            let path = match pair.path.as_slice() {
+                b"." => name.to_bytes().to_vec(),
+                directory => [directory, b"/", name.to_bytes()].concat(),
+            };
+            let (source, copy) = (Rc::clone(&pair.source), Rc::clone(&pair.copy));
+            self.visit(&Place { path: &path, name: &name, source: &source, copy: &copy })?;
+        }
+        Ok(())
+    }
+
+    /// Compares what both trees have under one name.
+    fn visit(&mut self, place: &Place<'_>) -> Result<(), StageError> {
+        self.shared.members.fetch_add(1, Ordering::Relaxed);
+        let left_out = place.path != b"." && self.exclude.is_match(Path::new(OsStr::from_bytes(place.path)));
+        let source = if left_out { None } else { look(place, Side::Source)? };
+        // No archive and no copy holds a socket.
+        let source = source.filter(|stat| format(stat) != SFlag::S_IFSOCK);
+        let copy = look(place, Side::Copy)?;
+        self.counts.entries += u64::from(source.is_some());
+        match (source, copy) {
+            (Some(source), Some(copy)) if format(&source) == format(&copy) => {
+                self.compare(place, &source, &copy)
+            }
+            (Some(source), Some(copy)) => {
+                let what = format!("a {}, and in the copy a {}", kind(&source), kind(&copy));
+                self.shared.differs(place.path, &what);
+                Ok(())
+            }
+            (Some(source), None) => {
+                self.shared.differs(place.path, &format!("the {} is missing in the copy", kind(&source)));
+                Ok(())
+            }
+            (None, Some(copy)) => {
+                let what = format!("a {} in the copy, and nothing in the source", kind(&copy));
+                self.shared.differs(place.path, &what);
+                Ok(())
+            }
+            (None, None) => Ok(()),
+        }
+    }
+
+    fn compare(&mut self, place: &Place<'_>, source: &FileStat, copy: &FileStat) -> Result<(), StageError> {
+        let mut what = Vec::new();
+        let owner = self.owner.unwrap_or((source.st_uid, source.st_gid));
+        if owner != (copy.st_uid, copy.st_gid) {
+            let (uid, gid) = owner;
+            what.push(format!("owner {uid}:{gid}, in the copy {}:{}", copy.st_uid, copy.st_gid));
+        }
+        let modes = (source.st_mode & 0o7777, copy.st_mode & 0o7777);
+        if modes.0 != modes.1 {
+            what.push(format!("mode {:04o}, in the copy {:04o}", modes.0, modes.1));
+        }
+        if (source.st_mtime, source.st_mtime_nsec) != (copy.st_mtime, copy.st_mtime_nsec) {
+            what.push(format!(
+                "time of modification {}.{:09}, in the copy {}.{:09}",
+                source.st_mtime, source.st_mtime_nsec, copy.st_mtime, copy.st_mtime_nsec
+            ));
+        }
+        if matches!(format(source), SFlag::S_IFCHR | SFlag::S_IFBLK) && source.st_rdev != copy.st_rdev {
+            let number = |stat: &FileStat| format!("{}:{}", major(stat.st_rdev), minor(stat.st_rdev));
+            what.push(format!("device {}, in the copy {}", number(source), number(copy)));
+        }
+        self.compare_attributes(place, &mut what)?;
+        let is_first = self.compare_links(place, source, copy, &mut what);
+        match format(source) {
+            SFlag::S_IFDIR => self.enter(place, source)?,
+            SFlag::S_IFLNK => self.compare_targets(place, &mut what)?,
+            SFlag::S_IFREG if is_first => self.compare_files(place, source, copy, &mut what)?,
+            _ => {}
+        }
+        if !what.is_empty() {
+            self.shared.differs(place.path, &what.join("; "));
+        }
+        Ok(())
+    }
+
+    /// Compares the extended attributes; a security label is given by the system to its place.
+    fn compare_attributes(&self, place: &Place<'_>, what: &mut Vec<String>) -> Result<(), StageError> {
+        let Some(source) = self.read(place, Side::Source, attributes(place.source, place.name))? else {
+            return Ok(());
+        };
+        let Some(copy) = self.read(place, Side::Copy, attributes(place.copy, place.name))? else {
+            return Ok(());
+        };
+        for name in source.keys().chain(copy.keys().filter(|name| !source.contains_key(*name))) {
+            if source.get(name) != copy.get(name) {
+                what.push(format!("attribute {}", shown(name.as_bytes())));
+            }
+        }
+        Ok(())
+    }
+
+    fn compare_targets(&self, place: &Place<'_>, what: &mut Vec<String>) -> Result<(), StageError> {
+        let target = |directory: &File| readlinkat(directory, place.name).map_err(io::Error::from);
+        let source = self.read(place, Side::Source, target(place.source))?;
+        let copy = self.read(place, Side::Copy, target(place.copy))?;
+        if let (Some(source), Some(copy)) = (source, copy)
+            && source != copy
+        {
+            let (source, copy) = (shown(source.as_bytes()).to_string(), shown(copy.as_bytes()).to_string());
+            what.push(format!("a link to {source}, in the copy to {copy}"));
+        }
+        Ok(())
+    }
+
+    /// Returns what was read; `None` when it has vanished, or turned into something else.
+    fn read<T>(&self, place: &Place<'_>, side: Side, read: io::Result<T>) -> Result<Option<T>, StageError> {
+        match read {
+            Ok(read) => Ok(Some(read)),
+            Err(error) if is_gone(&error) => {
+                self.shared.moved(place.path);
+                Ok(None)
+            }
+            Err(error) => Err(unreadable(place.path, side, error)),
+        }
+    }
+
+    /// Compares which names are one file; returns whether this is the first name of it.
+    fn compare_links(
+        &mut self,
+        place: &Place<'_>,
+        source: &FileStat,
+        copy: &FileStat,
+        what: &mut Vec<String>,
+    ) -> bool {
+        let is_single = source.st_nlink == 1 && copy.st_nlink == 1;
+        if is_single || format(source) == SFlag::S_IFDIR {
+            return true;
+        }
+        let (source, copy) = (inode(source), inode(copy));
+        let linked = |is| Linked { is, first_name: place.path.to_vec() };
+        let mut is_first = true;
+        match self.links.get(&source) {
+            Some(linked) => {
+                is_first = false;
+                if linked.is != copy {
+                    what.push(format!(
+                        "the same file as `{}`, in the copy another",
+                        shown(&linked.first_name)
+                    ));
+                }
+            }
+            None => drop(self.links.insert(source, linked(copy))),
+        }
+        match self.linked_copies.get(&copy) {
+            Some(linked) if linked.is != source => {
+                what.push(format!("another file than `{}`, in the copy the same", shown(&linked.first_name)));
+            }
+            Some(_) => {}
+            None => drop(self.linked_copies.insert(copy, linked(source))),
+        }
+        is_first
+    }
+
+    /// Opens a directory of both trees; what is in it comes next.
+    fn enter(&mut self, place: &Place<'_>, seen: &FileStat) -> Result<(), StageError> {
+        let source = self.read(place, Side::Source, directory(place.source, place.name))?;
+        let copy = self.read(place, Side::Copy, directory(place.copy, place.name))?;
+        let (Some((source, mut names)), Some((copy, copied))) = (source, copy) else { return Ok(()) };
+        let now = fstat(&source).map_err(|errno| unreadable(place.path, Side::Source, errno))?;
+        if Stamp::new(&now) != Stamp::new(seen) {
+            self.shared.moved(place.path);
+        }
+        names.extend(copied);
+        names.sort_unstable();
+        names.dedup();
+        let (source, copy) = (Rc::new(source), Rc::new(copy));
+        self.open.push(Pair { path: place.path.to_vec(), source, copy, names: names.into_iter() });
+        Ok(())
+    }
+
+    /// Has the contents of two files compared, if they are not known to be equal.
+    fn compare_files(
+        &mut self,
+        place: &Place<'_>,
+        source: &FileStat,
+        copy: &FileStat,
+        what: &mut Vec<String>,
+    ) -> Result<(), StageError> {
+        self.counts.files += 1;
+        if source.st_size != copy.st_size {
+            what.push(format!("{} bytes, in the copy {}", source.st_size, copy.st_size));
+            return Ok(());
+        }
+        let stamps = Stamps { source: Stamp::new(source), copy: Stamp::new(copy) };
+        if self.proofs.get(&stamps.source.inode) == Some(&stamps) {
+            self.counts.skipped += 1;
+            self.shared.known.fetch_add(source.st_size.unsigned_abs(), Ordering::Relaxed);
+            return Ok(());
+        }
+        let source_file = self.read(place, Side::Source, file(place.source, place.name))?;
+        let copy_file = self.read(place, Side::Copy, file(place.copy, place.name))?;
+        let (Some((source_file, source_now)), Some((copy_file, copy_now))) = (source_file, copy_file) else {
+            return Ok(());
+        };
+        let now = Stamps { source: Stamp::new(&source_now), copy: Stamp::new(&copy_now) };
+        if now != stamps {
+            self.shared.moved(place.path);
+        }
+        // What was not even opened as it was seen is looked at by the next comparison.
+        if now.source.inode != stamps.source.inode || now.source.size != now.copy.size {
+            return Ok(());
+        }
+        let is_sparse = is_sparse(&source_now) && is_sparse(&copy_now);
+        self.submit(FileJob::new(place.path, source_file, copy_file, now, is_sparse))
+    }
+
+    fn submit(&self, job: FileJob) -> Result<(), StageError> {
+        let size = job.size;
+        let job = Arc::new(job);
+        for start in job.ranges() {
+            let task = Task { job: Arc::clone(&job), range: start..size.min(start + RANGE) };
+            self.tasks.send(task).map_err(|_| StageError::WorkerDied)?;
+        }
+        Ok(())
+    }
+}
+
+fn inode(stat: &FileStat) -> (u64, u64) {
+    (stat.st_dev, stat.st_ino)
+}
+
+fn format(stat: &FileStat) -> SFlag {
+    SFlag::from_bits_truncate(stat.st_mode & SFlag::S_IFMT.bits())
+}
+
+fn kind(stat: &FileStat) -> &'static str {
+    match format(stat) {
+        SFlag::S_IFREG => "file",
+        SFlag::S_IFDIR => "directory",
+        SFlag::S_IFLNK => "symbolic link",
+        SFlag::S_IFIFO => "pipe",
+        SFlag::S_IFCHR => "character device",
+        SFlag::S_IFBLK => "block device",
+        _ => "socket",
+    }
+}
+
+fn is_sparse(stat: &FileStat) -> bool {
+    stat.st_blocks.unsigned_abs() * SECTOR < stat.st_size.unsigned_abs()
+}
+
+/// Returns whether a name that was listed is not what it was, or is no more.
+fn is_gone(error: &io::Error) -> bool {
+    let gone = [Errno::ENOENT, Errno::ELOOP, Errno::ENOTDIR, Errno::EINVAL];
+    gone.iter().any(|errno| error.raw_os_error() == Some(*errno as i32))
+}
+
+/// Returns what is under a name; `None` if nothing is.
+fn look(place: &Place<'_>, side: Side) -> Result<Option<FileStat>, StageError> {
+    let directory = match side {
+        Side::Source => place.source,
+        Side::Copy => place.copy,
+    };
+    match fstatat(directory, place.name, AtFlags::AT_SYMLINK_NOFOLLOW) {
+        Ok(stat) => Ok(Some(stat)),
+        Err(Errno::ENOENT) => Ok(None),
+        Err(errno) => Err(unreadable(place.path, side, errno)),
+    }
+}
+
+/// Opens a directory, and reads the names in it.
+fn directory(parent: &File, name: &CStr) -> io::Result<(File, Vec<CString>)> {
+    let flags = OFlag::O_RDONLY | OFlag::O_DIRECTORY | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
+    let directory = File::from(openat(parent, name, flags, Mode::empty())?);
+    let mut names = Vec::new();
+    for entry in Dir::openat(&directory, c".", flags, Mode::empty())?.iter() {
+        let entry = entry?;
+        if !matches!(entry.file_name().to_bytes(), b"." | b"..") {
+            names.push(entry.file_name().to_owned());
+        }
+    }
+    Ok((directory, names))
+}
+
+/// Opens a regular file, and looks at it.
+fn file(parent: &File, name: &CStr) -> io::Result<(File, FileStat)> {
+    // Without O_NONBLOCK a pipe put in the file's place would be waited for.
+    let flags = OFlag::O_RDONLY | OFlag::O_NOFOLLOW | OFlag::O_NONBLOCK | OFlag::O_NOCTTY | OFlag::O_CLOEXEC;
+    let file = File::from(openat(parent, name, flags, Mode::empty())?);
+    let stat = fstat(&file)?;
+    if format(&stat) == SFlag::S_IFREG { Ok((file, stat)) } else { Err(Errno::ENOENT.into()) }
+}
+
+/// Reads the extended attributes of a name that is not followed.
+fn attributes(parent: &File, name: &CStr) -> io::Result<BTreeMap<OsString, Vec<u8>>> {
+    let path = Path::new("/proc/self/fd").join(parent.as_raw_fd().to_string());
+    let path = path.join(OsStr::from_bytes(name.to_bytes()));
+    let mut attributes = BTreeMap::new();
+    let names = match xattr::list(&path) {
+        Err(error) if error.raw_os_error() == Some(Errno::ENOTSUP as i32) => return Ok(attributes),
+        names => names?,
+    };
+    for name in names.filter(|name| name != "security.selinux") {
+        if let Some(value) = xattr::get(&path, &name)? {
+            attributes.insert(name, value);
+        }
+    }
+    Ok(attributes)
+}
+
+/// Two files whose contents are being compared.
+#[derive(Debug)]
+struct FileJob {
+    path: Vec<u8>,
+    source: File,
+    copy: File,
+    stamps: Stamps,
+    size: u64,
+    is_sparse: bool,
+    ranges_left: AtomicUsize,
+    /// The first byte known to differ.
+    differs_at: AtomicU64,
+}
+
+/// A range of a file.
+struct Task {
+    job: Arc<FileJob>,
+    range: Range<u64>,
+}
+
+impl FileJob {
+    fn new(path: &[u8], source: File, copy: File, stamps: Stamps, is_sparse: bool) -> Self {
+        let size = stamps.source.size.unsigned_abs();
+        let job = Self {
+            path: path.to_vec(),
+            source,
+            copy,
+            stamps,
+            size,
+            is_sparse,
+            ranges_left: AtomicUsize::new(0),
+            differs_at: AtomicU64::new(u64::MAX),
+        };
+        job.ranges_left.store(job.ranges().count(), Ordering::Relaxed);
+        if size > PIECE as u64 {
+            for file in [&job.source, &job.copy] {
+                // Advice: without it the same bytes come, only later.
+                let _ignored = posix_fadvise(file, 0, 0, PosixFadviseAdvice::POSIX_FADV_SEQUENTIAL);
+            }
+        }
+        job
+    }
+
+    /// Returns where each range begins; that of an empty file is empty.
+    fn ranges(&self) -> impl Iterator<Item = u64> + use<> {
+        (0..self.size.max(1)).step_by(usize::try_from(RANGE).unwrap_or(usize::MAX))
+    }
+
+    /// Returns where, from `at` on, either file may have something but zeros.
+    fn next_data(&self, at: u64) -> io::Result<u64> {
+        let next = |file: &File| match lseek(file, i64::try_from(at).unwrap_or(i64::MAX), Whence::SeekData) {
+            Ok(data) => Ok(data.unsigned_abs()),
+            Err(Errno::ENXIO) => Ok(u64::MAX),
+            // A file system that knows no holes has data everywhere.
+            Err(Errno::EINVAL) => Ok(at),
+            Err(errno) => Err(io::Error::from(errno)),
+        };
+        Ok(next(&self.source)?.min(next(&self.copy)?))
+    }
+}
+
+/// Compares ranges until there are no more.
+fn work(shared: &Shared, queue: &Mutex<Receiver<Task>>) {
+    let mut buffers = (vec![0; PIECE], vec![0; PIECE]);
+    loop {
+        let next = lock(queue).recv();
+        let Ok(Task { job, range }) = next else { return };
+        if let Err(error) = compare_range(shared, &job, range, &mut buffers) {
+            shared.fail(error);
+        }
+        if job.ranges_left.fetch_sub(1, Ordering::AcqRel) == 1
+            && let Err(error) = finish(shared, &job)
+        {
+            shared.fail(error);
+        }
+    }
+}
+
+fn compare_range(
+    shared: &Shared,
+    job: &FileJob,
+    range: Range<u64>,
+    (source, copy): &mut (Vec<u8>, Vec<u8>),
+) -> Result<(), StageError> {
+    let mut at = range.start;
+    // What comes before a difference is still looked at, so that the first one is told.
+    while at < range.end && at < job.differs_at.load(Ordering::Relaxed) && !shared.gave_up() {
+        if job.is_sparse {
+            let data = job.next_data(at).map_err(|error| unreadable(&job.path, Side::Source, error))?;
+            let data = data.clamp(at, range.end);
+            shared.compared.fetch_add(data - at, Ordering::Relaxed);
+            at = data;
+        }
+        let length = usize::try_from(range.end - at).unwrap_or(PIECE).min(PIECE);
+        let ours = read(&job.source, &mut source[..length], at);
+        let ours = ours.map_err(|error| unreadable(&job.path, Side::Source, error))?;
+        let theirs = read(&job.copy, &mut copy[..length], at);
+        let theirs = theirs.map_err(|error| unreadable(&job.path, Side::Copy, error))?;
+        shared.compared.fetch_add(length as u64, Ordering::Relaxed);
+        if ours != theirs || ours.len() < length {
+            let same = ours.iter().zip(theirs).take_while(|(ours, theirs)| ours == theirs).count();
+            job.differs_at.fetch_min(at + same as u64, Ordering::Relaxed);
+        }
+        at += length as u64;
+    }
+    Ok(())
+}
+
+/// Reads until the buffer is full, or the file ends.
+fn read<'b>(file: &File, buffer: &'b mut [u8], at: u64) -> io::Result<&'b [u8]> {
+    let mut done = 0;
+    while done < buffer.len() {
+        match file.read_at(&mut buffer[done..], at + done as u64) {
+            Ok(0) => break,
+            Ok(count) => done += count,
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(&buffer[..done])
+}
+
+/// Judges two files of which all ranges were compared.
+fn finish(shared: &Shared, job: &FileJob) -> Result<(), StageError> {
+    if shared.gave_up() {
+        return Ok(());
+    }
+    let stamp = |file: &File, side| match fstat(file) {
+        Ok(stat) => Ok(Stamp::new(&stat)),
+        Err(errno) => Err(unreadable(&job.path, side, errno)),
+    };
+    let now = Stamps { source: stamp(&job.source, Side::Source)?, copy: stamp(&job.copy, Side::Copy)? };
+    let differs_at = job.differs_at.load(Ordering::Relaxed);
+    if differs_at != u64::MAX {
+        shared.differs(&job.path, &format!("content, from byte {differs_at} on"));
+    }
+    if now != job.stamps {
+        shared.moved(&job.path);
+    } else if differs_at == u64::MAX
+        && let Some((source, copy)) = &shared.synced
+        && source.proves(&now.source)
+        && copy.proves(&now.copy)
+    {
+        lock(&shared.proved).push(now);
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+#[path = "compare_tests.rs"]
+mod tests;

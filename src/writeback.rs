@@ -1,0 +1,85 @@
+//! Putting on the disk what was written while more is being written, so that little is left to wait for at
+//! the end.
+
+use std::fs::File;
+use std::io;
+use std::sync::mpsc::{SyncSender, TrySendError, sync_channel};
+use std::thread::{self, JoinHandle};
+
+use nix::fcntl::{PosixFadviseAdvice, posix_fadvise};
+
+/// Has what is dirty in a range of a file sent to the disk, and does not wait for it.
+///
+/// Done in small steps, it leaves little that others who sync to the same disk, a database its log, would wait
+/// for together. Advice: without it the same bytes go there, only later and at once.
+pub(crate) fn start(file: &File, offset: u64, length: u64) {
+    let (Ok(offset), Ok(length)) = (i64::try_from(offset), i64::try_from(length)) else { return };
+    // Pages that are dirty are written, and only those that are not are forgotten.
+    let _ignored = posix_fadvise(file, offset, length, PosixFadviseAdvice::POSIX_FADV_DONTNEED);
+}
+
+/// A thread that syncs whenever it is asked to.
+///
+/// The system reports a failed write-back once for all handles of one opened file, so what this
+/// thread is told must reach the writer: the last sync would not hear of it again.
+#[derive(Debug)]
+pub(crate) struct Writeback {
+    kick: SyncSender<()>,
+    thread: JoinHandle<io::Result<()>>,
+}
+
+impl Writeback {
+    /// Starts the thread; `sync` puts everything on the disk that was written before it is called.
+    pub(crate) fn spawn(mut sync: impl FnMut() -> io::Result<()> + Send + 'static) -> io::Result<Self> {
+        let (kick, kicked) = sync_channel::<()>(1);
+        let thread = thread::Builder::new().name("volsnap-writeback".to_owned()).spawn(move || {
+            while kicked.recv().is_ok() {
+                sync()?;
+            }
+            Ok(())
+        })?;
+        Ok(Self { kick, thread })
+    }
+
+    /// Asks for a sync, which covers this request too when one is waiting already.
+    pub(crate) fn kick(self) -> io::Result<Self> {
+        match self.kick.try_send(()) {
+            Ok(()) | Err(TrySendError::Full(())) => Ok(self),
+            Err(TrySendError::Disconnected(())) => match self.finish() {
+                Err(error) => Err(error),
+                Ok(()) => Err(io::Error::other("the write-back thread ended early")),
+            },
+        }
+    }
+
+    /// Waits for the thread and returns what went wrong in it.
+    pub(crate) fn finish(self) -> io::Result<()> {
+        drop(self.kick);
+        self.thread.join().unwrap_or_else(|_| Err(io::Error::other("the write-back thread panicked")))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_the_thread_is_told_reaches_the_writer() {
+        let mut writeback = Writeback::spawn(|| Err(io::ErrorKind::StorageFull.into())).unwrap();
+        let error = loop {
+            match writeback.kick() {
+                Ok(kicked) => writeback = kicked,
+                Err(error) => break error,
+            }
+        };
+        assert_eq!(error.kind(), io::ErrorKind::StorageFull);
+    }
+
+    #[test]
+    fn a_request_that_waits_is_served_before_the_end() {
+        let (synced, count) = std::sync::mpsc::channel();
+        let writeback = Writeback::spawn(move || synced.send(()).map_err(io::Error::other)).unwrap();
+        writeback.kick().unwrap().finish().unwrap();
+        assert_eq!(count.iter().count(), 1);
+    }
+}
