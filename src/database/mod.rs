@@ -2,8 +2,10 @@
 //!
 //! A [`Profile`] has two halves: what is known of a *container* that runs the database (asked from
 //! the command), and what is known of its *files* (asked by the agent, next to the data). Only the
-//! files prove a clean shutdown.
+//! files prove a clean shutdown. Beside them stands how to ask the running database what is true of
+//! its data ([`FactsSource`]).
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::io;
 use std::path::{Path, PathBuf};
@@ -11,8 +13,10 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use crate::docker::Container;
+use crate::docker::{Container, ExecOutput};
+use crate::facts::{Facts, FactsLevel};
 
+pub mod online;
 pub mod postgres;
 
 /// What volsnap knows of one kind of database.
@@ -29,6 +33,12 @@ pub trait Profile: Send + Sync + fmt::Debug {
     /// Returns the major version that the container's image says it has: "15".
     fn major_version(&self, container: &Container) -> Option<String>;
 
+    /// Returns the role that may see everything, as the container's configuration has it.
+    fn superuser(&self, container: &Container) -> Option<String> {
+        let _ = container;
+        None
+    }
+
     /// Returns the command that prints the data directory of the running database, run inside its
     /// container. Secrets come from the container's own environment, never from the command.
     fn data_directory_command(&self, container: &Container) -> Vec<String>;
@@ -40,6 +50,15 @@ pub trait Profile: Send + Sync + fmt::Debug {
     /// Returns the command that waits inside the container until the database answers, for at most
     /// `limit`; one call instead of many.
     fn await_ready_command(&self, container: &Container, limit: Duration) -> Vec<String>;
+
+    /// Returns the command that has the running database write to its files what it holds in memory, so that
+    /// a shutdown right after it has little to write; `None` where there is no such thing.
+    fn checkpoint_command(&self, container: &Container) -> Option<Vec<String>>;
+    /// Returns the command that prints the links by which a data directory leads to other places, a line
+    /// each: what it is ("tablespace 16400"), a tab, and where it leads, relative to the data directory. `None` where it has none ever.
+    fn links_command(&self, _directory: &Path) -> Option<Vec<String>> {
+        None
+    }
 
     /// Returns the signal that asks for a fast, clean shutdown: "SIGINT".
     fn stop_signal(&self) -> &'static str;
@@ -78,6 +97,127 @@ pub trait Profile: Send + Sync + fmt::Debug {
     /// Returns what checks the content of a file of a cleanly stopped database as it streams past;
     /// `path` is relative to the data directory. `None` for a file whose content proves nothing.
     fn content_check(&self, inspection: &Inspection, path: &Path) -> Option<Box<dyn ContentCheck>>;
+
+    /// Returns how such a database is backed up while it runs; `None` where it is not known how.
+    fn online(&self) -> Option<&'static dyn online::OnlineBackup>;
+
+    /// Returns how a copy of the data is booted away from everything else, where that is known.
+    fn sandbox(&self) -> Option<&dyn SandboxSource> {
+        None
+    }
+
+    /// Returns how the running database is asked what is true of its data, where that is known.
+    fn facts(&self) -> Option<&dyn FactsSource> {
+        None
+    }
+}
+
+/// How a running database is asked what is true of its data: commands to run inside its container, and
+/// what their output means. Secrets come from the container's own environment, never from a command.
+pub trait FactsSource: Send + Sync {
+    /// Returns the command that looks at the data. It only reads, and ends by itself.
+    fn facts_command(&self, container: &Container, level: FactsLevel) -> Vec<String>;
+
+    /// Returns how long that command may take at most.
+    fn facts_limit(&self, level: FactsLevel) -> Duration;
+
+    /// Returns the facts that the command's output tells.
+    ///
+    /// # Errors
+    /// When it tells none.
+    fn facts(&self, level: FactsLevel, output: &ExecOutput) -> Result<Facts, FactsError>;
+
+    /// Returns the command that runs a query of the user's, read-only and for at most `limit`, in the
+    /// named database or else in the service's own.
+    fn query_command(
+        &self,
+        container: &Container,
+        database: Option<&str>,
+        query: &str,
+        limit: Duration,
+    ) -> Vec<String>;
+
+    /// Returns the one value that the query gave.
+    ///
+    /// # Errors
+    /// When it failed, or gave none or several.
+    fn value(&self, output: &ExecOutput) -> Result<String, FactsError>;
+
+    /// Returns whether facts are true of a copy of the files to the last row: nothing was written between
+    /// the moment of the facts and what the files of the copy say.
+    fn is_exact(&self, facts: &Facts, inspection: &Inspection) -> bool;
+}
+
+/// How a copy of a database's data is booted: in a container without network, capability or secret, as the
+/// owner of the data.
+pub trait SandboxSource: Send + Sync {
+    /// Returns what boots the copy in `data_directory`, a path in the container; `user` is a role that may
+    /// see everything, and `database` the one that queries go to, where they are known.
+    fn sandbox(&self, data_directory: &Path, user: Option<&str>, database: Option<&str>) -> Sandbox;
+
+    /// Returns the command that looks whether what the database keeps of its data in several places fits
+    /// together; it may write to the copy.
+    fn structure_command(&self, container: &Container) -> Vec<String>;
+
+    /// Returns how long that command may take at most.
+    fn structure_limit(&self) -> Duration;
+
+    /// Returns what that command's output tells.
+    fn structure(&self, output: &ExecOutput) -> Structure;
+
+    /// Returns the line of a log that says why the server did not come up.
+    fn last_words(&self, log: &str) -> Option<String>;
+}
+
+/// What a container needs to boot a copy.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Sandbox {
+    /// Entrypoint and arguments, whole.
+    pub command: Vec<String>,
+    /// Environment; no secret.
+    pub env: BTreeMap<String, String>,
+    /// Directories in memory that it writes to.
+    pub scratch: Vec<PathBuf>,
+}
+
+/// Whether what a database keeps in several places fits together.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Structure {
+    /// It does.
+    Sound,
+    /// It does not, in the words of the tool that looked.
+    Damaged(Vec<String>),
+    /// It was not looked at, and why.
+    Unknown(String),
+}
+
+/// Why there are no facts.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum FactsError {
+    /// The database or its client said no.
+    #[error("{said}")]
+    Failed {
+        /// What it said, in a line.
+        said: String,
+    },
+    /// The output ends before its end.
+    #[error("the output is cut off after {bytes} bytes")]
+    Cut {
+        /// How much there is.
+        bytes: usize,
+    },
+    /// The output is none that is understood.
+    #[error("not understood: {line:?}")]
+    NotUnderstood {
+        /// The line.
+        line: String,
+    },
+    /// A query that is to give one value gave none or several.
+    #[error("the query gives {rows} rows, and a check takes one value")]
+    Rows {
+        /// How many.
+        rows: usize,
+    },
 }
 
 /// Checks the content of one file, which comes in pieces of any length.
@@ -146,7 +286,7 @@ pub struct Inspection {
     /// Pages of a full segment file; numbers the pages of later segments.
     pub pages_per_segment: u32,
     /// The profile's own details worth keeping (catalog version, checkpoint, timeline …).
-    pub details: std::collections::BTreeMap<String, String>,
+    pub details: BTreeMap<String, String>,
     /// Links in the data directory that lead to data the source does not have, because it lies
     /// outside or is gone: a capture would miss it.
     pub outside: Vec<OutsideLink>,

@@ -87,6 +87,11 @@ pub(super) fn major_version(container: &Container) -> Option<String> {
     major.parse::<u32>().is_ok().then(|| major.to_owned())
 }
 
+/// Returns the role that the official entrypoint makes at first, which owns everything.
+pub(super) fn superuser(container: &Container) -> String {
+    variable(container, "POSTGRES_USER").unwrap_or("postgres").to_owned()
+}
+
 /// Returns where the official image has its data when nothing says otherwise.
 fn default_data_directory(container: &Container) -> PathBuf {
     let major = variable(container, "PG_MAJOR").and_then(|major| major.parse::<u32>().ok());

@@ -40,6 +40,9 @@ const DATA_NAMES: &[&str] = &[
     "pg_xact",
 ];
 
+/// Why a base backup proves no clean shutdown.
+const BACKUP_LABEL: &str = "backup_label is there: these files are a backup that was never recovered";
+
 /// Returns the data directories below `root`, relative to it, shallowest first. Links are not
 /// followed, and a data directory is not searched for others.
 pub(super) fn find(root: &Path) -> io::Result<Vec<PathBuf>> {
@@ -210,7 +213,7 @@ fn reasons(
             "{} says \"shut down in recovery\", as a standby's does, but there is no standby.signal",
             control::PATH
         )),
-        state => reasons.push(format!("{} says \"{state}\", not \"shut down\"", control::PATH)),
+        state => reasons.push(other_state(state)),
     }
     if inspection.version != control_file.major_version.to_string() {
         reasons.push(format!(
@@ -224,10 +227,26 @@ fn reasons(
         reasons.push("postmaster.pid is there: a server runs on these files, or was killed".to_owned());
     }
     if exists(&absolute.join("backup_label"))? {
-        reasons.push("backup_label is there: these files are a backup that was never recovered".to_owned());
+        reasons.push(BACKUP_LABEL.to_owned());
     }
     reasons.extend(missing_wal(tree, data_directory, control_file)?);
     Ok(reasons)
+}
+
+fn other_state(state: DbState) -> String {
+    format!("{} says \"{state}\", not \"shut down\"", control::PATH)
+}
+
+/// Returns why files that are no proof of a clean shutdown for these `reasons` are no base backup of a running
+/// server either. Its pg_control was copied while the server ran; its backup_label says from where on it is to
+/// be recovered.
+pub(super) fn backup_doubts(reasons: &[String]) -> Vec<String> {
+    let expected = [other_state(DbState::InProduction), BACKUP_LABEL.to_owned()];
+    let mut doubts: Vec<_> = reasons.iter().filter(|reason| !expected.contains(reason)).cloned().collect();
+    if !reasons.iter().any(|reason| reason == BACKUP_LABEL) {
+        doubts.push("backup_label is missing: nothing says from where on it is to be recovered".to_owned());
+    }
+    doubts
 }
 
 /// Returns what is wrong with the write-ahead log that a start from these files needs.

@@ -6,19 +6,37 @@
 
 mod container;
 pub mod control;
+mod facts;
 mod files;
+mod online;
 pub mod page;
+mod sandbox;
 
 use std::io;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use super::{Checked, ContentCheck, Damage, Inspection, Profile};
+use super::online::OnlineBackup;
+use super::{Checked, ContentCheck, Damage, FactsSource, Inspection, Profile, SandboxSource};
 use crate::docker::Container;
 use page::{PageChecker, RelationFile};
 
 /// What asks the server; see there.
 const PROBE: &str = include_str!("probe.sh");
+
+/// Prints the links in the data directory `$1`; a tablespace is called by its number.
+const LINKS: &str = r#"cd -- "$1" || exit 1
+for link in pg_tblspc/* pg_wal; do
+    [ -L "$link" ] || continue
+    target=$(readlink "$link")
+    what=$link
+    case $link in pg_tblspc/*)
+        what="tablespace ${link#pg_tblspc/}"
+        case $target in /*) ;; *) target=pg_tblspc/$target ;; esac
+        ;;
+    esac
+    printf '%s\t%s\n' "$what" "$target"
+done"#;
 
 /// PostgreSQL.
 #[derive(Debug, Clone, Copy)]
@@ -41,6 +59,10 @@ impl Profile for Postgres {
         container::major_version(container)
     }
 
+    fn superuser(&self, container: &Container) -> Option<String> {
+        Some(container::superuser(container))
+    }
+
     fn data_directory_command(&self, container: &Container) -> Vec<String> {
         probe(container, "data-directory", 0)
     }
@@ -51,8 +73,16 @@ impl Profile for Postgres {
     }
 
     fn await_ready_command(&self, container: &Container, limit: Duration) -> Vec<String> {
-        let seconds = limit.as_secs() + u64::from(limit.subsec_nanos() > 0);
-        probe(container, "ready", seconds)
+        probe(container, "ready", whole_seconds(limit))
+    }
+
+    fn checkpoint_command(&self, container: &Container) -> Option<Vec<String>> {
+        Some(probe(container, "checkpoint", 0))
+    }
+
+    fn links_command(&self, directory: &Path) -> Option<Vec<String>> {
+        let directory = directory.to_str()?;
+        Some(["sh", "-c", LINKS, "volsnap", directory].map(str::to_owned).to_vec())
     }
 
     /// A fast shutdown, whatever the image has: SIGTERM would wait for every session to end.
@@ -93,6 +123,18 @@ impl Profile for Postgres {
         let checker = PageChecker::new(relation_file, inspection.page_size, inspection.pages_per_segment);
         Some(Box::new(checker))
     }
+
+    fn facts(&self) -> Option<&dyn FactsSource> {
+        Some(self)
+    }
+
+    fn sandbox(&self) -> Option<&dyn SandboxSource> {
+        Some(self)
+    }
+
+    fn online(&self) -> Option<&'static dyn OnlineBackup> {
+        Some(&online::BaseBackup)
+    }
 }
 
 impl ContentCheck for PageChecker {
@@ -120,6 +162,10 @@ impl ContentCheck for PageChecker {
 fn probe(container: &Container, action: &str, seconds: u64) -> Vec<String> {
     let port = container::port(container);
     ["sh", "-c", PROBE, "volsnap", action, &port, &seconds.to_string()].map(str::to_owned).to_vec()
+}
+
+fn whole_seconds(duration: Duration) -> u64 {
+    duration.as_secs() + u64::from(duration.subsec_nanos() > 0)
 }
 
 #[cfg(test)]
@@ -191,6 +237,23 @@ mod tests {
             case "$*" in *s3cret*) exit 2;; *"show data_directory"*) echo "/a dir";; esac"#;
         let output = run(&command, "exit 0", psql);
         assert_eq!(String::from_utf8_lossy(&output.stdout), "/a dir\n");
+    }
+
+    #[test]
+    fn links_out_of_the_data_directory_are_printed() {
+        use std::os::unix::fs::symlink;
+        let root = tempfile::tempdir().unwrap();
+        std::fs::create_dir_all(root.path().join("pg_tblspc/real")).unwrap();
+        let print = || {
+            let command = Postgres.links_command(root.path()).unwrap();
+            let output = std::process::Command::new(&command[0]).args(&command[1..]).output().unwrap();
+            assert!(output.status.success());
+            String::from_utf8(output.stdout).unwrap()
+        };
+        assert_eq!(print(), "");
+        symlink("/srv/a b", root.path().join("pg_tblspc/16400")).unwrap();
+        symlink("../wal", root.path().join("pg_wal")).unwrap();
+        assert_eq!(print(), "tablespace 16400\t/srv/a b\npg_wal\t../wal\n");
     }
 
     #[test]

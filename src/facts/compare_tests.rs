@@ -1,0 +1,307 @@
+use rstest::rstest;
+
+use super::super::{FactsLevel, Files, Moment, SequenceBehind, TableKind};
+use super::*;
+
+fn name(name: &str) -> Name {
+    Name { schema: "public".into(), name: name.into() }
+}
+
+fn table(of: &str, rows: u64) -> Table {
+    Table { name: name(of), rows: Some(rows), bytes: Some(8192 * (1 + rows / 100)), ..Table::default() }
+}
+
+/// A small service's data, at transaction 700.
+fn facts() -> Facts {
+    let mut facts = Facts::new("postgresql", FactsLevel::Quick, chrono::DateTime::UNIX_EPOCH);
+    facts.engine_version = "15.18".into();
+    facts.identifier = Some("77".into());
+    facts.moment = Some(Moment { next_transaction: 700, settled: true });
+    facts.user = Some("user".into());
+    facts.settings = BTreeMap::from([("wal_level".into(), "replica".into())]);
+    facts.checksum_failures = Some(0);
+    facts.roles =
+        BTreeMap::from([("user".into(), vec!["superuser".into()]), ("app".into(), vec!["login".into()])]);
+    facts.tablespaces = BTreeMap::from([("fast".into(), "/fast".into())]);
+    let images = Table { empty: BTreeMap::from([("data".into(), 10)]), ..table("images", 1000) };
+    let part = Table { partition: true, ..table("events_2026_01", 5) };
+    facts.databases = vec![
+        Database {
+            name: "memory_db".into(),
+            encoding: "UTF8".into(),
+            collation: "libc en_US.utf8".into(),
+            collation_version: Some("2.36".into()),
+            extensions: BTreeMap::from([("plpgsql".into(), "1.0".into()), ("pgcrypto".into(), "1.3".into())]),
+            revisions: vec![Revision {
+                tool: "flyway".into(),
+                schema: "public".into(),
+                revision: Some("7".into()),
+                applied: 7,
+            }],
+            tables: vec![table("users", 50), images, part],
+            foreign_keys: 1,
+            sequences: 2,
+            large_objects: Some(4),
+            ..Database::default()
+        },
+        Database { name: "template1".into(), template: true, ..Database::default() },
+    ];
+    facts
+}
+
+fn later(mut facts: Facts) -> Facts {
+    facts.moment = Some(Moment { next_transaction: 720, settled: true });
+    facts
+}
+
+fn memory_db(facts: &mut Facts) -> &mut Database {
+    &mut facts.databases[0]
+}
+
+fn of<'f>(facts: &'f mut Facts, table: &str) -> &'f mut Table {
+    memory_db(facts).tables.iter_mut().find(|one| one.name.name == table).unwrap()
+}
+
+fn key(worth: Worth, orphans: u64) -> ForeignKey {
+    ForeignKey { name: "k".into(), table: name("images"), orphans: Some(orphans), worth, unread: None }
+}
+
+const CONTEXT: Context<'static> =
+    Context { container: Some("db 1"), snapshot: None, unclean: &[], nothing_written: None };
+
+/// Returns what is said of one kind of difference, which has to be there once.
+#[track_caller]
+fn only(comparison: &Comparison, kind: DifferenceKind) -> &Difference {
+    let found: Vec<_> = comparison.differences.iter().filter(|one| one.kind == kind).collect();
+    assert_eq!(found.len(), 1, "{kind:?} in {:?}", comparison.differences);
+    found[0]
+}
+
+#[test]
+fn the_same_is_the_same() {
+    let same = compare(&facts(), &facts(), &CONTEXT);
+    assert_eq!(same, Comparison { strict: true, differences: Vec::new() });
+    let same = compare(&facts(), &later(facts()), &CONTEXT);
+    assert_eq!(same, Comparison { strict: false, differences: Vec::new() });
+}
+
+/// Damage that no client does by writing: found whether or not anybody wrote.
+#[rstest]
+#[case::missing_table(|facts: &mut Facts| _ = memory_db(facts).tables.remove(0), DifferenceKind::MissingTable)]
+#[case::missing_database(|facts: &mut Facts| _ = facts.databases.remove(0), DifferenceKind::MissingDatabase)]
+#[case::missing_role(|facts: &mut Facts| _ = facts.roles.remove("app"), DifferenceKind::MissingRole)]
+#[case::missing_extension(|facts: &mut Facts| _ = memory_db(facts).extensions.remove("pgcrypto"), DifferenceKind::MissingExtension)]
+#[case::missing_tablespace(|facts: &mut Facts| facts.tablespaces.clear(), DifferenceKind::MissingTablespace)]
+#[case::another_cluster(|facts: &mut Facts| facts.identifier = Some("78".into()), DifferenceKind::AnotherCluster)]
+#[case::went_back(|facts: &mut Facts| facts.moment = Some(Moment { next_transaction: 600, settled: true }), DifferenceKind::WentBack)]
+#[case::orphans(|facts: &mut Facts| memory_db(facts).doubtful_keys.push(key(Worth::Whole, 3)), DifferenceKind::Orphans)]
+#[case::emptied_bytea(|facts: &mut Facts| _ = of(facts, "images").empty.insert("data".into(), 1000), DifferenceKind::EmptiedBytea)]
+#[case::emptied_database(|facts: &mut Facts| memory_db(facts).tables.iter_mut().for_each(|table| table.rows = Some(0)), DifferenceKind::EmptiedDatabase)]
+#[case::unreadable_table(|facts: &mut Facts| *of(facts, "users") = Table { damaged: true, unread: Some("could not open file".into()), rows: None, ..table("users", 0) }, DifferenceKind::UnreadableTable)]
+#[case::unreadable_database(|facts: &mut Facts| *memory_db(facts) = Database { name: "memory_db".into(), encoding: "UTF8".into(), collation: "libc en_US.utf8".into(), unread: Some("no".into()), damaged: true, ..Database::default() }, DifferenceKind::UnreadableDatabase)]
+#[case::sequence_behind(|facts: &mut Facts| memory_db(facts).sequences_behind.push(SequenceBehind { sequence: name("s"), table: name("users"), column: "id".into(), next: "1".into(), reached: "50".into() }), DifferenceKind::SequenceBehind)]
+#[case::invalid_index(|facts: &mut Facts| memory_db(facts).invalid_indexes.push(name("i")), DifferenceKind::InvalidIndex)]
+#[case::checksum_failures(|facts: &mut Facts| facts.checksum_failures = Some(2), DifferenceKind::ChecksumFailures)]
+#[case::collation(|facts: &mut Facts| memory_db(facts).collation_version = Some("2.41".into()), DifferenceKind::CollationChanged)]
+#[case::revision_gone(|facts: &mut Facts| memory_db(facts).revisions.clear(), DifferenceKind::SchemaRevision)]
+#[case::revision_back(|facts: &mut Facts| memory_db(facts).revisions[0] = Revision { revision: Some("6".into()), applied: 6, ..memory_db(facts).revisions[0].clone() }, DifferenceKind::SchemaRevision)]
+fn damage_is_found_whether_or_not_clients_wrote(#[case] plant: fn(&mut Facts), #[case] kind: DifferenceKind) {
+    for mut after in [facts(), later(facts())] {
+        plant(&mut after);
+        let comparison = compare(&facts(), &after, &CONTEXT);
+        let difference = only(&comparison, kind);
+        assert_eq!(difference.severity, Severity::Damage, "{comparison:?}");
+        assert!(difference.next.is_some(), "{difference:?}");
+        assert!(!comparison.ok());
+    }
+}
+
+/// What clients do by writing: damage when nobody wrote, else explained.
+#[rstest]
+#[case::fewer_rows(|facts: &mut Facts| of(facts, "users").rows = Some(49), DifferenceKind::FewerRows)]
+#[case::no_rows(|facts: &mut Facts| of(facts, "users").rows = Some(0), DifferenceKind::FewerRows)]
+#[case::more_rows(|facts: &mut Facts| of(facts, "users").rows = Some(51), DifferenceKind::MoreRows)]
+#[case::new_table(|facts: &mut Facts| memory_db(facts).tables.push(table("new", 1)), DifferenceKind::NewTable)]
+#[case::a_dropped_partition(|facts: &mut Facts| _ = memory_db(facts).tables.pop(), DifferenceKind::MissingTable)]
+#[case::some_bytea(|facts: &mut Facts| _ = of(facts, "images").empty.insert("data".into(), 400), DifferenceKind::EmptiedBytea)]
+#[case::large_objects(|facts: &mut Facts| memory_db(facts).large_objects = Some(3), DifferenceKind::LargeObjects)]
+#[case::migration(|facts: &mut Facts| memory_db(facts).revisions[0] = Revision { revision: Some("8".into()), applied: 8, ..memory_db(facts).revisions[0].clone() }, DifferenceKind::SchemaRevision)]
+#[case::unguarded_orphans(|facts: &mut Facts| memory_db(facts).doubtful_keys.push(key(Worth::Disabled, 3)), DifferenceKind::Orphans)]
+#[case::a_weakened_key(|facts: &mut Facts| memory_db(facts).doubtful_keys.push(key(Worth::NotValid, 0)), DifferenceKind::WeakenedKey)]
+#[case::role_changed(|facts: &mut Facts| _ = facts.roles.insert("app".into(), vec![]), DifferenceKind::RoleChanged)]
+#[case::new_role(|facts: &mut Facts| _ = facts.roles.insert("new".into(), vec![]), DifferenceKind::NewRole)]
+#[case::new_database(|facts: &mut Facts| facts.databases.push(Database { name: "new".into(), ..Database::default() }), DifferenceKind::NewDatabase)]
+#[case::extension_version(|facts: &mut Facts| _ = memory_db(facts).extensions.insert("pgcrypto".into(), "1.4".into()), DifferenceKind::ExtensionVersion)]
+fn what_writing_does_is_damage_only_when_nobody_wrote(
+    #[case] write: fn(&mut Facts),
+    #[case] kind: DifferenceKind,
+) {
+    let mut after = facts();
+    write(&mut after);
+    let strict = compare(&facts(), &after, &CONTEXT);
+    assert_eq!(only(&strict, kind).severity, Severity::Damage, "{strict:?}");
+    let lenient = compare(&facts(), &later(after), &CONTEXT);
+    assert_eq!(only(&lenient, kind).severity, Severity::Explained, "{lenient:?}");
+    assert!(lenient.ok() && !lenient.strict, "{lenient:?}");
+}
+
+#[test]
+fn a_transaction_under_way_makes_nothing_strict() {
+    let mut after = facts();
+    of(&mut after, "users").rows = Some(40);
+    after.moment = Some(Moment { next_transaction: 700, settled: false });
+    assert!(!compare(&facts(), &after, &CONTEXT).strict);
+    let known = Context { nothing_written: Some(true), ..CONTEXT };
+    assert!(!compare(&facts(), &after, &known).ok());
+}
+
+#[test]
+fn a_migration_explains_tables_and_extensions_that_are_gone_but_not_when_nobody_wrote() {
+    let mut after = later(facts());
+    memory_db(&mut after).revisions[0] =
+        Revision { revision: Some("8".into()), applied: 8, ..memory_db(&mut after).revisions[0].clone() };
+    memory_db(&mut after).tables.remove(0);
+    memory_db(&mut after).extensions.remove("pgcrypto");
+    let lenient = compare(&facts(), &after, &CONTEXT);
+    assert!(lenient.ok(), "{lenient:?}");
+    let strict = compare(&facts(), &after, &Context { nothing_written: Some(true), ..CONTEXT });
+    assert_eq!(only(&strict, DifferenceKind::MissingTable).severity, Severity::Damage);
+}
+
+#[test]
+fn what_was_wrong_before_is_told_and_is_no_difference() {
+    let mut before = facts();
+    memory_db(&mut before).doubtful_keys.push(key(Worth::NotValid, 3));
+    memory_db(&mut before).invalid_indexes.push(name("i"));
+    let mut after = before.clone();
+    let same = compare(&before, &after, &CONTEXT);
+    assert!(same.ok() && same.differences.len() == 2, "{same:?}");
+    assert!(same.differences.iter().all(|one| one.severity == Severity::Information));
+    memory_db(&mut after).doubtful_keys[0].orphans = Some(4);
+    let more = compare(&before, &later(after), &CONTEXT);
+    let orphans = only(&more, DifferenceKind::Orphans);
+    assert_eq!(orphans.severity, Severity::Damage);
+    assert_eq!(
+        orphans.next.as_deref(),
+        Some(
+            "docker exec 'db 1' psql -U user -d memory_db -c 'ALTER TABLE public.images VALIDATE CONSTRAINT k'"
+        )
+    );
+}
+
+#[test]
+fn what_was_not_counted_is_not_compared_unless_there_is_nothing_left_of_it() {
+    let uncounted = |estimated| Table { rows: None, estimated, bytes: Some(1 << 30), ..table("users", 0) };
+    let mut before = facts();
+    *of(&mut before, "users") = uncounted(Some(1_000_000));
+    let mut after = before.clone();
+    *of(&mut after, "users") = uncounted(Some(10));
+    assert!(compare(&before, &after, &CONTEXT).ok(), "an estimate moves without a transaction");
+    *of(&mut after, "users") = table("users", 0);
+    let gone = compare(&before, &after, &CONTEXT);
+    assert_eq!(only(&gone, DifferenceKind::FewerRows).before.as_deref(), Some("about 1000000 rows"));
+    *of(&mut after, "users") = Table { bytes: Some(1 << 29), ..uncounted(Some(1_000_000)) };
+    let truncated = compare(&before, &after, &CONTEXT);
+    assert_eq!(only(&truncated, DifferenceKind::ShrunkenTable).severity, Severity::Damage);
+    assert!(compare(&before, &later(after.clone()), &CONTEXT).ok());
+    // Vacuum gives back pages without a transaction there.
+    after.settings.insert("wal_level".into(), "minimal".into());
+    assert!(compare(&before, &after, &CONTEXT).ok());
+}
+
+#[test]
+fn a_table_that_could_not_be_looked_at_for_a_moment_is_not_damaged() {
+    let mut after = facts();
+    *of(&mut after, "users") = Table { rows: None, unread: Some("lock timeout".into()), ..table("users", 0) };
+    of(&mut after, "users").bytes = None;
+    assert!(compare(&facts(), &after, &CONTEXT).ok());
+    let mut after = facts();
+    memory_db(&mut after).unread = Some("there was no time left".into());
+    memory_db(&mut after).tables.clear();
+    assert!(compare(&facts(), &after, &CONTEXT).ok());
+}
+
+#[test]
+fn a_crash_is_told_and_empties_what_is_not_logged() {
+    let unclean = ["its state is \"in production\"".to_owned()];
+    let crashed = Context { unclean: &unclean, ..CONTEXT };
+    let mut before = facts();
+    of(&mut before, "users").unlogged = true;
+    let mut after = before.clone();
+    of(&mut after, "users").rows = Some(0);
+    after.moment = Some(Moment { next_transaction: 699, settled: true });
+    let comparison = compare(&before, &after, &crashed);
+    assert_eq!(only(&comparison, DifferenceKind::CrashRecovery).severity, Severity::Damage);
+    assert_eq!(only(&comparison, DifferenceKind::FewerRows).severity, Severity::Explained);
+    assert_eq!(only(&comparison, DifferenceKind::WentBack).severity, Severity::Explained);
+}
+
+#[test]
+fn the_content_of_full_facts_is_compared_where_the_count_is_the_same() {
+    let with = |digest: &str| {
+        let mut facts = facts();
+        of(&mut facts, "users").digest = Some(digest.into());
+        facts
+    };
+    let comparison = compare(&with("1"), &with("2"), &CONTEXT);
+    assert_eq!(only(&comparison, DifferenceKind::ChangedContent).severity, Severity::Damage);
+    assert!(compare(&with("1"), &later(with("2")), &CONTEXT).ok());
+    assert!(compare(&with("1"), &facts(), &CONTEXT).differences.is_empty());
+}
+
+#[test]
+fn a_fresh_empty_cluster_is_one_finding_not_hundreds() {
+    let mut after = facts();
+    after.identifier = Some("78".into());
+    after.databases.clear();
+    let comparison = compare(&facts(), &after, &CONTEXT);
+    let [only] = &comparison.differences[..] else { panic!("{comparison:?}") };
+    assert!(only.before.as_ref().unwrap().contains("3 tables"), "{only:?}");
+    assert!(only.next.as_ref().unwrap().contains("docker inspect"), "{only:?}");
+}
+
+#[test]
+fn the_first_look_says_what_is_wrong_by_itself() {
+    assert!(first_look(&facts(), &CONTEXT).differences.is_empty());
+    let mut wrong = facts();
+    memory_db(&mut wrong).doubtful_keys = vec![key(Worth::NotValid, 3)];
+    memory_db(&mut wrong).invalid_indexes.push(name("i"));
+    assert!(first_look(&wrong, &CONTEXT).ok());
+    assert_eq!(first_look(&wrong, &CONTEXT).differences.len(), 2);
+    memory_db(&mut wrong).doubtful_keys = vec![key(Worth::Whole, 3)];
+    assert!(!first_look(&wrong, &CONTEXT).ok());
+}
+
+#[test]
+fn files_that_are_all_gone_are_damage_and_files_that_changed_are_not() {
+    let of =
+        |files, bytes| Facts::of_files(Files { files, bytes, digest: None }, chrono::DateTime::UNIX_EPOCH);
+    assert!(compare(&of(10, 100), &of(10, 100), &CONTEXT).differences.is_empty());
+    let changed = compare(&of(10, 100), &of(9, 90), &CONTEXT);
+    assert!(changed.ok() && only(&changed, DifferenceKind::Files).severity == Severity::Explained);
+    assert!(!compare(&of(10, 100), &of(0, 0), &CONTEXT).ok());
+}
+
+#[test]
+fn a_command_has_its_names_quoted() {
+    let mut after = facts();
+    let database = memory_db(&mut after);
+    database.name = "it's".into();
+    database.invalid_indexes.push(name("a\"b; drop"));
+    let mut before = facts();
+    memory_db(&mut before).name = "it's".into();
+    let comparison = compare(&before, &after, &CONTEXT);
+    assert_eq!(
+        only(&comparison, DifferenceKind::InvalidIndex).next.as_deref(),
+        Some(r#"docker exec 'db 1' psql -U user -d 'it'\''s' -c 'REINDEX INDEX public."a""b; drop"'"#)
+    );
+}
+
+#[test]
+fn a_view_is_missed_but_has_no_rows() {
+    let mut before = facts();
+    memory_db(&mut before).tables.push(Table { name: name("v"), kind: TableKind::View, ..Table::default() });
+    let comparison = compare(&before, &facts(), &CONTEXT);
+    assert_eq!(only(&comparison, DifferenceKind::MissingTable).object, "memory_db: table public.v");
+    assert_eq!(before.summary(), facts().summary());
+}
