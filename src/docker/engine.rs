@@ -30,14 +30,17 @@ use bollard::query_parameters as query;
 use bytes::Bytes;
 use futures_util::{StreamExt, TryStreamExt};
 use nix::sys::signal::Signal;
+use serde_json::{Value, json};
 use tokio::io::AsyncWrite;
 use tokio::runtime::Handle;
 use tokio::time::{sleep, timeout};
 
+use super::likeness::{Likeness, NewMount, differences, likeness};
+use super::raw::RawApi;
 use super::{
-    ApiVersion, Attached, Container, ContainerSpec, ContainerState, Docker, DockerError, DockerErrorKind,
-    Engine, ExecOutput, Grace, Image, Mount, MountKind, MountSource, MountSpec, Output, OutputStream, Result,
-    Volume,
+    ApiVersion, Attached, Container, ContainerSpec, ContainerState, Description, Docker, DockerError,
+    DockerErrorKind, Engine, ExecOutput, Grace, Image, Mount, MountKind, MountSource, MountSpec, Network,
+    Output, OutputStream, Result, TmpfsSpec, Volume,
 };
 
 /// The oldest API spoken here: Docker 19.03.
@@ -50,10 +53,14 @@ const INSPECT_LIMIT: Duration = Duration::from_secs(30);
 const LIST_LIMIT: Duration = Duration::from_secs(30);
 const CREATE_LIMIT: Duration = Duration::from_secs(60);
 const START_LIMIT: Duration = Duration::from_secs(120);
+const PAUSE_LIMIT: Duration = Duration::from_secs(60);
 const ATTACH_LIMIT: Duration = Duration::from_secs(30);
 const IMPORT_LIMIT: Duration = Duration::from_secs(120);
 const REMOVE_LIMIT: Duration = Duration::from_secs(60);
 const LOGS_LIMIT: Duration = Duration::from_secs(30);
+
+/// A tenth of what a container has by itself.
+const YIELDING_CPU_SHARES: i64 = 102;
 
 /// How long a removed container may still be seen.
 const GONE_LIMIT: Duration = Duration::from_secs(10);
@@ -65,7 +72,8 @@ const SIGNAL_DELAY: Duration = Duration::from_millis(200);
 const CLIENT_TIMEOUT_SECS: u64 = 7 * 24 * 3600;
 
 const INSPECTIONS_AT_ONCE: usize = 16;
-const EXEC_OUTPUT_LIMIT: usize = 1 << 20;
+const EXEC_OUTPUT_LIMIT: usize = 64 << 20;
+const EXEC_ERROR_LIMIT: usize = 1 << 20;
 const LOGS_OUTPUT_LIMIT: usize = 64 << 10;
 const DEFAULT_SOCKET: &str = "/var/run/docker.sock";
 
@@ -73,6 +81,7 @@ const DEFAULT_SOCKET: &str = "/var/run/docker.sock";
 #[derive(Debug, Clone)]
 pub struct DockerEngine {
     client: bollard::Docker,
+    raw: RawApi,
     api_version: ApiVersion,
     local: bool,
 }
@@ -101,7 +110,8 @@ impl DockerEngine {
                 ),
             ));
         }
-        Ok(Self { client, api_version, local: matches!(address, Address::Unix(_)) })
+        let raw = address.raw(api_version);
+        Ok(Self { client, raw, api_version, local: matches!(address, Address::Unix(_)) })
     }
 
     async fn inspect(&self, id: &str) -> Result<Option<Container>> {
@@ -116,6 +126,48 @@ impl DockerEngine {
         let meant =
             container.id == id || container.name == id || (id.len() >= 12 && container.id.starts_with(id));
         Ok(meant.then_some(container))
+    }
+
+    /// Returns what the engine says of a container, all of it.
+    async fn inspect_raw(&self, doing: &str, id: &str) -> Result<Value> {
+        check_container_name(doing, id)?;
+        within(doing, INSPECT_LIMIT, self.raw.get(doing, &format!("/containers/{id}/json"))).await
+    }
+
+    /// Returns what the image of a container is to be called for the same one to be taken: its name, unless
+    /// that has gone on to another image.
+    async fn image_name(&self, inspected: &Value) -> Result<String> {
+        let field = |value: &Value| value.as_str().unwrap_or_default().to_owned();
+        let (id, name) = (field(&inspected["Image"]), field(&inspected["Config"]["Image"]));
+        let same = self.image(&name).await?.is_some_and(|image| image.id == id);
+        Ok(if same { name } else { id })
+    }
+
+    /// Connects what was created to its further networks, and compares it with what it is to be like.
+    async fn finish_likeness(
+        &self,
+        doing: &str,
+        id: &str,
+        old: &Value,
+        networks: &[(String, Value)],
+        new: NewMount<'_>,
+    ) -> Result<()> {
+        for (network, endpoint) in networks {
+            if !is_name(network) {
+                return Err(other(
+                    doing,
+                    format!("the network {network} has a name that cannot be asked for"),
+                ));
+            }
+            let body = json!({ "Container": id, "EndpointConfig": endpoint });
+            let path = format!("/networks/{network}/connect");
+            within(doing, CREATE_LIMIT, self.raw.post(doing, &path, &body)).await?;
+        }
+        let differing = differences(old, &self.inspect_raw(doing, id).await?, new);
+        if differing.is_empty() {
+            return Ok(());
+        }
+        Err(other(doing, format!("the engine made it otherwise than the old one: {}", differing.join(", "))))
     }
 
     /// Sends the stop request and sees it through, whatever becomes of the connection.
@@ -203,7 +255,7 @@ impl DockerEngine {
             while let Some(piece) = output.next().await {
                 match output_from(piece.map_err(failed)?) {
                     Output::Stdout(bytes) => keep_head(&mut result.stdout, &bytes, EXEC_OUTPUT_LIMIT),
-                    Output::Stderr(bytes) => keep_head(&mut result.stderr, &bytes, EXEC_OUTPUT_LIMIT),
+                    Output::Stderr(bytes) => keep_head(&mut result.stderr, &bytes, EXEC_ERROR_LIMIT),
                 }
             }
             drop(input);
@@ -338,6 +390,27 @@ impl Docker for DockerEngine {
         }
     }
 
+    async fn pause(&self, id: &str) -> Result<()> {
+        let doing = format!("pause container {id}");
+        check_container_name(&doing, id)?;
+        bounded(&doing, PAUSE_LIMIT, self.client.pause_container(id)).await
+    }
+
+    /// The engine has no code of its own for one that is not paused, so the container is asked.
+    async fn unpause(&self, id: &str) -> Result<()> {
+        let doing = format!("unpause container {id}");
+        check_container_name(&doing, id)?;
+        let unpaused = bounded(&doing, PAUSE_LIMIT, self.client.unpause_container(id)).await;
+        let Err(error) = unpaused else { return Ok(()) };
+        if error.is_in_doubt() || error.kind == DockerErrorKind::NotFound {
+            return Err(error);
+        }
+        match self.inspect(id).await? {
+            Some(container) if !container.state.paused => Ok(()),
+            _ => Err(error),
+        }
+    }
+
     async fn exec(&self, id: &str, command: &[String], limit: Duration) -> Result<ExecOutput> {
         // The program only: arguments may hold what must not be shown.
         let program = command.first().map_or("", String::as_str);
@@ -417,7 +490,9 @@ impl Docker for DockerEngine {
         let doing = format!("create container {}", spec.name);
         for mount in &spec.mounts {
             match &mount.source {
-                MountSource::Volume(name) if self.volume(name).await?.is_none() => {
+                MountSource::Volume(name)
+                    if !spec.new_volumes.contains_key(name) && self.volume(name).await?.is_none() =>
+                {
                     return Err(not_found(&doing, format!("no such volume: {name}")));
                 }
                 // Any other spelling could name another directory.
@@ -433,6 +508,71 @@ impl Docker for DockerEngine {
         let options = query::CreateContainerOptions { name: Some(spec.name.clone()), ..Default::default() };
         let call = self.client.create_container(Some(options), create_body(spec));
         Ok(bounded(&doing, CREATE_LIMIT, call).await?.id)
+    }
+
+    async fn describe(&self, id: &str) -> Result<Description> {
+        self.inspect_raw(&format!("describe container {id}"), id).await.map(Description)
+    }
+
+    async fn create_like(
+        &self,
+        Description(old): &Description,
+        name: &str,
+        destination: &Path,
+        source: &MountSource,
+    ) -> Result<String> {
+        let id = old["Id"].as_str().unwrap_or_default();
+        let doing = format!("create container {name} like {}", id.get(..12).unwrap_or(id));
+        check_container_name(&doing, name)?;
+        if self.container(id).await?.is_some_and(|now| now.state.running) {
+            let message = "it runs, and two of it must not".to_owned();
+            return Err(DockerError { kind: DockerErrorKind::Conflict, doing, message });
+        }
+        let full_id = format!("container:{id}");
+        if let Some(sharer) = self.containers().await?.iter().find(|one| one.network_mode == full_id) {
+            return Err(other(
+                &doing,
+                format!("container {} shares its network, and would lose it", sharer.name),
+            ));
+        }
+        // The engine would make a volume that is not there, empty.
+        if let MountSource::Volume(volume) = source
+            && self.volume(volume).await?.is_none()
+        {
+            return Err(not_found(&doing, format!("no such volume: {volume}")));
+        }
+        let new = NewMount { destination, source };
+        let image = self.image_name(old).await?;
+        let Likeness { body, networks } =
+            likeness(old, new, &image).map_err(|message| other(&doing, message))?;
+        let path = format!("/containers/create?name={name}");
+        let made = within(&doing, CREATE_LIMIT, self.raw.post(&doing, &path, &body)).await?;
+        let Some(made) = made["Id"].as_str() else { return Err(other(&doing, "the engine names no id")) };
+        match self.finish_likeness(&doing, made, old, &networks, new).await {
+            Ok(()) => Ok(made.to_owned()),
+            Err(error) => {
+                // What cannot be removed either has the name, by which it is found.
+                let _ = self.remove_container_only(made).await;
+                Err(error)
+            }
+        }
+    }
+
+    async fn rename_container(&self, id: &str, name: &str) -> Result<()> {
+        let doing = format!("rename container {id} to {name}");
+        check_container_name(&doing, id)?;
+        let options = query::RenameContainerOptions { name: name.to_owned() };
+        bounded(&doing, INSPECT_LIMIT, self.client.rename_container(id, options)).await
+    }
+
+    async fn remove_container_only(&self, id: &str) -> Result<()> {
+        let doing = format!("remove container {id}");
+        if !is_name(id) {
+            return Ok(());
+        }
+        let options = query::RemoveContainerOptions { force: false, v: false, link: false };
+        optional(bounded(&doing, REMOVE_LIMIT, self.client.remove_container(id, Some(options))).await)?;
+        self.until_gone(&doing, id).await
     }
 
     /// The engine connects the streams before it answers the request, so nothing that the container
@@ -518,6 +658,15 @@ impl Address {
         }
     }
 
+    fn raw(&self, version: ApiVersion) -> RawApi {
+        match self {
+            Self::Unix(path) => {
+                RawApi { socket: Some(path.clone()), authority: "localhost".to_owned(), version }
+            }
+            Self::Tcp(authority) => RawApi { socket: None, authority: authority.clone(), version },
+        }
+    }
+
     fn client(&self) -> Result<bollard::Docker, ClientError> {
         let version = bollard::API_DEFAULT_VERSION;
         match self {
@@ -581,6 +730,11 @@ async fn bounded<T>(
         Ok(result) => result.map_err(|error| failure(doing, &error)),
         Err(_) => Err(timed_out(doing, limit)),
     }
+}
+
+/// Waits for a call that has its own words for failure, for at most `limit`.
+async fn within<T>(doing: &str, limit: Duration, call: impl Future<Output = Result<T>> + Send) -> Result<T> {
+    timeout(limit, call).await.unwrap_or_else(|_| Err(timed_out(doing, limit)))
 }
 
 /// Turns "there is no such object" into `None`.
@@ -724,20 +878,30 @@ fn keep_tail(kept: &mut Vec<u8>, more: &[u8], limit: usize) {
 }
 
 fn create_body(spec: &ContainerSpec) -> ContainerCreateBody {
+    let memory = spec.memory_bytes.map(|bytes| i64::try_from(bytes).unwrap_or(i64::MAX));
     let host_config = HostConfig {
-        network_mode: Some("none".to_owned()),
+        network_mode: Some(match &spec.network {
+            Network::None => "none".to_owned(),
+            Network::Of(id) => format!("container:{id}"),
+        }),
         readonly_rootfs: Some(true),
         cap_drop: Some(vec!["ALL".to_owned()]),
         cap_add: Some(spec.capabilities.clone()),
         security_opt: Some(vec!["no-new-privileges".to_owned(), "label=disable".to_owned()]),
-        log_config: Some(HostConfigLogConfig { typ: Some("none".to_owned()), config: None }),
-        auto_remove: Some(true),
+        log_config: Some(if spec.kept { bounded_log() } else { no_log() }),
+        auto_remove: Some(!spec.kept),
         init: Some(false),
         restart_policy: Some(RestartPolicy {
             name: Some(RestartPolicyNameEnum::NO),
             maximum_retry_count: None,
         }),
-        mounts: Some(spec.mounts.iter().map(mount_model).collect()),
+        mounts: Some(spec.mounts.iter().map(|mount| mount_model(mount, &spec.new_volumes)).collect()),
+        tmpfs: Some(spec.tmpfs.iter().map(|tmpfs| tmpfs_option(tmpfs, spec.user)).collect()),
+        memory,
+        // The same as the memory: no swap beside it.
+        memory_swap: memory,
+        pids_limit: spec.pids.map(i64::from),
+        cpu_shares: spec.yields.then_some(YIELDING_CPU_SHARES),
         ..HostConfig::default()
     };
     ContainerCreateBody {
@@ -745,22 +909,46 @@ fn create_body(spec: &ContainerSpec) -> ContainerCreateBody {
         // An entrypoint, so that one of the image's own is not put before it.
         entrypoint: Some(spec.command.clone()),
         labels: Some(spec.labels.clone().into_iter().collect::<HashMap<_, _>>()),
-        attach_stdin: Some(true),
-        attach_stdout: Some(true),
-        attach_stderr: Some(true),
-        open_stdin: Some(true),
-        stdin_once: Some(true),
-        network_disabled: Some(true),
+        user: spec.user.map(|(uid, gid)| format!("{uid}:{gid}")),
+        env: Some(spec.env.iter().map(|(name, value)| format!("{name}={value}")).collect()),
+        // What asks the image's server whether it is well would only disturb.
+        healthcheck: Some(HealthConfig { test: Some(vec!["NONE".to_owned()]), ..HealthConfig::default() }),
+        attach_stdin: Some(!spec.detached),
+        attach_stdout: Some(!spec.detached),
+        attach_stderr: Some(!spec.detached),
+        open_stdin: Some(!spec.detached),
+        stdin_once: Some(!spec.detached),
+        network_disabled: Some(spec.network == Network::None),
         host_config: Some(host_config),
         ..ContainerCreateBody::default()
     }
 }
 
-fn mount_model(mount: &MountSpec) -> MountModel {
+fn no_log() -> HostConfigLogConfig {
+    HostConfigLogConfig { typ: Some("none".to_owned()), config: None }
+}
+
+/// The driver that every engine has, and whose logs can be read.
+fn bounded_log() -> HostConfigLogConfig {
+    let options = [("max-size", "4m"), ("max-file", "1")];
+    let options = options.map(|(name, value)| (name.to_owned(), value.to_owned()));
+    HostConfigLogConfig { typ: Some("json-file".to_owned()), config: Some(HashMap::from(options)) }
+}
+
+fn tmpfs_option(tmpfs: &TmpfsSpec, user: Option<(u32, u32)>) -> (String, String) {
+    let whose =
+        user.map_or_else(|| "mode=1777".to_owned(), |(uid, gid)| format!("mode=0700,uid={uid},gid={gid}"));
+    let options = format!("rw,noexec,nosuid,nodev,size={},{whose}", tmpfs.bytes);
+    (tmpfs.destination.to_string_lossy().into_owned(), options)
+}
+
+fn mount_model(mount: &MountSpec, new_volumes: &BTreeMap<String, BTreeMap<String, String>>) -> MountModel {
     let (typ, source, volume_options) = match &mount.source {
         MountSource::Volume(name) => {
-            let nocopy = MountVolumeOptions { no_copy: Some(true), ..MountVolumeOptions::default() };
-            (MountType::VOLUME, name.clone(), Some(nocopy))
+            // The engine gives labels only to a volume that it makes.
+            let labels = new_volumes.get(name).map(|labels| labels.clone().into_iter().collect());
+            let options = MountVolumeOptions { no_copy: Some(true), labels, ..MountVolumeOptions::default() };
+            (MountType::VOLUME, name.clone(), Some(options))
         }
         MountSource::Directory(path) => (MountType::BIND, path.to_string_lossy().into_owned(), None),
     };

@@ -20,6 +20,7 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::future::{Future, pending};
 use std::ops::Range;
+use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -27,8 +28,8 @@ use async_trait::async_trait;
 use bytes::Bytes;
 
 use super::{
-    Attached, Container, ContainerSpec, Docker, DockerError, DockerErrorKind, Engine, ExecOutput, Grace,
-    Image, Result, Volume,
+    Attached, Container, ContainerSpec, Description, Docker, DockerError, DockerErrorKind, Engine,
+    ExecOutput, Grace, Image, MountSource, Result, Volume,
 };
 
 /// One call made to a [`FailingDocker`].
@@ -194,6 +195,14 @@ impl Docker for FailingDocker {
         self.call("stop", id, self.inner.stop(id, signal, grace, wait)).await
     }
 
+    async fn pause(&self, id: &str) -> Result<()> {
+        self.call("pause", id, self.inner.pause(id)).await
+    }
+
+    async fn unpause(&self, id: &str) -> Result<()> {
+        self.call("unpause", id, self.inner.unpause(id)).await
+    }
+
     async fn exec(&self, id: &str, command: &[String], limit: Duration) -> Result<ExecOutput> {
         self.call("exec", id, self.inner.exec(id, command, limit)).await
     }
@@ -220,6 +229,28 @@ impl Docker for FailingDocker {
 
     async fn create_container(&self, spec: &ContainerSpec) -> Result<String> {
         self.call("create_container", &spec.name, self.inner.create_container(spec)).await
+    }
+
+    async fn describe(&self, id: &str) -> Result<Description> {
+        self.call("describe", id, self.inner.describe(id)).await
+    }
+
+    async fn create_like(
+        &self,
+        model: &Description,
+        name: &str,
+        destination: &Path,
+        source: &MountSource,
+    ) -> Result<String> {
+        self.call("create_like", name, self.inner.create_like(model, name, destination, source)).await
+    }
+
+    async fn rename_container(&self, id: &str, name: &str) -> Result<()> {
+        self.call("rename_container", id, self.inner.rename_container(id, name)).await
+    }
+
+    async fn remove_container_only(&self, id: &str) -> Result<()> {
+        self.call("remove_container_only", id, self.inner.remove_container_only(id)).await
     }
 
     async fn attach(&self, id: &str) -> Result<Attached> {

@@ -3,7 +3,8 @@
 //! The image is packed from an executable and the shared libraries it needs, and imported through
 //! the engine: no registry, no network. Its tag is the digest of its content, so it is imported once
 //! for each build of volsnap, and one that is there is the right one. The container sees the source
-//! read-only (a restore's may write), keeps the capabilities that its work takes, and is removed by the engine when its stdin closes and it exits.
+//! read-only (a restore's may write), may write a stage where it has one, keeps the capabilities that its
+//! work takes, and is removed by the engine when its stdin closes and it exits.
 
 use std::collections::BTreeMap;
 use std::ffi::OsStr;
@@ -26,6 +27,8 @@ pub const SOURCE: &str = "/.volsnap/source";
 /// The helper's root lacks `DAC_OVERRIDE`: a FIFO of another user than root has to be writable for
 /// others (0622), in a directory that only its owner may enter.
 pub const PIPE: &str = "/.volsnap/pipe";
+/// Where the helper sees the stage, which it may write.
+pub const STAGE: &str = "/.volsnap/stage";
 /// The FIFO in the pipe directory.
 pub const FIFO: &str = "data";
 /// The FIFO in the pipe directory that carries what is to be restored.
@@ -39,6 +42,8 @@ pub const LABEL_HELPER: &str = "volsnap.helper";
 pub const LABEL_RUN: &str = "volsnap.run";
 /// Label of the container: the source it reads, as `volume:NAME` or `path:DIR`.
 pub const LABEL_SOURCE: &str = "volsnap.source";
+/// Label of a volume that is a stage: the key of the source that it is a copy of.
+pub const LABEL_STAGE: &str = "volsnap.stage";
 /// Label of the container: the process that made it.
 pub const LABEL_PID: &str = "volsnap.pid";
 
@@ -132,6 +137,8 @@ fn is_outdated(image: &Image, current: &str, now: DateTime<Utc>) -> bool {
 pub enum Access {
     /// Read it.
     Read,
+    /// Read it, and make a stage equal to it.
+    Stage,
     /// Put other data in its place.
     Replace,
     /// The same, where the data has devices.
@@ -144,15 +151,24 @@ impl Access {
         let names: &[&str] = match self {
             // Reads every file and enters every directory, whoever owns it; changes nothing.
             Self::Read => &["DAC_READ_SEARCH"],
+            // Whatever the source has, the stage is to have: any owner, any mode, devices, attributes.
+            Self::Stage => {
+                &["DAC_READ_SEARCH", "CHOWN", "DAC_OVERRIDE", "FOWNER", "FSETID", "MKNOD", "SETFCAP"]
+            }
             Self::Replace => &["CHOWN", "DAC_OVERRIDE", "FOWNER", "FSETID"],
             Self::ReplaceWithDevices => &["CHOWN", "DAC_OVERRIDE", "FOWNER", "FSETID", "MKNOD", "SETFCAP"],
         };
         names.iter().map(|name| (*name).to_owned()).collect()
     }
+
+    /// Returns whether the source stays as it is, whatever the helper does.
+    fn is_read_only(self) -> bool {
+        matches!(self, Self::Read | Self::Stage)
+    }
 }
 
 /// Describes the helper of one run: `name` runs the agent of `image` beside `source`, with a FIFO in
-/// `pipe_directory` when the engine is local.
+/// `pipe_directory` when the engine is local, and with the place of a stage where there is one.
 pub fn helper_container(
     name: &str,
     image: &str,
@@ -160,14 +176,16 @@ pub fn helper_container(
     source: &MountSource,
     access: Access,
     pipe_directory: Option<&Path>,
+    stage: Option<&MountSource>,
 ) -> ContainerSpec {
     let mount = |source: MountSource, destination: &str, read_only| MountSpec {
         source,
         destination: PathBuf::from(destination),
         read_only,
     };
-    let mut mounts = vec![mount(source.clone(), SOURCE, access == Access::Read)];
+    let mut mounts = vec![mount(source.clone(), SOURCE, access.is_read_only())];
     mounts.extend(pipe_directory.map(|path| mount(MountSource::Directory(path.to_owned()), PIPE, true)));
+    mounts.extend(stage.map(|stage| mount(stage.clone(), STAGE, false)));
     ContainerSpec {
         name: name.to_owned(),
         image: image.to_owned(),
@@ -179,6 +197,7 @@ pub fn helper_container(
         ]),
         mounts,
         capabilities: access.capabilities(),
+        ..ContainerSpec::default()
     }
 }
 
@@ -203,6 +222,7 @@ pub fn pack(executables: &[(&Path, &Path)]) -> io::Result<Bytes> {
     let mut root = Root::default();
     root.add_directory(Path::new(SOURCE));
     root.add_directory(Path::new(PIPE));
+    root.add_directory(Path::new(STAGE));
     for (executable, destination) in executables {
         let content = fs::read(executable).map_err(|error| naming(executable, &error))?;
         if let Some(interpreter) = elf_interpreter(&content).map_err(|error| naming(executable, &error))? {
@@ -428,7 +448,7 @@ mod tests {
             assert_eq!((entry.header().mtime().unwrap(), entry.header().uid().unwrap()), (0, 0));
             seen.push(path);
         }
-        for wanted in ["deep/down/cat", ".volsnap/source", ".volsnap/pipe"] {
+        for wanted in ["deep/down/cat", ".volsnap/source", ".volsnap/pipe", ".volsnap/stage"] {
             assert!(seen.contains(&PathBuf::from(wanted)), "{wanted} is missing");
         }
     }

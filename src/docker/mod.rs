@@ -7,18 +7,24 @@
 //! |---|---|
 //! | [`engine`] | [`Docker`] over the engine's API |
 //! | [`fake`] | [`Docker`] that records calls and fails on demand, for tests |
+//! | `likeness` | a container like another one, but for one mount |
+//! | `raw` | the API as plain JSON, where no field may be lost |
 //! | [`helper`] | the throwaway container and the image it runs |
+//! | [`oneshot`] | a throwaway container that is run to its end |
 
 pub mod engine;
 pub mod fake;
 pub mod helper;
 pub mod inventory;
+mod likeness;
+pub mod oneshot;
 pub mod order;
+mod raw;
 pub mod recorded;
 
 use std::collections::BTreeMap;
 use std::fmt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::pin::Pin;
 use std::time::Duration;
 
@@ -29,6 +35,18 @@ use tokio::io::AsyncWrite;
 
 /// The result of a call to the engine.
 pub type Result<T, E = DockerError> = std::result::Result<T, E>;
+
+/// Everything that the engine says of a container, also what nobody here has a name for. Its variables may hold
+/// passwords: it is written only where the engine's own files are as safe, and never shown.
+#[derive(Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[serde(transparent)]
+pub struct Description(pub(crate) serde_json::Value);
+
+impl fmt::Debug for Description {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Description({})", self.0["Id"])
+    }
+}
 
 /// Why a call to the engine failed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -241,7 +259,7 @@ pub enum Grace {
 pub struct ExecOutput {
     /// Exit code of the command.
     pub exit_code: i64,
-    /// What it wrote, at most 1 MiB kept.
+    /// What it wrote, at most 64 MiB kept.
     pub stdout: Vec<u8>,
     /// What it wrote to stderr, at most 1 MiB kept.
     pub stderr: Vec<u8>,
@@ -258,7 +276,7 @@ pub struct MountSpec {
     pub read_only: bool,
 }
 
-/// What a [`MountSpec`] mounts. Neither is ever created by naming it.
+/// What a [`MountSpec`] mounts. Neither is ever created by naming it [here](ContainerSpec::new_volumes) alone.
 #[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum MountSource {
@@ -268,10 +286,13 @@ pub enum MountSource {
     Directory(PathBuf),
 }
 
-/// A throwaway container to be created: no network, read-only root, all capabilities dropped but
-/// those named, no new privileges, labels of SELinux disabled, logging off, stdin open and closed
-/// with the first client, removed by the engine when it exits.
-#[derive(Debug, Clone, PartialEq, Eq)]
+/// A throwaway container to be created.
+///
+/// What the defaults give is the least there is: no network, a read-only root, all capabilities dropped
+/// but those named, no new privileges, labels of SELinux disabled, no log, stdin open and closed with the
+/// first client, removed by the engine when it exits. Each field that opens something says so. The root
+/// stays read-only, and no privilege is ever gained, whatever is asked for.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct ContainerSpec {
     /// The name; taken names are a [`DockerErrorKind::Conflict`].
     pub name: String,
@@ -283,8 +304,52 @@ pub struct ContainerSpec {
     pub labels: BTreeMap<String, String>,
     /// Mounts.
     pub mounts: Vec<MountSpec>,
+    /// Volumes among them that are made with it where they are not there, with these labels: whoever gets
+    /// the name gets them too, and nobody else makes them.
+    pub new_volumes: BTreeMap<String, BTreeMap<String, String>>,
     /// Capabilities kept, as "DAC_READ_SEARCH".
     pub capabilities: Vec<String>,
+    /// What network it has.
+    pub network: Network,
+    /// Who runs it, by numbers; `None` for the image's user.
+    pub user: Option<(u32, u32)>,
+    /// Environment beside the image's own. Anybody who may ask the engine can read it: never a secret.
+    pub env: BTreeMap<String, String>,
+    /// Places in memory that it may write.
+    pub tmpfs: Vec<TmpfsSpec>,
+    /// Bytes of memory it may use, swap included; `None` for no limit of its own.
+    pub memory_bytes: Option<u64>,
+    /// Processes and threads it may have; `None` for no limit of its own.
+    pub pids: Option<u32>,
+    /// Whether it gives way to others who want the processors too: it gets a tenth of what they get. Where
+    /// they are idle it is as fast as ever. Not for work that a service is held for: the final pass and a direct
+    /// archive.
+    pub yields: bool,
+    /// Whether it stays when it exits, with a log of some MiB, until somebody removes it: for a caller who
+    /// asks for its exit code or its log.
+    pub kept: bool,
+    /// Whether it runs with nobody attached, its stdin empty.
+    pub detached: bool,
+}
+
+/// What network a throwaway container has.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub enum Network {
+    /// None but its own loopback.
+    #[default]
+    None,
+    /// That of the container of this id, which has to run: what listens there on 127.0.0.1 is reached.
+    Of(String),
+}
+
+/// A place in memory that a throwaway container may write: no programs, no devices. It belongs to the
+/// [user](ContainerSpec::user) alone, or to everybody where none is given.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TmpfsSpec {
+    /// The path in the container.
+    pub destination: PathBuf,
+    /// Bytes it may hold.
+    pub bytes: u64,
 }
 
 /// A piece of what an attached container writes.
@@ -341,6 +406,11 @@ pub trait Docker: Send + Sync + fmt::Debug {
     /// `signal` overrides the container's stop signal, also on engines whose API (before 1.42) has
     /// no such parameter.
     async fn stop(&self, id: &str, signal: Option<&str>, grace: Grace, wait: Duration) -> Result<()>;
+    /// Freezes every process of a running container at once; one that is frozen already is a
+    /// [`DockerErrorKind::Conflict`].
+    async fn pause(&self, id: &str) -> Result<()>;
+    /// Lets a frozen container go on; one that is not frozen is success.
+    async fn unpause(&self, id: &str) -> Result<()>;
     /// Runs a command in a running container, without a terminal or standard input, for at most
     /// `limit`.
     async fn exec(&self, id: &str, command: &[String], limit: Duration) -> Result<ExecOutput>;
@@ -357,6 +427,23 @@ pub trait Docker: Send + Sync + fmt::Debug {
     async fn import_image(&self, tag: &str, labels: &BTreeMap<String, String>, tar: Bytes) -> Result<()>;
     /// Creates a throwaway container and returns its id.
     async fn create_container(&self, spec: &ContainerSpec) -> Result<String>;
+    /// Returns everything that the engine says of a container, to make another one [like](Self::create_like) it.
+    async fn describe(&self, id: &str) -> Result<Description>;
+    /// Creates a container that is like the described one in everything but its name and what is mounted at
+    /// `destination`, and returns its id. The described one is gone, or has to be stopped; it stays as it is.
+    ///
+    /// Compared field by field afterwards: one that is not alike is removed again, and is an error.
+    async fn create_like(
+        &self,
+        model: &Description,
+        name: &str,
+        destination: &Path,
+        source: &MountSource,
+    ) -> Result<String>;
+    /// Gives a container another name; the name being taken is a [`DockerErrorKind::Conflict`].
+    async fn rename_container(&self, id: &str, name: &str) -> Result<()>;
+    /// Removes a container that does not run, and none of its volumes; one that is gone is success.
+    async fn remove_container_only(&self, id: &str) -> Result<()>;
     /// Attaches to a created container's stdin, stdout and stderr; to be done before it is started.
     async fn attach(&self, id: &str) -> Result<Attached>;
     /// Removes a container, by force; one that is gone or being removed is success.

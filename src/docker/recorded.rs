@@ -36,6 +36,12 @@ impl Recorded {
         }
     }
 
+    /// Returns whether the container has the recorded one's place in its Compose service.
+    pub(crate) fn has_place_of(&self, container: &Container) -> bool {
+        let number = Membership::of(&container.labels).and_then(|member| member.number);
+        self.service.is_some() && self.is_of_service(container) && number == self.number.as_deref()
+    }
+
     /// Returns whether the container carries the recorded service's labels.
     fn is_of_service(&self, container: &Container) -> bool {
         Membership::of(&container.labels).is_some_and(|member| {
