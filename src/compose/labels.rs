@@ -9,6 +9,12 @@ const ONE_OFF_LABEL: &str = "com.docker.compose.oneoff";
 const DEPENDS_ON_LABEL: &str = "com.docker.compose.depends_on";
 /// The directory of the project's files, on the machine that ran Compose.
 pub const WORKING_DIR_LABEL: &str = "com.docker.compose.project.working_dir";
+/// The files of the project, as they were named; separated by commas.
+pub(super) const CONFIG_FILES_LABEL: &str = "com.docker.compose.project.config_files";
+/// Files with variables that Compose was given; separated by commas.
+pub(super) const ENVIRONMENT_FILE_LABEL: &str = "com.docker.compose.project.environment_file";
+/// The digest of the service's configuration.
+pub const CONFIG_HASH_LABEL: &str = "com.docker.compose.config-hash";
 /// The name a volume has in the project's file, before Compose prefixes it.
 pub const VOLUME_LABEL: &str = "com.docker.compose.volume";
 

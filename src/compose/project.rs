@@ -3,7 +3,15 @@
 use std::path::{Path, PathBuf};
 
 /// The names under which Compose looks for its file, in its order.
-const FILE_NAMES: [&str; 4] = ["compose.yaml", "compose.yml", "docker-compose.yml", "docker-compose.yaml"];
+pub(super) const FILE_NAMES: [&str; 4] =
+    ["compose.yaml", "compose.yml", "docker-compose.yml", "docker-compose.yaml"];
+/// The names under which it looks for an override beside that.
+pub(super) const OVERRIDE_NAMES: [&str; 4] = [
+    "compose.override.yml",
+    "compose.override.yaml",
+    "docker-compose.override.yml",
+    "docker-compose.override.yaml",
+];
 
 /// The project whose file lies in a directory.
 #[derive(Debug, Clone, PartialEq, Eq)]

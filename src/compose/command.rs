@@ -1,0 +1,317 @@
+//! Running Compose: `docker compose` or `docker-compose`, whichever is there, on the project that a
+//! container came from.
+//!
+//! Its processes carry the run's mark, by which they are found and ended when the command that ran it has
+//! died: a Compose that went on by itself could undo what is put back meanwhile.
+
+use std::collections::BTreeMap;
+use std::ffi::{OsStr, OsString};
+use std::path::PathBuf;
+use std::process::{Output, Stdio};
+use std::time::Duration;
+
+use tokio::process::Command;
+
+use super::files::{FilesError, NamedFiles};
+use crate::quote::shell_quote;
+
+/// The variable in the environment of its processes that says for which run they are.
+pub const MARK: &str = "VOLSNAP_RUN";
+/// How long a question may take.
+const QUESTION_LIMIT: Duration = Duration::from_secs(30);
+/// Lines of what Compose said that go into an error.
+const LINES_KEPT: usize = 20;
+
+/// Why Compose could not be run, or failed.
+#[derive(Debug, thiserror::Error)]
+pub enum ComposeError {
+    /// Neither spelling is there.
+    #[error("neither `docker compose` nor `docker-compose` is installed here")]
+    NotInstalled,
+    /// It could not be started.
+    #[error("run {command}")]
+    NotStarted {
+        /// The command.
+        command: String,
+        /// Why.
+        source: std::io::Error,
+    },
+    /// It did not end in time.
+    #[error("{command} did not end within {} s", limit.as_secs())]
+    TimedOut {
+        /// The command.
+        command: String,
+        /// How long it had.
+        limit: Duration,
+    },
+    /// It failed.
+    #[error("{command} failed ({status}): {said}")]
+    Failed {
+        /// The command.
+        command: String,
+        /// How it ended.
+        status: String,
+        /// The last lines of what it said.
+        said: String,
+    },
+}
+
+/// How Compose is spelled here.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Spelling {
+    /// `docker compose`, the plugin.
+    Plugin,
+    /// `docker-compose` of version 2 and later.
+    Standalone,
+    /// `docker-compose` of version 1.
+    One,
+}
+
+impl Spelling {
+    /// Returns how Compose is spelled here, the plugin first.
+    ///
+    /// # Errors
+    /// When it is not installed.
+    pub async fn find() -> Result<Self, ComposeError> {
+        if version(&["docker", "compose", "version", "--short"]).await.is_some() {
+            return Ok(Self::Plugin);
+        }
+        match version(&["docker-compose", "version", "--short"]).await {
+            Some(version) if version.trim_start_matches('v').starts_with("1.") => Ok(Self::One),
+            Some(_) => Ok(Self::Standalone),
+            None => Err(ComposeError::NotInstalled),
+        }
+    }
+
+    /// Returns whether a mount can say that its directory must not be made (`create_host_path: false`).
+    #[must_use]
+    pub fn guards_source(self) -> bool {
+        self != Self::One
+    }
+
+    /// Returns whether it gives a container that it makes anew the volumes of the one before, also where the files
+    /// say another thing by now. Version 1 does so where the image declares a volume at the place
+    /// (`get_container_data_volumes` in its `service.py`), unless the one before is gone.
+    #[must_use]
+    pub fn clings_to_volumes(self) -> bool {
+        self == Self::One
+    }
+
+    fn words(self) -> &'static [&'static str] {
+        match self {
+            Self::Plugin => &["docker", "compose"],
+            Self::Standalone | Self::One => &["docker-compose"],
+        }
+    }
+}
+
+async fn version(words: &[&str]) -> Option<String> {
+    let mut command = Command::new(words[0]);
+    command.args(&words[1..]).stdin(Stdio::null()).stderr(Stdio::null()).kill_on_drop(true);
+    let output = tokio::time::timeout(QUESTION_LIMIT, command.output()).await.ok()?.ok()?;
+    // docker without the plugin takes `compose` for an unknown command.
+    output.status.success().then(|| String::from_utf8_lossy(&output.stdout).trim().to_owned())
+}
+
+/// Compose, on one project.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Compose {
+    spelling: Spelling,
+    project: String,
+    directory: PathBuf,
+    files: Vec<PathBuf>,
+    environment_files: Vec<PathBuf>,
+    /// The engine's address; none for the default.
+    address: Option<String>,
+}
+
+impl Compose {
+    /// Returns Compose on the project that a container with these labels belongs to, for the engine at that
+    /// address.
+    ///
+    /// # Errors
+    /// When the files of the project are not named, or gone.
+    pub fn of(
+        spelling: Spelling,
+        labels: &BTreeMap<String, String>,
+        address: Option<&str>,
+    ) -> Result<Self, FilesError> {
+        let NamedFiles { project, directory, files, environment_files } = NamedFiles::of(labels)?;
+        let address = address.map(str::to_owned);
+        Ok(Self { spelling, project, directory, files, environment_files, address })
+    }
+
+    /// Returns the same with one more file, as an override that is new.
+    #[must_use]
+    pub fn with_file(mut self, file: PathBuf) -> Self {
+        if !self.files.contains(&file) {
+            self.files.push(file);
+        }
+        self
+    }
+
+    /// Has the services run as the files say, and makes containers anew that are not so; nothing else is
+    /// touched. `grace` is how long one that has to stop for it may take; `run` marks its processes.
+    ///
+    /// # Errors
+    /// When Compose fails, with what it said.
+    pub async fn up(
+        &self,
+        services: &[String],
+        run: &str,
+        grace: Duration,
+        limit: Duration,
+    ) -> Result<(), ComposeError> {
+        let grace = grace.as_secs().to_string();
+        let fixed = ["up", "-d", "--no-deps", "--no-build", "--timeout", &grace];
+        let arguments: Vec<&str> = fixed.into_iter().chain(services.iter().map(String::as_str)).collect();
+        self.run(&arguments, Some(run), limit).await.map(drop)
+    }
+
+    /// Makes the containers of the services anew as the files say, and starts none of them; nothing else is
+    /// touched. `grace` is how long one that still runs may take to stop; `run` marks its processes.
+    ///
+    /// # Errors
+    /// When Compose fails, with what it said.
+    pub async fn create(
+        &self,
+        services: &[String],
+        run: &str,
+        grace: Duration,
+        limit: Duration,
+    ) -> Result<(), ComposeError> {
+        let grace = grace.as_secs().to_string();
+        let fixed = ["up", "--no-start", "--force-recreate", "--no-deps", "--no-build", "--timeout", &grace];
+        let arguments: Vec<&str> = fixed.into_iter().chain(services.iter().map(String::as_str)).collect();
+        self.run(&arguments, Some(run), limit).await.map(drop)
+    }
+
+    /// Has Compose read the files, and say whether it understands them.
+    ///
+    /// # Errors
+    /// When it does not, with what it said.
+    pub async fn understand(&self) -> Result<(), ComposeError> {
+        self.run(&["config", "--quiet"], None, QUESTION_LIMIT).await.map(drop)
+    }
+
+    /// Returns the digest that Compose makes of a service's configuration, which it also puts on a
+    /// container as a label; none where it does not tell.
+    pub async fn config_hash(&self, service: &str) -> Option<String> {
+        let output = self.run(&["config", "--hash", service], None, QUESTION_LIMIT).await.ok()?;
+        let said = String::from_utf8_lossy(&output.stdout).into_owned();
+        let mut words = said.lines().find_map(|line| line.strip_prefix(service))?.split_whitespace();
+        words.next().map(str::to_owned)
+    }
+
+    /// Returns the command that a person types for it.
+    #[must_use]
+    pub fn command(&self, arguments: &[&str]) -> String {
+        let words = self.words(arguments);
+        words.iter().map(|word| shell_quote(&word.to_string_lossy())).collect::<Vec<_>>().join(" ")
+    }
+
+    fn words(&self, arguments: &[&str]) -> Vec<OsString> {
+        let mut words: Vec<OsString> = self.spelling.words().iter().map(OsString::from).collect();
+        let mut option = |name: &str, value: &OsStr| words.extend([OsString::from(name), value.to_owned()]);
+        option("--project-name", self.project.as_ref());
+        option("--project-directory", self.directory.as_ref());
+        for file in &self.files {
+            option("--file", file.as_ref());
+        }
+        // Version 1 takes one; what it finds by itself need not be said.
+        if self.spelling != Spelling::One || self.environment_files.len() == 1 {
+            for file in &self.environment_files {
+                option("--env-file", file.as_ref());
+            }
+        }
+        words.extend(arguments.iter().map(OsString::from));
+        words
+    }
+
+    async fn run(
+        &self,
+        arguments: &[&str],
+        run: Option<&str>,
+        limit: Duration,
+    ) -> Result<Output, ComposeError> {
+        let words = self.words(arguments);
+        let said = || self.command(arguments);
+        let mut command = Command::new(&words[0]);
+        command.args(&words[1..]).current_dir(&self.directory).stdin(Stdio::null());
+        // A signal from the terminal is ours to handle; and nobody waits for one that was given up.
+        command.process_group(0).kill_on_drop(true);
+        if let Some(run) = run {
+            command.env(MARK, run);
+        }
+        if let Some(address) = &self.address {
+            command.env("DOCKER_HOST", address);
+        }
+        // Said by the command itself, for this project alone.
+        command.env_remove("COMPOSE_FILE").env_remove("COMPOSE_PROJECT_NAME").env_remove("COMPOSE_PROFILES");
+        let output = match tokio::time::timeout(limit, command.output()).await {
+            Ok(output) => output.map_err(|source| ComposeError::NotStarted { command: said(), source })?,
+            Err(_) => return Err(ComposeError::TimedOut { command: said(), limit }),
+        };
+        if output.status.success() {
+            return Ok(output);
+        }
+        Err(ComposeError::Failed {
+            command: said(),
+            status: output.status.to_string(),
+            said: last_lines(&output),
+        })
+    }
+}
+
+fn last_lines(output: &Output) -> String {
+    let text = [output.stdout.as_slice(), output.stderr.as_slice()].concat();
+    let text = String::from_utf8_lossy(&text);
+    let lines: Vec<&str> = text.lines().map(str::trim_end).filter(|line| !line.is_empty()).collect();
+    lines[lines.len().saturating_sub(LINES_KEPT)..].join("; ")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn compose(spelling: Spelling) -> Compose {
+        Compose {
+            spelling,
+            project: "app".to_owned(),
+            directory: "/srv/my app".into(),
+            files: vec!["/srv/my app/compose.yaml".into()],
+            environment_files: vec!["/srv/my app/.env".into(), "/etc/env".into()],
+            address: None,
+        }
+    }
+
+    #[test]
+    fn the_project_is_named_as_it_was_made() {
+        assert_eq!(
+            compose(Spelling::Plugin).command(&["up", "db"]),
+            "docker compose --project-name app --project-directory '/srv/my app' --file '/srv/my app/compose.yaml' \
+             --env-file '/srv/my app/.env' --env-file /etc/env up db"
+        );
+        assert_eq!(
+            compose(Spelling::One).with_file("/o.yaml".into()).command(&["up", "db"]),
+            "docker-compose --project-name app --project-directory '/srv/my app' --file '/srv/my app/compose.yaml' \
+             --file /o.yaml up db"
+        );
+    }
+
+    #[tokio::test]
+    async fn what_compose_says_is_in_the_error() {
+        let directory = tempfile::tempdir().unwrap();
+        let Ok(spelling) = Spelling::find().await else { return };
+        let mut compose = compose(spelling);
+        compose.directory = directory.path().to_owned();
+        compose.files = vec![directory.path().join("compose.yaml")];
+        compose.environment_files.clear();
+        std::fs::write(&compose.files[0], "services:\n  db: {nonsense: 1, image: x}\n").unwrap();
+        let error = compose
+            .up(&["db".to_owned()], "run", Duration::from_secs(1), Duration::from_secs(60))
+            .await
+            .unwrap_err();
+        assert!(matches!(&error, ComposeError::Failed { said, .. } if said.contains("nonsense")), "{error}");
+    }
+}

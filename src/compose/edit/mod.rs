@@ -1,0 +1,475 @@
+//! Editing a project's files: the mount of a service becomes another one, and nothing else changes.
+//!
+//! Where the mount stands is found by Compose's own rules; only the bytes that say what is mounted are
+//! replaced, so every comment, anchor, quote, indentation and line ending stays. Then the files are read
+//! again and compared with what they said before: every mount of every service, and all else they say.
+//! An edit that changes more than it was asked for is refused, and so is one that changes less.
+
+use std::path::{Path, PathBuf};
+
+use crate::docker::MountSource;
+
+mod override_file;
+mod project;
+mod proof;
+mod rewrite;
+mod short;
+mod yaml;
+
+pub use override_file::edit_override;
+use project::{Entry, Model, Mounts, Source, clean};
+pub use project::{ProjectFiles, references};
+use rewrite::{NewEntry, Refused, Splice};
+use yaml::Document;
+
+/// A mount that is to become another one.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct MountChange {
+    /// The service.
+    pub service: String,
+    /// The path in its containers.
+    pub destination: PathBuf,
+    /// What is mounted there: a volume by the engine's name, or a host directory.
+    pub from: MountSource,
+    /// What is to be mounted there. Of a volume that the service mounts only a directory of, the same
+    /// directory of it is meant.
+    pub to: MountSource,
+}
+
+/// How edits are written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct EditOptions {
+    /// Whether a mount in the long form says that Compose must not make the directory where it is
+    /// missing. docker-compose 1 does not know the word for it, and makes none in the long form.
+    pub guards_source: bool,
+}
+
+/// A file that changes, or is new.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct FileEdit {
+    /// The file.
+    pub path: PathBuf,
+    /// What it says; none for a new one.
+    pub before: Option<String>,
+    /// What it is to say.
+    pub after: String,
+}
+
+impl FileEdit {
+    /// Returns the change as a unified diff.
+    #[must_use]
+    pub fn diff(&self) -> String {
+        let before = self.before.as_deref().unwrap_or_default();
+        let name = self.path.display().to_string();
+        let old = if self.before.is_some() { name.as_str() } else { "/dev/null" };
+        similar::TextDiff::from_lines(before, &self.after)
+            .unified_diff()
+            .context_radius(2)
+            .header(old, &name)
+            .to_string()
+    }
+}
+
+/// A file says another thing is mounted than the container has.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error(
+    "{} line {line} mounts {found} at {} of {service}, while the container has {expected}: the file is not what the container was made from",
+    file.display(), destination.display()
+)]
+pub struct Difference {
+    /// The file.
+    pub file: PathBuf,
+    /// The line.
+    pub line: usize,
+    /// The service.
+    pub service: String,
+    /// The path in the container.
+    pub destination: PathBuf,
+    /// What the file says.
+    pub found: String,
+    /// What the container has.
+    pub expected: String,
+}
+
+/// Why a project's files cannot be edited.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum EditError {
+    /// A file is not YAML, or not what can be edited.
+    #[error("cannot read {}: {why}", file.display())]
+    Unreadable {
+        /// The file.
+        file: PathBuf,
+        /// Why.
+        why: String,
+    },
+    /// A file is needed and was not given.
+    #[error("the file {} is not there", file.display())]
+    Missing {
+        /// The file.
+        file: PathBuf,
+    },
+    /// Files that take services from each other, in a circle.
+    #[error("{} takes services from itself", file.display())]
+    Circle {
+        /// One of the files.
+        file: PathBuf,
+    },
+    /// No file has that service.
+    #[error("no file of the project has the service {service} any more")]
+    NoService {
+        /// The service.
+        service: String,
+    },
+    /// The service has no such mount.
+    #[error("the service {service} mounts nothing at {} by the project's files", destination.display())]
+    NoMount {
+        /// The service.
+        service: String,
+        /// The path in the container.
+        destination: PathBuf,
+    },
+    /// The mount comes from another service as a whole.
+    #[error("the service {service} takes its mounts over from another one (`volumes_from`)")]
+    VolumesFrom {
+        /// The service.
+        service: String,
+    },
+    /// The file says another thing is mounted than the container has.
+    #[error(transparent)]
+    Different(Box<Difference>),
+    /// A variable decides, whose value is not known.
+    #[error("{} has the variable {name}, which has no value here", file.display())]
+    Variable {
+        /// The file.
+        file: PathBuf,
+        /// The variable.
+        name: String,
+    },
+    /// Others would change with it.
+    #[error("{} line {line} also says what {} mounts", file.display(), others.join(", "))]
+    Shared {
+        /// The file.
+        file: PathBuf,
+        /// The line.
+        line: usize,
+        /// Services that have no part in this.
+        others: Vec<String>,
+    },
+    /// It is written in a way that cannot be edited.
+    #[error("{} line {line} has {what}, which cannot be edited", file.display())]
+    Unsupported {
+        /// The file.
+        file: PathBuf,
+        /// The line.
+        line: usize,
+        /// What is written there.
+        what: String,
+    },
+    /// The project has no such volume.
+    #[error("no file of the project has the volume {volume}")]
+    NoVolume {
+        /// The engine's name of the volume.
+        volume: String,
+    },
+    /// The directory cannot be written into a file.
+    #[error("{} cannot be written into a Compose file", path.display())]
+    Unwritable {
+        /// The directory.
+        path: PathBuf,
+    },
+    /// The files were named, so that an override would not be read.
+    #[error("{} was named with -f, so Compose does not read an override beside it", file.display())]
+    Explicit {
+        /// The file.
+        file: PathBuf,
+    },
+    /// An override is there that the container was not made from.
+    #[error("{} is there, but the container was not made from it", file.display())]
+    UnusedOverride {
+        /// The file.
+        file: PathBuf,
+    },
+    /// The edit would not do what it is to do.
+    #[error("the edit of {} would not change this mount alone", file.display())]
+    Unproved {
+        /// The file.
+        file: PathBuf,
+    },
+}
+
+/// What is to be mounted, as a file says it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Wanted {
+    source: MountSource,
+    /// As a Compose file calls it: `$` doubled, a volume by its key.
+    written: String,
+}
+
+impl Wanted {
+    fn is_bind(&self) -> bool {
+        matches!(self.source, MountSource::Directory(_))
+    }
+
+    fn kind(&self) -> &'static str {
+        if self.is_bind() { "bind" } else { "volume" }
+    }
+
+    fn source(&self) -> String {
+        self.written.clone()
+    }
+}
+
+/// Returns the edits that make each of the changes in the file that says what is mounted now. None for a
+/// change that is made already.
+///
+/// # Errors
+/// When the files are not what the containers were made from, when others would change too, and when it
+/// is written in a way that cannot be edited. Nothing is changed here.
+pub fn edit(
+    project: &ProjectFiles,
+    changes: &[MountChange],
+    options: EditOptions,
+) -> Result<Vec<FileEdit>, EditError> {
+    let before = Model::of(project)?.mounts()?;
+    let mut current = project.clone();
+    for change in changes {
+        current = edit_one(&current, change, changes, &before, options)?;
+    }
+    let done = Model::of(&current)?.mounts()?;
+    for change in changes {
+        proof::prove_made(&done, &before, change)?;
+    }
+    let changed = project.texts.iter().filter_map(|(path, text)| {
+        let after = current.texts.get(path).filter(|after| *after != text)?;
+        Some(FileEdit { path: path.clone(), before: Some(text.clone()), after: after.clone() })
+    });
+    Ok(changed.collect())
+}
+
+/// Returns the project after one of the changes.
+fn edit_one(
+    project: &ProjectFiles,
+    change: &MountChange,
+    all: &[MountChange],
+    before: &Mounts,
+    options: EditOptions,
+) -> Result<ProjectFiles, EditError> {
+    let model = Model::of(project)?;
+    let mounts = model.mounts()?;
+    let entry = entry_of(&model, &mounts, change)?;
+    if is_made(entry, &change.to) {
+        return Ok(project.clone());
+    }
+    check_source(&model, entry, change)?;
+    let wanted = wanted(&model, entry, change)?;
+    let document = model.document(&entry.file)?;
+    let mut refusal = None;
+    for attempt in Attempt::ALL {
+        let splices = match attempt {
+            // What the entry says, wherever it is written.
+            Attempt::InPlace if project.files.contains(&entry.file) || !entry.inherited => {
+                rewrite::replace_entry(
+                    document,
+                    document.resolve(entry.node),
+                    new_entry(entry, false),
+                    &wanted,
+                    options,
+                )
+                .map(|splices| (&entry.file, splices))
+            }
+            // This use of what others use too.
+            Attempt::ThisUse if document.resolve(entry.node) != entry.node && !entry.inherited => {
+                rewrite::replace_entry(document, entry.node, new_entry(entry, false), &wanted, options)
+                    .map(|splices| (&entry.file, splices))
+            }
+            // A stronger entry of the service's own.
+            Attempt::OwnEntry if entry.inherited => {
+                own_entry(&model, entry, change, &wanted, options).map(|splice| (&entry.owner, vec![splice]))
+            }
+            _ => continue,
+        };
+        let outcome = splices
+            .map_err(|(at, what)| unsupported(&entry.file, document, (at, what)))
+            .and_then(|(file, splices)| spliced(project, file, splices))
+            .and_then(|edited| {
+                proof::prove_mounts(&edited, &model, entry, change, all, before)?;
+                proof::prove_rest(&edited, project, entry).map(|()| edited)
+            });
+        match outcome {
+            Ok(edited) => return Ok(edited),
+            Err(error) => refusal.get_or_insert(error),
+        };
+    }
+    Err(refusal.unwrap_or_else(|| EditError::Unproved { file: entry.file.clone() }))
+}
+
+/// Where a change may be made, the best place first.
+#[derive(Debug, Clone, Copy)]
+enum Attempt {
+    InPlace,
+    ThisUse,
+    OwnEntry,
+}
+
+impl Attempt {
+    const ALL: [Self; 3] = [Self::InPlace, Self::ThisUse, Self::OwnEntry];
+}
+
+fn own_entry(
+    model: &Model<'_>,
+    entry: &Entry,
+    change: &MountChange,
+    wanted: &Wanted,
+    options: EditOptions,
+) -> Result<Splice, Refused> {
+    let document = model.document(&entry.owner).map_err(|_| (0, "nothing"))?;
+    let service = document.at(&["services", &change.service]).ok_or((0, "no such service"))?;
+    let is_long = model.document(&entry.file).is_ok_and(|document| document.scalar(entry.node).is_none());
+    rewrite::add_entry(document, service, &new_entry(entry, is_long), wanted, options)
+}
+
+fn new_entry(entry: &Entry, long: bool) -> NewEntry<'_> {
+    let modes = entry.mount.rest.iter().filter_map(|said| match said.as_str() {
+        "ro" | "read_only=true" => Some("ro"),
+        "z" | "Z" => Some(said.as_str()),
+        _ => None,
+    });
+    let target = entry.mount.target.to_string_lossy().replace('$', "$$");
+    NewEntry { target, modes: modes.collect(), long }
+}
+
+fn unsupported(file: &Path, document: &Document, (at, what): Refused) -> EditError {
+    EditError::Unsupported { file: file.to_owned(), line: document.line(at), what: what.to_owned() }
+}
+
+/// Returns the project with a file changed.
+fn spliced(project: &ProjectFiles, file: &Path, splices: Vec<Splice>) -> Result<ProjectFiles, EditError> {
+    let text = project.texts.get(file).ok_or_else(|| EditError::Missing { file: file.to_owned() })?;
+    let mut edited = project.clone();
+    let edit = rewrite::apply(text, splices).ok_or_else(|| EditError::Unproved { file: file.to_owned() })?;
+    edited.texts.insert(file.to_owned(), edit);
+    Ok(edited)
+}
+
+/// Returns the entry that decides what is mounted.
+fn entry_of<'m>(model: &Model<'_>, mounts: &'m Mounts, change: &MountChange) -> Result<&'m Entry, EditError> {
+    if let Some(entry) = mounts.get(&(change.service.clone(), clean(&change.destination))) {
+        return Ok(entry);
+    }
+    let Some(file) = model.file_of(&change.service) else {
+        return Err(EditError::NoService { service: change.service.clone() });
+    };
+    if model.volumes_from(&change.service) {
+        return Err(EditError::VolumesFrom { service: change.service.clone() });
+    }
+    // A path that hangs on a variable may be this one.
+    let in_variable = mounts
+        .keys()
+        .filter(|(service, _)| *service == change.service)
+        .find_map(|(_, target)| target.to_str()?.split_once('$').map(|(_, name)| name.to_owned()));
+    Err(match in_variable {
+        Some(name) => {
+            let is_name = |c: char| c.is_ascii_alphanumeric() || c == '_';
+            let name =
+                name.trim_start_matches('{').split(|c| !is_name(c)).next().unwrap_or_default().to_owned();
+            EditError::Variable { file: file.to_owned(), name }
+        }
+        None => {
+            EditError::NoMount { service: change.service.clone(), destination: change.destination.clone() }
+        }
+    })
+}
+
+fn is_made(entry: &Entry, to: &MountSource) -> bool {
+    matches!(&entry.mount.source, Source::Known(source, None) if source == to)
+}
+
+/// Returns what is to be mounted: of a volume of which only a directory was, that directory.
+fn meant(before: &Mounts, change: &MountChange) -> MountSource {
+    let entry = before.get(&(change.service.clone(), clean(&change.destination)));
+    match (entry.map(|entry| &entry.mount.source), &change.to) {
+        (Some(Source::Known(from, Some(below))), MountSource::Directory(path)) if *from == change.from => {
+            MountSource::Directory(clean(&path.join(below)))
+        }
+        _ => change.to.clone(),
+    }
+}
+
+/// Returns which of these mounts the files of a project have otherwise: the container made from them would have
+/// another thing at that path. What they do not say, or say by a variable that is not known, is no difference.
+///
+/// # Errors
+/// When the files cannot be understood.
+pub fn differences(
+    project: &ProjectFiles,
+    mounts: &[(String, PathBuf, MountSource)],
+) -> Result<Vec<Difference>, EditError> {
+    let model = Model::of(project)?;
+    let said = model.mounts()?;
+    let mut differences = Vec::new();
+    for (service, destination, source) in mounts {
+        let Some(entry) = said.get(&(service.clone(), clean(destination))) else { continue };
+        // Compose itself keeps what lies behind a mount that names nothing.
+        let is_named = matches!(&entry.mount.source, Source::Known(..) | Source::Other(_));
+        let change = MountChange {
+            service: service.clone(),
+            destination: destination.clone(),
+            from: source.clone(),
+            to: source.clone(),
+        };
+        match check_source(&model, entry, &change) {
+            Err(EditError::Different(difference)) if is_named => differences.push(*difference),
+            Err(EditError::Different(_)) | Ok(()) => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(differences)
+}
+
+/// Refuses a file that mounts another thing than the container has.
+fn check_source(model: &Model<'_>, entry: &Entry, change: &MountChange) -> Result<(), EditError> {
+    let found = match &entry.mount.source {
+        Source::Known(source, _) if *source == change.from => return Ok(()),
+        // The shell that made the container knew it: that it is this volume, the container itself says.
+        Source::Variable(_) => return Ok(()),
+        Source::Known(source, _) => described(source),
+        Source::Anonymous => "a volume without a name".to_owned(),
+        Source::Other(kind) => format!("a {kind}"),
+    };
+    let document = model.document(&entry.file)?;
+    Err(EditError::Different(Box::new(Difference {
+        file: entry.file.clone(),
+        line: document.line(document.node(entry.node).start),
+        service: change.service.clone(),
+        destination: change.destination.clone(),
+        found,
+        expected: described(&change.from),
+    })))
+}
+
+fn described(source: &MountSource) -> String {
+    match source {
+        MountSource::Volume(name) => format!("the volume {name}"),
+        MountSource::Directory(path) => format!("the directory {}", path.display()),
+    }
+}
+
+fn wanted(model: &Model<'_>, entry: &Entry, change: &MountChange) -> Result<Wanted, EditError> {
+    let written = match &change.to {
+        MountSource::Volume(name) => {
+            model.key_of_volume(name).ok_or_else(|| EditError::NoVolume { volume: name.clone() })?
+        }
+        MountSource::Directory(path) => {
+            let path = match &entry.mount.source {
+                Source::Known(_, Some(below)) => clean(&path.join(below)),
+                _ => path.clone(),
+            };
+            let text = path.to_str().filter(|text| !text.contains(char::is_control) && text.starts_with('/'));
+            text.ok_or_else(|| EditError::Unwritable { path: path.clone() })?.replace('$', "$$")
+        }
+    };
+    Ok(Wanted { source: change.to.clone(), written })
+}
+
+#[cfg(test)]
+mod tests;

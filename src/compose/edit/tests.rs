@@ -1,0 +1,263 @@
+//! Golden pairs: each directory of `fixtures/compose-edit` is a case, and what the edit makes of it.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use serde::Deserialize;
+
+use super::*;
+use crate::compose::environment::Environment;
+
+/// A case's `case.json`.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Case {
+    /// What it is about.
+    #[serde(rename = "about")]
+    _about: String,
+    /// The project's files, and which file of the case has their text.
+    files: BTreeMap<PathBuf, String>,
+    /// Likewise, those that are not the project's but belong to it.
+    #[serde(default)]
+    beside: BTreeMap<PathBuf, String>,
+    #[serde(default)]
+    environment: Environment,
+    changes: Vec<Change>,
+    #[serde(default = "yes")]
+    guards_source: bool,
+    /// Whether an override is made.
+    #[serde(default, rename = "override")]
+    in_override: bool,
+    /// Why it is refused.
+    refused: Option<String>,
+    /// Whether nothing is to do.
+    #[serde(default)]
+    unchanged: bool,
+}
+
+#[derive(Debug, Deserialize)]
+struct Change {
+    service: String,
+    destination: PathBuf,
+    from: MountSource,
+    to: MountSource,
+}
+
+fn yes() -> bool {
+    true
+}
+
+fn fixtures() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("fixtures/compose-edit")
+}
+
+impl Case {
+    fn read(directory: &Path) -> Self {
+        serde_json::from_slice(&fs::read(directory.join("case.json")).unwrap()).unwrap()
+    }
+
+    fn project(&self, directory: &Path) -> ProjectFiles {
+        // The file that is called `before` is the first.
+        let mut files: Vec<_> = self.files.keys().cloned().collect();
+        files.sort_by_key(|file| self.files[file] != "before.yaml");
+        let texts = self.files.iter().chain(&self.beside);
+        ProjectFiles {
+            project: "app".to_owned(),
+            directory: "/srv/app".into(),
+            files,
+            texts: texts
+                .map(|(path, name)| (path.clone(), fs::read_to_string(directory.join(name)).unwrap()))
+                .collect(),
+            environment: self.environment.clone(),
+            unused_override: None,
+        }
+    }
+
+    fn changes(&self) -> Vec<MountChange> {
+        let change = |change: &Change| MountChange {
+            service: change.service.clone(),
+            destination: change.destination.clone(),
+            from: change.from.clone(),
+            to: change.to.clone(),
+        };
+        self.changes.iter().map(change).collect()
+    }
+
+    fn edits(&self, project: &ProjectFiles) -> Result<Vec<FileEdit>, EditError> {
+        let options = EditOptions { guards_source: self.guards_source };
+        if self.in_override {
+            return Ok(edit_override(project, &self.changes(), options)?.into_iter().collect());
+        }
+        edit(project, &self.changes(), options)
+    }
+
+    /// Returns the file of the case that has what a file of the project is to say.
+    fn golden(&self, path: &Path) -> String {
+        match self.files.get(path).or_else(|| self.beside.get(path)).map(String::as_str) {
+            Some("before.yaml") | None => "after.yaml".to_owned(),
+            Some(name) => name.replace(".yaml", ".after.yaml"),
+        }
+    }
+}
+
+#[test]
+fn each_case_becomes_what_it_is_to_be_byte_for_byte() {
+    let mut pairs = 0;
+    for directory in fs::read_dir(fixtures()).unwrap().map(|entry| entry.unwrap().path()) {
+        let case = Case::read(&directory);
+        let project = case.project(&directory);
+        let outcome = case.edits(&project);
+        if let Some(why) = &case.refused {
+            assert_eq!(&outcome.unwrap_err().to_string(), why, "{}", directory.display());
+            continue;
+        }
+        let edits = outcome.unwrap_or_else(|error| panic!("{}: {error}", directory.display()));
+        assert_eq!(edits.is_empty(), case.unchanged, "{}", directory.display());
+        for edit in &edits {
+            let golden = directory.join(case.golden(&edit.path));
+            let expected = fs::read_to_string(&golden).unwrap_or_default();
+            assert_eq!(edit.after, expected, "{}", golden.display());
+            pairs += 1;
+        }
+    }
+    assert!(pairs >= 25, "{pairs} pairs");
+}
+
+/// What Compose itself makes of the files, by service: every entry of `volumes`, and everything else as one.
+type Effective = BTreeMap<String, (Vec<String>, String)>;
+
+/// Asks docker-compose what it makes of the project's files; none where this version does not take them.
+fn effective(project: &ProjectFiles) -> Option<Effective> {
+    let root = tempfile::tempdir().unwrap();
+    let inside = |path: &Path| root.path().join(path.strip_prefix("/").unwrap());
+    for (path, text) in &project.texts {
+        fs::create_dir_all(inside(path).parent().unwrap()).unwrap();
+        fs::write(inside(path), text).unwrap();
+    }
+    let mut command = std::process::Command::new("docker-compose");
+    command.args(["-p", &project.project, "--project-directory"]).arg(inside(&project.directory));
+    for file in &project.files {
+        command.arg("-f").arg(inside(file));
+    }
+    let output = command.arg("config").env_clear().env("PATH", std::env::var_os("PATH").unwrap());
+    let output = output.envs(&project.environment).output().unwrap();
+    if !output.status.success() {
+        return None;
+    }
+    let text = String::from_utf8(output.stdout).unwrap().replace(root.path().to_str().unwrap(), "");
+    let document = Document::parse(&text).unwrap();
+    let written = |id| {
+        let node = document.node(id);
+        let begin = if document.pairs(id).is_empty() {
+            node.start
+        } else {
+            document.node(document.pairs(id)[0].0).start
+        };
+        document.text()[begin..document.content_end(id)].to_owned()
+    };
+    let service = |(name, body): &(yaml::NodeId, yaml::NodeId)| {
+        let volumes = document.get(*body, "volumes").map(|list| document.items(list)).unwrap_or_default();
+        let others = document.pairs(*body).iter().filter(|(key, _)| document.scalar(*key) != Some("volumes"));
+        let others: String =
+            others.map(|(key, value)| format!("{}: {}\n", written(*key), written(*value))).collect();
+        (
+            document.scalar(*name).unwrap().to_owned(),
+            (volumes.iter().map(|item| written(*item)).collect(), others),
+        )
+    };
+    Some(document.pairs(document.at(&["services"]).unwrap()).iter().map(service).collect())
+}
+
+/// By the real docker-compose, where it is there: it knows nothing of how the edit finds the mount.
+#[test]
+fn by_docker_compose_itself_only_the_mounts_differ() {
+    const CASES: [&str; 10] = [
+        "anchored-entry",
+        "earlier-file",
+        "extends",
+        "extends-file",
+        "flow-mapping",
+        "indented-by-four",
+        "later-file",
+        "long-nocopy-compose-1",
+        "override",
+        "variable",
+    ];
+    if std::process::Command::new("docker-compose").arg("version").output().is_err() {
+        return;
+    }
+    let mut checked = 0;
+    for name in CASES {
+        let directory = fixtures().join(name);
+        let mut case = Case::read(&directory);
+        case.guards_source = false;
+        let project = case.project(&directory);
+        let mut edited = project.clone();
+        for edit in case.edits(&project).unwrap() {
+            if !edited.files.contains(&edit.path) && !edited.texts.contains_key(&edit.path) {
+                edited.files.push(edit.path.clone());
+            }
+            edited.texts.insert(edit.path, edit.after);
+        }
+        let (before, after) = std::thread::scope(|scope| {
+            let before = scope.spawn(|| effective(&project));
+            let after = effective(&edited);
+            (before.join().unwrap(), after)
+        });
+        let before = before.unwrap_or_else(|| panic!("{name}: not taken"));
+        let after = after.unwrap_or_else(|| panic!("{name}: not taken any more"));
+        assert!(before.keys().eq(after.keys()), "{name}");
+        for (service, (mounts, others)) in &before {
+            let (mounts_after, others_after) = &after[service];
+            assert_eq!(others, others_after, "{name}: {service}");
+            let gone: Vec<_> = mounts.iter().filter(|mount| !mounts_after.contains(mount)).collect();
+            let come: Vec<_> = mounts_after.iter().filter(|mount| !mounts.contains(mount)).collect();
+            let changes: Vec<_> = case.changes.iter().filter(|change| change.service == *service).collect();
+            assert_eq!(
+                (gone.len(), come.len()),
+                (changes.len(), changes.len()),
+                "{name}: {service}: {come:?}"
+            );
+            for change in changes {
+                let MountSource::Directory(to) = &change.to else { panic!("{name} goes back") };
+                let target = change.destination.to_str().unwrap();
+                let is_made =
+                    |mount: &&&String| mount.contains(target) && mount.contains(to.to_str().unwrap());
+                assert_eq!(come.iter().filter(is_made).count(), 1, "{name}: {service}: {come:?}");
+                checked += 1;
+            }
+        }
+    }
+    assert!(checked >= CASES.len());
+}
+
+#[test]
+fn another_volume_in_the_files_is_a_difference_and_what_they_leave_open_is_none() {
+    let file = PathBuf::from("/srv/app/compose.yaml");
+    let text = "services:\n  db:\n    volumes:\n      - fresh:/data\n      - /anonymous\n      - $UNKNOWN:/variable\n      \
+                - ./config:/config\nvolumes:\n  fresh:\n";
+    let project = ProjectFiles {
+        project: "app".to_owned(),
+        directory: "/srv/app".into(),
+        files: vec![file.clone()],
+        texts: BTreeMap::from([(file.clone(), text.to_owned())]),
+        environment: Environment::new(),
+        unused_override: None,
+    };
+    let of = |destination: &str, volume: &str| {
+        differences(
+            &project,
+            &[("db".to_owned(), destination.into(), MountSource::Volume(volume.to_owned()))],
+        )
+        .unwrap()
+    };
+    assert_eq!(of("/data", "app_fresh"), []);
+    let [other] = &of("/data", "app_old")[..] else { panic!() };
+    assert_eq!((&other.file, other.line, other.found.as_str()), (&file, 4, "the volume app_fresh"));
+    let [directory] = &of("/config", "app_old")[..] else { panic!() };
+    assert_eq!(directory.found, "the directory /srv/app/config");
+    for left_open in ["/anonymous", "/variable", "/elsewhere"] {
+        assert_eq!(of(left_open, "app_old"), [], "{left_open}");
+    }
+}

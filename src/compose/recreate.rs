@@ -1,0 +1,143 @@
+//! Making the containers of services anew with Compose, by the files they were made from.
+//!
+//! Compose only creates them here; whoever asked starts them. So a Compose that is ended in the middle leaves
+//! nothing running that nobody knows of.
+
+use std::time::Duration;
+
+use super::Membership;
+use super::command::{Compose, ComposeError, Spelling};
+use super::files::FilesError;
+use crate::docker::Container;
+
+/// How long the making may take: an image may have to be fetched.
+const LIMIT: Duration = Duration::from_mins(10);
+/// How long a container may take to stop that somebody has started meanwhile.
+const GRACE: Duration = Duration::from_mins(10);
+
+/// Why containers cannot be made anew.
+#[derive(Debug, thiserror::Error)]
+pub enum RecreateError {
+    /// There is none.
+    #[error("there is no container to be made anew")]
+    None,
+    /// Its files cannot be found.
+    #[error("find the compose files of container {container}")]
+    Files {
+        /// Its name.
+        container: String,
+        /// Why.
+        source: FilesError,
+    },
+    /// Compose failed.
+    #[error(transparent)]
+    Compose(#[from] ComposeError),
+}
+
+/// Compose, and the services whose containers it makes anew.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Recreate {
+    /// Compose, on their project.
+    pub compose: Compose,
+    /// The services.
+    pub services: Vec<String>,
+}
+
+impl Recreate {
+    /// Returns how the services are made anew to which these containers belong, those of the project of the
+    /// first. Compose has understood the files when this returns; nothing has been touched.
+    ///
+    /// # Errors
+    /// When they are not Compose's, or the files are gone or not understood.
+    pub async fn of(containers: &[&Container], address: Option<&str>) -> Result<Self, RecreateError> {
+        let recreate = Self::by(Spelling::find().await?, containers, address)?;
+        recreate.compose.understand().await?;
+        Ok(recreate)
+    }
+
+    fn by(
+        spelling: Spelling,
+        containers: &[&Container],
+        address: Option<&str>,
+    ) -> Result<Self, RecreateError> {
+        let first = containers.first().ok_or(RecreateError::None)?;
+        let compose = Compose::of(spelling, &first.labels, address)
+            .map_err(|source| RecreateError::Files { container: first.name.clone(), source })?;
+        let project = Membership::of(&first.labels).map(|member| member.project);
+        let members = containers.iter().filter_map(|container| Membership::of(&container.labels));
+        let mut services: Vec<String> = members
+            .filter(|member| Some(member.project) == project)
+            .map(|member| member.service.to_owned())
+            .collect();
+        services.dedup();
+        Ok(Self { compose, services })
+    }
+
+    /// Returns the command that a person types for it.
+    #[must_use]
+    pub fn command(&self) -> String {
+        let services: Vec<&str> = self.services.iter().map(String::as_str).collect();
+        self.compose.command(&[&["up", "-d", "--force-recreate", "--no-deps"], &services[..]].concat())
+    }
+
+    /// Makes the containers anew and does not start them. `run` marks its processes.
+    ///
+    /// # Errors
+    /// When Compose fails, with what it said.
+    pub async fn create(&self, run: &str) -> Result<(), ComposeError> {
+        self.compose.create(&self.services, run, GRACE, LIMIT).await
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use super::*;
+
+    fn container(directory: &Path, project: &str, service: &str, files: &str) -> Container {
+        let directory = directory.display().to_string();
+        let labels = [
+            ("project", project),
+            ("service", service),
+            ("project.working_dir", &directory),
+            ("project.config_files", files),
+        ];
+        let labels =
+            labels.map(|(name, value)| (format!("com.docker.compose.{name}"), value.to_owned())).into();
+        Container { name: format!("{project}_{service}_1"), labels, ..Container::default() }
+    }
+
+    #[test]
+    fn the_project_is_named_as_it_was_made() {
+        let directory = tempfile::tempdir().unwrap();
+        let at = directory.path();
+        std::fs::write(at.join("compose.yaml"), "").unwrap();
+        std::fs::write(at.join("o.yaml"), "").unwrap();
+        let other_file = at.join("o.yaml").display().to_string();
+        let db = container(at, "app", "db", &format!("compose.yaml,{other_file}"));
+        let (web, other) = (container(at, "app", "web", ""), container(at, "other", "db", ""));
+        let recreate = Recreate::by(Spelling::One, &[&db, &web, &other], None).unwrap();
+        assert_eq!(
+            recreate.command(),
+            format!(
+                "docker-compose --project-name app --project-directory {0} --file {0}/compose.yaml --file {0}/o.yaml \
+                 up -d --force-recreate --no-deps db web",
+                at.display()
+            )
+        );
+    }
+
+    #[test]
+    fn what_compose_did_not_make_or_cannot_find_again_is_refused() {
+        let directory = tempfile::tempdir().unwrap();
+        let of = |container: &Container| match Recreate::by(Spelling::One, &[container], None).unwrap_err() {
+            RecreateError::Files { source, .. } => source,
+            other => panic!("{other}"),
+        };
+        assert!(matches!(of(&Container::default()), FilesError::NotCompose));
+        assert!(matches!(of(&container(directory.path(), "app", "db", "")), FilesError::NotNamed));
+        let gone = of(&container(directory.path(), "app", "db", "compose.yaml"));
+        assert!(matches!(gone, FilesError::Gone { .. }), "{gone}");
+    }
+}
