@@ -2,17 +2,26 @@
 //! (by the guard, by `recover`) harms nothing.
 
 use std::io;
+use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 use tokio::time::{Instant, sleep};
 
+use super::bring_back::{self, KeptData};
+use super::containers::{self, ReplacedContainer};
+use super::pause::{self, PausedContainer};
+use super::processes;
 use super::restart::{self, StoppedContainer};
+use super::safety::{self, Safety};
 use super::volume::{self, Workplace};
+use super::withdraw::Copy;
 use super::{Patience, Result, SagaError};
+use crate::compose::replacement::Replacement;
 use crate::docker::Docker;
 use crate::docker::helper::LABEL_RUN;
+use crate::docker::recorded::Recorded;
 use crate::monitor::Monitor;
 
 /// What puts an effect back.
@@ -23,6 +32,11 @@ pub enum Compensation {
     StartContainers {
         /// The containers, in the order of their start.
         containers: Vec<StoppedContainer>,
+    },
+    /// Let the containers go on that were frozen.
+    Unpause {
+        /// The containers.
+        containers: Vec<PausedContainer>,
     },
     /// Remove the helper of a run, if the container of that name is that run's.
     RemoveHelper {
@@ -55,12 +69,30 @@ pub enum Compensation {
         /// The containers that must not run meanwhile.
         users: Vec<StoppedContainer>,
     },
+    /// Have the old data of a source back from its safety snapshot, where it was removed for want of room, unless
+    /// the new was confirmed. To be registered after what starts the users, so that it is done before.
+    BringBack {
+        /// The source and the run.
+        place: Workplace,
+        /// The snapshot.
+        kept: KeptData,
+        /// The containers that must not run meanwhile.
+        users: Vec<StoppedContainer>,
+    },
     /// Remove what a run has made in a source.
     DiscardWork {
         /// The source and the run.
         place: Workplace,
         /// Whether old data may go that was replaced and is kept nowhere else.
         with_old: bool,
+    },
+    /// Keep the old data of a source as a safety snapshot, then remove it, if the new was confirmed. Nothing
+    /// live hangs on it: it is done after all others, and not by a command that somebody waits for.
+    KeepOld {
+        /// The source and the run.
+        place: Workplace,
+        /// The snapshot.
+        safety: Safety,
     },
     /// Remove a volume, if that run has made it.
     RemoveVolume {
@@ -69,10 +101,51 @@ pub enum Compensation {
         /// The run that has made it.
         run: String,
     },
+    /// End the processes that a run has started beside itself. To be registered after what starts the users,
+    /// so that nothing of them undoes it.
+    EndProcesses {
+        /// The run whose mark they carry.
+        run: String,
+    },
+    /// Remove a directory that a run has made for the restored data, if it is that one: another may have its name.
+    RemoveMadeDirectory {
+        /// The directory.
+        path: PathBuf,
+        /// The device it is on.
+        device: u64,
+        /// Its inode.
+        inode: u64,
+    },
+    /// Remove a directory that a run has made above another one, unless something is in it by now.
+    RemoveEmptyDirectory {
+        /// The directory.
+        path: PathBuf,
+    },
     /// Remove a directory of our own and what is in it.
     DeleteDirectory {
         /// The directory.
         path: PathBuf,
+    },
+    /// Have the containers back that others have replaced; to be registered after what starts them.
+    PutBackContainers {
+        /// The containers.
+        containers: Vec<ReplacedContainer>,
+    },
+    /// Remove the containers that were set aside, once others have their places for good.
+    RemoveReplaced {
+        /// The containers.
+        containers: Vec<Recorded>,
+    },
+    /// Take a copy out of its place that no service will run on, unless one has: then it stays for a look. To be
+    /// registered before what starts the users on the old place.
+    Withdraw {
+        /// The copy.
+        copy: Copy,
+    },
+    /// Have a file as it was before it was replaced, unless somebody else has changed it since.
+    RestoreFile {
+        /// The file and its backup.
+        file: Replacement,
     },
 }
 
@@ -82,12 +155,22 @@ impl Compensation {
     pub fn step(&self) -> &'static str {
         match self {
             Self::StartContainers { .. } => "start-containers",
+            Self::Unpause { .. } => "unpause-containers",
             Self::RemoveHelper { .. } | Self::RemoveExpectedHelper { .. } => "remove-helper",
             Self::DiscardUnpublished { .. } => "discard-unpublished",
             Self::SwapBack { .. } => "undo-swap",
+            Self::BringBack { .. } => "undo-empty",
             Self::DiscardWork { .. } => "discard-work",
+            Self::KeepOld { .. } => "keep-old",
             Self::RemoveVolume { .. } => "remove-volume",
-            Self::DeleteDirectory { .. } => "delete-directory",
+            Self::EndProcesses { .. } => "end-processes",
+            Self::RestoreFile { .. } => "restore-file",
+            Self::PutBackContainers { .. } => "put-back-containers",
+            Self::RemoveReplaced { .. } => "remove-replaced",
+            Self::Withdraw { .. } => "withdraw",
+            Self::RemoveMadeDirectory { .. }
+            | Self::RemoveEmptyDirectory { .. }
+            | Self::DeleteDirectory { .. } => "delete-directory",
         }
     }
 
@@ -100,6 +183,10 @@ impl Compensation {
                     containers.iter().map(|container| container.identity.name.as_str()).collect();
                 format!("start {}", names.join(", "))
             }
+            Self::Unpause { containers } => {
+                let names: Vec<_> = containers.iter().map(|container| container.name.as_str()).collect();
+                format!("unfreeze {}", names.join(", "))
+            }
             Self::RemoveHelper { name, .. } | Self::RemoveExpectedHelper { name, .. } => {
                 format!("remove the helper container {name}")
             }
@@ -107,11 +194,32 @@ impl Compensation {
                 format!("remove the unfinished snapshot of {}", manifest.display())
             }
             Self::SwapBack { place, .. } => format!("have the old data back in {}", place.describe()),
+            Self::BringBack { place, kept, .. } => {
+                format!("have the old data back in {} from {}", place.describe(), kept.name)
+            }
             Self::DiscardWork { place, .. } => {
                 format!("remove {} from {}", place.directory(), place.describe())
             }
+            Self::KeepOld { place, safety } => format!(
+                "keep what was replaced in {} as the safety snapshot {}",
+                place.describe(),
+                safety.name()
+            ),
             Self::RemoveVolume { name, .. } => format!("remove the volume {name}"),
-            Self::DeleteDirectory { path } => format!("remove {}", path.display()),
+            Self::EndProcesses { .. } => "end what it has started beside itself".to_owned(),
+            Self::RestoreFile { file } => format!("have {} as it was", file.path.display()),
+            Self::PutBackContainers { containers } => {
+                format!("have {} back", names_of(containers.iter().map(|one| &one.identity)))
+            }
+            Self::RemoveReplaced { containers } => {
+                format!("remove what was replaced by {}", names_of(containers.iter()))
+            }
+            Self::Withdraw { copy } => format!("take the copy out of {}", copy.place.describe()),
+            Self::RemoveMadeDirectory { path, .. }
+            | Self::RemoveEmptyDirectory { path }
+            | Self::DeleteDirectory { path } => {
+                format!("remove {}", path.display())
+            }
         }
     }
 
@@ -126,8 +234,35 @@ impl Compensation {
                     .collect();
                 Some(format!("docker start {}", names.join(" ")))
             }
+            Self::Unpause { containers } => {
+                let names: Vec<_> =
+                    containers.iter().map(|container| crate::target::shell_quote(&container.name)).collect();
+                Some(format!("docker unpause {}", names.join(" ")))
+            }
+            Self::RestoreFile { file } => {
+                let quoted = |path: &Path| crate::target::shell_quote(&path.to_string_lossy());
+                file.backup.as_ref().map(|backup| format!("mv {} {}", quoted(backup), quoted(&file.path)))
+            }
             _ => None,
         }
+    }
+
+    /// Returns whether it has data back on which services run: where that fails, they must not be started.
+    #[must_use]
+    pub fn owes_data(&self) -> bool {
+        matches!(self, Self::SwapBack { .. } | Self::BringBack { .. } | Self::PutBackContainers { .. })
+    }
+
+    /// Returns whether it must wait until the data is back.
+    #[must_use]
+    pub fn needs_data(&self) -> bool {
+        matches!(self, Self::StartContainers { .. } | Self::DiscardWork { .. } | Self::Withdraw { .. })
+    }
+
+    /// Returns whether nothing live hangs on it: it comes after all others, and may be left to a guard.
+    #[must_use]
+    pub fn can_wait(&self) -> bool {
+        matches!(self, Self::KeepOld { .. })
     }
 
     /// Puts the effect back, trying for as long as `patience` allows.
@@ -139,6 +274,7 @@ impl Compensation {
             Self::StartContainers { containers } => {
                 restart::start_all(docker, containers, patience, monitor).await
             }
+            Self::Unpause { containers } => pause::unpause_all(docker, containers, patience, monitor).await,
             Self::RemoveHelper { name, run } => {
                 remove_helper(docker, name, run, Duration::ZERO, patience).await
             }
@@ -149,11 +285,32 @@ impl Compensation {
             Self::SwapBack { place, users } => {
                 volume::swap_back(docker, place, users, patience, monitor).await
             }
+            Self::BringBack { place, kept, users } => {
+                bring_back::bring_back(docker, place, kept, users, patience, monitor).await
+            }
             Self::DiscardWork { place, with_old } => {
-                volume::discard(docker, place, *with_old, patience, monitor).await
+                volume::discard(docker, place, *with_old, patience).await
+            }
+            Self::KeepOld { place, safety } => {
+                safety::keep_old(docker, place, safety, patience, monitor).await
             }
             Self::RemoveVolume { name, run } => volume::remove_volume(docker, name, run, patience).await,
+            Self::EndProcesses { run } => processes::end(run).await,
+            Self::RemoveMadeDirectory { path, device, inode } => remove_made(path, (*device, *inode)),
+            Self::RemoveEmptyDirectory { path } => match std::fs::remove_dir(path) {
+                // Somebody else's by now.
+                Err(error) if error.kind() == io::ErrorKind::DirectoryNotEmpty => Ok(()),
+                outcome => gone(path, outcome),
+            },
             Self::DeleteDirectory { path } => gone(path, std::fs::remove_dir_all(path)),
+            Self::RestoreFile { file } => Ok(file.undo()?),
+            Self::PutBackContainers { containers } => {
+                containers::put_back(docker, containers, patience, monitor).await
+            }
+            Self::RemoveReplaced { containers } => {
+                containers::remove_replaced(docker, containers, patience).await
+            }
+            Self::Withdraw { copy } => copy.withdraw(docker, patience, monitor).await,
         }
     }
 }
@@ -193,7 +350,7 @@ pub(super) async fn remove_helper(
     }
 }
 
-fn discard_unpublished(manifest: &Path, files: &[PathBuf]) -> Result<()> {
+pub(super) fn discard_unpublished(manifest: &Path, files: &[PathBuf]) -> Result<()> {
     let published =
         manifest.try_exists().map_err(|source| SagaError::Remove { path: manifest.to_owned(), source })?;
     if published {
@@ -203,6 +360,20 @@ fn discard_unpublished(manifest: &Path, files: &[PathBuf]) -> Result<()> {
         gone(path, std::fs::remove_file(path))?;
     }
     Ok(())
+}
+
+fn names_of<'r>(containers: impl Iterator<Item = &'r Recorded>) -> String {
+    containers.map(|container| container.name.as_str()).collect::<Vec<_>>().join(", ")
+}
+
+pub(super) fn remove_made(path: &Path, identity: (u64, u64)) -> Result<()> {
+    match path.symlink_metadata() {
+        Ok(metadata) if (metadata.dev(), metadata.ino()) == identity => {
+            gone(path, std::fs::remove_dir_all(path))
+        }
+        Ok(_) => Ok(()),
+        Err(error) => gone(path, Err(error)),
+    }
 }
 
 fn gone(path: &Path, outcome: io::Result<()>) -> Result<()> {
@@ -227,6 +398,25 @@ mod tests {
         discard_unpublished(&manifest, &files).unwrap();
         assert!(!archive.exists());
         discard_unpublished(&manifest, &files).unwrap();
+    }
+
+    #[test]
+    fn a_made_directory_is_removed_and_no_other_of_its_name() {
+        let directory = tempfile::tempdir().unwrap();
+        let (made, aside) = (directory.path().join("made"), directory.path().join("aside"));
+        std::fs::create_dir(&made).unwrap();
+        let metadata = made.metadata().unwrap();
+        let identity = (metadata.dev(), metadata.ino());
+        std::fs::rename(&made, &aside).unwrap();
+        std::fs::create_dir(&made).unwrap();
+        std::fs::write(made.join("precious"), "x").unwrap();
+        remove_made(&made, identity).unwrap();
+        assert!(made.join("precious").exists());
+        std::fs::remove_dir_all(&made).unwrap();
+        std::fs::rename(&aside, &made).unwrap();
+        remove_made(&made, identity).unwrap();
+        assert!(!made.exists());
+        remove_made(&made, identity).unwrap();
     }
 
     #[test]

@@ -15,7 +15,7 @@ use tokio::process::{Child, ChildStdin, Command};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::time::{sleep, timeout};
 
-use super::journal::{Journal, Opened};
+use super::journal::{Entry, Journal, Opened};
 use super::{Failure, Patience, Result, SagaError};
 use crate::docker::Docker;
 use crate::monitor::Monitor;
@@ -134,7 +134,9 @@ pub async fn finish_orphan(
     patience: Patience,
     monitor: &dyn Monitor,
 ) -> Vec<Failure> {
-    let failures = super::put_back(&mut journal, false, docker, patience, monitor).await;
+    let succeeded = journal.has_succeeded();
+    let due = |entry: &Entry| entry.when.is_due(succeeded);
+    let failures = super::put_back(&mut journal, due, docker, patience, monitor).await;
     if failures.is_empty()
         && let Err(error) = journal.remove()
     {

@@ -3,7 +3,8 @@
 //! One file a run, one JSON object a line, synced line by line. Its owner holds a file lock, which
 //! the kernel releases when the owner dies, however it dies: a journal that can be locked has no
 //! owner and is to be finished. A torn last line was never acknowledged, so its effect never
-//! happened, and it is ignored.
+//! happened, and it is ignored. Any other line that is not understood is of a later volsnap: its journal
+//! stays as it is for that one, since putting back a part in the wrong order could do harm.
 
 use std::fs::{File, OpenOptions, TryLockError};
 use std::io::{self, Write as _};
@@ -46,9 +47,17 @@ pub struct Entry {
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 enum Line {
-    Run(RunInfo),
+    Run {
+        #[serde(flatten)]
+        info: RunInfo,
+        /// The volsnap that writes the journal.
+        #[serde(default)]
+        version: Option<String>,
+    },
     Register(Entry),
     Settled(u64),
+    /// The run has done what it was for: from here on nothing of it is undone.
+    Succeeded,
 }
 
 /// The journal of one run, locked by its holder.
@@ -59,6 +68,7 @@ pub struct Journal {
     info: RunInfo,
     open: Vec<Entry>,
     next: u64,
+    succeeded: bool,
     /// Bytes of whole lines: what a failed write leaves behind them is cut off.
     length: u64,
 }
@@ -89,8 +99,11 @@ impl Journal {
             Ok(file)
         };
         let file = create().map_err(|source| SagaError::Journal { path: path.clone(), source })?;
-        let mut journal = Self { path, file, info: info.clone(), open: Vec::new(), next: 1, length: 0 };
-        if let Err(error) = journal.append(&Line::Run(info.clone())) {
+        let mut journal =
+            Self { path, file, info: info.clone(), open: Vec::new(), next: 1, succeeded: false, length: 0 };
+        let version = Some(env!("CARGO_PKG_VERSION").to_owned());
+        let first = Line::Run { info: info.clone(), version };
+        if let Err(error) = journal.append(&first) {
             // Nothing was begun. What cannot be removed is an empty journal, which the next run removes.
             let _ = journal.remove();
             return Err(error);
@@ -101,7 +114,7 @@ impl Journal {
     /// Opens the journal of a run whose owner may be dead.
     ///
     /// # Errors
-    /// When it is there and cannot be read.
+    /// When it is there and cannot be read, or not all of it is understood; then it is left as it is.
     pub fn open(path: &Path) -> Result<Opened> {
         let failed = |source| SagaError::Journal { path: path.to_owned(), source };
         let file = match OpenOptions::new().read(true).append(true).open(path) {
@@ -120,13 +133,17 @@ impl Journal {
             return Ok(Opened::Gone);
         }
         let text = io::read_to_string(&file).map_err(failed)?;
-        let (info, open, next) = replay(&text);
+        let Replayed { info, version, open, next, succeeded, strange } = replay(&text);
+        if strange > 0 {
+            return Err(SagaError::Foreign { path: path.to_owned(), version, lines: strange });
+        }
         let Some(info) = info else {
             // Its first line was never acknowledged: the run had not begun.
             std::fs::remove_file(path).map_err(failed)?;
             return Ok(Opened::Gone);
         };
-        let mut journal = Self { path: path.to_owned(), file, info, open, next, length: text.len() as u64 };
+        let length = text.len() as u64;
+        let mut journal = Self { path: path.to_owned(), file, info, open, next, succeeded, length };
         journal.cut_torn_line(&text).map_err(failed)?;
         Ok(Opened::Orphan(journal))
     }
@@ -157,7 +174,7 @@ impl Journal {
     /// Reads what run a journal is of, without locking it.
     #[must_use]
     pub fn peek(path: &Path) -> Option<RunInfo> {
-        replay(&std::fs::read_to_string(path).ok()?).0
+        replay(&std::fs::read_to_string(path).ok()?).info
     }
 
     /// Returns the journal's file.
@@ -170,6 +187,22 @@ impl Journal {
     #[must_use]
     pub fn info(&self) -> &RunInfo {
         &self.info
+    }
+
+    /// Records that the run has done what it was for: whoever finishes it undoes nothing any more.
+    ///
+    /// # Errors
+    /// When it cannot be written; then the run has not succeeded.
+    pub fn succeeded(&mut self) -> Result<()> {
+        self.append(&Line::Succeeded)?;
+        self.succeeded = true;
+        Ok(())
+    }
+
+    /// Returns whether the run has done what it was for, as far as is known here.
+    #[must_use]
+    pub fn has_succeeded(&self) -> bool {
+        self.succeeded
     }
 
     /// Returns what is still to be put back, oldest first.
@@ -202,6 +235,18 @@ impl Journal {
     pub fn settled(&mut self, number: u64) -> Result<()> {
         self.open.retain(|entry| entry.number != number);
         self.append(&Line::Settled(number))
+    }
+
+    /// Records that an open compensation has another content; its place in the order stays.
+    ///
+    /// # Errors
+    /// When it cannot be written; then it stays as it was.
+    pub fn amend(&mut self, number: u64, compensation: Compensation) -> Result<()> {
+        let Some(entry) = self.open.iter().find(|entry| entry.number == number) else { return Ok(()) };
+        let amended = Entry { compensation, ..entry.clone() };
+        self.append(&Line::Register(amended.clone()))?;
+        register(&mut self.open, amended);
+        Ok(())
     }
 
     /// Records a compensation in place of an open one, and returns its number: at no moment is
@@ -286,21 +331,48 @@ fn directory(state: &Path) -> PathBuf {
     state.join("journals")
 }
 
-fn replay(text: &str) -> (Option<RunInfo>, Vec<Entry>, u64) {
-    let (mut info, mut open, mut next) = (None, Vec::new(), 1);
+/// What a journal says.
+#[derive(Debug, Default)]
+struct Replayed {
+    info: Option<RunInfo>,
+    /// The volsnap that wrote it.
+    version: Option<String>,
+    open: Vec<Entry>,
+    next: u64,
+    succeeded: bool,
+    /// Whole lines that are not understood.
+    strange: usize,
+}
+
+fn replay(text: &str) -> Replayed {
+    let mut replayed = Replayed { next: 1, ..Replayed::default() };
     for line in text.split_inclusive('\n').filter(|line| line.ends_with('\n')) {
         match serde_json::from_str(line) {
-            Ok(Line::Run(run)) => info = Some(run),
-            Ok(Line::Register(entry)) => {
-                next = next.max(entry.number + 1);
-                open.push(entry);
+            Ok(Line::Run { info, version }) => {
+                replayed.info = Some(info);
+                replayed.version = version;
             }
-            Ok(Line::Settled(number)) => open.retain(|entry: &Entry| entry.number != number),
-            // A line of a later version, or damage: what the other lines say still holds.
-            Err(error) => tracing::warn!(%error, "a line of the journal cannot be read"),
+            Ok(Line::Register(entry)) => {
+                replayed.next = replayed.next.max(entry.number + 1);
+                register(&mut replayed.open, entry);
+            }
+            Ok(Line::Succeeded) => replayed.succeeded = true,
+            Ok(Line::Settled(number)) => replayed.open.retain(|entry: &Entry| entry.number != number),
+            Err(error) => {
+                tracing::warn!(%error, "a line of the journal cannot be read");
+                replayed.strange += 1;
+            }
         }
     }
-    (info, open, next)
+    replayed
+}
+
+/// Adds an entry; one of the same number is there already and keeps its place.
+fn register(open: &mut Vec<Entry>, entry: Entry) {
+    match open.iter_mut().find(|before| before.number == entry.number) {
+        Some(before) => *before = entry,
+        None => open.push(entry),
+    }
 }
 
 #[cfg(test)]
@@ -327,6 +399,40 @@ mod tests {
             Opened::Orphan(journal) => journal,
             other => panic!("expected an orphan, got {other:?}"),
         }
+    }
+
+    #[test]
+    fn what_is_amended_keeps_its_place() {
+        let state = tempfile::tempdir().unwrap();
+        let mut journal = Journal::create(state.path(), &info()).unwrap();
+        let first = journal.register(When::OnFailure, delete("/a")).unwrap();
+        let second = journal.register(When::Always, delete("/b")).unwrap();
+        journal.amend(first, delete("/a/amended")).unwrap();
+        journal.settled(second).unwrap();
+        // One that is settled is not there to be amended.
+        journal.amend(second, delete("/b/amended")).unwrap();
+        journal.register(When::Always, delete("/c")).unwrap();
+        let path = journal.path().to_owned();
+        drop(journal);
+        let open: Vec<_> = orphan(&path).open_entries().map(|entry| entry.compensation.clone()).collect();
+        assert_eq!(open, [delete("/a/amended"), delete("/c")]);
+    }
+
+    #[test]
+    fn a_run_that_has_succeeded_has_so_for_whoever_finishes_it() {
+        let state = tempfile::tempdir().unwrap();
+        let mut journal = Journal::create(state.path(), &info()).unwrap();
+        journal.register(When::OnFailure, delete("/a")).unwrap();
+        journal.register(When::OnSuccess, delete("/b")).unwrap();
+        let due = |journal: &Journal| -> Vec<Compensation> {
+            let is_due = |entry: &&Entry| entry.when.is_due(journal.has_succeeded());
+            journal.open_entries().filter(is_due).map(|entry| entry.compensation.clone()).collect()
+        };
+        assert_eq!(due(&journal), [delete("/a")]);
+        journal.succeeded().unwrap();
+        let path = journal.path().to_owned();
+        drop(journal);
+        assert_eq!(due(&orphan(&path)), [delete("/b")]);
     }
 
     #[test]
@@ -433,6 +539,27 @@ mod tests {
         let path = journal.path().to_owned();
         drop(journal);
         assert!(orphan(&path).register(When::Always, delete("/b")).unwrap() > first);
+    }
+
+    #[test]
+    fn a_journal_of_a_later_volsnap_is_left_as_it_is_and_says_whose_it_is() {
+        let state = tempfile::tempdir().unwrap();
+        let mut journal = Journal::create(state.path(), &info()).unwrap();
+        journal.register(When::Always, delete("/a")).unwrap();
+        let path = journal.path().to_owned();
+        drop(journal);
+        let ours = std::fs::read_to_string(&path).unwrap();
+        let version = format!("\"version\":\"{}\"", env!("CARGO_PKG_VERSION"));
+        assert!(ours.contains(&version), "{ours}");
+        let unknown = "{\"register\":{\"number\":2,\"when\":\"always\",\"compensation\":{\"thaw\":{}}}}\n";
+        for text in [ours.replace(&version, "\"version\":\"9.1.0\"") + unknown, unknown.to_owned()] {
+            std::fs::write(&path, &text).unwrap();
+            let error = Journal::open(&path).unwrap_err();
+            let SagaError::Foreign { version, lines: 1, .. } = &error else { panic!("{error}") };
+            assert_eq!(version.as_deref(), text.contains("9.1.0").then_some("9.1.0"));
+            assert!(error.to_string().contains(path.to_str().unwrap()), "{error}");
+            assert_eq!(std::fs::read_to_string(&path).unwrap(), text);
+        }
     }
 
     #[test]

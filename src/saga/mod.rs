@@ -5,6 +5,9 @@
 //! holds the journal can finish: the process itself ([`Saga::finish`]), the [guard] it leaves
 //! watching, `volsnap recover`, or the next command.
 //!
+//! A run whose work is many effects that make sense only together says in one line of the journal that it
+//! [has succeeded](Saga::succeed): what was registered for its failure is void at once.
+//!
 //! Compensations are idempotent, run in reverse, and one that fails does not stop the rest. The
 //! journal is removed only when every one of them has succeeded; until then the run is unfinished,
 //! and says so.
@@ -16,11 +19,17 @@ use std::time::Duration;
 use crate::docker::Docker;
 use crate::monitor::{Event, Monitor};
 
+pub mod bring_back;
 pub mod compensation;
+pub mod containers;
 pub mod guard;
 pub mod journal;
+pub mod pause;
+mod processes;
 pub mod restart;
+pub mod safety;
 pub mod volume;
+pub mod withdraw;
 
 pub use compensation::Compensation;
 pub use journal::{Journal, RunInfo};
@@ -42,6 +51,16 @@ pub enum SagaError {
         /// Why.
         source: std::io::Error,
     },
+    /// A journal has what this volsnap does not understand: none of it is put back, since the order matters.
+    #[error("the journal {path} was written by {} and cannot be finished by this one, {}: {lines} of its lines mean nothing to it", writer(.version), env!("CARGO_PKG_VERSION"))]
+    Foreign {
+        /// The journal's file.
+        path: PathBuf,
+        /// Which volsnap wrote it, as far as it says.
+        version: Option<String>,
+        /// How many lines are not understood.
+        lines: usize,
+    },
     /// The guard could not be started: nothing may be stopped without it.
     #[error("start the guard: {reason}")]
     Guard {
@@ -59,6 +78,27 @@ pub enum SagaError {
         /// Why.
         source: Box<crate::agent::client::AgentError>,
     },
+    /// A file could not be put back.
+    #[error(transparent)]
+    File(#[from] crate::compose::replacement::ReplaceError),
+    /// What has the place of a container could not be stopped.
+    #[error("stop what has the place of container {container}")]
+    Replacement {
+        /// The container that is to be had back.
+        container: String,
+        /// Why.
+        source: Box<crate::agent::client::AgentError>,
+    },
+    /// What a restore has replaced could not be kept.
+    #[error("keep the old data, which lies whole in {} of {place}", .old.display())]
+    Safety {
+        /// The volume or directory.
+        place: String,
+        /// Where in it the old data lies.
+        old: PathBuf,
+        /// Why.
+        source: Box<crate::Error>,
+    },
     /// A file could not be removed.
     #[error("remove {path}")]
     Remove {
@@ -66,6 +106,18 @@ pub enum SagaError {
         path: PathBuf,
         /// Why.
         source: std::io::Error,
+    },
+    /// A process did not end.
+    #[error("end process {pid}")]
+    NotEnded {
+        /// The process.
+        pid: i32,
+    },
+    /// A container that is to be brought back is not there, and no other has its place.
+    #[error("container {container} is gone, and no other has its place")]
+    Gone {
+        /// Its name.
+        container: String,
     },
     /// A container could not be brought back.
     #[error("container {container} {reason}")]
@@ -77,6 +129,10 @@ pub enum SagaError {
     },
 }
 
+fn writer(version: &Option<String>) -> String {
+    version.as_ref().map_or_else(|| "another volsnap".to_owned(), |version| format!("volsnap {version}"))
+}
+
 /// When a compensation is due.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 #[serde(rename_all = "kebab-case")]
@@ -85,6 +141,20 @@ pub enum When {
     Always,
     /// Only when it fails.
     OnFailure,
+    /// Only once it has [succeeded](Saga::succeed).
+    OnSuccess,
+}
+
+impl When {
+    /// Returns whether it is due for a run that has ended so.
+    #[must_use]
+    pub fn is_due(self, succeeded: bool) -> bool {
+        match self {
+            Self::Always => true,
+            Self::OnFailure => !succeeded,
+            Self::OnSuccess => succeeded,
+        }
+    }
 }
 
 /// How long putting back is tried before it is reported as failed.
@@ -174,6 +244,26 @@ impl Saga {
         self.journal.replace(registered.0, when, compensation).map(Registered)
     }
 
+    /// Records what has become known of a registered compensation, which keeps its place in the order.
+    ///
+    /// # Errors
+    /// When it cannot be written: then it stays as it was.
+    pub fn amend(&mut self, registered: Registered, compensation: Compensation) -> Result<()> {
+        self.journal.amend(registered.0, compensation)
+    }
+
+    /// Records a registered compensation once more as the newest, so that it is run before those that were
+    /// registered since.
+    ///
+    /// # Errors
+    /// When it cannot be written: then it stays where it was.
+    pub fn again_last(&mut self, registered: Registered) -> Result<Registered> {
+        let Some(entry) = self.journal.entry(registered.0) else { return Ok(registered) };
+        let again = self.journal.register(entry.when, entry.compensation.clone())?;
+        self.discharge(registered);
+        Ok(Registered(again))
+    }
+
     /// Runs a compensation now, as restarting the service before the snapshot is published.
     ///
     /// # Errors
@@ -193,18 +283,32 @@ impl Saga {
         let _ = self.journal.settled(registered.0);
     }
 
+    /// Records that the run has done what it was for. Whatever happens from here on, whoever finishes it leaves
+    /// its work as it is: all that was registered for a failure is void at once, not one after the other.
+    ///
+    /// # Errors
+    /// When it cannot be written: then the run has failed.
+    pub fn succeed(&mut self) -> Result<()> {
+        self.journal.succeeded()
+    }
+
     /// Ends the run: puts back what is still out, in reverse order, each whatever became of the
     /// others, then closes the journal. Returns what could not be put back; then the journal stays, and the
-    /// guard goes on with it.
+    /// guard goes on with it, as it does with what can wait.
     pub async fn finish(mut self, succeeded: bool, monitor: &dyn Monitor) -> Vec<Failure> {
-        let failures = put_back(&mut self.journal, succeeded, &*self.docker, self.patience, monitor).await;
+        let succeeded = succeeded || self.journal.has_succeeded();
+        let due = |entry: &Entry| entry.when.is_due(succeeded) && !entry.compensation.can_wait();
+        let failures = put_back(&mut self.journal, due, &*self.docker, self.patience, monitor).await;
+        let waits = self.journal.open_entries().any(|entry| entry.compensation.can_wait());
         if failures.is_empty()
+            && !waits
             && let Err(error) = self.journal.remove()
         {
             monitor.event(Event::Warning(format!("the journal stays behind: {error}")));
         }
         match self.guard.take() {
-            Some(guard) if failures.is_empty() => guard.dismiss().await,
+            Some(guard) if failures.is_empty() && !waits => guard.dismiss().await,
+            Some(guard) if failures.is_empty() => guard.hand_over(),
             Some(guard) => {
                 guard.hand_over();
                 monitor.event(Event::Warning(format!(
@@ -218,18 +322,22 @@ impl Saga {
     }
 }
 
-/// Runs what a journal still has open, newest first. What fails stays open; the rest goes on.
+/// Runs what a journal still has open and is due, newest first; what can wait comes last. What fails stays open;
+/// the rest goes on, but for what must not be done without the data that is not back: a database that is started
+/// on nothing makes itself a new one.
 pub(crate) async fn put_back(
     journal: &mut Journal,
-    succeeded: bool,
+    due: impl Fn(&Entry) -> bool,
     docker: &dyn Docker,
     patience: Patience,
     monitor: &dyn Monitor,
 ) -> Vec<Failure> {
     let mut failures = Vec::new();
-    let open: Vec<Entry> = journal.open_entries().rev().cloned().collect();
-    for entry in open {
-        if entry.when == When::OnFailure && succeeded {
+    let open = journal.open_entries().rev().filter(|entry| due(entry)).cloned();
+    let (last, first): (Vec<_>, Vec<_>) = open.partition(|entry| entry.compensation.can_wait());
+    for entry in first.into_iter().chain(last) {
+        let owed = failures.iter().any(|failure: &Failure| failure.compensation.owes_data());
+        if owed && entry.compensation.needs_data() {
             continue;
         }
         monitor.step(entry.compensation.step());

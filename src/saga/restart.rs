@@ -26,6 +26,9 @@ const POLL: Duration = Duration::from_millis(50);
 const ASK_LIMIT: Duration = Duration::from_secs(10);
 /// How long one wait inside a container lasts, before it is looked at from outside again.
 const AWAIT_LIMIT: Duration = Duration::from_secs(20);
+/// After how long without a container, and without one in its place, nobody is about to make it again:
+/// Compose takes seconds to.
+const GONE_FOR_GOOD: Duration = Duration::from_secs(30);
 /// A container without healthcheck or profile is up once it has run this long.
 const STABLE: Duration = Duration::from_millis(500);
 
@@ -62,7 +65,8 @@ impl StoppedContainer {
     }
 }
 
-/// Starts containers in the given order, each after the one before it answers.
+/// Starts containers in the given order, each after the one before it answers. One that somebody has removed for
+/// good is told of and let be: no attempt would ever find it.
 ///
 /// # Errors
 /// When one does not come back; the others are started all the same.
@@ -107,12 +111,24 @@ async fn bring_back(
     deadline: Instant,
     monitor: &dyn Monitor,
 ) -> Result<()> {
-    let mut pause = POLL;
+    let (mut pause, mut gone_since) = (POLL, None);
+    let gone_for_good = GONE_FOR_GOOD.min(deadline.saturating_duration_since(Instant::now()) / 2);
     loop {
         let error = match attempt(docker, stopped, deadline, monitor).await {
             Ok(()) => return Ok(()),
             Err(error) => error,
         };
+        // Only an engine that answers can say so.
+        if !matches!(error, SagaError::Gone { .. }) {
+            gone_since = None;
+        } else if gone_since.get_or_insert_with(Instant::now).elapsed() >= gone_for_good {
+            monitor.warning(format!(
+                "container {} was stopped by volsnap and has been removed by somebody since: it is NOT running, and \
+                 nothing has its place",
+                stopped.identity.name
+            ));
+            return Ok(());
+        }
         if Instant::now() + pause > deadline {
             return Err(error);
         }
@@ -132,7 +148,7 @@ async fn attempt(
 ) -> Result<()> {
     let containers = docker.containers().await?;
     let Some(container) = find_again(&stopped.identity, &containers) else {
-        return Err(not_back(&stopped.identity.name, "is gone, and no other has its place"));
+        return Err(SagaError::Gone { container: stopped.identity.name.clone() });
     };
     if !stopped.answered {
         return start_unanswered(docker, container, stopped).await;
@@ -191,11 +207,12 @@ async fn outlast_stop(
         }
         match profile {
             Some(profile) if !answers(docker, &now, profile).await => {
-                answering_since = Instant::now();
                 if !hurried && answered.elapsed() > SIGNAL_UNDER_WAY {
                     hurried = true;
                     hurry(docker, &now, profile).await;
                 }
+                // After the hurrying, which takes as long as a signal may be under way: that time has seen no answer.
+                answering_since = Instant::now();
             }
             _ => answered = Instant::now(),
         }
@@ -432,6 +449,12 @@ mod tests {
             });
             Ok(())
         }
+        async fn pause(&self, _id: &str) -> Answer<()> {
+            unreachable!()
+        }
+        async fn unpause(&self, _id: &str) -> Answer<()> {
+            unreachable!()
+        }
         async fn exec(&self, _id: &str, _command: &[String], _limit: Duration) -> Answer<ExecOutput> {
             let answers = self.world(|world| {
                 let state = &world.container.state;
@@ -460,6 +483,24 @@ mod tests {
             unreachable!()
         }
         async fn create_container(&self, _spec: &ContainerSpec) -> Answer<String> {
+            unreachable!()
+        }
+        async fn describe(&self, _id: &str) -> Answer<crate::docker::Description> {
+            unreachable!()
+        }
+        async fn create_like(
+            &self,
+            _model: &crate::docker::Description,
+            _name: &str,
+            _destination: &std::path::Path,
+            _source: &crate::docker::MountSource,
+        ) -> Answer<String> {
+            unreachable!()
+        }
+        async fn rename_container(&self, _id: &str, _name: &str) -> Answer<()> {
+            unreachable!()
+        }
+        async fn remove_container_only(&self, _id: &str) -> Answer<()> {
             unreachable!()
         }
         async fn attach(&self, _id: &str) -> Answer<Attached> {
@@ -492,6 +533,55 @@ mod tests {
         let docker = OneContainer::running();
         docker.world(|world| world.container.state.started_at = LATER.into());
         assert!(docker.bring_back().await.is_empty());
+    }
+
+    /// Records what it is told.
+    #[derive(Default)]
+    struct Told(Mutex<Vec<crate::monitor::Event>>);
+
+    impl Monitor for Told {
+        fn event(&self, event: crate::monitor::Event) {
+            self.0.lock().unwrap().push(event);
+        }
+    }
+
+    /// Nobody comes back within half of this.
+    const IMPATIENT: Patience = Patience(Duration::from_secs(2));
+
+    #[tokio::test]
+    async fn a_container_that_somebody_has_removed_for_good_is_told_of_and_let_be() {
+        let docker = OneContainer::running();
+        let stopped = StoppedContainer::of(&docker.world(|world| world.container.clone()), true);
+        docker.world(|world| {
+            world.container.id = "fedcba9876543210".into();
+            world.container.name = "another".into();
+        });
+        let (told, begun) = (Told::default(), Instant::now());
+        start_all(&docker, &[stopped], IMPATIENT, &told).await.unwrap();
+        assert!(begun.elapsed() >= IMPATIENT.0 / 2);
+        let told = told.0.into_inner().unwrap();
+        assert!(
+            matches!(&told[..], [crate::monitor::Event::Warning(text)] if text.starts_with("container db was")),
+            "{told:?}"
+        );
+    }
+
+    #[tokio::test]
+    async fn a_container_that_comes_back_under_its_name_is_started() {
+        let docker = std::sync::Arc::new(OneContainer::running());
+        let stopped = StoppedContainer::of(&docker.world(|world| world.container.clone()), true);
+        docker.world(|world| {
+            world.container.id = "fedcba9876543210".into();
+            world.container.name = "another".into();
+            world.container.state.running = false;
+        });
+        let recreated = docker.clone();
+        tokio::spawn(async move {
+            sleep(IMPATIENT.0 / 4).await;
+            recreated.world(|world| world.container.name = "db".into());
+        });
+        start_all(&*docker, &[stopped], IMPATIENT, &Silent).await.unwrap();
+        assert!(docker.world(|world| world.container.state.running));
     }
 
     #[tokio::test]

@@ -11,12 +11,12 @@ use super::restart::StoppedContainer;
 use super::{Patience, Result, SagaError};
 use crate::agent::client::{AgentClient, AgentError};
 use crate::agent::protocol::Request;
-use crate::agent::swap::{SwapState, old_tree, work_name};
+use crate::agent::swap::{SwapState, work_name};
 use crate::database;
 use crate::docker::helper::{Access, LABEL_RUN, helper_container};
 use crate::docker::recorded::find_again;
-use crate::docker::{Docker, DockerErrorKind, Grace, MountSource};
-use crate::monitor::{Event, Monitor};
+use crate::docker::{Container, Docker, DockerErrorKind, Grace, MountSource};
+use crate::monitor::Monitor;
 
 /// How long a container that must not run on half of its data is asked to stop.
 const STOP_LIMIT: Duration = Duration::from_secs(600);
@@ -55,34 +55,29 @@ pub(super) async fn swap_back(
         // One that the dead command was just starting is to find all of the old data, from its begin on.
         stop(docker, users, monitor).await
     })
-    .await
+    .await?;
+    Ok(())
 }
 
 /// Removes what the run has made in the source. Old data that was replaced and is kept nowhere else stays
-/// unless `with_old` says otherwise, and is told of.
+/// unless `with_old` says otherwise: [its own compensation](super::safety) keeps it and removes it.
 pub(super) async fn discard(
     docker: &dyn Docker,
     place: &Workplace,
     with_old: bool,
     patience: Patience,
-    monitor: &dyn Monitor,
 ) -> Result<()> {
     with_agent(docker, place, patience, async |agent: &mut AgentClient| {
         match agent.swap_state(&place.run).await? {
             SwapState::Absent => Ok(()),
-            SwapState::Committed if !with_old => {
-                monitor.event(Event::Warning(format!(
-                    "the restored data stays; the old data still lies in {} there, and may be removed by hand",
-                    old_tree(&place.run).display()
-                )));
-                Ok(())
-            }
-            SwapState::Untouched | SwapState::Swapped | SwapState::Committed => {
+            SwapState::Committed if !with_old => Ok(()),
+            SwapState::Untouched | SwapState::Swapped | SwapState::Committed | SwapState::Emptied => {
                 agent.perform(Request::Discard { run: place.run.clone(), with_old }).await
             }
         }
     })
-    .await
+    .await?;
+    Ok(())
 }
 
 impl Workplace {
@@ -102,7 +97,7 @@ impl Workplace {
     }
 }
 
-async fn stop(
+pub(super) async fn stop(
     docker: &dyn Docker,
     users: &[StoppedContainer],
     monitor: &dyn Monitor,
@@ -110,16 +105,25 @@ async fn stop(
     let containers = docker.containers().await?;
     for user in users {
         let Some(container) = find_again(&user.identity, &containers) else { continue };
-        if !container.state.running && !container.state.restarting {
-            continue;
-        }
-        monitor.step("stop-container-again");
-        let profile = database::profile_of(container);
-        let grace = if profile.is_some() { Grace::Unlimited } else { Grace::Own };
-        let signal = profile.map(database::Profile::stop_signal);
-        stop_insistently(docker, &container.id, signal, grace).await?;
+        stop_one(docker, container, monitor).await?;
     }
     Ok(())
+}
+
+/// Stops a container that may have been started on what it is not to stay on.
+pub(super) async fn stop_one(
+    docker: &dyn Docker,
+    container: &Container,
+    monitor: &dyn Monitor,
+) -> Result<(), AgentError> {
+    if !container.state.running && !container.state.restarting {
+        return Ok(());
+    }
+    monitor.step("stop-container-again");
+    let profile = database::profile_of(container);
+    let grace = if profile.is_some() { Grace::Unlimited } else { Grace::Own };
+    let signal = profile.map(database::Profile::stop_signal);
+    stop_insistently(docker, &container.id, signal, grace).await
 }
 
 /// Asks again and again: whoever has just been started may not be listening to the signal yet.
@@ -139,24 +143,35 @@ async fn stop_insistently(
 }
 
 /// Starts a helper beside the source and does what is to be done with its agent, again and again for as
-/// long as `patience` allows. A source that is gone has nothing to be put back in.
-async fn with_agent(
+/// long as `patience` allows; `None` for a source that is gone, which has nothing to be put back in.
+pub(super) async fn with_agent<T>(
     docker: &dyn Docker,
     place: &Workplace,
     patience: Patience,
-    work: impl AsyncFn(&mut AgentClient) -> Result<(), AgentError>,
-) -> Result<()> {
+    work: impl AsyncFn(&mut AgentClient) -> Result<T, AgentError>,
+) -> Result<Option<T>> {
+    with_agent_of(docker, place, Access::Replace, patience, work).await
+}
+
+/// As [`with_agent`], with a helper that may do so much.
+pub(super) async fn with_agent_of<T>(
+    docker: &dyn Docker,
+    place: &Workplace,
+    access: Access,
+    patience: Patience,
+    work: impl AsyncFn(&mut AgentClient) -> Result<T, AgentError>,
+) -> Result<Option<T>> {
     let deadline = Instant::now() + patience.0;
     let mut pause = Duration::from_millis(200);
     loop {
-        let error = match attempt(docker, place, &work).await {
-            Ok(()) => return Ok(()),
+        let error = match attempt(docker, place, access, patience, &work).await {
+            Ok(done) => return Ok(Some(done)),
             Err(error) => error,
         };
         if matches!(&error, AgentError::Docker(error) if error.kind == DockerErrorKind::NotFound)
             && is_gone(docker, &place.location).await
         {
-            return Ok(());
+            return Ok(None);
         }
         if Instant::now() + pause > deadline {
             return Err(SagaError::Volume { place: place.describe(), source: Box::new(error) });
@@ -167,18 +182,20 @@ async fn with_agent(
     }
 }
 
-async fn attempt(
+async fn attempt<T>(
     docker: &dyn Docker,
     place: &Workplace,
-    work: &impl AsyncFn(&mut AgentClient) -> Result<(), AgentError>,
-) -> Result<(), AgentError> {
+    access: Access,
+    patience: Patience,
+    work: &impl AsyncFn(&mut AgentClient) -> Result<T, AgentError>,
+) -> Result<T, AgentError> {
     // The helper of the run itself, if it is still there: the name is given out only once.
-    let removed = remove_helper(docker, &place.helper, &place.run, Duration::ZERO, Patience::SHORT).await;
+    let patience = Patience(patience.0.min(Patience::SHORT.0));
+    let removed = remove_helper(docker, &place.helper, &place.run, Duration::ZERO, patience).await;
     if let Err(error) = removed {
         tracing::debug!(%error, "the helper before is not removed");
     }
-    let spec =
-        helper_container(&place.helper, &place.image, &place.run, &place.location, Access::Replace, None);
+    let spec = helper_container(&place.helper, &place.image, &place.run, &place.location, access, None, None);
     let id = docker.create_container(&spec).await?;
     let outcome = async {
         let mut agent = AgentClient::start(docker, &id, None).await?;
