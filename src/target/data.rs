@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use super::names::describe;
 use super::{Target, World, printable, shell_quote};
-use crate::database::Profile;
+use crate::database::{self, Profile};
 use crate::docker::inventory::{Place, normalize};
 use crate::docker::{Container, Mount, MountKind, MountSource};
 use crate::error::{Error, Result};
@@ -14,12 +14,20 @@ pub(super) type ProfileOf = fn(&Container) -> Option<&'static dyn Profile>;
 
 /// Where a container keeps its database.
 #[derive(Debug)]
-pub(super) struct DatabaseData<'w> {
-    pub(super) container: &'w Container,
+pub struct DatabaseData<'w> {
+    /// The container.
+    pub container: &'w Container,
     /// The data directory inside the container.
-    pub(super) directory: PathBuf,
+    pub directory: PathBuf,
     /// The innermost mount that contains it.
-    pub(super) mount: Option<&'w Mount>,
+    pub mount: Option<&'w Mount>,
+}
+
+/// Returns where a container's database keeps its data, by its configuration or as it said itself; `None`
+/// when it runs no database that is known.
+#[must_use]
+pub fn database_data<'w>(container: &'w Container, world: &World) -> Option<DatabaseData<'w>> {
+    DatabaseData::of(container, world, database::profile_of)
 }
 
 impl<'w> DatabaseData<'w> {
@@ -39,7 +47,7 @@ impl<'w> DatabaseData<'w> {
     ///
     /// # Errors
     /// When the data is in nothing that outlives the container.
-    pub(super) fn location(&self) -> Result<MountSource> {
+    pub fn location(&self) -> Result<MountSource> {
         let (name, directory) = (printable(&self.container.name), shown(&self.directory));
         match self.mount {
             None => Err(Error::failed(format!(
@@ -139,7 +147,8 @@ pub(super) fn target_of(location: &MountSource) -> Target {
 }
 
 /// Returns the volume or directory behind a mount; `None` for memory and the like.
-pub(super) fn location_of(mount: &Mount) -> Option<MountSource> {
+#[must_use]
+pub fn location_of(mount: &Mount) -> Option<MountSource> {
     match mount.kind {
         MountKind::Volume => mount.volume.clone().map(MountSource::Volume),
         MountKind::Bind => Some(MountSource::Directory(normalize(&mount.source))),
@@ -148,7 +157,8 @@ pub(super) fn location_of(mount: &Mount) -> Option<MountSource> {
 }
 
 /// Returns whether the location is a volume that nobody named.
-pub(super) fn is_anonymous(location: &MountSource) -> bool {
+#[must_use]
+pub fn is_anonymous(location: &MountSource) -> bool {
     let MountSource::Volume(name) = location else { return false };
     name.len() == 64 && name.bytes().all(|byte| byte.is_ascii_hexdigit())
 }

@@ -11,6 +11,7 @@ use std::str::FromStr;
 
 use crate::error::{Error, Result};
 
+mod containers;
 mod data;
 mod names;
 mod resolve;
@@ -18,6 +19,9 @@ mod suggest;
 mod world;
 
 pub use crate::quote::{printable, shell_quote};
+pub use containers::containers;
+pub use data::{DatabaseData, database_data, is_anonymous, location_of};
+pub use names::describe;
 pub use resolve::resolve;
 pub use world::World;
 

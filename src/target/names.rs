@@ -49,7 +49,8 @@ impl Match<'_> {
 }
 
 /// Returns how a person calls a volume or a directory.
-pub(super) fn describe(location: &MountSource) -> String {
+#[must_use]
+pub fn describe(location: &MountSource) -> String {
     match location {
         MountSource::Volume(name) => format!("volume {}", printable(name)),
         MountSource::Directory(path) => format!("directory {}", printable(&path.to_string_lossy())),

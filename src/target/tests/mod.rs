@@ -44,6 +44,10 @@ impl Profile for TestProfile {
     fn await_ready_command(&self, _: &Container, _: Duration) -> Vec<String> {
         vec![]
     }
+    fn checkpoint_command(&self, _container: &Container) -> Option<Vec<String>> {
+        None
+    }
+
     fn stop_signal(&self) -> &'static str {
         "SIGINT"
     }
@@ -65,6 +69,10 @@ impl Profile for TestProfile {
     }
 
     fn content_check(&self, _: &Inspection, _: &Path) -> Option<Box<dyn ContentCheck>> {
+        None
+    }
+
+    fn online(&self) -> Option<&'static dyn crate::database::online::OnlineBackup> {
         None
     }
 }
