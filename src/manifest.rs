@@ -3,7 +3,7 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
 use chrono::{DateTime, NaiveDateTime, Utc};
@@ -12,6 +12,7 @@ use serde::{Deserialize, Serialize};
 use crate::archive::Codec;
 use crate::database::Inspection;
 use crate::docker::{Mount, MountSource};
+use crate::facts::SnapshotFacts;
 use crate::monitor::Phase;
 
 /// The format version this code writes; it reads this one and refuses later ones by name.
@@ -77,8 +78,24 @@ pub struct Verification {
     pub problems: u64,
     /// Milliseconds it took.
     pub ms: u64,
+    /// What a drill has measured.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub drill: Option<DrillTimes>,
     /// The version of volsnap that did it.
     pub tool_version: String,
+}
+
+/// How long the parts of a drill took, in milliseconds.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DrillTimes {
+    /// From the archive to the data on the disk.
+    pub extract_ms: u64,
+    /// From there to a database that answers; 0 for data that is no database.
+    pub boot_ms: u64,
+    /// Looking at it, and comparing.
+    pub compare_ms: u64,
+    /// From the archive to a database that answers: the measured recovery time.
+    pub recovery_ms: u64,
 }
 
 /// How a snapshot was verified.
@@ -97,6 +114,10 @@ pub enum VerificationKind {
 pub enum Quiesce {
     /// Containers are stopped.
     Stop,
+    /// Containers are frozen while they run.
+    Pause,
+    /// Nothing is held: the database makes a backup of itself.
+    Online,
     /// Nothing is held.
     None,
 }
@@ -107,6 +128,9 @@ pub enum Quiesce {
 pub enum Capture {
     /// The archive is written while the writers are held.
     Direct,
+    /// A copy is made while they write, and only what has changed since is read while they are held; the
+    /// archive is written from the copy.
+    Staged,
 }
 
 /// What may be believed of the data.
@@ -118,6 +142,8 @@ pub enum Consistency {
     Clean,
     /// Recovers like after a power loss.
     CrashConsistent,
+    /// The database's own backup of itself: recovers to the moment of its end.
+    Online,
     /// Nothing was held while it was read.
     Unquiesced,
 }
@@ -145,8 +171,8 @@ pub struct Manifest {
     pub evidence: Evidence,
     /// When things happened.
     pub times: Times,
-    /// Milliseconds from the moment the stop was asked for until the service answered; 0 when
-    /// nothing was stopped.
+    /// Milliseconds from the moment the stop (or freeze) was asked for until the service answered (or went
+    /// on); 0 when nothing was held.
     pub downtime_ms: u64,
     /// The parts of the run.
     pub phases: Vec<PhaseTime>,
@@ -158,6 +184,9 @@ pub struct Manifest {
     pub counts: Counts,
     /// What the data ran in.
     pub environment: Environment,
+    /// What was seen of the live data just before; `None` where nobody looked, or could.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub facts: Option<SnapshotFacts>,
     /// The user's tags.
     pub tags: BTreeMap<String, String>,
     /// The version of volsnap that wrote it.
@@ -173,6 +202,9 @@ pub struct Evidence {
     pub unchanged_after: bool,
     /// How each container that was stopped ended.
     pub stopped: Vec<StoppedContainer>,
+    /// Containers that were frozen while they ran.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub paused: Vec<String>,
     /// In words, why it is not clean; empty when it is.
     pub reasons: Vec<String>,
 }
@@ -193,7 +225,7 @@ pub struct StoppedContainer {
 pub struct Times {
     /// The run began.
     pub started: DateTime<Utc>,
-    /// The stop was asked for; the begin when nothing was stopped.
+    /// The stop (or freeze) was asked for; the begin when nothing was held.
     pub held: DateTime<Utc>,
     /// The service answered again.
     pub released: DateTime<Utc>,
@@ -274,12 +306,18 @@ pub struct Environment {
     pub mounts: Vec<Mount>,
     /// The data directory in the container.
     pub data_directory: Option<PathBuf>,
+    /// The database's role that may see everything.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub superuser: Option<String>,
     /// The engine's version.
     pub engine_version: String,
     /// The API version spoken.
     pub api_version: String,
     /// Architecture in Docker's words: "amd64".
     pub arch: String,
+    /// The C library of the database's container, as "glibc 2.36": it sorts text. `None` where it was not told.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub libc: Option<String>,
 }
 
 impl SnapshotId {
@@ -289,6 +327,13 @@ impl SnapshotId {
     pub fn new(started: DateTime<Utc>, random: [u8; 3]) -> Self {
         let [a, b, c] = random;
         Self(format!("{}-{a:02x}{b:02x}{c:02x}", started.format(ID_TIME)))
+    }
+
+    /// Returns the moment in the id: when its run began.
+    #[must_use]
+    pub fn begun(&self) -> Option<DateTime<Utc>> {
+        let (moment, _) = self.0.split_once('-')?;
+        NaiveDateTime::parse_from_str(moment, ID_TIME).ok().map(|moment| moment.and_utc())
     }
 
     /// Returns the id as text.
@@ -333,6 +378,16 @@ const SEAL_END: &str = "\"\n}\n";
 const SEAL_DIGEST: usize = blake3::OUT_LEN * 2;
 
 impl Manifest {
+    /// Returns where the container of the database had the source mounted.
+    #[must_use]
+    pub fn mounted_at(&self) -> Option<&Path> {
+        let is_source = |mount: &&Mount| match &self.location {
+            MountSource::Volume(name) => mount.volume.as_ref() == Some(name),
+            MountSource::Directory(path) => mount.volume.is_none() && mount.source == *path,
+        };
+        self.environment.mounts.iter().find(is_source).map(|mount| mount.destination.as_path())
+    }
+
     /// Returns the manifest as it is stored: indented JSON whose last field, `seal`, is the BLAKE3 of
     /// all bytes before that field, so that a single changed bit anywhere is noticed.
     ///
@@ -396,6 +451,7 @@ impl fmt::Display for Consistency {
         f.write_str(match self {
             Self::Clean => "clean",
             Self::CrashConsistent => "crash-consistent",
+            Self::Online => "online",
             Self::Unquiesced => "unquiesced",
         })
     }

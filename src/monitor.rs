@@ -12,10 +12,20 @@ use std::time::Duration;
 pub enum Phase {
     /// Checking everything that can be checked, before anything is touched.
     Prepare,
+    /// Looking what is true of the data.
+    Facts,
+    /// Copying into the stage while the data is being written.
+    Stage,
     /// Waiting for the containers to stop.
     Stop,
+    /// Freezing the containers.
+    Freeze,
     /// Reading the database's own files for the proof of a clean shutdown.
     Prove,
+    /// Copying into the stage what has changed, while the writers are held.
+    FinalPass,
+    /// Reading a copy and what it is of, to compare them.
+    Compare,
     /// Writing the archive.
     Archive,
     /// Writing what an archive has beside the data.
@@ -26,10 +36,14 @@ pub enum Phase {
     Safety,
     /// Starting the containers and waiting until they answer.
     Start,
+    /// Letting the frozen containers go on.
+    Unfreeze,
     /// Making the snapshot durable and visible.
     Publish,
     /// Reading an archive back.
     Verify,
+    /// Booting a database on a copy of its data.
+    Boot,
     /// Putting back what a failed or dead run left.
     Recover,
 }
@@ -38,15 +52,22 @@ impl fmt::Display for Phase {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Self::Prepare => "prepare",
+            Self::Facts => "facts",
+            Self::Stage => "stage",
             Self::Stop => "stop",
+            Self::Freeze => "freeze",
             Self::Prove => "prove",
+            Self::FinalPass => "final pass",
+            Self::Compare => "compare",
             Self::Archive => "archive",
             Self::Extract => "extract",
             Self::Swap => "swap",
             Self::Safety => "safety",
             Self::Start => "start",
+            Self::Unfreeze => "unfreeze",
             Self::Publish => "publish",
             Self::Verify => "verify",
+            Self::Boot => "boot",
             Self::Recover => "recover",
         })
     }

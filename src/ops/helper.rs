@@ -1,11 +1,12 @@
 //! Starting the helper of a run. Its name is the lock: the engine gives it out only once.
 
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 use super::Host;
 use crate::agent::client::{AgentClient, helper_name};
 use crate::docker::helper::{Access, FIFO, HelperImage, helper_container};
-use crate::docker::{DockerError, DockerErrorKind, Engine};
+use crate::docker::{DockerError, DockerErrorKind, Engine, MountSource};
 use crate::error::{Context as _, Error, Result};
 use crate::saga::volume::Workplace;
 use crate::saga::{Compensation, Registered, Saga, When};
@@ -23,14 +24,23 @@ pub(super) struct StartedHelper {
     pub(super) place: Workplace,
 }
 
-/// Creates the helper of a run beside a source and starts it. `image` replaces the one packed from the
-/// running program.
+/// Where a helper has its stage.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct StageMount<'a> {
+    /// The volume, which is made with the helper where it is not there, or the directory.
+    pub(super) location: &'a MountSource,
+    /// The labels of the volume.
+    pub(super) labels: &'a BTreeMap<String, String>,
+}
+
+/// Creates the helper of a run beside a source, and beside a stage where there is one, and starts it.
+/// `image` replaces the one packed from the running program.
 pub(super) async fn start_helper(
     host: &Host,
     saga: &mut Saga,
     run: &str,
     source: &Source,
-    access: Access,
+    (access, stage): (Access, Option<StageMount<'_>>),
     (engine, image): (&Engine, Option<&str>),
 ) -> Result<StartedHelper> {
     let docker = &*host.docker;
@@ -40,7 +50,11 @@ pub(super) async fn start_helper(
     let expected = saga.register(When::Always, expected).doing(|| "write the journal".to_owned())?;
     let pipe = if engine.local { Some(pipe_directory(host, saga, run)?) } else { None };
     host.monitor.step("create-helper");
-    let spec = helper_container(&name, &image, run, &source.location, access, pipe.as_deref());
+    let location = stage.map(|stage| stage.location);
+    let mut spec = helper_container(&name, &image, run, &source.location, access, pipe.as_deref(), location);
+    if let Some(StageMount { location: MountSource::Volume(volume), labels }) = stage {
+        spec.new_volumes.insert(volume.clone(), labels.clone());
+    }
     let created = docker.create_container(&spec).await;
     let registered = if created.as_ref().is_err_and(DockerError::is_in_doubt) {
         expected

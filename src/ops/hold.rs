@@ -24,7 +24,12 @@ impl Host {
     /// Resolves a target. A running database is asked where its data is: its configuration may have moved
     /// it, and what it says wins.
     pub(super) async fn resolve(&self, target: &Target) -> Result<Source> {
-        let mut world = self.world().await?;
+        self.resolve_for("volsnap snapshot", target).await
+    }
+
+    /// As [`resolve`](Self::resolve); hints complete `command` with a target.
+    pub(super) async fn resolve_for(&self, command: &str, target: &Target) -> Result<Source> {
+        let mut world = World { command: command.to_owned(), ..self.world().await? };
         let source = target::resolve(target, &world)?;
         let Some(container) = source.database().filter(|container| container.state.running) else {
             return Ok(source);
@@ -110,6 +115,18 @@ pub(super) fn refuse_what_cannot_be_stopped(container: &Container) -> Result<()>
             "container {name} is removed by the engine when it stops (--rm), so it could not be started again"
         ))
         .hint(format!("stop {name} yourself, or run it without --rm")));
+    }
+    Ok(())
+}
+
+/// Refuses a container that cannot be frozen.
+pub(super) fn refuse_what_cannot_be_frozen(container: &Container) -> Result<()> {
+    if container.state.restarting {
+        return Err(Error::failed(format!(
+            "container {} is between two starts, and only one that runs can be frozen",
+            container.name
+        ))
+        .hint(format!("docker logs --tail 20 {}", target::shell_quote(&container.name))));
     }
     Ok(())
 }

@@ -17,13 +17,23 @@ use crate::repository::Snapshot;
 use crate::saga::{Failure, SagaOptions};
 use crate::signal::Cancel;
 
+pub mod check;
 mod clock;
+pub mod doctor;
+pub mod drill;
+mod errand;
+pub mod facts;
 mod helper;
 mod hold;
+mod libc;
+pub mod migrate;
+mod passes;
 pub mod plan;
 pub mod recover;
+pub mod restart;
 pub mod restore;
 pub mod snapshot;
+pub mod stages;
 pub mod verify;
 
 /// What every procedure needs of the world around it.

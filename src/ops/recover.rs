@@ -3,11 +3,12 @@
 use std::path::Path;
 
 use crate::docker::Docker;
-use crate::error::{Context as _, Error, Result};
+use crate::error::{Context as _, Error, ErrorKind, Result, chain};
 use crate::monitor::{Monitor, Phase};
 use crate::saga::guard::finish_orphan;
 use crate::saga::journal::{Journal, Opened, RunInfo};
-use crate::saga::{Failure, Patience};
+use crate::saga::{Failure, Patience, SagaError};
+use crate::target::shell_quote;
 
 use super::{Host, with_failures};
 
@@ -30,7 +31,17 @@ pub struct Unfinished {
 pub fn unfinished(state: &Path) -> Result<Vec<Unfinished>> {
     let mut runs = Vec::new();
     for path in Journal::all(state).doing(|| "look for unfinished runs".to_owned())? {
-        match Journal::open(&path).doing(|| "open a journal".to_owned())? {
+        let opened = match Journal::open(&path) {
+            Err(error @ SagaError::Foreign { .. }) => {
+                if let Some(run) = Journal::peek(&path) {
+                    runs.push(Unfinished { run, held: false, open: vec![chain(&error)] });
+                    continue;
+                }
+                Err(error)
+            }
+            opened => opened,
+        };
+        match opened.doing(|| "open a journal".to_owned())? {
             Opened::Gone => {}
             Opened::Held => {
                 if let Some(run) = Journal::peek(&path) {
@@ -40,27 +51,33 @@ pub fn unfinished(state: &Path) -> Result<Vec<Unfinished>> {
             Opened::Orphan(journal) => runs.push(Unfinished {
                 run: journal.info().clone(),
                 held: false,
-                open: journal.open_entries().rev().map(|entry| entry.compensation.describe()).collect(),
+                open: journal
+                    .open_entries()
+                    .rev()
+                    .filter(|entry| entry.when.is_due(journal.has_succeeded()))
+                    .map(|entry| entry.compensation.describe())
+                    .collect(),
             }),
         }
     }
     Ok(runs)
 }
 
-/// Finishes every run that nobody is at, on the host's engine. Returns the runs that it finished.
+/// Finishes every run that nobody is at, on the host's engine. Returns the runs that it finished. What nothing
+/// live hangs on is only warned of when it fails: its journal stays, and [`unfinished`] has it.
 ///
 /// # Errors
-/// [`ErrorKind::NotPutBack`](crate::ErrorKind::NotPutBack) when something could not be put back; its journal
-/// stays.
+/// [`ErrorKind::NotPutBack`] when something could not be put back, or a journal is
+/// of a later volsnap; the journal stays.
 pub async fn recover(host: &Host, patience: Patience) -> Result<Vec<RunInfo>> {
     let (mut finished, mut failures, mut unreadable) = (Vec::new(), Vec::new(), None);
     for path in Journal::all(&host.saga.state).doing(|| "look for unfinished runs".to_owned())? {
-        let journal = match Journal::open(&path).doing(|| "open a journal".to_owned()) {
+        let journal = match Journal::open(&path) {
             Ok(Opened::Orphan(journal)) => journal,
             Ok(Opened::Held | Opened::Gone) => continue,
             // The others are finished all the same.
             Err(error) => {
-                unreadable.get_or_insert(error);
+                unreadable.get_or_insert(not_understood(&path, error));
                 continue;
             }
         };
@@ -72,6 +89,12 @@ pub async fn recover(host: &Host, patience: Patience) -> Result<Vec<RunInfo>> {
         let left = finish_one(journal, &run, &*host.docker, patience, &*host.monitor).await;
         if left.is_empty() {
             finished.push(run);
+        }
+        let (waiting, left): (Vec<_>, Vec<_>) =
+            left.into_iter().partition(|failure| failure.compensation.can_wait());
+        for failure in waiting {
+            let what = failure.compensation.describe();
+            host.monitor.warning(format!("could not {what}: {}; volsnap recover", chain(&failure.error)));
         }
         failures.extend(left);
     }
@@ -96,6 +119,22 @@ async fn finish_one(
         None,
     );
     finish_orphan(journal, docker, patience, monitor).await
+}
+
+/// Returns the error for a journal that cannot be finished, and stays.
+fn not_understood(path: &Path, error: SagaError) -> Error {
+    let foreign = matches!(error, SagaError::Foreign { .. });
+    let error = Error::failed("open a journal").because(error);
+    if !foreign {
+        return error;
+    }
+    error
+        .of_kind(ErrorKind::NotPutBack)
+        .state("what that run has stopped may not run; nothing was touched")
+        .hint(format!(
+            "volsnap recover    (with the volsnap that wrote it; or put everything back by hand, then: rm {})",
+            shell_quote(&path.to_string_lossy())
+        ))
 }
 
 fn on_engine(run: &RunInfo) -> String {

@@ -5,7 +5,7 @@
 //! file's digest, the file that the proof of a clean shutdown rests on, and the checksum of every
 //! page. Damage is a result, not an error: errors are for what kept the verification from being done.
 
-use std::io::{self, BufReader, Read};
+use std::io::{self, BufReader, Read, Seek as _, SeekFrom};
 use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
@@ -87,6 +87,7 @@ fn verify_blocking(mut snapshot: Snapshot, monitor: &dyn Monitor) -> Result<Repo
         ok: report.ok,
         problems: report.problems.len() as u64,
         ms: report.ms,
+        drill: None,
         tool_version: env!("CARGO_PKG_VERSION").to_owned(),
     };
     if let Err(error) = snapshot.record_verification(verification) {
@@ -113,39 +114,60 @@ pub struct Listed {
     pub owner: Option<(u32, u32)>,
 }
 
-/// Reads every stored byte of a snapshot and returns what its list adds up to, once archive, list and
-/// manifest are proved to be those that were published. Quick, since nothing is decompressed but the
-/// list; what the archive's bytes then unpack to is compared with [`Listed::digest`].
+/// Returns what the file list of a snapshot adds up to, once the list is proved to be the one that was
+/// published and the archive to have the size it had. Quick, whatever the size: what the archive unpacks to is
+/// compared with [`Listed::digest`] by whoever unpacks it.
 ///
 /// # Errors
 /// [`ErrorKind::Damaged`] naming what is damaged; when something cannot be read.
-pub fn check_stored(snapshot: &Snapshot, monitor: &dyn Monitor) -> Result<Listed> {
+pub fn check_list(snapshot: &Snapshot, monitor: &dyn Monitor) -> Result<Listed> {
     let manifest = &snapshot.manifest;
-    let damaged = |what: String| {
-        Err(Error::new(ErrorKind::Damaged, format!("snapshot {} is damaged: {what}", snapshot.name()))
-            .hint(format!("volsnap verify {}    (says all that is damaged)", manifest.id)))
-    };
-    monitor.phase(Phase::Verify, snapshot.name(), Some(manifest.archive.stored_bytes));
-    let stored = [
-        ("archive", snapshot.open_archive()?, &manifest.archive.blake3),
-        ("file list", snapshot.open_file_list()?, &manifest.file_list.blake3),
-    ];
-    for (what, reader, expected) in stored {
-        if digest_of(reader, monitor).doing(|| format!("read the {what} of {}", snapshot.name()))?
-            != *expected
-        {
-            return damaged(format!("the stored {what} does not have the digest that the manifest says"));
-        }
+    let mut archive = snapshot.open_archive()?;
+    let size = archive.seek(SeekFrom::End(0)).doing(|| format!("read the archive of {}", snapshot.name()))?;
+    if size != manifest.archive.stored_bytes {
+        let expected = manifest.archive.stored_bytes;
+        return Err(damaged(
+            snapshot,
+            &format!("its archive has {size} bytes, and the manifest says {expected}"),
+        ));
     }
-    let listed = match add_up(snapshot) {
-        Ok(listed) => listed,
-        Err(error) => return damaged(chain(&error)),
-    };
+    check_digest(snapshot, "file list", snapshot.open_file_list()?, &manifest.file_list.blake3, monitor)?;
+    let listed = add_up(snapshot).map_err(|error| damaged(snapshot, &chain(&error)))?;
     let counts = &manifest.counts;
     if (listed.members, listed.files, listed.bytes) != (counts.members, counts.files, counts.raw_bytes) {
-        return damaged("the file list does not have what the manifest says".to_owned());
+        return Err(damaged(snapshot, "the file list does not have what the manifest says"));
     }
     Ok(listed)
+}
+
+/// Reads every stored byte of a snapshot's archive and proves it to be the one that was published; nothing is
+/// decompressed.
+///
+/// # Errors
+/// [`ErrorKind::Damaged`] when it is another; when it cannot be read.
+pub fn check_archive(snapshot: &Snapshot, monitor: &dyn Monitor) -> Result<()> {
+    let archive = &snapshot.manifest.archive;
+    monitor.phase(Phase::Verify, snapshot.name(), Some(archive.stored_bytes));
+    check_digest(snapshot, "archive", snapshot.open_archive()?, &archive.blake3, monitor)
+}
+
+fn check_digest(
+    snapshot: &Snapshot,
+    what: &str,
+    stored: impl Read,
+    expected: &str,
+    monitor: &dyn Monitor,
+) -> Result<()> {
+    let digest = digest_of(stored, monitor).doing(|| format!("read the {what} of {}", snapshot.name()))?;
+    if digest == expected {
+        return Ok(());
+    }
+    Err(damaged(snapshot, &format!("the stored {what} does not have the digest that the manifest says")))
+}
+
+fn damaged(snapshot: &Snapshot, what: &str) -> Error {
+    Error::new(ErrorKind::Damaged, format!("snapshot {} is damaged: {what}", snapshot.name()))
+        .hint(format!("volsnap verify {}    (says all that is damaged)", snapshot.manifest.id))
 }
 
 fn digest_of(mut reader: impl Read, monitor: &dyn Monitor) -> io::Result<String> {

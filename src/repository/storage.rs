@@ -13,15 +13,17 @@ use std::io::{self, Read, Seek, Write};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::mpsc::{SyncSender, TrySendError, sync_channel};
-use std::thread::{self, JoinHandle};
 use std::time::SystemTime;
 
 use super::layout::partial;
+use crate::writeback::{self, Writeback};
 
 /// Bytes after which a writer asks for what it has written to be put on the disk, so that little is
 /// left for the sync at the end, which a stopped service may be waiting for.
 const WRITEBACK: u64 = 64 << 20;
+/// Bytes after which it has them sent there already, so that nobody who syncs to the same disk has to wait for
+/// much of it.
+const WRITEBACK_STEP: u64 = 4 << 20;
 
 /// A place for objects.
 pub trait Storage: Send + Sync + fmt::Debug {
@@ -254,7 +256,16 @@ impl Storage for Directory {
         self.watch.before(Step::Create(partial.clone()))?;
         let file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&partial)?;
         let watch = Arc::clone(&self.watch);
-        Ok(Box::new(FileSink { file, partial, path, unsynced: 0, writeback: None, watch }))
+        Ok(Box::new(FileSink {
+            file,
+            partial,
+            path,
+            written: 0,
+            sent: 0,
+            unsynced: 0,
+            writeback: None,
+            watch,
+        }))
     }
 
     fn open(&self, name: &str) -> io::Result<Box<dyn ObjectReader>> {
@@ -305,6 +316,9 @@ struct FileSink {
     file: File,
     partial: PathBuf,
     path: PathBuf,
+    written: u64,
+    /// How much of it was sent to the disk, whether or not it is there.
+    sent: u64,
     unsynced: u64,
     writeback: Option<Writeback>,
     watch: Arc<dyn Watch>,
@@ -316,7 +330,10 @@ impl FileSink {
         self.unsynced = 0;
         let writeback = match self.writeback.take() {
             Some(writeback) => writeback,
-            None => Writeback::spawn(self.file.try_clone()?)?,
+            None => {
+                let file = self.file.try_clone()?;
+                Writeback::spawn(move || file.sync_data())?
+            }
         };
         self.writeback = Some(writeback.kick()?);
         Ok(())
@@ -340,6 +357,11 @@ impl ObjectSink for FileSink {
     fn write(&mut self, bytes: &[u8]) -> io::Result<()> {
         self.watch.before(Step::Write(self.partial.clone()))?;
         self.file.write_all(bytes)?;
+        self.written += bytes.len() as u64;
+        if self.written - self.sent >= WRITEBACK_STEP {
+            writeback::start(&self.file, self.sent, self.written - self.sent);
+            self.sent = self.written;
+        }
         self.unsynced += bytes.len() as u64;
         if self.unsynced >= WRITEBACK { self.start_writeback() } else { Ok(()) }
     }
@@ -354,45 +376,6 @@ impl ObjectSink for FileSink {
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
             removed => removed,
         }
-    }
-}
-
-/// A thread that puts a file's bytes on the disk while more are written.
-///
-/// The system reports a failed write-back once for all handles of one opened file, so what this
-/// thread is told must reach the writer: the last sync would not hear of it again.
-struct Writeback {
-    kick: SyncSender<()>,
-    thread: JoinHandle<io::Result<()>>,
-}
-
-impl Writeback {
-    fn spawn(file: File) -> io::Result<Self> {
-        let (kick, kicked) = sync_channel::<()>(1);
-        let thread = thread::Builder::new().name("volsnap-writeback".to_owned()).spawn(move || {
-            while kicked.recv().is_ok() {
-                file.sync_data()?;
-            }
-            Ok(())
-        })?;
-        Ok(Self { kick, thread })
-    }
-
-    /// Asks for a sync, which covers this request too when one is waiting already.
-    fn kick(self) -> io::Result<Self> {
-        match self.kick.try_send(()) {
-            Ok(()) | Err(TrySendError::Full(())) => Ok(self),
-            Err(TrySendError::Disconnected(())) => match self.finish() {
-                Err(error) => Err(error),
-                Ok(()) => Err(io::Error::other("the write-back thread ended early")),
-            },
-        }
-    }
-
-    /// Waits for the thread and returns what went wrong in it.
-    fn finish(self) -> io::Result<()> {
-        drop(self.kick);
-        self.thread.join().unwrap_or_else(|_| Err(io::Error::other("the write-back thread panicked")))
     }
 }
 
@@ -462,20 +445,6 @@ mod tests {
             assert_eq!(error.kind(), io::ErrorKind::AlreadyExists);
             assert_eq!(fs::read(&path).unwrap(), b"new");
         }
-    }
-
-    #[test]
-    fn what_the_write_back_thread_is_told_reaches_the_writer() {
-        // A pipe cannot be synced.
-        let (_reader, writer) = io::pipe().unwrap();
-        let mut writeback = Writeback::spawn(File::from(std::os::fd::OwnedFd::from(writer))).unwrap();
-        let error = loop {
-            match writeback.kick() {
-                Ok(kicked) => writeback = kicked,
-                Err(error) => break error,
-            }
-        };
-        assert_eq!(error.kind(), io::ErrorKind::InvalidInput);
     }
 
     #[test]

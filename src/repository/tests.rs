@@ -63,6 +63,7 @@ fn manifest(source: &str, id: &SnapshotId, archive: &Stored, list: &Stored) -> M
         },
         counts: Counts { members: 1, ..Counts::default() },
         environment: Environment::default(),
+        facts: None,
         tags: BTreeMap::from([("why".to_owned(), "before the upgrade".to_owned())]),
         tool_version: "0.1.0".to_owned(),
     }
@@ -659,6 +660,7 @@ mod listing {
             ok,
             problems: u64::from(!ok),
             ms: 12,
+            drill: None,
             tool_version: "0.1.0".to_owned(),
         };
         let manifest = fs::read(snapshot.manifest_path()).unwrap();

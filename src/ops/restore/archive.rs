@@ -7,20 +7,14 @@ use std::io::Read;
 use std::os::unix::ffi::OsStrExt as _;
 use std::path::{Component, Path, PathBuf};
 
-use async_trait::async_trait;
-use bytes::Bytes;
-use tokio::sync::mpsc;
-
-use crate::agent::client::Feed;
+use crate::agent::feed::ArchiveFeed;
 use crate::archive::{BlockReader, EntryKind, Origin, TarReader};
 use crate::database;
 use crate::error::{Context as _, Error, Result};
 use crate::monitor::{Event, Monitor, Phase};
-use crate::ops::verify::check_stored;
+use crate::ops::verify::{check_archive, check_list};
 use crate::repository::Snapshot;
 
-/// How much is read at once.
-const PIECE: usize = 1 << 20;
 /// Bytes between two reports of progress.
 const PROGRESS_STEP: u64 = 16 << 20;
 
@@ -78,11 +72,12 @@ impl Archive {
         }
     }
 
-    /// Reads all of it, and returns what it holds.
+    /// Returns what it holds. A foreign one is read to its end for that; of a snapshot the list says it, and the
+    /// archive is read when it is [verified](Self::verify) or extracted.
     pub(super) fn look(&self, monitor: &dyn Monitor) -> Result<Known> {
         match self {
             Self::Snapshot(snapshot) => {
-                let listed = check_stored(snapshot, monitor)?;
+                let listed = check_list(snapshot, monitor)?;
                 let database = snapshot.manifest.evidence.database.as_ref();
                 Ok(Known {
                     members: listed.members,
@@ -96,6 +91,15 @@ impl Archive {
                 })
             }
             Self::Plain(path) => look_at_plain(path, monitor).doing(|| format!("read {}", path.display())),
+        }
+    }
+
+    /// Reads all of it and proves it to be what was stored.
+    pub(super) fn verify(&self, monitor: &dyn Monitor) -> Result<()> {
+        match self {
+            Self::Snapshot(snapshot) => check_archive(snapshot, monitor),
+            // To be looked at, it was read to its end.
+            Self::Plain(_) => Ok(()),
         }
     }
 
@@ -176,45 +180,4 @@ fn plain(path: &[u8]) -> PathBuf {
         .components()
         .filter(|component| matches!(component, Component::Normal(_) | Component::ParentDir))
         .collect()
-}
-
-/// The archive on its way to the agent: a thread reads it ahead.
-pub(super) struct ArchiveFeed {
-    pieces: mpsc::Receiver<std::io::Result<Bytes>>,
-}
-
-impl ArchiveFeed {
-    fn of(mut reader: Box<dyn Read + Send>) -> Self {
-        let (sender, pieces) = mpsc::channel(4);
-        tokio::task::spawn_blocking(move || {
-            loop {
-                let mut piece = vec![0; PIECE];
-                let read = match reader.read(&mut piece) {
-                    Ok(0) => return,
-                    Ok(count) => {
-                        piece.truncate(count);
-                        Ok(Bytes::from(piece))
-                    }
-                    Err(error) if error.kind() == std::io::ErrorKind::Interrupted => continue,
-                    Err(error) => Err(error),
-                };
-                let failed = read.is_err();
-                if sender.blocking_send(read).is_err() || failed {
-                    return;
-                }
-            }
-        });
-        Self { pieces }
-    }
-}
-
-#[async_trait]
-impl Feed for ArchiveFeed {
-    async fn next(&mut self) -> Result<Option<Bytes>> {
-        match self.pieces.recv().await {
-            None => Ok(None),
-            Some(Ok(bytes)) => Ok(Some(bytes)),
-            Some(Err(error)) => Err(Error::failed("read the archive").because(error)),
-        }
-    }
 }

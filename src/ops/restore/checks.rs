@@ -27,14 +27,20 @@ pub(super) struct Facts {
     pub(super) arch: Option<String>,
     /// The image the database ran in, by name and by content.
     pub(super) image: Option<(String, String)>,
+    /// The C library of the archive's database, as "glibc 2.36".
+    pub(super) libc: Option<String>,
     /// Who owns the archive's data.
     pub(super) owner: Option<(u32, u32)>,
     /// The engine and major version of the server that uses the target.
     pub(super) server: Option<(String, Option<String>)>,
     /// The image of that server, by name and by content.
     pub(super) server_image: Option<(String, String)>,
+    /// The C library of that server, where it runs.
+    pub(super) server_libc: Option<String>,
     /// Who that server runs as, where its container says so by number.
     pub(super) server_user: Option<u32>,
+    /// Who its first process belongs to, where it runs.
+    pub(super) running_owner: Option<(u32, u32)>,
     /// What identifies the cluster that is there.
     pub(super) present_identifier: Option<String>,
     /// Who owns the data that is there.
@@ -123,6 +129,18 @@ fn compare_machine(facts: &Facts, mismatches: &mut Vec<Mismatch>, warnings: &mut
     if id == server_id {
         return;
     }
+    if let (Some(archive), Some(server)) = (&facts.libc, &facts.server_libc) {
+        if sorts_otherwise(archive, server) && facts.database.as_ref().is_some_and(sorts_by_libc) {
+            mismatches.push(Mismatch {
+                what: format!(
+                    "the archive was made with {archive}, and the target runs {server}: they sort text differently, so \
+                     indexes of text would be wrong without anybody noticing (REINDEX them after a restore)"
+                ),
+                flag: Some("--force-collation"),
+            });
+        }
+        return;
+    }
     if has_musl(image) == has_musl(server_image) {
         warnings.push(format!(
             "the archive was made with image {image}, and the target runs {server_image} of other content: \
@@ -139,6 +157,18 @@ fn compare_machine(facts: &Facts, mismatches: &mut Vec<Mismatch>, warnings: &mut
     }
 }
 
+/// Returns whether two C libraries may sort text in different ways: any two versions of glibc (as before and after
+/// 2.28), or glibc and musl, which sorts by bytes in each of its versions.
+fn sorts_otherwise(one: &str, other: &str) -> bool {
+    let is_musl = |libc: &str| libc.starts_with("musl ");
+    one != other && !(is_musl(one) && is_musl(other))
+}
+
+/// Returns whether a database has its text sorted by the C library.
+fn sorts_by_libc((engine, _): &(String, String)) -> bool {
+    engine == "postgresql"
+}
+
 /// Returns whether an image's name says that it is of Alpine, whose C library is musl.
 fn has_musl(image: &str) -> bool {
     image.contains("alpine")
@@ -148,7 +178,11 @@ fn compare_owner(facts: &Facts, warnings: &mut Vec<String>) {
     let Some(owner) = facts.owner else { return };
     let expected = match (facts.server_user, facts.present_owner) {
         (Some(user), _) => Some((user, owner.1)),
-        (None, present) => present.filter(|_| facts.present_identifier.is_some()),
+        (None, present) => {
+            let present = present.filter(|_| facts.present_identifier.is_some());
+            // One that begins as root gives its rights away, and so does not tell.
+            present.or(facts.running_owner.filter(|owner| owner.0 != 0))
+        }
     };
     if let Some(expected) = expected.filter(|expected| expected.0 != owner.0) {
         warnings.push(format!(
@@ -169,7 +203,13 @@ pub(super) fn refuse_without_room(plan: &RestorePlan, names: Option<u64>) -> Res
             free / 1_000_000,
             plan.needed_bytes / 1_000_000
         ))
-        .hint("volsnap restore … --new-volume NAME    (on a disk with more room), or free some space"));
+        .hint(
+            if plan.replaces_entries > 0 && plan.safety.is_none() {
+                "without --no-safety    (what is there is then kept elsewhere, and removed first), or free some space"
+            } else {
+                "--new-volume NAME    (on a disk with more room), or free some space"
+            },
+        ));
     }
     match names {
         Some(names) if names < plan.members.saturating_add(1000) => Err(Error::failed(format!(
@@ -190,10 +230,13 @@ mod tests {
             identifier: Some("7".into()),
             arch: Some("amd64".into()),
             image: Some(("postgres:15".into(), "sha256:a".into())),
+            libc: None,
             owner: Some((999, 999)),
             server: Some(("postgresql".into(), Some("15".into()))),
             server_image: Some(("postgres:15".into(), "sha256:a".into())),
+            server_libc: None,
             server_user: None,
+            running_owner: None,
             present_identifier: Some("7".into()),
             present_owner: Some((999, 999)),
             engine_arch: "amd64".into(),
@@ -231,6 +274,29 @@ mod tests {
     }
 
     #[test]
+    fn the_c_library_decides_where_both_say_theirs() {
+        let image = |name: &str| Some((name.to_owned(), format!("sha256:{name}")));
+        let with = |archive: &str, server: &str| Facts {
+            server_image: image("postgres:15-alpine"),
+            libc: Some(archive.into()),
+            server_libc: Some(server.into()),
+            ..facts()
+        };
+        let collation = Force { collation: true, ..Force::default() };
+        for (archive, server) in
+            [("glibc 2.27", "glibc 2.36"), ("glibc 2.36", "glibc 2.37"), ("musl 1.2.4", "glibc 2.36")]
+        {
+            refused(&with(archive, server), "--force-collation", collation);
+            refused(&with(server, archive), "--force-collation", collation);
+        }
+        for (archive, server) in [("glibc 2.36", "glibc 2.36"), ("musl 1.2.3", "musl 1.2.4")] {
+            assert!(check(&with(archive, server), Force::default()).unwrap().is_empty());
+        }
+        let same_image = Facts { server_image: facts().image, ..with("glibc 2.27", "glibc 2.36") };
+        assert!(check(&same_image, Force::default()).is_ok(), "one image has one library");
+    }
+
+    #[test]
     fn no_flag_makes_another_engine_read_it() {
         let all = Force { different_cluster: true, version: true, architecture: true, collation: true };
         let other = Facts { server: Some(("mysql".into(), None)), ..facts() };
@@ -244,5 +310,11 @@ mod tests {
         assert!(warnings[0].contains("--owner 70:70"), "{warnings:?}");
         let warnings = check(&Facts { server_user: Some(1000), ..facts() }, Force::default()).unwrap();
         assert!(warnings[0].contains("--owner 1000:999"), "{warnings:?}");
+        let elsewhere = Facts { present_identifier: None, present_owner: Some((0, 0)), ..facts() };
+        let runs = Facts { running_owner: Some((70, 71)), ..elsewhere.clone() };
+        let warnings = check(&runs, Force::default()).unwrap();
+        assert!(warnings[0].contains("--owner 70:71"), "{warnings:?}");
+        let root = Facts { running_owner: Some((0, 0)), ..elsewhere };
+        assert!(check(&root, Force::default()).unwrap().is_empty());
     }
 }

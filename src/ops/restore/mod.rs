@@ -2,11 +2,11 @@
 //!
 //! The order, and why it is safe:
 //!
-//! 1. Every stored byte is read and compared with the manifest; the target, its users and its room are
+//! 1. Manifest, file list and archive are proved to belong together; the target, its users and its room are
 //!    looked at; what would break the data is refused. Nothing has been touched, and somebody said yes.
 //! 2. The archive is extracted **beside** the live data while the service still runs: a directory of our
-//!    own in the same volume, digested as it is written and compared with the file list. It never takes
-//!    the last of the disk.
+//!    own in the same volume, digested as it is written and compared with the file list, every byte and every
+//!    attribute. That is its verification: nothing that runs knows of it. It never takes the last of the disk.
 //! 3. The users are stopped. What starts them is in the journal before.
 //! 4. What has the old data back is in the journal; then the two trees change places by renames, what
 //!    makes a database going first and coming last.
@@ -15,9 +15,11 @@
 //! 6. Committed: from here on the new data stays. With the service up, the old data is archived as a
 //!    safety snapshot, and only then removed.
 //!
-//! So the service is away for the renames and its own stop and start, whatever the size.
+//! So the service is away for the renames and its own stop and start, whatever the size. Where there is no
+//! room for both, the order is another (`in_place`).
 
 use std::path::PathBuf;
+use std::sync::atomic::{AtomicU8, Ordering};
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -34,6 +36,7 @@ use crate::target::Target;
 
 mod archive;
 mod checks;
+mod in_place;
 mod plan;
 mod prepare;
 mod replace;
@@ -127,8 +130,46 @@ pub async fn dry_run(host: &Host, options: &RestoreOptions) -> Result<RestorePla
     recover::recover(host, Patience::COMMAND).await?;
     let run = Run::begin(host, options)?;
     let mut saga = run.saga()?;
-    let outcome = host.run_to_end(async { Ok(run.prepare(&mut saga).await?.plan) }).await;
+    let outcome = host
+        .run_to_end(async {
+            let plan = run.prepare(&mut saga).await?.plan;
+            run.verify().await?;
+            Ok(plan)
+        })
+        .await;
     run.conclude(saga, outcome).await
+}
+
+/// What was unpacked for nobody to use but the run that has it.
+pub(super) struct Unpacked {
+    /// Regular files.
+    pub(super) files: u64,
+    /// Bytes of their contents, holes included.
+    pub(super) bytes: u64,
+    /// Who owns the data.
+    pub(super) owner: Option<(u32, u32)>,
+}
+
+/// Unpacks a snapshot for the run `id`, whose saga removes what `options` name as the destination; proved like
+/// what is restored. Its helper is gone when this returns.
+///
+/// # Errors
+/// As for [`restore`].
+pub(super) async fn unpack(
+    host: &Host,
+    options: &RestoreOptions,
+    id: &SnapshotId,
+    saga: &mut Saga,
+) -> Result<Unpacked> {
+    let run = Run { id: id.clone(), ..Run::begin(host, options)? };
+    let prepared = run.prepare(saga).await?;
+    let mut ready = run.make_ready(saga, prepared).await?;
+    let owner = ready.known.owner;
+    let extracted = run.extract(saga, &mut ready).await?;
+    let hold = run.hold(saga, &mut ready).await?;
+    let replaced = run.replace(saga, &mut ready, &extracted, hold).await?;
+    run.keep_old(saga, &mut ready, replaced).await;
+    Ok(Unpacked { files: extracted.files, bytes: extracted.bytes, owner })
 }
 
 /// One run: what was asked for, and what it measures.
@@ -140,7 +181,15 @@ struct Run<'a> {
     started: DateTime<Utc>,
     clock: Clock,
     begun: tokio::time::Instant,
+    stays: AtomicU8,
 }
+
+/// The old data is, or will be, back in its place should the run fail.
+const OLD_STAYS: u8 = 0;
+/// The new data was asked to stay, and nothing was answered yet.
+const IN_DOUBT: u8 = 1;
+/// The new data stays.
+const NEW_STAYS: u8 = 2;
 
 impl<'a> Run<'a> {
     fn begin(host: &'a Host, options: &'a RestoreOptions) -> Result<Self> {
@@ -150,7 +199,7 @@ impl<'a> Run<'a> {
         let site = Site::look(&options.repository)?;
         let begun = tokio::time::Instant::now();
         let id = SnapshotId::new(started, random);
-        Ok(Self { host, site, options, id, started, clock: Clock::default(), begun })
+        Ok(Self { host, site, options, id, started, clock: Clock::default(), begun, stays: OLD_STAYS.into() })
     }
 
     fn saga(&self) -> Result<Saga> {
@@ -174,6 +223,9 @@ impl<'a> Run<'a> {
         let prepared = self.prepare(saga).await?;
         confirm.confirm(&prepared.plan).await?;
         let mut ready = self.make_ready(saga, prepared).await?;
+        if ready.plan.in_place {
+            return self.restore_in_place(saga, ready).await;
+        }
         let extracted = self.extract(saga, &mut ready).await?;
         let hold = self.hold(saga, &mut ready).await?;
         let replaced = self.replace(saga, &mut ready, &extracted, hold).await?;
@@ -193,18 +245,27 @@ impl<'a> Run<'a> {
 
     async fn conclude<T>(&self, saga: Saga, outcome: Result<T>) -> Result<T> {
         let failures = saga.finish(outcome.is_ok(), self.monitor()).await;
-        let outcome = match (outcome, self.clock.away()) {
-            (Err(error), Some(away)) if failures.is_empty() && error.state_text().is_none() => Err(error
-                .state(format!(
-                    "the data is what it was before; everything that was stopped runs again, after {:.1} s",
-                    away.as_secs_f64()
-                ))),
-            (Err(error), None) if error.state_text().is_none() => {
-                Err(error.state("nothing was stopped, and the data is what it was before"))
-            }
-            (outcome, _) => outcome,
-        };
+        let outcome = outcome.map_err(|error| match error.state_text() {
+            None if failures.is_empty() => error.state(self.state()),
+            _ => error,
+        });
         with_failures(outcome, &failures)
+    }
+
+    /// Says in which state a failed run leaves things, once everything is put back.
+    fn state(&self) -> String {
+        let data = match self.stays.load(Ordering::Relaxed) {
+            OLD_STAYS => "the data is what it was before",
+            IN_DOUBT => "the data is all of what was restored or all of what it was before",
+            _ => "the restored data stays, and what it replaced is being kept as a safety snapshot",
+        };
+        match self.clock.away() {
+            Some(away) => {
+                let away = away.as_secs_f64();
+                format!("{data}; everything that was stopped runs again, after {away:.1} s")
+            }
+            None => format!("nothing was stopped, and {data}"),
+        }
     }
 
     fn monitor(&self) -> &dyn Monitor {

@@ -45,6 +45,8 @@ pub struct RestorePlan {
     pub replaces_entries: u64,
     /// Bytes of the files that are replaced.
     pub replaces_bytes: u64,
+    /// Whether what is there is removed before, for want of room; the service is away for all of it then.
+    pub in_place: bool,
     /// The safety snapshot of what is replaced, `SOURCE/ID`; `None` for none.
     pub safety: Option<String>,
     /// What is taken away from the begin of the archive's names, and what is put there instead.

@@ -1,6 +1,7 @@
 //! Before anything is touched: the archive is read to its end, the target looked at, what does not fit
 //! refused; then, once somebody has said yes, what is yet to be made is made.
 
+use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _};
 use std::path::{Path, PathBuf};
 
 use tokio::time::{Duration, Instant};
@@ -20,6 +21,8 @@ use crate::error::{Context as _, Error, Result};
 use crate::monitor::Phase;
 use crate::ops::helper::{StartedHelper, busy, start_helper};
 use crate::ops::hold::refuse_what_cannot_be_stopped;
+use crate::ops::libc::libc_of;
+use crate::ops::migrate::record::Migration;
 use crate::ops::plan::worst_case_bytes;
 use crate::saga::restart::await_ready;
 use crate::saga::volume::Workplace;
@@ -38,8 +41,19 @@ pub(super) struct Preparation {
     source: Source,
     users: Users,
     database: Option<Database>,
+    /// What the server that uses the target says of itself.
+    server: Server,
     /// The helper beside a source that is there already.
     beside: Option<Beside>,
+}
+
+/// What a running server says of itself.
+#[derive(Debug, Clone, Default)]
+struct Server {
+    /// Its C library.
+    libc: Option<String>,
+    /// Who its first process belongs to.
+    owner: Option<(u32, u32)>,
 }
 
 /// The users that are stopped.
@@ -68,6 +82,15 @@ struct Beside {
     present: Option<Inspection>,
 }
 
+/// What a plan is made from, whatever is restored to wherever.
+#[derive(Clone, Copy)]
+struct Looked<'a> {
+    source: &'a Source,
+    known: &'a Known,
+    users: &'a Users,
+    engine: &'a Engine,
+}
+
 /// Everything that a restore works with, once it may.
 pub(super) struct Ready {
     pub(super) plan: RestorePlan,
@@ -82,9 +105,19 @@ pub(super) struct Ready {
     pub(super) keeps: bool,
     /// What the files of the database that is there say.
     pub(super) present: Option<Inspection>,
+    /// The C library of the server that runs on it.
+    pub(super) libc: Option<String>,
     /// What removes the work directory.
     pub(super) work: Option<Registered>,
     pub(super) helper: Registered,
+}
+
+impl Ready {
+    /// Returns the files without which there is no database, relative to the root, the last one last.
+    pub(super) fn heads(&self) -> Vec<PathBuf> {
+        let database = self.database.as_ref();
+        database.map(|database| database.profile.written_last(&database.data_directory)).unwrap_or_default()
+    }
 }
 
 impl Run<'_> {
@@ -104,8 +137,11 @@ impl Run<'_> {
             true => None,
             false => Some(self.look_beside(saga, &source, &known, database.as_ref(), &engine).await?),
         };
-        let plan = self.plan(&source, &known, &users, database.as_ref(), beside.as_ref(), &engine)?;
-        Ok(Preparation { plan, engine, known, source, users, database, beside })
+        let server = self.server(&source).await;
+        let facts = self.facts(&source, &known, beside.as_ref(), &server, &engine);
+        let looked = Looked { source: &source, known: &known, users: &users, engine: &engine };
+        let plan = self.plan(looked, database.as_ref(), beside.as_ref(), &facts)?;
+        Ok(Preparation { plan, engine, known, source, users, database, server, beside })
     }
 
     /// Returns whether the destination is yet to be made.
@@ -119,8 +155,8 @@ impl Run<'_> {
 
     async fn destination(&self, engine: &Engine) -> Result<Source> {
         match &self.options.destination {
-            Destination::Target(target) => self.host.resolve(target).await,
-            Destination::Origin => self.origin().await,
+            Destination::Target(target) => self.host.resolve_for(&self.command_to(), target).await,
+            Destination::Origin => self.origin(engine).await,
             Destination::NewVolume(name) => {
                 let found = self.host.docker.volume(name).await;
                 if found.doing(|| format!("look for volume {name}"))?.is_some() {
@@ -136,7 +172,7 @@ impl Run<'_> {
     }
 
     /// Returns the source that the snapshot was made of, as it is now.
-    async fn origin(&self) -> Result<Source> {
+    async fn origin(&self, engine: &Engine) -> Result<Source> {
         let Some(snapshot) = self.options.archive.snapshot() else {
             return Err(Error::usage("an archive of another tool does not say where it came from")
                 .hint("--to TARGET, --new-volume NAME, or --dir DIR"));
@@ -145,13 +181,38 @@ impl Run<'_> {
             MountSource::Volume(name) => Target::Volume(name.clone()),
             MountSource::Directory(path) => Target::Directory(path.clone()),
         };
-        self.host.resolve(&target).await.map_err(|error| match &snapshot.manifest.location {
-            MountSource::Volume(name) => error.hint(format!(
-                "--new-volume {}    (makes it, as Compose would), or --to TARGET",
-                shell_quote(name)
-            )),
-            MountSource::Directory(_) => error,
-        })
+        let source =
+            self.host.resolve_for(&self.command_to(), &target).await.map_err(|error| {
+                match &snapshot.manifest.location {
+                    MountSource::Volume(name) => error.hint(format!(
+                        "--new-volume {}    (makes it, as Compose would), or --to TARGET",
+                        shell_quote(name)
+                    )),
+                    MountSource::Directory(_) => error,
+                }
+            })?;
+        self.refuse_left_over(engine, &source)?;
+        Ok(source)
+    }
+
+    /// Refuses a volume whose data was migrated, and that nothing uses any more: the service would not see what is
+    /// restored there.
+    fn refuse_left_over(&self, engine: &Engine, source: &Source) -> Result<()> {
+        let MountSource::Volume(name) = &source.location else { return Ok(()) };
+        let migrations = Migration::all(&self.host.saga.state, &engine.id);
+        let migration = migrations.into_iter().find(|migration| migration.volume == *name);
+        let Some(migration) = migration.filter(|_| source.users.is_empty()) else { return Ok(()) };
+        let directory = Target::Directory(migration.directory.clone()).quoted();
+        Err(Error::failed(format!(
+            "nothing uses volume {name} any more: its data was migrated into {}",
+            migration.directory.display()
+        ))
+        .hint(format!("{0} {directory}    (where the data is now), or {0} volume:{name}", self.command_to())))
+    }
+
+    /// Returns the command that a target completes.
+    fn command_to(&self) -> String {
+        format!("volsnap restore {} --to", shell_quote(&self.options.archive.name()))
     }
 
     async fn directory(&self, path: &Path, engine: &Engine) -> Result<Source> {
@@ -209,8 +270,17 @@ impl Run<'_> {
 
     async fn look(&self) -> Result<Known> {
         let (archive, monitor) = (self.options.archive.clone(), self.host.monitor.clone());
-        self.monitor().step("verify");
+        self.monitor().step("look");
         tokio::task::spawn_blocking(move || archive.look(&*monitor))
+            .await
+            .doing(|| "read the archive".to_owned())?
+    }
+
+    /// Reads every stored byte and proves it to be what was stored.
+    pub(super) async fn verify(&self) -> Result<()> {
+        let (archive, monitor) = (self.options.archive.clone(), self.host.monitor.clone());
+        self.monitor().step("verify");
+        tokio::task::spawn_blocking(move || archive.verify(&*monitor))
             .await
             .doing(|| "read the archive".to_owned())?
     }
@@ -249,7 +319,13 @@ impl Run<'_> {
             _ if plain => PathBuf::new(),
             _ => found.clone(),
         };
-        let mounted_at = container.and_then(|container| source.mounted_at(container));
+        // Where nothing is mounted yet, it will be where it was.
+        let snapshot = self.options.archive.snapshot();
+        let recorded = || snapshot.and_then(|snapshot| snapshot.manifest.mounted_at().map(Path::to_owned));
+        let mounted_at = match container {
+            Some(container) => source.mounted_at(container),
+            None => recorded(),
+        };
         Ok(Some(Database { profile, data_directory, mounted_at }))
     }
 
@@ -290,10 +366,33 @@ impl Run<'_> {
     ) -> Result<StartedHelper> {
         let access = if known.special { Access::ReplaceWithDevices } else { Access::Replace };
         let image = (engine, self.options.helper_image.as_deref());
-        start_helper(self.host, saga, self.id.as_str(), source, access, image).await
+        start_helper(self.host, saga, self.id.as_str(), source, (access, None), image).await
     }
 
-    fn facts(&self, source: &Source, known: &Known, beside: Option<&Beside>, engine: &Engine) -> Facts {
+    /// Asks the server that uses the target, where it runs, what only it can tell. What it does not tell is not
+    /// compared.
+    async fn server(&self, source: &Source) -> Server {
+        let Some(container) = source.database().filter(|container| container.state.running) else {
+            return Server::default();
+        };
+        let command = ["stat", "-c", "%u:%g", "/proc/1"].map(str::to_owned);
+        let said = self.host.docker.exec(&container.id, &command, ANSWER_LIMIT).await.ok();
+        let said = said.and_then(|said| String::from_utf8(said.stdout).ok());
+        let owner = said.as_deref().and_then(|said| {
+            let (user, group) = said.trim().split_once(':')?;
+            Some((user.parse().ok()?, group.parse().ok()?))
+        });
+        Server { libc: libc_of(&*self.host.docker, container).await, owner }
+    }
+
+    fn facts(
+        &self,
+        source: &Source,
+        known: &Known,
+        beside: Option<&Beside>,
+        running: &Server,
+        engine: &Engine,
+    ) -> Facts {
         let manifest = self.options.archive.snapshot().map(|snapshot| &snapshot.manifest);
         let inspection = manifest.and_then(|manifest| manifest.evidence.database.as_ref());
         let environment = manifest.map(|manifest| &manifest.environment);
@@ -309,6 +408,9 @@ impl Run<'_> {
             identifier: inspection.and_then(|inspection| inspection.identifier.clone()),
             arch: environment.map(|environment| environment.arch.clone()).filter(|arch| !arch.is_empty()),
             image,
+            libc: environment.and_then(|environment| environment.libc.clone()),
+            server_libc: running.libc.clone(),
+            running_owner: running.owner,
             owner: self.options.owner.or(known.owner),
             server: server.filter(|_| inspection.is_some() || known.database.is_none()),
             server_image: source
@@ -327,14 +429,12 @@ impl Run<'_> {
 
     fn plan(
         &self,
-        source: &Source,
-        known: &Known,
-        users: &Users,
+        Looked { source, known, users, engine }: Looked<'_>,
         database: Option<&Database>,
         beside: Option<&Beside>,
-        engine: &Engine,
+        facts: &Facts,
     ) -> Result<RestorePlan> {
-        let mut warnings = checks::check(&self.facts(source, known, beside, engine), self.options.force)?;
+        let mut warnings = checks::check(facts, self.options.force)?;
         let room = beside.map(|beside| &beside.room);
         refuse_mounts(source, room)?;
         warnings.extend(room.iter().flat_map(|room| &room.leftovers).map(|name| {
@@ -345,7 +445,7 @@ impl Run<'_> {
             containers.map(|container| container.name.clone()).collect()
         };
         let found = known.database.as_ref().map(|(_, found)| found.clone()).unwrap_or_default();
-        let plan = RestorePlan {
+        let mut plan = RestorePlan {
             id: self.id.to_string(),
             archive: self.options.archive.name(),
             of: self
@@ -372,16 +472,37 @@ impl Run<'_> {
             free_bytes: room.map(|room| room.free_bytes),
             replaces_entries: beside.map_or(0, |beside| beside.survey.entries),
             replaces_bytes: beside.map_or(0, |beside| beside.survey.bytes),
+            in_place: false,
             safety: keeps.then(|| format!("{}/{}", source.key, self.id)),
             level: database
                 .map_or_else(Level::default, |database| Level::between(&found, &database.data_directory)),
             warnings,
         };
-        checks::refuse_without_room(&plan, room.and_then(|room| room.free_names))?;
+        if let Err(no_room) = checks::refuse_without_room(&plan, room.and_then(|room| room.free_names)) {
+            let disk_bytes = beside.map_or(0, |beside| beside.survey.disk_bytes);
+            plan.in_place = self.fits_in_place(&plan, disk_bytes, source, engine);
+            if !plan.in_place {
+                return Err(no_room);
+            }
+        }
         if keeps {
             self.refuse_without_room_for_safety(&plan)?;
         }
         Ok(plan)
+    }
+
+    /// Returns whether there is room once the data that is there is removed, and that is kept elsewhere before.
+    fn fits_in_place(&self, plan: &RestorePlan, disk_bytes: u64, source: &Source, engine: &Engine) -> bool {
+        if plan.safety.is_none() {
+            return false;
+        }
+        let device =
+            |path: &Path| path.ancestors().find_map(|path| path.metadata().ok()).map(|found| found.dev());
+        // On one disk with the data, the safety snapshot takes of the same room.
+        let shared = engine.local && device(&source.host_path) == device(self.site.root());
+        let kept = if shared { worst_case_bytes(plan.replaces_bytes, plan.replaces_entries) } else { 0 };
+        let free = plan.free_bytes.unwrap_or(0);
+        free.saturating_add(disk_bytes) >= plan.needed_bytes.saturating_add(kept)
     }
 
     /// Returns whether there is data that is to be kept as a safety snapshot.
@@ -416,7 +537,7 @@ impl Run<'_> {
 
     /// Makes what is yet to be made, and has a helper beside it.
     pub(super) async fn make_ready(&self, saga: &mut Saga, prepared: Preparation) -> Result<Ready> {
-        let Preparation { plan, engine, known, mut source, users, database, beside } = prepared;
+        let Preparation { plan, engine, known, mut source, users, database, server, beside } = prepared;
         let keeps = self.keeps(beside.as_ref());
         let (helper, present) = match beside {
             Some(beside) => (beside.helper, beside.present),
@@ -440,6 +561,7 @@ impl Run<'_> {
             place: helper.place,
             keeps,
             present,
+            libc: server.libc,
             work: None,
             helper: helper.registered,
         })
@@ -459,17 +581,28 @@ impl Run<'_> {
                 let made = docker.volume(name).await.doing(|| format!("look at volume {name}"))?;
                 source.host_path = made.map(|volume| volume.mountpoint).unwrap_or_default();
             }
-            MountSource::Directory(path) => {
-                let made = Compensation::DeleteDirectory { path: path.clone() };
-                saga.register(When::OnFailure, made).doing(journal)?;
-                use std::os::unix::fs::DirBuilderExt as _;
-                std::fs::DirBuilder::new()
-                    .mode(0o700)
-                    .create(path)
-                    .doing(|| format!("make the directory {}", path.display()))?;
-            }
+            MountSource::Directory(path) => self.make_directory(saga, path)?,
         }
         Ok(())
+    }
+
+    /// Makes the directory under a name of our own first: what removes it must never take another for it, which
+    /// somebody has made meanwhile or will after we are dead.
+    fn make_directory(&self, saga: &mut Saga, path: &Path) -> Result<()> {
+        let (journal, making) =
+            (|| "write the journal".to_owned(), || format!("make the directory {}", path.display()));
+        let ours = path.with_file_name(format!(".volsnap-made-{}", self.id));
+        saga.register(When::Always, Compensation::DeleteDirectory { path: ours.clone() }).doing(journal)?;
+        std::fs::DirBuilder::new().mode(0o700).create(&ours).doing(making)?;
+        let metadata = ours.metadata().doing(making)?;
+        let made = Compensation::RemoveMadeDirectory {
+            path: path.to_owned(),
+            device: metadata.dev(),
+            inode: metadata.ino(),
+        };
+        saga.register(When::OnFailure, made).doing(journal)?;
+        // Replaces nothing but an empty directory.
+        std::fs::rename(&ours, path).doing(making)
     }
 
     /// Returns the labels that Compose expects of a volume: with them `compose up` takes it for its own.

@@ -8,6 +8,7 @@ use tokio::time::Instant;
 use super::Run;
 use super::plan::RESERVE;
 use super::prepare::{Ready, inspect};
+use super::safety::Promised;
 use crate::agent::extract::Extracted;
 use crate::agent::protocol::{ExtractRequest, Request};
 use crate::agent::swap::new_tree;
@@ -21,18 +22,17 @@ use crate::saga::{Compensation, Registered, Saga, When};
 
 /// The users are stopped; what starts them is in the journal.
 pub(super) struct Hold {
-    start: Option<Registered>,
-    containers: Vec<StoppedContainer>,
+    pub(super) start: Option<Registered>,
+    pub(super) containers: Vec<StoppedContainer>,
     pub(super) held: DateTime<Utc>,
     /// What the data says that is about to be replaced.
-    evidence: Evidence,
+    pub(super) evidence: Evidence,
 }
 
 /// The new data stays.
 pub(super) struct Replaced {
-    pub(super) held: DateTime<Utc>,
-    pub(super) released: DateTime<Utc>,
-    pub(super) evidence: Evidence,
+    /// What keeps the old data.
+    pub(super) promised: Option<Promised>,
     /// What removes the work directory.
     pub(super) work: Registered,
 }
@@ -41,15 +41,25 @@ impl Run<'_> {
     /// Extracts the archive beside the data and proves that what was written is what was stored.
     pub(super) async fn extract(&self, saga: &mut Saga, ready: &mut Ready) -> Result<Extracted> {
         self.refuse_other_run(ready).await?;
+        if ready.keeps {
+            // What cannot be written is found out before anything is stopped.
+            self.site.open_or_init()?;
+        }
         let work = Compensation::DiscardWork { place: ready.place.clone(), with_old: !ready.keeps };
         let work = saga.register(When::Always, work).doing(|| "write the journal".to_owned())?;
         ready.work = Some(work);
+        self.unpack(ready, false).await
+    }
+
+    /// Extracts the archive into the work directory, and proves that what was written is what was stored.
+    pub(super) async fn unpack(&self, ready: &mut Ready, emptied: bool) -> Result<Extracted> {
         self.phase(Phase::Extract, ready.source.title.clone(), Some(ready.known.bytes));
         self.monitor().step("extract");
         let request = ExtractRequest {
             run: self.id.to_string(),
             fifo: false,
             ours: self.options.archive.snapshot().is_some(),
+            emptied,
             strip: ready.plan.level.strip.clone(),
             prefix: ready.plan.level.prefix.clone(),
             owner: self.options.owner,
@@ -61,14 +71,19 @@ impl Run<'_> {
         let mut feed = self.options.archive.open()?;
         let extracted = ready.agent.extract(request, &mut feed, self.monitor()).await.doing(|| {
             format!("extract {} beside the data of {}", self.options.archive.name(), ready.source.title)
-        })?;
+        });
+        let extracted = match extracted {
+            Ok(extracted) => extracted,
+            // Damage is said in words of the snapshot, rather than of what it did to the unpacking.
+            Err(error) => return Err(self.verify().await.err().unwrap_or(error)),
+        };
         self.clock.bytes(extracted.bytes);
         self.prove_extracted(ready, &extracted).await?;
         Ok(extracted)
     }
 
     /// Refuses data on which somebody else of us is at work since it was looked at.
-    async fn refuse_other_run(&self, ready: &Ready) -> Result<()> {
+    pub(super) async fn refuse_other_run(&self, ready: &Ready) -> Result<()> {
         let world = self.host.world().await?;
         let inventory = inventory(&ready.source.location, &world.containers, &world.volumes);
         let known: Vec<_> = ready.source.users.iter().map(|user| &user.container.id).collect();
@@ -100,17 +115,21 @@ impl Run<'_> {
         let tree = new_tree(self.id.as_str());
         let found = inspect(&mut ready.agent, &tree, database).await?;
         if let Some(link) = found.outside.first() {
-            return Err(Error::failed(format!(
-                "the {} in the archive is not whole: its {} leads to {}",
-                found.engine,
-                link.what,
-                link.target.display()
-            )));
+            return Err(Error::new(
+                ErrorKind::Damaged,
+                format!(
+                    "the {} in the archive is not whole: its {} leads to {}",
+                    found.engine,
+                    link.what,
+                    link.target.display()
+                ),
+            ));
         }
         let snapshot = self.options.archive.snapshot();
         let expected = snapshot.and_then(|snapshot| snapshot.manifest.evidence.database.as_ref());
         if expected.is_some_and(|expected| expected.proof_digest != found.proof_digest) {
-            return Err(Error::failed("what was extracted is not the cluster that the manifest speaks of"));
+            let what = "what was extracted is not the cluster that the manifest speaks of";
+            return Err(Error::new(ErrorKind::Damaged, what));
         }
         self.check_found(ready, &found)
     }
@@ -214,33 +233,38 @@ impl Run<'_> {
     ) -> Result<Replaced> {
         let back = Compensation::SwapBack { place: ready.place.clone(), users: hold.containers.clone() };
         let back = saga.register(When::Always, back).doing(|| "write the journal".to_owned())?;
+        let released = self.swap_and_start(ready, extracted, &hold).await?;
+        let promised = self.promise_safety(saga, ready, &hold, released).await?;
+        self.commit(ready).await?;
+        saga.discharge(back);
+        if let Some(start) = hold.start {
+            saga.discharge(start);
+        }
+        let work = ready.work.ok_or_else(|| Error::failed("nothing was extracted"))?;
+        Ok(Replaced { promised, work })
+    }
+
+    /// Puts the new data in its place and has the service run on it; returns when it answered.
+    pub(super) async fn swap_and_start(
+        &self,
+        ready: &mut Ready,
+        extracted: &Extracted,
+        hold: &Hold,
+    ) -> Result<DateTime<Utc>> {
         self.phase(Phase::Swap, ready.source.title.clone(), None);
         self.monitor().step("swap-in");
-        let heads = ready
-            .database
-            .as_ref()
-            .map(|database| database.profile.written_last(&database.data_directory))
-            .unwrap_or_default();
         let root = extracted.root.clone().filter(|_| ready.plan.level.is_same());
-        let swap = Request::SwapIn { run: self.id.to_string(), heads, root };
+        let swap = Request::SwapIn { run: self.id.to_string(), heads: ready.heads(), root };
         ready.agent.perform(swap).await.doing(|| format!("swap the data of {}", ready.source.title))?;
         self.monitor().step("swapped");
         let before = match &ready.database {
             Some(database) => Some(inspect(&mut ready.agent, Path::new(""), database).await?),
             None => None,
         };
-        self.start(&hold).await?;
+        self.start(hold).await?;
+        let released = Utc::now();
         self.confirm_running(ready, before).await?;
-        self.monitor().step("commit");
-        let commit = Request::Commit { run: self.id.to_string() };
-        ready.agent.perform(commit).await.doing(|| "let the restored data stay".to_owned())?;
-        self.monitor().step("committed");
-        saga.discharge(back);
-        if let Some(start) = hold.start {
-            saga.discharge(start);
-        }
-        let work = ready.work.ok_or_else(|| Error::failed("nothing was extracted"))?;
-        Ok(Replaced { held: hold.held, released: Utc::now(), evidence: hold.evidence, work })
+        Ok(released)
     }
 
     async fn start(&self, hold: &Hold) -> Result<()> {

@@ -1,39 +1,86 @@
 //! What was replaced is kept: archived with the service up, published as any snapshot, then removed.
 
 use std::collections::BTreeMap;
+use std::path::PathBuf;
 
-use chrono::Utc;
+use chrono::{DateTime, Utc};
 
 use super::prepare::Ready;
-use super::replace::Replaced;
+use super::replace::{Hold, Replaced};
 use super::{Destination, Run};
-use crate::agent::protocol::{ArchiveRequest, Request};
+use crate::agent::protocol::Request;
 use crate::agent::swap::old_tree;
 use crate::archive::Codec;
 use crate::docker::MountSource;
-use crate::error::{Context as _, Error, Result};
+use crate::error::{Context as _, Result};
 use crate::manifest::{
     ArchiveInfo, Capture, Consistency, Counts, FORMAT_VERSION, FileListInfo, Manifest, Quiesce, SAFETY_TAG,
     Times,
 };
-use crate::monitor::Phase;
 use crate::ops::clock::milliseconds;
-use crate::ops::snapshot::publish::{Writers, environment};
+use crate::ops::plan::worst_case_bytes;
+use crate::ops::snapshot::publish::environment;
 use crate::repository::Snapshot;
-use crate::saga::Saga;
+use crate::saga::safety::Safety;
+use crate::saga::{Compensation, Registered, Saga, When};
 use crate::target::shell_quote;
 
 impl Run<'_> {
+    /// Records that what is replaced is to be kept, once the new data stays: from the moment that it does,
+    /// whoever holds the journal can do it.
+    pub(super) async fn promise_safety(
+        &self,
+        saga: &mut Saga,
+        ready: &Ready,
+        hold: &Hold,
+        released: DateTime<Utc>,
+    ) -> Result<Option<Promised>> {
+        if !ready.keeps {
+            return Ok(None);
+        }
+        let safety = self.safety(ready, hold, released, old_tree(self.id.as_str())).await?;
+        let keep = Compensation::KeepOld { place: ready.place.clone(), safety: safety.clone() };
+        let registered = saga.register(When::Always, keep).doing(|| "write the journal".to_owned())?;
+        Ok(Some(Promised { safety, registered }))
+    }
+
+    /// Returns what keeps the data that lies in `tree`.
+    pub(super) async fn safety(
+        &self,
+        ready: &Ready,
+        hold: &Hold,
+        released: DateTime<Utc>,
+        tree: PathBuf,
+    ) -> Result<Safety> {
+        let codec = Codec::default();
+        let pending = self.site.open_or_init()?.begin(&ready.source.key, &self.id, codec)?;
+        Ok(Safety {
+            repository: self.site.root().to_owned(),
+            needed_bytes: worst_case_bytes(ready.plan.replaces_bytes, ready.plan.replaces_entries),
+            manifest_path: pending.manifest_path(),
+            files: pending.paths(),
+            tree,
+            last: ready.heads(),
+            manifest: Box::new(self.safety_manifest(ready, hold, codec, released).await),
+        })
+    }
+
     /// Keeps the data that was replaced, where it is to be kept, and removes it from where it was. The
-    /// restore is done: what fails here is said, and leaves the old data where it is.
+    /// restore is done: what fails here is said, and leaves the old data where it is and the rest to the guard.
     pub(super) async fn keep_old(
         &self,
         saga: &mut Saga,
         ready: &mut Ready,
         replaced: Replaced,
     ) -> Option<Snapshot> {
-        let work = replaced.work;
-        let kept = if ready.keeps { self.safety(saga, ready, replaced).await.map(Some) } else { Ok(None) };
+        let kept = match &replaced.promised {
+            Some(promised) => {
+                self.clock.phase(crate::monitor::Phase::Safety);
+                let kept = promised.safety.keep(&mut ready.agent, self.monitor()).await;
+                kept.map(Some)
+            }
+            None => Ok(None),
+        };
         let outcome = match kept {
             Ok(safety) => {
                 self.monitor().step("discard-old");
@@ -48,14 +95,17 @@ impl Run<'_> {
         };
         match outcome {
             Ok(safety) => {
-                saga.discharge(work);
+                if let Some(promised) = replaced.promised {
+                    saga.discharge(promised.registered);
+                }
+                saga.discharge(replaced.work);
                 let _ = saga.settle(ready.helper, self.monitor()).await;
                 safety
             }
             Err((error, safety)) => {
-                saga.discharge(work);
                 self.monitor().warning(format!(
-                    "the data is restored, but {}; the old data still lies in {} of {}",
+                    "the data is restored, but {}; the old data still lies in {} of {}, until it could be \
+                     archived and removed: volsnap recover",
                     error.chain(),
                     old_tree(self.id.as_str()).display(),
                     ready.source.title
@@ -65,37 +115,19 @@ impl Run<'_> {
         }
     }
 
-    async fn safety(&self, saga: &mut Saga, ready: &mut Ready, replaced: Replaced) -> Result<Snapshot> {
-        self.phase(Phase::Safety, "what was replaced", Some(ready.plan.replaces_bytes));
-        self.monitor().step("safety");
-        let codec = Codec::default();
-        let pending = self.site.open_or_init()?.begin(&ready.source.key, &self.id, codec)?;
-        let mut writers = Writers::open(saga, &pending)?;
-        let last =
-            ready.database.as_ref().map(|database| database.profile.written_last(&database.data_directory));
-        let request = ArchiveRequest {
-            codec,
-            exclude: Vec::new(),
-            last: last.unwrap_or_default(),
-            held: false,
-            tree: old_tree(self.id.as_str()),
-        };
-        let archived = ready
-            .agent
-            .archive(request, &mut writers, self.monitor())
-            .await
-            .doing(|| "archive what was replaced".to_owned())?;
-        if let Some(path) = archived.changed.first() {
-            return Err(Error::failed(format!(
-                "{} was changed by somebody while it was archived",
-                path.display()
-            )));
-        }
-        self.clock.bytes(archived.raw_bytes);
-        let environment = environment(self.host, &ready.source, &ready.engine).await;
-        let (archive, list) = (writers.archive.finish().await?, writers.list.finish().await?);
-        let evidence = replaced.evidence;
-        let manifest = Manifest {
+    /// Returns what the manifest of the safety snapshot will be.
+    async fn safety_manifest(
+        &self,
+        ready: &Ready,
+        hold: &Hold,
+        codec: Codec,
+        released: DateTime<Utc>,
+    ) -> Manifest {
+        let evidence = hold.evidence.clone();
+        let mut environment = environment(self.host, &ready.source, &ready.engine).await;
+        // One that is stopped at this moment does not tell.
+        environment.libc = environment.libc.or_else(|| ready.libc.clone());
+        Manifest {
             format_version: FORMAT_VERSION,
             id: self.id.clone(),
             source: ready.source.key.clone(),
@@ -109,44 +141,26 @@ impl Run<'_> {
                 Consistency::CrashConsistent
             },
             evidence,
-            times: Times {
-                started: self.started,
-                held: replaced.held,
-                released: replaced.released,
-                published: Utc::now(),
-            },
+            times: Times { started: self.started, held: hold.held, released, published: released },
             downtime_ms: self.clock.away().map_or(0, milliseconds),
             phases: self.clock.phases(),
             archive: ArchiveInfo {
-                file: archive.file.clone(),
+                file: String::new(),
                 codec,
-                stored_bytes: archive.bytes,
-                tar_bytes: archived.tar_bytes,
-                blake3: archive.blake3.clone(),
+                stored_bytes: 0,
+                tar_bytes: 0,
+                blake3: String::new(),
             },
-            file_list: FileListInfo {
-                file: list.file.clone(),
-                stored_bytes: list.bytes,
-                blake3: list.blake3.clone(),
-            },
-            counts: Counts {
-                members: archived.members(),
-                files: archived.files,
-                raw_bytes: archived.raw_bytes,
-                sockets_skipped: archived.sockets_skipped,
-                excluded: archived.excluded,
-                vanished: archived.vanished,
-                changed: archived.changed,
-            },
+            file_list: FileListInfo { file: String::new(), stored_bytes: 0, blake3: String::new() },
+            counts: Counts { raw_bytes: ready.plan.replaces_bytes, ..Counts::default() },
             environment,
+            facts: None,
             tags: BTreeMap::from([
                 (SAFETY_TAG.to_owned(), "true".to_owned()),
                 ("replaced-by".to_owned(), self.options.archive.name()),
             ]),
             tool_version: env!("CARGO_PKG_VERSION").to_owned(),
-        };
-        self.monitor().step("write-manifest");
-        Ok(pending.publish(manifest, &archive, &list)?)
+        }
     }
 
     /// Returns the command that undoes the restore.
@@ -163,4 +177,10 @@ impl Run<'_> {
         };
         format!("volsnap restore {}{to}{cluster}", shell_quote(&safety.name()))
     }
+}
+
+/// What is replaced will be kept: it is in the journal.
+pub(super) struct Promised {
+    safety: Safety,
+    registered: Registered,
 }

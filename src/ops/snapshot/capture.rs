@@ -1,4 +1,4 @@
-//! While the users are held: prove the shutdown, write the archive, prove it again.
+//! While the users are held: prove the shutdown, write the archive or finish the stage, prove it again.
 
 use std::path::PathBuf;
 
@@ -13,19 +13,25 @@ use crate::database::{self, Inspection};
 use crate::docker::Container;
 use crate::docker::inventory::inventory;
 use crate::error::{Context as _, Error, Result};
-use crate::manifest::{Consistency, Evidence, Quiesce, StoppedContainer};
+use crate::manifest::{Capture, Consistency, Evidence, Quiesce, StoppedContainer};
 use crate::monitor::Phase;
 use crate::ops::plan;
-use crate::source::Source;
+use crate::source::{Source, User};
+
+/// The users that could write, by name.
+struct UsersNow {
+    running: Vec<String>,
+    frozen: Vec<String>,
+}
 
 impl Run<'_> {
     pub(super) async fn capture_in_time(
         &self,
         prepared: &mut Preparation,
         writers: &mut Writers,
-    ) -> Result<Captured> {
+    ) -> Result<(Captured, Option<ArchiveStats>)> {
         let capture = self.capture(prepared, writers);
-        match (self.options.max_downtime, self.clock.held_at()) {
+        match (self.max_downtime(), self.clock.held_at()) {
             (Some(limit), Some(held)) => {
                 timeout_at(held + plan::capture_budget(limit), capture).await.unwrap_or_else(|_| {
                     Err(Error::failed(format!(
@@ -39,31 +45,46 @@ impl Run<'_> {
         }
     }
 
-    async fn capture(&self, prepared: &mut Preparation, writers: &mut Writers) -> Result<Captured> {
+    /// Returns what was read, and what became of the archive; `None` when it is yet to be made of the stage.
+    async fn capture(
+        &self,
+        prepared: &mut Preparation,
+        writers: &mut Writers,
+    ) -> Result<(Captured, Option<ArchiveStats>)> {
         self.phase(Phase::Prove, prepared.source.title.clone(), None);
         let mut evidence = self.prove(prepared).await?;
-        let running = self.running_users(&prepared.source).await?;
-        let consistency = self.judge(prepared, &evidence, &running)?;
-        if consistency != Consistency::Clean {
+        let users = self.users_now(&prepared.source).await?;
+        let consistency = self.judge(prepared, &mut evidence, &users)?;
+        if consistency != Consistency::Clean && self.options.quiesce != Quiesce::Pause {
             let why = if evidence.reasons.is_empty() {
-                running.join(", ") + " ran meanwhile"
+                users.running.join(", ") + " ran meanwhile"
             } else {
                 evidence.reasons.join("; ")
             };
             self.monitor().warning(format!("this snapshot is {consistency}: {why}"));
         }
-        self.phase(Phase::Archive, prepared.source.title.clone(), Some(prepared.survey.bytes));
-        let archived = self.archive(prepared, writers, consistency != Consistency::Unquiesced).await?;
+        let archived = match prepared.plan.capture {
+            Capture::Direct => {
+                Some(self.archive(prepared, writers, consistency != Consistency::Unquiesced).await?)
+            }
+            Capture::Staged => {
+                self.final_pass(prepared).await?;
+                None
+            }
+        };
         self.phase(Phase::Prove, prepared.source.title.clone(), None);
         self.prove_again(prepared, &mut evidence, consistency).await?;
-        Ok(Captured { archived, consistency, evidence })
+        Ok((Captured { consistency, evidence }, archived))
     }
 
     /// Reads what the engine and the database's own files say of the shutdown.
     async fn prove(&self, prepared: &mut Preparation) -> Result<Evidence> {
         self.monitor().step("prove");
         let mut evidence = Evidence::default();
-        for before in &prepared.stops {
+        for before in &prepared.holds.pauses {
+            self.still_frozen(before).await?;
+        }
+        for before in &prepared.holds.stops {
             let now = self.still_stopped(before).await?;
             let is_database = database::profile_of(before).is_some();
             if now.state.oom_killed {
@@ -87,17 +108,29 @@ impl Run<'_> {
         Ok(evidence)
     }
 
+    /// Refuses a frozen container that is not frozen any more, or was in between.
+    async fn still_frozen(&self, before: &Container) -> Result<()> {
+        let now = self.still_there(before).await?;
+        if now.state.paused && now.state.started_at == before.state.started_at {
+            return Ok(());
+        }
+        Err(Error::failed(format!(
+            "container {} was unfrozen, stopped or started by somebody meanwhile",
+            before.name
+        ))
+        .hint("find out who does it (a watchdog, an updater, another person), then take the snapshot again"))
+    }
+
+    async fn still_there(&self, before: &Container) -> Result<Container> {
+        let now = self.host.docker.container(&before.id).await;
+        now.doing(|| format!("look at container {}", before.name))?.ok_or_else(|| {
+            Error::failed(format!("container {} was removed by somebody meanwhile", before.name))
+        })
+    }
+
     /// Returns a stopped container as it is now, if it is still stopped and was not started in between.
     async fn still_stopped(&self, before: &Container) -> Result<Container> {
-        let now = self
-            .host
-            .docker
-            .container(&before.id)
-            .await
-            .doing(|| format!("look at container {}", before.name))?
-            .ok_or_else(|| {
-                Error::failed(format!("container {} was removed by somebody meanwhile", before.name))
-            })?;
+        let now = self.still_there(before).await?;
         if now.state.running || now.state.started_at != before.state.started_at {
             return Err(Error::failed(format!("container {} was started by somebody meanwhile", before.name))
                 .hint("find out who starts it (a restart policy, an updater, another person), then take the snapshot again"));
@@ -106,15 +139,25 @@ impl Run<'_> {
     }
 
     /// Decides what may be believed of the data that is about to be read.
-    fn judge(&self, prepared: &Preparation, evidence: &Evidence, running: &[String]) -> Result<Consistency> {
-        if !running.is_empty() {
+    fn judge(
+        &self,
+        prepared: &Preparation,
+        evidence: &mut Evidence,
+        users: &UsersNow,
+    ) -> Result<Consistency> {
+        if !users.running.is_empty() {
             return match self.options.quiesce {
                 Quiesce::None => Ok(Consistency::Unquiesced),
-                Quiesce::Stop => Err(Error::failed(format!(
+                Quiesce::Stop | Quiesce::Pause | Quiesce::Online => Err(Error::failed(format!(
                     "{} was started by somebody on the same data meanwhile",
-                    running.join(", ")
+                    users.running.join(", ")
                 ))),
             };
+        }
+        if !users.frozen.is_empty() {
+            evidence.reasons.insert(0, format!("{} was frozen while it ran", users.frozen.join(", ")));
+            evidence.paused.clone_from(&users.frozen);
+            return Ok(Consistency::CrashConsistent);
         }
         if evidence.reasons.is_empty() {
             return Ok(Consistency::Clean);
@@ -130,24 +173,27 @@ impl Run<'_> {
         ))
     }
 
-    /// Returns the names of the users that run now, whether or not they were there at the begin.
-    async fn running_users(&self, source: &Source) -> Result<Vec<String>> {
+    /// Looks at the users that could write now, whether or not they were there at the begin. Frozen
+    /// ones count as such where freezing is what holds them.
+    async fn users_now(&self, source: &Source) -> Result<UsersNow> {
         let world = self.host.world().await?;
         let inventory = inventory(&source.location, &world.containers, &world.volumes);
-        Ok(inventory
-            .users
-            .into_iter()
-            .filter(|user| user.container.state.running && user.writes)
-            .map(|user| user.container.name)
-            .collect())
+        let writers = inventory.users.into_iter().filter(|user| user.container.state.running && user.writes);
+        let freezing = self.options.quiesce == Quiesce::Pause;
+        let (frozen, running): (Vec<_>, Vec<_>) =
+            writers.partition(|user| freezing && user.container.state.paused);
+        let names = |users: Vec<User>| users.into_iter().map(|user| user.container.name).collect();
+        Ok(UsersNow { running: names(running), frozen: names(frozen) })
     }
 
-    async fn archive(
+    /// Archives the source, or the stage where there is all of it.
+    pub(super) async fn archive(
         &self,
         prepared: &mut Preparation,
         writers: &mut Writers,
         held: bool,
     ) -> Result<ArchiveStats> {
+        self.phase(Phase::Archive, prepared.source.title.clone(), Some(prepared.survey.bytes));
         self.monitor().step("archive");
         let request = ArchiveRequest {
             codec: self.options.codec,
@@ -159,6 +205,7 @@ impl Run<'_> {
                 .unwrap_or_default(),
             held,
             tree: PathBuf::new(),
+            from_stage: prepared.plan.capture == Capture::Staged,
         };
         let archived = prepared
             .agent
@@ -180,14 +227,17 @@ impl Run<'_> {
         if consistency == Consistency::Unquiesced {
             return Ok(());
         }
-        for before in &prepared.stops {
+        for before in &prepared.holds.pauses {
+            self.still_frozen(before).await?;
+        }
+        for before in &prepared.holds.stops {
             self.still_stopped(before).await?;
         }
-        let running = self.running_users(&prepared.source).await?;
-        if !running.is_empty() {
+        let users = self.users_now(&prepared.source).await?;
+        if !users.running.is_empty() {
             return Err(Error::failed(format!(
                 "{} was started by somebody while the data was read, so the copy is worth nothing",
-                running.join(", ")
+                users.running.join(", ")
             )));
         }
         if let (Some(database), Some(before)) = (&prepared.database, &evidence.database) {
@@ -198,9 +248,27 @@ impl Run<'_> {
                 ));
             }
         }
+        if let (Some(database), Some(before), Some(_)) =
+            (&prepared.database, &evidence.database, prepared.staged)
+        {
+            let copied = inspect_stage(&mut prepared.agent, database).await?;
+            if copied.proof_digest != before.proof_digest {
+                return Err(Error::failed(format!(
+                    "the copy in the stage is not what {} has on its disk",
+                    prepared.source.title
+                )));
+            }
+        }
         evidence.unchanged_after = true;
         Ok(())
     }
+}
+
+pub(super) async fn inspect_stage(agent: &mut AgentClient, database: &Database) -> Result<Inspection> {
+    agent
+        .inspect_stage(database.profile.name(), &database.data_directory, database.mounted_at.as_deref())
+        .await
+        .doing(|| format!("read the files of {} in the stage", database.profile.name()))
 }
 
 pub(super) async fn inspect(agent: &mut AgentClient, database: &Database) -> Result<Inspection> {

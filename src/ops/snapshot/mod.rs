@@ -1,14 +1,20 @@
-//! `snapshot`: stop the service, archive its data through the helper, have the service back.
+//! `snapshot`: stop the service (or freeze it), capture its data through the helper, have the service back.
 //!
 //! The order, and why it is safe:
 //!
 //! 1. `prepare`: everything that can be checked is checked, the guard watches, the helper
 //!    runs already, and nothing has been touched.
-//! 2. The journal says what will be started; only then the users are stopped.
-//! 3. The database's own files prove the shutdown. Without the proof nothing is published.
-//! 4. The archive is written. Then the proof is read again: nobody started anything meanwhile.
-//! 5. The users are started at once, before anything else is done.
-//! 6. The archive is made durable, then the file list, then the manifest: now the snapshot exists.
+//! 2. A staged capture copies the data while it is being written, until little is left to be copied.
+//!    Then it is looked at what is true of the data, for the facts that are kept with it.
+//! 3. The journal says what will be started (or unfrozen); only then the users are stopped (or frozen).
+//! 4. The database's own files prove the shutdown. Without the proof nothing is published. What was
+//!    frozen cannot prove one, and is published as crash-consistent.
+//! 5. The archive is written, or the stage is brought up to the data. Then the proof is read again, in
+//!    the stage too: nobody started anything meanwhile.
+//! 6. The users are started (or unfrozen) at once, before anything else is done; a restart that has asked for
+//!    the snapshot makes them anew before.
+//! 7. What was staged is archived, with the service up.
+//! 8. The archive is made durable, then the file list, then the manifest: now the snapshot exists.
 //!
 //! Whatever happens at any point, an error, a panic, a signal or kill -9, the saga puts back what
 //! is out: services run, and of the snapshot nothing is left.
@@ -21,16 +27,17 @@ use std::time::Duration;
 use chrono::{DateTime, Utc};
 
 use super::clock::Clock;
-use super::plan::Plan;
+use super::errand::Errand;
+use super::plan::{CaptureChoice, Outlook, Plan};
 use super::{Host, recover, with_failures};
-use crate::agent::archive::ArchiveStats;
 use crate::agent::client::AgentClient;
 use crate::agent::protocol::Survey;
+use crate::agent::stage::StageStats;
 use crate::archive::Codec;
 use crate::database::Profile;
-use crate::docker::{Container, Engine};
 use crate::error::{Context as _, Error, Result};
-use crate::manifest::{Consistency, Evidence, Quiesce, SnapshotId};
+use crate::facts::{Facts, FactsLevel};
+use crate::manifest::{Consistency, Environment, Evidence, Quiesce, SnapshotId};
 use crate::monitor::{Monitor, Phase};
 use crate::repository::{Site, Snapshot};
 use crate::saga::{Patience, Registered, RunInfo, Saga};
@@ -39,10 +46,15 @@ use crate::target::Target;
 
 mod capture;
 mod hold;
+mod online;
 mod prepare;
 pub(super) mod publish;
+mod stage;
 
+use hold::Holds;
+use online::Online;
 use publish::Writers;
+use stage::StagePlace;
 
 /// What is asked for.
 #[derive(Debug, Clone)]
@@ -53,16 +65,22 @@ pub struct SnapshotOptions {
     pub target: Target,
     /// How writers are held still.
     pub quiesce: Quiesce,
+    /// How bytes are taken.
+    pub capture: CaptureChoice,
+    /// Whether the stage stays for the next snapshot of the same source.
+    pub keep_stage: bool,
     /// How the archive is compressed.
     pub codec: Codec,
     /// How long a database may take to stop; `None` for what its profile says.
     pub stop_timeout: Option<Duration>,
-    /// How long the service may be away at most.
+    /// How long the service may be away at most; `None` for 30 s where it is frozen, else for any time.
     pub max_downtime: Option<Duration>,
     /// Whether a snapshot whose shutdown is not proved is published, marked as such.
     pub allow_crash_consistent: bool,
     /// The user's tags.
     pub tags: BTreeMap<String, String>,
+    /// How closely the data is looked at before, for the facts that are kept with it.
+    pub facts: FactsLevel,
     /// Globs, relative to the source's root, of what is left out.
     pub exclude: Vec<String>,
     /// An image to use as the helper in place of our own.
@@ -75,8 +93,20 @@ pub struct SnapshotOptions {
 /// As the module says: services run again and nothing of the snapshot is left, unless the error is of
 /// kind [`ErrorKind::NotPutBack`](crate::ErrorKind::NotPutBack).
 pub async fn snapshot(host: &Host, options: &SnapshotOptions) -> Result<Snapshot> {
+    take(host, options, None).await
+}
+
+/// Makes a snapshot, and does what a restart needs on the way.
+///
+/// # Errors
+/// As for [`snapshot`].
+pub(super) async fn take(
+    host: &Host,
+    options: &SnapshotOptions,
+    errand: Option<Errand<'_>>,
+) -> Result<Snapshot> {
     finish_dead_runs(host).await?;
-    let run = Run::begin(host, options)?;
+    let run = Run { errand, ..Run::begin(host, options)? };
     let mut saga = run.saga()?;
     let outcome = host.run_to_end(run.snapshot(&mut saga)).await;
     run.conclude(saga, outcome).await
@@ -108,6 +138,7 @@ struct Run<'a> {
     host: &'a Host,
     site: Site,
     options: &'a SnapshotOptions,
+    errand: Option<Errand<'a>>,
     id: SnapshotId,
     started: DateTime<Utc>,
     clock: Clock,
@@ -118,12 +149,21 @@ struct Run<'a> {
 /// Everything that is known, checked and running before anything is touched.
 struct Preparation {
     plan: Plan,
-    engine: Engine,
     source: Source,
     database: Option<Database>,
-    /// The running users, in the order of their stop.
-    stops: Vec<Container>,
+    /// The running users that will be held.
+    holds: Holds,
     survey: Survey,
+    /// What the data runs in, as it is before the containers may be made anew.
+    environment: Environment,
+    facts: Option<Facts>,
+    outlook: Outlook,
+    /// The stage, where one is mounted in the helper; whether it is used, the plan says.
+    stage: Option<StagePlace>,
+    /// What the final pass amounted to.
+    staged: Option<StageStats>,
+    /// The database, where it makes a backup of itself.
+    online: Option<Online>,
     agent: AgentClient,
     helper: Registered,
 }
@@ -137,17 +177,14 @@ struct Database {
     mounted_at: Option<PathBuf>,
 }
 
-/// The users are stopped; what starts them is in the journal.
+/// The users are held; what has them back is in the journal.
 struct Hold {
-    start: Option<Registered>,
-    /// The names of what is started, in that order.
-    starts: String,
+    back: Option<Registered>,
     held: DateTime<Utc>,
 }
 
 /// What was read while the users were held.
 struct Captured {
-    archived: ArchiveStats,
     consistency: Consistency,
     evidence: Evidence,
 }
@@ -164,6 +201,7 @@ impl<'a> Run<'a> {
             host,
             site,
             options,
+            errand: None,
             id,
             started,
             clock: Clock::default(),
@@ -192,15 +230,42 @@ impl<'a> Run<'a> {
         let mut prepared = self.prepare(saga).await?;
         let pending = self.site.open_or_init()?.begin(&prepared.source.key, &self.id, self.options.codec)?;
         let mut writers = Writers::open(saga, &pending)?;
+        if let Some(online) = prepared.online.take() {
+            let (captured, moments) = self.capture_online(saga, &mut prepared, &online).await?;
+            let archived = self.archive_stage(saga, &mut prepared, &mut writers).await?;
+            let _ = saga.settle(prepared.helper, self.monitor()).await;
+            return self.publish(prepared, &pending, writers, (archived, captured), moments).await;
+        }
+        self.stage_live(saga, &mut prepared).await?;
+        prepared.facts = match &self.errand {
+            Some(errand) => errand.before(self.host).await?,
+            None => self.host.facts_for_snapshot(&prepared.source, self.options.facts).await,
+        };
         let hold = self.hold(saga, &prepared).await?;
-        let captured = self.capture_in_time(&mut prepared, &mut writers).await?;
-        let released = self.release(saga, &hold).await;
+        let (captured, archived) = self.capture_in_time(&mut prepared, &mut writers).await?;
+        let recreated = self.recreate(saga).await;
+        let released = self.release(saga, &prepared, &hold).await;
+        let archived = match archived {
+            Some(archived) => archived,
+            None => self.archive_stage(saga, &mut prepared, &mut writers).await?,
+        };
         // The helper has done its work; failing to remove it now is tried again at the end.
         let _ = saga.settle(prepared.helper, self.monitor()).await;
         // A database that does not come back is all the more reason to keep what was just saved.
         let released_at = *released.as_ref().unwrap_or(&hold.held);
-        let snapshot = self.publish(prepared, &pending, writers, captured, &hold, released_at).await?;
+        let moments = (hold.held, released_at);
+        let snapshot = self.publish(prepared, &pending, writers, (archived, captured), moments).await?;
+        recreated?;
         released.map(|_| snapshot)
+    }
+
+    /// Has a restart's containers made anew, now that the data is captured.
+    async fn recreate(&self, saga: &mut Saga) -> Result<()> {
+        let Some(errand) = &self.errand else { return Ok(()) };
+        if let Some((phase, detail)) = errand.phase() {
+            self.phase(phase, detail, None);
+        }
+        errand.recreate(self.host, saga, self.id.as_str()).await
     }
 
     async fn conclude<T>(&self, saga: Saga, outcome: Result<T>) -> Result<T> {
@@ -219,14 +284,20 @@ impl<'a> Run<'a> {
         } else {
             "nothing was published".to_owned()
         };
+        let held = self.held_word();
         match self.clock.away() {
-            None => format!("nothing was stopped and {snapshot}"),
+            None => format!("nothing was {held} and {snapshot}"),
             Some(away) if all_back => {
                 let away = away.as_secs_f64();
-                format!("{snapshot}; everything that was stopped runs again, after {away:.1} s")
+                format!("{snapshot}; everything that was {held} runs again, after {away:.1} s")
             }
             Some(_) => snapshot,
         }
+    }
+
+    /// Returns what is done to who uses the data, as "stopped".
+    fn held_word(&self) -> &'static str {
+        if self.options.quiesce == Quiesce::Pause { "frozen" } else { "stopped" }
     }
 
     /// Returns what is left out: what the user says, and what a restore that died has kept of old data.

@@ -5,21 +5,24 @@ use std::path::Path;
 use tokio::time::{Duration, Instant};
 
 use super::capture::inspect;
+use super::hold::Holds;
+use super::publish::environment;
+use super::stage::StagePlace;
 use super::{Database, Preparation, Run};
-use crate::agent::protocol::{FoundDatabase, Survey};
+use crate::agent::protocol::{FoundDatabase, StageRoom, Survey};
 use crate::database::{self, Inspection};
 use crate::docker::helper::Access;
-use crate::docker::{Container, Engine, MountSource, order};
+use crate::docker::{Engine, MountSource, order};
 use crate::error::{Context as _, Error, Result};
 use crate::manifest::{Capture, Quiesce};
 use crate::monitor::Phase;
 use crate::ops::helper::{StartedHelper, busy, start_helper};
-use crate::ops::hold::refuse_what_cannot_be_stopped;
-use crate::ops::plan::{self, Plan};
+use crate::ops::hold::{refuse_what_cannot_be_frozen, refuse_what_cannot_be_stopped};
+use crate::ops::plan::{self, CaptureChoice, Outlook, Plan, StageOutlook};
 use crate::repository::Repository;
 use crate::saga::Saga;
 use crate::saga::restart::await_ready;
-use crate::source::Source;
+use crate::source::{Source, User};
 use crate::target::{self, Target};
 
 /// How long a database may take to answer before anything is stopped.
@@ -36,18 +39,31 @@ impl Run<'_> {
         let source = self.host.resolve(&self.options.target).await?;
         source.warnings.iter().for_each(|warning| self.monitor().warning(warning));
         self.refuse_what_cannot_be_held(&source)?;
-        if self.options.quiesce != Quiesce::None {
+        if self.options.quiesce == Quiesce::Stop {
             self.host.refuse_stranded(&source).await?;
         }
         refuse_file(&source, &engine)?;
         self.refuse_repository_inside(&source, &engine)?;
-        let stops = self.stops(&source);
+        let holds = self.holds(&source);
         self.refuse_unready(&source).await?;
+        let online = match self.options.quiesce {
+            Quiesce::Online => Some(self.ask_online(&source).await?),
+            Quiesce::Stop | Quiesce::Pause | Quiesce::None => None,
+        };
 
         let image = (&engine, self.options.helper_image.as_deref());
         let run = self.id.to_string();
+        let stage = match self.options.capture {
+            CaptureChoice::Auto if holds.is_empty() && online.is_none() => None,
+            CaptureChoice::Auto | CaptureChoice::Staged => {
+                Some(self.choose_stage(saga, &source, &engine).await?)
+            }
+            CaptureChoice::Direct => None,
+        };
+        let access = if stage.is_some() { Access::Stage } else { Access::Read };
+        let mounts = (access, stage.as_ref().map(StagePlace::mount));
         let StartedHelper { mut agent, registered: helper, .. } =
-            start_helper(self.host, saga, &run, &source, Access::Read, image).await?;
+            start_helper(self.host, saga, &run, &source, mounts, image).await?;
         let survey = agent.survey(&self.excluded()).await.doing(|| format!("survey {}", source.title))?;
         let database = self.find_database(&source, &survey)?;
         let inspection = match &database {
@@ -55,15 +71,102 @@ impl Run<'_> {
             None => None,
         };
         inspection.iter().try_for_each(|inspection| refuse_outside_links(&source, inspection))?;
-        let plan = self.plan(&source, inspection.as_ref(), &stops, &survey);
-        refuse_without_space(&plan, self.site.root())?;
-        self.warn_of_downtime(&plan);
-        Ok(Preparation { plan, engine, source, database, stops, survey, agent, helper })
+        let outlook = self.outlook(&source, &survey);
+        let environment = environment(self.host, &source, &engine).await;
+        let plan = self.plan(&source, inspection.as_ref(), &survey);
+        let mut prepared = Preparation {
+            plan,
+            source,
+            database,
+            holds: Holds::default(),
+            survey,
+            environment,
+            facts: None,
+            outlook,
+            stage,
+            staged: None,
+            online,
+            agent,
+            helper,
+        };
+        prepared.take_users(holds);
+        self.choose_capture(&mut prepared).await?;
+        refuse_without_space(&prepared.plan, self.site.root())?;
+        self.warn_of_downtime(&prepared.plan);
+        Ok(prepared)
     }
 
-    fn warn_of_downtime(&self, plan: &Plan) {
+    /// Decides how the bytes are taken, now that it is known how many there are and how much room there is.
+    async fn choose_capture(&self, prepared: &mut Preparation) -> Result<()> {
+        let room = match &prepared.stage {
+            Some(_) => {
+                let room = prepared.agent.stage_room(Path::new("")).await;
+                let room = room.doing(|| "look how much room there is for a stage".to_owned())?;
+                // A backup shares nothing with the files it is of.
+                Some(StageRoom { reflink: room.reflink && prepared.online.is_none(), ..room })
+            }
+            None => None,
+        };
+        let (plan, survey) = (&mut prepared.plan, &prepared.survey);
+        let stage = room.as_ref().map(|room| StageOutlook {
+            room,
+            disk_bytes: survey.disk_bytes,
+            entries: survey.entries,
+            repository_needs: plan.needed_bytes,
+            repository_free: plan.free_bytes,
+        });
+        let choice = if prepared.online.is_some() { CaptureChoice::Staged } else { self.options.capture };
+        let mut chosen = plan::choose(choice, prepared.outlook, stage);
+        if chosen.no_room && choice == CaptureChoice::Staged {
+            let instead = if prepared.online.is_some() { "--quiesce stop" } else { "--capture direct" };
+            return Err(Error::failed(chosen.reason)
+                .hint(format!("volsnap snapshot {} {instead}", self.options.target.quoted())));
+        }
+        if prepared.online.is_some() {
+            "the database's own backup is archived".clone_into(&mut chosen.reason);
+        }
+        let trusts_times = room.as_ref().is_some_and(|room| room.trusts_times);
+        plan.expected_downtime_ms = match chosen.capture {
+            _ if prepared.holds.is_empty() => 0,
+            Capture::Direct => prepared.outlook.direct_ms(),
+            Capture::Staged => prepared.outlook.staged_ms(trusts_times),
+        };
+        plan.capture = chosen.capture;
+        plan.capture_reason = chosen.reason;
+        if let (Capture::Staged, Some(stage)) = (chosen.capture, &stage) {
+            plan.stage = prepared.stage.as_ref().map(StagePlace::name);
+            plan.stage_needed_bytes = Some(stage.needed_bytes());
+            plan.stage_free_bytes = Some(stage.room.free_bytes);
+        }
+        if chosen.no_room {
+            self.warn_of_direct(plan);
+        }
+        if self.options.keep_stage && chosen.capture == Capture::Direct {
+            self.monitor().warning("nothing is staged, so no stage is kept (--capture staged stages always)");
+        }
+        Ok(())
+    }
+
+    fn outlook(&self, source: &Source, survey: &Survey) -> Outlook {
+        Outlook {
+            quiesce: self.options.quiesce,
+            raw_bytes: survey.bytes,
+            measured: self.site.repository().and_then(|repository| measured_rate(repository, &source.key)),
+        }
+    }
+
+    /// Says what it means that there is no stage where one was to be.
+    pub(super) fn warn_of_direct(&self, plan: &Plan) {
+        self.monitor().warning(format!(
+            "{}; so the archive is written while the service is held, for about {:.1} s",
+            plan.capture_reason,
+            Duration::from_millis(plan.expected_downtime_ms).as_secs_f64()
+        ));
+    }
+
+    pub(super) fn warn_of_downtime(&self, plan: &Plan) {
         let expected = Duration::from_millis(plan.expected_downtime_ms);
-        if let Some(limit) = self.options.max_downtime.filter(|limit| *limit < expected) {
+        if let Some(limit) = self.max_downtime().filter(|limit| *limit < expected) {
             self.monitor().warning(format!(
                 "the service is expected to be away for {:.1} s, and --max-downtime gives up after {:.1} s",
                 expected.as_secs_f64(),
@@ -73,8 +176,8 @@ impl Run<'_> {
     }
 
     /// Refuses what cannot be stopped and brought back as it was, and what is not ours to capture.
-    fn refuse_what_cannot_be_held(&self, source: &Source) -> Result<()> {
-        if let Some(other) = &source.held_by {
+    pub(super) fn refuse_what_cannot_be_held(&self, source: &Source) -> Result<()> {
+        if let Some(other) = source.held_by.as_ref().filter(|other| other.run != self.id.as_str()) {
             return Err(busy(source, &other.container));
         }
         if self.options.quiesce == Quiesce::None {
@@ -87,7 +190,9 @@ impl Run<'_> {
                 None => Ok(()),
             };
         }
-        self.stops(source).iter().try_for_each(refuse_what_cannot_be_stopped)
+        let holds = self.holds(source);
+        holds.pauses.iter().try_for_each(refuse_what_cannot_be_frozen)?;
+        holds.stops.iter().try_for_each(refuse_what_cannot_be_stopped)
     }
 
     fn refuse_repository_inside(&self, source: &Source, engine: &Engine) -> Result<()> {
@@ -110,27 +215,39 @@ impl Run<'_> {
         Ok(())
     }
 
-    /// Returns the containers to stop, in the order of their stop.
-    fn stops(&self, source: &Source) -> Vec<Container> {
-        if self.options.quiesce == Quiesce::None {
-            return Vec::new();
+    /// Returns the containers that will be held. What somebody has frozen already stays so.
+    pub(super) fn holds(&self, source: &Source) -> Holds {
+        match self.options.quiesce {
+            Quiesce::Online | Quiesce::None => Holds::default(),
+            Quiesce::Stop => {
+                let stops: Vec<_> =
+                    source.users.iter().filter(|user| user.is_to_be_held()).cloned().collect();
+                let stops = order::stop_order(&stops).into_iter().cloned().collect();
+                Holds { stops, ..Holds::default() }
+            }
+            Quiesce::Pause => {
+                let is_running = |user: &&User| {
+                    user.writes && user.container.state.running && !user.container.state.paused
+                };
+                let pauses = source.users.iter().filter(is_running).map(|user| user.container.clone());
+                Holds { pauses: pauses.collect(), ..Holds::default() }
+            }
         }
-        let stops: Vec<_> = source.users.iter().filter(|user| user.is_to_be_held()).cloned().collect();
-        order::stop_order(&stops).into_iter().cloned().collect()
     }
 
     /// Refuses a database that does not answer: one still in its entrypoint would ignore the signal.
-    async fn refuse_unready(&self, source: &Source) -> Result<()> {
+    pub(super) async fn refuse_unready(&self, source: &Source) -> Result<()> {
         let Some(container) = source.database().filter(|container| container.state.running) else {
             return Ok(());
         };
-        if self.options.quiesce == Quiesce::None {
+        if self.options.quiesce == Quiesce::None || container.state.paused {
             return Ok(());
         }
         await_ready(&*self.host.docker, container, Instant::now() + READY_LIMIT, self.monitor())
             .await
             .map_err(|error| {
-                Error::failed(format!("container {} is not ready to be stopped", container.name))
+                let what = format!("container {} is not ready to be {}", container.name, self.held_word());
+                Error::failed(what)
                     .because(error)
                     .hint(format!("docker logs --tail 20 {}", target::shell_quote(&container.name)))
             })
@@ -167,17 +284,9 @@ impl Run<'_> {
         Ok(Some(Database { profile, data_directory: data_directory.clone(), mounted_at }))
     }
 
-    fn plan(
-        &self,
-        source: &Source,
-        database: Option<&Inspection>,
-        stops: &[Container],
-        survey: &Survey,
-    ) -> Plan {
-        let names = |containers: &mut dyn Iterator<Item = &Container>| -> Vec<String> {
-            containers.map(|container| container.name.clone()).collect()
-        };
-        let measured = self.site.repository().and_then(|repository| measured_rate(repository, &source.key));
+    /// Returns what is known before it is decided who is held and how bytes are taken.
+    fn plan(&self, source: &Source, database: Option<&Inspection>, survey: &Survey) -> Plan {
+        let stopped = source.users.iter().map(|user| &user.container).filter(|user| !user.state.running);
         Plan {
             id: self.id.to_string(),
             source: source.key.clone(),
@@ -187,25 +296,20 @@ impl Run<'_> {
             data_directory: database.map(|database| database.data_directory.clone()),
             quiesce: self.options.quiesce,
             capture: Capture::Direct,
+            capture_reason: String::new(),
+            stage: None,
+            stage_needed_bytes: None,
+            stage_free_bytes: None,
             codec: self.options.codec,
-            stops: names(&mut stops.iter()),
-            starts: names(&mut stops.iter().rev()),
-            stay_stopped: names(
-                &mut source
-                    .users
-                    .iter()
-                    .map(|user| &user.container)
-                    .filter(|container| !container.state.running),
-            ),
+            stops: Vec::new(),
+            freezes: Vec::new(),
+            starts: Vec::new(),
+            stay_stopped: stopped.map(|container| container.name.clone()).collect(),
             entries: survey.entries,
             raw_bytes: survey.bytes,
             needed_bytes: plan::worst_case_bytes(survey.bytes, survey.entries),
             free_bytes: self.site.free_space(),
-            expected_downtime_ms: if stops.is_empty() {
-                0
-            } else {
-                plan::expected_downtime_ms(survey.bytes, measured)
-            },
+            expected_downtime_ms: 0,
             archive: self.site.archive_path(&source.key, &self.id, self.options.codec),
         }
     }

@@ -7,17 +7,18 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use chrono::{DateTime, Utc};
 
-use super::{Captured, Hold, Preparation, Run};
+use super::{Captured, Preparation, Run};
+use crate::agent::archive::ArchiveStats;
 use crate::agent::client::Sink;
 use crate::database;
 use crate::docker::{Container, Engine};
 use crate::error::{Context as _, Result};
-use crate::manifest::{
-    ArchiveInfo, Capture, Counts, Environment, FORMAT_VERSION, FileListInfo, Manifest, Times,
-};
+use crate::manifest::{ArchiveInfo, Counts, Environment, FORMAT_VERSION, FileListInfo, Manifest, Times};
 use crate::monitor::Phase;
 use crate::ops::Host;
 use crate::ops::clock::milliseconds;
+use crate::ops::facts::recorded;
+use crate::ops::libc::libc_of;
 use crate::repository::{ObjectWriter, PendingSnapshot, Snapshot, Stored};
 use crate::saga::{Compensation, Saga, When};
 use crate::source::Source;
@@ -28,17 +29,15 @@ impl Run<'_> {
         prepared: Preparation,
         pending: &PendingSnapshot,
         writers: Writers,
-        captured: Captured,
-        hold: &Hold,
-        released: DateTime<Utc>,
+        captured: (ArchiveStats, Captured),
+        (held, released): (DateTime<Utc>, DateTime<Utc>),
     ) -> Result<Snapshot> {
         self.phase(Phase::Publish, prepared.plan.archive.display().to_string(), None);
         self.monitor().step("publish");
-        let environment = environment(self.host, &prepared.source, &prepared.engine).await;
         let archive = writers.archive.finish().await?;
         let list = writers.list.finish().await?;
-        let times = Times { started: self.started, held: hold.held, released, published: Utc::now() };
-        let manifest = self.manifest(&prepared, captured, (&archive, &list), times, environment);
+        let times = Times { started: self.started, held, released, published: Utc::now() };
+        let manifest = self.manifest(&prepared, captured, (&archive, &list), times);
         self.monitor().step("write-manifest");
         // On this thread, though it blocks for a moment: a signal must find it done or not begun. What went on
         // behind a dropped procedure would make a snapshot of files that are being removed.
@@ -51,12 +50,11 @@ impl Run<'_> {
     fn manifest(
         &self,
         prepared: &Preparation,
-        captured: Captured,
+        (archived, captured): (ArchiveStats, Captured),
         (archive, list): (&Stored, &Stored),
         times: Times,
-        environment: Environment,
     ) -> Manifest {
-        let archived = captured.archived;
+        let facts = recorded(prepared.facts.clone(), &captured.evidence);
         Manifest {
             format_version: FORMAT_VERSION,
             id: self.id.clone(),
@@ -64,7 +62,7 @@ impl Run<'_> {
             location: prepared.source.location.clone(),
             title: prepared.source.title.clone(),
             quiesce: self.options.quiesce,
-            capture: Capture::Direct,
+            capture: prepared.plan.capture,
             consistency: captured.consistency,
             evidence: captured.evidence,
             times,
@@ -91,7 +89,8 @@ impl Run<'_> {
                 vanished: archived.vanished,
                 changed: archived.changed,
             },
-            environment,
+            environment: prepared.environment.clone(),
+            facts,
             tags: self.options.tags.clone(),
             tool_version: env!("CARGO_PKG_VERSION").to_owned(),
         }
@@ -106,6 +105,10 @@ pub(in crate::ops) async fn environment(host: &Host, source: &Source, engine: &E
         Some(container) => host.docker.image(&container.image_id).await.ok().flatten(),
         None => None,
     };
+    let libc = match container {
+        Some(container) => libc_of(&*host.docker, container).await,
+        None => None,
+    };
     Environment {
         container: container.map(|container| container.name.clone()),
         image: container.map(|container| container.image.clone()),
@@ -116,9 +119,11 @@ pub(in crate::ops) async fn environment(host: &Host, source: &Source, engine: &E
         data_directory: container.and_then(|container| {
             database::profile_of(container).and_then(|profile| profile.data_directory(container))
         }),
+        superuser: container.and_then(|container| database::profile_of(container)?.superuser(container)),
         engine_version: engine.version.clone(),
         api_version: engine.api_version.to_string(),
         arch: engine.arch.clone(),
+        libc,
     }
 }
 

@@ -1,0 +1,259 @@
+//! `check`: is the data what it was, and as the user wants it? Reads only: nothing is stopped, and nothing
+//! is changed but what volsnap remembers.
+//!
+//! Live data is compared with the newest facts there are: those of the last snapshot, of the last check
+//! or restart that found nothing wrong, or of what was restored since. What was found wrong is not
+//! remembered, so that the next check finds it again.
+
+use std::path::{Path, PathBuf};
+
+use chrono::{DateTime, Utc};
+use serde::Serialize;
+
+use super::facts::{Remembered, find_checks, of_snapshot, run_checks, take};
+use super::helper::start_helper;
+use super::{Host, with_failures};
+use crate::docker::helper::Access;
+use crate::docker::{Container, Engine};
+use crate::error::{Context as _, Error, Result};
+use crate::facts::checks::Checked;
+use crate::facts::compare::{Comparison, Context, Difference, compare, first_look};
+use crate::facts::{Facts, FactsLevel, FactsSummary, Files};
+use crate::manifest::{SAFETY_TAG, SnapshotId};
+use crate::monitor::Phase;
+use crate::repository::{Repository, Snapshot};
+use crate::saga::{RunInfo, Saga};
+use crate::source::Source;
+use crate::target::{Target, shell_quote};
+
+/// What is asked for.
+#[derive(Debug, Clone)]
+pub struct CheckOptions {
+    /// Of what.
+    pub target: Target,
+    /// Where the repository is, or may be.
+    pub repository: PathBuf,
+    /// The snapshot to compare with, in place of the newest facts.
+    pub against: Option<Snapshot>,
+    /// How closely the data is looked at.
+    pub level: FactsLevel,
+    /// The file with the user's checks, in place of the one beside the compose file.
+    pub checks: Option<PathBuf>,
+    /// An image to use as the helper in place of our own.
+    pub helper_image: Option<String>,
+}
+
+/// What came of a check.
+#[derive(Debug, Clone, Serialize)]
+pub struct CheckReport {
+    /// Whether no damage was found, and every check of the user's holds.
+    pub ok: bool,
+    /// What was checked, as a person calls it.
+    pub title: String,
+    /// The database's container.
+    pub container: Option<String>,
+    /// What it was compared with; `None` for the first look.
+    pub against: Option<Against>,
+    /// Whether nothing was written in between, so that everything has to be the same.
+    pub strict: bool,
+    /// What differs.
+    pub differences: Vec<Difference>,
+    /// The user's checks.
+    pub checks: Vec<Checked>,
+    /// How closely it was looked at.
+    pub level: FactsLevel,
+    /// What there was before, in numbers.
+    pub before: Option<FactsSummary>,
+    /// What there is.
+    pub now: FactsSummary,
+    /// What was not looked at, and why.
+    pub unread: Vec<String>,
+    /// Milliseconds that the looking took.
+    pub ms: u64,
+}
+
+/// What something is compared with.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Against {
+    /// The snapshot, `SOURCE/ID`, also one that was restored since; `None` for the last check or restart that found
+    /// nothing wrong.
+    pub snapshot: Option<String>,
+    /// When those facts were taken.
+    pub taken: DateTime<Utc>,
+}
+
+/// Checks.
+///
+/// # Errors
+/// When the data cannot be looked at. What is found is no error.
+pub async fn check(host: &Host, options: &CheckOptions) -> Result<CheckReport> {
+    let begin = host.run_to_end(begin(host, options)).await?;
+    let Begin { engine, source, latest, baseline } = begin;
+    let before = baseline.as_ref().map(|(facts, _)| facts);
+    let seen = match source.database() {
+        Some(container) => host.run_to_end(database(host, container, options, before)).await?,
+        None => {
+            refuse_database(&source, before)?;
+            (files(host, &engine, &source, options).await?, Vec::new())
+        }
+    };
+    let snapshot = options.against.as_ref().or(latest.as_ref()).map(Snapshot::name);
+    let (report, facts) = report(&source, baseline, seen, snapshot.as_deref());
+    if report.ok {
+        host.remember(&engine.id, &source, Some(facts), None);
+    }
+    Ok(report)
+}
+
+/// What is known before anything is looked at.
+struct Begin {
+    engine: Engine,
+    source: Source,
+    latest: Option<Snapshot>,
+    /// With the snapshot whose facts they are.
+    baseline: Option<(Facts, Option<String>)>,
+}
+
+async fn begin(host: &Host, options: &CheckOptions) -> Result<Begin> {
+    host.monitor.phase(Phase::Facts, options.target.to_string(), None);
+    let engine = host.docker.engine().await.doing(|| "ask the engine what it is".to_owned())?;
+    let source = host.resolve(&options.target).await?;
+    source.warnings.iter().for_each(|warning| host.monitor.warning(warning));
+    let latest = latest(&options.repository, &source);
+    let baseline = match &options.against {
+        Some(snapshot) => {
+            let facts = of_snapshot(snapshot)?.ok_or_else(|| {
+                Error::usage(format!("snapshot {} has no facts to compare with", snapshot.name()))
+                    .hint(format!("volsnap snapshot {}    (takes them)", options.target.quoted()))
+            })?;
+            Some((facts, Some(snapshot.name())))
+        }
+        None => newest(host.remembered(&engine.id, &source), latest.as_ref())?,
+    };
+    Ok(Begin { engine, source, latest, baseline })
+}
+
+/// Refuses to compare the files of a database with the facts of one: nobody is there to be asked.
+fn refuse_database(source: &Source, before: Option<&Facts>) -> Result<()> {
+    match before.filter(|before| before.files.is_none()) {
+        Some(before) => Err(Error::failed(format!(
+            "{} is the data of a {}, and no container runs it that could be asked",
+            source.title, before.engine
+        ))
+        .hint("docker ps --all    (which one is it? it has to be there, and to run)")),
+        None => Ok(()),
+    }
+}
+
+fn report(
+    source: &Source,
+    baseline: Option<(Facts, Option<String>)>,
+    (facts, checks): (Facts, Vec<Checked>),
+    snapshot: Option<&str>,
+) -> (CheckReport, Facts) {
+    let container = source.database().map(|container| container.name.clone());
+    let context = Context { container: container.as_deref(), snapshot, ..Context::default() };
+    let Comparison { strict, differences } = match &baseline {
+        Some((before, _)) => compare(before, &facts, &context),
+        None => first_look(&facts, &context),
+    };
+    let comparison = Comparison { strict, differences };
+    let report = CheckReport {
+        ok: comparison.ok() && checks.iter().all(|check| check.ok),
+        title: source.title.clone(),
+        container,
+        before: baseline.as_ref().map(|(before, _)| before.summary()),
+        against: baseline.map(|(before, snapshot)| Against { snapshot, taken: before.taken }),
+        strict,
+        differences: comparison.differences,
+        checks,
+        level: facts.level,
+        now: facts.summary(),
+        unread: facts.unread(),
+        ms: facts.ms,
+    };
+    (report, facts)
+}
+
+/// Returns the newest facts there are, with the snapshot that has them.
+fn newest(
+    remembered: Option<Remembered>,
+    latest: Option<&Snapshot>,
+) -> Result<Option<(Facts, Option<String>)>> {
+    let is_newest = |snapshot: &&Snapshot| {
+        remembered.as_ref().is_none_or(|remembered| snapshot.manifest.times.held >= remembered.at)
+    };
+    let saved = match latest.filter(is_newest) {
+        Some(snapshot) => of_snapshot(snapshot)?.map(|facts| (facts, Some(snapshot.name()))),
+        None => None,
+    };
+    let known = || remembered.and_then(|known| Some((known.facts?, known.snapshot)));
+    Ok(saved.or_else(known))
+}
+
+/// Returns the newest snapshot of a source, where there is a repository that can be read; not what a restore has
+/// kept of data that was replaced.
+pub(super) fn latest(repository: &Path, source: &Source) -> Option<Snapshot> {
+    let listing = Repository::open(repository).ok()?.snapshots(Some(&source.key)).ok()?;
+    let is_safety = |snapshot: &Snapshot| snapshot.manifest.tags.contains_key(SAFETY_TAG);
+    listing.snapshots.into_iter().rfind(|snapshot| !is_safety(snapshot))
+}
+
+/// Looks at a running database.
+async fn database(
+    host: &Host,
+    container: &Container,
+    options: &CheckOptions,
+    before: Option<&Facts>,
+) -> Result<(Facts, Vec<Checked>)> {
+    if !container.state.running {
+        return Err(Error::failed(format!(
+            "container {} does not run, so its database cannot be asked",
+            container.name
+        ))
+        .hint(format!("docker start {}", shell_quote(&container.name))));
+    }
+    let checks = find_checks(options.checks.as_deref(), container, &host.directory)?;
+    host.monitor.step("facts");
+    let level = options.level.max(FactsLevel::Quick);
+    let mut facts = take(&*host.docker, container, level)
+        .await
+        .map_err(|error| error.hint(format!("docker logs --tail 20 {}", shell_quote(&container.name))))?
+        .ok_or_else(|| Error::failed(format!("container {} runs no database we can ask", container.name)))?;
+    let checked = match checks {
+        Some((_, checks)) => run_checks(&*host.docker, container, &checks, before, &mut facts).await,
+        None => Vec::new(),
+    };
+    Ok((facts, checked))
+}
+
+/// Looks at files through a helper.
+async fn files(host: &Host, engine: &Engine, source: &Source, options: &CheckOptions) -> Result<Facts> {
+    let started = Utc::now();
+    let mut random = [0; 3];
+    getrandom::fill(&mut random).doing(|| "draw a random id".to_owned())?;
+    let id = SnapshotId::new(started, random);
+    let info = RunInfo {
+        run: id.to_string(),
+        verb: "check".into(),
+        subject: options.target.to_string(),
+        host: host.address.clone(),
+        pid: std::process::id(),
+        started,
+    };
+    let mut saga =
+        Saga::begin(&host.saga, &info, host.docker.clone()).doing(|| "begin the run's journal".to_owned())?;
+    let outcome = async {
+        saga.watch(&host.saga.executable).await.doing(|| "start the guard".to_owned())?;
+        let image = (engine, options.helper_image.as_deref());
+        let mut helper =
+            start_helper(host, &mut saga, id.as_str(), source, (Access::Read, None), image).await?;
+        let kept = format!("{}*", crate::agent::swap::PREFIX);
+        helper.agent.survey(&[kept]).await.doing(|| format!("survey {}", source.title))
+    };
+    let outcome = host.run_to_end(outcome).await;
+    let failures = saga.finish(outcome.is_ok(), &*host.monitor).await;
+    let survey = with_failures(outcome, &failures)?;
+    let files = Files { files: survey.files, bytes: survey.bytes, digest: None };
+    Ok(Facts::of_files(files, started))
+}

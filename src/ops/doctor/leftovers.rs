@@ -1,0 +1,319 @@
+//! What migrations and snapshots have left on purpose: the volume that the data was in, and stages. Pure: no
+//! engine, no clock, no files.
+
+use std::path::{Path, PathBuf};
+
+use chrono::{DateTime, Utc};
+
+use super::rules::{days, shown, target_of};
+use super::{Finding, Kind, Risk};
+use crate::compose::{Membership, VolumeKey};
+use crate::docker::{Container, Mount, MountKind, Volume};
+use crate::ops::migrate::record::Migration;
+use crate::target::{Target, printable, shell_quote};
+
+/// A migration that is remembered, and whose volume is still there.
+pub(super) struct Migrated<'m> {
+    pub(super) migration: &'m Migration,
+    /// Containers that mount the volume again.
+    pub(super) users: Vec<&'m Container>,
+    /// The container that has the directory.
+    pub(super) service: Option<&'m Container>,
+    /// Whether the directory is known to be gone.
+    pub(super) gone: bool,
+}
+
+/// A volume in which a snapshot keeps a copy for the next one.
+pub(super) struct Stage<'s> {
+    pub(super) volume: &'s str,
+    /// The key of the source that it is a copy of.
+    pub(super) source: &'s str,
+    pub(super) made: Option<DateTime<Utc>>,
+    /// What it occupies, where that could be seen without a helper.
+    pub(super) bytes: Option<u64>,
+}
+
+impl Migrated<'_> {
+    /// Returns what is to be said of the volume.
+    pub(super) fn findings(&self) -> Vec<Finding> {
+        match (self.users.is_empty(), self.gone) {
+            (true, false) => vec![self.left_over()],
+            (true, true) => vec![self.last_copy()],
+            (false, false) => self.users.iter().map(|user| self.in_use(user)).collect(),
+            // Somebody went back and removed the directory: there is one database, and that is in use.
+            (false, true) => Vec::new(),
+        }
+    }
+
+    fn finding(&self, kind: Kind, risk: Risk, what: String, mitigation: String) -> Finding {
+        let subject = format!("volume {}", printable(&self.migration.volume));
+        Finding { kind, risk, subject, container: None, what, mitigation: Some(mitigation) }
+    }
+
+    fn directory(&self) -> String {
+        shown(&self.migration.directory)
+    }
+
+    /// Returns the moment whose data the volume has.
+    fn moment(&self) -> String {
+        self.migration.at.format("%Y-%m-%d %H:%M UTC").to_string()
+    }
+
+    fn left_over(&self) -> Finding {
+        let what = format!(
+            "no container uses it: it has the data as of {}, which has been in {} since",
+            self.moment(),
+            self.directory()
+        );
+        let remove = format!("docker volume rm {}", shell_quote(&self.migration.volume));
+        let mitigation = match self.service {
+            Some(service) => format!(
+                "{remove}    (once it is not needed any more)\n\
+                 volsnap migrate {} --back    (takes the data back into it)",
+                target_of(service)
+            ),
+            None => remove,
+        };
+        self.finding(Kind::LeftoverVolume, Risk::Low, what, mitigation)
+    }
+
+    fn last_copy(&self) -> Finding {
+        let what = format!(
+            "no container uses it, and {}, where its data went, is gone: what it has, as of {}, may be the last copy",
+            self.directory(),
+            self.moment()
+        );
+        let volume = Target::Volume(self.migration.volume.clone()).quoted();
+        self.finding(Kind::LeftoverVolume, Risk::Medium, what, format!("volsnap snapshot {volume}"))
+    }
+
+    fn in_use(&self, user: &Container) -> Finding {
+        let (risk, uses) = if user.state.running {
+            (Risk::High, "uses")
+        } else {
+            (Risk::Medium, "will use, when it starts,")
+        };
+        let name = printable(&user.name);
+        let elsewhere = match self.service.filter(|service| service.id != user.id) {
+            Some(service) => format!("is in {}, which {} uses", self.directory(), printable(&service.name)),
+            None => format!("is in {} alone", self.directory()),
+        };
+        let what = format!(
+            "container {name} {uses} the volume again that was migrated on {}: what was written after that {elsewhere}",
+            self.moment()
+        );
+        let mut mitigation = self.mount_again(user);
+        if self.service.is_none() {
+            let directory = self.migration.directory.to_string_lossy();
+            let (from, to) = (shell_quote(&directory), shell_quote(&format!("{directory}.old")));
+            mitigation += &format!("\nmv {from} {to}    (if what the volume has is what is wanted)");
+        }
+        let container = Some(user.name.clone());
+        Finding { container, ..self.finding(Kind::LeftoverInUse, risk, what, mitigation) }
+    }
+
+    /// Returns how a container comes to use the directory.
+    fn mount_again(&self, user: &Container) -> String {
+        let is_volume = |mount: &&Mount| mount.volume.as_deref() == Some(&*self.migration.volume);
+        let at = user.mounts.iter().find(is_volume).map(|mount| mount.destination.as_path());
+        let mount = format!("{}:{}", self.directory(), shown(at.unwrap_or(Path::new("…"))));
+        match Membership::of(&user.labels) {
+            Some(member) => format!(
+                "mount `{mount}` in the service {} in the project's file, then: volsnap restart {} --recreate",
+                printable(member.service),
+                target_of(user)
+            ),
+            None => format!("make the container anew with: docker run -v {mount} …"),
+        }
+    }
+}
+
+impl Stage<'_> {
+    /// Returns what is to be said of it.
+    pub(super) fn finding(&self, now: DateTime<Utc>) -> Finding {
+        let size = match self.bytes {
+            Some(bytes) => format!("it takes {} MB", bytes.div_ceil(1_000_000)),
+            None => "`volsnap list --stages` says what it takes".to_owned(),
+        };
+        let made = self.made.map_or_else(String::new, |made| format!(", made {} ago", days(now - made)));
+        Finding {
+            kind: Kind::KeptStage,
+            risk: Risk::Low,
+            subject: format!("stage {}", printable(self.volume)),
+            container: None,
+            what: format!("a copy of {} for its next snapshot{made}; {size}", printable(self.source)),
+            mitigation: Some(format!("docker volume rm {}", shell_quote(self.volume))),
+        }
+    }
+}
+
+/// Returns where a project's database has its data, if it is a directory and the project had that volume.
+pub(super) fn moved_from(volume: &Volume, container: &Container, mount: &Mount) -> Option<PathBuf> {
+    let key = VolumeKey::of(&volume.labels)?;
+    let member = Membership::of(&container.labels)?;
+    (key.project == member.project && mount.kind == MountKind::Bind).then(|| mount.source.clone())
+}
+
+/// Says of a volume what is only guessed: nobody remembers a migration of it.
+pub(super) fn leftover_volume(name: &str, directory: &Path) -> Finding {
+    let volume = Target::Volume(name.to_owned()).quoted();
+    Finding {
+        kind: Kind::LeftoverVolume,
+        risk: Risk::Low,
+        subject: format!("volume {}", printable(name)),
+        container: None,
+        what: format!(
+            "no container uses it, and the project's database has its data in {}",
+            shown(directory)
+        ),
+        // It may be another service's, that is down.
+        mitigation: Some(format!(
+            "volsnap snapshot {volume}    (keeps what is in it)\ndocker volume rm {}",
+            shell_quote(name)
+        )),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use super::*;
+    use crate::docker::ContainerState;
+
+    fn migration() -> Migration {
+        Migration {
+            engine: "engine".into(),
+            directory: "/srv/shop/db".into(),
+            volume: "shop_data".into(),
+            labels: BTreeMap::new(),
+            at: "2026-11-20T20:30:11Z".parse().unwrap(),
+        }
+    }
+
+    fn container(name: &str, running: bool) -> Container {
+        Container {
+            id: name.into(),
+            name: name.into(),
+            state: ContainerState { running, ..ContainerState::default() },
+            mounts: vec![Mount {
+                kind: MountKind::Volume,
+                volume: Some("shop_data".into()),
+                destination: "/var/lib/postgresql/data".into(),
+                ..Mount::default()
+            }],
+            ..Container::default()
+        }
+    }
+
+    fn in_project(mut container: Container) -> Container {
+        let labels = [("com.docker.compose.project", "shop"), ("com.docker.compose.service", "db")];
+        container.labels = labels.map(|(name, value)| (name.to_owned(), value.to_owned())).into();
+        container
+    }
+
+    fn only(findings: Vec<Finding>) -> Finding {
+        let [one] = findings.try_into().unwrap();
+        one
+    }
+
+    #[test]
+    fn what_a_migration_has_left_can_go_or_have_the_data_back() {
+        let (migration, service) = (migration(), in_project(container("shop_db_1", true)));
+        let mut migrated =
+            Migrated { migration: &migration, users: Vec::new(), service: Some(&service), gone: false };
+        let finding = only(migrated.findings());
+        assert_eq!((finding.kind, finding.risk), (Kind::LeftoverVolume, Risk::Low));
+        assert_eq!(
+            finding.what,
+            "no container uses it: it has the data as of 2026-11-20 20:30 UTC, which has been in /srv/shop/db since"
+        );
+        assert_eq!(
+            finding.mitigation.unwrap(),
+            "docker volume rm shop_data    (once it is not needed any more)\n\
+             volsnap migrate service:shop/db --back    (takes the data back into it)"
+        );
+        migrated.service = None;
+        assert_eq!(only(migrated.findings()).mitigation.unwrap(), "docker volume rm shop_data");
+    }
+
+    #[test]
+    fn the_last_copy_is_not_told_to_be_removed() {
+        let migration = migration();
+        let migrated = Migrated { migration: &migration, users: Vec::new(), service: None, gone: true };
+        let finding = only(migrated.findings());
+        assert_eq!(finding.risk, Risk::Medium);
+        assert_eq!(finding.mitigation.unwrap(), "volsnap snapshot volume:shop_data");
+    }
+
+    #[test]
+    fn who_uses_the_volume_again_is_a_high_risk_unless_the_directory_is_gone() {
+        let migration = migration();
+        let (back, service) = (in_project(container("shop_db_1", true)), container("other", true));
+        let mut migrated = Migrated { migration: &migration, users: vec![&back], service: None, gone: false };
+        let finding = only(migrated.findings());
+        assert_eq!((finding.kind, finding.risk), (Kind::LeftoverInUse, Risk::High));
+        assert_eq!(
+            finding.what,
+            "container shop_db_1 uses the volume again that was migrated on 2026-11-20 20:30 UTC: what was written \
+             after that is in /srv/shop/db alone"
+        );
+        assert_eq!(
+            finding.mitigation.unwrap(),
+            "mount `/srv/shop/db:/var/lib/postgresql/data` in the service db in the project's file, then: volsnap \
+             restart service:shop/db --recreate\n\
+             mv /srv/shop/db /srv/shop/db.old    (if what the volume has is what is wanted)"
+        );
+        migrated.service = Some(&service);
+        let finding = only(migrated.findings());
+        assert!(finding.what.ends_with("is in /srv/shop/db, which other uses"), "{}", finding.what);
+        assert!(!finding.mitigation.unwrap().contains("mv "), "the directory is in use");
+        let stopped = container("a b", false);
+        migrated.users = vec![&stopped];
+        let finding = only(migrated.findings());
+        assert_eq!(finding.risk, Risk::Medium);
+        assert_eq!(
+            finding.mitigation.unwrap(),
+            "make the container anew with: docker run -v /srv/shop/db:/var/lib/postgresql/data …"
+        );
+        migrated.gone = true;
+        assert_eq!(migrated.findings(), []);
+    }
+
+    #[test]
+    fn a_stage_is_said_with_what_it_takes_and_how_it_goes() {
+        let now: DateTime<Utc> = "2026-11-21T12:00:00Z".parse().unwrap();
+        let mut stage = Stage {
+            volume: "volsnap-stage-x",
+            source: "shop_data",
+            made: Some("2026-11-18T12:00:00Z".parse().unwrap()),
+            bytes: Some(3_200_000_001),
+        };
+        let finding = stage.finding(now);
+        assert_eq!((finding.kind, finding.risk), (Kind::KeptStage, Risk::Low));
+        assert_eq!(
+            finding.what,
+            "a copy of shop_data for its next snapshot, made 3 days ago; it takes 3201 MB"
+        );
+        assert_eq!(finding.mitigation.unwrap(), "docker volume rm volsnap-stage-x");
+        (stage.made, stage.bytes) = (None, None);
+        assert_eq!(
+            stage.finding(now).what,
+            "a copy of shop_data for its next snapshot; `volsnap list --stages` says what it takes"
+        );
+    }
+
+    #[test]
+    fn a_volume_is_left_over_only_in_a_project_whose_data_has_moved() {
+        let mut container = in_project(container("shop_db_1", true));
+        let pairs = [("com.docker.compose.project", "shop"), ("com.docker.compose.volume", "data")];
+        let labels = pairs.map(|(name, value)| (name.to_owned(), value.to_owned())).into();
+        let volume = Volume { name: "shop_data".into(), labels, ..Volume::default() };
+        let bind = Mount { kind: MountKind::Bind, source: "/srv/db".into(), ..Mount::default() };
+        assert_eq!(moved_from(&volume, &container, &bind), Some("/srv/db".into()));
+        assert_eq!(moved_from(&volume, &container, &container.mounts[0]), None);
+        assert_eq!(moved_from(&Volume::default(), &container, &bind), None);
+        container.labels.insert("com.docker.compose.project".to_owned(), "other".to_owned());
+        assert_eq!(moved_from(&volume, &container, &bind), None);
+    }
+}

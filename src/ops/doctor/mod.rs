@@ -1,0 +1,463 @@
+//! `doctor`: what puts the data of databases at risk, each with what mends it.
+//!
+//! It looks and changes nothing: at what the engine has on record, at the repository, at the journals of
+//! unfinished runs. A running database is asked two short questions inside its own container (where its
+//! data is, and what its directory links to); no helper is started, so of one that does not run only the
+//! configuration is known, and that is said too. Gathering is here; what follows from it is in
+//! `rules` and `leftovers`, pure.
+
+use std::collections::BTreeMap;
+use std::os::unix::fs::MetadataExt as _;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use chrono::Utc;
+use futures_util::future::join_all;
+use serde::Serialize;
+
+use self::leftovers::{Migrated, Stage};
+use self::rules::{Case, History, NewestSnapshot, OutsideData};
+use super::Host;
+use super::migrate::record::Migration;
+use super::recover::{Unfinished, unfinished};
+use crate::agent::survey::survey;
+use crate::agent::swap::PREFIX;
+use crate::database::{self, Profile};
+use crate::docker::helper::{LABEL_RUN, LABEL_STAGE};
+use crate::docker::inventory::{Place, inventory};
+use crate::docker::{Container, Engine, MountSource, Volume};
+use crate::error::{Context as _, Result};
+use crate::manifest::{SnapshotId, VerificationKind};
+use crate::repository::{Listing, Repository, RepositoryError, Snapshot};
+use crate::source::{OtherRun, key_of};
+use crate::target::{self, DatabaseData, Target, World};
+
+mod leftovers;
+mod rules;
+
+/// How long a running database may take to answer a question.
+const ASK_LIMIT: Duration = Duration::from_secs(10);
+
+/// What is to be examined.
+#[derive(Debug, Clone)]
+pub struct DoctorOptions {
+    /// The databases of this; none for every one on the engine.
+    pub target: Option<Target>,
+    /// Where snapshots are kept.
+    pub repository: PathBuf,
+}
+
+/// How bad it can become.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Risk {
+    /// An everyday command, or the next crash, loses data that is nowhere else.
+    High,
+    /// A mistake that is easily made loses data, or the service stays away.
+    Medium,
+    /// Worth knowing.
+    Low,
+    /// No risk: where the data is.
+    Info,
+}
+
+/// What kind of finding it is. The names are part of the interface: added to, never changed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Kind {
+    /// Where the data of a database is.
+    DataLocation,
+    /// The data is in the container's own layer.
+    DataInContainer,
+    /// The data is in memory.
+    DataInMemory,
+    /// The data is in a volume that nobody named.
+    AnonymousVolume,
+    /// A volume is mounted where none of the data is.
+    WrongMountLevel,
+    /// A part of the data lies elsewhere.
+    DataOutside,
+    /// `compose down -v` removes the data.
+    ComposeDown,
+    /// Pruning removes the data.
+    Prune,
+    /// The engine removes the container when it stops.
+    AutoRemove,
+    /// The container is killed before the database can have stopped.
+    StopGrace,
+    /// The container's stop signal waits for every session to end.
+    StopSignal,
+    /// It does not come back with the engine, because it was stopped by hand.
+    StaysStopped,
+    /// It does not come back with the engine.
+    NoRestartPolicy,
+    /// There is no snapshot.
+    NoSnapshot,
+    /// The newest snapshot is old.
+    OldSnapshot,
+    /// The newest snapshot did not pass its last verification.
+    DamagedSnapshot,
+    /// The newest snapshot was never read back.
+    NeverVerified,
+    /// No snapshot was ever restored to try it.
+    NeverDrilled,
+    /// Snapshots are on the disk that the data is on.
+    SameDisk,
+    /// What the repository has cannot be read or believed.
+    Repository,
+    /// A run died and is not finished.
+    OpenJournal,
+    /// A helper container is left.
+    StrayHelper,
+    /// A restore has left its work directory in the data.
+    WorkDirectory,
+    /// A volume that no container uses, and whose data has been migrated into a directory.
+    LeftoverVolume,
+    /// A container uses the volume that its data has been migrated from.
+    LeftoverInUse,
+    /// A volume with a copy that a snapshot has kept for the next one.
+    KeptStage,
+    /// Something was not looked at.
+    NotExamined,
+}
+
+/// One thing that was found.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Finding {
+    /// What kind.
+    pub kind: Kind,
+    /// How bad it can become.
+    pub risk: Risk,
+    /// Of what, as a person calls it.
+    pub subject: String,
+    /// The database's container, where it is about one.
+    pub container: Option<String>,
+    /// What it is, in a sentence.
+    pub what: String,
+    /// What mends it: a command, where there is one.
+    pub mitigation: Option<String>,
+}
+
+/// A database that runs, or was made to run, in a container.
+struct Examined<'w> {
+    profile: &'static dyn Profile,
+    data: DatabaseData<'w>,
+    /// Links out of the data directory, where the database could be asked.
+    links: Option<Vec<(String, PathBuf)>>,
+}
+
+/// What a running database said.
+#[derive(Debug, Default)]
+struct Answer {
+    directory: Option<PathBuf>,
+    links: Option<Vec<(String, PathBuf)>>,
+}
+
+/// Returns what was found, the worst of each database first. Changes nothing.
+///
+/// # Errors
+/// When the engine does not answer, or the target is unknown.
+pub async fn doctor(host: &Host, options: &DoctorOptions) -> Result<Vec<Finding>> {
+    let engine = host.docker.engine().await.doing(|| "ask the engine what it is".to_owned())?;
+    let mut world = host.world().await?;
+    "volsnap doctor".clone_into(&mut world.command);
+    let chosen: Vec<Container> = match &options.target {
+        Some(target) => target::containers(target, &world)?.into_iter().cloned().collect(),
+        None => world.containers.clone(),
+    };
+    let databases = chosen.iter().filter_map(|container| Some((container, database::profile_of(container)?)));
+    let databases: Vec<_> = databases.filter(|(container, _)| OtherRun::of(container).is_none()).collect();
+    let answers = join_all(databases.iter().map(|(container, profile)| ask(host, container, *profile))).await;
+    let mut answers: BTreeMap<String, Answer> =
+        databases.iter().map(|(container, _)| container.id.clone()).zip(answers).collect();
+    for (id, answer) in &mut answers {
+        world.data_directories.extend(answer.directory.take().map(|directory| (id.clone(), directory)));
+    }
+    let examined: Vec<Examined<'_>> = databases
+        .iter()
+        .filter_map(|(container, profile)| {
+            let container = world.containers.iter().find(|known| known.id == container.id)?;
+            let data = target::database_data(container, &world)?;
+            let links = answers.get_mut(&container.id).and_then(|answer| answer.links.take());
+            Some(Examined { profile: *profile, data, links })
+        })
+        .collect();
+
+    let mut findings = Vec::new();
+    let listing = listing(&options.repository, &mut findings);
+    for one in &examined {
+        findings.extend(examine(one, &world, &engine, &listing, &options.repository));
+    }
+    let migrations =
+        migrations(Migration::all(&host.saga.state, &engine.id), options.target.as_ref(), &chosen);
+    findings.extend(migrated_volumes(&migrations, &world, &engine));
+    findings.extend(leftover_volumes(&examined, &migrations, &world));
+    if options.target.is_none() {
+        let runs = unfinished(&host.saga.state)?;
+        findings.extend(kept_stages(&world, &engine, &runs));
+        findings.extend(runs.iter().filter_map(|run| rules::open_journal(run, host.address.as_deref())));
+        findings.extend(stray_helpers(&world, &runs));
+    }
+    // Those of one subject stay together, the worst first.
+    let mut subjects: Vec<String> = Vec::new();
+    for finding in &findings {
+        if !subjects.contains(&finding.subject) {
+            subjects.push(finding.subject.clone());
+        }
+    }
+    findings.sort_by_key(|finding| {
+        (
+            subjects.iter().position(|subject| *subject == finding.subject),
+            finding.risk != Risk::Info,
+            finding.risk,
+        )
+    });
+    Ok(findings)
+}
+
+/// Asks a running database where its data is and what its directory links to.
+async fn ask(host: &Host, container: &Container, profile: &dyn Profile) -> Answer {
+    if !container.state.running || container.state.paused || container.state.restarting {
+        return Answer::default();
+    }
+    let said = async |command: Vec<String>| {
+        let output = host.docker.exec(&container.id, &command, ASK_LIMIT).await.ok()?;
+        (output.exit_code == 0).then(|| String::from_utf8_lossy(&output.stdout).into_owned())
+    };
+    let directory = said(profile.data_directory_command(container)).await;
+    let directory =
+        directory.filter(|said| said.starts_with('/')).map(|said| PathBuf::from(said.trim_end_matches('\n')));
+    let configured = directory.clone().or_else(|| profile.data_directory(container));
+    let command = configured.as_deref().and_then(|directory| profile.links_command(directory));
+    let links = match command {
+        Some(command) => said(command).await.map(|said| links_of(&said)),
+        None => None,
+    };
+    Answer { directory, links }
+}
+
+/// Returns the links that a [`Profile::links_command`] has printed.
+fn links_of(said: &str) -> Vec<(String, PathBuf)> {
+    let link =
+        |line: &str| line.split_once('\t').map(|(name, target)| (name.to_owned(), PathBuf::from(target)));
+    said.lines().filter_map(link).collect()
+}
+
+/// Returns what the repository has; what is wrong with it becomes a finding.
+fn listing(location: &Path, findings: &mut Vec<Finding>) -> Listing {
+    let listing = Repository::open(location).and_then(|repository| repository.snapshots(None));
+    match listing {
+        Ok(listing) => {
+            findings.extend(rules::unreadable(location, &listing.unreadable));
+            listing
+        }
+        Err(RepositoryError::Missing { .. }) => Listing::default(),
+        Err(error) => {
+            findings.push(rules::no_repository(location, &crate::error::chain(&error)));
+            Listing::default()
+        }
+    }
+}
+
+fn examine(
+    one: &Examined<'_>,
+    world: &World,
+    engine: &Engine,
+    listing: &Listing,
+    repository: &Path,
+) -> Vec<Finding> {
+    let location = one.data.mount.and_then(target::location_of);
+    let key = location.as_ref().map(key_of);
+    let of_source =
+        listing.snapshots.iter().filter(|snapshot| Some(&snapshot.manifest.source) == key.as_ref());
+    let host_path = location.as_ref().and_then(|location| host_path(location, world));
+    let local = host_path.as_deref().filter(|_| engine.local);
+    // Only on the engine's machine is there a directory to migrate into.
+    let migrate_to = local.and_then(|_| free_directory(&rules::directory_for(one.data.container)?));
+    let case = Case {
+        container: one.data.container,
+        profile: one.profile,
+        data: &one.data,
+        location: location.as_ref(),
+        host_path: host_path.as_deref(),
+        api_version: engine.api_version,
+        volume: location.as_ref().and_then(|location| match location {
+            MountSource::Volume(name) => world.volumes.iter().find(|volume| volume.name == *name),
+            MountSource::Directory(_) => None,
+        }),
+        history: history(of_source),
+        outside: one.links.as_deref().map(|links| outside(links, &one.data, world)),
+        same_disk: local.map(|path| same_disk(path, repository)),
+        work_directories: local.map(work_directories).unwrap_or_default(),
+        migrate_to: migrate_to.as_deref(),
+        repository,
+        now: Utc::now(),
+    };
+    rules::examine(&case)
+}
+
+fn host_path(location: &MountSource, world: &World) -> Option<PathBuf> {
+    match location {
+        MountSource::Directory(path) => Some(path.clone()),
+        MountSource::Volume(name) => {
+            world.volumes.iter().find(|volume| volume.name == *name).map(|volume| volume.mountpoint.clone())
+        }
+    }
+}
+
+fn history<'s>(snapshots: impl Iterator<Item = &'s Snapshot>) -> History {
+    let mut history = History::default();
+    for snapshot in snapshots {
+        let passed = |kind: VerificationKind| snapshot.verified.iter().any(|one| one.ok && one.kind == kind);
+        history.drilled |= passed(VerificationKind::Drill);
+        history.newest = Some(NewestSnapshot {
+            name: snapshot.name(),
+            held: snapshot.manifest.times.held,
+            verified: passed(VerificationKind::Read) || passed(VerificationKind::Drill),
+            damaged: snapshot.verified.last().is_some_and(|last| !last.ok),
+        });
+    }
+    history
+}
+
+/// Returns the links whose data is not where the rest of it is.
+fn outside(links: &[(String, PathBuf)], data: &DatabaseData<'_>, world: &World) -> Vec<OutsideData> {
+    let here = data.mount.and_then(|mount| Place::of_mount(mount, &world.volumes));
+    links
+        .iter()
+        .filter_map(|(what, target)| {
+            // As the container sees it: a relative link is relative to where it lies.
+            let path = crate::docker::inventory::normalize(&data.directory.join(target));
+            let mounts = data.container.mounts.iter().filter(|mount| path.starts_with(&mount.destination));
+            let mount = mounts.max_by_key(|mount| mount.destination.components().count());
+            let place = mount.and_then(|mount| Place::of_mount(mount, &world.volumes));
+            if let (Some(here), Some(place)) = (&here, &place)
+                && here.path_to(place).is_some()
+            {
+                return None;
+            }
+            Some(OutsideData { what: what.clone(), path, location: mount.and_then(target::location_of) })
+        })
+        .collect()
+}
+
+/// Returns whether the data and the repository are on one file system; none where that cannot be seen.
+fn same_disk(data: &Path, repository: &Path) -> Option<bool> {
+    let device = |path: &Path| std::fs::metadata(path).ok().map(|metadata| metadata.dev());
+    let existing = repository.ancestors().find(|path| path.exists())?;
+    Some(device(data)? == device(existing)?)
+}
+
+fn work_directories(root: &Path) -> Vec<String> {
+    let Ok(entries) = std::fs::read_dir(root) else { return Vec::new() };
+    let names = entries.filter_map(|entry| entry.ok()?.file_name().into_string().ok());
+    names.filter(|name| name.starts_with(PREFIX)).collect()
+}
+
+/// Returns this directory, or one with a number after its name, that is not there yet, or has nothing in it but
+/// what a migration into it has left.
+fn free_directory(named: &Path) -> Option<PathBuf> {
+    let is_free = |path: &Path| match path.symlink_metadata() {
+        Err(error) => error.kind() == std::io::ErrorKind::NotFound,
+        Ok(metadata) if !metadata.is_dir() => false,
+        Ok(_) => std::fs::read_dir(path).is_ok_and(|entries| {
+            let is_ours = |name: std::ffi::OsString| name.as_encoded_bytes().starts_with(PREFIX.as_bytes());
+            entries.flatten().all(|entry| is_ours(entry.file_name()))
+        }),
+    };
+    let numbered = (2..10).map(|number| PathBuf::from(format!("{}-{number}", named.display())));
+    std::iter::once(named.to_owned()).chain(numbered).find(|path| is_free(path))
+}
+
+/// Returns what is remembered of migrations that what was asked for has to do with: the last of each volume.
+fn migrations(mut all: Vec<Migration>, target: Option<&Target>, chosen: &[Container]) -> Vec<Migration> {
+    all.sort_by(|a, b| (&a.volume, b.at).cmp(&(&b.volume, a.at)));
+    all.dedup_by(|later, first| later.volume == first.volume);
+    let concerns = |migration: &Migration| {
+        let places = [
+            MountSource::Volume(migration.volume.clone()),
+            MountSource::Directory(migration.directory.clone()),
+        ];
+        let mut mounts = chosen.iter().flat_map(|container| &container.mounts);
+        let named = matches!(target, Some(Target::Volume(name)) if *name == migration.volume);
+        named || mounts.any(|mount| target::location_of(mount).is_some_and(|place| places.contains(&place)))
+    };
+    all.retain(|migration| target.is_none() || concerns(migration));
+    all
+}
+
+/// Returns what has become of the volumes that data was migrated from.
+fn migrated_volumes(migrations: &[Migration], world: &World, engine: &Engine) -> Vec<Finding> {
+    let mounting = |place: &MountSource| -> Vec<&Container> {
+        let mounts = |container: &&Container| {
+            container.mounts.iter().any(|mount| target::location_of(mount).as_ref() == Some(place))
+        };
+        world.containers.iter().filter(mounts).filter(|one| OtherRun::of(one).is_none()).collect()
+    };
+    let there = |migration: &&Migration| world.volumes.iter().any(|volume| volume.name == migration.volume);
+    let findings = migrations.iter().filter(there).flat_map(|migration| {
+        let directory = mounting(&MountSource::Directory(migration.directory.clone()));
+        let databases = directory.iter().filter(|container| database::profile_of(container).is_some());
+        let looked = migration.directory.symlink_metadata().map_err(|error| error.kind());
+        let migrated = Migrated {
+            migration,
+            users: mounting(&MountSource::Volume(migration.volume.clone())),
+            service: databases.chain(&directory).next().copied(),
+            gone: engine.local && looked.is_err_and(|kind| kind == std::io::ErrorKind::NotFound),
+        };
+        migrated.findings()
+    });
+    findings.collect()
+}
+
+/// Returns the stages that no run is at work on, nor has in its journal.
+fn kept_stages(world: &World, engine: &Engine, runs: &[Unfinished]) -> Vec<Finding> {
+    let mut findings = Vec::new();
+    for volume in &world.volumes {
+        let (Some(source), Some(run)) = (volume.labels.get(LABEL_STAGE), volume.labels.get(LABEL_RUN)) else {
+            continue;
+        };
+        let mut mounts = world.containers.iter().flat_map(|container| &container.mounts);
+        let in_use = mounts.any(|mount| mount.volume.as_ref() == Some(&volume.name));
+        if in_use || runs.iter().any(|unfinished| unfinished.run.run == *run) {
+            continue;
+        }
+        let looked =
+            engine.local.then(|| survey(&volume.mountpoint, &globset::GlobSet::empty()).ok()).flatten();
+        let stage = Stage {
+            volume: &volume.name,
+            source,
+            made: run.parse().ok().and_then(|id: SnapshotId| id.begun()),
+            bytes: looked.map(|survey| survey.disk_bytes),
+        };
+        findings.push(stage.finding(Utc::now()));
+    }
+    findings
+}
+
+/// Returns the volumes that no container uses, of projects whose database has its data in a directory, and of which
+/// no migration is remembered.
+fn leftover_volumes(examined: &[Examined<'_>], migrations: &[Migration], world: &World) -> Vec<Finding> {
+    let mut findings = Vec::new();
+    let unknown = |volume: &&Volume| !migrations.iter().any(|migration| migration.volume == volume.name);
+    for volume in world.volumes.iter().filter(unknown) {
+        let location = MountSource::Volume(volume.name.clone());
+        let unused = inventory(&location, &world.containers, &world.volumes).users.is_empty();
+        let moved = examined
+            .iter()
+            .find_map(|one| leftovers::moved_from(volume, one.data.container, one.data.mount?));
+        if let (true, Some(directory)) = (unused, moved) {
+            findings.push(leftovers::leftover_volume(&volume.name, &directory));
+        }
+    }
+    findings
+}
+
+fn stray_helpers(world: &World, runs: &[Unfinished]) -> Vec<Finding> {
+    let helpers = world.containers.iter().filter_map(OtherRun::of);
+    // What is in a journal is dealt with there: the run is at work, or it is to be recovered.
+    helpers
+        .filter(|helper| !runs.iter().any(|run| run.run.run == helper.run))
+        .map(|helper| rules::stray_helper(&helper))
+        .collect()
+}

@@ -1,0 +1,532 @@
+//! What follows from what was found. Pure: no engine, no clock, no files.
+
+use std::path::{Path, PathBuf};
+
+use chrono::{DateTime, Duration, Utc};
+
+use super::{Finding, Kind, Risk};
+use crate::compose::{Membership, VolumeKey};
+use crate::database::Profile;
+use crate::docker::{ApiVersion, Container, Mount, MountKind, MountSource, Volume};
+use crate::ops::recover::Unfinished;
+use crate::repository::Unreadable;
+use crate::source::OtherRun;
+use crate::target::{self, DatabaseData, Target, printable, shell_quote};
+
+/// The engine's own grace, where a container has none.
+const DEFAULT_GRACE: i64 = 10;
+/// A grace below this kills a database that has anything to write.
+const SHORT_GRACE: i64 = 10;
+/// Below this, one with much to write or a slow archive; images of databases ask for as much.
+const ENOUGH_GRACE: i64 = 120;
+/// Older than this, a snapshot is old.
+const OLD: Duration = Duration::days(7);
+/// The first API whose `docker volume prune` spares volumes with a name.
+const PRUNE_SPARES_NAMED: ApiVersion = ApiVersion(1, 42);
+
+/// What is known of one database.
+pub(super) struct Case<'c> {
+    pub(super) container: &'c Container,
+    pub(super) profile: &'static dyn Profile,
+    pub(super) data: &'c DatabaseData<'c>,
+    /// The volume or directory that holds the data.
+    pub(super) location: Option<&'c MountSource>,
+    /// Where the engine's host has that.
+    pub(super) host_path: Option<&'c Path>,
+    pub(super) volume: Option<&'c Volume>,
+    pub(super) api_version: ApiVersion,
+    pub(super) history: History,
+    /// Parts of the data that lie elsewhere; none where the database could not be asked.
+    pub(super) outside: Option<Vec<OutsideData>>,
+    /// Whether data and repository are on one file system: not known of a remote engine, nor where it
+    /// cannot be seen.
+    pub(super) same_disk: Option<Option<bool>>,
+    pub(super) work_directories: Vec<String>,
+    /// A directory that the data can be migrated into; none where it cannot be.
+    pub(super) migrate_to: Option<&'c Path>,
+    pub(super) repository: &'c Path,
+    pub(super) now: DateTime<Utc>,
+}
+
+/// What the repository has of a source.
+#[derive(Debug, Clone, Default)]
+pub(super) struct History {
+    pub(super) newest: Option<NewestSnapshot>,
+    /// Whether any snapshot was restored to try it, and was good.
+    pub(super) drilled: bool,
+}
+
+/// The newest snapshot of a source.
+#[derive(Debug, Clone)]
+pub(super) struct NewestSnapshot {
+    /// `SOURCE/ID`.
+    pub(super) name: String,
+    /// The moment whose data it has.
+    pub(super) held: DateTime<Utc>,
+    /// Whether it was ever read back and was whole.
+    pub(super) verified: bool,
+    /// Whether it was not, the last time.
+    pub(super) damaged: bool,
+}
+
+/// A part of the data that lies elsewhere.
+#[derive(Debug, Clone)]
+pub(super) struct OutsideData {
+    /// "tablespace 16400", "pg_wal".
+    pub(super) what: String,
+    /// Where, in the container.
+    pub(super) path: PathBuf,
+    /// The volume or directory; none for the container's own layer, or memory.
+    pub(super) location: Option<MountSource>,
+}
+
+/// Returns everything that is found of a database.
+pub(super) fn examine(case: &Case<'_>) -> Vec<Finding> {
+    let mut findings = vec![case.finding(Kind::DataLocation, Risk::Info, case.where_it_is(), None)];
+    findings.extend(where_the_data_is(case));
+    findings.extend(outside(case));
+    findings.extend(what_removes_it(case));
+    findings.extend(how_it_stops(case));
+    findings.extend(whether_it_comes_back(case));
+    findings.extend(snapshots(case));
+    findings
+}
+
+impl Case<'_> {
+    fn finding(&self, kind: Kind, risk: Risk, what: String, mitigation: Option<String>) -> Finding {
+        let name = printable(&self.container.name);
+        let subject = match Membership::of(&self.container.labels) {
+            Some(member) => {
+                format!(
+                    "service {} of {} (container {name})",
+                    printable(member.service),
+                    printable(member.project)
+                )
+            }
+            None => format!("container {name}"),
+        };
+        Finding { kind, risk, subject, container: Some(self.container.name.clone()), what, mitigation }
+    }
+
+    fn name(&self) -> String {
+        shell_quote(&self.container.name)
+    }
+
+    fn target(&self) -> String {
+        target_of(self.container)
+    }
+
+    fn is_anonymous(&self) -> bool {
+        self.location.is_some_and(target::is_anonymous)
+    }
+
+    fn runs(&self) -> bool {
+        self.container.state.running
+    }
+
+    fn where_it_is(&self) -> String {
+        let version = self.profile.major_version(self.container).unwrap_or_default();
+        let engine = format!("{} {version}", self.profile.name());
+        let place = match self.location {
+            Some(location) => target::describe(location),
+            None if self.data.mount.is_some() => "memory".to_owned(),
+            None => "the container's own layer".to_owned(),
+        };
+        let below = match self.data.mount.map(|mount| self.data.directory.strip_prefix(&mount.destination)) {
+            Some(Ok(below)) if !below.as_os_str().is_empty() => format!(", below {}", shown(below)),
+            _ => String::new(),
+        };
+        let on_host = match (self.location, self.host_path) {
+            (Some(MountSource::Volume(_)), Some(path)) => format!(" ({} on the host)", shown(path)),
+            _ => String::new(),
+        };
+        let state = if self.runs() { "running" } else { "not running" };
+        format!(
+            "{}, {state}; its data directory {} is in {place}{on_host}{below}",
+            engine.trim_end(),
+            shown(&self.data.directory)
+        )
+    }
+
+    /// Returns the command after which nothing that removes volumes removes the data; where that cannot be done, the
+    /// one whose outcome is still there when the volume is not.
+    fn save(&self) -> String {
+        // What `migrate` would refuse is not recommended.
+        let whole = self.outside.as_ref().is_none_or(Vec::is_empty);
+        let movable = whole && !self.container.auto_remove && !self.container.state.paused;
+        match self.migrate_to.filter(|_| movable) {
+            Some(directory) => {
+                format!("volsnap migrate {} {}", self.target(), shell_quote(&directory.to_string_lossy()))
+            }
+            None => format!("volsnap snapshot {}", self.target()),
+        }
+    }
+
+    /// Returns how its container is changed: by its project's file, or by making it anew.
+    fn changed_by(&self, in_file: &str, option: &str) -> String {
+        match Membership::of(&self.container.labels) {
+            Some(member) => format!(
+                "add `{in_file}` to the service {} in the project's file, then: volsnap restart {} --recreate",
+                printable(member.service),
+                self.target()
+            ),
+            None => format!("make the container anew with: docker run {option} …"),
+        }
+    }
+}
+
+pub(super) fn shown(path: &Path) -> String {
+    printable(&path.to_string_lossy())
+}
+
+/// Returns the target that names a container, for a shell.
+pub(super) fn target_of(container: &Container) -> String {
+    let service = Membership::of(&container.labels).map(|member| Target::Service {
+        project: Some(member.project.to_owned()),
+        service: member.service.to_owned(),
+    });
+    service.unwrap_or_else(|| Target::Container(container.name.clone())).quoted()
+}
+
+/// Returns where the data of a container would be well placed on its host: `/srv/PROJECT/SERVICE`.
+pub(super) fn directory_for(container: &Container) -> Option<PathBuf> {
+    let parts = match Membership::of(&container.labels) {
+        Some(member) => vec![member.project, member.service],
+        None => vec![container.name.as_str()],
+    };
+    let usual = |c: char| c.is_ascii_alphanumeric() || matches!(c, '_' | '-' | '.');
+    let is_name =
+        |part: &&str| part.starts_with(|c: char| c.is_ascii_alphanumeric()) && part.chars().all(usual);
+    parts.iter().all(is_name).then(|| Path::new("/srv").join(parts.join("/")))
+}
+
+/// Returns a time in days, as a person says it.
+pub(super) fn days(time: Duration) -> String {
+    match time.num_days() {
+        ..=0 => "less than a day".to_owned(),
+        1 => "1 day".to_owned(),
+        days => format!("{days} days"),
+    }
+}
+
+fn where_the_data_is(case: &Case<'_>) -> Vec<Finding> {
+    let mut findings = Vec::new();
+    let directory = shown(&case.data.directory);
+    match case.data.mount {
+        None => {
+            let what = format!(
+                "nothing is mounted at {directory}: the data goes with the container (docker rm, compose down, a new image)"
+            );
+            let rescue = case.data.location().err().and_then(|error| error.hint_text().map(str::to_owned));
+            findings.push(case.finding(Kind::DataInContainer, Risk::High, what, rescue));
+        }
+        Some(mount) if matches!(mount.kind, MountKind::Tmpfs | MountKind::Other) => {
+            let what = format!(
+                "the data lies in memory ({}) and goes when the container stops",
+                shown(&mount.destination)
+            );
+            let dump = format!("docker exec {} pg_dumpall --username=USER > dump.sql", case.name());
+            let mitigation = (case.profile.name() == "postgresql").then_some(dump);
+            findings.push(case.finding(Kind::DataInMemory, Risk::High, what, mitigation));
+        }
+        Some(mount) if case.is_anonymous() => {
+            let what = "the data is in a volume without a name: a container made anew starts without it, and \
+                        `docker rm -v`, `compose down -v` and pruning remove it";
+            let snapshot = format!("volsnap snapshot {}", case.target());
+            findings.push(case.finding(Kind::AnonymousVolume, Risk::High, what.to_owned(), Some(snapshot)));
+            findings.extend(wrong_level(case, mount));
+        }
+        Some(_) => {}
+    }
+    for directory in &case.work_directories {
+        let what = format!(
+            "{} lies in the data: a restore has left it, perhaps with the data from before",
+            printable(directory)
+        );
+        findings.push(case.finding(Kind::WorkDirectory, Risk::Low, what, Some("volsnap recover".to_owned())));
+    }
+    findings
+}
+
+/// Returns what to say of a named volume, or a directory, above the anonymous one that has the data.
+fn wrong_level(case: &Case<'_>, mount: &Mount) -> Option<Finding> {
+    let above = case.container.mounts.iter().filter(|other| {
+        other.destination != mount.destination && mount.destination.starts_with(&other.destination)
+    });
+    let (location, other) = above
+        .filter_map(|other| Some((target::location_of(other)?, other)))
+        .find(|(location, _)| !target::is_anonymous(location))?;
+    let what = format!(
+        "{} is mounted at {} and has none of the data: the image has a volume of its own at {} below",
+        target::describe(&location),
+        shown(&other.destination),
+        shown(&mount.destination)
+    );
+    // The data comes first; then the mount can go where it belongs.
+    let mitigation = format!(
+        "volsnap snapshot {}    (then mount it at {}, and restore into it)",
+        case.target(),
+        shown(&mount.destination)
+    );
+    Some(case.finding(Kind::WrongMountLevel, Risk::High, what, Some(mitigation)))
+}
+
+fn outside(case: &Case<'_>) -> Vec<Finding> {
+    let Some(outside) = &case.outside else {
+        let what =
+            "it could not be asked, so tablespaces and pg_wal outside its data directory were not looked for"
+                .to_owned();
+        let start = (!case.runs()).then(|| format!("docker start {}", case.name()));
+        return vec![case.finding(Kind::NotExamined, Risk::Low, what, start)];
+    };
+    let finding = |one: &OutsideData| {
+        let (what, path) = (printable(&one.what), shown(&one.path));
+        let (risk, place) = match &one.location {
+            None => (Risk::High, "the container's own layer or memory, and goes with it".to_owned()),
+            Some(location) => (
+                Risk::Medium,
+                format!("{}: a copy of the data alone is no database", target::describe(location)),
+            ),
+        };
+        let list = format!(
+            "docker exec {} ls -l {}/pg_tblspc",
+            case.name(),
+            shell_quote(&case.data.directory.to_string_lossy())
+        );
+        let what = format!("{what} lies at {path}, outside the data, in {place}");
+        case.finding(Kind::DataOutside, risk, what, Some(list))
+    };
+    outside.iter().map(finding).collect()
+}
+
+/// Returns what everyday commands would do to it.
+fn what_removes_it(case: &Case<'_>) -> Vec<Finding> {
+    let mut findings = Vec::new();
+    if case.container.auto_remove {
+        let lost = case.is_anonymous() || case.data.mount.is_none();
+        let (risk, with_it) = if lost { (Risk::High, ", and its data with it") } else { (Risk::Medium, "") };
+        let what = format!("the engine removes the container when it stops (--rm){with_it}");
+        let mitigation = match lost {
+            true => case.data.location().err().and_then(|error| error.hint_text().map(str::to_owned)),
+            false => None,
+        };
+        let mitigation = mitigation.unwrap_or_else(|| "make the container anew without --rm".to_owned());
+        findings.push(case.finding(Kind::AutoRemove, risk, what, Some(mitigation)));
+    }
+    let Some(volume) = case.volume.filter(|_| !case.is_anonymous()) else { return findings };
+    let name = printable(&volume.name);
+    if VolumeKey::of(&volume.labels).is_some() {
+        let what = format!("`compose down -v` removes the volume {name}, and the data with it");
+        findings.push(case.finding(Kind::ComposeDown, Risk::Medium, what, Some(case.save())));
+    }
+    let spared = case.api_version >= PRUNE_SPARES_NAMED;
+    let prune = if spared { "`docker volume prune --all`" } else { "`docker volume prune`" };
+    let (risk, what) = if case.runs() {
+        (
+            Risk::Low,
+            format!("once the container is removed (compose down), {prune} removes the volume {name}"),
+        )
+    } else if spared {
+        (
+            Risk::Medium,
+            format!(
+                "the container does not run: `docker container prune` removes it, then {prune} the volume {name}"
+            ),
+        )
+    } else {
+        (
+            Risk::Medium,
+            format!(
+                "the container does not run: `docker system prune --volumes` removes it, and the volume {name}"
+            ),
+        )
+    };
+    findings.push(case.finding(Kind::Prune, risk, what, Some(case.save())));
+    findings
+}
+
+fn how_it_stops(case: &Case<'_>) -> Vec<Finding> {
+    let mut findings = Vec::new();
+    let grace = case.container.stop_timeout.unwrap_or(DEFAULT_GRACE);
+    if (0..ENOUGH_GRACE).contains(&grace) {
+        let risk = if grace < SHORT_GRACE { Risk::High } else { Risk::Medium };
+        let own = if case.container.stop_timeout.is_some() { "" } else { ", the engine's default" };
+        let what = format!(
+            "`docker stop`, `compose down` and the engine kill it {grace} s after asking it to stop{own}: a database \
+             with much to write takes longer, and then has to recover"
+        );
+        let mitigation = case.changed_by("stop_grace_period: 2m", "--stop-timeout 120");
+        findings.push(case.finding(Kind::StopGrace, risk, what, Some(mitigation)));
+    }
+    let wanted = case.profile.stop_signal();
+    let signal =
+        case.container.stop_signal.as_deref().filter(|signal| !signal.is_empty()).unwrap_or("SIGTERM");
+    if signal.trim_start_matches("SIG") != wanted.trim_start_matches("SIG") && signal != "2" {
+        let what = format!(
+            "it is asked to stop by {}, which is not the fast shutdown ({wanted})",
+            printable(signal)
+        );
+        let mitigation =
+            case.changed_by(&format!("stop_signal: {wanted}"), &format!("--stop-signal {wanted}"));
+        findings.push(case.finding(Kind::StopSignal, Risk::Medium, what, Some(mitigation)));
+    }
+    findings
+}
+
+fn whether_it_comes_back(case: &Case<'_>) -> Option<Finding> {
+    let container = case.container;
+    let (policy, status) = (container.restart_policy.as_str(), container.state.status.as_str());
+    match policy {
+        "unless-stopped" if status == "exited" => {
+            let what = "it was stopped by hand (restart policy unless-stopped): it stays away when the machine restarts";
+            let start = format!("docker start {}", case.name());
+            Some(case.finding(Kind::StaysStopped, Risk::Medium, what.to_owned(), Some(start)))
+        }
+        "" | "no" if case.runs() && !container.auto_remove => {
+            let what = "it has no restart policy: it stays away when the machine or the engine restarts";
+            let update = format!("docker update --restart unless-stopped {}", case.name());
+            let update = match Membership::of(&container.labels) {
+                Some(_) => format!("{update}    (and `restart: unless-stopped` in the project's file)"),
+                None => update,
+            };
+            Some(case.finding(Kind::NoRestartPolicy, Risk::Low, what.to_owned(), Some(update)))
+        }
+        _ => None,
+    }
+}
+
+fn snapshots(case: &Case<'_>) -> Vec<Finding> {
+    let mut findings = Vec::new();
+    if case.location.is_none() {
+        return findings;
+    }
+    let take = format!("volsnap snapshot {}", case.target());
+    let Some(newest) = &case.history.newest else {
+        let what = format!("no snapshot of it is in {}", shown(case.repository));
+        findings.push(case.finding(Kind::NoSnapshot, Risk::High, what, Some(take)));
+        return findings;
+    };
+    let name = shell_quote(&newest.name);
+    if newest.damaged {
+        let what =
+            format!("the newest snapshot {} did not pass its last verification", printable(&newest.name));
+        findings.push(case.finding(Kind::DamagedSnapshot, Risk::High, what, Some(take.clone())));
+    } else if !newest.verified {
+        let what = format!("the newest snapshot {} was never read back", printable(&newest.name));
+        findings.push(case.finding(
+            Kind::NeverVerified,
+            Risk::Medium,
+            what,
+            Some(format!("volsnap verify {name}")),
+        ));
+    }
+    if !case.history.drilled {
+        let what = "no snapshot of it was ever booted to try it".to_owned();
+        findings.push(case.finding(
+            Kind::NeverDrilled,
+            Risk::Low,
+            what,
+            Some(format!("volsnap verify {name} --drill")),
+        ));
+    }
+    if let Some(since) = unsaved_since(case, newest) {
+        let age = days(case.now - newest.held);
+        let what = format!("the newest snapshot is {age} old, and {since}");
+        findings.push(case.finding(Kind::OldSnapshot, Risk::Medium, what, Some(take)));
+    }
+    match case.same_disk {
+        Some(Some(true)) => {
+            let what =
+                format!("the repository {} is on the disk that the data is on", shown(case.repository));
+            let mitigation = format!("volsnap --repo /another/disk snapshot {}", case.target());
+            findings.push(case.finding(Kind::SameDisk, Risk::Medium, what, Some(mitigation)));
+        }
+        Some(Some(false)) => {}
+        None | Some(None) => {
+            let why = if case.same_disk.is_none() {
+                "the engine is on another machine"
+            } else {
+                "the directory cannot be seen"
+            };
+            let what = format!("whether data and repository are on one disk is not known: {why}");
+            findings.push(case.finding(Kind::NotExamined, Risk::Low, what, None));
+        }
+    }
+    findings
+}
+
+/// Returns what the newest snapshot lacks, where that is worth saying: one of data that has not changed
+/// since never gets old.
+fn unsaved_since(case: &Case<'_>, newest: &NewestSnapshot) -> Option<String> {
+    if case.runs() {
+        return (case.now - newest.held > OLD).then(|| "the database has been running since".to_owned());
+    }
+    let ended = DateTime::parse_from_rfc3339(&case.container.state.finished_at).ok()?.with_timezone(&Utc);
+    // What was stopped for the snapshot itself ended a moment after it was asked to.
+    (ended - newest.held > Duration::hours(1)).then(|| "the database has run after it".to_owned())
+}
+
+pub(super) fn open_journal(run: &Unfinished, address: Option<&str>) -> Option<Finding> {
+    if run.held {
+        return None;
+    }
+    let info = &run.run;
+    let recover = match (&info.host, address) {
+        (Some(host), ours) if ours != Some(host) => format!("volsnap --host {} recover", shell_quote(host)),
+        _ => "volsnap recover".to_owned(),
+    };
+    let open: Vec<String> = run.open.iter().map(|open| printable(open)).collect();
+    Some(Finding {
+        kind: Kind::OpenJournal,
+        risk: Risk::High,
+        subject: format!("run {}", printable(&info.run)),
+        container: None,
+        what: format!(
+            "{} of {} died, and is not finished: {}",
+            info.verb,
+            printable(&info.subject),
+            open.join("; ")
+        ),
+        mitigation: Some(recover),
+    })
+}
+
+pub(super) fn stray_helper(helper: &OtherRun) -> Finding {
+    let state =
+        if helper.running { "runs for a run that has no journal here" } else { "was left by a dead run" };
+    Finding {
+        kind: Kind::StrayHelper,
+        risk: Risk::Low,
+        subject: format!("helper {}", printable(&helper.container)),
+        container: None,
+        what: format!("it {state} ({})", printable(&helper.run)),
+        mitigation: Some(format!("docker rm -f {}", shell_quote(&helper.container))),
+    }
+}
+
+pub(super) fn unreadable(repository: &Path, unreadable: &[Unreadable]) -> Option<Finding> {
+    let first = unreadable.first()?;
+    let others =
+        if unreadable.len() > 1 { format!(", and {} more", unreadable.len() - 1) } else { String::new() };
+    let what = format!("{}: {}{others}", shown(&first.path), printable(&first.why));
+    Some(of_repository(repository, Risk::Medium, what, "volsnap list"))
+}
+
+pub(super) fn no_repository(repository: &Path, why: &str) -> Finding {
+    of_repository(repository, Risk::High, printable(why), "volsnap list")
+}
+
+fn of_repository(repository: &Path, risk: Risk, what: String, mitigation: &str) -> Finding {
+    Finding {
+        kind: Kind::Repository,
+        risk,
+        subject: format!("repository {}", shown(repository)),
+        container: None,
+        what,
+        mitigation: Some(mitigation.to_owned()),
+    }
+}
+
+#[cfg(test)]
+#[path = "rules_tests.rs"]
+mod tests;

@@ -1,0 +1,317 @@
+//! Each rule, on a database that has nothing else wrong with it.
+
+use std::collections::BTreeMap;
+
+use rstest::rstest;
+
+use super::*;
+use crate::database::postgres::Postgres;
+use crate::docker::ContainerState;
+use crate::saga::RunInfo;
+
+const PGDATA: &str = "/var/lib/postgresql/data";
+const ANONYMOUS: &str = "3f2a3f2a3f2a3f2a3f2a3f2a3f2a3f2a3f2a3f2a3f2a3f2a3f2a3f2a3f2a3f2a";
+
+fn time(text: &str) -> DateTime<Utc> {
+    text.parse().unwrap()
+}
+
+fn labels(pairs: &[(&str, &str)]) -> BTreeMap<String, String> {
+    pairs.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect()
+}
+
+fn volume_mount(name: &str, destination: &str) -> Mount {
+    Mount {
+        kind: MountKind::Volume,
+        volume: Some(name.to_owned()),
+        source: format!("/var/lib/docker/volumes/{name}/_data").into(),
+        destination: destination.into(),
+        read_only: false,
+    }
+}
+
+/// Everything that is known, to be made worse.
+struct Situation {
+    container: Container,
+    volume: Volume,
+    history: History,
+    outside: Option<Vec<OutsideData>>,
+    same_disk: Option<Option<bool>>,
+    api_version: ApiVersion,
+    work_directories: Vec<String>,
+    migrate_to: Option<PathBuf>,
+}
+
+impl Situation {
+    /// A service with nothing wrong.
+    fn healthy() -> Self {
+        let container = Container {
+            id: "1".to_owned(),
+            name: "shop_db_1".to_owned(),
+            env: vec!["PGDATA=/var/lib/postgresql/data".to_owned(), "POSTGRES_PASSWORD=s3cret".to_owned()],
+            state: ContainerState {
+                status: "running".to_owned(),
+                running: true,
+                ..ContainerState::default()
+            },
+            mounts: vec![volume_mount("company-pg", PGDATA)],
+            restart_policy: "unless-stopped".to_owned(),
+            stop_signal: Some("SIGINT".to_owned()),
+            stop_timeout: Some(120),
+            ..Container::default()
+        };
+        let newest = NewestSnapshot {
+            name: "company-pg/20261120T203011Z-4f2a91".to_owned(),
+            held: time("2026-11-20T20:30:11Z"),
+            verified: true,
+            damaged: false,
+        };
+        Self {
+            container,
+            volume: Volume { name: "company-pg".to_owned(), ..Volume::default() },
+            history: History { newest: Some(newest), drilled: true },
+            outside: Some(Vec::new()),
+            same_disk: Some(Some(false)),
+            api_version: ApiVersion(1, 41),
+            work_directories: Vec::new(),
+            migrate_to: Some("/srv/shop/db".into()),
+        }
+    }
+
+    fn in_project(mut self) -> Self {
+        let project = ("com.docker.compose.project", "shop");
+        self.container.labels = labels(&[project, ("com.docker.compose.service", "db")]);
+        self.volume.labels = labels(&[project, ("com.docker.compose.volume", "company-pg")]);
+        self
+    }
+
+    fn newest(&mut self) -> &mut NewestSnapshot {
+        self.history.newest.as_mut().unwrap()
+    }
+
+    fn stopped(&mut self, finished_at: &str) {
+        self.container.state.running = false;
+        self.container.state.status = "exited".to_owned();
+        self.container.state.finished_at = finished_at.to_owned();
+    }
+
+    fn examine(&self) -> Vec<Finding> {
+        let directory = PathBuf::from(PGDATA);
+        let mounts = self.container.mounts.iter().filter(|mount| directory.starts_with(&mount.destination));
+        let mount = mounts.max_by_key(|mount| mount.destination.components().count());
+        let data = DatabaseData { container: &self.container, directory, mount };
+        let location = mount.and_then(target::location_of);
+        let findings = examine(&Case {
+            container: &self.container,
+            profile: &Postgres,
+            data: &data,
+            location: location.as_ref(),
+            host_path: Some(Path::new("/var/lib/docker/volumes/company-pg/_data")),
+            volume: Some(&self.volume),
+            api_version: self.api_version,
+            history: self.history.clone(),
+            outside: self.outside.clone(),
+            same_disk: self.same_disk,
+            work_directories: self.work_directories.clone(),
+            migrate_to: self.migrate_to.as_deref(),
+            repository: Path::new("/backups"),
+            now: time("2026-11-21T12:00:00Z"),
+        });
+        let said = serde_json::to_string(&findings).unwrap();
+        assert!(!said.contains("s3cret"), "{said}");
+        findings
+    }
+
+    /// Returns what is found besides where the data is, and that pruning is a risk some day.
+    fn found(&self) -> Vec<(Kind, Risk)> {
+        let usual = [(Kind::DataLocation, Risk::Info), (Kind::Prune, Risk::Low)];
+        let all = self.examine().into_iter().map(|finding| (finding.kind, finding.risk));
+        all.filter(|found| !usual.contains(found)).collect()
+    }
+
+    fn what(&self, kind: Kind) -> Finding {
+        self.examine().into_iter().find(|finding| finding.kind == kind).unwrap()
+    }
+}
+
+#[test]
+fn of_a_database_with_nothing_wrong_it_is_said_where_its_data_is() {
+    let healthy = Situation::healthy();
+    assert_eq!(healthy.found(), []);
+    let location = healthy.what(Kind::DataLocation);
+    assert_eq!(
+        location.what,
+        "postgresql, running; its data directory /var/lib/postgresql/data is in volume company-pg \
+         (/var/lib/docker/volumes/company-pg/_data on the host)"
+    );
+    assert_eq!(location.subject, "container shop_db_1");
+}
+
+#[rstest]
+#[case::layer(|s: &mut Situation| s.container.mounts.clear(), &[(Kind::DataInContainer, Risk::High)])]
+#[case::memory(
+    |s: &mut Situation| s.container.mounts[0] = Mount { kind: MountKind::Tmpfs, destination: PGDATA.into(), ..Mount::default() },
+    &[(Kind::DataInMemory, Risk::High)]
+)]
+#[case::anonymous(
+    |s: &mut Situation| s.container.mounts = vec![volume_mount(ANONYMOUS, PGDATA)],
+    &[(Kind::AnonymousVolume, Risk::High)]
+)]
+#[case::wrong_level(
+    |s: &mut Situation| s.container.mounts = vec![volume_mount("company-pg", "/var/lib/postgresql"), volume_mount(ANONYMOUS, PGDATA)],
+    &[(Kind::AnonymousVolume, Risk::High), (Kind::WrongMountLevel, Risk::High)]
+)]
+#[case::auto_remove(|s: &mut Situation| s.container.auto_remove = true, &[(Kind::AutoRemove, Risk::Medium)])]
+#[case::auto_remove_with_the_data(
+    |s: &mut Situation| { s.container.auto_remove = true; s.container.mounts = vec![volume_mount(ANONYMOUS, PGDATA)]; },
+    &[(Kind::AnonymousVolume, Risk::High), (Kind::AutoRemove, Risk::High)]
+)]
+#[case::outside_in_the_layer(
+    |s: &mut Situation| s.outside = Some(vec![OutsideData { what: "tablespace 1".into(), path: "/ts".into(), location: None }]),
+    &[(Kind::DataOutside, Risk::High)]
+)]
+#[case::outside_in_a_volume(
+    |s: &mut Situation| s.outside = Some(vec![OutsideData {
+        what: "pg_wal".into(),
+        path: "/wal".into(),
+        location: Some(MountSource::Volume("wal".into())),
+    }]),
+    &[(Kind::DataOutside, Risk::Medium)]
+)]
+#[case::not_asked(|s: &mut Situation| s.outside = None, &[(Kind::NotExamined, Risk::Low)])]
+#[case::default_grace(|s: &mut Situation| s.container.stop_timeout = None, &[(Kind::StopGrace, Risk::Medium)])]
+#[case::one_second(|s: &mut Situation| s.container.stop_timeout = Some(1), &[(Kind::StopGrace, Risk::High)])]
+#[case::without_limit(|s: &mut Situation| s.container.stop_timeout = Some(-1), &[])]
+#[case::smart_shutdown(|s: &mut Situation| s.container.stop_signal = None, &[(Kind::StopSignal, Risk::Medium)])]
+#[case::short_name(|s: &mut Situation| s.container.stop_signal = Some("INT".into()), &[])]
+#[case::no_policy(|s: &mut Situation| s.container.restart_policy = "no".into(), &[(Kind::NoRestartPolicy, Risk::Low)])]
+#[case::stopped_by_hand(
+    |s: &mut Situation| s.stopped("2026-11-20T20:30:12.5Z"),
+    &[(Kind::Prune, Risk::Medium), (Kind::StaysStopped, Risk::Medium)]
+)]
+#[case::no_snapshot(|s: &mut Situation| s.history = History::default(), &[(Kind::NoSnapshot, Risk::High)])]
+#[case::damaged(|s: &mut Situation| s.newest().damaged = true, &[(Kind::DamagedSnapshot, Risk::High)])]
+#[case::never_verified(|s: &mut Situation| s.newest().verified = false, &[(Kind::NeverVerified, Risk::Medium)])]
+#[case::never_drilled(|s: &mut Situation| s.history.drilled = false, &[(Kind::NeverDrilled, Risk::Low)])]
+#[case::old(|s: &mut Situation| s.newest().held = time("2026-11-13T12:00:00Z"), &[(Kind::OldSnapshot, Risk::Medium)])]
+#[case::not_old_yet(|s: &mut Situation| s.newest().held = time("2026-11-15T12:00:00Z"), &[])]
+#[case::same_disk(|s: &mut Situation| s.same_disk = Some(Some(true)), &[(Kind::SameDisk, Risk::Medium)])]
+#[case::disk_not_seen(|s: &mut Situation| s.same_disk = Some(None), &[(Kind::NotExamined, Risk::Low)])]
+#[case::remote(|s: &mut Situation| s.same_disk = None, &[(Kind::NotExamined, Risk::Low)])]
+#[case::work_directory(
+    |s: &mut Situation| s.work_directories = vec![".volsnap-work-x".into()],
+    &[(Kind::WorkDirectory, Risk::Low)]
+)]
+fn each_risk_is_found_and_no_other(#[case] worsen: fn(&mut Situation), #[case] expected: &[(Kind, Risk)]) {
+    let mut situation = Situation::healthy();
+    worsen(&mut situation);
+    let mut found = situation.found();
+    // Where the data is nothing that lasts, there is nothing to have a snapshot of.
+    found.sort_by_key(|(kind, risk)| (*risk, format!("{kind:?}")));
+    let mut expected = expected.to_vec();
+    expected.sort_by_key(|(kind, risk)| (*risk, format!("{kind:?}")));
+    assert_eq!(found, expected);
+}
+
+#[test]
+fn a_snapshot_of_data_that_has_not_changed_since_is_not_old() {
+    let mut situation = Situation::healthy();
+    situation.newest().held = time("2026-01-01T00:00:00Z");
+    situation.stopped("2026-01-01T00:00:02Z");
+    assert!(!situation.found().iter().any(|(kind, _)| *kind == Kind::OldSnapshot));
+    situation.stopped("2026-01-02T00:00:00Z");
+    assert!(situation.found().contains(&(Kind::OldSnapshot, Risk::Medium)));
+}
+
+#[test]
+fn a_projects_volume_goes_with_compose_down() {
+    let mut situation = Situation::healthy().in_project();
+    let finding = situation.what(Kind::ComposeDown);
+    assert_eq!(finding.subject, "service db of shop (container shop_db_1)");
+    assert_eq!(finding.mitigation.unwrap(), "volsnap migrate service:shop/db /srv/shop/db");
+    situation.container.stop_timeout = Some(10);
+    let grace = situation.what(Kind::StopGrace).mitigation.unwrap();
+    assert!(grace.ends_with("then: volsnap restart service:shop/db --recreate"), "{grace}");
+}
+
+#[rstest]
+#[case::old_engine(ApiVersion(1, 41), true, "`docker volume prune` removes")]
+#[case::new_engine(ApiVersion(1, 42), true, "`docker volume prune --all` removes")]
+#[case::old_engine_and_stopped(
+    ApiVersion(1, 41),
+    false,
+    "`docker system prune --volumes` removes it, and the volume"
+)]
+#[case::new_engine_and_stopped(ApiVersion(1, 42), false, "`docker container prune` removes it")]
+fn what_pruning_does_hangs_on_the_engine(#[case] api: ApiVersion, #[case] runs: bool, #[case] words: &str) {
+    let mut situation = Situation::healthy();
+    situation.api_version = api;
+    if !runs {
+        situation.stopped("2026-11-20T20:30:12Z");
+    }
+    let what = situation.what(Kind::Prune).what;
+    assert!(what.contains(words), "{what}");
+}
+
+#[test]
+fn names_are_quoted_in_commands_and_escaped_in_words() {
+    let mut situation = Situation::healthy();
+    situation.container.name = "a b\n".to_owned();
+    situation.history = History::default();
+    let finding = situation.what(Kind::NoSnapshot);
+    assert!(!finding.subject.contains('\n'));
+    let quoted = shell_quote("container:a b\n");
+    assert_eq!(finding.mitigation.unwrap(), format!("volsnap snapshot {quoted}"));
+    assert_ne!(quoted, "container:a b\n");
+}
+
+#[test]
+fn a_dead_run_is_a_high_risk_and_one_at_work_is_none() {
+    let info = RunInfo {
+        run: "20261120T203011Z-4f2a91".to_owned(),
+        verb: "restore".to_owned(),
+        subject: "volume pg".to_owned(),
+        host: Some("tcp://10.0.0.2:2375".to_owned()),
+        pid: 1,
+        started: time("2026-11-20T20:30:11Z"),
+    };
+    let mut run = Unfinished { run: info, held: false, open: vec!["start db".to_owned()] };
+    let finding = open_journal(&run, None).unwrap();
+    assert_eq!((finding.kind, finding.risk), (Kind::OpenJournal, Risk::High));
+    assert_eq!(finding.mitigation.unwrap(), "volsnap --host tcp://10.0.0.2:2375 recover");
+    assert_eq!(
+        open_journal(&run, Some("tcp://10.0.0.2:2375")).unwrap().mitigation.unwrap(),
+        "volsnap recover"
+    );
+    run.held = true;
+    assert_eq!(open_journal(&run, None), None);
+}
+
+#[rstest]
+#[case::nowhere_to_go(|s: &mut Situation| s.migrate_to = None)]
+#[case::removed_when_it_stops(|s: &mut Situation| s.container.auto_remove = true)]
+#[case::paused(|s: &mut Situation| s.container.state.paused = true)]
+#[case::not_all_there(|s: &mut Situation| s.outside = Some(vec![OutsideData { what: "pg_wal".into(), path: "/wal".into(), location: None }]))]
+fn what_cannot_be_migrated_is_saved_by_a_snapshot(#[case] prevent: fn(&mut Situation)) {
+    let mut situation = Situation::healthy().in_project();
+    for kind in [Kind::ComposeDown, Kind::Prune] {
+        let mitigation = situation.what(kind).mitigation.unwrap();
+        assert_eq!(mitigation, "volsnap migrate service:shop/db /srv/shop/db");
+    }
+    prevent(&mut situation);
+    for kind in [Kind::ComposeDown, Kind::Prune] {
+        assert_eq!(situation.what(kind).mitigation.unwrap(), "volsnap snapshot service:shop/db");
+    }
+}
+
+#[test]
+fn a_directory_for_the_data_is_named_after_its_service() {
+    let Situation { mut container, .. } = Situation::healthy().in_project();
+    assert_eq!(directory_for(&container), Some("/srv/shop/db".into()));
+    container.labels.insert("com.docker.compose.service".to_owned(), "../etc".to_owned());
+    assert_eq!(directory_for(&container), None);
+    container.labels.clear();
+    assert_eq!(directory_for(&container), Some("/srv/shop_db_1".into()));
+    container.name = "a b".to_owned();
+    assert_eq!(directory_for(&container), None);
+}

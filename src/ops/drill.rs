@@ -1,0 +1,514 @@
+//! `verify --drill`: boot a snapshot, and so prove it.
+//!
+//! 1. The image that the data ran in is found on the engine by its content, before anything is made.
+//! 2. The snapshot is unpacked into a volume of the drill's own, digested and proved exactly as a restore does it.
+//!    What removes the volume is in the journal before it is made.
+//! 3. The image boots on it: no network, no capability, no secret, nothing of the service's but the data; memory
+//!    and time are bounded. A link to a tablespace can lead nowhere but into the copy.
+//! 4. Once it answers, that is the recovery time. Its facts are compared with those of the snapshot, its indexes
+//!    with their tables, and the user's checks are run.
+//! 5. It is stopped, and its files prove that it could be.
+//! 6. Everything is removed, also after a failure or kill -9 ([`saga`](crate::saga)), and the outcome is written
+//!    beside the snapshot.
+//!
+//! What the drill finds wrong with the snapshot is a result; an error is what kept the drill from being done.
+
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use chrono::{DateTime, Utc};
+use serde::Serialize;
+use tokio::time::{Instant, timeout_at};
+
+use super::clock::milliseconds;
+use super::restore::{self, Archive, Destination, Force, RestoreOptions, Unpacked};
+use super::{Host, facts, recover, with_failures};
+use crate::agent::client::helper_name;
+use crate::database::{self, Profile, SandboxSource, Structure};
+use crate::docker::helper::LABEL_RUN;
+use crate::docker::{Container, ContainerSpec, Grace, Image, MountSource, MountSpec, TmpfsSpec};
+use crate::error::{Context as _, Error, ErrorKind, Result};
+use crate::facts::checks::{Checked, Checks};
+use crate::facts::compare::{Context, Difference, Severity, compare, first_look};
+use crate::facts::{Facts, FactsLevel};
+use crate::manifest::{DrillTimes, SnapshotId, Verification, VerificationKind};
+use crate::monitor::{Monitor, Phase};
+use crate::repository::Snapshot;
+use crate::saga::restart::await_ready;
+use crate::saga::{Compensation, Patience, RunInfo, Saga, When};
+use crate::target::shell_quote;
+
+/// How long the copy may take to stop. It is nobody's, so it is not worth waiting longer for.
+const STOP_LIMIT: Duration = Duration::from_mins(5);
+/// Lines of the server's log that are searched for why it did not come up.
+const LOG_LINES: u32 = 200;
+/// Processes in the container at most.
+const PIDS: u32 = 1024;
+/// What it may write beside the data: its socket, and a file of settings.
+const SCRATCH_BYTES: u64 = 16 << 20;
+
+/// What is asked for.
+#[derive(Debug, Clone)]
+pub struct DrillOptions {
+    /// Where the repository is.
+    pub repository: PathBuf,
+    /// An image to boot in place of the one that the data ran in.
+    pub image: Option<String>,
+    /// How closely the data is looked at.
+    pub facts: FactsLevel,
+    /// The user's checks.
+    pub checks: Option<Checks>,
+    /// Memory of the container, in bytes.
+    pub memory_bytes: u64,
+    /// How long unpacking, booting and looking may take together.
+    pub limit: Duration,
+    /// An image to use as the helper in place of our own.
+    pub helper_image: Option<String>,
+}
+
+impl DrillOptions {
+    /// Returns what is asked for when nothing in particular is.
+    #[must_use]
+    pub fn new(repository: &Path) -> Self {
+        Self {
+            repository: repository.to_owned(),
+            image: None,
+            facts: FactsLevel::Quick,
+            checks: None,
+            memory_bytes: 2 << 30,
+            limit: Duration::from_hours(1),
+            helper_image: None,
+        }
+    }
+}
+
+/// What a drill found.
+#[derive(Debug, Clone, Serialize)]
+pub struct DrillReport {
+    /// Of which snapshot.
+    pub id: SnapshotId,
+    /// Whether nothing is wrong.
+    pub ok: bool,
+    /// What is wrong, in words.
+    pub problems: Vec<String>,
+    /// What differs from the facts that the snapshot has.
+    pub differences: Vec<Difference>,
+    /// What the user's checks gave.
+    pub checks: Vec<Checked>,
+    /// What was not looked at, and why.
+    pub unread: Vec<String>,
+    /// What else was looked at.
+    pub notes: Vec<String>,
+    /// The image that was booted.
+    pub image: Option<String>,
+    /// Regular files unpacked.
+    pub files: u64,
+    /// Bytes of their contents.
+    pub raw_bytes: u64,
+    /// How long it took.
+    #[serde(flatten)]
+    pub times: DrillTimes,
+}
+
+impl DrillReport {
+    fn new(id: &SnapshotId) -> Self {
+        Self {
+            id: id.clone(),
+            ok: false,
+            problems: Vec::new(),
+            differences: Vec::new(),
+            checks: Vec::new(),
+            unread: Vec::new(),
+            notes: Vec::new(),
+            image: None,
+            files: 0,
+            raw_bytes: 0,
+            times: DrillTimes::default(),
+        }
+    }
+
+    fn is_ok(&self) -> bool {
+        self.problems.is_empty()
+            && self.differences.iter().all(|difference| difference.severity != Severity::Damage)
+            && self.checks.iter().all(|check| check.ok)
+    }
+}
+
+/// Boots a snapshot and writes down the outcome beside it.
+///
+/// # Errors
+/// When the drill could not be done: no image, no engine, a signal. What is wrong with the snapshot is in the
+/// report. Nothing is left behind, unless the error is of kind
+/// [`ErrorKind::NotPutBack`].
+pub async fn drill(host: &Host, snapshot: &mut Snapshot, options: &DrillOptions) -> Result<DrillReport> {
+    recover::recover(host, Patience::COMMAND).await?;
+    let run = Run::begin(host, snapshot, options)?;
+    let mut saga = run.saga()?;
+    let outcome = host.run_to_end(run.drill(&mut saga)).await;
+    let failures = saga.finish(outcome.is_ok(), &*host.monitor).await;
+    let nothing_touched = |error: Error| match error.state_text() {
+        None => error.state("nothing that runs was touched, and the copy is removed"),
+        Some(_) => error,
+    };
+    let report = with_failures(outcome.map_err(nothing_touched), &failures)?;
+    let begun = run.begun;
+    record(host, snapshot, &report, begun);
+    Ok(report)
+}
+
+fn record(host: &Host, snapshot: &mut Snapshot, report: &DrillReport, begun: Instant) {
+    let damage = report.differences.iter().filter(|difference| difference.severity == Severity::Damage);
+    let failed = report.checks.iter().filter(|check| !check.ok);
+    let verification = Verification {
+        at: Utc::now(),
+        kind: VerificationKind::Drill,
+        ok: report.ok,
+        problems: (report.problems.len() + damage.count() + failed.count()) as u64,
+        ms: milliseconds(begun.elapsed()),
+        drill: Some(report.times),
+        tool_version: env!("CARGO_PKG_VERSION").to_owned(),
+    };
+    if let Err(error) = snapshot.record_verification(verification) {
+        let why = Error::failed("the outcome of the drill could not be written down").because(error);
+        host.monitor.warning(why.chain());
+    }
+}
+
+/// One drill.
+struct Run<'a> {
+    host: &'a Host,
+    snapshot: &'a Snapshot,
+    options: &'a DrillOptions,
+    id: SnapshotId,
+    started: DateTime<Utc>,
+    begun: Instant,
+    /// The volume that is made.
+    volume: String,
+}
+
+/// What is booted, and how.
+struct Boot {
+    profile: &'static dyn Profile,
+    sandbox: &'static dyn SandboxSource,
+    image: Image,
+    /// Where the container has the volume.
+    mounted_at: PathBuf,
+    /// The data directory, in the container.
+    data_directory: PathBuf,
+}
+
+impl<'a> Run<'a> {
+    fn begin(host: &'a Host, snapshot: &'a Snapshot, options: &'a DrillOptions) -> Result<Self> {
+        let mut random = [0; 3];
+        getrandom::fill(&mut random).doing(|| "draw a random id".to_owned())?;
+        let started = Utc::now();
+        let id = SnapshotId::new(started, random);
+        let volume = format!("volsnap-drill-{}", id.as_str().to_lowercase());
+        Ok(Self { host, snapshot, options, id, started, begun: Instant::now(), volume })
+    }
+
+    fn saga(&self) -> Result<Saga> {
+        let info = RunInfo {
+            run: self.id.to_string(),
+            verb: "verify --drill".into(),
+            subject: self.snapshot.name(),
+            host: self.host.address.clone(),
+            pid: std::process::id(),
+            started: self.started,
+        };
+        Saga::begin(&self.host.saga, &info, self.host.docker.clone()).map_err(|error| {
+            Error::failed("begin the run's journal")
+                .because(error)
+                .state("nothing was touched")
+                .hint("VOLSNAP_STATE_DIR=DIR chooses another directory for journals")
+        })
+    }
+
+    async fn drill(&self, saga: &mut Saga) -> Result<DrillReport> {
+        let deadline = self.begun + self.options.limit;
+        let boot = self.boot_of().await?;
+        let mut report = DrillReport::new(&self.snapshot.manifest.id);
+        let drilling = self.unpack_and_boot(saga, boot, &mut report, deadline);
+        match timeout_at(deadline, drilling).await {
+            Ok(outcome) => outcome?,
+            Err(_) => report.problems.push(format!(
+                "not done after {} s, which is what it was given",
+                self.options.limit.as_secs()
+            )),
+        }
+        report.ok = report.is_ok();
+        Ok(report)
+    }
+
+    async fn unpack_and_boot(
+        &self,
+        saga: &mut Saga,
+        boot: Option<Boot>,
+        report: &mut DrillReport,
+        deadline: Instant,
+    ) -> Result<()> {
+        let unpacked = match self.unpack(saga).await {
+            Ok(unpacked) => unpacked,
+            Err(error) if is_about_the_snapshot(&error) => {
+                report.problems.push(error.chain());
+                return Ok(());
+            }
+            Err(error) => return Err(error),
+        };
+        (report.files, report.raw_bytes) = (unpacked.files, unpacked.bytes);
+        report.times.extract_ms = milliseconds(self.begun.elapsed());
+        report.times.recovery_ms = report.times.extract_ms;
+        let Some(boot) = boot else {
+            report.notes.push("no database that is known: unpacked and digested, not booted".to_owned());
+            return Ok(());
+        };
+        report.image = Some(boot.image.tags.first().unwrap_or(&boot.image.id).clone());
+        let Some(container) = self.boot(saga, &boot, &unpacked, report, deadline).await? else {
+            return Ok(());
+        };
+        let comparing = Instant::now();
+        self.look(&boot, &container, report).await;
+        report.times.compare_ms = milliseconds(comparing.elapsed());
+        self.stop(&boot, &container, report).await
+    }
+
+    /// Finds the image to boot; `None` for data that is no database we know.
+    async fn boot_of(&self) -> Result<Option<Boot>> {
+        let manifest = &self.snapshot.manifest;
+        let Some(inspection) = &manifest.evidence.database else { return Ok(None) };
+        let Some(profile) = database::profile(&inspection.engine) else { return Ok(None) };
+        let Some(sandbox) = profile.sandbox() else { return Ok(None) };
+        let image = self.image().await?;
+        let mounted_at =
+            manifest.mounted_at().map_or_else(|| PathBuf::from("/.volsnap/data"), Path::to_owned);
+        let data_directory = mounted_at.join(&inspection.data_directory);
+        Ok(Some(Boot { profile, sandbox, image, mounted_at, data_directory }))
+    }
+
+    /// Returns the image that the data ran in, by its content and not by a name that may have moved on.
+    async fn image(&self) -> Result<Image> {
+        let docker = &*self.host.docker;
+        let look = |reference: String| async move {
+            docker.image(&reference).await.doing(|| format!("look for the image {reference}"))
+        };
+        if let Some(image) = &self.options.image {
+            return look(image.clone()).await?.ok_or_else(|| {
+                Error::usage(format!("the image {image} is not on the engine"))
+                    .hint(format!("docker pull {}", shell_quote(image)))
+            });
+        }
+        let environment = &self.snapshot.manifest.environment;
+        let known = environment.image_id.iter().chain(&environment.image_digests);
+        for reference in known {
+            if let Some(image) = look(reference.clone()).await? {
+                return Ok(image);
+            }
+        }
+        let again = format!("volsnap verify --drill {} --image IMAGE", self.snapshot.manifest.id);
+        let error = match (&environment.image, environment.image_digests.first()) {
+            (Some(image), Some(digest)) => {
+                Error::failed(format!("the image that the data ran in ({image}) is not on the engine"))
+                    .hint(format!("docker pull {}", shell_quote(digest)))
+            }
+            (Some(image), None) => Error::failed(format!(
+                "the image that the data ran in ({image}) is not on the engine, and no registry has it"
+            ))
+            .hint(format!("{again}    (one of the same version, on the same system)")),
+            (None, _) => Error::failed("the snapshot does not say which image its data ran in")
+                .hint(format!("{again}    (one of the same version, on the same system)")),
+        };
+        Err(error)
+    }
+
+    /// Unpacks the snapshot into the drill's own volume.
+    async fn unpack(&self, saga: &mut Saga) -> Result<Unpacked> {
+        let volume = Compensation::RemoveVolume { name: self.volume.clone(), run: self.id.to_string() };
+        saga.register(When::Always, volume).doing(|| "write the journal".to_owned())?;
+        let options = RestoreOptions {
+            repository: self.options.repository.clone(),
+            archive: Archive::Snapshot(Box::new(self.snapshot.clone())),
+            destination: Destination::NewVolume(self.volume.clone()),
+            owner: None,
+            force: Force::default(),
+            safety: false,
+            stop_timeout: None,
+            helper_image: self.options.helper_image.clone(),
+        };
+        restore::unpack(self.host, &options, &self.id, saga).await
+    }
+
+    /// Boots the copy; `None` when it does not come up, which is then among the problems.
+    async fn boot(
+        &self,
+        saga: &mut Saga,
+        boot: &Boot,
+        unpacked: &Unpacked,
+        report: &mut DrillReport,
+        deadline: Instant,
+    ) -> Result<Option<Container>> {
+        let begun = Instant::now();
+        let docker = &*self.host.docker;
+        self.monitor().phase(Phase::Boot, boot.image.tags.first().unwrap_or(&boot.image.id).clone(), None);
+        let name = helper_name(&self.volume);
+        let removal = Compensation::RemoveExpectedHelper { name: name.clone(), run: self.id.to_string() };
+        saga.register(When::Always, removal).doing(|| "write the journal".to_owned())?;
+        self.monitor().step("create-copy");
+        let spec = self.spec(boot, &name, unpacked.owner);
+        let id = docker.create_container(&spec).await.doing(|| format!("create the container {name}"))?;
+        self.monitor().step("start-copy");
+        let started = docker.start(&id).await;
+        let container = docker.container(&id).await.doing(|| format!("look at container {name}"))?;
+        let Some(container) = container else {
+            return Err(Error::failed(format!("container {name} was removed by somebody")));
+        };
+        let booted = match started {
+            Ok(()) => await_ready(docker, &container, deadline, self.monitor())
+                .await
+                .map_err(|error| crate::error::chain(&error)),
+            Err(error) => Err(error.message),
+        };
+        report.times.boot_ms = milliseconds(begun.elapsed());
+        report.times.recovery_ms = milliseconds(self.begun.elapsed());
+        if let Err(error) = booted {
+            let log = docker.logs(&id, LOG_LINES).await.unwrap_or_default();
+            let why = boot.sandbox.last_words(&log).unwrap_or(error);
+            report.problems.push(format!("{} does not come up on it: {why}", boot.profile.name()));
+            return Ok(None);
+        }
+        Ok(Some(container))
+    }
+
+    fn spec(&self, boot: &Boot, name: &str, owner: Option<(u32, u32)>) -> ContainerSpec {
+        let manifest = &self.snapshot.manifest;
+        let seen = manifest.facts.as_ref().map(|facts| &facts.seen);
+        let seen_by = seen.and_then(|seen| seen.user.as_deref());
+        let user = seen_by.or(manifest.environment.superuser.as_deref());
+        let database = seen.and_then(|seen| seen.database.as_deref());
+        let sandbox = boot.sandbox.sandbox(&boot.data_directory, user, database);
+        ContainerSpec {
+            name: name.to_owned(),
+            image: boot.image.id.clone(),
+            command: sandbox.command,
+            labels: [(LABEL_RUN.to_owned(), self.id.to_string())].into(),
+            mounts: vec![MountSpec {
+                source: MountSource::Volume(self.volume.clone()),
+                destination: boot.mounted_at.clone(),
+                read_only: false,
+            }],
+            user: owner,
+            env: sandbox.env,
+            tmpfs: sandbox
+                .scratch
+                .into_iter()
+                .map(|destination| TmpfsSpec { destination, bytes: SCRATCH_BYTES })
+                .collect(),
+            memory_bytes: Some(self.options.memory_bytes),
+            pids: Some(PIDS),
+            kept: true,
+            detached: true,
+            ..ContainerSpec::default()
+        }
+    }
+
+    /// Looks at the data as it is after the boot.
+    async fn look(&self, boot: &Boot, container: &Container, report: &mut DrillReport) {
+        self.monitor().phase(Phase::Facts, self.snapshot.name(), None);
+        self.monitor().step("compare");
+        let docker = &*self.host.docker;
+        let recorded = self.snapshot.manifest.facts.as_ref();
+        let mut facts = match facts::take(docker, container, self.options.facts).await {
+            Ok(Some(facts)) => facts,
+            Ok(None) => return report.notes.push("its data was not looked at".to_owned()),
+            Err(error) => return report.problems.push(error.chain()),
+        };
+        if let Some(checks) = &self.options.checks {
+            let before = recorded.map(|recorded| &recorded.seen);
+            report.checks = facts::run_checks(docker, container, checks, before, &mut facts).await;
+        }
+        self.compare(&facts, report);
+        self.structure(boot, container, report).await;
+    }
+
+    fn compare(&self, facts: &Facts, report: &mut DrillReport) {
+        let name = self.snapshot.name();
+        let recorded = self.snapshot.manifest.facts.as_ref();
+        let context = Context {
+            snapshot: Some(&name),
+            nothing_written: recorded.filter(|recorded| recorded.exact).map(|_| true),
+            ..Context::default()
+        };
+        let comparison = match recorded {
+            Some(recorded) => compare(&recorded.seen, facts, &context),
+            None => {
+                report.notes.push("the snapshot has no facts to compare with".to_owned());
+                first_look(facts, &context)
+            }
+        };
+        if recorded.is_some() {
+            report.notes.push(if comparison.strict {
+                "compared with the facts of the snapshot: nothing was written in between".to_owned()
+            } else {
+                "compared with the facts of the snapshot: clients wrote between them and the snapshot"
+                    .to_owned()
+            });
+        }
+        let summary = facts.summary();
+        report.notes.push(format!("{} tables in {} databases", summary.tables, summary.databases));
+        report.unread = facts.unread();
+        report.differences = comparison.differences;
+    }
+
+    /// Has the database's own tool look whether what it keeps in several places fits together.
+    async fn structure(&self, boot: &Boot, container: &Container, report: &mut DrillReport) {
+        self.monitor().step("structure");
+        let command = boot.sandbox.structure_command(container);
+        let limit = boot.sandbox.structure_limit();
+        match self.host.docker.exec(&container.id, &command, limit).await {
+            Ok(output) => match boot.sandbox.structure(&output) {
+                Structure::Sound => report.notes.push("amcheck found nothing".to_owned()),
+                Structure::Damaged(lines) => {
+                    report.problems.extend(lines.into_iter().map(|line| format!("amcheck: {line}")));
+                }
+                Structure::Unknown(why) => report.unread.push(format!("indexes, by amcheck: {why}")),
+            },
+            Err(error) => report.unread.push(format!("indexes, by amcheck: {error}")),
+        }
+    }
+
+    /// Stops the copy; that it can be stopped cleanly is the last thing it shows.
+    async fn stop(&self, boot: &Boot, container: &Container, report: &mut DrillReport) -> Result<()> {
+        self.monitor().step("stop-copy");
+        let docker = &*self.host.docker;
+        let signal = Some(boot.profile.stop_signal());
+        let stopped = docker.stop(&container.id, signal, Grace::Unlimited, STOP_LIMIT).await;
+        stopped.doing(|| format!("stop container {}", container.name))?;
+        let now = docker.container(&container.id).await;
+        let now = now.doing(|| format!("look at container {}", container.name))?;
+        match now.map(|now| now.state.exit_code) {
+            Some(0) => {}
+            Some(code) => report.problems.push(format!("it did not stop cleanly: exit code {code}")),
+            None => report.problems.push("it was removed by somebody".to_owned()),
+        }
+        Ok(())
+    }
+
+    fn monitor(&self) -> &dyn Monitor {
+        &*self.host.monitor
+    }
+}
+
+/// Returns the user's checks that go with a snapshot: those in the file that is named, else beside the compose file
+/// of the service it was taken of.
+///
+/// # Errors
+/// When the file cannot be read or understood, or the one that is named is not there.
+pub fn checks_of(named: Option<&Path>, snapshot: &Snapshot, directory: &Path) -> Result<Option<Checks>> {
+    let labels = snapshot.manifest.environment.labels.clone();
+    let container = Container { labels, ..Container::default() };
+    Ok(facts::find_checks(named, &container, directory)?.map(|(_, checks)| checks))
+}
+
+/// Returns whether a failure to unpack says something of the snapshot, rather than of what unpacks it.
+fn is_about_the_snapshot(error: &Error) -> bool {
+    error.kind() == ErrorKind::Damaged
+}

@@ -1,0 +1,270 @@
+//! Taking facts of what runs, and what is remembered of them.
+//!
+//! The last facts of a source that had nothing wrong with them are kept in the state directory, for the
+//! next [check](super::check) to compare with; after a restore, those of what was restored. They are
+//! replaced whole, or not at all.
+
+use std::io::Write as _;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use chrono::{DateTime, Utc};
+use serde::{Deserialize, Serialize};
+use tokio::time::Instant;
+
+use super::clock::milliseconds;
+use super::{Host, files};
+use crate::archive::ListDigest;
+use crate::compose::WORKING_DIR_LABEL;
+use crate::database;
+use crate::docker::{Container, Docker};
+use crate::error::{Context as _, Error, Result};
+use crate::facts::checks::{Checked, Checks, FILE_NAME};
+use crate::facts::{Facts, FactsLevel, Files, SnapshotFacts};
+use crate::manifest::Evidence;
+use crate::repository::Snapshot;
+use crate::source::Source;
+use crate::target::shell_quote;
+
+/// How long one query of the user's may take.
+const QUERY_LIMIT: Duration = Duration::from_secs(30);
+/// What the engine needs on top.
+const EXEC_MARGIN: Duration = Duration::from_secs(15);
+
+/// Takes the facts of the database that runs in a container; `None` when it is none we know, or nothing is
+/// asked for. Reads only, and is bounded in time.
+///
+/// # Errors
+/// When the database does not answer, or not so that it is understood.
+pub async fn take(docker: &dyn Docker, container: &Container, level: FactsLevel) -> Result<Option<Facts>> {
+    let source = database::profile_of(container).and_then(|profile| profile.facts());
+    let Some(source) = source.filter(|_| level != FactsLevel::None) else { return Ok(None) };
+    let doing = || format!("take facts of the database in container {}", container.name);
+    let begun = Instant::now();
+    let command = source.facts_command(container, level);
+    let output = docker.exec(&container.id, &command, source.facts_limit(level)).await.doing(doing)?;
+    let mut facts = source.facts(level, &output).doing(doing)?;
+    facts.ms = milliseconds(begun.elapsed());
+    Ok(Some(facts))
+}
+
+/// Runs the user's checks in the database of a container, and keeps their values with its facts. `before`
+/// has what they gave the last time.
+pub async fn run_checks(
+    docker: &dyn Docker,
+    container: &Container,
+    checks: &Checks,
+    before: Option<&Facts>,
+    facts: &mut Facts,
+) -> Vec<Checked> {
+    let Some(source) = database::profile_of(container).and_then(|profile| profile.facts()) else {
+        return Vec::new();
+    };
+    let mut judged = Vec::new();
+    for check in &checks.check {
+        let command = source.query_command(container, check.database.as_deref(), &check.sql, QUERY_LIMIT);
+        let value = match docker.exec(&container.id, &command, QUERY_LIMIT + EXEC_MARGIN).await {
+            Ok(output) => source.value(&output).map_err(|error| error.to_string()),
+            Err(error) => Err(error.to_string()),
+        };
+        if let Ok(value) = &value {
+            facts.checks.insert(check.name.clone(), value.clone());
+        }
+        let before = before.and_then(|before| before.checks.get(&check.name));
+        judged.push(check.judge(value, before.map(String::as_str)));
+    }
+    judged
+}
+
+/// Returns the facts of a snapshot: what was seen of its live data, else what its file list says of data that
+/// is no database. `None` where nothing is known.
+///
+/// # Errors
+/// When its file list cannot be read.
+pub fn of_snapshot(snapshot: &Snapshot) -> Result<Option<Facts>> {
+    let manifest = &snapshot.manifest;
+    if let Some(facts) = &manifest.facts {
+        return Ok(Some(facts.seen.clone()));
+    }
+    if manifest.evidence.database.is_some() {
+        return Ok(None);
+    }
+    let mut digest = ListDigest::default();
+    for record in files(snapshot)? {
+        digest.push(&record?);
+    }
+    let counts = &manifest.counts;
+    let files = Files { files: counts.files, bytes: counts.raw_bytes, digest: Some(digest.finish()) };
+    Ok(Some(Facts::of_files(files, manifest.times.held)))
+}
+
+/// Returns the facts as a manifest keeps them: with whether they are true of the copy to the last row, by what the
+/// database's own files said of it.
+pub(super) fn recorded(seen: Option<Facts>, evidence: &Evidence) -> Option<SnapshotFacts> {
+    let seen = seen?;
+    let source = database::profile(&seen.engine).and_then(|profile| profile.facts());
+    let exact = evidence.unchanged_after
+        && evidence.reasons.is_empty()
+        && evidence
+            .database
+            .as_ref()
+            .zip(source)
+            .is_some_and(|(files, source)| source.is_exact(&seen, files));
+    Some(SnapshotFacts { exact, seen })
+}
+
+/// Returns the user's checks that go with a container, and the file they are in: the one that is named, else
+/// the one beside the compose file, else the one in the current directory. None are none.
+///
+/// # Errors
+/// When the file cannot be read or understood, or the one that is named is not there.
+pub fn find_checks(
+    named: Option<&Path>,
+    container: &Container,
+    directory: &Path,
+) -> Result<Option<(PathBuf, Checks)>> {
+    let path = match (named, container.labels.get(WORKING_DIR_LABEL)) {
+        (Some(named), _) => named.to_owned(),
+        (None, Some(project)) => Path::new(project).join(FILE_NAME),
+        (None, None) => directory.join(FILE_NAME),
+    };
+    if named.is_none() && !path.is_file() {
+        return Ok(None);
+    }
+    let text = std::fs::read_to_string(&path)
+        .map_err(|error| Error::usage(format!("read the checks in {}", path.display())).because(error))?;
+    let checks = text.parse().map_err(|error: crate::facts::checks::InvalidChecks| {
+        Error::usage(format!("understand the checks in {}", path.display()))
+            .because(error)
+            .hint(format!("$EDITOR {}", shell_quote(&path.to_string_lossy())))
+    })?;
+    Ok(Some((path, checks)))
+}
+
+/// What was true of a source when it was last as it is to be.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub(super) struct Remembered {
+    /// The engine on which the source is.
+    engine: String,
+    /// The source's key.
+    source: String,
+    /// When it was so. The facts of what was restored are older.
+    pub(super) at: DateTime<Utc>,
+    /// `None` when nothing is known of it: something was restored that has no facts.
+    pub(super) facts: Option<Facts>,
+    /// The snapshot that it was restored from.
+    pub(super) snapshot: Option<String>,
+}
+
+impl Host {
+    /// Takes the facts that go into a snapshot, with the values of the user's checks. They are worth having and
+    /// not worth failing for.
+    pub(super) async fn facts_for_snapshot(&self, source: &Source, level: FactsLevel) -> Option<Facts> {
+        let container = source.database().filter(|container| container.state.running)?;
+        if level == FactsLevel::None {
+            return None;
+        }
+        self.monitor.step("facts");
+        let taken = take(&*self.docker, container, level).await;
+        let mut facts = match taken {
+            Ok(facts) => facts?,
+            Err(error) => {
+                self.monitor.warning(format!("the snapshot will have no facts: {}", error.chain()));
+                return None;
+            }
+        };
+        match find_checks(None, container, &self.directory) {
+            Ok(Some((_, checks))) => {
+                let checked = run_checks(&*self.docker, container, &checks, None, &mut facts).await;
+                for check in checked.iter().filter(|check| !check.ok) {
+                    self.monitor.warning(format!("check {}: {}", check.name, wrong(check)));
+                }
+            }
+            Ok(None) => {}
+            Err(error) => self.monitor.warning(error.chain()),
+        }
+        Some(facts)
+    }
+
+    /// Returns what is remembered of a source, where there is anything. What cannot be read is nothing.
+    pub(super) fn remembered(&self, engine: &str, source: &Source) -> Option<Remembered> {
+        let text = std::fs::read(self.memory(source)).ok()?;
+        let remembered: Remembered = serde_json::from_slice(&text).ok()?;
+        (remembered.engine == engine && remembered.source == source.key).then_some(remembered)
+    }
+
+    /// Remembers that these facts are true of a source by now; `snapshot` is what was restored. Failing to is no
+    /// failure of what was done.
+    pub(super) fn remember(
+        &self,
+        engine: &str,
+        source: &Source,
+        facts: Option<Facts>,
+        snapshot: Option<String>,
+    ) {
+        let (engine, source_key) = (engine.to_owned(), source.key.clone());
+        let remembered = Remembered { engine, source: source_key, at: Utc::now(), facts, snapshot };
+        if let Err(error) = write_whole(&self.memory(source), &remembered) {
+            self.monitor.warning(format!("the next check has less to compare with: {}", error.chain()));
+        }
+    }
+
+    fn memory(&self, source: &Source) -> PathBuf {
+        self.saga.state.join("facts").join(format!("{}.json", source.key))
+    }
+}
+
+/// Returns what is wrong with a check that is not as it is to be, and what it is to be.
+#[must_use]
+pub fn wrong(check: &Checked) -> String {
+    let found = match (&check.why, &check.value, &check.before) {
+        (Some(why), ..) => why.clone(),
+        (None, Some(value), Some(before)) => format!("it is {value}, and was {before}"),
+        (None, value, _) => format!("it is {}", value.as_deref().unwrap_or("nothing")),
+    };
+    format!("{found}; expected {}", check.expect)
+}
+
+pub(super) fn write_whole(path: &Path, remembered: &impl Serialize) -> Result<()> {
+    let doing = || format!("write {}", path.display());
+    let directory = path.parent().unwrap_or(path);
+    std::fs::create_dir_all(directory).doing(doing)?;
+    let mut file = tempfile::NamedTempFile::new_in(directory).doing(doing)?;
+    file.write_all(&serde_json::to_vec(remembered).doing(doing)?).doing(doing)?;
+    file.as_file().sync_all().doing(doing)?;
+    file.persist(path).doing(doing)?;
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn in_project(directory: &Path) -> Container {
+        let label = (WORKING_DIR_LABEL.to_owned(), directory.display().to_string());
+        Container { labels: [label].into(), ..Container::default() }
+    }
+
+    #[test]
+    fn checks_lie_beside_the_compose_file_or_where_they_are_said_to_be() {
+        let (project, here) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+        let check = |name: &str| format!("[[check]]\nname = '{name}'\nsql = 'select 1'\nexpect = '= 1'\n");
+        let container = in_project(project.path());
+        assert!(find_checks(None, &container, here.path()).unwrap().is_none());
+        std::fs::write(here.path().join(FILE_NAME), check("here")).unwrap();
+        assert!(find_checks(None, &container, here.path()).unwrap().is_none(), "another project's");
+        std::fs::write(project.path().join(FILE_NAME), check("project")).unwrap();
+        let found = |named: Option<&Path>, container: &Container| {
+            find_checks(named, container, here.path()).unwrap().unwrap().1.check[0].name.clone()
+        };
+        assert_eq!(found(None, &container), "project");
+        assert_eq!(found(None, &Container::default()), "here");
+        assert_eq!(found(Some(&here.path().join(FILE_NAME)), &container), "here");
+        let error = find_checks(Some(&here.path().join("none.toml")), &container, here.path()).unwrap_err();
+        assert!(error.chain().contains("none.toml"), "{}", error.chain());
+        std::fs::write(project.path().join(FILE_NAME), "[[check]]\nname = 1\n").unwrap();
+        let error = find_checks(None, &container, here.path()).unwrap_err();
+        assert_eq!(error.kind(), crate::ErrorKind::Usage);
+        assert!(error.chain().contains("line 2"), "{}", error.chain());
+    }
+}

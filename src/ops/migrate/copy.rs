@@ -1,0 +1,299 @@
+//! The copy: made while the service runs, finished while it is stopped, and read a second time.
+
+use std::path::{Path, PathBuf};
+
+use tokio::time::Instant;
+
+use super::Run;
+use super::prepare::{Database, Preparation};
+use crate::agent::client::{AgentClient, AgentError};
+use crate::agent::protocol::{StageCompareRequest, StagePassRequest};
+use crate::agent::stage::CompareStats;
+use crate::database::{self, Inspection};
+use crate::docker::Container;
+use crate::docker::inventory::inventory;
+use crate::error::{Context as _, Error, Result};
+use crate::facts::checks::Checks;
+use crate::facts::{Facts, FactsLevel};
+use crate::monitor::{Event, Phase};
+use crate::ops::facts::{run_checks, take};
+use crate::ops::passes::Passes;
+use crate::ops::plan::STAGE_RESERVE;
+use crate::saga::restart::StoppedContainer;
+use crate::saga::withdraw::{Copy, Proof};
+use crate::saga::{Compensation, Registered, Saga, When};
+use crate::source::Source;
+
+/// The users are stopped; what starts them is in the journal.
+pub(super) struct Hold {
+    pub(super) start: Option<Registered>,
+    pub(super) containers: Vec<StoppedContainer>,
+    /// What takes the copy out of its place.
+    pub(super) withdraw: Registered,
+    /// The copy, as far as it is known.
+    pub(super) copy: Copy,
+    /// What the database's own files said after its shutdown.
+    pub(super) stopped: Option<Inspection>,
+}
+
+impl Hold {
+    /// Has the journal know what is known of the copy by now.
+    fn amend(&self, saga: &mut Saga) -> Result<()> {
+        let withdraw = Compensation::Withdraw { copy: self.copy.clone() };
+        saga.amend(self.withdraw, withdraw).doing(|| "write the journal".to_owned())
+    }
+
+    /// Has the journal know that services are about to be started on the copy.
+    pub(super) fn about_to_start(&mut self, saga: &mut Saga) -> Result<()> {
+        self.copy.started = true;
+        self.amend(saga)
+    }
+
+    /// Has the container that was made in the place of a stopped one be started, and that one not.
+    pub(super) fn takes_place(&mut self, before: &str, made: String) {
+        if let Some(stopped) = self.containers.iter_mut().find(|stopped| stopped.identity.id == before) {
+            stopped.identity.id = made;
+        }
+    }
+}
+
+impl Run<'_> {
+    /// Brings the copy close to the data while the service runs, and compares the two. Once there is something to
+    /// go on from, a failure leaves it.
+    pub(super) async fn copy_live(&self, saga: &mut Saga, prepared: &mut Preparation) -> Result<()> {
+        let passes = self.passes(&prepared.source, prepared.survey.bytes);
+        let location = prepared.place.location.clone();
+        let mut kept = || {
+            // The directory's is the first: with it goes everything, so it is void last.
+            for removal in std::mem::take(&mut prepared.removals).into_iter().rev() {
+                saga.discharge(removal);
+            }
+            let _ = self.kept.set(location.clone());
+        };
+        let live = passes.live(&mut prepared.agent, Some(&mut kept)).await;
+        live.map_err(|error| self.not_copied(error, prepared))?;
+        self.monitor().step("compare");
+        self.phase(Phase::Compare, format!("{} with its copy, while it is in use", prepared.source.title));
+        let compared = self.compare(prepared, false).await?;
+        tracing::debug!(?compared, "live comparison");
+        self.look_again(prepared).await
+    }
+
+    fn passes<'p>(&'p self, source: &'p Source, bytes: u64) -> Passes<'p> {
+        Passes {
+            host: self.host,
+            clock: &self.clock,
+            source,
+            request: StagePassRequest {
+                exclude: excluded(),
+                reserve: STAGE_RESERVE,
+                owner: self.options.owner,
+                ..StagePassRequest::default()
+            },
+            bytes,
+        }
+    }
+
+    fn not_copied(&self, error: AgentError, prepared: &Preparation) -> Error {
+        let full = matches!(error, AgentError::StageFull(_));
+        let error =
+            Error::failed(format!("copy {} to {}", prepared.plan.from, prepared.plan.to)).because(error);
+        if full { error.hint("free some space there, or choose a directory on a larger disk") } else { error }
+    }
+
+    async fn compare(&self, prepared: &mut Preparation, finish: bool) -> Result<CompareStats> {
+        let request = StageCompareRequest { exclude: excluded(), owner: self.options.owner, finish };
+        let compared = prepared.agent.stage_compare(request, self.monitor()).await;
+        let compared = compared.doing(|| format!("compare {} with its copy", prepared.source.title))?;
+        self.clock.bytes(compared.bytes);
+        Ok(compared)
+    }
+
+    /// Looks at the users once more: the passes took their time, and somebody may have restarted one.
+    async fn look_again(&self, prepared: &mut Preparation) -> Result<()> {
+        let source = self.host.resolve_for("volsnap migrate", &self.options.target).await?;
+        let ids = |source: &Source| -> Vec<String> {
+            let mut ids: Vec<_> = source.users.iter().map(|user| user.container.id.clone()).collect();
+            ids.sort();
+            ids
+        };
+        if source.location != prepared.source.location || ids(&source) != ids(&prepared.source) {
+            return Err(Error::failed(format!(
+                "who uses {} has changed while it was copied",
+                prepared.source.title
+            ))
+            .hint(format!("{}    (goes on from the copy)", self.again())));
+        }
+        prepared.look_at(source)
+    }
+
+    /// Returns the command that was typed, as far as it matters for another attempt.
+    pub(super) fn again(&self) -> String {
+        let target = self.options.target.quoted();
+        match &self.options.destination {
+            super::Destination::Directory(path) => {
+                format!("volsnap migrate {target} {}", crate::target::shell_quote(&path.to_string_lossy()))
+            }
+            super::Destination::Back { .. } => format!("volsnap migrate {target} --back"),
+        }
+    }
+
+    /// Looks what is true of the data, with the values of the user's checks.
+    pub(super) async fn before(&self, prepared: &Preparation) -> Result<Option<Facts>> {
+        let Some(database) = prepared.running_database() else { return Ok(None) };
+        let facts = self.facts(&database.container, prepared.checks.as_ref()).await;
+        facts.map_err(|error| error.hint(format!("{} --facts none    (does not compare)", self.again())))
+    }
+
+    pub(super) async fn facts(
+        &self,
+        container: &Container,
+        checks: Option<&Checks>,
+    ) -> Result<Option<Facts>> {
+        if self.options.level == FactsLevel::None {
+            return Ok(None);
+        }
+        self.phase(Phase::Facts, container.name.clone());
+        self.monitor().step("facts");
+        let Some(mut facts) = take(&*self.host.docker, container, self.options.level).await? else {
+            return Ok(None);
+        };
+        if let Some(checks) = checks {
+            run_checks(&*self.host.docker, container, checks, None, &mut facts).await;
+        }
+        Ok(Some(facts))
+    }
+
+    /// Stops the users. What starts them again is in the journal before the first is asked to stop, and before
+    /// that what takes the copy out of its place: that comes last, with the service up.
+    pub(super) async fn hold(&self, saga: &mut Saga, prepared: &mut Preparation) -> Result<Hold> {
+        self.host.checkpoint(&prepared.source).await;
+        let journal = || "write the journal".to_owned();
+        for container in &prepared.stops {
+            self.host.refuse_restarted(container, &self.again()).await?;
+        }
+        let copy =
+            Copy { place: prepared.place.clone(), started: false, proof: None, made: prepared.made.clone() };
+        let withdraw = Compensation::Withdraw { copy: copy.clone() };
+        let withdraw = saga.register(When::OnFailure, withdraw).doing(journal)?;
+        let containers: Vec<StoppedContainer> = prepared
+            .stops
+            .iter()
+            .rev()
+            .map(|container| StoppedContainer::of(container, database::profile_of(container).is_some()))
+            .collect();
+        let mut hold = Hold { start: None, containers, withdraw, copy, stopped: None };
+        if !prepared.stops.is_empty() {
+            let start = Compensation::StartContainers { containers: hold.containers.clone() };
+            hold.start = Some(saga.register(When::Always, start).doing(journal)?);
+            self.phase(Phase::Stop, prepared.plan.stops.join(", "));
+            self.monitor().event(Event::Held);
+            self.clock.held();
+        }
+        for container in &prepared.stops {
+            self.host.stop(container, self.options.stop_timeout).await?;
+        }
+        hold.stopped = self.shutdown(prepared).await?;
+        Ok(hold)
+    }
+
+    /// Reads what the database's own files say of the shutdown. One that is not clean is copied as it is.
+    async fn shutdown(&self, prepared: &mut Preparation) -> Result<Option<Inspection>> {
+        let Some(database) = &prepared.database else { return Ok(None) };
+        self.phase(Phase::Prove, prepared.source.title.clone());
+        self.monitor().step("prove");
+        let inspection = inspect(&mut prepared.agent, database).await?;
+        if !inspection.clean {
+            self.monitor().warning(format!(
+                "the shutdown was not clean, and is copied as it is: {}",
+                inspection.reasons.join("; ")
+            ));
+        }
+        Ok(Some(inspection))
+    }
+
+    /// Finishes the copy, and proves that it is one: by a second reading, and by the database's own files, which
+    /// also say whether anybody has started it meanwhile.
+    pub(super) async fn copy_held(
+        &self,
+        saga: &mut Saga,
+        prepared: &mut Preparation,
+        hold: &mut Hold,
+    ) -> Result<CompareStats> {
+        let passes = self.passes(&prepared.source, prepared.survey.bytes);
+        let last = passes.last(&mut prepared.agent).await;
+        last.map_err(|error| self.not_copied(error, prepared))?;
+        self.monitor().step("compare-held");
+        self.phase(Phase::Compare, format!("{} with its copy", prepared.source.title));
+        let begun = Instant::now();
+        let compared = self.compare(prepared, true).await?;
+        tracing::debug!(?compared, elapsed = ?begun.elapsed(), "held comparison");
+        if compared.different > 0 {
+            return Err(Error::failed(format!(
+                "the copy is not what {} has: {}",
+                prepared.plan.from,
+                compared.differences.join("; ")
+            ))
+            .hint("look at the disk of the copy: dmesg | tail"));
+        }
+        self.refuse_running(prepared).await?;
+        let (Some(database), Some(stopped)) = (&prepared.database, &hold.stopped) else {
+            return Ok(compared);
+        };
+        let now = inspect(&mut prepared.agent, database).await?;
+        let copied = inspect_copy(&mut prepared.agent, database).await?;
+        if now.proof_digest != stopped.proof_digest || copied.proof_digest != stopped.proof_digest {
+            return Err(Error::failed("the database was started by somebody while it was copied"));
+        }
+        let proof = Proof {
+            engine: database.profile.name().to_owned(),
+            data_directory: database.data_directory.clone(),
+            mounted_at: database.mounted_at.clone(),
+            digest: stopped.proof_digest.clone(),
+        };
+        hold.copy.proof = Some(proof);
+        hold.amend(saga)?;
+        Ok(compared)
+    }
+
+    /// Refuses what somebody has started on the data meanwhile.
+    async fn refuse_running(&self, prepared: &Preparation) -> Result<()> {
+        let world = self.host.world().await?;
+        let inventory = inventory(&prepared.source.location, &world.containers, &world.volumes);
+        let running = inventory.users.iter().find(|user| user.container.state.running && user.writes);
+        match running {
+            Some(user) => Err(Error::failed(format!(
+                "container {} was started by somebody on {} meanwhile",
+                user.container.name, prepared.source.title
+            ))
+            .hint("find out who starts it (a restart policy, an updater, another person), then try again")),
+            None => Ok(()),
+        }
+    }
+}
+
+/// Returns what is never copied: what a restore that died has kept of old data.
+pub(super) fn excluded() -> Vec<String> {
+    vec![format!("{}*", crate::agent::swap::PREFIX)]
+}
+
+pub(super) async fn inspect(agent: &mut AgentClient, database: &Database) -> Result<Inspection> {
+    agent
+        .inspect(database.profile.name(), &database.data_directory, database.mounted_at.as_deref())
+        .await
+        .doing(|| format!("read the files of {}", database.profile.name()))
+}
+
+async fn inspect_copy(agent: &mut AgentClient, database: &Database) -> Result<Inspection> {
+    agent
+        .inspect_stage(database.profile.name(), &database.data_directory, database.mounted_at.as_deref())
+        .await
+        .doing(|| format!("read the files of {} in the copy", database.profile.name()))
+}
+
+/// Returns the files without which there is no database, as the swap wants them.
+pub(super) fn heads(database: Option<&Database>) -> Vec<PathBuf> {
+    database
+        .map(|database| database.profile.written_last(Path::new(&database.data_directory)))
+        .unwrap_or_default()
+}

@@ -1,0 +1,602 @@
+//! Everything that can be checked before anything is touched, and the plan that comes of it.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+use tokio::time::{Duration, Instant};
+
+use super::copy::{excluded, inspect};
+use super::place::{self, Made};
+use super::plan::{Direction, MigratePlan, PlannedEdit, PlannedUser};
+use super::record::Migration;
+use super::switch::{Switch, how};
+use super::{Destination, Run};
+use crate::agent::client::{AgentClient, helper_name};
+use crate::agent::protocol::{Room, StageCompareRequest, StagePassRequest, Survey};
+use crate::compose::{Membership, volume_labels};
+use crate::database::{self, Inspection, Profile};
+use crate::docker::helper::{Access, LABEL_RUN};
+use crate::docker::{Container, Engine, Mount, MountSource, order};
+use crate::error::{Context as _, Error, Result};
+use crate::facts::checks::Checks;
+use crate::manifest::Quiesce;
+use crate::monitor::Phase;
+use crate::ops::facts::find_checks;
+use crate::ops::helper::{StageMount, StartedHelper, busy, start_helper};
+use crate::ops::hold::refuse_what_cannot_be_stopped;
+use crate::ops::plan::{Outlook, STAGE_RESERVE};
+use crate::saga::restart::await_ready;
+use crate::saga::volume::Workplace;
+use crate::saga::withdraw::MadeDirectory;
+use crate::saga::{Compensation, Registered, Saga, When};
+use crate::source::{Source, User, key_of};
+use crate::target::{is_anonymous, location_of, shell_quote};
+
+/// How long one question may take.
+const ASK_LIMIT: Duration = Duration::from_secs(10);
+/// How long a database may take to answer before anything is stopped.
+const READY_LIMIT: Duration = Duration::from_secs(30);
+/// What an entry takes on the disk beside its content: its inode and the rest of its last block.
+const BYTES_PER_ENTRY: u64 = 4096;
+
+/// What a look at everything comes to.
+pub(super) enum Prepared {
+    /// The migration can be done.
+    Ready(Box<Preparation>),
+    /// It is done already.
+    Already {
+        /// What was asked for, as a person calls it.
+        title: String,
+        /// Where its data is.
+        at: String,
+    },
+}
+
+/// Everything that is known, checked and running before anything is touched.
+pub(super) struct Preparation {
+    pub(super) plan: MigratePlan,
+    pub(super) engine: Engine,
+    pub(super) source: Source,
+    pub(super) database: Option<Database>,
+    pub(super) checks: Option<Checks>,
+    /// The running users, in the order of their stop.
+    pub(super) stops: Vec<Container>,
+    /// What is to become of files and containers.
+    pub(super) switch: Switch,
+    pub(super) survey: Survey,
+    pub(super) agent: AgentClient,
+    pub(super) helper: Registered,
+    /// Where the copy comes to lie.
+    pub(super) place: Workplace,
+    /// The directory that was made for it.
+    pub(super) made: Option<MadeDirectory>,
+    /// What removes a copy that nobody can go on from.
+    pub(super) removals: Vec<Registered>,
+    /// The labels of the volume the data comes from.
+    pub(super) labels: BTreeMap<String, String>,
+}
+
+/// The database in the source.
+pub(super) struct Database {
+    pub(super) container: Container,
+    pub(super) profile: &'static dyn Profile,
+    /// Relative to the source's root.
+    pub(super) data_directory: PathBuf,
+    /// Where its container mounts the source.
+    pub(super) mounted_at: Option<PathBuf>,
+}
+
+/// Where the copy is to lie, and what is there.
+struct Target {
+    location: MountSource,
+    made: Made,
+    warnings: Vec<String>,
+}
+
+impl Preparation {
+    /// Takes over who uses the data now.
+    pub(super) fn look_at(&mut self, source: Source) -> Result<()> {
+        self.stops = stops(&source)?;
+        self.plan.stops = names(self.stops.iter());
+        self.plan.starts = names(self.stops.iter().rev());
+        self.source = source;
+        Ok(())
+    }
+
+    /// Returns the database, where it runs.
+    pub(super) fn running_database(&self) -> Option<&Database> {
+        self.database.as_ref().filter(|database| database.container.state.running)
+    }
+}
+
+impl Run<'_> {
+    pub(super) async fn prepare(&self, saga: &mut Saga) -> Result<Prepared> {
+        self.phase(Phase::Prepare, self.options.target.to_string());
+        self.monitor().step("start-guard");
+        saga.watch(&self.host.saga.executable).await.doing(|| "start the guard".to_owned())?;
+        let docker = &*self.host.docker;
+        let engine = docker.engine().await.doing(|| "ask the engine what it is".to_owned())?;
+        let source = self.host.resolve_for("volsnap migrate", &self.options.target).await?;
+        source.warnings.iter().for_each(|warning| self.monitor().warning(warning));
+        if let Some(other) = &source.held_by {
+            return Err(busy(&source, &other.container));
+        }
+        if !engine.local {
+            return Err(Error::usage(format!(
+                "the engine is on another machine, and the directory for {} has to be made there",
+                source.title
+            ))
+            .hint("run volsnap on the engine's machine"));
+        }
+        if let Some(at) = self.is_done(&source) {
+            return Ok(Prepared::Already { title: source.title, at });
+        }
+        self.refuse_location(&source)?;
+        let users = mounting(&source)?;
+        let stops = stops(&source)?;
+        self.refuse_sharers(&users).await?;
+        self.host.refuse_stranded(&source).await?;
+        let database = database_of(&source);
+        let checks = match database.as_ref().filter(|database| database.container.state.running) {
+            Some(database) => find_checks(None, &database.container, &self.host.directory)?,
+            None => None,
+        };
+        self.refuse_unready(database.as_ref()).await?;
+        let target = self.destination(saga, &engine, &source).await?;
+        let switch = self.plan_switch(&users, &source.location, &target.location).await?;
+        let image = (&engine, self.options.helper_image.as_deref());
+        // It is there already, whatever it is.
+        let none = BTreeMap::new();
+        let mount = StageMount { location: &target.location, labels: &none };
+        let with = (Access::Stage, Some(mount));
+        let StartedHelper { mut agent, registered: helper, place } =
+            start_helper(self.host, saga, self.id.as_str(), &source, with, image).await?;
+        let place = Workplace {
+            helper: helper_name(&key_of(&target.location)),
+            location: target.location.clone(),
+            ..place
+        };
+        let found = match &database {
+            Some(database) => Some(inspect(&mut agent, database).await?),
+            None => None,
+        };
+        found.iter().try_for_each(|found| refuse_outside_links(&source, found))?;
+        let survey = agent.survey(&excluded()).await.doing(|| format!("look at {}", source.title))?;
+        let mut removals = target.made.removals;
+        let looked = self.look_into(saga, &mut agent, &place, &mut removals).await?;
+        let volume_of = async |location: &MountSource| match location {
+            MountSource::Volume(name) => docker.volume(name).await.doing(|| format!("look at volume {name}")),
+            MountSource::Directory(_) => Ok(None),
+        };
+        let labels = volume_of(&source.location).await?.map(|volume| volume.labels).unwrap_or_default();
+        if !looked.room.is_empty
+            && let Some(volume) = volume_of(&target.location).await?
+        {
+            self.refuse_strange(&target.location, &volume.mountpoint, found.as_ref())?;
+        }
+        let made = target.made.directory;
+        let mut plan = self.plan(&source, found.as_ref(), &survey, (&looked, made.is_some()), &place);
+        plan.users = users.iter().map(|(user, at)| planned_user(user, at)).collect();
+        plan.edits = switch.planned_edits();
+        plan.commands = switch.commands();
+        plan.stops = names(stops.iter());
+        plan.starts = names(stops.iter().rev());
+        if stops.is_empty() {
+            plan.expected_downtime_ms = 0;
+        }
+        plan.warnings.extend(target.warnings);
+        plan.warnings.extend(switch.warnings.iter().cloned());
+        self.warn_of_owner(&mut plan, database.as_ref()).await;
+        if plan.free_bytes < plan.needed_bytes {
+            return Err(Error::failed(format!(
+                "{} has {} MB free, and the copy may need {} MB",
+                plan.to,
+                plan.free_bytes / 1_000_000,
+                plan.needed_bytes / 1_000_000
+            ))
+            .hint("free some space there, or choose a directory on a larger disk"));
+        }
+        let checks = checks.map(|(_, checks)| checks);
+        Ok(Prepared::Ready(Box::new(Preparation {
+            plan,
+            engine,
+            source,
+            database,
+            checks,
+            stops,
+            switch,
+            survey,
+            agent,
+            helper,
+            place,
+            made,
+            removals,
+            labels,
+        })))
+    }
+
+    /// Returns where the data is, if that is where it is to go.
+    fn is_done(&self, source: &Source) -> Option<String> {
+        match (&self.options.destination, &source.location) {
+            (Destination::Directory(named), MountSource::Directory(directory)) => {
+                let wanted = self.host.directory.join(named);
+                let same = wanted == *directory || wanted.canonicalize().is_ok_and(|real| real == *directory);
+                same.then(|| directory.display().to_string())
+            }
+            (Destination::Back { volume }, MountSource::Volume(name)) => {
+                volume.as_ref().is_none_or(|volume| volume == name).then(|| format!("volume {name}"))
+            }
+            _ => None,
+        }
+    }
+
+    /// Refuses data that does not lie where such a migration begins.
+    fn refuse_location(&self, source: &Source) -> Result<()> {
+        let target = self.options.target.quoted();
+        match (&self.options.destination, &source.location) {
+            (Destination::Directory(_), MountSource::Volume(name)) if is_anonymous(&source.location) => {
+                Err(Error::usage(format!(
+                    "{} has its data in a volume without a name ({}…), which no compose file mentions",
+                    source.title,
+                    &name[..name.len().min(12)]
+                ))
+                .hint(format!(
+                    "volsnap snapshot {target}    (then give it a named volume, and restore into that)"
+                )))
+            }
+            (Destination::Directory(_), MountSource::Directory(directory)) => Err(Error::usage(format!(
+                "{} has its data in a directory already: {}",
+                source.title,
+                directory.display()
+            ))
+            .hint(format!("volsnap migrate {target} --back    (into a volume)"))),
+            (Destination::Back { .. }, MountSource::Volume(_)) | (Destination::Directory(_), _) => Ok(()),
+            (Destination::Back { .. }, MountSource::Directory(_)) => Ok(()),
+        }
+    }
+
+    /// Refuses containers that share the network of one that is made anew: they would lose it.
+    async fn refuse_sharers(&self, users: &[(User, PathBuf)]) -> Result<()> {
+        let containers = self.host.docker.containers().await.doing(|| "list containers".to_owned())?;
+        for (user, _) in users {
+            let mode = format!("container:{}", user.container.id);
+            if let Some(sharer) = containers.iter().find(|other| other.network_mode == mode) {
+                return Err(Error::failed(format!(
+                    "container {} shares the network of {}, which has to be made anew: it would lose it",
+                    sharer.name, user.container.name
+                ))
+                .hint(format!(
+                    "docker rm -f {}    (and make it again afterwards)",
+                    shell_quote(&sharer.name)
+                )));
+            }
+        }
+        Ok(())
+    }
+
+    /// Refuses a database that does not answer: one still in its entrypoint would ignore the signal.
+    async fn refuse_unready(&self, database: Option<&Database>) -> Result<()> {
+        let running = database.filter(|database| database.container.state.running);
+        let Some(Database { container, .. }) = running else { return Ok(()) };
+        let deadline = Instant::now() + READY_LIMIT;
+        await_ready(&*self.host.docker, container, deadline, self.monitor()).await.map_err(|error| {
+            Error::failed(format!("container {} is not ready to be stopped", container.name))
+                .because(error)
+                .hint(format!("docker logs --tail 20 {}", shell_quote(&container.name)))
+        })
+    }
+
+    /// Finds the place for the copy, and makes it where it is not there.
+    async fn destination(&self, saga: &mut Saga, engine: &Engine, source: &Source) -> Result<Target> {
+        match &self.options.destination {
+            Destination::Directory(named) => {
+                let MountSource::Volume(volume) = &source.location else {
+                    return Err(Error::failed("a directory is copied into a volume only"));
+                };
+                let store = place::store_of(&source.host_path, volume);
+                let found = place::look(named, &self.host.directory, store.as_deref())?;
+                let made = self.make_directory(saga, &found)?;
+                Ok(Target { location: MountSource::Directory(found.path), made, warnings: found.warnings })
+            }
+            Destination::Back { volume } => {
+                let name = self.volume_back(engine, source, volume.as_deref())?;
+                self.make_volume(saga, engine, source, &name).await?;
+                let location = MountSource::Volume(name);
+                self.refuse_other_users(&location).await?;
+                Ok(Target { location, made: Made::default(), warnings: Vec::new() })
+            }
+        }
+    }
+
+    /// Returns the volume that the data goes back into.
+    fn volume_back(&self, engine: &Engine, source: &Source, named: Option<&str>) -> Result<String> {
+        if let Some(named) = named {
+            return Ok(named.to_owned());
+        }
+        self.migration(engine, source).map(|migration| migration.volume).ok_or_else(|| {
+            Error::usage(format!("of what volume {} was migrated is not known here", source.title))
+                .hint(format!("volsnap migrate {} --back --volume NAME", self.options.target.quoted()))
+        })
+    }
+
+    fn migration(&self, engine: &Engine, source: &Source) -> Option<Migration> {
+        let MountSource::Directory(directory) = &source.location else { return None };
+        Migration::all(&self.host.saga.state, &engine.id)
+            .into_iter()
+            .find(|migration| migration.directory == *directory)
+    }
+
+    /// Makes the volume that the data goes back into, where it is not there.
+    async fn make_volume(&self, saga: &mut Saga, engine: &Engine, source: &Source, name: &str) -> Result<()> {
+        let docker = &*self.host.docker;
+        if docker.volume(name).await.doing(|| format!("look at volume {name}"))?.is_some() {
+            return Ok(());
+        }
+        let removal = Compensation::RemoveVolume { name: name.to_owned(), run: self.id.to_string() };
+        saga.register(When::OnFailure, removal).doing(|| "write the journal".to_owned())?;
+        self.monitor().step("create-volume");
+        let remembered = self.migration(engine, source).filter(|migration| migration.volume == name);
+        let mut labels = match remembered {
+            Some(migration) => migration.labels,
+            None => compose_labels(source, name),
+        };
+        labels.insert(LABEL_RUN.to_owned(), self.id.to_string());
+        docker.create_volume(name, &labels).await.doing(|| format!("create volume {name}"))
+    }
+
+    async fn refuse_other_users(&self, location: &MountSource) -> Result<()> {
+        let world = self.host.world().await?;
+        let inventory = crate::docker::inventory::inventory(location, &world.containers, &world.volumes);
+        match inventory.users.first() {
+            Some(user) => Err(Error::failed(format!(
+                "container {} uses the volume that the data is to go back into",
+                user.container.name
+            ))
+            .hint(format!("docker rm {}", shell_quote(&user.container.name)))),
+            None => Ok(()),
+        }
+    }
+
+    /// Looks into the place for the copy, takes over what an earlier run has begun there, and tries whether it can
+    /// hold what the data has.
+    async fn look_into(
+        &self,
+        saga: &mut Saga,
+        agent: &mut AgentClient,
+        place: &Workplace,
+        removals: &mut Vec<Registered>,
+    ) -> Result<Looked> {
+        let shown = place.describe();
+        let looking = || format!("look into {shown}");
+        let owner = agent.room().await.doing(looking)?.owner;
+        self.monitor().step("stage-into");
+        agent.stage_into(&place.run).await.map_err(|error| {
+            Error::failed(format!("go on with what an earlier run has left in {shown}"))
+                .because(error)
+                .hint(format!("look into {shown}, and empty it or choose another place"))
+        })?;
+        let warm = agent.stage_room(Path::new("")).await.doing(looking)?.warm;
+        if !warm {
+            // What was begun by another run is for a later one, until this one has more.
+            let work = Compensation::DiscardWork { place: place.clone(), with_old: false };
+            removals.push(saga.register(When::OnFailure, work).doing(|| "write the journal".to_owned())?);
+        }
+        let room = agent.room().await.doing(looking)?;
+        if !room.is_empty && matches!(place.location, MountSource::Directory(_)) {
+            return Err(super::place::not_empty(&shown));
+        }
+        if let Some(mounted) = room.mounted.first() {
+            return Err(Error::failed(format!("something is mounted on {mounted} in {shown}"))
+                .hint("choose another place"));
+        }
+        if !warm {
+            self.try_owners(agent, &shown).await?;
+        }
+        Ok(Looked { room, warm, owner: self.options.owner.unwrap_or(owner) })
+    }
+
+    /// Tries whether the place holds owners, modes, times and attributes, by copying the root alone.
+    async fn try_owners(&self, agent: &mut AgentClient, shown: &str) -> Result<()> {
+        let refused = |why: String| {
+            Error::failed(format!(
+                "{shown} is on a file system that cannot hold what the data has (owners, modes, times): {why}"
+            ))
+            .hint("choose a directory on a local disk, not on NFS with root squash, FAT or the like")
+        };
+        let everything = vec!["*".to_owned()];
+        let pass = StagePassRequest {
+            exclude: everything.clone(),
+            owner: self.options.owner,
+            ..StagePassRequest::default()
+        };
+        agent.stage_pass(pass, self.monitor()).await.map_err(|error| refused(error.to_string()))?;
+        let compare = StageCompareRequest { exclude: everything, owner: self.options.owner, finish: false };
+        let compared = agent.stage_compare(compare, self.monitor()).await;
+        let compared = compared.doing(|| format!("look at {shown}"))?;
+        if compared.different > 0 {
+            return Err(refused(compared.differences.join("; ")));
+        }
+        Ok(())
+    }
+
+    fn plan(
+        &self,
+        source: &Source,
+        found: Option<&Inspection>,
+        survey: &Survey,
+        (looked, makes): (&Looked, bool),
+        place: &Workplace,
+    ) -> MigratePlan {
+        let back = matches!(place.location, MountSource::Volume(_));
+        let outlook = Outlook { quiesce: Quiesce::Stop, raw_bytes: survey.bytes, measured: None };
+        let shown = |location: &MountSource| match location {
+            MountSource::Volume(name) => format!("volume {name}"),
+            MountSource::Directory(path) => path.display().to_string(),
+        };
+        MigratePlan {
+            id: self.id.to_string(),
+            direction: if back { Direction::Back } else { Direction::ToDirectory },
+            title: source.title.clone(),
+            database: found.map(|found| format!("{} {}", found.engine, found.version)),
+            from: shown(&source.location),
+            from_path: source.host_path.clone(),
+            to: shown(&place.location),
+            makes,
+            resumes: looked.warm,
+            file_system: match &place.location {
+                MountSource::Directory(path) => file_system(path),
+                MountSource::Volume(_) => None,
+            },
+            bytes: survey.bytes,
+            entries: survey.entries,
+            needed_bytes: if looked.warm {
+                STAGE_RESERVE
+            } else {
+                survey.disk_bytes + survey.disk_bytes / 20 + survey.entries * BYTES_PER_ENTRY + STAGE_RESERVE
+            },
+            free_bytes: looked.room.free_bytes,
+            owner: looked.owner,
+            replaces: !looked.room.is_empty,
+            users: Vec::new(),
+            stops: Vec::new(),
+            starts: Vec::new(),
+            edits: Vec::<PlannedEdit>::new(),
+            commands: Vec::new(),
+            expected_downtime_ms: outlook.staged_ms(true),
+            warnings: Vec::new(),
+        }
+    }
+
+    /// Says what is unusual about who will own the copy.
+    async fn warn_of_owner(&self, plan: &mut MigratePlan, database: Option<&Database>) {
+        let Some(database) = database.filter(|database| database.container.state.running) else { return };
+        let command = ["stat", "-c", "%u", "/proc/1"].map(str::to_owned);
+        let asked = self.host.docker.exec(&database.container.id, &command, ASK_LIMIT).await;
+        let said = asked.ok().and_then(|output| String::from_utf8(output.stdout).ok());
+        let Some(user) = said.and_then(|said| said.trim().parse::<u32>().ok()) else { return };
+        // One that begins as root gives its rights away, and so does not tell.
+        if user != 0 && user != plan.owner.0 {
+            plan.warnings.push(format!(
+                "the copy will belong to user {}, and the database runs as user {user}: it may refuse to start \
+                 (--owner {user}:{user} gives the copy to it)",
+                plan.owner.0
+            ));
+        }
+    }
+
+    /// Refuses a volume that has anything but older data of this very database.
+    fn refuse_strange(&self, target: &MountSource, path: &Path, found: Option<&Inspection>) -> Result<()> {
+        let MountSource::Volume(name) = target else { return Ok(()) };
+        let inspected = found.and_then(|found| {
+            let profile = database::profile(&found.engine)?;
+            profile.inspect(path, &found.data_directory, None).ok()
+        });
+        let same = inspected
+            .zip(found)
+            .is_some_and(|(there, found)| there.identifier.is_some() && there.identifier == found.identifier);
+        if same {
+            return Ok(());
+        }
+        Err(Error::failed(format!("volume {name} has data that is not known to be of this database"))
+            .hint(format!("docker volume rm {}    (if it may go), or --volume NAME", shell_quote(name))))
+    }
+}
+
+/// What is in the place for the copy.
+struct Looked {
+    room: Room,
+    /// Whether an earlier run has begun there, and what it copied can be gone on from.
+    warm: bool,
+    /// Who will own the copy's root.
+    owner: (u32, u32),
+}
+
+fn names<'c>(containers: impl Iterator<Item = &'c Container>) -> Vec<String> {
+    containers.map(|container| container.name.clone()).collect()
+}
+
+/// Returns the containers to stop, in the order of their stop.
+fn stops(source: &Source) -> Result<Vec<Container>> {
+    let users: Vec<_> = source.users.iter().filter(|user| user.container.state.running).cloned().collect();
+    let stops: Vec<Container> = order::stop_order(&users).into_iter().cloned().collect();
+    stops.iter().try_for_each(refuse_what_cannot_be_stopped)?;
+    Ok(stops)
+}
+
+/// Returns the containers that mount the data, each with the path where it does.
+fn mounting(source: &Source) -> Result<Vec<(User, PathBuf)>> {
+    let mut users = Vec::new();
+    for user in source.users.iter().filter(|user| !user.through_network) {
+        let container = &user.container;
+        let Some(at) = source.mounted_at(container) else {
+            return Err(Error::failed(format!(
+                "container {} mounts a directory above or below {}, and would be left with the old data",
+                container.name, source.title
+            ))
+            .hint(format!("docker rm -f {}    (where it is not needed)", shell_quote(&container.name))));
+        };
+        let is_same = |mount: &&Mount| location_of(mount).as_ref() == Some(&source.location);
+        let mounts = container.mounts.iter().filter(is_same);
+        if mounts.count() > 1 {
+            return Err(Error::failed(format!(
+                "container {} mounts {} at more than one place",
+                container.name, source.title
+            ))
+            .hint("mount it once, and try again"));
+        }
+        users.push((user.clone(), at));
+    }
+    Ok(users)
+}
+
+fn planned_user(user: &User, at: &Path) -> PlannedUser {
+    let service = Membership::of(&user.container.labels)
+        .map(|member| format!("service {} of {}", member.service, member.project));
+    PlannedUser {
+        container: user.container.name.clone(),
+        running: user.container.state.running,
+        mounted_at: at.to_owned(),
+        service: service.filter(|_| matches!(how(&user.container), super::switch::How::Compose)),
+    }
+}
+
+/// Returns the database of a source, whether it runs or not.
+fn database_of(source: &Source) -> Option<Database> {
+    let container = source.database()?;
+    Some(Database {
+        container: container.clone(),
+        profile: database::profile_of(container)?,
+        data_directory: source.data_directory.clone()?,
+        mounted_at: source.mounted_at(container),
+    })
+}
+
+fn refuse_outside_links(source: &Source, inspection: &Inspection) -> Result<()> {
+    let Some(link) = inspection.outside.first() else { return Ok(()) };
+    Err(Error::failed(format!(
+        "{} is not all in {}: its {} lies in {}, which would stay behind",
+        inspection.engine,
+        source.title,
+        link.what,
+        link.target.display()
+    ))
+    .hint("move it into the data directory's volume, and migrate then"))
+}
+
+/// Returns the labels with which Compose takes a volume for one of its own.
+fn compose_labels(source: &Source, name: &str) -> BTreeMap<String, String> {
+    let of_compose = |user: &&User| Membership::of(&user.container.labels).is_some();
+    let user = source.users.iter().find(of_compose);
+    user.map(|user| volume_labels(name, &user.container.labels, name)).unwrap_or_default()
+}
+
+/// Returns what the kernel calls the file system of a directory, by the mount it lies in.
+fn file_system(path: &Path) -> Option<String> {
+    let mounts = std::fs::read_to_string("/proc/self/mounts").ok()?;
+    let fields = mounts.lines().filter_map(|line| {
+        let mut fields = line.split(' ').skip(1);
+        Some((fields.next()?, fields.next()?))
+    });
+    let above = fields.filter(|(at, _)| path.starts_with(at));
+    above.max_by_key(|(at, _)| at.len()).map(|(_, kind)| kind.to_owned())
+}

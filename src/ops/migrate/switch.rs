@@ -1,0 +1,513 @@
+//! The switch: the copy comes to its place, files say so, containers are made anew on it; and the proof that the
+//! service runs on it.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::{Path, PathBuf};
+use std::time::{Duration, SystemTime};
+
+use tokio::time::Instant;
+
+use super::Run;
+use super::copy::{Hold, heads};
+use super::plan::PlannedEdit;
+use super::prepare::{Database, Preparation};
+use crate::agent::protocol::Request;
+use crate::compose::command::{Compose, Spelling};
+use crate::compose::edit::{EditError, EditOptions, FileEdit, MountChange, edit, edit_override};
+use crate::compose::files::{FilesError, FoundProject};
+use crate::compose::replacement::Replacement;
+use crate::compose::{Membership, Recreate};
+use crate::docker::recorded::{Recorded, find_again};
+use crate::docker::{Container, MountSource};
+use crate::error::{Context as _, Error, Result};
+use crate::facts::Facts;
+use crate::facts::compare::{Context, compare};
+use crate::monitor::{Event, Phase};
+use crate::saga::containers::ReplacedContainer;
+use crate::saga::restart::start_once;
+use crate::saga::{Compensation, Saga, When};
+use crate::source::{Source, User, key_of};
+use crate::target::{is_anonymous, location_of, shell_quote};
+
+/// How long the service may take to answer on the copy.
+const START_LIMIT: Duration = Duration::from_mins(5);
+/// What Compose says of a container that `run` has made.
+const ONE_OFF_LABEL: &str = "com.docker.compose.oneoff";
+
+/// How a container is made anew.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum How {
+    /// By Compose, from its files.
+    Compose,
+    /// By the engine, like the one before.
+    Engine,
+    /// Not at all: what `compose run` has made is made again by whoever wants it.
+    Never,
+}
+
+/// Returns how a container is made anew.
+pub(super) fn how(container: &Container) -> How {
+    let one_off = container.labels.get(ONE_OFF_LABEL).is_some_and(|value| value.eq_ignore_ascii_case("true"));
+    match Membership::of(&container.labels) {
+        Some(_) if one_off => How::Never,
+        Some(_) => How::Compose,
+        None => How::Engine,
+    }
+}
+
+/// What is to become of files and containers.
+pub(super) struct Switch {
+    /// The Compose projects.
+    projects: Vec<Project>,
+    /// Every container that is made anew, with the path where it mounts the data.
+    containers: Vec<(Container, PathBuf)>,
+    /// What is worth knowing before.
+    pub(super) warnings: Vec<String>,
+}
+
+/// A Compose project of which services are made anew.
+struct Project {
+    recreate: Recreate,
+    edits: Vec<FileEdit>,
+    /// Containers that have to be gone before theirs are made: Compose would give them the old mount.
+    in_the_way: Vec<Recorded>,
+}
+
+/// What the switch has done.
+pub(super) struct Switched {
+    /// What the edited files were before.
+    pub(super) backups: Vec<PathBuf>,
+}
+
+impl Switch {
+    /// Returns the edits as a person is shown them.
+    pub(super) fn planned_edits(&self) -> Vec<PlannedEdit> {
+        let edits = self.projects.iter().flat_map(|project| &project.edits);
+        edits
+            .map(|edit| PlannedEdit {
+                path: edit.path.clone(),
+                new: edit.before.is_none(),
+                diff: edit.diff(),
+            })
+            .collect()
+    }
+
+    /// Returns the commands that do the same by hand, once the files are edited.
+    pub(super) fn commands(&self) -> Vec<String> {
+        let command = |project: &Project| {
+            let services: Vec<&str> = project.recreate.services.iter().map(String::as_str).collect();
+            project.recreate.compose.command(&[&["up", "-d", "--no-deps"], &services[..]].concat())
+        };
+        self.projects.iter().map(command).collect()
+    }
+}
+
+impl Run<'_> {
+    /// Plans the edits of the files and who makes which container anew. Touches nothing.
+    pub(super) async fn plan_switch(
+        &self,
+        users: &[(User, PathBuf)],
+        from: &MountSource,
+        to: &MountSource,
+    ) -> Result<Switch> {
+        let mut switch = Switch { projects: Vec::new(), containers: Vec::new(), warnings: Vec::new() };
+        let mut projects: BTreeMap<&str, Vec<(&Container, &Path)>> = BTreeMap::new();
+        for (user, at) in users {
+            let container = &user.container;
+            match (how(container), Membership::of(&container.labels)) {
+                (How::Compose, Some(member)) => {
+                    projects.entry(member.project).or_default().push((container, at));
+                }
+                (How::Never, _) if container.state.running => {
+                    return Err(Error::failed(format!(
+                        "container {} was made by `compose run` and still runs: it cannot be made again as it is",
+                        container.name
+                    ))
+                    .hint(format!("docker stop {}", shell_quote(&container.name))));
+                }
+                (How::Never, _) => {
+                    switch.warnings.push(format!("container {} stays with the old data", container.name));
+                    continue;
+                }
+                _ => {}
+            }
+            switch.containers.push((container.clone(), at.clone()));
+        }
+        for containers in projects.values() {
+            let project = self.plan_project(containers, from, to).await?;
+            if !project.in_the_way.is_empty() {
+                switch.warnings.extend(containers.iter().flat_map(|(container, _)| renewed(container, from)));
+            }
+            switch.projects.push(project);
+        }
+        Ok(switch)
+    }
+
+    async fn plan_project(
+        &self,
+        containers: &[(&Container, &Path)],
+        from: &MountSource,
+        to: &MountSource,
+    ) -> Result<Project> {
+        let (first, _) = containers[0];
+        let found = FoundProject::of(&first.labels, &self.options.environment)
+            .map_err(|error| self.no_files(first, error))?;
+        let spelling = Spelling::find().await.doing(|| format!("make container {} anew", first.name))?;
+        let compose = Compose::of(spelling, &first.labels, self.host.address.as_deref());
+        let mut compose = compose.map_err(|error| self.no_files(first, error))?;
+        self.refuse_changed(&compose, &found, containers).await?;
+        let mut services = BTreeSet::new();
+        let mut changes = Vec::new();
+        for (container, at) in containers {
+            let Some(member) = Membership::of(&container.labels) else { continue };
+            if !services.insert(member.service.to_owned()) {
+                return Err(Error::failed(format!(
+                    "service {} has more than one container on the same data",
+                    member.service
+                ))
+                .hint("scale it down to one, and try again"));
+            }
+            changes.push(MountChange {
+                service: member.service.to_owned(),
+                destination: (*at).to_owned(),
+                from: from.clone(),
+                to: to.clone(),
+            });
+        }
+        let options = EditOptions { guards_source: spelling.guards_source() };
+        let edits = if self.options.override_file {
+            edit_override(&found.files, &changes, options).map(|edit| edit.into_iter().collect())
+        } else {
+            edit(&found.files, &changes, options)
+        };
+        let edits: Vec<FileEdit> = edits.map_err(|error| self.not_edited(first, error))?;
+        for new in edits.iter().filter(|edit| edit.before.is_none()) {
+            compose = compose.with_file(new.path.clone());
+        }
+        let clings = spelling.clings_to_volumes();
+        let in_the_way = containers.iter().filter(|_| clings);
+        let in_the_way = in_the_way.map(|(container, _)| Recorded::of(container)).collect();
+        let recreate = Recreate { compose, services: services.into_iter().collect() };
+        Ok(Project { recreate, edits, in_the_way })
+    }
+
+    fn no_files(&self, container: &Container, error: FilesError) -> Error {
+        let hint = match &error {
+            FilesError::NotNamed | FilesError::StandardInput => {
+                "docker compose up -d    (in the project's directory, with its file; then try again)"
+            }
+            _ => "put the file back where it was, and try again",
+        };
+        Error::failed(format!("find the compose files of container {}", container.name))
+            .because(error)
+            .hint(hint)
+    }
+
+    fn not_edited(&self, container: &Container, error: EditError) -> Error {
+        let hint = match &error {
+            EditError::Different(_) | EditError::NoService { .. } | EditError::NoMount { .. } => {
+                "docker compose up -d    (so that the container is as the file says; then try again)"
+                    .to_owned()
+            }
+            _ => format!("{} --override    (writes an override file instead)", self.again()),
+        };
+        Error::failed(format!("edit the compose files of container {}", container.name))
+            .because(error)
+            .hint(hint)
+    }
+
+    /// Refuses files that do not say any more what the containers were made from: making them anew would change
+    /// more than the mount.
+    async fn refuse_changed(
+        &self,
+        compose: &Compose,
+        found: &FoundProject,
+        containers: &[(&Container, &Path)],
+    ) -> Result<()> {
+        for (container, _) in containers {
+            let Some(member) = Membership::of(&container.labels) else { continue };
+            let made_from = container.labels.get(crate::compose::CONFIG_HASH_LABEL);
+            let changed = match (compose.config_hash(member.service).await, made_from) {
+                (Some(now), Some(then)) => now != *then,
+                _ => !found.changed_since(created(container)).is_empty(),
+            };
+            if changed {
+                return Err(Error::failed(format!(
+                    "the compose files say another thing than container {} was made from: they have changed since",
+                    container.name
+                ))
+                .hint(format!(
+                    "{}    (makes it as they say; then try again)",
+                    compose.command(&["up", "-d", member.service])
+                )));
+            }
+        }
+        Ok(())
+    }
+
+    /// Puts the copy in its place, has the files say so, and the containers made anew on it, none of them started.
+    /// The journal has all of it before it is done.
+    pub(super) async fn switch(
+        &self,
+        saga: &mut Saga,
+        prepared: &mut Preparation,
+        hold: &mut Hold,
+    ) -> Result<Switched> {
+        let journal = || "write the journal".to_owned();
+        let originals = self.describe(prepared).await?;
+        let aside = originals
+            .iter()
+            .filter(|original| original.identity.service.is_none())
+            .map(|original| original.identity.clone())
+            .collect();
+        let work = Compensation::DiscardWork { place: prepared.place.clone(), with_old: true };
+        saga.register(When::OnSuccess, work).doing(journal)?;
+        let remove = Compensation::RemoveReplaced { containers: aside };
+        saga.register(When::OnSuccess, remove).doing(journal)?;
+
+        self.phase(Phase::Swap, prepared.plan.to.clone());
+        self.monitor().step("swap-in");
+        let swap = Request::SwapIn {
+            run: prepared.place.run.clone(),
+            heads: heads(prepared.database.as_ref()),
+            root: None,
+        };
+        prepared.agent.perform(swap).await.doing(|| format!("put the copy in {}", prepared.plan.to))?;
+
+        let edits = prepared.switch.projects.iter().flat_map(|project| &project.edits);
+        let mut backups = Vec::new();
+        for edit in edits {
+            let doing = || format!("edit {}", edit.path.display());
+            let file = Replacement::of(edit, self.id.as_str()).doing(doing)?;
+            saga.register(When::OnFailure, Compensation::RestoreFile { file: file.clone() })
+                .doing(journal)?;
+            self.monitor().step("edit-file");
+            file.make(edit).doing(doing)?;
+            backups.extend(file.backup);
+        }
+        let back = Compensation::PutBackContainers { containers: originals };
+        saga.register(When::OnFailure, back).doing(journal)?;
+        self.make_anew(saga, prepared, hold).await?;
+        self.refuse_wrong_mounts(prepared).await?;
+        Ok(Switched { backups })
+    }
+
+    /// Describes every container that is about to be replaced.
+    async fn describe(&self, prepared: &Preparation) -> Result<Vec<ReplacedContainer>> {
+        let mut originals = Vec::new();
+        for (container, at) in &prepared.switch.containers {
+            let description = self.host.docker.describe(&container.id).await;
+            originals.push(ReplacedContainer {
+                identity: Recorded::of(container),
+                description: description.doing(|| format!("look at container {}", container.name))?,
+                destination: at.clone(),
+                source: prepared.source.location.clone(),
+            });
+        }
+        Ok(originals)
+    }
+
+    async fn make_anew(&self, saga: &mut Saga, prepared: &Preparation, hold: &mut Hold) -> Result<()> {
+        let run = self.id.as_str();
+        if !prepared.switch.projects.is_empty() {
+            let end = Compensation::EndProcesses { run: run.to_owned() };
+            let end = saga.register(When::Always, end).doing(|| "write the journal".to_owned())?;
+            for project in &prepared.switch.projects {
+                let services = project.recreate.services.join(", ");
+                self.phase(Phase::Start, format!("Compose makes {services} anew"));
+                for before in &project.in_the_way {
+                    self.monitor().step("remove-container");
+                    let removed = self.host.docker.remove_container_only(&before.id).await;
+                    removed.doing(|| format!("remove container {}", before.name))?;
+                }
+                self.monitor().step("recreate");
+                project.recreate.create(run).await.doing(|| format!("make {services} anew"))?;
+            }
+            saga.settle(end, self.monitor()).await.doing(|| "end Compose".to_owned())?;
+        }
+        let docker = &*self.host.docker;
+        for (container, at) in &prepared.switch.containers {
+            if how(container) != How::Engine {
+                continue;
+            }
+            let doing = || format!("make container {} anew", container.name);
+            let description = docker.describe(&container.id).await.doing(doing)?;
+            self.monitor().step("rename-aside");
+            let aside = format!("{}-volsnap-{run}", container.name);
+            docker.rename_container(&container.id, &aside).await.doing(doing)?;
+            self.monitor().step("create-like");
+            let made = docker.create_like(&description, &container.name, at, &prepared.place.location).await;
+            hold.takes_place(&container.id, made.doing(doing)?);
+        }
+        // The ones before are still there, and are not to be started in place of these.
+        if let Some(start) = hold.start {
+            let containers = hold.containers.clone();
+            let start = saga.amend(start, Compensation::StartContainers { containers });
+            start.doing(|| "write the journal".to_owned())?;
+        }
+        Ok(())
+    }
+
+    /// Refuses containers that do not mount the copy where they mounted the data.
+    async fn refuse_wrong_mounts(&self, prepared: &Preparation) -> Result<()> {
+        let containers = self.host.docker.containers().await.doing(|| "list containers".to_owned())?;
+        for (before, at) in &prepared.switch.containers {
+            let now = made_anew(before, &containers)?;
+            let mount = now.mounts.iter().find(|mount| mount.destination == *at);
+            if mount.and_then(location_of).as_ref() != Some(&prepared.place.location) {
+                return Err(Error::failed(format!(
+                    "container {} does not mount {} at {}",
+                    now.name,
+                    prepared.plan.to,
+                    at.display()
+                ))
+                .hint(format!("{} --override    (writes an override file instead)", self.again())));
+            }
+        }
+        Ok(())
+    }
+
+    /// Starts what was stopped, on the copy, once: one that does not come up has that as its reason.
+    pub(super) async fn start(&self, saga: &mut Saga, prepared: &Preparation, hold: &mut Hold) -> Result<()> {
+        if hold.containers.is_empty() {
+            return Ok(());
+        }
+        hold.about_to_start(saga)?;
+        self.phase(Phase::Start, prepared.plan.starts.join(", "));
+        let deadline = Instant::now() + START_LIMIT;
+        start_once(&*self.host.docker, &hold.containers, deadline, self.monitor())
+            .await
+            .doing(|| format!("start the service on {}", prepared.plan.to))?;
+        let downtime = self.clock.released();
+        self.monitor().event(Event::Released { downtime });
+        Ok(())
+    }
+
+    /// Proves that the service runs on the copy, and that what is true of its data is what was. Returns whether
+    /// nothing was written in between, where that was compared.
+    pub(super) async fn prove(
+        &self,
+        prepared: &Preparation,
+        before: Option<&Facts>,
+        hold: &Hold,
+    ) -> Result<Option<bool>> {
+        self.monitor().step("confirm");
+        let containers = self.host.docker.containers().await.doing(|| "list containers".to_owned())?;
+        for (before, _) in prepared.switch.containers.iter().filter(|(before, _)| before.state.running) {
+            let now = made_anew(before, &containers)?;
+            if !now.state.running {
+                return Err(Error::failed(format!(
+                    "container {} does not run on {}",
+                    now.name, prepared.plan.to
+                )));
+            }
+        }
+        let Some(database) = prepared.running_database() else { return Ok(None) };
+        self.confirm_files(prepared, database, hold).await?;
+        let Some(before) = before else { return Ok(None) };
+        let container = made_anew(&database.container, &containers)?;
+        let Some(after) = self.facts(&container, prepared.checks.as_ref()).await? else { return Ok(None) };
+        let comparison = compare(
+            before,
+            &after,
+            &Context {
+                container: Some(&container.name),
+                snapshot: None,
+                unclean: &[],
+                nothing_written: None,
+            },
+        );
+        if !comparison.ok() {
+            let what = comparison.differences.iter().map(|difference| difference.object.clone());
+            return Err(Error::failed(format!(
+                "what is true of the data differs on {}: {}",
+                prepared.plan.to,
+                what.collect::<Vec<_>>().join(", ")
+            )));
+        }
+        let location = prepared.place.location.clone();
+        let source = Source { key: key_of(&location), location, ..prepared.source.clone() };
+        self.host.remember(&prepared.engine.id, &source, Some(after), None);
+        Ok(Some(comparison.strict))
+    }
+
+    /// Reads the files that the database runs on, where this process may: they are of the same database, and it
+    /// has been started on them.
+    async fn confirm_files(&self, prepared: &Preparation, database: &Database, hold: &Hold) -> Result<()> {
+        let Some(stopped) = &hold.stopped else { return Ok(()) };
+        let path = match &prepared.place.location {
+            MountSource::Directory(path) => Some(path.clone()),
+            MountSource::Volume(name) => {
+                let volume =
+                    self.host.docker.volume(name).await.doing(|| format!("look at volume {name}"))?;
+                volume.map(|volume| volume.mountpoint)
+            }
+        };
+        let Some(path) = path else { return Ok(()) };
+        let mounted_at = database.mounted_at.as_deref();
+        let now = match database.profile.inspect(&path, &database.data_directory, mounted_at) {
+            Ok(now) => now,
+            Err(error) => {
+                tracing::debug!(%error, "the files are not for this user to read");
+                return Ok(());
+            }
+        };
+        if now.identifier != stopped.identifier {
+            return Err(Error::failed("the database that runs is not the one that was copied"));
+        }
+        if now.proof_digest == stopped.proof_digest {
+            return Err(Error::failed(
+                "the database answers, but not on the copy: its files are as they were copied",
+            ));
+        }
+        Ok(())
+    }
+
+    /// Makes it so: from the line in the journal on, nothing is undone.
+    pub(super) async fn succeed(
+        &self,
+        saga: &mut Saga,
+        prepared: &mut Preparation,
+        hold: &Hold,
+    ) -> Result<()> {
+        self.monitor().step("commit");
+        let commit = Request::Commit { run: prepared.place.run.clone() };
+        prepared.agent.perform(commit).await.doing(|| format!("keep the copy in {}", prepared.plan.to))?;
+        self.monitor().step("succeed");
+        saga.succeed().doing(|| "write the journal".to_owned())?;
+        self.monitor().step("succeeded");
+        if let Some(start) = hold.start {
+            saga.discharge(start);
+        }
+        // The helper has done its work; failing to remove it now is tried again at the end.
+        let _ = saga.settle(prepared.helper, self.monitor()).await;
+        Ok(())
+    }
+}
+
+/// Returns the container that has the place of one that was replaced, and may still be there.
+fn made_anew(before: &Container, containers: &[Container]) -> Result<Container> {
+    let others: Vec<Container> = containers.iter().filter(|other| other.id != before.id).cloned().collect();
+    let now = find_again(&Recorded::of(before), &others).cloned();
+    now.ok_or_else(|| Error::failed(format!("container {} was not made anew", before.name)))
+}
+
+/// Says which volumes without a name a container loses that is made anew after it is gone.
+fn renewed(container: &Container, data: &MountSource) -> Vec<String> {
+    let volumes = container.mounts.iter().filter_map(|mount| Some((location_of(mount)?, &mount.destination)));
+    let anonymous = volumes.filter(|(location, _)| location != data && is_anonymous(location));
+    let said = |(location, at): (MountSource, &PathBuf)| match location {
+        MountSource::Volume(name) => format!(
+            "container {} gets a new volume at {}, since docker-compose 1 makes it; the one it has is kept: {name}",
+            container.name,
+            at.display()
+        ),
+        MountSource::Directory(_) => String::new(),
+    };
+    anonymous.map(said).collect()
+}
+
+/// Returns when a container was made; the begin of time where that cannot be told.
+fn created(container: &Container) -> SystemTime {
+    chrono::DateTime::parse_from_rfc3339(&container.created).map_or(SystemTime::UNIX_EPOCH, SystemTime::from)
+}

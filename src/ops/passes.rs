@@ -1,0 +1,102 @@
+//! Bringing a stage close to data that is being written, so that little is left for the moment in which the
+//! writers are held.
+
+use std::time::Duration;
+
+use super::Host;
+use super::clock::Clock;
+use crate::agent::client::{AgentClient, AgentError};
+use crate::agent::protocol::StagePassRequest;
+use crate::agent::stage::StageStats;
+use crate::database;
+use crate::monitor::Phase;
+use crate::source::Source;
+
+/// Live passes at most: each takes as long as what was written during the one before.
+const PASSES_MAX: u32 = 5;
+/// A pass with less to do than this takes as long as a pass over nothing.
+const SETTLED_BYTES: u64 = 64 << 20;
+/// How long the database may take to write what it holds in memory.
+const CHECKPOINT_LIMIT: Duration = Duration::from_mins(10);
+
+/// What the passes of one run have in common.
+pub(super) struct Passes<'a> {
+    pub(super) host: &'a Host,
+    pub(super) clock: &'a Clock,
+    pub(super) source: &'a Source,
+    /// What each is asked for, but for whether it is the last.
+    pub(super) request: StagePassRequest,
+    /// Bytes of the source's contents.
+    pub(super) bytes: u64,
+}
+
+impl Passes<'_> {
+    /// Makes passes until they have little to do, or do not get shorter. With `kept`, each of them leaves what a
+    /// later run can go on from; then it is called.
+    pub(super) async fn live(
+        &self,
+        agent: &mut AgentClient,
+        mut kept: Option<&mut (dyn FnMut() + Send)>,
+    ) -> Result<(), AgentError> {
+        let mut before = u64::MAX;
+        for number in 1..=PASSES_MAX {
+            if number > 1 {
+                self.host.checkpoint(self.source).await;
+            }
+            let detail = format!("{}, pass {number} while it is in use", self.source.title);
+            self.clock.phase(Phase::Stage);
+            self.host.monitor.phase(Phase::Stage, detail, Some(self.bytes));
+            self.host.monitor.step("live-pass");
+            let stats = self.pass(agent, false).await?;
+            tracing::debug!(number, ?stats, "live pass");
+            if let Some(kept) = &mut kept {
+                self.host.monitor.step("keep-stage");
+                agent.stage_keep(&*self.host.monitor).await?;
+                kept();
+            }
+            let work = stats.read_bytes + stats.written_bytes + stats.reflinked_bytes;
+            if number > 1 && (work < SETTLED_BYTES || work > before / 5 * 4) {
+                break;
+            }
+            before = work;
+        }
+        Ok(())
+    }
+
+    /// Makes the pass after which the stage is the source: all that writes is held.
+    pub(super) async fn last(&self, agent: &mut AgentClient) -> Result<StageStats, AgentError> {
+        self.clock.phase(Phase::FinalPass);
+        self.host.monitor.phase(Phase::FinalPass, self.source.title.clone(), Some(self.bytes));
+        self.host.monitor.step("final-pass");
+        let stats = self.pass(agent, true).await?;
+        tracing::debug!(?stats, "final pass");
+        Ok(stats)
+    }
+
+    async fn pass(&self, agent: &mut AgentClient, finish: bool) -> Result<StageStats, AgentError> {
+        let request = StagePassRequest { finish, ..self.request.clone() };
+        let stats = agent.stage_pass(request, &*self.host.monitor).await?;
+        self.clock.bytes(stats.read_bytes + stats.reflinked_bytes);
+        Ok(stats)
+    }
+}
+
+impl Host {
+    /// Has the database write what it holds in memory. That it cannot only makes the hold longer.
+    pub(super) async fn checkpoint(&self, source: &Source) {
+        let is_up = |state: &crate::docker::ContainerState| state.running && !state.paused;
+        let Some(container) = source.database().filter(|container| is_up(&container.state)) else { return };
+        let profile = database::profile_of(container);
+        let Some(command) = profile.and_then(|profile| profile.checkpoint_command(container)) else { return };
+        self.monitor.step("checkpoint");
+        let why = match self.docker.exec(&container.id, &command, CHECKPOINT_LIMIT).await {
+            Ok(output) if output.exit_code == 0 => return,
+            Ok(output) => String::from_utf8_lossy(&output.stderr).trim().to_owned(),
+            Err(error) => error.to_string(),
+        };
+        self.monitor.warning(format!(
+            "container {} did not write a checkpoint, so it may be held for longer: {why}",
+            container.name
+        ));
+    }
+}

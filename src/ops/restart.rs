@@ -1,0 +1,684 @@
+//! `restart`: stop a database and start it again, and say whether the data is still what it was.
+//!
+//! The order, and why it is safe:
+//!
+//! 1. `prepare`: everything that can be checked is checked, the guard watches, the helper runs beside the
+//!    data, and nothing has been touched. Compose files by which a container would be made on another volume
+//!    are refused: that one is a fresh, empty database, and the service would be up on it.
+//! 2. What is true of the data is looked at. Without that there is no restart: nobody could tell afterwards.
+//! 3. The journal says what will be started; only then the users are stopped, those first that need others.
+//! 4. While it is down, the database's own files say whether the shutdown was clean.
+//! 5. With `--recreate`, Compose makes the containers anew on the same volumes, without starting them. A
+//!    Compose that outlived its command could undo what the guard does: the guard ends it first.
+//! 6. The users are started, those first that others need, each after the one before it answers.
+//! 7. What is true of the data is looked at again, and compared. Where the transaction numbers prove that
+//!    nothing was written in between, everything has to be the same.
+//!
+//! With `--snapshot` it is the snapshot that looks, stops, proves and starts, so that the service is away once:
+//! the containers are made anew between its capture and its start.
+//!
+//! Whatever happens at any point, an error, a panic, a signal or kill -9, the saga has the users running.
+
+use std::ffi::OsString;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use chrono::{DateTime, Utc};
+use serde::Serialize;
+use tokio::time::Instant;
+
+use super::check::latest;
+use super::clock::{Clock, milliseconds};
+use super::errand::Errand;
+use super::facts::{find_checks, run_checks, take};
+use super::helper::{StartedHelper, busy, start_helper};
+use super::hold::refuse_what_cannot_be_stopped;
+use super::snapshot::{self, SnapshotOptions};
+use super::{Host, recover, with_failures};
+use crate::agent::client::AgentClient;
+use crate::compose::edit::differences;
+use crate::compose::environment::Environment;
+use crate::compose::files::FoundProject;
+use crate::compose::{Membership, Recreate};
+use crate::database::{self, Inspection, Profile};
+use crate::docker::helper::Access;
+use crate::docker::{Container, Engine, Mount, MountKind, MountSource, order};
+use crate::error::{Context as _, Error, ErrorKind, Result};
+use crate::facts::checks::{Checked, Checks};
+use crate::facts::compare::{Context, Difference, DifferenceKind, Severity, compare};
+use crate::facts::{Facts, FactsLevel, FactsSummary};
+use crate::manifest::SnapshotId;
+use crate::monitor::{Event, Monitor, Phase};
+use crate::repository::Snapshot;
+use crate::saga::restart::{StoppedContainer, await_ready};
+use crate::saga::{Compensation, Patience, Registered, RunInfo, Saga, When};
+use crate::source::Source;
+use crate::target::{Target, shell_quote};
+
+/// How long a database may take to answer before anything is stopped.
+const READY_LIMIT: Duration = Duration::from_secs(30);
+
+/// What is asked for.
+#[derive(Debug, Clone)]
+pub struct RestartOptions {
+    /// Of what.
+    pub target: Target,
+    /// Where the repository is, or may be: a snapshot in it is what a difference is mended with.
+    pub repository: PathBuf,
+    /// How closely the data is looked at, before and after.
+    pub level: FactsLevel,
+    /// The snapshot to take while the containers are stopped.
+    pub snapshot: Option<SnapshotOptions>,
+    /// Whether Compose makes the containers anew, on the same volumes.
+    pub recreate: bool,
+    /// The file with the user's checks, in place of the one beside the compose file.
+    pub checks: Option<PathBuf>,
+    /// How long a database may take to stop; `None` for what its profile says.
+    pub stop_timeout: Option<Duration>,
+    /// An image to use as the helper in place of our own.
+    pub helper_image: Option<String>,
+}
+
+/// What a restart will do.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct RestartPlan {
+    /// What is restarted, as a person calls it.
+    pub title: String,
+    /// The database found there: engine and major version.
+    pub database: Option<String>,
+    /// Whether a snapshot is taken while they are stopped.
+    pub snapshot: bool,
+    /// How closely the data is looked at, before and after.
+    pub facts: FactsLevel,
+    /// Containers that will be stopped, in this order.
+    pub stops: Vec<String>,
+    /// The command that makes containers anew, where that is asked for.
+    pub recreate: Option<String>,
+    /// Containers that will be started again, in this order.
+    pub starts: Vec<String>,
+    /// Users of the data that are not running and stay so.
+    pub stay_stopped: Vec<String>,
+}
+
+/// What came of a restart.
+#[derive(Debug, Clone, Serialize)]
+pub struct RestartReport {
+    /// Whether no damage was found, and every check of the user's holds.
+    pub ok: bool,
+    /// What was restarted, as a person calls it.
+    pub title: String,
+    /// The containers that were restarted, in the order of their start.
+    pub containers: Vec<String>,
+    /// Milliseconds from the moment the stop was asked for until everything answered.
+    pub downtime_ms: u64,
+    /// The snapshot taken meanwhile, `SOURCE/ID`.
+    pub snapshot: Option<String>,
+    /// What the database's own files said while it was down: "shut down".
+    pub shutdown: Option<String>,
+    /// Whether the shutdown was clean, by them; `None` where there is no database.
+    pub clean: Option<bool>,
+    /// Whether nothing was written in between, so that everything has to be the same.
+    pub strict: bool,
+    /// What differs.
+    pub differences: Vec<Difference>,
+    /// The user's checks.
+    pub checks: Vec<Checked>,
+    /// How closely it was looked at.
+    pub level: FactsLevel,
+    /// What there was before, in numbers.
+    pub before: Option<FactsSummary>,
+    /// What there is.
+    pub now: Option<FactsSummary>,
+    /// What was not looked at, and why.
+    pub unread: Vec<String>,
+}
+
+/// Restarts.
+///
+/// # Errors
+/// As the module says: services run, unless the error is of kind
+/// [`ErrorKind::NotPutBack`]. A difference is no error.
+pub async fn restart(host: &Host, options: &RestartOptions) -> Result<RestartReport> {
+    recover::recover(host, Patience::COMMAND).await?;
+    let run = Run::begin(host, options)?;
+    if let Some(snapshot_options) = &options.snapshot {
+        return run.restart_by_snapshot(snapshot_options).await;
+    }
+    let mut saga = run.saga()?;
+    let outcome = host.run_to_end(run.restart(&mut saga)).await;
+    run.conclude(saga, outcome).await
+}
+
+/// Returns what [`restart`] would do. Starts the helper to look at the data, and removes it again.
+///
+/// # Errors
+/// Everything that would make it fail before anything is touched.
+pub async fn dry_run(host: &Host, options: &RestartOptions) -> Result<RestartPlan> {
+    recover::recover(host, Patience::COMMAND).await?;
+    let run = Run::begin(host, options)?;
+    let mut saga = run.saga()?;
+    let outcome = host.run_to_end(async { Ok(run.prepare(&mut saga).await?.0.plan) }).await;
+    run.conclude(saga, outcome).await
+}
+
+struct Run<'a> {
+    host: &'a Host,
+    options: &'a RestartOptions,
+    id: SnapshotId,
+    started: DateTime<Utc>,
+    clock: Clock,
+}
+
+/// What is restarted, and everything that is known and checked of it.
+struct Subject {
+    plan: RestartPlan,
+    engine: Engine,
+    source: Source,
+    database: Option<Database>,
+    checks: Option<Checks>,
+    recreate: Option<Recreate>,
+    /// The running users, in the order of their stop.
+    stops: Vec<Container>,
+}
+
+/// The helper that runs beside it.
+struct Helper {
+    agent: AgentClient,
+    registered: Registered,
+}
+
+/// The database in the source.
+struct Database {
+    container: Container,
+    profile: &'static dyn Profile,
+    /// Relative to the source's root.
+    data_directory: PathBuf,
+    /// Where its container mounts the source.
+    mounted_at: Option<PathBuf>,
+}
+
+/// What the files said while the users were down.
+#[derive(Default)]
+struct Shutdown {
+    inspection: Option<Inspection>,
+    /// Why it is not clean.
+    reasons: Vec<String>,
+}
+
+/// What came of it, before it is told.
+#[derive(Default)]
+struct Outcome {
+    /// The snapshot taken meanwhile.
+    taken: Option<Snapshot>,
+    shutdown: Shutdown,
+    downtime_ms: u64,
+    before: Option<Facts>,
+}
+
+impl<'a> Run<'a> {
+    fn begin(host: &'a Host, options: &'a RestartOptions) -> Result<Self> {
+        let mut random = [0; 3];
+        getrandom::fill(&mut random).doing(|| "draw a random id".to_owned())?;
+        let started = Utc::now();
+        Ok(Self { host, options, id: SnapshotId::new(started, random), started, clock: Clock::default() })
+    }
+
+    fn saga(&self) -> Result<Saga> {
+        let info = RunInfo {
+            run: self.id.to_string(),
+            verb: "restart".into(),
+            subject: self.options.target.to_string(),
+            host: self.host.address.clone(),
+            pid: std::process::id(),
+            started: self.started,
+        };
+        Saga::begin(&self.host.saga, &info, self.host.docker.clone()).map_err(|error| {
+            Error::failed("begin the run's journal")
+                .because(error)
+                .state("nothing was touched")
+                .hint("VOLSNAP_STATE_DIR=DIR chooses another directory for journals")
+        })
+    }
+
+    async fn restart(&self, saga: &mut Saga) -> Result<RestartReport> {
+        let (subject, mut helper) = self.prepare(saga).await?;
+        let errand = self.errand(&subject);
+        if let Some(database) = errand.database {
+            self.phase(Phase::Facts, database.name.clone());
+        }
+        let before = errand.before(self.host).await?;
+        let start = self.hold(saga, &subject).await?;
+        let shutdown = self.prove(&subject, &mut helper).await;
+        if let Some((phase, detail)) = errand.phase() {
+            self.phase(phase, detail);
+        }
+        errand.recreate(self.host, saga, self.id.as_str()).await?;
+        self.release(saga, start, &subject).await?;
+        // The helper has done its work; failing to remove it now is tried again at the end.
+        let _ = saga.settle(helper.registered, self.monitor()).await;
+        let downtime_ms = self.clock.away().map_or(0, milliseconds);
+        self.tell(&subject, Outcome { taken: None, shutdown, downtime_ms, before }).await
+    }
+
+    /// Has the snapshot look, stop, prove, make anew and start.
+    async fn restart_by_snapshot(&self, options: &SnapshotOptions) -> Result<RestartReport> {
+        let subject = self.host.run_to_end(self.look()).await;
+        let subject = subject.map_err(|error| match error.state_text() {
+            None => error.state("nothing was stopped"),
+            Some(_) => error,
+        })?;
+        let taken = snapshot::take(self.host, options, Some(self.errand(&subject))).await?;
+        let manifest = &taken.manifest;
+        let outcome = Outcome {
+            shutdown: Shutdown {
+                inspection: manifest.evidence.database.clone(),
+                reasons: manifest.evidence.reasons.clone(),
+            },
+            downtime_ms: manifest.downtime_ms,
+            before: manifest.facts.as_ref().map(|facts| facts.seen.clone()),
+            taken: Some(taken),
+        };
+        self.host.run_to_end(self.tell(&subject, outcome)).await
+    }
+
+    fn errand<'s>(&'s self, subject: &'s Subject) -> Errand<'s> {
+        Errand {
+            target: &self.options.target,
+            database: subject.database.as_ref().map(|database| &database.container),
+            level: self.options.level,
+            checks: subject.checks.as_ref(),
+            recreate: subject.recreate.as_ref(),
+        }
+    }
+
+    /// Looks at everything once more, and says what differs.
+    async fn tell(&self, subject: &Subject, outcome: Outcome) -> Result<RestartReport> {
+        let moved = self.moved(subject).await?;
+        let (after, checks) = match self.after(subject, outcome.before.as_ref()).await {
+            // What is on another volume need not be a database that we can ask.
+            Err(error) if !moved.is_empty() => {
+                self.monitor().warning(error.chain());
+                (None, Vec::new())
+            }
+            seen => seen?,
+        };
+        Ok(self.report(subject, outcome, moved, after, checks))
+    }
+
+    async fn conclude<T>(&self, saga: Saga, outcome: Result<T>) -> Result<T> {
+        let failures = saga.finish(outcome.is_ok(), self.monitor()).await;
+        let outcome = match (outcome, self.clock.away()) {
+            (Err(error), Some(away)) if failures.is_empty() && error.state_text().is_none() => {
+                let away = away.as_secs_f64();
+                Err(error.state(format!("everything that was stopped runs again, after {away:.1} s")))
+            }
+            (Err(error), None) if error.state_text().is_none() => Err(error.state("nothing was stopped")),
+            (outcome, _) => outcome,
+        };
+        with_failures(outcome, &failures)
+    }
+
+    async fn prepare(&self, saga: &mut Saga) -> Result<(Subject, Helper)> {
+        self.monitor().step("start-guard");
+        saga.watch(&self.host.saga.executable).await.doing(|| "start the guard".to_owned())?;
+        let mut subject = self.look().await?;
+        let image = (&subject.engine, self.options.helper_image.as_deref());
+        let StartedHelper { mut agent, registered, .. } =
+            start_helper(self.host, saga, self.id.as_str(), &subject.source, (Access::Read, None), image)
+                .await?;
+        if let Some(database) = &subject.database {
+            let found = inspect(&mut agent, database).await?;
+            subject.plan.database = Some(format!("{} {}", found.engine, found.version));
+        }
+        Ok((subject, Helper { agent, registered }))
+    }
+
+    /// Checks everything that can be checked without touching anything.
+    async fn look(&self) -> Result<Subject> {
+        self.phase(Phase::Prepare, self.options.target.to_string());
+        let docker = &*self.host.docker;
+        let engine = docker.engine().await.doing(|| "ask the engine what it is".to_owned())?;
+        let source = self.host.resolve(&self.options.target).await?;
+        source.warnings.iter().for_each(|warning| self.monitor().warning(warning));
+        if let Some(other) = &source.held_by {
+            return Err(busy(&source, &other.container));
+        }
+        let stops = stops(&source)?;
+        self.host.refuse_stranded(&source).await?;
+        let database = database_of(&source);
+        let checks = match &database {
+            Some(database) => {
+                find_checks(self.options.checks.as_deref(), &database.container, &self.host.directory)?
+            }
+            None => None,
+        };
+        let recreate = if self.options.recreate { Some(self.recreation(&stops).await?) } else { None };
+        if let Some(recreate) = &recreate {
+            self.refuse_other_volume(&source, &stops, recreate)?;
+        }
+        self.refuse_unready(database.as_ref()).await?;
+        let mut plan = self.plan(&source, &stops);
+        plan.recreate = recreate.as_ref().map(Recreate::command);
+        let checks = checks.map(|(_, checks)| checks);
+        Ok(Subject { plan, engine, source, database, checks, recreate, stops })
+    }
+
+    fn plan(&self, source: &Source, stops: &[Container]) -> RestartPlan {
+        let names = |containers: &mut dyn Iterator<Item = &Container>| -> Vec<String> {
+            containers.map(|container| container.name.clone()).collect()
+        };
+        let users = source.users.iter().map(|user| &user.container);
+        RestartPlan {
+            title: source.title.clone(),
+            database: None,
+            snapshot: self.options.snapshot.is_some(),
+            facts: self.options.level,
+            stops: names(&mut stops.iter()),
+            recreate: None,
+            starts: names(&mut stops.iter().rev()),
+            stay_stopped: names(&mut users.filter(|container| !container.state.running)),
+        }
+    }
+
+    /// Refuses a database that does not answer: one still in its entrypoint would ignore the signal.
+    async fn refuse_unready(&self, database: Option<&Database>) -> Result<()> {
+        let Some(database) = database else { return Ok(()) };
+        let container = &database.container;
+        let deadline = Instant::now() + READY_LIMIT;
+        await_ready(&*self.host.docker, container, deadline, self.monitor()).await.map_err(|error| {
+            Error::failed(format!("container {} is not ready to be stopped", container.name))
+                .because(error)
+                .hint(format!("docker logs --tail 20 {}", shell_quote(&container.name)))
+        })
+    }
+
+    /// Stops the users. What starts them again is in the journal before the first is asked to stop.
+    async fn hold(&self, saga: &mut Saga, subject: &Subject) -> Result<Registered> {
+        let again = format!("volsnap restart {}", self.options.target.quoted());
+        for container in &subject.stops {
+            self.host.refuse_restarted(container, &again).await?;
+        }
+        let containers = subject
+            .stops
+            .iter()
+            .rev()
+            .map(|container| StoppedContainer::of(container, database::profile_of(container).is_some()))
+            .collect();
+        let start = saga
+            .register(When::Always, Compensation::StartContainers { containers })
+            .doing(|| "write the journal".to_owned())?;
+        self.phase(Phase::Stop, subject.plan.stops.join(", "));
+        self.monitor().event(Event::Held);
+        self.clock.held();
+        for container in &subject.stops {
+            self.host.stop(container, self.options.stop_timeout).await?;
+        }
+        Ok(start)
+    }
+
+    /// Reads what the engine and the database's own files say of the shutdown. That nothing can be read is a
+    /// reason like others: the service is down, and comes back first.
+    async fn prove(&self, subject: &Subject, helper: &mut Helper) -> Shutdown {
+        self.phase(Phase::Prove, subject.source.title.clone());
+        self.monitor().step("prove");
+        let mut shutdown = Shutdown::default();
+        let Some(database) = &subject.database else { return shutdown };
+        let name = &database.container.name;
+        match self.host.docker.container(&database.container.id).await {
+            Ok(Some(now)) if now.state.oom_killed => {
+                shutdown.reasons.push(format!("container {name} was killed for want of memory"));
+            }
+            Ok(Some(now)) if now.state.exit_code != 0 => {
+                shutdown
+                    .reasons
+                    .push(format!("container {name} ended with exit code {}", now.state.exit_code));
+            }
+            Ok(_) => {}
+            Err(error) => self.monitor().warning(format!("how container {name} ended is not known: {error}")),
+        }
+        match inspect(&mut helper.agent, database).await {
+            Ok(inspection) => {
+                shutdown.reasons.extend(inspection.reasons.iter().cloned());
+                shutdown.inspection = Some(inspection);
+            }
+            Err(error) => self.monitor().warning(format!("the shutdown is not proved: {}", error.chain())),
+        }
+        shutdown
+    }
+
+    /// Returns how Compose makes the users anew, checked before anything is touched.
+    async fn recreation(&self, stops: &[Container]) -> Result<Recreate> {
+        let starts: Vec<&Container> = stops.iter().rev().collect();
+        for container in &starts {
+            let image = self.host.docker.image(&container.image).await;
+            if image.doing(|| format!("look for the image {}", container.image))?.is_none() {
+                return Err(Error::failed(format!(
+                    "the image {} of container {} is not on the engine",
+                    container.image, container.name
+                ))
+                .hint(format!("docker pull {}", shell_quote(&container.image))));
+            }
+        }
+        Recreate::of(&starts, self.host.address.as_deref()).await.map_err(|error| {
+            let again = format!("volsnap restart {}", self.options.target.quoted());
+            Error::failed("make the containers anew")
+                .because(error)
+                .hint(format!("{again}    (starts the same containers again)"))
+        })
+    }
+
+    /// Refuses compose files that have another volume where the data is. Files that we do not understand are
+    /// Compose's to read: what it mounted by them is looked at [afterwards](Self::moved).
+    fn refuse_other_volume(&self, source: &Source, stops: &[Container], recreate: &Recreate) -> Result<()> {
+        for container in stops {
+            let MountSource::Volume(volume) = &source.location else { continue };
+            let Some((destination, service)) =
+                source.mounted_at(container).zip(Membership::of(&container.labels))
+            else {
+                continue;
+            };
+            let mount = (service.service.to_owned(), destination, source.location.clone());
+            let Ok(project) = FoundProject::of(&container.labels, &shell()) else { continue };
+            let Ok(differences) = differences(&project.files, &[mount]) else { continue };
+            if let Some(difference) = differences.into_iter().next() {
+                let (line, file) = (difference.line, shell_quote(&difference.file.to_string_lossy()));
+                return Err(Error::new(
+                    ErrorKind::Damaged,
+                    format!(
+                        "the compose file has another volume for the data of container {}",
+                        container.name
+                    ),
+                )
+                .because(difference)
+                .hint(format!(
+                    "sed -n {line}p {file}    (mend it, then once more)\n{}    (if another volume is meant)",
+                    recreate.command()
+                ))
+                .state(format!("nothing was stopped, and the data is in volume {volume}")));
+            }
+        }
+        Ok(())
+    }
+
+    /// Returns what is mounted elsewhere than before, by containers that were made anew. Another volume, or another
+    /// place for the data, is a loss; another file or directory may be what they were made anew for.
+    async fn moved(&self, subject: &Subject) -> Result<Vec<Difference>> {
+        let mut moved = Vec::new();
+        let Some(recreate) = &subject.recreate else { return Ok(moved) };
+        for before in &subject.stops {
+            let after = self.again(before).await?;
+            let data = subject.source.mounted_at(before);
+            let kept = |mount: &&Mount| matches!(mount.kind, MountKind::Volume | MountKind::Bind);
+            for mount in before.mounts.iter().filter(kept) {
+                let now = after.mounts.iter().find(|now| now.destination == mount.destination).map(lies);
+                if now.as_ref() == Some(&lies(mount)) {
+                    continue;
+                }
+                let lost = mount.kind == MountKind::Volume || data.as_ref() == Some(&mount.destination);
+                moved.push(Difference {
+                    kind: DifferenceKind::OtherVolume,
+                    severity: if lost { Severity::Damage } else { Severity::Information },
+                    object: format!("container {}: {}", after.name, mount.destination.display()),
+                    before: Some(lies(mount)),
+                    after: now,
+                    next: lost.then(|| {
+                        let command = recreate.command();
+                        format!("{command}    (once the compose file has {} there again)", lies(mount))
+                    }),
+                });
+            }
+        }
+        Ok(moved)
+    }
+
+    async fn release(&self, saga: &mut Saga, start: Registered, subject: &Subject) -> Result<()> {
+        self.phase(Phase::Start, subject.plan.starts.join(", "));
+        saga.settle(start, self.monitor())
+            .await
+            .map_err(|error| Error::failed("start again what was stopped").because(error))?;
+        let downtime = self.clock.released();
+        self.monitor().event(Event::Released { downtime });
+        Ok(())
+    }
+
+    /// Looks what is true of the data now.
+    async fn after(
+        &self,
+        subject: &Subject,
+        before: Option<&Facts>,
+    ) -> Result<(Option<Facts>, Vec<Checked>)> {
+        let (Some(database), Some(before)) = (&subject.database, before) else {
+            return Ok((None, Vec::new()));
+        };
+        let container = self.again(&database.container).await?;
+        self.phase(Phase::Facts, container.name.clone());
+        self.monitor().step("facts");
+        let again = format!("volsnap check {}", self.options.target.quoted());
+        let facts = take(&*self.host.docker, &container, self.options.level).await;
+        let Some(mut facts) = facts.map_err(|error| error.hint(again))? else {
+            return Ok((None, Vec::new()));
+        };
+        let checked = match &subject.checks {
+            Some(checks) => {
+                run_checks(&*self.host.docker, &container, checks, Some(before), &mut facts).await
+            }
+            None => Vec::new(),
+        };
+        Ok((Some(facts), checked))
+    }
+
+    /// Returns a container as it is now, also when it was made anew.
+    async fn again(&self, container: &Container) -> Result<Container> {
+        let recorded = crate::docker::recorded::Recorded::of(container);
+        let containers = self.host.docker.containers().await.doing(|| "list containers".to_owned())?;
+        let found = crate::docker::recorded::find_again(&recorded, &containers).cloned();
+        found.ok_or_else(|| Error::failed(format!("container {} is gone", container.name)))
+    }
+
+    fn report(
+        &self,
+        subject: &Subject,
+        outcome: Outcome,
+        moved: Vec<Difference>,
+        after: Option<Facts>,
+        checks: Vec<Checked>,
+    ) -> RestartReport {
+        let Outcome { taken, shutdown, downtime_ms, before } = outcome;
+        let container = subject.database.as_ref().map(|database| database.container.name.clone());
+        let snapshot = taken.clone().or_else(|| latest(&self.options.repository, &subject.source));
+        let snapshot = snapshot.as_ref().map(Snapshot::name);
+        let context = Context {
+            container: container.as_deref(),
+            snapshot: snapshot.as_deref(),
+            unclean: &shutdown.reasons,
+            nothing_written: None,
+        };
+        let mut comparison = match (&before, &after) {
+            (Some(before), Some(after)) => compare(before, after, &context),
+            // What the files say of the shutdown holds all the same.
+            _ => {
+                let nothing = Facts::new("", FactsLevel::None, self.started);
+                compare(&nothing, &nothing, &context)
+            }
+        };
+        comparison.differences.splice(0..0, moved);
+        let ok = comparison.ok() && checks.iter().all(|check| check.ok);
+        let report = RestartReport {
+            ok,
+            title: subject.source.title.clone(),
+            containers: subject.plan.starts.clone(),
+            downtime_ms,
+            snapshot: taken.as_ref().map(Snapshot::name),
+            shutdown: shutdown.inspection.as_ref().map(|inspection| inspection.state.clone()),
+            clean: shutdown.inspection.as_ref().map(|_| shutdown.reasons.is_empty()),
+            strict: comparison.strict,
+            differences: comparison.differences,
+            checks,
+            level: self.options.level,
+            before: before.as_ref().map(Facts::summary),
+            now: after.as_ref().map(Facts::summary),
+            unread: after.as_ref().map(Facts::unread).unwrap_or_default(),
+        };
+        if let (true, Some(after)) = (ok, after) {
+            self.host.remember(&subject.engine.id, &subject.source, Some(after), None);
+        }
+        report
+    }
+
+    fn monitor(&self) -> &dyn Monitor {
+        &*self.host.monitor
+    }
+
+    fn phase(&self, phase: Phase, detail: String) {
+        self.clock.phase(phase);
+        self.monitor().phase(phase, detail, None);
+    }
+}
+
+/// Returns the containers to stop, in the order of their stop.
+fn stops(source: &Source) -> Result<Vec<Container>> {
+    let users: Vec<_> = source.users.iter().filter(|user| user.is_to_be_held()).cloned().collect();
+    let stops: Vec<Container> = order::stop_order(&users).into_iter().cloned().collect();
+    stops.iter().try_for_each(refuse_what_cannot_be_stopped)?;
+    if stops.is_empty() {
+        let start = match source.users.first() {
+            Some(user) => format!("docker start {}", shell_quote(&user.container.name)),
+            None => "docker ps --all".to_owned(),
+        };
+        return Err(Error::failed(format!("nothing that uses {} runs", source.title)).hint(start));
+    }
+    Ok(stops)
+}
+
+/// Returns the running database of a source.
+fn database_of(source: &Source) -> Option<Database> {
+    let container = source.database().filter(|container| container.state.running)?;
+    Some(Database {
+        container: container.clone(),
+        profile: database::profile_of(container)?,
+        data_directory: source.data_directory.clone()?,
+        mounted_at: source.mounted_at(container),
+    })
+}
+
+/// Returns where something lies that is mounted.
+fn lies(mount: &Mount) -> String {
+    match &mount.volume {
+        Some(volume) => format!("volume {volume}"),
+        None => mount.source.display().to_string(),
+    }
+}
+
+/// Returns the variables that Compose gets from us.
+fn shell() -> Environment {
+    let text =
+        |(name, value): (OsString, OsString)| Some((name.into_string().ok()?, value.into_string().ok()?));
+    std::env::vars_os().filter_map(text).filter(|(name, _)| !name.starts_with("COMPOSE_")).collect()
+}
+
+async fn inspect(agent: &mut AgentClient, database: &Database) -> Result<Inspection> {
+    agent
+        .inspect(database.profile.name(), &database.data_directory, database.mounted_at.as_deref())
+        .await
+        .doing(|| format!("read the files of {}", database.profile.name()))
+}

@@ -1,0 +1,132 @@
+//! The restore where there is no room for two copies: the old data is kept as a safety snapshot **first**, then
+//! removed, then the archive unpacked.
+//!
+//! 1. All of the archive is read and proved to be what was stored, before anything is stopped.
+//! 2. The users are stopped, and the data is archived as the safety snapshot: published, and read back. Until
+//!    here nothing of the data was touched.
+//! 3. What has the data back from that snapshot is in the journal; then the data is removed, and the archive
+//!    unpacked and moved into its place, what makes a database going first and coming last.
+//! 4. The users are started and answer, as in any restore. Until then any failure, signal or death has the old
+//!    data back from the safety snapshot, and the users are not started on anything else.
+//!
+//! So the service is away for all of it, which the plan says.
+
+use super::Run;
+use super::prepare::Ready;
+use super::replace::Hold;
+use super::{Archive, Destination, Ordering, Restored};
+use crate::agent::protocol::Request;
+use crate::error::{Context as _, Result};
+use crate::ops::facts::of_snapshot;
+use crate::ops::verify::{Listed, check_archive, check_list};
+use crate::repository::Snapshot;
+use crate::saga::bring_back::KeptData;
+use crate::saga::{Compensation, Saga, When};
+
+impl Run<'_> {
+    pub(super) async fn restore_in_place(&self, saga: &mut Saga, mut ready: Ready) -> Result<Restored> {
+        let journal = || "write the journal".to_owned();
+        self.verify().await?;
+        self.refuse_other_run(&ready).await?;
+        self.site.open_or_init()?;
+        let work = Compensation::DiscardWork { place: ready.place.clone(), with_old: true };
+        let work = saga.register(When::Always, work).doing(journal)?;
+        let hold = self.hold(saga, &mut ready).await?;
+        let (safety, listed) = self.keep_first(saga, &mut ready, &hold).await?;
+
+        let heads = ready.heads();
+        let back = Compensation::BringBack {
+            place: ready.place.clone(),
+            kept: KeptData {
+                repository: self.site.root().to_owned(),
+                name: safety.name(),
+                heads: heads.clone(),
+                members: listed.members,
+                bytes: listed.bytes,
+                digest: listed.digest,
+                special: listed.special,
+            },
+            users: hold.containers.clone(),
+        };
+        let back = saga.register(When::Always, back).doing(journal)?;
+        self.monitor().step("empty");
+        let empty = Request::Empty { run: self.id.to_string(), heads };
+        ready.agent.perform(empty).await.doing(|| format!("make room in {}", ready.source.title))?;
+        let extracted = self.unpack(&mut ready, true).await?;
+        self.swap_and_start(&mut ready, &extracted, &hold).await?;
+        self.commit(&mut ready).await?;
+        saga.discharge(back);
+        if let Some(start) = hold.start {
+            saga.discharge(start);
+        }
+        let elapsed = self.begun.elapsed();
+        self.monitor().step("discard-old");
+        let discard = Request::Discard { run: self.id.to_string(), with_old: true };
+        // What cannot be removed now is tried again at the end.
+        if ready.agent.perform(discard).await.is_ok() {
+            saga.discharge(work);
+        }
+        let _ = saga.settle(ready.helper, self.monitor()).await;
+        let undo = Some(self.undo(&safety, &ready));
+        Ok(Restored {
+            plan: ready.plan,
+            files: extracted.files,
+            bytes: extracted.bytes,
+            downtime: self.clock.away(),
+            elapsed,
+            safety: Some(safety),
+            undo,
+        })
+    }
+
+    /// Keeps the data that is about to be removed, and proves that it can be had back.
+    async fn keep_first(
+        &self,
+        saga: &mut Saga,
+        ready: &mut Ready,
+        hold: &Hold,
+    ) -> Result<(Snapshot, Listed)> {
+        let safety = self.safety(ready, hold, hold.held, std::path::PathBuf::new()).await?;
+        let unpublished = Compensation::DiscardUnpublished {
+            manifest: safety.manifest_path.clone(),
+            files: safety.files.clone(),
+        };
+        saga.register(When::Always, unpublished).doing(|| "write the journal".to_owned())?;
+        self.clock.phase(crate::monitor::Phase::Safety);
+        let snapshot = safety.keep(&mut ready.agent, self.monitor()).await?;
+        self.monitor().step("prove-safety");
+        let (kept, monitor) = (snapshot.clone(), self.host.monitor.clone());
+        let listed = tokio::task::spawn_blocking(move || -> Result<Listed> {
+            check_archive(&kept, &*monitor)?;
+            check_list(&kept, &*monitor)
+        });
+        let listed = listed.await.doing(|| "read the safety snapshot back".to_owned())??;
+        self.refuse_other_run(ready).await?;
+        Ok((snapshot, listed))
+    }
+
+    /// Lets the new data stay.
+    pub(super) async fn commit(&self, ready: &mut Ready) -> Result<()> {
+        self.monitor().step("commit");
+        self.stays.store(super::IN_DOUBT, Ordering::Relaxed);
+        let commit = Request::Commit { run: self.id.to_string() };
+        ready.agent.perform(commit).await.doing(|| "let the restored data stay".to_owned())?;
+        self.stays.store(super::NEW_STAYS, Ordering::Relaxed);
+        self.monitor().step("committed");
+        self.remember(ready);
+        Ok(())
+    }
+
+    /// Has the next check compare with what was restored: data that went back to it did so on purpose.
+    fn remember(&self, ready: &Ready) {
+        // What is new has nothing that it could be compared with.
+        if matches!(self.options.destination, Destination::NewVolume(_)) {
+            return;
+        }
+        let (facts, name) = match &self.options.archive {
+            Archive::Snapshot(snapshot) => (of_snapshot(snapshot).ok().flatten(), Some(snapshot.name())),
+            Archive::Plain(_) => (None, None),
+        };
+        self.host.remember(&ready.engine.id, &ready.source, facts, name);
+    }
+}

@@ -1,0 +1,266 @@
+//! A database that is backed up while it runs: its own programs fill the stage.
+//!
+//! 1. Before anything is made, the database is asked whether it can be backed up, by the connection that the
+//!    backup will open. What is in the way is refused with the line that mends it.
+//! 2. The stage gets what lies beside the data, and an empty data directory of the database's user.
+//! 3. A throwaway container of the database's *own image*, run by that user in the database's network, writes
+//!    the backup there. The password goes to it over its standard input.
+//! 4. Another one of that image, without any network, proves the backup to be whole; then our own reading of
+//!    its files has to agree, and the cluster has to be the one that was asked.
+//!
+//! Nothing is stopped or frozen, and the database is to notice little: what writes and proves the backup gives way to it
+//! where both want a processor, and what is written goes to the disk in small steps, as it comes.
+//! What removes a container is in the journal before there is one.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use chrono::{DateTime, Utc};
+
+use super::capture::inspect_stage;
+use super::{Captured, Preparation, Run};
+use crate::agent::protocol::StagePassRequest;
+use crate::agent::stage::TREE;
+use crate::database;
+use crate::database::Inspection;
+use crate::database::online::{OnlineAccess, OnlineBackup, OnlineRefusal};
+use crate::docker::helper::{LABEL_PID, LABEL_RUN, STAGE};
+use crate::docker::oneshot::{Finished, run_to_end};
+use crate::docker::{Container, ContainerSpec, DockerError, MountSource, MountSpec, Network, TmpfsSpec};
+use crate::error::{Context as _, Error, Result};
+use crate::manifest::{Consistency, Evidence};
+use crate::monitor::{Event, Phase};
+use crate::ops::plan::STAGE_RESERVE;
+use crate::saga::{Compensation, Saga, When};
+use crate::source::Source;
+use crate::target;
+
+/// How long the database may take to say whether it can be backed up.
+const ASK_LIMIT: Duration = Duration::from_secs(60);
+/// What a backup needs in memory: a file of one line.
+const TMPFS_BYTES: u64 = 1 << 20;
+/// Processes of a backup: two, and a shell.
+const PIDS: u32 = 64;
+
+/// A running database that lets itself be backed up.
+pub(super) struct Online {
+    container: Container,
+    backup: &'static dyn OnlineBackup,
+    access: OnlineAccess,
+}
+
+impl Run<'_> {
+    /// Asks the database whether it can be backed up while it runs.
+    pub(super) async fn ask_online(&self, source: &Source) -> Result<Online> {
+        let instead = format!("volsnap snapshot {} --quiesce stop", self.options.target.quoted());
+        let running = |container: &&Container| container.state.running && !container.state.paused;
+        let Some(container) = source.database().filter(running) else {
+            return Err(Error::usage(format!(
+                "no database runs on {}, and only one that runs makes a backup of itself",
+                source.title
+            ))
+            .hint(instead));
+        };
+        let profile = database::profile_of(container);
+        let Some((profile, backup)) = profile.and_then(|profile| Some((profile, profile.online()?))) else {
+            return Err(Error::usage(format!(
+                "container {} runs a database of which it is not known how to back it up while it runs",
+                container.name
+            ))
+            .hint(instead));
+        };
+        let directory = match (source.mounted_at(container), &source.data_directory) {
+            (Some(mounted_at), Some(directory)) => mounted_at.join(directory),
+            _ => profile.data_directory(container).unwrap_or_default(),
+        };
+        self.monitor().step("ask-online");
+        let question = backup.question(container, &directory);
+        let answer = self.host.docker.exec(&container.id, &question, ASK_LIMIT).await;
+        let answer = answer.doing(|| format!("ask the {} in {}", profile.name(), container.name))?;
+        let access = backup.access(container, &answer).map_err(|refusal| refused(container, refusal))?;
+        Ok(Online { container: container.clone(), backup, access })
+    }
+
+    /// Has the stage filled while the database runs; returns what may be believed of it, and when the backup
+    /// was begun and at its end.
+    pub(super) async fn capture_online(
+        &self,
+        saga: &mut Saga,
+        prepared: &mut Preparation,
+        online: &Online,
+    ) -> Result<(Captured, (DateTime<Utc>, DateTime<Utc>))> {
+        let Preparation { database: Some(database), stage: Some(stage), agent, source, survey, .. } =
+            prepared
+        else {
+            return Err(Error::failed(format!("there is no stage for {}", prepared.source.title)));
+        };
+        let name = &online.container.name;
+        self.phase(Phase::Stage, format!("{name}, a backup of its own"), Some(survey.bytes));
+        self.monitor().step("stage-beside");
+        let beside = StagePassRequest {
+            exclude: self.excluded(),
+            reserve: STAGE_RESERVE,
+            apart: Some(database.data_directory.clone()),
+            ..StagePassRequest::default()
+        };
+        let stage = stage.location.clone();
+        let directory = Path::new(STAGE).join(TREE).join(&database.data_directory);
+        let made = agent.stage_pass(beside, self.monitor()).await;
+        made.doing(|| format!("stage what lies beside the data in {}", source.title))?;
+        let begun = Utc::now();
+        self.back_up(saga, online, &stage, &directory).await?;
+        let ended = Utc::now();
+
+        self.phase(Phase::Prove, format!("{name}, the backup"), None);
+        self.verify_backup(saga, online, &stage, &directory).await?;
+        let inspection = inspect_stage(agent, database).await?;
+        refuse_doubtful(online, &inspection)?;
+        let evidence = Evidence {
+            reasons: inspection.reasons.clone(),
+            database: Some(inspection),
+            ..Evidence::default()
+        };
+        Ok((Captured { consistency: Consistency::Online, evidence }, (begun, ended)))
+    }
+
+    /// Has the data directory of the stage filled by the database's own backup.
+    async fn back_up(
+        &self,
+        saga: &mut Saga,
+        online: &Online,
+        stage: &MountSource,
+        directory: &Path,
+    ) -> Result<()> {
+        let (backup, access) = (online.backup, &online.access);
+        self.monitor().step("back-up-online");
+        let spec = ContainerSpec {
+            command: backup.backup_command(access, directory),
+            network: Network::Of(online.container.id.clone()),
+            ..self.of_the_image(online, "backup", stage, false)
+        };
+        let monitor = self.monitor();
+        let mut hear = |said: &[u8]| {
+            if let Some(bytes) = backup.progress(&String::from_utf8_lossy(said)) {
+                monitor.event(Event::Progress { bytes, files: 0 });
+            }
+        };
+        let doing = format!("back up the database in {} while it runs", online.container.name);
+        let finished = self.run_throwaway(saga, spec, access.secret.reveal(), &mut hear).await;
+        succeeded(online, &doing, finished)
+    }
+
+    /// Has the backup proved whole.
+    async fn verify_backup(
+        &self,
+        saga: &mut Saga,
+        online: &Online,
+        stage: &MountSource,
+        directory: &Path,
+    ) -> Result<()> {
+        self.monitor().step("verify-online");
+        let spec = ContainerSpec {
+            command: online.backup.verify_command(directory),
+            ..self.of_the_image(online, "verify", stage, true)
+        };
+        let doing = format!("verify the backup of the database in {}", online.container.name);
+        let finished = self.run_throwaway(saga, spec, &[], &mut |_| {}).await;
+        succeeded(online, &doing, finished)
+    }
+
+    /// Describes a throwaway container of the database's own image, run by its user.
+    fn of_the_image(
+        &self,
+        online: &Online,
+        what: &str,
+        stage: &MountSource,
+        read_only: bool,
+    ) -> ContainerSpec {
+        let destination = PathBuf::from(STAGE);
+        ContainerSpec {
+            name: format!("volsnap-{what}-{}", self.id),
+            // By its content: the name may mean another one by now.
+            image: online.container.image_id.clone(),
+            labels: BTreeMap::from([
+                (LABEL_RUN.to_owned(), self.id.to_string()),
+                (LABEL_PID.to_owned(), std::process::id().to_string()),
+            ]),
+            mounts: vec![MountSpec { source: stage.clone(), destination, read_only }],
+            user: Some(online.access.owner),
+            tmpfs: vec![TmpfsSpec { destination: PathBuf::from("/tmp"), bytes: TMPFS_BYTES }],
+            pids: Some(PIDS),
+            // Not so the helper: what it sends to the disk late, it sends at once.
+            yields: true,
+            kept: true,
+            ..ContainerSpec::default()
+        }
+    }
+
+    /// Runs a throwaway container to its end. What removes it is in the journal before it is made.
+    async fn run_throwaway(
+        &self,
+        saga: &mut Saga,
+        spec: ContainerSpec,
+        input: &[u8],
+        hear: &mut (dyn FnMut(&[u8]) + Send),
+    ) -> Result<Finished> {
+        let docker = &*self.host.docker;
+        let (name, run) = (spec.name.clone(), self.id.to_string());
+        let expected = Compensation::RemoveExpectedHelper { name: name.clone(), run: run.clone() };
+        let expected = saga.register(When::Always, expected).doing(|| "write the journal".to_owned())?;
+        let created = docker.create_container(&spec).await;
+        let removal = if created.as_ref().is_err_and(DockerError::is_in_doubt) {
+            expected
+        } else {
+            let removal = Compensation::RemoveHelper { name: name.clone(), run };
+            saga.replace(expected, removal).doing(|| "write the journal".to_owned())?
+        };
+        let id = created.doing(|| format!("create the container {name}"))?;
+        let finished = run_to_end(docker, &id, input, hear).await;
+        let finished = finished.doing(|| format!("run the container {name}"))?;
+        // Failing to remove it now is tried again at the end.
+        let _ = saga.settle(removal, self.monitor()).await;
+        Ok(finished)
+    }
+}
+
+/// Refuses a backup whose files are not what they must be.
+fn refuse_doubtful(online: &Online, inspection: &Inspection) -> Result<()> {
+    match online.backup.doubts(&online.access, inspection).as_slice() {
+        [] => Ok(()),
+        doubts => Err(Error::failed(format!(
+            "the backup of the database in {} is not whole: {}",
+            online.container.name,
+            doubts.join("; ")
+        ))),
+    }
+}
+
+/// Refuses what did not end well.
+fn succeeded(online: &Online, doing: &str, finished: Result<Finished>) -> Result<()> {
+    let finished = finished.doing(|| doing.to_owned())?;
+    if finished.oom_killed {
+        return Err(Error::failed(format!("{doing}: it was killed for want of memory")));
+    }
+    if finished.exit_code == 0 {
+        return Ok(());
+    }
+    let said = [finished.stderr, finished.stdout].concat();
+    let refusal = online.backup.failure(&online.access, &String::from_utf8_lossy(&said));
+    let error = Error::failed(format!("{doing}: {}", refusal.problem));
+    Err(match refusal.mend {
+        Some(mend) => error.hint(mend),
+        None => error.hint(format!("docker logs --tail 20 {}", target::shell_quote(&online.container.name))),
+    })
+}
+
+fn refused(container: &Container, refusal: OnlineRefusal) -> Error {
+    let error = Error::failed(format!(
+        "the database in {} cannot be backed up while it runs: {}",
+        container.name, refusal.problem
+    ));
+    match refusal.mend {
+        Some(mend) => error.hint(mend),
+        None => error,
+    }
+}

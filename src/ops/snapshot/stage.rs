@@ -1,0 +1,284 @@
+//! The stage: a copy that is made while the service runs, so that it is held for what changed in the last
+//! moment only.
+//!
+//! Live passes prove nothing, they only save work: whatever somebody does to the database meanwhile is
+//! seen by the final pass. So the users are looked at again before they are held, and one that somebody has
+//! restarted in between is held as it is then. A stage that does not fit is given up before anything is
+//! held.
+
+use std::collections::BTreeMap;
+use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _};
+use std::path::{Path, PathBuf};
+
+use super::{Preparation, Run};
+use crate::agent::archive::ArchiveStats;
+use crate::agent::client::AgentError;
+use crate::agent::protocol::StagePassRequest;
+use crate::docker::helper::{LABEL_RUN, LABEL_STAGE};
+use crate::docker::{Engine, MountSource};
+use crate::error::{Context as _, Error, Result};
+use crate::manifest::{Capture, Quiesce};
+use crate::ops::helper::StageMount;
+use crate::ops::passes::Passes;
+use crate::ops::plan::{CaptureChoice, STAGE_RESERVE};
+use crate::ops::snapshot::publish::Writers;
+use crate::saga::{Compensation, Registered, Saga, When};
+use crate::source::Source;
+
+/// How a stage is called, before the run that makes it.
+const PREFIX: &str = "volsnap-stage-";
+/// Where a stage lies.
+pub(super) struct StagePlace {
+    /// The volume, or the directory beside the source.
+    pub(super) location: MountSource,
+    /// The labels of the volume.
+    labels: BTreeMap<String, String>,
+    /// What removes it.
+    removal: Compensation,
+    /// Its place in the journal; `None` for one that was kept and is not taken up yet.
+    registered: Option<Registered>,
+}
+
+impl StagePlace {
+    /// Returns the stage of a volume that `run` makes, or has made.
+    fn volume(name: String, source: &Source, run: &str) -> Self {
+        let labels = BTreeMap::from([
+            (LABEL_RUN.to_owned(), run.to_owned()),
+            (LABEL_STAGE.to_owned(), source.key.clone()),
+        ]);
+        let removal = Compensation::RemoveVolume { name: name.clone(), run: run.to_owned() };
+        Self { location: MountSource::Volume(name), labels, removal, registered: None }
+    }
+
+    /// Returns it as the helper gets it.
+    pub(super) fn mount(&self) -> StageMount<'_> {
+        StageMount { location: &self.location, labels: &self.labels }
+    }
+
+    /// Returns the volume's name, or the directory.
+    pub(super) fn name(&self) -> String {
+        match &self.location {
+            MountSource::Volume(name) => name.clone(),
+            MountSource::Directory(path) => path.display().to_string(),
+        }
+    }
+}
+
+impl Run<'_> {
+    /// Chooses the place of a stage: the one that an earlier run has kept, or a new one. What removes a new
+    /// one is in the journal when this returns.
+    ///
+    /// A volume is made with the helper, whose name is the lock: so of one source there is no stage but those
+    /// that were kept and that of the run that has the lock. One that another run takes away before we have the
+    /// lock is made anew.
+    pub(super) async fn choose_stage(
+        &self,
+        saga: &mut Saga,
+        source: &Source,
+        engine: &Engine,
+    ) -> Result<StagePlace> {
+        // A database's own backup is whole, and of no use to a stage that was kept.
+        if self.options.quiesce != Quiesce::Online
+            && let Some(kept) = self.kept_stage(source).await?
+        {
+            return Ok(kept);
+        }
+        if let Some(place) = self.make_stage_beside(saga, source, engine)? {
+            return Ok(place);
+        }
+        let run = self.id.as_str();
+        let mut place = StagePlace::volume(format!("{PREFIX}{run}"), source, run);
+        place.registered = Some(self.register(saga, &place.removal)?);
+        self.monitor().step("create-stage");
+        Ok(place)
+    }
+
+    /// Finds the newest stage of the source that was kept.
+    async fn kept_stage(&self, source: &Source) -> Result<Option<StagePlace>> {
+        let volumes =
+            self.host.docker.volumes().await.doing(|| "look for a stage that was kept".to_owned())?;
+        let is_of_source = |labels: &BTreeMap<String, String>| labels.get(LABEL_STAGE) == Some(&source.key);
+        let kept = volumes
+            .into_iter()
+            .filter(|volume| is_of_source(&volume.labels))
+            .filter_map(|volume| Some((volume.labels.get(LABEL_RUN)?.clone(), volume.name)))
+            .max();
+        Ok(kept.map(|(run, name)| StagePlace::volume(name, source, &run)))
+    }
+
+    /// Makes a directory beside a source that is one, where both lie on one file system and can be removed
+    /// again by this process: there, contents may be shared, and room is as the source has it. A stage that
+    /// is to be kept is a volume, which can be found again.
+    fn make_stage_beside(
+        &self,
+        saga: &mut Saga,
+        source: &Source,
+        engine: &Engine,
+    ) -> Result<Option<StagePlace>> {
+        let MountSource::Directory(directory) = &source.location else { return Ok(None) };
+        if !engine.local || self.options.keep_stage || !nix::unistd::geteuid().is_root() {
+            return Ok(None);
+        }
+        let Some(path) = beside(directory, self.id.as_str()) else { return Ok(None) };
+        let removal = Compensation::DeleteDirectory { path: path.clone() };
+        let registered = self.register(saga, &removal)?;
+        self.monitor().step("create-stage");
+        match std::fs::DirBuilder::new().mode(0o700).create(&path) {
+            Ok(()) => Ok(Some(StagePlace {
+                location: MountSource::Directory(path),
+                labels: BTreeMap::new(),
+                removal,
+                registered: Some(registered),
+            })),
+            Err(error) => {
+                tracing::debug!(%error, path = %path.display(), "no stage beside the source");
+                saga.discharge(registered);
+                Ok(None)
+            }
+        }
+    }
+
+    fn register(&self, saga: &mut Saga, removal: &Compensation) -> Result<Registered> {
+        saga.register(When::Always, removal.clone()).doing(|| "write the journal".to_owned())
+    }
+
+    /// Brings the stage close to the source while it is being written, where the capture is staged. What
+    /// does not fit is captured directly where that may be.
+    pub(super) async fn stage_live(&self, saga: &mut Saga, prepared: &mut Preparation) -> Result<()> {
+        let Some(stage) = prepared.stage.as_mut().filter(|_| prepared.plan.capture == Capture::Staged) else {
+            return Ok(());
+        };
+        if stage.registered.is_none() {
+            stage.registered = Some(self.register(saga, &stage.removal)?);
+            // What was registered last is undone first: no stage is removed that the helper still has.
+            prepared.helper = saga.again_last(prepared.helper).doing(|| "write the journal".to_owned())?;
+        }
+        let passes = self.passes(&prepared.source, prepared.survey.bytes);
+        match passes.live(&mut prepared.agent, None).await {
+            Ok(()) => {}
+            Err(AgentError::StageFull(why)) if self.options.capture == CaptureChoice::Auto => {
+                self.fall_back(prepared, &why).await;
+            }
+            Err(error @ AgentError::StageFull(_)) => {
+                return Err(Error::failed(format!("stage {}", prepared.source.title)).because(error).hint(
+                    format!(
+                        "volsnap snapshot {} --capture direct    (needs no stage, and holds the service for longer)",
+                        self.options.target.quoted()
+                    ),
+                ));
+            }
+            Err(error) => {
+                return Err(Error::failed(format!("stage {}", prepared.source.title)).because(error));
+            }
+        }
+        self.look_again(prepared).await?;
+        // What it writes now it need not write during its shutdown. One that is frozen writes nothing then,
+        // and what it wrote now would only have to be staged.
+        if self.options.quiesce == Quiesce::Stop {
+            self.host.checkpoint(&prepared.source).await;
+        }
+        Ok(())
+    }
+
+    fn passes<'p>(&'p self, source: &'p Source, bytes: u64) -> Passes<'p> {
+        let request = StagePassRequest {
+            exclude: self.excluded(),
+            reserve: STAGE_RESERVE,
+            ..StagePassRequest::default()
+        };
+        Passes { host: self.host, clock: &self.clock, source, request, bytes }
+    }
+
+    /// Gives the stage up: the data is captured directly.
+    async fn fall_back(&self, prepared: &mut Preparation, why: &str) {
+        // What was staged takes room from the archive.
+        let empty = StagePassRequest { exclude: vec!["*".to_owned()], ..StagePassRequest::default() };
+        if let Err(error) = prepared.agent.stage_pass(empty, self.monitor()).await {
+            tracing::debug!(%error, "the stage is emptied when it is removed");
+        }
+        let plan = &mut prepared.plan;
+        plan.capture = Capture::Direct;
+        plan.capture_reason = format!("the stage did not fit: {why}");
+        plan.expected_downtime_ms = prepared.outlook.direct_ms();
+        self.warn_of_direct(plan);
+        self.warn_of_downtime(plan);
+    }
+
+    /// Looks at the users once more: the passes took their time, and somebody may have restarted one.
+    async fn look_again(&self, prepared: &mut Preparation) -> Result<()> {
+        let source = self.host.resolve(&self.options.target).await?;
+        if source.location != prepared.source.location {
+            return Err(Error::failed(format!(
+                "{} is not where it was: somebody has moved its data to {} meanwhile",
+                prepared.source.title,
+                source.host_path.display()
+            )));
+        }
+        self.refuse_what_cannot_be_held(&source)?;
+        self.refuse_unready(&source).await?;
+        prepared.take_users(self.holds(&source));
+        prepared.source = source;
+        Ok(())
+    }
+
+    /// Brings the stage up to the source, which is held.
+    pub(super) async fn final_pass(&self, prepared: &mut Preparation) -> Result<()> {
+        let passes = self.passes(&prepared.source, prepared.survey.bytes);
+        let stats = passes.last(&mut prepared.agent).await;
+        let stats = stats.doing(|| format!("stage what has changed in {}", prepared.source.title))?;
+        prepared.staged = Some(stats);
+        Ok(())
+    }
+
+    /// Archives the stage, while the service is up.
+    pub(super) async fn archive_stage(
+        &self,
+        saga: &mut Saga,
+        prepared: &mut Preparation,
+        writers: &mut Writers,
+    ) -> Result<ArchiveStats> {
+        let mut archived = self.archive(prepared, writers, true).await?;
+        // The stage never had what was left out.
+        if let Some(staged) = prepared.staged {
+            (archived.excluded, archived.sockets_skipped) = (staged.excluded, staged.sockets_skipped);
+        }
+        if self.options.keep_stage {
+            self.keep_stage(saga, prepared).await;
+        } else {
+            self.clear_stage(prepared).await;
+        }
+        Ok(archived)
+    }
+
+    /// Removes what is in the stage before the engine removes the stage: that would do it in one go, and a
+    /// database that syncs its log meanwhile would wait for it.
+    async fn clear_stage(&self, prepared: &mut Preparation) {
+        self.monitor().step("clear-stage");
+        if let Err(error) = prepared.agent.stage_clear(self.monitor()).await {
+            tracing::debug!(%error, "the stage is removed in one go");
+        }
+    }
+
+    /// Leaves the stage to the next run. That it cannot be left only makes the next one longer.
+    async fn keep_stage(&self, saga: &mut Saga, prepared: &mut Preparation) {
+        let Some(stage) = &prepared.stage else { return };
+        self.monitor().step("keep-stage");
+        match (prepared.agent.stage_keep(self.monitor()).await, stage.registered) {
+            (Ok(()), Some(registered)) => {
+                saga.discharge(registered);
+                self.monitor().note(format!(
+                    "the stage stays for the next snapshot: volume {} (volsnap list --stages)",
+                    stage.name()
+                ));
+            }
+            (Ok(()), None) => {}
+            (Err(error), _) => self.monitor().warning(format!("the stage is not kept: {error}")),
+        }
+    }
+}
+
+/// Returns where a stage lies beside a directory; `None` where that is another file system.
+fn beside(directory: &Path, run: &str) -> Option<PathBuf> {
+    let (parent, own) = (directory.parent()?, directory.metadata().ok()?);
+    (parent.metadata().ok()?.dev() == own.dev()).then(|| parent.join(format!(".{PREFIX}{run}")))
+}

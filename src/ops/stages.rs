@@ -1,0 +1,94 @@
+//! The stages that snapshots have kept for those after them.
+//!
+//! A kept stage is a volume like any other, and removed like any other. Only its size has to be read from
+//! within, which a helper does.
+
+use chrono::{DateTime, Utc};
+use serde::Serialize;
+
+use super::helper::start_helper;
+use super::{Host, with_failures};
+use crate::docker::helper::{Access, LABEL_RUN, LABEL_STAGE};
+use crate::docker::{Engine, Volume};
+use crate::error::{Context as _, Error, Result};
+use crate::manifest::SnapshotId;
+use crate::saga::{RunInfo, Saga};
+use crate::target::{self, Target};
+
+/// A stage that lies on the engine.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct KeptStage {
+    /// The key of the source that it is a copy of.
+    pub source: String,
+    /// The volume.
+    pub volume: String,
+    /// The run that has made it.
+    pub run: String,
+    /// When that run began, where its id says so.
+    pub made: Option<DateTime<Utc>>,
+    /// Bytes that it occupies; `None` while a run is at work on it.
+    pub bytes: Option<u64>,
+    /// The command that removes it.
+    pub remove: String,
+}
+
+/// Returns the stages there are, by source and age.
+///
+/// # Errors
+/// When the engine cannot be asked, or one cannot be looked into.
+pub async fn stages(host: &Host) -> Result<Vec<KeptStage>> {
+    let volumes = host.docker.volumes().await.doing(|| "list the volumes".to_owned())?;
+    let engine = host.docker.engine().await.doing(|| "ask the engine what it is".to_owned())?;
+    let mut stages = Vec::new();
+    for volume in volumes {
+        let (Some(source), Some(run)) = (volume.labels.get(LABEL_STAGE), volume.labels.get(LABEL_RUN)) else {
+            continue;
+        };
+        let bytes = match measure(host, &engine, &volume).await {
+            Ok(bytes) => bytes,
+            // A run that has ended meanwhile has removed its own.
+            Err(_) if host.docker.volume(&volume.name).await.is_ok_and(|volume| volume.is_none()) => continue,
+            Err(error) => return Err(error),
+        };
+        stages.push(KeptStage {
+            source: source.clone(),
+            run: run.clone(),
+            made: run.parse().ok().and_then(|id: SnapshotId| id.begun()),
+            bytes,
+            remove: format!("docker volume rm {}", target::shell_quote(&volume.name)),
+            volume: volume.name,
+        });
+    }
+    stages.sort_by(|a, b| (&a.source, &a.run).cmp(&(&b.source, &b.run)));
+    Ok(stages)
+}
+
+/// Returns what a stage occupies; `None` when a run has it.
+async fn measure(host: &Host, engine: &Engine, volume: &Volume) -> Result<Option<u64>> {
+    let target = Target::Volume(volume.name.clone());
+    let source = host.resolve(&target).await?;
+    if source.held_by.is_some() {
+        return Ok(None);
+    }
+    let mut random = [0; 3];
+    getrandom::fill(&mut random).doing(|| "draw a random id".to_owned())?;
+    let info = RunInfo {
+        run: SnapshotId::new(Utc::now(), random).to_string(),
+        verb: "list".into(),
+        subject: target.to_string(),
+        host: host.address.clone(),
+        pid: std::process::id(),
+        started: Utc::now(),
+    };
+    let mut saga = Saga::begin(&host.saga, &info, host.docker.clone())
+        .map_err(|error| Error::failed("begin the run's journal").because(error))?;
+    let measuring = async {
+        let mut helper =
+            start_helper(host, &mut saga, &info.run, &source, (Access::Read, None), (engine, None)).await?;
+        let survey = helper.agent.survey(&[]).await.doing(|| format!("survey volume {}", volume.name))?;
+        Ok(Some(survey.disk_bytes))
+    };
+    let outcome = host.run_to_end(measuring).await;
+    let failures = saga.finish(outcome.is_ok(), &*host.monitor).await;
+    with_failures(outcome, &failures)
+}
