@@ -13,7 +13,8 @@
 //!   durably ([repository]).
 //! - **G3 Never worse.** What can be checked is checked before live data is touched; a
 //!   [restore](ops::restore) writes beside it, swaps by renames, and has the old data back unless the
-//!   database is proved to run on the new.
+//!   database is proved to run on the new; a [migration](ops::migrate) keeps the old data, and has files and
+//!   containers back unless the same database is proved to run on the copy.
 //! - **G4 "clean" is proved** by the database's own files ([database]), before and after the copy.
 //! - **G5 Stored is what was there.** Every file is digested as it is read ([archive]).
 //! - **G6 Plain tools read it.** `tar --zstd -xf` restores an archive without volsnap.
@@ -34,10 +35,10 @@
 //! | what the user names, and what that means | [`target`] |
 //! | what is known of each database | [`database`] |
 //! | the engine | [`docker`] |
-//! | Compose: its labels, which project a directory is | [`compose`] |
+//! | Compose: its labels, its files and their edit, its command | [`compose`] |
 //! | where snapshots are kept | [`repository`] |
 //! | bytes: blocks, tar, file list | [`archive`] |
-//! | pure data and rules | [`source`], [`manifest`], [`quote`] |
+//! | pure data and rules | [`source`], [`manifest`], [`facts`], [`quote`] |
 //! | events out, signals in, errors | [`monitor`], [`signal`], [`error`](mod@error) |
 
 pub mod agent;
@@ -46,6 +47,7 @@ pub mod compose;
 pub mod database;
 pub mod docker;
 pub mod error;
+pub mod facts;
 pub mod manifest;
 pub mod monitor;
 pub mod ops;
@@ -55,5 +57,6 @@ pub mod saga;
 pub mod signal;
 pub mod source;
 pub mod target;
+mod writeback;
 
 pub use error::{Error, ErrorKind, Result};

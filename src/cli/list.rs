@@ -3,6 +3,7 @@
 use std::process::ExitCode;
 
 use volsnap::Error;
+use volsnap::ops::stages::stages;
 
 use super::Global;
 use crate::ui::Ui;
@@ -12,10 +13,17 @@ use crate::ui::Ui;
 pub(crate) struct Args {
     /// Only those of this source
     source: Option<String>,
+    /// List the stages that snapshots have kept (--keep-stage), with what removes each
+    #[arg(long, conflicts_with = "source")]
+    stages: bool,
 }
 
 /// Prints the list; leftovers of runs that died stand apart.
-pub(crate) fn run(global: &Global, args: &Args, ui: &Ui) -> Result<ExitCode, Error> {
+pub(crate) async fn run(global: &Global, args: &Args, ui: &Ui) -> Result<ExitCode, Error> {
+    if args.stages {
+        ui.stages(&stages(&global.host(ui).await?).await?);
+        return Ok(ExitCode::SUCCESS);
+    }
     let repository = global.repository()?;
     let source = args.source.as_deref();
     ui.list(&repository.snapshots(source)?, source, &repository);

@@ -17,11 +17,17 @@ use volsnap::{Error, ErrorKind};
 use crate::ui::{Ui, UiOptions};
 
 mod agent;
+mod check;
+mod doctor;
 mod exit;
+mod facts;
 mod guard;
 mod list;
+mod migrate;
 mod places;
+mod question;
 mod recover;
+mod restart;
 mod restore;
 mod show;
 mod snapshot;
@@ -45,7 +51,7 @@ Exit codes:
   0    done
   1    failed; everything is as it was before, services run
   2    the command line is wrong
-  3    verification found damage
+  3    verification found damage or a difference, or doctor something at high risk
   4    something could not be put back; the message has the command to type
   5    another run holds the lock
   130, 143, 129   interrupted by INT, TERM, HUP; everything is back
@@ -55,7 +61,10 @@ Examples:
   volsnap snapshot volume:pgdata    a volume by name
   volsnap list
   volsnap verify latest
-  volsnap restore latest            back where it came from";
+  volsnap restore latest            back where it came from
+  volsnap migrate db /data/pg       from its volume into a host directory
+  volsnap restart db                stop, start, and compare the data before and after
+  volsnap check db                  compare the data with what it was";
 
 #[derive(Debug, clap::Args)]
 #[command(next_help_heading = "Options of every command")]
@@ -89,7 +98,11 @@ enum Verb {
     Show(show::Args),
     Verify(verify::Args),
     Restore(restore::Args),
+    Migrate(migrate::Args),
+    Restart(restart::Args),
+    Check(check::Args),
     Recover(recover::Args),
+    Doctor(doctor::Args),
     #[command(hide = true)]
     Agent(agent::Args),
     #[command(hide = true)]
@@ -134,11 +147,15 @@ fn run(global: &Global, verb: Verb, ui: &Ui) -> Result<ExitCode, Error> {
     let outcome = runtime.block_on(async {
         match verb {
             Verb::Snapshot(args) => snapshot::run(global, args, ui).await,
-            Verb::List(args) => list::run(global, &args, ui),
+            Verb::List(args) => list::run(global, &args, ui).await,
             Verb::Show(args) => show::run(global, &args, ui),
             Verb::Verify(args) => verify::run(global, &args, ui).await,
             Verb::Restore(args) => restore::run(global, args, ui).await,
+            Verb::Migrate(args) => migrate::run(global, args, ui).await,
+            Verb::Restart(args) => restart::run(global, args, ui).await,
+            Verb::Check(args) => check::run(global, args, ui).await,
             Verb::Recover(args) => recover::run(global, &args, ui).await,
+            Verb::Doctor(args) => doctor::run(global, args, ui).await,
             Verb::Guard(args) => guard::run(&args).await,
             Verb::Agent(args) => Ok(agent::run(&args)),
         }

@@ -2,9 +2,9 @@
 
 use std::process::ExitCode;
 
-use volsnap::Error;
 use volsnap::ops::recover::{recover, unfinished};
 use volsnap::saga::Patience;
+use volsnap::{Error, ErrorKind};
 
 use super::Global;
 use super::places::state_directory;
@@ -31,9 +31,16 @@ pub(crate) async fn run(global: &Global, args: &Args, ui: &Ui) -> Result<ExitCod
     let finished = recover(&host, Patience::COMMAND).await?;
     ui.finish_progress();
     ui.recovered(&finished);
-    let held = unfinished(&host.saga.state)?;
+    let left = unfinished(&host.saga.state)?;
+    let (held, open): (Vec<_>, Vec<_>) =
+        left.into_iter().filter(|run| run.run.host == host.address).partition(|run| run.held);
     if !held.is_empty() {
         ui.still_held(&held);
     }
-    Ok(ExitCode::SUCCESS)
+    match open.first().and_then(|run| run.open.first()) {
+        None => Ok(ExitCode::SUCCESS),
+        Some(what) => Err(Error::new(ErrorKind::NotPutBack, format!("not done: {what}"))
+            .state("services run; nothing is lost")
+            .hint("volsnap recover    (once more, when what is in the way is gone)")),
+    }
 }

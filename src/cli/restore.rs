@@ -1,6 +1,5 @@
 //! `restore`: put a snapshot back.
 
-use std::io::{self, BufRead as _, IsTerminal as _};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Duration;
@@ -13,6 +12,7 @@ use volsnap::ops::restore::{
 use volsnap::target::Target;
 
 use super::Global;
+use super::question::{Question, refuse_without_terminal};
 use crate::ui::Ui;
 
 /// Put a snapshot back: never worse than before
@@ -69,10 +69,8 @@ pub(crate) struct Args {
 
 /// Restores, once the plan is agreed to.
 pub(crate) async fn run(global: &Global, args: Args, ui: &Ui) -> Result<ExitCode, Error> {
-    if !args.yes && !args.dry_run && !io::stdin().is_terminal() {
-        return Err(Error::usage("there is no terminal to ask on whether to replace the data")
-            .state("nothing was touched")
-            .hint("-y    (goes ahead without asking), or --dry-run    (only prints the plan)"));
+    if !args.yes && !args.dry_run {
+        refuse_without_terminal("replace the data")?;
     }
     let options = args.options(global)?;
     let host = global.host(ui).await?;
@@ -129,34 +127,16 @@ fn archive(global: &Global, spec: &str) -> Result<Archive, Error> {
     }
 }
 
-/// Shows the plan and asks.
-struct Question<'u> {
-    asks: bool,
-    ui: &'u Ui,
-}
-
 #[async_trait]
 impl Confirm for Question<'_> {
     async fn confirm(&self, plan: &RestorePlan) -> Result<(), Error> {
         self.ui.finish_progress();
         self.ui.show_restore_plan(plan);
-        if !self.asks {
-            return Ok(());
-        }
-        self.ui.question("go ahead? [y/N] ");
-        let answer = tokio::task::spawn_blocking(|| {
-            let mut line = String::new();
-            io::stdin().lock().read_line(&mut line).map(|_| line)
-        });
-        let answer = answer.await.ok().and_then(Result::ok).unwrap_or_default();
-        match answer.trim().to_ascii_lowercase().as_str() {
-            "y" | "yes" => Ok(()),
-            _ => Err(Error::failed("not confirmed").state("nothing was touched")),
-        }
+        self.ask().await
     }
 }
 
-fn parse_owner(text: &str) -> Result<(u32, u32), String> {
+pub(super) fn parse_owner(text: &str) -> Result<(u32, u32), String> {
     let (uid, gid) = text.split_once(':').ok_or("an owner is UID:GID, both numbers, as 999:999")?;
     match (uid.parse(), gid.parse()) {
         (Ok(uid), Ok(gid)) => Ok((uid, gid)),

@@ -9,18 +9,22 @@ use clap::ValueEnum;
 use volsnap::archive::Codec;
 use volsnap::manifest::Quiesce;
 use volsnap::ops::Host;
+use volsnap::ops::plan::CaptureChoice;
 use volsnap::ops::snapshot::{SnapshotOptions, dry_run, snapshot};
 use volsnap::target::Target;
 use volsnap::{Error, ErrorKind};
 
+use super::facts::FactsArg;
+use super::verify::drill_new;
 use super::{Global, exit};
 use crate::ui::Ui;
 
 /// Take a snapshot of a service, a volume or a directory
 ///
-/// Checks everything first, then stops every container that uses the data (a fast, clean shutdown,
-/// never a kill), proves the shutdown by the database's own files, archives, and starts them again.
-/// Whatever happens on the way, also kill -9, they are started again.
+/// Checks everything first and copies the data while it is in use, then stops every container that uses it
+/// (a fast, clean shutdown, never a kill), proves the shutdown by the database's own files, copies what has
+/// changed, starts them again, and archives the copy. Whatever happens on the way, also kill -9, they are
+/// started again.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
     /// What to save: `db`, `service:db`, `service:PROJECT/db`, `container:NAME`, `volume:NAME`, `path:DIR`
@@ -30,20 +34,28 @@ pub(crate) struct Args {
     #[arg(long, value_enum, default_value_t = QuiesceArg::Stop)]
     quiesce: QuiesceArg,
     /// How the bytes are taken
-    #[arg(long, value_enum, default_value_t = CaptureArg::Direct)]
+    #[arg(long, value_enum, default_value_t = CaptureArg::Auto)]
     capture: CaptureArg,
+    /// Leave the copy for the next snapshot of the same data, which then copies only what has changed; shown
+    /// by `list --stages`
+    #[arg(long)]
+    keep_stage: bool,
     /// How the archive is compressed: zstd, gzip or none, with a level as in zstd:19
     #[arg(long, value_name = "CODEC[:LEVEL]", default_value = "zstd:3")]
     compression: Codec,
     /// How long a container may take to stop, as 90s or 20m; it is never killed [default: 10m]
     #[arg(long, value_name = "TIME", value_parser = humantime::parse_duration)]
     stop_timeout: Option<Duration>,
-    /// Give up, and have the service back, when it would be away for longer than this, as 90s
+    /// Give up, and have the service back, when it would be away for longer than this, as 90s [default: 30s for
+    /// --quiesce pause]
     #[arg(long, value_name = "TIME", value_parser = parse_max_downtime)]
     max_downtime: Option<Duration>,
     /// Publish also when the shutdown is not proved clean, marked as crash-consistent
     #[arg(long)]
     allow_crash_consistent: bool,
+    /// How closely the live data is looked at first, for the facts that are kept with the snapshot
+    #[arg(long, value_enum, value_name = "LEVEL", default_value_t = FactsArg::Quick)]
+    facts: FactsArg,
     /// Tag the snapshot, as why=upgrade; may be given several times
     #[arg(long = "tag", value_name = "KEY=VALUE", value_parser = parse_tag)]
     tags: Vec<(String, String)>,
@@ -53,6 +65,9 @@ pub(crate) struct Args {
     /// Use this image as the helper, in place of one packed from volsnap itself
     #[arg(long, value_name = "IMAGE")]
     helper_image: Option<String>,
+    /// Boot the snapshot right away, in a volume of its own, and compare its data: see `verify --drill`
+    #[arg(long, conflicts_with = "dry_run")]
+    drill: bool,
     /// Print what would be done, and touch nothing
     #[arg(long)]
     dry_run: bool,
@@ -62,27 +77,39 @@ pub(crate) struct Args {
 enum QuiesceArg {
     /// Stop the containers that use the data
     Stop,
+    /// Freeze them for a moment: connections survive, and the snapshot recovers as after a power loss
+    Pause,
+    /// Hold nothing: the database makes a backup of itself (PostgreSQL), which is verified and archived
+    Online,
     /// Hold nothing; refused for a running database
     None,
 }
 
 #[derive(Debug, Clone, Copy, ValueEnum)]
 enum CaptureArg {
+    /// Staged when there is room for the copy and the data is not small, else direct
+    Auto,
     /// Archive while the service is held
     Direct,
+    /// Copy while the service runs, hold it for what has changed only, archive the copy
+    Staged,
 }
 
 /// Takes the snapshots one after the other; one that fails does not stop the rest.
 pub(crate) async fn run(global: &Global, args: Args, ui: &Ui) -> Result<ExitCode, Error> {
     let repository = global.repository_location()?;
     refuse_repeated_tags(&args.tags)?;
+    args.refuse_what_online_has_no_use_for()?;
     let host = global.host(ui).await?;
     let several = args.targets.len() > 1;
     let mut worst = None;
     let mut results = Vec::new();
     for target in &args.targets {
-        match one(&host, &args.options(target, &repository), args.dry_run, ui).await {
-            Ok(json) => results.push(json),
+        match one(&host, &args.options(target, &repository), &args, ui).await {
+            Ok((json, failed)) => {
+                results.push(json);
+                worst = worst.or(failed);
+            }
             Err(error) if !several => return Err(error),
             Err(error) => {
                 ui.error(&error);
@@ -98,39 +125,75 @@ pub(crate) async fn run(global: &Global, args: Args, ui: &Ui) -> Result<ExitCode
         ui.json_results(results, several);
         return Ok(ExitCode::SUCCESS);
     };
-    ui.note(&format!("{} of {} snapshots were taken", results.len(), args.targets.len()));
+    if results.len() < args.targets.len() {
+        ui.note(&format!("{} of {} snapshots were taken", results.len(), args.targets.len()));
+    }
     ui.json_results(results, several);
     Ok(exit::code_of(kind))
 }
 
-async fn one(host: &Host, options: &SnapshotOptions, dry: bool, ui: &Ui) -> Result<serde_json::Value, Error> {
-    if dry {
+/// Takes one snapshot, or plans it; returns what `--json` prints of it, and whether a drill found it wanting.
+async fn one(
+    host: &Host,
+    options: &SnapshotOptions,
+    args: &Args,
+    ui: &Ui,
+) -> Result<(serde_json::Value, Option<ErrorKind>), Error> {
+    if args.dry_run {
         let plan = dry_run(host, options).await?;
         ui.finish_progress();
         ui.plan(&plan);
-        return Ok(crate::ui::json::value(&plan));
+        return Ok((crate::ui::json::value(&plan), None));
     }
-    let taken = snapshot(host, options).await?;
+    let mut taken = snapshot(host, options).await?;
     ui.finish_progress();
     ui.snapshot(&taken);
-    Ok(crate::ui::json::snapshot(&taken))
+    let mut json = crate::ui::json::snapshot(&taken);
+    if !args.drill {
+        return Ok((json, None));
+    }
+    let helper = options.helper_image.as_deref();
+    let drilled = drill_new(host, &options.repository, helper, &mut taken, ui).await;
+    let drilled =
+        drilled.map_err(|error| error.state(format!("snapshot {} is published", taken.manifest.id)))?;
+    json["drill"] = crate::ui::json::value(&drilled);
+    Ok((json, (!drilled.ok).then_some(ErrorKind::Damaged)))
 }
 
 impl Args {
+    /// A backup of the database's own is always staged, and no copy that a later one could go on from.
+    fn refuse_what_online_has_no_use_for(&self) -> Result<(), Error> {
+        let useless = match (self.quiesce, self.capture, self.keep_stage) {
+            (QuiesceArg::Online, CaptureArg::Direct, _) => "--capture direct",
+            (QuiesceArg::Online, _, true) => "--keep-stage",
+            _ => return Ok(()),
+        };
+        Err(Error::usage(format!("--quiesce online and {useless} do not go together"))
+            .hint(format!("leave {useless} out, or use --quiesce stop")))
+    }
+
     fn options(&self, target: &Target, repository: &Path) -> SnapshotOptions {
-        let CaptureArg::Direct = self.capture;
         SnapshotOptions {
             repository: repository.to_owned(),
             target: target.clone(),
             quiesce: match self.quiesce {
                 QuiesceArg::Stop => Quiesce::Stop,
+                QuiesceArg::Pause => Quiesce::Pause,
+                QuiesceArg::Online => Quiesce::Online,
                 QuiesceArg::None => Quiesce::None,
             },
+            capture: match self.capture {
+                CaptureArg::Auto => CaptureChoice::Auto,
+                CaptureArg::Direct => CaptureChoice::Direct,
+                CaptureArg::Staged => CaptureChoice::Staged,
+            },
+            keep_stage: self.keep_stage,
             codec: self.compression,
             stop_timeout: self.stop_timeout,
             max_downtime: self.max_downtime,
             allow_crash_consistent: self.allow_crash_consistent,
             tags: self.tags.iter().cloned().collect::<BTreeMap<_, _>>(),
+            facts: self.facts.into(),
             exclude: self.exclude.clone(),
             helper_image: self.helper_image.clone(),
         }

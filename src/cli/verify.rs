@@ -1,7 +1,13 @@
 //! `verify`: read everything back.
 
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
+use std::time::Duration;
 
+use bytesize::ByteSize;
+use volsnap::facts::FactsLevel;
+use volsnap::ops::Host;
+use volsnap::ops::drill::{DrillOptions, DrillReport, checks_of, drill};
 use volsnap::ops::verify::verify;
 use volsnap::repository::{RepositoryError, Snapshot, Unreadable};
 use volsnap::{Error, ErrorKind};
@@ -10,6 +16,10 @@ use super::{Global, exit};
 use crate::ui::{Ui, json};
 
 /// Read a snapshot back, whole: stored digest, every file's digest, and every page checksum
+///
+/// With --drill it is also unpacked into a volume of its own and its database booted there, in the image it
+/// ran in, without network or secrets; what is true of it then is compared with what was true of the live data.
+/// Nothing that runs is touched, and nothing is left.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
     /// An id, a unique prefix of one, `latest`, `SOURCE/latest`, or a path to an archive
@@ -18,6 +28,35 @@ pub(crate) struct Args {
     /// Every snapshot in the repository
     #[arg(long)]
     all: bool,
+    /// Boot it, compare its data with what the snapshot says of it, and measure how long that takes
+    #[arg(long)]
+    drill: bool,
+    #[command(flatten)]
+    how: DrillArgs,
+}
+
+/// How a snapshot is booted.
+#[derive(Debug, clap::Args)]
+#[command(next_help_heading = "Options of a drill")]
+pub(crate) struct DrillArgs {
+    /// Boot this image, in place of the one that the data ran in
+    #[arg(long, value_name = "IMAGE", requires = "drill")]
+    image: Option<String>,
+    /// How closely the data is looked at: none, quick or full
+    #[arg(long, value_name = "LEVEL", default_value = "quick", requires = "drill")]
+    facts: FactsLevel,
+    /// The file of your own checks [default: volsnap.toml beside the compose file]
+    #[arg(long, value_name = "FILE", requires = "drill")]
+    checks: Option<PathBuf>,
+    /// Memory that the database may take, as 2GiB
+    #[arg(long, value_name = "SIZE", default_value = "2GiB", requires = "drill")]
+    memory: ByteSize,
+    /// How long it may take in all, as 30m
+    #[arg(long, value_name = "TIME", value_parser = humantime::parse_duration, default_value = "1h", requires = "drill")]
+    limit: Duration,
+    /// Use this image as the helper, in place of one packed from volsnap itself
+    #[arg(long, value_name = "IMAGE", requires = "drill")]
+    helper_image: Option<String>,
 }
 
 /// What is to be verified.
@@ -28,32 +67,39 @@ enum Subject {
     Lost(Option<String>, Error),
 }
 
+impl Subject {
+    fn id(&self) -> String {
+        match self {
+            Self::Snapshot(snapshot) => snapshot.manifest.id.to_string(),
+            Self::Lost(name, _) => name.clone().unwrap_or_default(),
+        }
+    }
+}
+
 /// Verifies each; damage in one does not spare the others.
 pub(crate) async fn run(global: &Global, args: &Args, ui: &Ui) -> Result<ExitCode, Error> {
     let subjects = if args.all { all(global, ui)? } else { named(global, &args.snapshots)? };
     let several = args.all || subjects.len() > 1;
-    let monitor = ui.monitor();
     let (mut results, mut failed) = (Vec::new(), None);
     let mut damaged = false;
     for subject in subjects {
+        let id = subject.id();
         match subject {
             Subject::Lost(name, error) => {
                 damaged = true;
                 ui.error(&error);
                 results.push(json::lost(name.as_deref(), &error.chain()));
             }
-            Subject::Snapshot(snapshot) => match verify((*snapshot).clone(), monitor.clone()).await {
-                Ok(report) => {
-                    ui.finish_progress();
-                    damaged |= !report.ok;
-                    ui.verified(&snapshot, &report);
-                    results.push(json::value(&report));
+            Subject::Snapshot(snapshot) => match prove(global, args, *snapshot, ui).await {
+                Ok((ok, result)) => {
+                    damaged |= !ok;
+                    results.push(result);
                 }
                 Err(error) if !several => return Err(error),
                 Err(error) => {
                     ui.error(&error);
                     failed.get_or_insert(error.kind());
-                    results.push(json::lost(Some(snapshot.manifest.id.as_str()), &error.chain()));
+                    results.push(json::lost(Some(&id), &error.chain()));
                 }
             },
         }
@@ -61,6 +107,77 @@ pub(crate) async fn run(global: &Global, args: &Args, ui: &Ui) -> Result<ExitCod
     ui.json_results(results, several);
     let worst = if damaged { Some(ErrorKind::Damaged) } else { failed };
     Ok(worst.map_or(ExitCode::SUCCESS, exit::code_of))
+}
+
+/// Reads a snapshot back, and boots it where that is asked for; returns whether nothing is wrong.
+async fn prove(
+    global: &Global,
+    args: &Args,
+    mut snapshot: Snapshot,
+    ui: &Ui,
+) -> Result<(bool, serde_json::Value), Error> {
+    let report = verify(snapshot.clone(), ui.monitor()).await?;
+    ui.finish_progress();
+    ui.verified(&snapshot, &report);
+    let mut result = json::value(&report);
+    if !args.drill {
+        return Ok((report.ok, result));
+    }
+    let host = global.host(ui).await?;
+    let drilled = args.how.drill(global, &host, &mut snapshot, ui).await?;
+    result["ok"] = (report.ok && drilled.ok).into();
+    result["drill"] = json::value(&drilled);
+    Ok((report.ok && drilled.ok, result))
+}
+
+impl DrillArgs {
+    /// Boots a snapshot, and prints what came of it.
+    async fn drill(
+        &self,
+        global: &Global,
+        host: &Host,
+        snapshot: &mut Snapshot,
+        ui: &Ui,
+    ) -> Result<DrillReport, Error> {
+        let options = DrillOptions {
+            repository: global.repository_location()?,
+            image: self.image.clone(),
+            facts: self.facts,
+            checks: checks_of(self.checks.as_deref(), snapshot, &host.directory)?,
+            memory_bytes: self.memory.as_u64(),
+            limit: self.limit,
+            helper_image: self.helper_image.clone(),
+        };
+        boot(host, snapshot, &options, ui).await
+    }
+}
+
+/// Boots a snapshot that was just taken.
+pub(crate) async fn drill_new(
+    host: &Host,
+    repository: &Path,
+    helper_image: Option<&str>,
+    snapshot: &mut Snapshot,
+    ui: &Ui,
+) -> Result<DrillReport, Error> {
+    let options = DrillOptions {
+        checks: checks_of(None, snapshot, &host.directory)?,
+        helper_image: helper_image.map(str::to_owned),
+        ..DrillOptions::new(repository)
+    };
+    boot(host, snapshot, &options, ui).await
+}
+
+async fn boot(
+    host: &Host,
+    snapshot: &mut Snapshot,
+    options: &DrillOptions,
+    ui: &Ui,
+) -> Result<DrillReport, Error> {
+    let report = drill(host, snapshot, options).await?;
+    ui.finish_progress();
+    ui.drilled(snapshot, &report);
+    Ok(report)
 }
 
 fn all(global: &Global, ui: &Ui) -> Result<Vec<Subject>, Error> {

@@ -6,15 +6,18 @@ use std::path::Path;
 use volsnap::Error;
 use volsnap::archive::{Codec, FileRecord};
 use volsnap::database::PageChecksums;
-use volsnap::manifest::{Consistency, Manifest, Quiesce};
+use volsnap::manifest::{Capture, Consistency, Manifest, Quiesce, Verification, VerificationKind};
+use volsnap::ops::drill::DrillReport;
 use volsnap::ops::plan::Plan;
 use volsnap::ops::recover::Unfinished;
 use volsnap::ops::restore::{RestorePlan, Restored};
+use volsnap::ops::stages::KeptStage;
 use volsnap::ops::verify::Report;
 use volsnap::repository::{Listing, Repository, Snapshot};
 use volsnap::saga::RunInfo;
 use volsnap::target::shell_quote;
 
+use super::report;
 use super::text::{count, duration, escape, milliseconds, size, table, time};
 
 /// Problems shown of one verification; `--json` has all of them.
@@ -77,16 +80,24 @@ fn consistency(manifest: &Manifest) -> String {
         (Consistency::CrashConsistent, _) => {
             format!("crash-consistent: {}", escape(&manifest.evidence.reasons.join("; ")))
         }
+        (Consistency::Online, Some(database)) => format!(
+            "online: a backup that {} {} made of itself, which recovers to the moment of its end",
+            database.engine, database.version
+        ),
+        (Consistency::Online, None) => "online: a backup that the database made of itself".to_owned(),
         (Consistency::Unquiesced, _) => "unquiesced: it was in use while it was read".to_owned(),
     }
 }
 
 fn downtime(manifest: &Manifest) -> String {
-    if manifest.evidence.stopped.is_empty() {
+    let (stopped, paused) = (&manifest.evidence.stopped, &manifest.evidence.paused);
+    let names: Vec<_> = stopped.iter().map(|container| &container.name).chain(paused).collect();
+    if names.is_empty() {
         return "none, nothing was stopped".to_owned();
     }
-    let names: Vec<_> = manifest.evidence.stopped.iter().map(|container| escape(&container.name)).collect();
-    format!("{} ({})", milliseconds(manifest.downtime_ms), names.join(", "))
+    let names: Vec<_> = names.into_iter().map(|name| escape(name)).collect();
+    let frozen = if paused.is_empty() { "" } else { "frozen for " };
+    format!("{frozen}{} ({})", milliseconds(manifest.downtime_ms), names.join(", "))
 }
 
 fn sizes(manifest: &Manifest) -> String {
@@ -143,15 +154,25 @@ pub(crate) fn plan(plan: &Plan) -> String {
     if let Some(database) = &plan.database {
         rows.row("database", database);
     }
-    match (plan.quiesce, plan.stops.is_empty()) {
-        (Quiesce::None, _) => rows.row("stop", "nothing (--quiesce none)"),
-        (Quiesce::Stop, true) => rows.row("stop", "nothing: nothing that uses it runs"),
-        (Quiesce::Stop, false) => {
+    let downtime = format!("about {}", milliseconds(plan.expected_downtime_ms));
+    match plan.quiesce {
+        Quiesce::None => rows.row("stop", "nothing (--quiesce none)"),
+        Quiesce::Online => rows.row("stop", "nothing: the database makes a backup of itself while it runs"),
+        Quiesce::Stop if plan.stops.is_empty() => rows.row("stop", "nothing: nothing that uses it runs"),
+        Quiesce::Stop => {
             rows.row("stop", &list(&plan.stops, ", then "));
             rows.row("start again", &list(&plan.starts, ", then "));
-            rows.row("downtime", &format!("about {}", milliseconds(plan.expected_downtime_ms)));
+            rows.row("downtime", &downtime);
+        }
+        Quiesce::Pause if plan.freezes.is_empty() => {
+            rows.row("freeze", "nothing: nothing that uses it runs");
+        }
+        Quiesce::Pause => {
+            rows.row("freeze", &list(&plan.freezes, ", and at once "));
+            rows.row("downtime", &downtime);
         }
     }
+    rows.row("capture", &capture(plan));
     if !plan.stay_stopped.is_empty() {
         rows.row("stays down", &list(&plan.stay_stopped, ", "));
     }
@@ -159,6 +180,20 @@ pub(crate) fn plan(plan: &Plan) -> String {
     rows.row("space", &format!("{} at worst, of {free} free", size(plan.needed_bytes)));
     rows.row("archive", &escape(&plan.archive.display().to_string()));
     rows.0
+}
+
+fn capture(plan: &Plan) -> String {
+    match (plan.capture, &plan.stage) {
+        (Capture::Staged, Some(stage)) => format!(
+            "staged: {} ({} at most of {} free in {})",
+            plan.capture_reason,
+            size(plan.stage_needed_bytes.unwrap_or_default()),
+            size(plan.stage_free_bytes.unwrap_or_default()),
+            escape(stage)
+        ),
+        (Capture::Staged, None) => format!("staged: {}", plan.capture_reason),
+        (Capture::Direct, _) => format!("direct: {}", escape(&plan.capture_reason)),
+    }
 }
 
 /// Returns the list of snapshots; leftovers stand apart.
@@ -174,6 +209,24 @@ pub(crate) fn list(listing: &Listing, source: Option<&str>, repository: &Reposit
     }
     out.push_str(&set_apart(listing));
     out
+}
+
+/// Returns the list of kept stages, with what removes each.
+pub(crate) fn stages(stages: &[KeptStage]) -> String {
+    if stages.is_empty() {
+        return "no stages are kept".to_owned();
+    }
+    let head = ["SOURCE", "MADE", "SIZE", "REMOVE IT WITH"];
+    let mut rows = vec![head.map(str::to_owned).to_vec()];
+    rows.extend(stages.iter().map(|stage| {
+        vec![
+            escape(&stage.source),
+            stage.made.map_or_else(|| "unknown".to_owned(), time),
+            stage.bytes.map_or_else(|| "in use".to_owned(), size),
+            escape(&stage.remove),
+        ]
+    }));
+    table(&rows)
 }
 
 /// Says that there are no snapshots, and where.
@@ -223,9 +276,26 @@ fn list_row(snapshot: &Snapshot) -> Vec<String> {
         if manifest.downtime_ms == 0 { "none".to_owned() } else { milliseconds(manifest.downtime_ms) },
         snapshot.verified.last().map_or_else(
             || "never".to_owned(),
-            |last| format!("{} {}", if last.ok { "ok" } else { "DAMAGED" }, time(last.at)),
+            |last| {
+                let drilled = if last.kind == VerificationKind::Drill { "drill " } else { "" };
+                format!("{drilled}{} {}{}", outcome(last), time(last.at), recovery(last))
+            },
         ),
     ]
+}
+
+fn outcome(verification: &Verification) -> &'static str {
+    match (verification.ok, verification.kind) {
+        (true, _) => "ok",
+        (false, VerificationKind::Read) => "DAMAGED",
+        (false, VerificationKind::Drill) => "FAILED",
+    }
+}
+
+/// Returns the measured recovery time, where there is one.
+fn recovery(verification: &Verification) -> String {
+    let measured = verification.drill.filter(|drill| verification.ok && drill.boot_ms > 0);
+    measured.map_or_else(String::new, |drill| format!(", up in {}", milliseconds(drill.recovery_ms)))
 }
 
 /// Returns everything that is known of one snapshot.
@@ -239,6 +309,12 @@ pub(crate) fn show(snapshot: &Snapshot, command: &str) -> String {
     rows.row("source", &escape(&manifest.source));
     show_environment(manifest, &mut rows);
     show_database(manifest, &mut rows);
+    if let Some(facts) = &manifest.facts {
+        rows.row("facts", &super::report::facts(facts));
+        for why in facts.seen.unread() {
+            rows.row("", &escape(&format!("not looked at: {why}")));
+        }
+    }
     for (key, value) in &manifest.tags {
         rows.row("tag", &escape(&format!("{key}={value}")));
     }
@@ -247,8 +323,13 @@ pub(crate) fn show(snapshot: &Snapshot, command: &str) -> String {
     rows.row("phases", &phases.join(", "));
     rows.row("blake3", &manifest.archive.blake3);
     for verification in &snapshot.verified {
-        let outcome = if verification.ok { "ok" } else { "DAMAGED" };
-        rows.row("verified", &format!("{} {outcome}", time(verification.at)));
+        rows.row(
+            match verification.kind {
+                VerificationKind::Read => "verified",
+                VerificationKind::Drill => "drilled",
+            },
+            &format!("{} {}{}", time(verification.at), outcome(verification), recovery(verification)),
+        );
     }
     rows.0
 }
@@ -281,7 +362,8 @@ fn show_database(manifest: &Manifest, rows: &mut Rows) {
         rows.row("identifier", &escape(identifier));
     }
     let checksums = match database.page_checksums {
-        PageChecksums::On => "on: verify checks every page",
+        PageChecksums::On if manifest.consistency == Consistency::Clean => "on: verify checks every page",
+        PageChecksums::On => "on: not checked in a copy of a database that ran",
         PageChecksums::Off => "off: damage inside a page cannot be seen",
         PageChecksums::Unknown => "not known",
     };
@@ -319,6 +401,12 @@ pub(crate) fn restore_plan(plan: &RestorePlan) -> String {
             |safety| format!("kept as {}", escape(safety)),
         );
         rows.row("", &kept);
+    }
+    if plan.in_place {
+        rows.row(
+            "no room",
+            "for two copies: the service is away for all of it, what is there is kept first and removed",
+        );
     }
     if !plan.stops.is_empty() {
         rows.row("stops", &list(&plan.stops));
@@ -380,6 +468,49 @@ pub(crate) fn verified(snapshot: &Snapshot, report: &Report, command: &str) -> S
         );
         rows.row("next", &escape(&list));
     }
+    rows.0
+}
+
+/// Returns what became of a drill.
+pub(crate) fn drilled(snapshot: &Snapshot, report: &DrillReport, command: &str) -> String {
+    let outcome = match (report.ok, &report.image) {
+        (true, Some(_)) => "boots, and its data is what it was",
+        (true, None) => "unpacks to what was stored",
+        (false, _) => "FAILS the drill",
+    };
+    let mut rows =
+        Rows::new(&format!("snapshot {} of {} {outcome}", report.id, escape(&snapshot.manifest.title)));
+    let times = &report.times;
+    if let Some(image) = &report.image {
+        rows.row("booted", &escape(image));
+        rows.row(
+            "recovery",
+            &format!(
+                "{} from the archive to a database that answers (unpacking {}, boot {}); comparing {}",
+                milliseconds(times.recovery_ms),
+                milliseconds(times.extract_ms),
+                milliseconds(times.boot_ms),
+                milliseconds(times.compare_ms)
+            ),
+        );
+    }
+    for note in &report.notes {
+        rows.row("checked", &escape(note));
+    }
+    for problem in report.problems.iter().take(PROBLEMS_SHOWN) {
+        rows.row("problem", &escape(problem));
+    }
+    if report.problems.len() > PROBLEMS_SHOWN {
+        rows.row("", &format!("and {} more (--json lists all)", report.problems.len() - PROBLEMS_SHOWN));
+    }
+    if !report.ok {
+        let list = format!(
+            "{command} list {}    (an older one may be sound)",
+            shell_quote(&snapshot.manifest.source)
+        );
+        rows.row("next", &escape(&list));
+    }
+    report::findings(&mut rows.0, &report.differences, &report.checks, &report.unread);
     rows.0
 }
 

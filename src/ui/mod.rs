@@ -12,16 +12,25 @@ use tracing_subscriber::EnvFilter;
 use volsnap::Error;
 use volsnap::archive::FileRecord;
 use volsnap::monitor::Monitor;
+use volsnap::ops::check::CheckReport;
+use volsnap::ops::doctor::Finding;
+use volsnap::ops::drill::DrillReport;
+use volsnap::ops::migrate::{MigratePlan, Outcome};
 use volsnap::ops::plan::Plan;
 use volsnap::ops::recover::Unfinished;
+use volsnap::ops::restart::{RestartPlan, RestartReport};
 use volsnap::ops::restore::{RestorePlan, Restored};
+use volsnap::ops::stages::KeptStage;
 use volsnap::ops::verify::Report;
 use volsnap::repository::{Listing, Repository, Snapshot};
 use volsnap::saga::RunInfo;
 
+mod doctor;
 pub(crate) mod human;
 pub(crate) mod json;
+mod migrate;
 mod progress;
+mod report;
 mod text;
 
 use progress::Progress;
@@ -115,6 +124,23 @@ impl Ui {
         self.progress.remark(human::restore_plan(plan).trim_end());
     }
 
+    /// Prints the plan of a migration: the result of a dry run.
+    pub(crate) fn migrate_plan(&self, plan: &MigratePlan) {
+        self.json_results(vec![json::value(plan)], false);
+        self.text(|| migrate::plan(plan));
+    }
+
+    /// Shows the plan of a migration that is about to be carried out.
+    pub(crate) fn show_migrate_plan(&self, plan: &MigratePlan) {
+        self.progress.remark(migrate::plan(plan).trim_end());
+    }
+
+    /// Prints what became of a migration.
+    pub(crate) fn migrated(&self, outcome: &Outcome) {
+        self.json_results(vec![json::value(outcome)], false);
+        self.text(|| migrate::outcome(outcome));
+    }
+
     /// Prints a question, whose answer follows on the same line.
     pub(crate) fn question(&self, text: &str) {
         let mut err = io::stderr().lock();
@@ -127,9 +153,32 @@ impl Ui {
         self.text(|| human::restored(restored));
     }
 
+    /// Prints what became of a check.
+    pub(crate) fn checked(&self, report: &CheckReport) {
+        self.json_results(vec![json::value(report)], false);
+        self.text(|| report::check(report));
+    }
+
+    /// Prints the plan of a restart.
+    pub(crate) fn restart_plan(&self, plan: &RestartPlan) {
+        self.json_results(vec![json::value(plan)], false);
+        self.text(|| report::restart_plan(plan));
+    }
+
+    /// Prints what became of a restart.
+    pub(crate) fn restarted(&self, report: &RestartReport) {
+        self.json_results(vec![json::value(report)], false);
+        self.text(|| report::restart(report));
+    }
+
     /// Prints what became of a verification.
     pub(crate) fn verified(&self, snapshot: &Snapshot, report: &Report) {
         self.text(|| human::verified(snapshot, report, &self.command));
+    }
+
+    /// Prints what became of a drill.
+    pub(crate) fn drilled(&self, snapshot: &Snapshot, report: &DrillReport) {
+        self.text(|| human::drilled(snapshot, report, &self.command));
     }
 
     /// Prints the list of snapshots.
@@ -141,6 +190,12 @@ impl Ui {
         if self.json && !apart.is_empty() {
             self.progress.line(apart.trim());
         }
+    }
+
+    /// Prints the list of kept stages.
+    pub(crate) fn stages(&self, stages: &[KeptStage]) {
+        self.json_results(stages.iter().map(json::value).collect(), true);
+        self.text(|| human::stages(stages));
     }
 
     /// Says that there is nothing to work on.
@@ -168,6 +223,12 @@ impl Ui {
             }
         }
         Ok(ExitCode::SUCCESS)
+    }
+
+    /// Prints what a doctor found.
+    pub(crate) fn findings(&self, findings: &[Finding]) {
+        self.json_results(findings.iter().map(json::value).collect(), true);
+        self.text(|| doctor::findings(findings));
     }
 
     /// Prints the unfinished runs.

@@ -10,9 +10,9 @@ use volsnap::monitor::{Event, Monitor, Phase};
 use super::text::{duration, escape};
 
 const BAR: &str =
-    "{prefix:>9} {msg} {bar:24} {bytes:>10} of {total_bytes}  {binary_bytes_per_sec}  {eta} left";
-const SPINNER: &str = "{prefix:>9} {msg} {spinner}";
-const DONE: &str = "{prefix:>9} {msg}";
+    "{prefix:>10} {msg} {bar:24} {bytes:>10} of {total_bytes}  {binary_bytes_per_sec}  {eta} left";
+const SPINNER: &str = "{prefix:>10} {msg} {spinner}";
+const DONE: &str = "{prefix:>10} {msg}";
 
 /// Draws a procedure.
 pub(crate) struct Progress {
@@ -53,12 +53,18 @@ impl Progress {
         }
     }
 
+    /// Prints a line that is not overlooked among the others.
+    fn stand_out(&self, text: &str) {
+        let (bold, plain) = if self.draw { ("\x1b[1m", "\x1b[0m") } else { ("", "") };
+        self.line(&format!("{bold}{:>10} {text}{plain}", ">>>"));
+    }
+
     fn begin(&self, phase: Phase, detail: &str, total_bytes: Option<u64>) {
         if self.quiet {
             return;
         }
         if !self.draw {
-            self.line(format!("{:>9} {}", phase.to_string(), escape(detail)).trim_end());
+            self.line(format!("{:>10} {}", phase.to_string(), escape(detail)).trim_end());
             return;
         }
         self.finish();
@@ -90,13 +96,13 @@ impl Monitor for Progress {
                     bar.set_position(bytes);
                 }
             }
-            Event::Held => {}
+            Event::Held if !self.quiet => self.stand_out("the service is held from now on"),
             Event::Released { downtime } if !self.quiet => {
-                self.line(&format!("{:>9} the service answers again, after {}", "", duration(downtime)));
+                self.stand_out(&format!("the service answers again, after {}", duration(downtime)));
             }
-            Event::Warning(text) => self.line(&format!("{:>9} {}", "warning", escape(&text))),
-            Event::Note(text) if !self.quiet => self.line(&format!("{:>9} {}", "", escape(&text))),
-            Event::Released { .. } | Event::Note(_) => {}
+            Event::Warning(text) => self.line(&format!("{:>10} {}", "warning", escape(&text))),
+            Event::Note(text) if !self.quiet => self.line(&format!("{:>10} {}", "", escape(&text))),
+            Event::Held | Event::Released { .. } | Event::Note(_) => {}
         }
     }
 

@@ -1,0 +1,84 @@
+//! `check`: is the data what it was?
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::ValueEnum;
+use volsnap::facts::FactsLevel;
+use volsnap::ops::check::{CheckOptions, check};
+use volsnap::target::Target;
+use volsnap::{Error, ErrorKind};
+
+use super::{Global, exit};
+use crate::ui::Ui;
+
+/// Check that live data is what it was, and as you want it; nothing is stopped
+///
+/// Looks what is true of the data, read-only: databases, tables and their rows, foreign keys that lead
+/// nowhere, empty BYTEA, sequences, indexes, extensions, roles, schema revisions. Compares that with the
+/// newest facts there are, those of the last snapshot, restart or check, and exits with 3 where something
+/// is lost. What clients do by writing is told apart: where the transaction numbers prove that nobody
+/// wrote, everything has to be the same.
+#[derive(Debug, clap::Args)]
+#[command(after_long_help = AFTER_HELP)]
+pub(crate) struct Args {
+    /// What to check: `db`, `service:db`, `service:PROJECT/db`, `container:NAME`, `volume:NAME`, `path:DIR`
+    target: Target,
+    /// Compare with this snapshot: an id, a unique prefix of one, `latest`, `SOURCE/latest`
+    #[arg(long, value_name = "SNAPSHOT")]
+    against: Option<String>,
+    /// How closely the data is looked at
+    #[arg(long, value_enum, value_name = "LEVEL", default_value_t = LevelArg::Quick)]
+    facts: LevelArg,
+    /// The file with your own checks [default: volsnap.toml beside the compose file]
+    #[arg(long, value_name = "FILE")]
+    checks: Option<PathBuf>,
+    /// Use this image as the helper, in place of one packed from volsnap itself
+    #[arg(long, value_name = "IMAGE")]
+    helper_image: Option<String>,
+}
+
+const AFTER_HELP: &str = "\
+Your own checks, in volsnap.toml beside the compose file:
+  [[check]]
+  name = \"images have bytes\"
+  sql = \"select count(*) from images where octet_length(data) = 0\"
+  expect = \"= 0\"
+
+  [[check]]
+  name = \"templates\"
+  sql = \"select count(*) from templates\"
+  database = \"memory_db\"        # default: the service's own
+  expect = \"unchanged\"          # or: \"= 0\", \"!= 0\", \"> 0\", \">= N\", \"< N\", \"<= N\"
+
+A query is run read-only, for 30 s at most, and gives one value. Other programs on the machine can see it
+while it runs: no secrets in it.";
+
+#[derive(Debug, Clone, Copy, ValueEnum)]
+enum LevelArg {
+    /// For a few seconds: what is large is estimated
+    Quick,
+    /// Every row, and what is in it; half an hour at most
+    Full,
+}
+
+/// Checks; a difference is an exit code.
+pub(crate) async fn run(global: &Global, args: Args, ui: &Ui) -> Result<ExitCode, Error> {
+    let against = args.against.as_deref().map(|spec| global.snapshot(spec)).transpose()?;
+    let options = CheckOptions {
+        target: args.target,
+        repository: global.repository_location()?,
+        against,
+        level: match args.facts {
+            LevelArg::Quick => FactsLevel::Quick,
+            LevelArg::Full => FactsLevel::Full,
+        },
+        checks: args.checks,
+        helper_image: args.helper_image,
+    };
+    let host = global.host(ui).await?;
+    let report = check(&host, &options).await?;
+    ui.finish_progress();
+    ui.checked(&report);
+    Ok(if report.ok { ExitCode::SUCCESS } else { exit::code_of(ErrorKind::Damaged) })
+}

@@ -1,0 +1,32 @@
+//! `doctor`: what puts the data at risk.
+
+use std::process::ExitCode;
+
+use volsnap::Error;
+use volsnap::ops::doctor::{DoctorOptions, Risk, doctor};
+use volsnap::target::Target;
+
+use super::{Global, exit};
+use crate::ui::Ui;
+
+/// Say what puts the data of databases at risk, each with the command that mends it
+///
+/// Looks at every database on the engine: where its data really is, what `compose down -v`, pruning and
+/// the removal of its container would do to it, how it stops and comes back, what snapshots there are.
+/// Changes nothing and starts nothing. Exits with 3 when something is at high risk.
+#[derive(Debug, clap::Args)]
+pub(crate) struct Args {
+    /// A service, container, volume or directory [default: every database]
+    target: Option<Target>,
+}
+
+/// Examines and prints what was found.
+pub(crate) async fn run(global: &Global, args: Args, ui: &Ui) -> Result<ExitCode, Error> {
+    let host = global.host(ui).await?;
+    let options = DoctorOptions { target: args.target, repository: global.repository_location()? };
+    let findings = doctor(&host, &options).await?;
+    ui.finish_progress();
+    ui.findings(&findings);
+    let high = findings.iter().any(|finding| finding.risk == Risk::High);
+    Ok(if high { exit::DAMAGED.into() } else { ExitCode::SUCCESS })
+}

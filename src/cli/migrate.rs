@@ -1,0 +1,114 @@
+//! `migrate`: a named volume becomes a host directory.
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use volsnap::Error;
+use volsnap::ops::migrate::{
+    Confirm, Destination, MigrateOptions, MigratePlan, Outcome, Outlook, dry_run, migrate,
+};
+use volsnap::target::Target;
+
+use super::Global;
+use super::facts::FactsArg;
+use super::question::{Question, refuse_without_terminal};
+use super::restore::parse_owner;
+use crate::ui::Ui;
+
+/// Move the data of a named volume into a host directory, and the service with it
+///
+/// Copies the data while the service runs, compares the copy with it by reading both, then stops the service
+/// for the few moments in which what changed last is copied, the compose file is edited (comments and all else
+/// kept; a backup stays), and Compose makes the container anew on the directory. Starts it, and proves that it
+/// is the same database with the same data. Whatever fails on the way, also kill -9, has everything back as it
+/// was. The volume is kept; the same command with --back goes back.
+#[derive(Debug, clap::Args)]
+pub(crate) struct Args {
+    /// What to migrate: `db`, `service:db`, `service:PROJECT/db`, `container:NAME`, `volume:NAME`
+    target: Target,
+    /// The directory: empty, or yet to be made
+    #[arg(required_unless_present = "back", conflicts_with = "back")]
+    directory: Option<PathBuf>,
+    /// Go back: from the directory into the volume it came from
+    #[arg(long)]
+    back: bool,
+    /// The volume to go back into, where it is another one, or not known here
+    #[arg(long, value_name = "NAME", requires = "back")]
+    volume: Option<String>,
+    /// Write an override file beside the compose file, in place of editing that
+    #[arg(long = "override")]
+    override_file: bool,
+    /// Give the copy to this owner, in place of the one that the data has
+    #[arg(long, value_name = "UID:GID", value_parser = parse_owner)]
+    owner: Option<(u32, u32)>,
+    /// How closely the data is looked at, before and after
+    #[arg(long, value_enum, value_name = "LEVEL", default_value_t = FactsArg::Quick)]
+    facts: FactsArg,
+    /// How long a container may take to stop, as 90s or 20m; it is never killed [default: 10m]
+    #[arg(long, value_name = "TIME", value_parser = humantime::parse_duration)]
+    stop_timeout: Option<Duration>,
+    /// Use this image as the helper, in place of one packed from volsnap itself
+    #[arg(long, value_name = "IMAGE")]
+    helper_image: Option<String>,
+    /// Do not ask
+    #[arg(short, long)]
+    yes: bool,
+    /// Print what would be done, and touch nothing
+    #[arg(long)]
+    dry_run: bool,
+}
+
+/// Migrates, once the plan is agreed to.
+pub(crate) async fn run(global: &Global, args: Args, ui: &Ui) -> Result<ExitCode, Error> {
+    if !args.yes && !args.dry_run {
+        refuse_without_terminal("migrate")?;
+    }
+    let options = args.options();
+    let host = global.host(ui).await?;
+    if args.dry_run {
+        let outlook = dry_run(&host, &options).await?;
+        ui.finish_progress();
+        match outlook {
+            Outlook::Plan(plan) => ui.migrate_plan(&plan),
+            Outlook::Already { title, at } => ui.migrated(&Outcome::Already { title, at }),
+        }
+        return Ok(ExitCode::SUCCESS);
+    }
+    let outcome = migrate(&host, &options, &Question { asks: !args.yes, ui }).await?;
+    ui.finish_progress();
+    ui.migrated(&outcome);
+    Ok(ExitCode::SUCCESS)
+}
+
+impl Args {
+    fn options(&self) -> MigrateOptions {
+        let destination = match &self.directory {
+            Some(directory) => Destination::Directory(directory.clone()),
+            None => Destination::Back { volume: self.volume.clone() },
+        };
+        MigrateOptions {
+            target: self.target.clone(),
+            destination,
+            override_file: self.override_file,
+            owner: self.owner,
+            level: self.facts.into(),
+            stop_timeout: self.stop_timeout,
+            // Those that are not UTF-8 are nothing that a compose file refers to.
+            environment: std::env::vars_os()
+                .filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)))
+                .collect(),
+            helper_image: self.helper_image.clone(),
+        }
+    }
+}
+
+#[async_trait]
+impl Confirm for Question<'_> {
+    async fn confirm(&self, plan: &MigratePlan) -> Result<(), Error> {
+        self.ui.finish_progress();
+        self.ui.show_migrate_plan(plan);
+        self.ask().await
+    }
+}

@@ -1,0 +1,42 @@
+//! The question before something is changed, and who may go without it.
+
+use std::io::{self, BufRead as _, IsTerminal as _};
+
+use volsnap::Error;
+
+use crate::ui::Ui;
+
+/// Asks whether a plan that was shown is to be carried out.
+pub(super) struct Question<'u> {
+    pub(super) asks: bool,
+    pub(super) ui: &'u Ui,
+}
+
+impl Question<'_> {
+    /// Returns once the answer is yes.
+    pub(super) async fn ask(&self) -> Result<(), Error> {
+        if !self.asks {
+            return Ok(());
+        }
+        self.ui.question("go ahead? [y/N] ");
+        let answer = tokio::task::spawn_blocking(|| {
+            let mut line = String::new();
+            io::stdin().lock().read_line(&mut line).map(|_| line)
+        });
+        let answer = answer.await.ok().and_then(Result::ok).unwrap_or_default();
+        match answer.trim().to_ascii_lowercase().as_str() {
+            "y" | "yes" => Ok(()),
+            _ => Err(Error::failed("not confirmed").state("nothing was touched")),
+        }
+    }
+}
+
+/// Refuses to go on where there is nobody to ask whether to do `what`.
+pub(super) fn refuse_without_terminal(what: &str) -> Result<(), Error> {
+    if io::stdin().is_terminal() {
+        return Ok(());
+    }
+    Err(Error::usage(format!("there is no terminal to ask on whether to {what}"))
+        .state("nothing was touched")
+        .hint("-y    (goes ahead without asking), or --dry-run    (only prints the plan)"))
+}

@@ -1,0 +1,100 @@
+//! `restart`: the safe restart.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::time::Duration;
+
+use volsnap::archive::Codec;
+use volsnap::facts::FactsLevel;
+use volsnap::manifest::Quiesce;
+use volsnap::ops::plan::CaptureChoice;
+use volsnap::ops::restart::{RestartOptions, dry_run, restart};
+use volsnap::ops::snapshot::SnapshotOptions;
+use volsnap::target::Target;
+use volsnap::{Error, ErrorKind};
+
+use super::facts::FactsArg;
+use super::{Global, exit};
+use crate::ui::Ui;
+
+/// Restart a database, and prove that its data is what it was
+///
+/// Looks what is true of the data, stops every container that uses it (a fast, clean shutdown, never a
+/// kill), reads the proof of the shutdown from the database's own files, starts them again in order, waits
+/// until each answers, looks again, and says what is the same and what is not. Exits with 3, and the next
+/// command for each, where something is lost. Whatever happens on the way, also kill -9, they are started
+/// again.
+#[derive(Debug, clap::Args)]
+pub(crate) struct Args {
+    /// What to restart: `db`, `service:db`, `service:PROJECT/db`, `container:NAME`, `volume:NAME`, `path:DIR`
+    target: Target,
+    /// Take a snapshot on the way, while it is stopped: it is away once for both
+    #[arg(long)]
+    snapshot: bool,
+    /// Have Compose make the containers anew, by their compose files and on the same volumes
+    #[arg(long)]
+    recreate: bool,
+    /// How closely the data is looked at, before and after
+    #[arg(long, value_enum, value_name = "LEVEL", default_value_t = FactsArg::Quick)]
+    facts: FactsArg,
+    /// The file with your own checks [default: volsnap.toml beside the compose file; see `volsnap help check`]
+    #[arg(long, value_name = "FILE")]
+    checks: Option<PathBuf>,
+    /// How long a container may take to stop, as 90s or 20m; it is never killed [default: 10m]
+    #[arg(long, value_name = "TIME", value_parser = humantime::parse_duration)]
+    stop_timeout: Option<Duration>,
+    /// Use this image as the helper, in place of one packed from volsnap itself
+    #[arg(long, value_name = "IMAGE")]
+    helper_image: Option<String>,
+    /// Print what would be done, and touch nothing
+    #[arg(long)]
+    dry_run: bool,
+}
+
+/// Restarts; a difference is an exit code.
+pub(crate) async fn run(global: &Global, args: Args, ui: &Ui) -> Result<ExitCode, Error> {
+    let options = args.options(global)?;
+    let host = global.host(ui).await?;
+    if args.dry_run {
+        let plan = dry_run(&host, &options).await?;
+        ui.finish_progress();
+        ui.restart_plan(&plan);
+        return Ok(ExitCode::SUCCESS);
+    }
+    let report = restart(&host, &options).await?;
+    ui.finish_progress();
+    ui.restarted(&report);
+    Ok(if report.ok { ExitCode::SUCCESS } else { exit::code_of(ErrorKind::Damaged) })
+}
+
+impl Args {
+    fn options(&self, global: &Global) -> Result<RestartOptions, Error> {
+        let repository = global.repository_location()?;
+        let snapshot = self.snapshot.then(|| SnapshotOptions {
+            capture: CaptureChoice::Auto,
+            keep_stage: false,
+            repository: repository.clone(),
+            target: self.target.clone(),
+            quiesce: Quiesce::Stop,
+            codec: Codec::default(),
+            stop_timeout: self.stop_timeout,
+            max_downtime: None,
+            allow_crash_consistent: false,
+            facts: FactsLevel::from(self.facts),
+            tags: BTreeMap::from([("why".to_owned(), "restart".to_owned())]),
+            exclude: Vec::new(),
+            helper_image: self.helper_image.clone(),
+        });
+        Ok(RestartOptions {
+            target: self.target.clone(),
+            repository,
+            level: self.facts.into(),
+            snapshot,
+            recreate: self.recreate,
+            checks: self.checks.clone(),
+            stop_timeout: self.stop_timeout,
+            helper_image: self.helper_image.clone(),
+        })
+    }
+}

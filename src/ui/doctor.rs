@@ -1,0 +1,44 @@
+//! What `doctor` found, as a person reads it: by subject, the worst first, what mends it below each.
+
+use std::fmt::Write as _;
+
+use volsnap::ops::doctor::{Finding, Risk};
+
+use super::text::escape;
+
+/// Returns the findings.
+pub(crate) fn findings(findings: &[Finding]) -> String {
+    if findings.is_empty() {
+        return "no database and nothing at risk was found".to_owned();
+    }
+    let (mut out, mut subject) = (String::new(), None);
+    for finding in findings {
+        if subject != Some(&finding.subject) {
+            let gap = if subject.is_some() { "\n" } else { "" };
+            let _ = writeln!(out, "{gap}{}", escape(&finding.subject));
+            subject = Some(&finding.subject);
+        }
+        let _ = writeln!(out, "  {:<6}  {}", word(finding.risk), escape(&finding.what));
+        for line in finding.mitigation.iter().flat_map(|mitigation| mitigation.lines()) {
+            let _ = writeln!(out, "          -> {}", escape(line));
+        }
+    }
+    let count = |risk| findings.iter().filter(|finding| finding.risk == risk).count();
+    let _ = write!(
+        out,
+        "\n{} at high risk, {} at medium, {} at low",
+        count(Risk::High),
+        count(Risk::Medium),
+        count(Risk::Low)
+    );
+    out
+}
+
+fn word(risk: Risk) -> &'static str {
+    match risk {
+        Risk::High => "HIGH",
+        Risk::Medium => "medium",
+        Risk::Low => "low",
+        Risk::Info => "",
+    }
+}

@@ -1,0 +1,106 @@
+//! The plan of a migration and what became of it, as a person reads them.
+
+use std::fmt::Write as _;
+
+use volsnap::ops::migrate::{Direction, MigratePlan, Migrated, Outcome};
+
+use super::text::{count, escape, milliseconds, size};
+
+fn row(out: &mut String, name: &str, value: &str) {
+    let _ = writeln!(out, "  {name:<12} {value}");
+}
+
+/// Returns the plan, with the changes of files as they will be.
+pub(crate) fn plan(plan: &MigratePlan) -> String {
+    let mut out = match plan.direction {
+        Direction::ToDirectory => format!("migrate {} into a directory\n", escape(&plan.title)),
+        Direction::Back => format!("migrate {} back into a volume\n", escape(&plan.title)),
+    };
+    let database = plan.database.as_ref().map_or_else(String::new, |name| format!(", {}", escape(name)));
+    let data = format!("{} in {} entries{database}", size(plan.bytes), count(plan.entries));
+    row(&mut out, "data", &data);
+    row(&mut out, "from", &format!("{}, which is kept", escape(&plan.from)));
+    row(&mut out, "to", &place(plan));
+    row(
+        &mut out,
+        "room",
+        &format!("{} free, {} needed at most", size(plan.free_bytes), size(plan.needed_bytes)),
+    );
+    row(&mut out, "owner", &format!("{}:{}, as numbers", plan.owner.0, plan.owner.1));
+    for user in &plan.users {
+        let state = if user.running { "" } else { ", which does not run and will not" };
+        let how = user.service.as_ref().map_or_else(
+            || "made anew by the engine, the same but for the mount".to_owned(),
+            |service| format!("{}, made anew by Compose", escape(service)),
+        );
+        let at = escape(&user.mounted_at.display().to_string());
+        row(&mut out, "used by", &format!("{} at {at}: {how}{state}", escape(&user.container)));
+    }
+    if !plan.stops.is_empty() {
+        let names: Vec<_> = plan.stops.iter().map(|name| escape(name)).collect();
+        let away = milliseconds(plan.expected_downtime_ms);
+        row(&mut out, "stops", &format!("{}, for about {away}", names.join(", then ")));
+    }
+    for warning in &plan.warnings {
+        row(&mut out, "warning", &escape(warning));
+    }
+    for edit in &plan.edits {
+        let made = if edit.new { "makes" } else { "edits" };
+        row(&mut out, made, &escape(&edit.path.display().to_string()));
+        // The first two lines name the file, which was said.
+        for line in edit.diff.lines().skip(2) {
+            let _ = writeln!(out, "    {}", escape(line));
+        }
+    }
+    out
+}
+
+fn place(plan: &MigratePlan) -> String {
+    let kind = plan.file_system.as_ref().map_or_else(String::new, |kind| format!(" ({})", escape(kind)));
+    let more = match (plan.resumes, plan.makes, plan.replaces) {
+        (true, ..) => ", where an earlier run has begun",
+        (_, true, _) => ", which is made for it",
+        (.., true) => ", in place of the older data there",
+        _ => "",
+    };
+    format!("{}{kind}{more}", escape(&plan.to))
+}
+
+/// Returns what became of a migration.
+pub(crate) fn outcome(outcome: &Outcome) -> String {
+    match outcome {
+        Outcome::Migrated(migrated) => done(migrated),
+        Outcome::Already { title, at } => {
+            format!("{} has its data in {} already: nothing to do\n", escape(title), escape(at))
+        }
+    }
+}
+
+fn done(migrated: &Migrated) -> String {
+    let plan = &migrated.plan;
+    let mut out = format!("migrated {}: its data is in {}\n", escape(&plan.title), escape(&plan.to));
+    let downtime = migrated.downtime_ms.map_or_else(|| "none, nothing ran".to_owned(), milliseconds);
+    row(&mut out, "downtime", &downtime);
+    row(&mut out, "took", &milliseconds(migrated.elapsed_ms));
+    let compared = format!("{} files, {}", count(migrated.compared_files), size(migrated.compared_bytes));
+    row(&mut out, "compared", &format!("{compared}: the copy is what was there, to the byte"));
+    match migrated.strict {
+        Some(true) => row(&mut out, "facts", "the same, and nothing was written in between"),
+        Some(false) => row(&mut out, "facts", "the same, but for what was written since"),
+        None => {}
+    }
+    for backup in &migrated.backups {
+        row(
+            &mut out,
+            "before",
+            &format!("{}    (the file as it was)", escape(&backup.display().to_string())),
+        );
+    }
+    let kept = format!("{} has the old data still; once you are content:", escape(&plan.from));
+    row(&mut out, "kept", &kept);
+    row(&mut out, "", &escape(&migrated.remove));
+    if let Some(back) = &migrated.back {
+        row(&mut out, "back", &escape(back));
+    }
+    out
+}
