@@ -14,7 +14,7 @@ fn the_help_says_what_there_is() {
     };
     insta::assert_snapshot!("help", help(&["--help"]));
     insta::assert_snapshot!("help_snapshot", help(&["snapshot", "--help"]));
-    for verb in ["list", "show", "verify", "recover"] {
+    for verb in ["list", "show", "verify", "recover", "restart", "check"] {
         let text = help(&[verb, "--help"]);
         assert!(text.contains(&format!("Usage: volsnap {verb}")), "{text}");
         assert!(help(&[verb, "-h"]).len() <= text.len());
@@ -49,9 +49,13 @@ fn without_a_verb_the_help_is_printed_and_nothing_is_done() {
 #[case::time(&["snapshot", "db", "--stop-timeout", "soon"], "--stop-timeout")]
 #[case::negative_time(&["snapshot", "db", "--max-downtime=-1s"], "--max-downtime")]
 #[case::no_downtime_at_all(&["snapshot", "db", "--max-downtime", "0s"], "--quiesce none")]
-#[case::quiesce(&["snapshot", "db", "--quiesce", "sleep"], "stop, none")]
+#[case::quiesce(&["snapshot", "db", "--quiesce", "sleep"], "stop, pause")]
 #[case::repository_url(&["list", "--repo", "s3://bucket/x"], "only directories")]
 #[case::empty_repository(&["list", "--repo", ""], "--repo")]
+#[case::facts(&["snapshot", "db", "--facts", "some"], "none, quick, full")]
+#[case::no_facts_to_check(&["check", "db", "--facts", "none"], "quick, full")]
+#[case::nothing_to_restart(&["restart"], "<TARGET>")]
+#[case::checks_of_two(&["check", "db", "app"], "app")]
 #[case::no_such_snapshot_file(&["show", "./no-such.tar.zst"], "no-such.tar.zst")]
 fn a_wrong_command_line_is_refused_with_what_is_right(#[case] arguments: &[&str], #[case] word: &str) {
     let volsnap = Volsnap::new();

@@ -164,6 +164,7 @@ fn manifest(
             ..Counts::default()
         },
         environment: Environment::default(),
+        facts: None,
         tags: BTreeMap::new(),
         tool_version: "0.1.0".to_owned(),
     }

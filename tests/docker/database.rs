@@ -15,6 +15,11 @@ pub(crate) fn image() -> String {
     std::env::var("VOLSNAP_TEST_IMAGE").unwrap_or_else(|_| "volsnap-test/postgres:15".to_owned())
 }
 
+/// Returns the image in which the database has the user id that it has on Alpine.
+pub(crate) fn image_70() -> String {
+    std::env::var("VOLSNAP_TEST_IMAGE_70").unwrap_or_else(|_| "volsnap-test/postgres:15-uid70".to_owned())
+}
+
 /// A running volsnap whose steps are watched.
 pub(crate) struct Watched {
     pub(crate) child: Child,
@@ -85,19 +90,34 @@ impl Postgres {
         postgres
     }
 
+    /// Starts one of another image, and waits until it answers; it has no table.
+    pub(crate) async fn start_image(image: &str) -> Self {
+        let postgres = Self::begin_image(image, "/var/lib/postgresql/data", &[]).await;
+        postgres.await_answer();
+        postgres
+    }
+
     /// Starts one and does not wait until it answers; it has no table yet.
     pub(crate) async fn begin(mounted_at: &str, options: &[&str]) -> Self {
+        Self::begin_image(&image(), mounted_at, options).await
+    }
+
+    async fn begin_image(image: &str, mounted_at: &str, options: &[&str]) -> Self {
         let world = World::new().await;
         let (container, volume) = (world.name("db"), world.name("data"));
         docker(&["volume", "create", &volume]);
         let mount = format!("{volume}:{mounted_at}");
         let postgres = Self { world, container, volume };
-        postgres.run(&postgres.container, &[&["-v", &mount], options].concat());
+        postgres.run_image(image, &postgres.container, &[&["-v", &mount], options].concat());
         postgres
     }
 
     /// Runs a container of the database's image.
     pub(crate) fn run(&self, name: &str, options: &[&str]) {
+        self.run_image(&image(), name, options);
+    }
+
+    fn run_image(&self, image: &str, name: &str, options: &[&str]) {
         let label = format!("{}={}", crate::world::LABEL, std::process::id());
         let fixed = ["run", "-d", "--name", name, "--label", &label, "--network", "none"];
         let user = [
@@ -108,7 +128,7 @@ impl Postgres {
             "-e",
             "POSTGRES_DB=memory_db",
         ];
-        docker(&[&fixed[..], &user, options, &[&image()]].concat());
+        docker(&[&fixed[..], &user, options, &[image]].concat());
     }
 
     /// Runs a query, which has to succeed; returns what it answers.
@@ -149,7 +169,12 @@ impl Postgres {
         assert_eq!(self.query("select count(*), sum(n) from kept"), "1000|500500");
     }
 
-    /// No helper of a run on this volume is left.
+    /// Returns the stages of this volume.
+    pub(crate) fn stages(&self) -> String {
+        docker(&["volume", "ls", "-q", "--filter", &format!("label=volsnap.stage={}", self.volume)])
+    }
+
+    /// No helper of a run on this volume is left, and no stage.
     #[track_caller]
     pub(crate) fn assert_no_helper(&self) {
         let filter = format!("volume={}", self.volume);
@@ -164,6 +189,7 @@ impl Postgres {
             "{{.Names}}",
         ]);
         assert_eq!(users, "", "a helper is left");
+        assert_eq!(self.stages(), "", "a stage is left");
     }
 
     /// Returns one field of what the engine says of the container.

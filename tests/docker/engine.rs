@@ -224,9 +224,10 @@ async fn a_command_in_a_container_gives_its_exit_code_and_both_outputs() {
         (output.exit_code, &output.stdout[..], &output.stderr[..]),
         (42, &b"out\n"[..], &b"err\n"[..])
     );
-    let flood = run("dd if=/dev/zero bs=64k count=48 2>/dev/null; exit 1");
-    let output = world.engine.exec(&name, &flood, LONG).await.unwrap();
-    assert_eq!((output.exit_code, output.stdout.len()), (1, 1 << 20));
+    let flood = "dd if=/dev/zero bs=64k count=48 2>/dev/null";
+    let output =
+        world.engine.exec(&name, &run(&format!("{flood}; ({flood}) >&2; exit 1")), LONG).await.unwrap();
+    assert_eq!((output.exit_code, output.stdout.len(), output.stderr.len()), (1, 3 << 20, 1 << 20));
     let missing = world.engine.exec(&name, &["/no/such/program".to_owned()], LONG).await;
     assert!(missing.map_or(true, |output| output.exit_code > 125));
     let start = Instant::now();
@@ -507,6 +508,7 @@ async fn the_helper_runs_from_its_image_beside_the_source() {
         &source,
         helper::Access::Read,
         Some(directory.path()),
+        None,
     );
     assert_eq!(spec.command, [helper::EXECUTABLE, "agent"]);
     let source_label = format!("path:{}", directory.path().display());

@@ -18,8 +18,10 @@ use crate::world::docker;
 const STEPS: &[&str] = &[
     "start-guard",
     "await-ready",
+    "create-stage",
     "create-helper",
     "start-helper",
+    "facts",
     "stop-container",
     "prove",
     "archive",
@@ -31,27 +33,28 @@ const STEPS: &[&str] = &[
     "published",
     "discard-unpublished",
     "delete-directory",
+    "remove-volume",
 ];
 
 /// What the guard has from the death of its command until the database answers.
-const BACK_LIMIT: Duration = Duration::from_secs(10);
+pub(crate) const BACK_LIMIT: Duration = Duration::from_secs(10);
 /// What it has after that to tidy up.
 const TIDY_LIMIT: Duration = Duration::from_secs(15);
 
 impl Postgres {
-    fn snapshot(&self, volsnap: &Volsnap, options: &[&str]) -> Watched {
+    pub(crate) fn snapshot(&self, volsnap: &Volsnap, options: &[&str]) -> Watched {
         Watched::start(volsnap.command([&["snapshot", &self.target()], options].concat()))
     }
 
     /// Makes the archive take long enough for something to happen to it.
-    fn fill(&self) {
+    pub(crate) fn fill(&self) {
         self.query("create table filler as select md5(n::text) as text from generate_series(1, 600000) n");
     }
 }
 
 /// Waits until nothing of a run is left but what is listed.
 #[track_caller]
-fn await_tidy(postgres: &Postgres, volsnap: &Volsnap) {
+pub(crate) fn await_tidy(postgres: &Postgres, volsnap: &Volsnap) {
     let begun = Instant::now();
     while !is_tidy(postgres, volsnap) && begun.elapsed() < TIDY_LIMIT {
         std::thread::sleep(Duration::from_millis(50));
@@ -66,6 +69,7 @@ fn is_tidy(postgres: &Postgres, volsnap: &Volsnap) -> bool {
     let journals = volsnap.state().join("journals");
     std::fs::read_dir(journals).is_ok_and(|entries| entries.count() == 0)
         && docker(&[&helpers[..], &[&format!("volume={}", postgres.volume)]].concat()).is_empty()
+        && postgres.stages().is_empty()
 }
 
 /// Of each listed snapshot there are three files, and there are no others.
@@ -77,7 +81,7 @@ fn assert_whole_snapshots(volsnap: &Volsnap) {
 
 /// Every snapshot there is proves to be what it says.
 #[track_caller]
-fn assert_all_verified(volsnap: &Volsnap) {
+pub(crate) fn assert_all_verified(volsnap: &Volsnap) {
     let _ = volsnap.run(["verify", "--all"]).expect(0);
 }
 
@@ -93,13 +97,17 @@ fn may_publish(index: usize) -> bool {
     STEPS[index..].iter().filter(|step| **step == "publish").count() == 0 || STEPS[index] == "publish"
 }
 
+/// Returns the steps that a run told of.
+pub(crate) fn steps_of(said: &str) -> Vec<&str> {
+    said.split("step=\"").skip(1).filter_map(|rest| rest.split('"').next()).collect()
+}
+
 #[tokio::test]
 async fn the_steps_of_a_snapshot_come_in_this_order() {
     let (postgres, volsnap) = (Postgres::start().await, Volsnap::new());
     let (code, said) = postgres.snapshot(&volsnap, &[]).end();
     assert_eq!(code, Some(0), "{said}");
-    let steps: Vec<_> = said.split("step=\"").skip(1).filter_map(|rest| rest.split('"').next()).collect();
-    assert_eq!(steps, STEPS);
+    assert_eq!(steps_of(&said), STEPS);
 }
 
 #[tokio::test]
@@ -112,7 +120,7 @@ async fn a_snapshot_killed_at_any_step_is_put_back_by_its_guard() {
         reach_nth(&mut watched, index);
         watched.signal(Signal::SIGKILL);
         let (code, said) = watched.end();
-        assert!(code.is_none() || index > STEPS.len() - 3, "not killed at {step}: {said}");
+        assert!(code.is_none() || index > STEPS.len() - 4, "not killed at {step}: {said}");
         postgres.await_answer_within(BACK_LIMIT);
         if *step == "start-guard" {
             // Nobody watches yet, and there is nothing to put back: the next command removes the empty journal.
@@ -201,8 +209,13 @@ fn guard_of(volsnap: &Volsnap) -> Pid {
 
 /// Kills command and guard at once, while the database is down.
 fn kill_with_guard(postgres: &Postgres, volsnap: &Volsnap) {
-    let mut watched = postgres.snapshot(volsnap, &[]);
-    assert!(watched.reach("prove"));
+    kill_with_guard_at(postgres, volsnap, &[], "prove");
+}
+
+/// Kills command and guard at once at a step where the database does not answer.
+pub(crate) fn kill_with_guard_at(postgres: &Postgres, volsnap: &Volsnap, options: &[&str], step: &str) {
+    let mut watched = postgres.snapshot(volsnap, options);
+    assert!(watched.reach(step));
     kill(guard_of(volsnap), Signal::SIGKILL).unwrap();
     watched.signal(Signal::SIGKILL);
     let _ = watched.end();
@@ -296,7 +309,7 @@ async fn a_closed_terminal_does_not_keep_a_snapshot_from_its_end() {
 /// Runs a snapshot that something is done to while the archive is being written; returns what it said, having
 /// failed, with the database back and nothing left.
 fn disturbed(postgres: &Postgres, volsnap: &Volsnap, disturb: impl FnOnce()) -> String {
-    let mut watched = postgres.snapshot(volsnap, &[]);
+    let mut watched = postgres.snapshot(volsnap, &["--capture", "direct"]);
     assert!(watched.reach("archive"));
     watched.signal(Signal::SIGSTOP);
     disturb();
@@ -421,7 +434,7 @@ async fn a_snapshot_that_would_take_too_long_is_given_up_in_time() {
     let (postgres, volsnap) = (Postgres::start().await, Volsnap::new());
     postgres.fill();
     // Far slower than the limit on any machine.
-    let options = ["--compression", "zstd:19", "--max-downtime", "4s"];
+    let options = ["--capture", "direct", "--compression", "zstd:19", "--max-downtime", "4s"];
     let begun = Instant::now();
     let mut watched = postgres.snapshot(&volsnap, &options);
     assert!(watched.reach("stop-container"));

@@ -3,12 +3,26 @@
 
 #![expect(clippy::unwrap_used, reason = "a test says what went wrong by panicking")]
 
+mod compose;
 mod database;
+mod doctor;
+mod drill;
 mod engine;
+mod facts;
+mod holds;
 mod interruptions;
+mod likeness;
+mod migrate;
+mod online;
 #[path = "../shared/program.rs"]
 mod program;
+mod project;
 mod refusals;
+mod restart;
 mod restore;
+mod round_trip;
+#[allow(dead_code, reason = "shared with the tests of faults")]
+mod small;
 mod snapshots;
+mod staging;
 mod world;

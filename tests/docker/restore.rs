@@ -1,39 +1,11 @@
 //! A restore of a real database: what was saved is there again, or what was there still is.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::Command;
 
 use crate::database::{Postgres, Volsnap};
+use crate::small::{described, tree};
 use crate::world::docker;
-
-/// Returns every name below a directory with what it is, and the digest of its content.
-fn tree(root: &Path) -> Vec<(PathBuf, String)> {
-    let mut found = Vec::new();
-    let mut directories = vec![root.to_owned()];
-    while let Some(directory) = directories.pop() {
-        for entry in std::fs::read_dir(&directory).unwrap() {
-            let path = entry.unwrap().path();
-            found.push((path.strip_prefix(root).unwrap().to_owned(), described(&path)));
-            if path.symlink_metadata().unwrap().is_dir() {
-                directories.push(path);
-            }
-        }
-    }
-    found.sort();
-    found
-}
-
-fn described(path: &Path) -> String {
-    use std::os::unix::fs::MetadataExt as _;
-    let metadata = path.symlink_metadata().unwrap();
-    let content = if metadata.is_file() {
-        blake3::hash(&std::fs::read(path).unwrap()).to_hex().to_string()
-    } else {
-        String::new()
-    };
-    let (mode, uid, gid) = (metadata.mode(), metadata.uid(), metadata.gid());
-    format!("{mode:o} {uid}:{gid} {}.{} {content}", metadata.mtime(), metadata.mtime_nsec())
-}
 
 fn mountpoint(volume: &str) -> PathBuf {
     docker(&["volume", "inspect", "--format", "{{.Mountpoint}}", volume]).into()
@@ -113,50 +85,6 @@ async fn the_tree_afterwards_equals_the_archive_and_no_stale_file_survives() {
     docker(&["start", &postgres.container]);
     postgres.await_answer();
     postgres.assert_whole();
-}
-
-#[tokio::test]
-async fn a_damaged_snapshot_is_refused_with_the_live_data_untouched() {
-    let (postgres, volsnap) = (Postgres::start().await, Volsnap::new());
-    let snapshot = volsnap.run(["snapshot", &postgres.target(), "--json"]).json();
-    docker(&["stop", "-t", "60", &postgres.container]);
-    let root = mountpoint(&postgres.volume);
-    let (before, root_before) = (tree(&root), described(&root));
-    let archive = PathBuf::from(snapshot["archive"].as_str().unwrap());
-    let name = archive.to_str().unwrap().strip_suffix(".tar.zst").unwrap().to_owned();
-    let (list, manifest) =
-        (PathBuf::from(format!("{name}.files.jsonl.zst")), PathBuf::from(format!("{name}.json")));
-    for file in [&archive, &list, &manifest] {
-        let whole = std::fs::read(file).unwrap();
-        let length = whole.len();
-        for at in (0..64).step_by(7).map(|part| length * part / 64).chain([length - 1]) {
-            let mut flipped = whole.clone();
-            flipped[at] ^= 4;
-            for damaged in [&whole[..at], &flipped[..]] {
-                std::fs::write(file, damaged).unwrap();
-                let ran = volsnap.run(["restore", "latest", "-y"]);
-                assert!(matches!(ran.code(), Some(1..=3)), "{:?} {}", ran.code(), ran.stderr());
-            }
-        }
-        std::fs::write(file, &whole).unwrap();
-    }
-    assert_eq!(tree(&root), before);
-    assert_eq!(described(&root), root_before);
-    volsnap.assert_no_leftovers();
-    let _ = volsnap.run(["restore", "latest", "-y"]).expect(0);
-}
-
-#[tokio::test]
-async fn a_manifest_with_the_files_of_another_snapshot_is_refused() {
-    let (postgres, volsnap) = (Postgres::start().await, Volsnap::new());
-    let first = volsnap.run(["snapshot", &postgres.target(), "--json"]).json();
-    postgres.query("create table more as select 1 as n");
-    let second = volsnap.run(["snapshot", &postgres.target(), "--json"]).json();
-    std::fs::copy(first["archive"].as_str().unwrap(), second["archive"].as_str().unwrap()).unwrap();
-    let id = second["id"].as_str().unwrap();
-    let ran = volsnap.run(["restore", id, "-y"]);
-    assert!(matches!(ran.code(), Some(1 | 3)), "{}", ran.stderr());
-    assert_eq!(postgres.query("select n from more"), "1");
 }
 
 #[tokio::test]
@@ -309,9 +237,11 @@ async fn a_restore_killed_at_any_step_leaves_the_old_or_the_new_whole_and_runnin
     let (postgres, volsnap) = (Postgres::start().await, Volsnap::new());
     let _ = volsnap.run(["snapshot", &postgres.target()]).expect(0);
     let id = volsnap.list()[0]["id"].as_str().unwrap().to_owned();
-    for (signal, steps) in [(SIGKILL, STEPS), (SIGINT, &STEPS[3..13])] {
+    let interrupted = &["extract", "stop-container", "swap-in", "start-container", "commit", "safety"];
+    for (signal, steps) in [(SIGKILL, STEPS), (SIGINT, interrupted)] {
         for step in steps {
             postgres.query("create table if not exists later as select 7 as n");
+            let before = volsnap.list().len();
             let mut watched = crate::database::Watched::start(volsnap.command(["restore", &id, "-y"]));
             // A container's readiness is looked at before it is stopped too.
             let reached = if *step == "await-ready" {
@@ -325,20 +255,36 @@ async fn a_restore_killed_at_any_step_leaves_the_old_or_the_new_whole_and_runnin
             let (code, said) = watched.end();
             if signal == SIGINT {
                 assert_eq!(code, Some(130), "{step}: {said}");
+                assert!(said.contains("restored data stays") || !is_committed(step), "{step}: {said}");
             }
             await_finished(&volsnap, step);
             postgres.await_answer();
             postgres.assert_whole();
             let is_old = postgres.query("select to_regclass('later') is not null") == "t";
-            let later = ["committed", "safety", "write-manifest", "discard-old"].contains(step);
-            assert!(is_old || later || *step == "commit", "{step}: the new data stayed unconfirmed");
-            if !later && *step != "commit" {
-                assert_no_work(&postgres.volume);
-            }
+            assert!(
+                is_old || is_committed(step) || *step == "commit",
+                "{step}: the new data stayed unconfirmed"
+            );
+            assert_no_work(&postgres.volume);
             postgres.assert_no_helper();
-            remove_kept(&postgres.volume);
+            // What was replaced is kept, whoever has finished it, and nothing that was not.
+            let safety = volsnap.list().len() - before;
+            assert_eq!(safety, usize::from(!is_old), "{step}: {safety} safety snapshots");
+            assert_eq!(volsnap.repository_files().len(), 3 * volsnap.list().len(), "{step}");
         }
     }
+    let kept = volsnap.list().into_iter().filter(|row| row["tags"]["safety"] == "true");
+    let kept: Vec<_> = kept.map(|row| row["id"].as_str().unwrap().to_owned()).collect();
+    assert!(kept.len() >= 4, "{kept:?}");
+    let _ = volsnap.run(["verify", "--all"]).expect(0);
+    let _ = volsnap.run(["restore", &kept[kept.len() - 1], "-y"]).expect(0);
+    assert_eq!(postgres.query("select n from later"), "7");
+    postgres.assert_whole();
+}
+
+/// Whether the new data stays from this step on.
+fn is_committed(step: &str) -> bool {
+    ["committed", "safety", "write-manifest", "discard-old"].contains(&step)
 }
 
 /// Waits until what the killed command left is finished: by its guard, or by `recover` where it was killed
@@ -364,12 +310,102 @@ fn await_finished(volsnap: &Volsnap, step: &str) {
     }
 }
 
-/// Removes the old data that a run killed after its commit has left for a person to look at.
-fn remove_kept(volume: &str) {
-    for entry in std::fs::read_dir(mountpoint(volume)).unwrap() {
-        let path = entry.unwrap().path();
-        if path.file_name().unwrap().to_string_lossy().starts_with(".volsnap") {
-            std::fs::remove_dir_all(path).unwrap();
+#[tokio::test]
+async fn a_journal_of_a_later_volsnap_stays_and_says_whose_it_is() {
+    let (postgres, volsnap) = (Postgres::start().await, Volsnap::new());
+    let journals = volsnap.state().join("journals");
+    std::fs::create_dir_all(&journals).unwrap();
+    let journal = journals.join("20261120T203011Z-4f2a91.jsonl");
+    let text = "{\"run\":{\"run\":\"20261120T203011Z-4f2a91\",\"verb\":\"migrate\",\"subject\":\"db\",\"host\":null,\
+                \"pid\":1,\"started\":\"2026-11-20T20:30:11Z\",\"version\":\"9.1.0\"}}\n\
+                {\"register\":{\"number\":1,\"when\":\"always\",\"compensation\":{\"thaw\":{}}}}\n";
+    std::fs::write(&journal, text).unwrap();
+    for arguments in [&["recover"][..], &["snapshot", &postgres.target()]] {
+        volsnap.run(arguments).refused(4, &["volsnap 9.1.0", journal.to_str().unwrap()]);
+        assert_eq!(std::fs::read_to_string(&journal).unwrap(), text);
+    }
+    let listed = volsnap.run(["recover", "--list", "--json"]).json();
+    assert_eq!((&listed[0]["verb"], &listed[0]["held"]), (&"migrate".into(), &false.into()), "{listed}");
+    postgres.assert_whole();
+}
+
+#[tokio::test]
+async fn compose_takes_a_new_volume_for_its_own_without_a_warning() {
+    let (world, volsnap) = (crate::world::World::new().await, Volsnap::new());
+    let project = world.name("p").replace(|c: char| !c.is_ascii_alphanumeric(), "");
+    let volume = format!("{project}_pgdata");
+    let file = volsnap.directory().join("docker-compose.yml");
+    std::fs::create_dir_all(volsnap.directory()).unwrap();
+    let text = format!(
+        "version: \"2.4\"\nservices:\n  db:\n    image: {}\n    network_mode: none\n    labels: [\"{}={}\"]\n    \
+         environment: {{POSTGRES_PASSWORD: secret-word}}\n    volumes: [\"pgdata:/var/lib/postgresql/data\"]\n\
+         volumes:\n  pgdata: {{}}\n",
+        crate::database::image(),
+        crate::world::LABEL,
+        std::process::id()
+    );
+    std::fs::write(&file, text).unwrap();
+    let compose = |arguments: &[&str]| {
+        let mut compose = Command::new("docker-compose");
+        let output = compose.args(["-p", &project, "-f"]).arg(&file).args(arguments).output().unwrap();
+        let said = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert!(output.status.success(), "{arguments:?}: {said}");
+        said
+    };
+    /// Takes everything away, also when an assertion fails.
+    struct Down<F: Fn()>(F);
+    impl<F: Fn()> Drop for Down<F> {
+        fn drop(&mut self) {
+            (self.0)();
         }
     }
+    let down = Down(|| {
+        let mut compose = Command::new("docker-compose");
+        let _ = compose.args(["-p", &project, "-f"]).arg(&file).args(["down", "-v", "-t", "0"]).output();
+        let _ = Command::new("docker").args(["volume", "rm", "-f", &volume]).output();
+    });
+    compose(&["up", "-d"]);
+    let container = compose_container(&project);
+    let answers = || {
+        let ready = ["exec", &container, "pg_isready", "-q", "-h", "127.0.0.1"];
+        Command::new("docker").args(ready).status().unwrap().success()
+    };
+    let begun = std::time::Instant::now();
+    while !answers() {
+        assert!(begun.elapsed().as_secs() < 60);
+        std::thread::sleep(std::time::Duration::from_millis(100));
+    }
+    let _ = volsnap.run(["snapshot", &format!("volume:{volume}")]).expect(0);
+    compose(&["down", "-v"]);
+    let _ = volsnap.run(["restore", "latest", "--new-volume", &volume, "-y"]).expect(0);
+    let said = compose(&["up", "-d"]);
+    assert!(!said.contains("WARN") && !said.contains("already exists"), "{said}");
+    let mounted = "{{range .Mounts}}{{.Name}}{{end}}";
+    assert_eq!(docker(&["inspect", "--format", mounted, &compose_container(&project)]), volume);
+    drop(down);
+}
+
+fn compose_container(project: &str) -> String {
+    docker(&["ps", "-aq", "--filter", &format!("label=com.docker.compose.project={project}")])
+}
+
+#[tokio::test]
+async fn a_server_that_runs_as_another_user_is_told_of_with_the_owner_that_fits() {
+    let (postgres, volsnap) = (Postgres::start().await, Volsnap::new());
+    let other = Postgres::start_image(&crate::database::image_70()).await;
+    let snapshot = volsnap.run(["snapshot", &postgres.target(), "--json"]).json();
+    let shown = volsnap.run(["show", snapshot["id"].as_str().unwrap(), "--json"]).json();
+    let libc = shown["environment"]["libc"].as_str().unwrap();
+    assert!(libc.starts_with("glibc 2."), "{libc}");
+    let target = other.target();
+    let restore = ["restore", "latest", "--to", &target, "--force-different-cluster"];
+    let plan = volsnap.run([&restore[..], &["--dry-run", "--json"]].concat()).json();
+    let warnings = plan["warnings"].to_string();
+    assert!(warnings.contains("user 999") && warnings.contains("--owner 70:70"), "{warnings}");
+    assert!(!warnings.contains("C library"), "both images have the same: {warnings}");
+    let _ = volsnap.run([&restore[..], &["--owner", "70:70", "-y"]].concat()).expect(0);
+    other.assert_whole();
+    use std::os::unix::fs::MetadataExt as _;
+    let metadata = mountpoint(&other.volume).join("PG_VERSION").metadata().unwrap();
+    assert_eq!((metadata.uid(), metadata.gid()), (70, 70));
 }

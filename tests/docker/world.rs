@@ -42,8 +42,7 @@ impl World {
             image: self.image.clone(),
             command: ["/bin/sh", "-c", script].map(ToOwned::to_owned).to_vec(),
             labels: BTreeMap::from([(LABEL.to_owned(), std::process::id().to_string())]),
-            mounts: Vec::new(),
-            capabilities: Vec::new(),
+            ..ContainerSpec::default()
         }
     }
 

@@ -12,7 +12,7 @@ use volsnap::signal::Interrupt;
 use volsnap::{Error, ErrorKind};
 
 use crate::database::Postgres;
-use crate::stage::{Stage, add_stopped_user};
+use crate::stage::{FROZEN, Stage, add_stopped_user};
 use crate::world::docker;
 
 /// Far more than any of these runs takes.
@@ -57,7 +57,7 @@ fn is_survived(name: &str, nth: usize) -> bool {
         "containers" => nth >= 4,
         "container" => nth >= 5,
         "start" => nth >= 2,
-        "remove_container" => true,
+        "remove_container" | "volume" | "remove_volume" => true,
         // What the image is called elsewhere.
         "image" => nth >= 2,
         _ => false,
@@ -106,6 +106,36 @@ async fn the_odd_calls_whose_answer_is_lost_leave_everything_as_before() {
 #[tokio::test(flavor = "multi_thread")]
 async fn the_even_calls_whose_answer_is_lost_leave_everything_as_before() {
     fail_each(Mode::After, 1).await;
+}
+
+/// Where the database is frozen, the calls that freeze it and let it go on, and those that make the stage.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_freeze_that_fails_or_whose_answer_is_lost_leaves_nothing_frozen() {
+    let postgres = Postgres::start().await;
+    for mode in [Mode::Before, Mode::After] {
+        for (name, survived) in
+            [("create_container", false), ("pause", false), ("unpause", false), ("exec", true)]
+        {
+            let context = format!("{mode:?} {name}");
+            let stage = Stage::by(FROZEN).await;
+            stage.docker.fail_nth(name, if name == "exec" { 3 } else { 1 }, mode);
+            let outcome = timeout(LIMIT, stage.snapshot(&postgres)).await;
+            match outcome.unwrap_or_else(|_| panic!("{context}: it does not end")) {
+                // It is asked again until it is so.
+                Ok(_) => assert!(survived || name == "unpause", "{context}: it was survived"),
+                Err(error) => assert_speaks(&error, &context),
+            }
+            assert_eq!(postgres.inspect("{{.State.Paused}}"), "false", "{context}");
+            let published =
+                usize::from(stage.volsnap.repository().exists() && !stage.volsnap.list().is_empty());
+            stage.assert_as_before(&postgres, published);
+        }
+    }
+    let stage = Stage::by(FROZEN).await;
+    stage.docker.fail_nth("pause", 1, Mode::Hang);
+    let error = timeout(LIMIT, stage.snapshot(&postgres)).await.unwrap().unwrap_err();
+    assert!(error.chain().contains("could not be frozen"), "{}", error.chain());
+    stage.assert_as_before(&postgres, 0);
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -1,58 +1,23 @@
 //! The disk is full, or a file may not grow (F13; rows 4, 19 and 26).
 
-use std::io::Write as _;
-use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::sync::Arc;
+
+use volsnap::manifest::{Capture, Quiesce};
+use volsnap::ops::plan::CaptureChoice;
+use volsnap::ops::snapshot::dry_run;
 
 use crate::database::Postgres;
+use crate::small_disk::{SmallDisk, fill, fill_but};
 use crate::stage::Stage;
-
-/// A small disk mounted somewhere; only root can have one.
-struct SmallDisk(PathBuf);
-
-impl SmallDisk {
-    fn mount(path: PathBuf, megabytes: u32) -> Option<Self> {
-        if !nix::unistd::geteuid().is_root() {
-            return None;
-        }
-        std::fs::create_dir_all(&path).unwrap();
-        let options = format!("size={megabytes}m,mode=0700");
-        let mut mount = Command::new("mount");
-        let mounted =
-            mount.args(["-t", "tmpfs", "-o", &options, "volsnap-test"]).arg(&path).status().unwrap();
-        // Not every root may mount.
-        mounted.success().then_some(Self(path))
-    }
-
-    fn path(&self) -> &Path {
-        &self.0
-    }
-
-    fn filler(&self) -> PathBuf {
-        self.path().join("filler")
-    }
-}
-
-impl Drop for SmallDisk {
-    fn drop(&mut self) {
-        let _ = Command::new("umount").arg("-l").arg(&self.0).status();
-    }
-}
-
-/// Writes until nothing more can be written.
-fn fill(path: &Path) {
-    let mut file = std::fs::File::create(path).unwrap();
-    for size in [1 << 20, 4096, 1] {
-        while file.write_all(&vec![1; size]).is_ok() {}
-    }
-}
+use crate::world::{World, docker};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_disk_that_fills_up_fails_the_snapshot_and_leaves_the_older_one() {
     let postgres = Postgres::start().await;
     for step in ["archive", "publish", "write-manifest"] {
         let stage = Stage::new().await;
-        let Some(disk) = SmallDisk::mount(stage.volsnap.repository(), 120) else { return };
+        let Some(disk) = SmallDisk::in_memory(stage.volsnap.repository(), 120) else { return };
         stage.snapshot(&postgres).await.unwrap();
         let filler = disk.filler();
         stage.at(step, move || fill(&filler));
@@ -70,7 +35,7 @@ async fn a_journal_that_cannot_be_written_refuses_before_anything_is_stopped() {
     let postgres = Postgres::start().await;
     let started = postgres.inspect("{{.State.StartedAt}}");
     let mut stage = Stage::new().await;
-    let Some(disk) = SmallDisk::mount(stage.volsnap.state(), 1) else { return };
+    let Some(disk) = SmallDisk::in_memory(stage.volsnap.state(), 1) else { return };
     stage.host.saga.state = disk.path().join("state");
     std::fs::create_dir_all(stage.host.saga.state.join("journals")).unwrap();
     fill(&disk.filler());
@@ -100,4 +65,95 @@ async fn a_limit_on_the_size_of_files_fails_the_snapshot_and_not_the_process() {
     assert_eq!(ran.status.code(), Some(1), "{said}");
     assert!(said.to_lowercase().contains("file too large"), "{said}");
     stage.assert_as_before(&postgres, 0);
+}
+
+/// A database whose data is a directory on a small disk; large enough for a stage to be worth while.
+async fn start_on(disk: &SmallDisk) -> Postgres {
+    let world = World::new().await;
+    let data = disk.data().display().to_string();
+    let postgres = Postgres { container: world.name("db"), volume: data.clone(), world };
+    postgres.run(&postgres.container, &["-v", &format!("{data}:/var/lib/postgresql/data")]);
+    postgres.await_answer();
+    postgres.query("create table kept as select n, md5(n::text) as text from generate_series(1, 1000) n");
+    postgres.query("create unlogged table filler as select md5(n::text) from generate_series(1, 1200000) n");
+    postgres
+}
+
+fn names_on(disk: &SmallDisk) -> Vec<String> {
+    let names = std::fs::read_dir(disk.path()).unwrap();
+    let names = names.map(|entry| entry.unwrap().file_name().into_string().unwrap());
+    names.filter(|name| name != "lost+found").collect()
+}
+
+/// The stage lies beside the data, which is a directory on a small disk.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_stage_that_fills_its_disk_is_given_up_before_anything_is_held() {
+    let stage = Stage::by((Quiesce::Stop, CaptureChoice::Staged)).await;
+    let Some(disk) = SmallDisk::ext4(520) else { return };
+    let postgres = start_on(&disk).await;
+    let started = postgres.inspect("{{.State.StartedAt}}");
+    let names = || names_on(&disk);
+
+    let filler = disk.filler();
+    stage.at("live-pass", move || fill_but(&filler, 80));
+    let error = stage.snapshot(&postgres).await.unwrap_err();
+    assert!(error.chain().contains("not enough room"), "{}", error.chain());
+    assert!(error.hint_text().unwrap().contains("--capture direct"), "{:?}", error.hint_text());
+    assert!(error.state_text().unwrap().contains("nothing was stopped"), "{:?}", error.state_text());
+    assert_eq!(postgres.inspect("{{.State.StartedAt}}"), started, "it was stopped");
+    assert_eq!(names().len(), 2, "{:?}", names());
+    stage.assert_as_before(&postgres, 0);
+
+    // It is known before the first pass, too.
+    let error = stage.snapshot(&postgres).await.unwrap_err();
+    assert!(error.chain().contains("a stage may need"), "{}", error.chain());
+    assert_eq!(names().len(), 2, "{:?}", names());
+    std::fs::remove_file(disk.filler()).unwrap();
+
+    stage.at_steps(|_| ());
+    let snapshot = stage.snapshot(&postgres).await.unwrap();
+    assert_eq!(snapshot.manifest.capture, Capture::Staged);
+    assert_eq!(names().len(), 1, "{:?}", names());
+    stage.assert_as_before(&postgres, 1);
+    let _ = stage.volsnap.run(["verify", "--all"]).expect(0);
+}
+
+/// What is staged by nobody's wish but our own is captured all the same.
+#[tokio::test(flavor = "multi_thread")]
+async fn where_the_stage_fills_its_disk_auto_captures_directly_and_says_so() {
+    let stage = Stage::by((Quiesce::Stop, CaptureChoice::Auto)).await;
+    let Some(disk) = SmallDisk::ext4(520) else { return };
+    let postgres = start_on(&disk).await;
+    let plan = dry_run(&stage.host, &stage.options(&postgres)).await.unwrap();
+    assert_eq!(plan.capture, Capture::Staged, "{}", plan.capture_reason);
+
+    let started = postgres.inspect("{{.State.StartedAt}}");
+    let (filler, database) = (disk.filler(), postgres.container.clone());
+    let mut steps = Vec::new();
+    let seen = Arc::clone(&stage.steps);
+    stage.at_steps(move |step| {
+        if step == "live-pass" {
+            fill_but(&filler, 80);
+        }
+        if step == "stop-container" && !steps.contains(&step) {
+            // Whatever was staged is given up by now, and nobody was asked to stop before.
+            assert!(steps.contains(&"live-pass"), "{steps:?}");
+            assert_eq!(docker(&["inspect", "--format", "{{.State.StartedAt}}", &database]), started);
+            let warned = seen.warnings().iter().any(|warning| warning.contains("the stage did not fit"));
+            assert!(warned, "{:?}", seen.warnings());
+        }
+        steps.push(step);
+    });
+    let snapshot = stage.snapshot(&postgres).await.unwrap();
+    assert_eq!(snapshot.manifest.capture, Capture::Direct);
+    assert_eq!(names_on(&disk).len(), 2, "{:?}", names_on(&disk));
+    std::fs::remove_file(disk.filler()).unwrap();
+    stage.assert_as_before(&postgres, 1);
+    let _ = stage.volsnap.run(["verify", "--all"]).expect(0);
+
+    // With so little room it is known before the first pass, and no stage is begun.
+    fill_but(&disk.filler(), 80);
+    let plan = dry_run(&stage.host, &stage.options(&postgres)).await.unwrap();
+    assert_eq!(plan.capture, Capture::Direct);
+    assert!(plan.capture_reason.contains("a stage may need"), "{}", plan.capture_reason);
 }

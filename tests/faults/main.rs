@@ -1,4 +1,4 @@
-//! The snapshot procedure with every effect failed, one by one, on a real engine and a real PostgreSQL: after
+//! The procedures with every effect failed, one by one, on a real engine and a real PostgreSQL: after
 //! each failure the services are as before, nothing is listed, and nothing is left.
 
 #![expect(clippy::unwrap_used, clippy::print_stdout, reason = "a test that fails here shows where")]
@@ -10,11 +10,22 @@ mod database;
 #[path = "../shared/program.rs"]
 #[allow(dead_code, reason = "shared with the tests of the binary")]
 mod program;
+#[path = "../docker/project.rs"]
+#[allow(dead_code, reason = "shared with the tests of the binary")]
+mod project;
+#[path = "../docker/small.rs"]
+#[allow(dead_code, reason = "shared with the tests of the binary")]
+mod small;
 #[path = "../docker/world.rs"]
 #[allow(dead_code, reason = "shared with the tests of the binary")]
 mod world;
 
 mod calls;
 mod disk;
+mod facts;
+mod migrate;
+mod restores;
+mod room;
+mod small_disk;
 mod stage;
 mod steps;

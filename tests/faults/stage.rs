@@ -9,9 +9,11 @@ use volsnap::archive::Codec;
 use volsnap::docker::engine::DockerEngine;
 use volsnap::docker::fake::FailingDocker;
 use volsnap::docker::helper::HelperImage;
+use volsnap::facts::FactsLevel;
 use volsnap::manifest::Quiesce;
 use volsnap::monitor::{Event, Monitor};
 use volsnap::ops::Host;
+use volsnap::ops::plan::CaptureChoice;
 use volsnap::ops::snapshot::{SnapshotOptions, snapshot};
 use volsnap::repository::Snapshot;
 use volsnap::saga::{Patience, SagaOptions};
@@ -26,19 +28,36 @@ pub(crate) struct Stage {
     pub(crate) docker: Arc<FailingDocker>,
     pub(crate) host: Host,
     pub(crate) steps: Arc<Steps>,
+    /// How writers are held still, and how bytes are taken.
+    pub(crate) method: (Quiesce, CaptureChoice),
 }
+
+/// The database is frozen, for what changed in the last moment only.
+pub(crate) const FROZEN: (Quiesce, CaptureChoice) = (Quiesce::Pause, CaptureChoice::Staged);
 
 /// What a test does when a step begins.
 type Act = Box<dyn FnMut(&'static str) + Send>;
 
-/// Records steps, and has the test act at them.
+/// Records warnings, and has the test act at steps.
 #[derive(Default)]
 pub(crate) struct Steps {
     act: Mutex<Option<Act>>,
+    warnings: Mutex<Vec<String>>,
+}
+
+impl Steps {
+    /// Returns what was warned of so far.
+    pub(crate) fn warnings(&self) -> Vec<String> {
+        self.warnings.lock().unwrap().clone()
+    }
 }
 
 impl Monitor for Steps {
-    fn event(&self, _event: Event) {}
+    fn event(&self, event: Event) {
+        if let Event::Warning(warning) = event {
+            self.warnings.lock().unwrap().push(warning);
+        }
+    }
 
     fn step(&self, step: &'static str) {
         // Taken out meanwhile: it may panic, and is then not asked again.
@@ -68,7 +87,12 @@ impl Stage {
             cancel: Cancel::default(),
             monitor: steps.clone(),
         };
-        Self { volsnap, docker, host, steps }
+        Self { volsnap, docker, host, steps, method: (Quiesce::Stop, CaptureChoice::Auto) }
+    }
+
+    /// Returns one that holds and captures so.
+    pub(crate) async fn by(method: (Quiesce, CaptureChoice)) -> Self {
+        Self { method, ..Self::new().await }
     }
 
     /// Brings the helper image to the engine: the first run of a build makes calls that no later one makes.
@@ -97,14 +121,21 @@ impl Stage {
     }
 
     pub(crate) fn options(&self, postgres: &Postgres) -> SnapshotOptions {
+        self.options_of(&postgres.target())
+    }
+
+    pub(crate) fn options_of(&self, target: &str) -> SnapshotOptions {
         SnapshotOptions {
             repository: self.volsnap.repository(),
-            target: postgres.target().parse().unwrap(),
-            quiesce: Quiesce::Stop,
+            target: target.parse().unwrap(),
+            quiesce: self.method.0,
+            capture: self.method.1,
+            keep_stage: false,
             codec: Codec::default(),
             stop_timeout: None,
             max_downtime: None,
             allow_crash_consistent: false,
+            facts: FactsLevel::Quick,
             tags: Default::default(),
             exclude: Vec::new(),
             helper_image: None,

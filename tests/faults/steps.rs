@@ -2,14 +2,18 @@
 //! (F6; rows 2 and 3).
 
 use std::path::Path;
+use std::sync::{Arc, Mutex};
 
 use volsnap::ErrorKind;
 use volsnap::docker::fake::Mode;
 use volsnap::docker::helper::HelperImage;
+use volsnap::manifest::Quiesce;
+use volsnap::ops::plan::CaptureChoice;
+use volsnap::ops::snapshot::{SnapshotOptions, snapshot};
 use volsnap::signal::Interrupt;
 
 use crate::database::Postgres;
-use crate::stage::Stage;
+use crate::stage::{FROZEN, Stage};
 use crate::world::docker;
 
 #[tokio::test(flavor = "multi_thread")]
@@ -20,6 +24,7 @@ async fn a_panic_at_any_step_puts_everything_back() {
         "await-ready",
         "create-helper",
         "start-helper",
+        "facts",
         "stop-container",
         "prove",
         "archive",
@@ -40,6 +45,21 @@ async fn a_panic_at_any_step_puts_everything_back() {
     let error = stage.snapshot(&postgres).await.unwrap_err();
     assert!(error.state_text().unwrap().contains("is published"), "{:?}", error.state_text());
     stage.assert_as_before(&postgres, 1);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_panic_at_any_step_of_a_frozen_and_staged_snapshot_puts_everything_back() {
+    let postgres = Postgres::start().await;
+    for step in ["create-stage", "live-pass", "checkpoint", "freeze-containers", "final-pass", "prove-again"]
+    {
+        let stage = Stage::by(FROZEN).await;
+        stage.at(step, move || panic!("injected at {step}"));
+        let error = stage.snapshot(&postgres).await.unwrap_err();
+        assert!(error.chain().contains(&format!("injected at {step}")), "{}", error.chain());
+        assert!(error.state_text().unwrap().contains("nothing was published"), "{step}");
+        assert_eq!(postgres.inspect("{{.State.Paused}}"), "false", "{step}");
+        stage.assert_as_before(&postgres, 0);
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -111,4 +131,29 @@ fn unseen_build(path: &Path) {
     let mut file = std::fs::OpenOptions::new().append(true).open(path).unwrap();
     let unique = format!("{} {:?}", path.display(), std::time::SystemTime::now());
     std::io::Write::write_all(&mut file, unique.as_bytes()).unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_kept_stage_that_a_failed_run_has_taken_up_is_removed_after_its_helper() {
+    let postgres = Postgres::start().await;
+    let stage = Stage::by((Quiesce::Stop, CaptureChoice::Staged)).await;
+    let kept = SnapshotOptions { keep_stage: true, ..stage.options(&postgres) };
+    snapshot(&stage.host, &kept).await.unwrap();
+    assert!(!postgres.stages().is_empty());
+
+    let steps = Arc::new(Mutex::new(Vec::new()));
+    let seen = Arc::clone(&steps);
+    let cancel = stage.host.cancel.clone();
+    stage.at_steps(move |step| {
+        seen.lock().unwrap().push(step);
+        if step == "final-pass" {
+            _ = cancel.request(Interrupt::Term);
+        }
+    });
+    let error = stage.snapshot(&postgres).await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Interrupted(Interrupt::Term), "{}", error.chain());
+    let steps = steps.lock().unwrap();
+    let at = |wanted| steps.iter().position(|step| *step == wanted);
+    assert!(at("remove-helper").is_some() && at("remove-helper") < at("remove-volume"), "{steps:?}");
+    stage.assert_as_before(&postgres, 1);
 }

@@ -74,7 +74,11 @@ impl Volsnap {
     /// No journal, no run directory, no partial file.
     #[track_caller]
     pub(crate) fn assert_no_leftovers(&self) {
-        let runs = files_below(&self.state());
+        // What is remembered of the data is to stay.
+        let remembered = ["facts", "migrations"].map(|name| self.state().join(name));
+        let is_remembered = |path: &PathBuf| remembered.iter().any(|kept| path.starts_with(kept));
+        let runs: Vec<_> =
+            files_below(&self.state()).into_iter().filter(|path| !is_remembered(path)).collect();
         assert!(runs.is_empty(), "left in the state directory: {runs:?}");
         let partial: Vec<_> = self
             .repository_files()
