@@ -64,6 +64,11 @@ impl Watched {
     }
 }
 
+/// Returns the steps that a run told of.
+pub(crate) fn steps_of(said: &str) -> Vec<&str> {
+    said.split("step=\"").skip(1).filter_map(|rest| rest.split('"').next()).collect()
+}
+
 /// A database server in a container, on a volume.
 pub(crate) struct Postgres {
     pub(crate) world: World,

@@ -9,8 +9,8 @@ use std::time::{Duration, Instant};
 
 use nix::sys::signal::Signal;
 
-use crate::database::{Postgres, Volsnap};
-use crate::interruptions::{BACK_LIMIT, assert_all_verified, await_tidy, steps_of};
+use crate::database::{Postgres, Volsnap, steps_of};
+use crate::interruptions::{BACK_LIMIT, assert_all_verified, await_tidy};
 use crate::world::docker;
 
 const STAGED: [&str; 2] = ["--capture", "staged"];

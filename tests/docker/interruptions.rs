@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
-use crate::database::{Postgres, Volsnap, Watched};
+use crate::database::{Postgres, Volsnap, Watched, steps_of};
 use crate::world::docker;
 
 /// The steps of a snapshot, in their order: what undoes a thing stands before the thing.
@@ -95,11 +95,6 @@ fn reach_nth(watched: &mut Watched, index: usize) {
 /// From here on a snapshot may be published before the end reaches the process.
 fn may_publish(index: usize) -> bool {
     STEPS[index..].iter().filter(|step| **step == "publish").count() == 0 || STEPS[index] == "publish"
-}
-
-/// Returns the steps that a run told of.
-pub(crate) fn steps_of(said: &str) -> Vec<&str> {
-    said.split("step=\"").skip(1).filter_map(|rest| rest.split('"').next()).collect()
 }
 
 #[tokio::test]

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use nix::sys::signal::Signal;
 use serde_json::Value;
 
-use crate::database::{Postgres, Volsnap, Watched};
+use crate::database::{Postgres, Volsnap, Watched, steps_of};
 use crate::project::Project;
 use crate::world::{World, docker};
 
@@ -29,10 +29,6 @@ const BACK_LIMIT: Duration = Duration::from_secs(15);
 
 fn start(postgres: &Postgres, volsnap: &Volsnap, options: &[&str]) -> Watched {
     Watched::start(volsnap.command([&["restart", &postgres.target()], options].concat()))
-}
-
-fn steps_of(said: &str) -> Vec<&str> {
-    said.split("step=\"").skip(1).filter_map(|rest| rest.split('"').next()).collect()
 }
 
 #[track_caller]

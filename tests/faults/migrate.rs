@@ -14,7 +14,7 @@ use volsnap::ops::migrate::{Confirm, Destination, MigrateOptions, MigratePlan, O
 use volsnap::saga::Patience;
 use volsnap::{Error, ErrorKind, Result};
 
-use crate::database::{Postgres, Watched};
+use crate::database::{Postgres, Watched, steps_of};
 use crate::project::Project;
 use crate::restores::{LIMIT, await_finished, ends_of_runs};
 use crate::small::{Service, Tree, differences, tree};
@@ -247,10 +247,6 @@ impl Ground for Composed {
     }
 }
 
-fn steps_of(said: &str) -> Vec<&str> {
-    said.split("step=\"").skip(1).filter_map(|rest| rest.split('"').next()).collect()
-}
-
 fn position(steps: &[&str], step: &str) -> usize {
     steps.iter().position(|one| *one == step).unwrap()
 }
@@ -270,7 +266,6 @@ async fn kill_at_each(ground: &mut impl Ground, steps: &[&str], wanted: impl Fn(
     assert!(ground.assert_one_of_two(&place, "undisturbed"));
     let (kept, succeed) = (position(steps, "keep-stage"), position(steps, "succeed"));
     for (index, step) in steps.iter().enumerate().filter(|(_, step)| wanted(step)) {
-        let context = format!("killed at {index} {step}");
         ground.again();
         let begun = Instant::now();
         let place = data.path().join(format!("{index}/data"));
@@ -279,7 +274,10 @@ async fn kill_at_each(ground: &mut impl Ground, steps: &[&str], wanted: impl Fn(
             assert!(watched.reach(step), "the run ended before {step}");
         }
         watched.signal(SIGKILL);
-        let _ = watched.end();
+        // It may have gone on before the signal came.
+        let index = steps_of(&watched.end().1).len() - 1;
+        let step = &steps[index];
+        let context = format!("killed at {index} {step}");
         if *step == "start-guard" {
             // Nobody watches yet, and there is nothing to put back: the next command removes the empty journal.
             let _ = stage.volsnap.run(["recover"]).expect(0);
