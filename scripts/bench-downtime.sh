@@ -257,5 +257,5 @@ bench_downtime() {
     row 'memory of a staged snapshot (command, guard and helper)' \
         "$PEAK_MIB MiB for $(gigabytes "$raw_bytes"), so $LARGE_MIB MiB for 100 GB" \
         '≤ 256 MiB for 100 GB' "$PEAK_MIB > 0 && $LARGE_MIB <= 256"
-    print_table "$(gigabytes "$raw_bytes") of PostgreSQL data under $LOAD_RATE transactions a second of pgbench"
+    print_table "$(gigabytes "$raw_bytes") of PostgreSQL data${FS:+ on $FS} under $LOAD_RATE transactions a second of pgbench"
 }

@@ -43,6 +43,7 @@
 
 pub mod agent;
 pub mod archive;
+mod bulk;
 pub mod compose;
 pub mod database;
 pub mod docker;

@@ -27,10 +27,10 @@ use nix::sys::stat::{Mode, SFlag, fstatat, makedev, mkdirat, mknodat};
 use nix::unistd::{linkat, symlinkat};
 
 use super::archive::Progress;
-use super::bulk::{BULK_MIN, BulkError, BulkWriter};
 use super::metadata::Metadata;
 use super::swap::PREFIX;
 use crate::archive::{ArchiveError, Entry, EntryKind, FileRecord, ListDigest, Segment, TarReader, shown};
+use crate::bulk::{BULK_MIN, BulkError, BulkWriter};
 use crate::writeback::Writeback;
 
 /// Directories within each other: each is an open handle.
@@ -317,7 +317,8 @@ impl<'a> Extraction<'a> {
             self.used(entry, bytes.len() as u64)?;
             self.tell(false);
         }
-        self.bulk = Some(writer.end(Metadata::of_entry(entry))?);
+        let metadata = Metadata::of_entry(entry);
+        self.bulk = Some(writer.end(move |file| metadata.apply(file))?);
         Ok(hasher.finalize())
     }
 

@@ -11,7 +11,6 @@
 //! | [`extract`], [`swap`], [`metadata`] | what the agent does to restore |
 
 pub mod archive;
-mod bulk;
 pub mod client;
 pub mod extract;
 pub mod feed;

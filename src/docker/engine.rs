@@ -21,10 +21,10 @@ use bollard::container::LogOutput;
 use bollard::errors::Error as ClientError;
 use bollard::exec::StartExecResults;
 use bollard::models::{
-    ContainerConfig, ContainerCreateBody, ContainerInspectResponse, ContainerState as StateModel, ExecConfig,
-    HealthConfig, HealthStatusEnum, HostConfig, HostConfigLogConfig, ImageInspect, Mount as MountModel,
-    MountPoint, MountType, MountVolumeOptions, RestartPolicy, RestartPolicyNameEnum, Volume as VolumeModel,
-    VolumeCreateRequest,
+    ContainerConfig, ContainerCreateBody, ContainerInspectResponse, ContainerState as StateModel,
+    ContainerUpdateBody, ExecConfig, HealthConfig, HealthStatusEnum, HostConfig, HostConfigLogConfig,
+    ImageInspect, Mount as MountModel, MountPoint, MountType, MountVolumeOptions, RestartPolicy,
+    RestartPolicyNameEnum, Volume as VolumeModel, VolumeCreateRequest,
 };
 use bollard::query_parameters as query;
 use bytes::Bytes;
@@ -54,6 +54,8 @@ const LIST_LIMIT: Duration = Duration::from_secs(30);
 const CREATE_LIMIT: Duration = Duration::from_secs(60);
 const START_LIMIT: Duration = Duration::from_secs(120);
 const PAUSE_LIMIT: Duration = Duration::from_secs(60);
+/// Nobody needs it: it is not waited for much.
+const GIVE_WAY_LIMIT: Duration = Duration::from_secs(10);
 const ATTACH_LIMIT: Duration = Duration::from_secs(30);
 const IMPORT_LIMIT: Duration = Duration::from_secs(120);
 const REMOVE_LIMIT: Duration = Duration::from_secs(60);
@@ -409,6 +411,14 @@ impl Docker for DockerEngine {
             Some(container) if !container.state.paused => Ok(()),
             _ => Err(error),
         }
+    }
+
+    async fn give_way(&self, id: &str) -> Result<()> {
+        let doing = format!("have container {id} give way");
+        check_container_name(&doing, id)?;
+        let update =
+            ContainerUpdateBody { cpu_shares: Some(YIELDING_CPU_SHARES), ..ContainerUpdateBody::default() };
+        bounded(&doing, GIVE_WAY_LIMIT, self.client.update_container(id, update)).await
     }
 
     async fn exec(&self, id: &str, command: &[String], limit: Duration) -> Result<ExecOutput> {

@@ -203,6 +203,10 @@ impl Docker for FailingDocker {
         self.call("unpause", id, self.inner.unpause(id)).await
     }
 
+    async fn give_way(&self, id: &str) -> Result<()> {
+        self.call("give_way", id, self.inner.give_way(id)).await
+    }
+
     async fn exec(&self, id: &str, command: &[String], limit: Duration) -> Result<ExecOutput> {
         self.call("exec", id, self.inner.exec(id, command, limit)).await
     }

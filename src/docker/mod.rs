@@ -321,9 +321,7 @@ pub struct ContainerSpec {
     pub memory_bytes: Option<u64>,
     /// Processes and threads it may have; `None` for no limit of its own.
     pub pids: Option<u32>,
-    /// Whether it gives way to others who want the processors too: it gets a tenth of what they get. Where
-    /// they are idle it is as fast as ever. Not for work that a service is held for: the final pass and a direct
-    /// archive.
+    /// Whether it gives way to others from its start: see [`Docker::give_way`].
     pub yields: bool,
     /// Whether it stays when it exits, with a log of some MiB, until somebody removes it: for a caller who
     /// asks for its exit code or its log.
@@ -411,6 +409,10 @@ pub trait Docker: Send + Sync + fmt::Debug {
     async fn pause(&self, id: &str) -> Result<()>;
     /// Lets a frozen container go on; one that is not frozen is success.
     async fn unpause(&self, id: &str) -> Result<()>;
+    /// Has a container give way to others who want the processors too: it gets a tenth of what they get. Where
+    /// they are idle it is as fast as ever. Not for work that a service is held for: the final pass and a direct
+    /// archive.
+    async fn give_way(&self, id: &str) -> Result<()>;
     /// Runs a command in a running container, without a terminal or standard input, for at most
     /// `limit`.
     async fn exec(&self, id: &str, command: &[String], limit: Duration) -> Result<ExecOutput>;

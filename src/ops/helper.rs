@@ -76,6 +76,14 @@ pub(super) async fn start_helper(
     Ok(StartedHelper { agent, registered, place })
 }
 
+/// Has the helper of a source give way to the service, which is not held any more. That it cannot be made to only
+/// has the service feel it more.
+pub(super) async fn give_way(host: &Host, source: &Source) {
+    if let Err(error) = host.docker.give_way(&helper_name(&source.key)).await {
+        tracing::debug!(%error, "the helper does not give way");
+    }
+}
+
 async fn helper_image(host: &Host, image: Option<&str>) -> Result<String> {
     let docker = &*host.docker;
     if let Some(image) = image {

@@ -10,20 +10,14 @@
 use std::fmt;
 use std::fs::{self, DirBuilder, File, OpenOptions};
 use std::io::{self, Read, Seek, Write};
+use std::os::unix::ffi::OsStrExt as _;
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::SystemTime;
 
 use super::layout::partial;
-use crate::writeback::{self, Writeback};
-
-/// Bytes after which a writer asks for what it has written to be put on the disk, so that little is
-/// left for the sync at the end, which a stopped service may be waiting for.
-const WRITEBACK: u64 = 64 << 20;
-/// Bytes after which it has them sent there already, so that nobody who syncs to the same disk has to wait for
-/// much of it.
-const WRITEBACK_STEP: u64 = 4 << 20;
+use crate::bulk::{BULK_MIN, BulkWriter};
 
 /// A place for objects.
 pub trait Storage: Send + Sync + fmt::Debug {
@@ -256,16 +250,7 @@ impl Storage for Directory {
         self.watch.before(Step::Create(partial.clone()))?;
         let file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&partial)?;
         let watch = Arc::clone(&self.watch);
-        Ok(Box::new(FileSink {
-            file,
-            partial,
-            path,
-            written: 0,
-            sent: 0,
-            unsynced: 0,
-            writeback: None,
-            watch,
-        }))
+        Ok(Box::new(FileSink { file, partial, path, content: Content::Little(Vec::new()), watch }))
     }
 
     fn open(&self, name: &str) -> io::Result<Box<dyn ObjectReader>> {
@@ -316,33 +301,45 @@ struct FileSink {
     file: File,
     partial: PathBuf,
     path: PathBuf,
-    written: u64,
-    /// How much of it was sent to the disk, whether or not it is there.
-    sent: u64,
-    unsynced: u64,
-    writeback: Option<Writeback>,
+    content: Content,
     watch: Arc<dyn Watch>,
 }
 
+/// What was written so far.
+enum Content {
+    /// Little: it waits for more, or for the end.
+    Little(Vec<u8>),
+    /// Much: it is on its way past the page cache, so that little is left for the sync at the end, which a
+    /// stopped service may be waiting for, and nobody who syncs to the same disk waits for much of it.
+    Much(BulkWriter),
+    /// Not all of it could be stored.
+    Lost,
+}
+
 impl FileSink {
-    /// Asks for what was written so far to be put on the disk, without waiting for it.
-    fn start_writeback(&mut self) -> io::Result<()> {
-        self.unsynced = 0;
-        let writeback = match self.writeback.take() {
-            Some(writeback) => writeback,
-            None => {
-                let file = self.file.try_clone()?;
-                Writeback::spawn(move || file.sync_data())?
+    fn append(&mut self, bytes: &[u8]) -> io::Result<()> {
+        self.content = match std::mem::replace(&mut self.content, Content::Lost) {
+            Content::Little(mut little) if ((little.len() + bytes.len()) as u64) < BULK_MIN => {
+                little.extend_from_slice(bytes);
+                Content::Little(little)
             }
+            Content::Little(little) => {
+                let mut writer = BulkWriter::start()?;
+                writer.begin(self.file.try_clone()?, self.partial.as_os_str().as_bytes());
+                Content::Much(writer.append(&little)?.append(bytes)?)
+            }
+            Content::Much(writer) => Content::Much(writer.append(bytes)?),
+            Content::Lost => return Err(lost()),
         };
-        self.writeback = Some(writeback.kick()?);
         Ok(())
     }
 
     /// Makes the bytes durable, then the name.
     fn publish(&mut self) -> io::Result<()> {
-        if let Some(writeback) = self.writeback.take() {
-            writeback.finish()?;
+        match std::mem::replace(&mut self.content, Content::Lost) {
+            Content::Little(little) => self.file.write_all(&little)?,
+            Content::Much(writer) => writer.end(|_| Ok(()))?.finish()?,
+            Content::Lost => return Err(lost()),
         }
         self.watch.before(Step::Sync(self.partial.clone()))?;
         self.file.sync_all()?;
@@ -356,14 +353,7 @@ impl FileSink {
 impl ObjectSink for FileSink {
     fn write(&mut self, bytes: &[u8]) -> io::Result<()> {
         self.watch.before(Step::Write(self.partial.clone()))?;
-        self.file.write_all(bytes)?;
-        self.written += bytes.len() as u64;
-        if self.written - self.sent >= WRITEBACK_STEP {
-            writeback::start(&self.file, self.sent, self.written - self.sent);
-            self.sent = self.written;
-        }
-        self.unsynced += bytes.len() as u64;
-        if self.unsynced >= WRITEBACK { self.start_writeback() } else { Ok(()) }
+        self.append(bytes)
     }
 
     fn finish(mut self: Box<Self>) -> io::Result<()> {
@@ -377,6 +367,10 @@ impl ObjectSink for FileSink {
             removed => removed,
         }
     }
+}
+
+fn lost() -> io::Error {
+    io::Error::other("what was written before could not be stored")
 }
 
 /// Gives a file its name without ever replacing another.
@@ -448,14 +442,39 @@ mod tests {
     }
 
     #[test]
-    fn more_than_is_written_back_at_once_is_stored_whole() {
+    fn an_object_of_any_size_is_stored_whole() {
         let folder = tempfile::tempdir().unwrap();
-        let mut sink = Directory::new(folder.path().to_owned()).create("a").unwrap();
-        let chunk = vec![7; 16 << 20];
-        for _ in 0..9 {
-            sink.write(&chunk).unwrap();
+        let storage = Directory::new(folder.path().to_owned());
+        let chunk: Vec<u8> = (0..300_007u32).map(|at| (at % 251) as u8).collect();
+        // Nothing, little, just as much as is little, and much.
+        for count in [0, 1, 3, 4, 40] {
+            let name = format!("{count}");
+            let mut sink = storage.create(&name).unwrap();
+            for _ in 0..count {
+                sink.write(&chunk).unwrap();
+            }
+            sink.finish().unwrap();
+            assert!(fs::read(folder.path().join(&name)).unwrap() == chunk.repeat(count), "{count}");
         }
-        sink.finish().unwrap();
-        assert_eq!(fs::metadata(folder.path().join("a")).unwrap().len(), 9 * (16 << 20));
+    }
+
+    #[test]
+    fn what_could_not_be_stored_is_told_until_the_end_and_never_gets_the_name() {
+        let folder = tempfile::tempdir().unwrap();
+        let (partial, path) = (folder.path().join("a.partial"), folder.path().join("a"));
+        fs::write(&partial, "").unwrap();
+        let file = OpenOptions::new().write(true).open("/dev/full").unwrap();
+        let (content, watch) = (Content::Little(Vec::new()), Arc::new(Unwatched));
+        let mut sink = FileSink { file, partial: partial.clone(), path: path.clone(), content, watch };
+        let error = loop {
+            match sink.write(&[7; 1 << 20]) {
+                Ok(()) => {}
+                Err(error) => break error,
+            }
+        };
+        assert_eq!(error.kind(), io::ErrorKind::StorageFull);
+        assert!(sink.write(b"more").is_err());
+        assert!(Box::new(sink).finish().is_err());
+        assert!(!path.exists() && !partial.exists());
     }
 }

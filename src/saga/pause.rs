@@ -196,6 +196,9 @@ mod tests {
                 Ok(state.map(|state| Container { id: id.into(), state, ..Container::default() }))
             })
         }
+        async fn give_way(&self, _id: &str) -> Answer<()> {
+            unreachable!()
+        }
         async fn unpause(&self, id: &str) -> Answer<()> {
             self.world(|world| {
                 world.asked.push(format!("unpause {id}"));

@@ -455,6 +455,9 @@ mod tests {
         async fn unpause(&self, _id: &str) -> Answer<()> {
             unreachable!()
         }
+        async fn give_way(&self, _id: &str) -> Answer<()> {
+            unreachable!()
+        }
         async fn exec(&self, _id: &str, _command: &[String], _limit: Duration) -> Answer<ExecOutput> {
             let answers = self.world(|world| {
                 let state = &world.container.state;

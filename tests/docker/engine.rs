@@ -145,6 +145,17 @@ async fn starting_and_stopping_twice_is_success() {
 }
 
 #[tokio::test]
+async fn a_container_gives_way_while_it_runs() {
+    let world = World::new().await;
+    let name = world.run_service("helper", &[], OBEDIENT);
+    world.engine.give_way(&name).await.unwrap();
+    assert_eq!(docker(&["inspect", "--format", "{{.HostConfig.CpuShares}}", &name]), "102");
+    assert!(running(&world.engine, &name).await);
+    docker(&["rm", "-f", &name]);
+    assert_eq!(world.engine.give_way(&name).await.unwrap_err().kind, DockerErrorKind::NotFound);
+}
+
+#[tokio::test]
 async fn a_container_with_unlimited_grace_is_never_killed() {
     let world = World::new().await;
     let script = "trap '' TERM; ready; n=0; while [ $n -lt 150 ]; do n=$((n+1)); sleep 0.1; done; exit 7";

@@ -108,21 +108,31 @@ async fn the_even_calls_whose_answer_is_lost_leave_everything_as_before() {
     fail_each(Mode::After, 1).await;
 }
 
-/// Where the database is frozen, the calls that freeze it and let it go on, and those that make the stage.
+/// Where the database is frozen, the calls that freeze it and let it go on, those that make the stage, and the one
+/// that has the helper give way to the database once it goes on.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_freeze_that_fails_or_whose_answer_is_lost_leaves_nothing_frozen() {
     let postgres = Postgres::start().await;
     for mode in [Mode::Before, Mode::After] {
-        for (name, survived) in
-            [("create_container", false), ("pause", false), ("unpause", false), ("exec", true)]
-        {
+        for (name, survived) in [
+            ("create_container", false),
+            ("pause", false),
+            ("unpause", false),
+            ("exec", true),
+            ("give_way", true),
+        ] {
             let context = format!("{mode:?} {name}");
             let stage = Stage::by(FROZEN).await;
             stage.docker.fail_nth(name, if name == "exec" { 3 } else { 1 }, mode);
             let outcome = timeout(LIMIT, stage.snapshot(&postgres)).await;
             match outcome.unwrap_or_else(|_| panic!("{context}: it does not end")) {
                 // It is asked again until it is so.
-                Ok(_) => assert!(survived || name == "unpause", "{context}: it was survived"),
+                Ok(_) => {
+                    assert!(survived || name == "unpause", "{context}: it was survived");
+                    let calls = stage.docker.calls();
+                    let last = |name| calls.iter().rposition(|call| call.name == name);
+                    assert!(last("unpause").is_some() && last("unpause") < last("give_way"), "{context}");
+                }
                 Err(error) => assert_speaks(&error, &context),
             }
             assert_eq!(postgres.inspect("{{.State.Paused}}"), "false", "{context}");

@@ -18,6 +18,7 @@ use crate::manifest::{
     Times,
 };
 use crate::ops::clock::milliseconds;
+use crate::ops::helper::give_way;
 use crate::ops::plan::worst_case_bytes;
 use crate::ops::snapshot::publish::environment;
 use crate::repository::Snapshot;
@@ -76,6 +77,7 @@ impl Run<'_> {
         let kept = match &replaced.promised {
             Some(promised) => {
                 self.clock.phase(crate::monitor::Phase::Safety);
+                give_way(self.host, &ready.source).await;
                 let kept = promised.safety.keep(&mut ready.agent, self.monitor()).await;
                 kept.map(Some)
             }

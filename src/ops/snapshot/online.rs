@@ -189,7 +189,7 @@ impl Run<'_> {
             user: Some(online.access.owner),
             tmpfs: vec![TmpfsSpec { destination: PathBuf::from("/tmp"), bytes: TMPFS_BYTES }],
             pids: Some(PIDS),
-            // Not so the helper: what it sends to the disk late, it sends at once.
+            // Not so the helper meanwhile: what it sends to the disk late, it sends at once.
             yields: true,
             kept: true,
             ..ContainerSpec::default()

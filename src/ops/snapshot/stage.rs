@@ -18,7 +18,7 @@ use crate::docker::helper::{LABEL_RUN, LABEL_STAGE};
 use crate::docker::{Engine, MountSource};
 use crate::error::{Context as _, Error, Result};
 use crate::manifest::{Capture, Quiesce};
-use crate::ops::helper::StageMount;
+use crate::ops::helper::{StageMount, give_way};
 use crate::ops::passes::Passes;
 use crate::ops::plan::{CaptureChoice, STAGE_RESERVE};
 use crate::ops::snapshot::publish::Writers;
@@ -237,6 +237,7 @@ impl Run<'_> {
         prepared: &mut Preparation,
         writers: &mut Writers,
     ) -> Result<ArchiveStats> {
+        give_way(self.host, &prepared.source).await;
         let mut archived = self.archive(prepared, writers, true).await?;
         // The stage never had what was left out.
         if let Some(staged) = prepared.staged {
