@@ -120,6 +120,9 @@ measure_staged() {
 measure_seen() {
     local -n gaps=$3
     local begin
+    # Gigabytes that are removed at once are felt as well, and are none of the snapshot's doing.
+    rm -rf "$REPO"
+    settle
     start_client
     begin=$(sql 'SELECT clock_timestamp()')
     if [[ $1 = nothing ]]; then sleep "$(awk "BEGIN { print $WALL_MS / 1000 }")"; else held "$1" "$2"; fi

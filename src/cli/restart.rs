@@ -6,6 +6,7 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use volsnap::archive::Codec;
+use volsnap::database::online::MaxRate;
 use volsnap::facts::FactsLevel;
 use volsnap::manifest::Quiesce;
 use volsnap::ops::plan::CaptureChoice;
@@ -80,6 +81,7 @@ impl Args {
             codec: Codec::default(),
             stop_timeout: self.stop_timeout,
             max_downtime: None,
+            max_rate: MaxRate::default(),
             allow_crash_consistent: false,
             facts: FactsLevel::from(self.facts),
             tags: BTreeMap::from([("why".to_owned(), "restart".to_owned())]),

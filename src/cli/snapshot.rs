@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use clap::ValueEnum;
 use volsnap::archive::Codec;
+use volsnap::database::online::MaxRate;
 use volsnap::manifest::Quiesce;
 use volsnap::ops::Host;
 use volsnap::ops::plan::CaptureChoice;
@@ -50,6 +51,10 @@ pub(crate) struct Args {
     /// --quiesce pause]
     #[arg(long, value_name = "TIME", value_parser = parse_max_downtime)]
     max_downtime: Option<Duration>,
+    /// Let the database's own backup take at most so many bytes per second, as 50M, or none for no limit; of
+    /// --quiesce online [default: 100M]
+    #[arg(long, value_name = "RATE")]
+    max_rate: Option<MaxRate>,
     /// Publish also when the shutdown is not proved clean, marked as crash-consistent
     #[arg(long)]
     allow_crash_consistent: bool,
@@ -161,8 +166,15 @@ async fn one(
 }
 
 impl Args {
-    /// A backup of the database's own is always staged, and no copy that a later one could go on from.
+    /// A backup of the database's own is always staged, and no copy that a later one could go on from; and it
+    /// alone has a rate.
     fn refuse_what_online_has_no_use_for(&self) -> Result<(), Error> {
+        if self.max_rate.is_some() && !matches!(self.quiesce, QuiesceArg::Online) {
+            return Err(Error::usage(
+                "--max-rate is how fast a database backs itself up, which it does not here",
+            )
+            .hint("leave --max-rate out, or use --quiesce online"));
+        }
         let useless = match (self.quiesce, self.capture, self.keep_stage) {
             (QuiesceArg::Online, CaptureArg::Direct, _) => "--capture direct",
             (QuiesceArg::Online, _, true) => "--keep-stage",
@@ -191,6 +203,7 @@ impl Args {
             codec: self.compression,
             stop_timeout: self.stop_timeout,
             max_downtime: self.max_downtime,
+            max_rate: self.max_rate.unwrap_or_default(),
             allow_crash_consistent: self.allow_crash_consistent,
             tags: self.tags.iter().cloned().collect::<BTreeMap<_, _>>(),
             facts: self.facts.into(),

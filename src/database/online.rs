@@ -5,7 +5,9 @@
 //! Passwords go from the first to the second over standard output and standard input, nowhere else.
 
 use std::fmt;
+use std::ops::RangeInclusive;
 use std::path::Path;
+use std::str::FromStr;
 
 use super::Inspection;
 use crate::docker::{Container, ExecOutput};
@@ -23,8 +25,9 @@ pub trait OnlineBackup: Send + Sync + fmt::Debug {
     fn access(&self, container: &Container, answer: &ExecOutput) -> Result<OnlineAccess, OnlineRefusal>;
 
     /// Returns the command that writes the backup into `directory`, which exists and is empty, from within
-    /// the database's network. It reads [`OnlineAccess::secret`] from its standard input, and needs `/tmp`.
-    fn backup_command(&self, access: &OnlineAccess, directory: &Path) -> Vec<String>;
+    /// the database's network, no faster than `rate`. It reads [`OnlineAccess::secret`] from its standard input,
+    /// and needs `/tmp`.
+    fn backup_command(&self, access: &OnlineAccess, directory: &Path, rate: MaxRate) -> Vec<String>;
 
     /// Returns the command that proves the backup in `directory` to be whole.
     fn verify_command(&self, directory: &Path) -> Vec<String>;
@@ -52,6 +55,56 @@ pub struct OnlineAccess {
     pub identifier: String,
     /// What the backup's command reads from its standard input.
     pub secret: Secret,
+}
+
+/// How fast a backup is made at most.
+///
+/// One that is made as fast as it can be takes a processor of the database's and another for itself; on a small
+/// machine who uses the database feels that.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct MaxRate(Option<u64>);
+
+impl MaxRate {
+    /// As fast as it can be.
+    pub const NONE: Self = Self(None);
+
+    /// What PostgreSQL's own program takes (its documentation, `pg_basebackup --max-rate`): bytes per second.
+    const RANGE: RangeInclusive<u64> = 32 << 10..=1 << 30;
+
+    /// Returns the most bytes per second; `None` where there is no limit.
+    #[must_use]
+    pub fn bytes_per_second(self) -> Option<u64> {
+        self.0
+    }
+}
+
+impl Default for MaxRate {
+    fn default() -> Self {
+        Self(Some(100 << 20))
+    }
+}
+
+impl FromStr for MaxRate {
+    type Err = String;
+
+    /// Reads `100M`, `512k`, `1G` or `none`, each unit 1024 of the smaller one.
+    fn from_str(text: &str) -> Result<Self, String> {
+        if text == "none" {
+            return Ok(Self::NONE);
+        }
+        let digits = text.trim_end_matches(|c: char| !c.is_ascii_digit());
+        let unit = match &text[digits.len()..] {
+            "k" | "K" => 1 << 10,
+            "M" | "m" => 1 << 20,
+            "G" | "g" => 1 << 30,
+            _ => return Err("a rate is a number with k, M or G for the bytes per second, or none".to_owned()),
+        };
+        let bytes = digits.parse::<u64>().ok().and_then(|number| number.checked_mul(unit));
+        match bytes.filter(|bytes| Self::RANGE.contains(bytes)) {
+            Some(bytes) => Ok(Self(Some(bytes))),
+            None => Err("a rate is between 32k and 1G".to_owned()),
+        }
+    }
 }
 
 /// Why a database cannot be backed up while it runs, and what mends that.
@@ -84,5 +137,34 @@ impl From<String> for Secret {
 impl fmt::Debug for Secret {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("Secret(…)")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use rstest::rstest;
+
+    use super::*;
+
+    #[rstest]
+    #[case("100M", Some(100 << 20))]
+    #[case("32k", Some(32 << 10))]
+    #[case("1G", Some(1 << 30))]
+    #[case("none", None)]
+    fn a_rate_is_read(#[case] text: &str, #[case] bytes: Option<u64>) {
+        assert_eq!(text.parse::<MaxRate>().unwrap().bytes_per_second(), bytes);
+    }
+
+    #[rstest]
+    #[case("")]
+    #[case("fast")]
+    #[case("100")]
+    #[case("100MB")]
+    #[case("31k")]
+    #[case("2G")]
+    #[case("-1M")]
+    #[case("99999999999999999999G")]
+    fn what_is_no_rate_is_refused(#[case] text: &str) {
+        assert!(text.parse::<MaxRate>().unwrap_err().contains("a rate is"));
     }
 }

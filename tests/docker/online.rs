@@ -301,5 +301,7 @@ async fn a_database_that_cannot_be_backed_up_online_is_refused_with_the_line_tha
     for options in wrong {
         postgres.online(&volsnap, options).refused(2, &["--quiesce online", options[0]]);
     }
+    let ran = volsnap.run(["snapshot", &postgres.target(), "--max-rate", "50M"]);
+    ran.refused(2, &["--max-rate", "--quiesce online"]);
     volsnap.assert_no_snapshot();
 }

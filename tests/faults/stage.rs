@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use volsnap::Result;
 use volsnap::archive::Codec;
+use volsnap::database::online::MaxRate;
 use volsnap::docker::engine::DockerEngine;
 use volsnap::docker::fake::FailingDocker;
 use volsnap::docker::helper::HelperImage;
@@ -134,6 +135,7 @@ impl Stage {
             codec: Codec::default(),
             stop_timeout: None,
             max_downtime: None,
+            max_rate: MaxRate::default(),
             allow_crash_consistent: false,
             facts: FactsLevel::Quick,
             tags: Default::default(),

@@ -1,5 +1,6 @@
-# Writes a base backup of the server at 127.0.0.1; run as `sh -c SCRIPT volsnap USER PORT DIRECTORY`, with the line
-# of a password file on standard input, in a container of the server's image that shares its network.
+# Writes a base backup of the server at 127.0.0.1; run as `sh -c SCRIPT volsnap USER PORT DIRECTORY RATE`, with
+# the line of a password file on standard input, in a container of the server's image that shares its network. An empty
+# RATE is none.
 #
 # The password is in no argument and no environment: only in a file in this container's own memory, that nobody else
 # may read.
@@ -13,4 +14,4 @@ unset PGHOST PGHOSTADDR PGSERVICE PGSERVICEFILE PGUSER PGPASSWORD PGDATABASE PGS
 # Nothing is forced to the disk: what is written here is read once more and then removed. The agent sends it there in
 # small steps meanwhile, so that the server never waits behind much of it.
 exec pg_basebackup --host=127.0.0.1 "--username=$1" "--port=$2" --no-password "--pgdata=$3" --format=plain \
-    --wal-method=stream --checkpoint=fast --no-sync --progress
+    --wal-method=stream --checkpoint=fast --no-sync --progress ${4:+"--max-rate=$4"}

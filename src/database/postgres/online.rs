@@ -8,7 +8,7 @@ use std::path::Path;
 
 use super::{container, files};
 use crate::database::Inspection;
-use crate::database::online::{OnlineAccess, OnlineBackup, OnlineRefusal};
+use crate::database::online::{MaxRate, OnlineAccess, OnlineBackup, OnlineRefusal};
 use crate::docker::{Container, ExecOutput};
 
 /// What writes the backup; see there.
@@ -54,9 +54,10 @@ impl OnlineBackup for BaseBackup {
         })
     }
 
-    fn backup_command(&self, access: &OnlineAccess, directory: &Path) -> Vec<String> {
+    fn backup_command(&self, access: &OnlineAccess, directory: &Path, rate: MaxRate) -> Vec<String> {
         let directory = directory.to_string_lossy();
-        ["sh", "-c", BASEBACKUP, "volsnap", &access.user, &access.port, &directory]
+        let rate = rate.bytes_per_second().map_or_else(String::new, |bytes| format!("{}k", bytes >> 10));
+        ["sh", "-c", BASEBACKUP, "volsnap", &access.user, &access.port, &directory, &rate]
             .map(str::to_owned)
             .to_vec()
     }
@@ -267,7 +268,8 @@ mod tests {
             ("me", (999, 999), "7123")
         );
         assert_eq!(access.secret.reveal(), "*:*:*:*:a\\:b\\\\c=\u{e9}\n".as_bytes());
-        let shown = format!("{access:?}") + &BaseBackup.backup_command(&access, Path::new("/x")).concat();
+        let shown = format!("{access:?}")
+            + &BaseBackup.backup_command(&access, Path::new("/x"), MaxRate::default()).concat();
         assert!(!shown.contains("a\\:b") && !shown.contains("a:b"), "{shown}");
     }
 

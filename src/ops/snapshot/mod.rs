@@ -35,6 +35,7 @@ use crate::agent::protocol::Survey;
 use crate::agent::stage::StageStats;
 use crate::archive::Codec;
 use crate::database::Profile;
+use crate::database::online::MaxRate;
 use crate::error::{Context as _, Error, Result};
 use crate::facts::{Facts, FactsLevel};
 use crate::manifest::{Consistency, Environment, Evidence, Quiesce, SnapshotId};
@@ -75,6 +76,8 @@ pub struct SnapshotOptions {
     pub stop_timeout: Option<Duration>,
     /// How long the service may be away at most; `None` for 30 s where it is frozen, else for any time.
     pub max_downtime: Option<Duration>,
+    /// How fast the database's own backup is made at most.
+    pub max_rate: MaxRate,
     /// Whether a snapshot whose shutdown is not proved is published, marked as such.
     pub allow_crash_consistent: bool,
     /// The user's tags.

@@ -135,7 +135,7 @@ impl Run<'_> {
         let (backup, access) = (online.backup, &online.access);
         self.monitor().step("back-up-online");
         let spec = ContainerSpec {
-            command: backup.backup_command(access, directory),
+            command: backup.backup_command(access, directory, self.options.max_rate),
             network: Network::Of(online.container.id.clone()),
             ..self.of_the_image(online, "backup", stage, false)
         };
