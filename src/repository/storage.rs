@@ -102,6 +102,9 @@ pub trait ObjectSink: Send {
     /// When these, or any written before, cannot be stored.
     fn write(&mut self, bytes: &[u8]) -> io::Result<()>;
 
+    /// Returns how many bytes are stored by now: what was written last may still be on its way.
+    fn stored(&self) -> u64;
+
     /// Makes the object durable and gives it its name.
     ///
     /// # Errors
@@ -354,6 +357,10 @@ impl ObjectSink for FileSink {
     fn write(&mut self, bytes: &[u8]) -> io::Result<()> {
         self.watch.before(Step::Write(self.partial.clone()))?;
         self.append(bytes)
+    }
+
+    fn stored(&self) -> u64 {
+        self.file.metadata().map_or(0, |metadata| metadata.len())
     }
 
     fn finish(mut self: Box<Self>) -> io::Result<()> {

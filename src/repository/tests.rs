@@ -523,7 +523,7 @@ mod publishing {
                     panic!("{error}");
                 };
                 assert_eq!(path, &pending.paths()[3].canonicalize().unwrap_or(pending.paths()[3].clone()));
-                assert!((512 << 10..1 << 20).contains(written), "{written}");
+                assert!((512 << 10..=1 << 20).contains(written), "{written}");
                 assert!(error.to_string().contains("disk full after"), "{error}");
                 assert!(matches!(writer.write(chunk).await, Err(RepositoryError::WriterFailed { .. })));
                 writer.abort().await.unwrap();

@@ -142,7 +142,7 @@ impl WriterTask {
             match messages.blocking_recv() {
                 Some(Message::Data(chunk)) => {
                     if let Err(source) = self.sink.write(&chunk) {
-                        let error = RepositoryError::write(&self.path, self.bytes, source);
+                        let error = RepositoryError::write(&self.path, self.sink.stored(), source);
                         if let Err(left) = self.abort() {
                             tracing::warn!(error = %left, "a failed write left something");
                         }
