@@ -22,7 +22,6 @@ use crate::facts::{Facts, FactsLevel, FactsSummary, Files};
 use crate::manifest::{SAFETY_TAG, SnapshotId};
 use crate::monitor::Phase;
 use crate::repository::{Repository, Snapshot};
-use crate::saga::{RunInfo, Saga};
 use crate::source::Source;
 use crate::target::{Target, shell_quote};
 
@@ -233,16 +232,7 @@ async fn files(host: &Host, engine: &Engine, source: &Source, options: &CheckOpt
     let mut random = [0; 3];
     getrandom::fill(&mut random).doing(|| "draw a random id".to_owned())?;
     let id = SnapshotId::new(started, random);
-    let info = RunInfo {
-        run: id.to_string(),
-        verb: "check".into(),
-        subject: options.target.to_string(),
-        host: host.address.clone(),
-        pid: std::process::id(),
-        started,
-    };
-    let mut saga =
-        Saga::begin(&host.saga, &info, host.docker.clone()).doing(|| "begin the run's journal".to_owned())?;
+    let mut saga = host.begin("check", options.target.to_string(), &id, started)?;
     let outcome = async {
         saga.watch(&host.saga.executable).await.doing(|| "start the guard".to_owned())?;
         let image = (engine, options.helper_image.as_deref());

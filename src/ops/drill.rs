@@ -35,7 +35,7 @@ use crate::manifest::{DrillTimes, SnapshotId, Verification, VerificationKind};
 use crate::monitor::{Monitor, Phase};
 use crate::repository::Snapshot;
 use crate::saga::restart::await_ready;
-use crate::saga::{Compensation, Patience, RunInfo, Saga, When};
+use crate::saga::{Compensation, Patience, Saga, When};
 use crate::target::shell_quote;
 
 /// How long the copy may take to stop. It is nobody's, so it is not worth waiting longer for.
@@ -143,7 +143,7 @@ impl DrillReport {
 pub async fn drill(host: &Host, snapshot: &mut Snapshot, options: &DrillOptions) -> Result<DrillReport> {
     recover::recover(host, Patience::COMMAND).await?;
     let run = Run::begin(host, snapshot, options)?;
-    let mut saga = run.saga()?;
+    let mut saga = run.host.begin("verify --drill", run.snapshot.name(), &run.id, run.started)?;
     let outcome = host.run_to_end(run.drill(&mut saga)).await;
     let failures = saga.finish(outcome.is_ok(), &*host.monitor).await;
     let nothing_touched = |error: Error| match error.state_text() {
@@ -205,23 +205,6 @@ impl<'a> Run<'a> {
         let id = SnapshotId::new(started, random);
         let volume = format!("volsnap-drill-{}", id.as_str().to_lowercase());
         Ok(Self { host, snapshot, options, id, started, begun: Instant::now(), volume })
-    }
-
-    fn saga(&self) -> Result<Saga> {
-        let info = RunInfo {
-            run: self.id.to_string(),
-            verb: "verify --drill".into(),
-            subject: self.snapshot.name(),
-            host: self.host.address.clone(),
-            pid: std::process::id(),
-            started: self.started,
-        };
-        Saga::begin(&self.host.saga, &info, self.host.docker.clone()).map_err(|error| {
-            Error::failed("begin the run's journal")
-                .because(error)
-                .state("nothing was touched")
-                .hint("VOLSNAP_STATE_DIR=DIR chooses another directory for journals")
-        })
     }
 
     async fn drill(&self, saga: &mut Saga) -> Result<DrillReport> {

@@ -7,14 +7,16 @@ use std::panic::AssertUnwindSafe;
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use chrono::{DateTime, Utc};
 use futures_util::FutureExt as _;
 
 use crate::archive::{FileListReader, FileRecord};
 use crate::docker::Docker;
 use crate::error::{Context as _, Error, ErrorKind, Result};
+use crate::manifest::SnapshotId;
 use crate::monitor::Monitor;
 use crate::repository::Snapshot;
-use crate::saga::{Failure, SagaOptions};
+use crate::saga::{Failure, RunInfo, Saga, SagaOptions};
 use crate::signal::Cancel;
 
 pub mod check;
@@ -62,6 +64,24 @@ impl std::fmt::Debug for Host {
 }
 
 impl Host {
+    /// Begins the journal of a run, before anything is touched; `subject` is what a person calls what it is about.
+    fn begin(&self, verb: &str, subject: String, id: &SnapshotId, started: DateTime<Utc>) -> Result<Saga> {
+        let info = RunInfo {
+            run: id.to_string(),
+            verb: verb.to_owned(),
+            subject,
+            host: self.address.clone(),
+            pid: std::process::id(),
+            started,
+        };
+        Saga::begin(&self.saga, &info, self.docker.clone()).map_err(|error| {
+            Error::failed("begin the run's journal")
+                .because(error)
+                .state("nothing was touched")
+                .hint("VOLSNAP_STATE_DIR=DIR chooses another directory for journals")
+        })
+    }
+
     /// Runs a procedure to its end, whichever comes first: its own, a signal, or a panic. Dropping it at
     /// any point is safe, because what undoes an effect is in the journal before the effect.
     async fn run_to_end<T>(&self, procedure: impl Future<Output = Result<T>>) -> Result<T> {

@@ -51,7 +51,7 @@ use crate::manifest::SnapshotId;
 use crate::monitor::{Event, Monitor, Phase};
 use crate::repository::Snapshot;
 use crate::saga::restart::{StoppedContainer, await_ready};
-use crate::saga::{Compensation, Patience, Registered, RunInfo, Saga, When};
+use crate::saga::{Compensation, Patience, Registered, Saga, When};
 use crate::source::Source;
 use crate::target::{Target, shell_quote};
 
@@ -144,7 +144,7 @@ pub async fn restart(host: &Host, options: &RestartOptions) -> Result<RestartRep
     if let Some(snapshot_options) = &options.snapshot {
         return run.restart_by_snapshot(snapshot_options).await;
     }
-    let mut saga = run.saga()?;
+    let mut saga = run.host.begin("restart", run.options.target.to_string(), &run.id, run.started)?;
     let outcome = host.run_to_end(run.restart(&mut saga)).await;
     run.conclude(saga, outcome).await
 }
@@ -156,7 +156,7 @@ pub async fn restart(host: &Host, options: &RestartOptions) -> Result<RestartRep
 pub async fn dry_run(host: &Host, options: &RestartOptions) -> Result<RestartPlan> {
     recover::recover(host, Patience::COMMAND).await?;
     let run = Run::begin(host, options)?;
-    let mut saga = run.saga()?;
+    let mut saga = run.host.begin("restart", run.options.target.to_string(), &run.id, run.started)?;
     let outcome = host.run_to_end(async { Ok(run.prepare(&mut saga).await?.0.plan) }).await;
     run.conclude(saga, outcome).await
 }
@@ -221,23 +221,6 @@ impl<'a> Run<'a> {
         getrandom::fill(&mut random).doing(|| "draw a random id".to_owned())?;
         let started = Utc::now();
         Ok(Self { host, options, id: SnapshotId::new(started, random), started, clock: Clock::default() })
-    }
-
-    fn saga(&self) -> Result<Saga> {
-        let info = RunInfo {
-            run: self.id.to_string(),
-            verb: "restart".into(),
-            subject: self.options.target.to_string(),
-            host: self.host.address.clone(),
-            pid: std::process::id(),
-            started: self.started,
-        };
-        Saga::begin(&self.host.saga, &info, self.host.docker.clone()).map_err(|error| {
-            Error::failed("begin the run's journal")
-                .because(error)
-                .state("nothing was touched")
-                .hint("VOLSNAP_STATE_DIR=DIR chooses another directory for journals")
-        })
     }
 
     async fn restart(&self, saga: &mut Saga) -> Result<RestartReport> {

@@ -10,9 +10,8 @@ use super::helper::start_helper;
 use super::{Host, with_failures};
 use crate::docker::helper::{Access, LABEL_RUN, LABEL_STAGE};
 use crate::docker::{Engine, Volume};
-use crate::error::{Context as _, Error, Result};
+use crate::error::{Context as _, Result};
 use crate::manifest::SnapshotId;
-use crate::saga::{RunInfo, Saga};
 use crate::target::{self, Target};
 
 /// A stage that lies on the engine.
@@ -72,19 +71,12 @@ async fn measure(host: &Host, engine: &Engine, volume: &Volume) -> Result<Option
     }
     let mut random = [0; 3];
     getrandom::fill(&mut random).doing(|| "draw a random id".to_owned())?;
-    let info = RunInfo {
-        run: SnapshotId::new(Utc::now(), random).to_string(),
-        verb: "list".into(),
-        subject: target.to_string(),
-        host: host.address.clone(),
-        pid: std::process::id(),
-        started: Utc::now(),
-    };
-    let mut saga = Saga::begin(&host.saga, &info, host.docker.clone())
-        .map_err(|error| Error::failed("begin the run's journal").because(error))?;
+    let started = Utc::now();
+    let id = SnapshotId::new(started, random);
+    let mut saga = host.begin("list", target.to_string(), &id, started)?;
     let measuring = async {
         let mut helper =
-            start_helper(host, &mut saga, &info.run, &source, (Access::Read, None), (engine, None)).await?;
+            start_helper(host, &mut saga, id.as_str(), &source, (Access::Read, None), (engine, None)).await?;
         let survey = helper.agent.survey(&[]).await.doing(|| format!("survey volume {}", volume.name))?;
         Ok(Some(survey.disk_bytes))
     };

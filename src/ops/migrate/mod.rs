@@ -44,7 +44,7 @@ use crate::error::{Context as _, Error, Result};
 use crate::facts::FactsLevel;
 use crate::manifest::SnapshotId;
 use crate::monitor::{Monitor, Phase};
-use crate::saga::{Patience, RunInfo, Saga};
+use crate::saga::{Patience, Saga};
 use crate::target::{Target, shell_quote};
 
 mod copy;
@@ -148,7 +148,7 @@ pub struct Migrated {
 pub async fn migrate(host: &Host, options: &MigrateOptions, confirm: &dyn Confirm) -> Result<Outcome> {
     recover::recover(host, Patience::COMMAND).await?;
     let run = Run::begin(host, options)?;
-    let mut saga = run.saga()?;
+    let mut saga = run.host.begin("migrate", run.options.target.to_string(), &run.id, run.started)?;
     let outcome = host.run_to_end(run.migrate(&mut saga, confirm)).await;
     let done = outcome.is_ok();
     run.conclude(saga, outcome, done).await
@@ -176,7 +176,7 @@ pub enum Outlook {
 pub async fn dry_run(host: &Host, options: &MigrateOptions) -> Result<Outlook> {
     recover::recover(host, Patience::COMMAND).await?;
     let run = Run::begin(host, options)?;
-    let mut saga = run.saga()?;
+    let mut saga = run.host.begin("migrate", run.options.target.to_string(), &run.id, run.started)?;
     let outcome = host
         .run_to_end(async {
             Ok(match run.prepare(&mut saga).await? {
@@ -214,23 +214,6 @@ impl<'a> Run<'a> {
             begun: Instant::now(),
             clock: Clock::default(),
             kept: OnceLock::new(),
-        })
-    }
-
-    fn saga(&self) -> Result<Saga> {
-        let info = RunInfo {
-            run: self.id.to_string(),
-            verb: "migrate".into(),
-            subject: self.options.target.to_string(),
-            host: self.host.address.clone(),
-            pid: std::process::id(),
-            started: self.started,
-        };
-        Saga::begin(&self.host.saga, &info, self.host.docker.clone()).map_err(|error| {
-            Error::failed("begin the run's journal")
-                .because(error)
-                .state("nothing was touched")
-                .hint("VOLSNAP_STATE_DIR=DIR chooses another directory for journals")
         })
     }
 

@@ -27,11 +27,11 @@ use chrono::{DateTime, Utc};
 
 use super::clock::Clock;
 use super::{Host, recover, with_failures};
-use crate::error::{Context as _, Error, Result};
+use crate::error::{Context as _, Result};
 use crate::manifest::SnapshotId;
 use crate::monitor::{Monitor, Phase};
 use crate::repository::{Site, Snapshot};
-use crate::saga::{Patience, RunInfo, Saga};
+use crate::saga::{Patience, Saga};
 use crate::target::Target;
 
 mod archive;
@@ -117,7 +117,7 @@ pub struct Restored {
 pub async fn restore(host: &Host, options: &RestoreOptions, confirm: &dyn Confirm) -> Result<Restored> {
     recover::recover(host, Patience::COMMAND).await?;
     let run = Run::begin(host, options)?;
-    let mut saga = run.saga()?;
+    let mut saga = run.host.begin("restore", run.options.archive.name(), &run.id, run.started)?;
     let outcome = host.run_to_end(run.restore(&mut saga, confirm)).await;
     run.conclude(saga, outcome).await
 }
@@ -129,7 +129,7 @@ pub async fn restore(host: &Host, options: &RestoreOptions, confirm: &dyn Confir
 pub async fn dry_run(host: &Host, options: &RestoreOptions) -> Result<RestorePlan> {
     recover::recover(host, Patience::COMMAND).await?;
     let run = Run::begin(host, options)?;
-    let mut saga = run.saga()?;
+    let mut saga = run.host.begin("restore", run.options.archive.name(), &run.id, run.started)?;
     let outcome = host
         .run_to_end(async {
             let plan = run.prepare(&mut saga).await?.plan;
@@ -200,23 +200,6 @@ impl<'a> Run<'a> {
         let begun = tokio::time::Instant::now();
         let id = SnapshotId::new(started, random);
         Ok(Self { host, site, options, id, started, clock: Clock::default(), begun, stays: OLD_STAYS.into() })
-    }
-
-    fn saga(&self) -> Result<Saga> {
-        let info = RunInfo {
-            run: self.id.to_string(),
-            verb: "restore".into(),
-            subject: self.options.archive.name(),
-            host: self.host.address.clone(),
-            pid: std::process::id(),
-            started: self.started,
-        };
-        Saga::begin(&self.host.saga, &info, self.host.docker.clone()).map_err(|error| {
-            Error::failed("begin the run's journal")
-                .because(error)
-                .state("nothing was touched")
-                .hint("VOLSNAP_STATE_DIR=DIR chooses another directory for journals")
-        })
     }
 
     async fn restore(&self, saga: &mut Saga, confirm: &dyn Confirm) -> Result<Restored> {

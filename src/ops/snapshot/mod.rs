@@ -41,7 +41,7 @@ use crate::facts::{Facts, FactsLevel};
 use crate::manifest::{Consistency, Environment, Evidence, Quiesce, SnapshotId};
 use crate::monitor::{Monitor, Phase};
 use crate::repository::{Site, Snapshot};
-use crate::saga::{Patience, Registered, RunInfo, Saga};
+use crate::saga::{Patience, Registered, Saga};
 use crate::source::Source;
 use crate::target::Target;
 
@@ -110,7 +110,7 @@ pub(super) async fn take(
 ) -> Result<Snapshot> {
     finish_dead_runs(host).await?;
     let run = Run { errand, ..Run::begin(host, options)? };
-    let mut saga = run.saga()?;
+    let mut saga = run.host.begin("snapshot", run.options.target.to_string(), &run.id, run.started)?;
     let outcome = host.run_to_end(run.snapshot(&mut saga)).await;
     run.conclude(saga, outcome).await
 }
@@ -122,7 +122,7 @@ pub(super) async fn take(
 pub async fn dry_run(host: &Host, options: &SnapshotOptions) -> Result<Plan> {
     finish_dead_runs(host).await?;
     let run = Run::begin(host, options)?;
-    let mut saga = run.saga()?;
+    let mut saga = run.host.begin("snapshot", run.options.target.to_string(), &run.id, run.started)?;
     let outcome = host.run_to_end(async { Ok(run.prepare(&mut saga).await?.plan) }).await;
     run.conclude(saga, outcome).await
 }
@@ -209,23 +209,6 @@ impl<'a> Run<'a> {
             started,
             clock: Clock::default(),
             published: AtomicBool::new(false),
-        })
-    }
-
-    fn saga(&self) -> Result<Saga> {
-        let info = RunInfo {
-            run: self.id.to_string(),
-            verb: "snapshot".into(),
-            subject: self.options.target.to_string(),
-            host: self.host.address.clone(),
-            pid: std::process::id(),
-            started: self.started,
-        };
-        Saga::begin(&self.host.saga, &info, self.host.docker.clone()).map_err(|error| {
-            Error::failed("begin the run's journal")
-                .because(error)
-                .state("nothing was touched")
-                .hint("VOLSNAP_STATE_DIR=DIR chooses another directory for journals")
         })
     }
 
