@@ -16,7 +16,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::{self, JoinHandle};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use nix::fcntl::OFlag;
 use rustix::fs::inotify::{self, CreateFlags, ReadFlags, Reader, WatchFlags};
@@ -28,8 +28,10 @@ use crate::writeback;
 const INTERVAL: Duration = Duration::from_millis(10);
 /// A file that is still being written is sent on in pieces of this size at least.
 const STEP: u64 = 1 << 20;
-/// Files followed at once; a backup writes two.
-const FILES_MAX: usize = 64;
+/// Files followed at once; a backup writes two. One that was found rather than announced may have been closed
+/// before, and nobody tells: so that the table does not fill with such, the one that has not grown for longest
+/// makes room.
+const FILES_MAX: usize = 16;
 /// What is read of the kernel's tidings at once.
 const EVENTS: usize = 16 << 10;
 
@@ -53,9 +55,7 @@ impl Follower {
     }
 
     fn start_with(directory: &Path, send: Send) -> io::Result<Self> {
-        let watch = inotify::init(CreateFlags::NONBLOCK | CreateFlags::CLOEXEC)?;
-        let mut following = Following { watch, directories: HashMap::new(), files: HashMap::new(), send };
-        following.add(directory.to_owned())?;
+        let mut following = Following::of(directory, send)?;
         let ended = Arc::new(AtomicBool::new(false));
         let until = Arc::clone(&ended);
         let thread = thread::Builder::new().name("volsnap-follow".to_owned()).spawn(move || {
@@ -84,9 +84,18 @@ struct Following {
     watch: OwnedFd,
     /// By their number in the watch.
     directories: HashMap<i32, PathBuf>,
-    /// Files that are open for writing, and how much of each was sent.
-    files: HashMap<PathBuf, (File, u64)>,
+    /// Files that are, or may be, open for writing.
+    files: HashMap<PathBuf, Followed>,
     send: Send,
+}
+
+/// A file that is being written.
+struct Followed {
+    file: File,
+    /// How much of it was sent.
+    sent: u64,
+    /// When it was last seen to have grown.
+    grown: Instant,
 }
 
 /// What the kernel tells.
@@ -96,6 +105,13 @@ enum Tiding {
 }
 
 impl Following {
+    fn of(directory: &Path, send: Send) -> io::Result<Self> {
+        let watch = inotify::init(CreateFlags::NONBLOCK | CreateFlags::CLOEXEC)?;
+        let mut following = Self { watch, directories: HashMap::new(), files: HashMap::new(), send };
+        following.add(directory.to_owned())?;
+        Ok(following)
+    }
+
     fn add(&mut self, directory: PathBuf) -> io::Result<()> {
         let flags =
             WatchFlags::CREATE | WatchFlags::CLOSE_WRITE | WatchFlags::ONLYDIR | WatchFlags::DONT_FOLLOW;
@@ -115,17 +131,15 @@ impl Following {
                 }
                 Tiding::Made { path, is_directory: false } => self.follow(path),
                 Tiding::Closed(path) => {
-                    if let Some((file, sent)) = self.files.remove(&path) {
-                        self.send(&file, sent, 1);
+                    if let Some(mut followed) = self.files.remove(&path) {
+                        followed.send(self.send, 1);
                     }
                 }
             }
         }
-        let mut files = std::mem::take(&mut self.files);
-        for (file, sent) in files.values_mut() {
-            *sent = self.send(file, *sent, STEP);
+        for followed in self.files.values_mut() {
+            followed.send(self.send, STEP);
         }
-        self.files = files;
     }
 
     fn tidings(&self) -> Vec<Tiding> {
@@ -167,25 +181,42 @@ impl Following {
     }
 
     fn follow(&mut self, path: PathBuf) {
-        if self.files.len() >= FILES_MAX || self.files.contains_key(&path) {
+        if self.files.contains_key(&path) {
             return;
         }
         let flags = OFlag::O_NOFOLLOW | OFlag::O_NONBLOCK | OFlag::O_NOCTTY;
         // What is gone by now needs nothing.
         let Ok(file) = OpenOptions::new().read(true).custom_flags(flags.bits()).open(&path) else { return };
         if file.metadata().is_ok_and(|metadata| metadata.is_file()) {
-            self.files.insert(path, (file, 0));
+            self.make_room();
+            self.files.insert(path, Followed { file, sent: 0, grown: Instant::now() });
         }
     }
 
-    /// Sends what the file has beyond `sent`, if that is `least` or more; returns how much was sent then.
-    fn send(&self, file: &File, sent: u64, least: u64) -> u64 {
-        let size = file.metadata().map_or(0, |metadata| metadata.len());
-        if size < sent.saturating_add(least) {
-            return sent;
+    /// Lets go of the file that has not grown for longest, when the table is full.
+    fn make_room(&mut self) {
+        if self.files.len() < FILES_MAX {
+            return;
         }
-        (self.send)(file, sent, size - sent);
-        size
+        let stalest = self.files.iter().min_by_key(|(_, followed)| followed.grown);
+        if let Some(path) = stalest.map(|(path, _)| path.clone())
+            && let Some(mut followed) = self.files.remove(&path)
+        {
+            followed.send(self.send, 1);
+        }
+    }
+}
+
+impl Followed {
+    /// Sends what the file has beyond what was sent, if that is `least` or more.
+    fn send(&mut self, send: Send, least: u64) {
+        let size = self.file.metadata().map_or(0, |metadata| metadata.len());
+        if size < self.sent.saturating_add(least) {
+            return;
+        }
+        send(&self.file, self.sent, size - self.sent);
+        self.sent = size;
+        self.grown = Instant::now();
     }
 }
 
@@ -193,20 +224,12 @@ impl Following {
 mod tests {
     use std::io::Write as _;
     use std::sync::atomic::AtomicU64;
-    use std::time::Instant;
 
     use super::*;
 
     #[test]
     fn every_byte_that_is_written_is_sent_once_also_in_directories_made_later() {
         static SENT: AtomicU64 = AtomicU64::new(0);
-        let await_sent = |bytes: u64| {
-            let begun = Instant::now();
-            while SENT.load(Ordering::Relaxed) < bytes && begun.elapsed() < Duration::from_secs(10) {
-                thread::sleep(INTERVAL);
-            }
-            assert_eq!(SENT.load(Ordering::Relaxed), bytes);
-        };
         let root = tempfile::tempdir().unwrap();
         let follower = Follower::start_with(root.path(), |_, _, length| {
             SENT.fetch_add(length, Ordering::Relaxed);
@@ -216,13 +239,45 @@ mod tests {
         std::fs::create_dir_all(&inner).unwrap();
         let mut growing = File::create(inner.join("1259")).unwrap();
         growing.write_all(&vec![1; 3 << 20]).unwrap();
-        await_sent(3 << 20);
+        await_sent(&SENT, 3 << 20);
         // Less than a step waits for the end of the file, or for more.
         growing.write_all(b"the end").unwrap();
         std::fs::write(root.path().join("PG_VERSION"), "15\n").unwrap();
-        await_sent((3 << 20) + 3);
+        await_sent(&SENT, (3 << 20) + 3);
         drop(growing);
-        await_sent((3 << 20) + 10);
+        await_sent(&SENT, (3 << 20) + 10);
         drop(follower);
+    }
+    #[test]
+    fn files_that_were_closed_before_they_were_seen_keep_no_other_from_being_followed() {
+        static SENT: AtomicU64 = AtomicU64::new(0);
+        let root = tempfile::tempdir().unwrap();
+        let send = |_: &File, _, length| {
+            if length >= STEP {
+                SENT.fetch_add(length, Ordering::Relaxed);
+            }
+        };
+        let mut following = Following::of(root.path(), send).unwrap();
+        let inner = root.path().join("1");
+        std::fs::create_dir(&inner).unwrap();
+        for n in 0..FILES_MAX * 5 {
+            std::fs::write(inner.join(n.to_string()), "of a template").unwrap();
+        }
+        // The watch of the inner directory begins only now.
+        following.look();
+        assert_eq!(following.files.len(), FILES_MAX);
+        let mut growing = File::create(inner.join("16384")).unwrap();
+        growing.write_all(&vec![1; 3 << 20]).unwrap();
+        following.look();
+        assert_eq!(SENT.load(Ordering::Relaxed), 3 << 20);
+        assert!(following.files.len() <= FILES_MAX);
+    }
+
+    fn await_sent(sent: &AtomicU64, bytes: u64) {
+        let begun = Instant::now();
+        while sent.load(Ordering::Relaxed) < bytes && begun.elapsed() < Duration::from_secs(10) {
+            thread::sleep(INTERVAL);
+        }
+        assert_eq!(sent.load(Ordering::Relaxed), bytes);
     }
 }
