@@ -388,6 +388,12 @@ impl Manifest {
         self.environment.mounts.iter().find(is_source).map(|mount| mount.destination.as_path())
     }
 
+    /// Tells whether a restore has made it, of the data that it replaced: what nobody means who asks for the latest.
+    #[must_use]
+    pub fn is_safety(&self) -> bool {
+        self.tags.contains_key(SAFETY_TAG)
+    }
+
     /// Returns the manifest as it is stored: indented JSON whose last field, `seal`, is the BLAKE3 of
     /// all bytes before that field, so that a single changed bit anywhere is noticed.
     ///

@@ -19,7 +19,7 @@ use crate::error::{Context as _, Error, Result};
 use crate::facts::checks::Checked;
 use crate::facts::compare::{Comparison, Context, Difference, compare, first_look};
 use crate::facts::{Facts, FactsLevel, FactsSummary, Files};
-use crate::manifest::{SAFETY_TAG, SnapshotId};
+use crate::manifest::SnapshotId;
 use crate::monitor::Phase;
 use crate::repository::{Repository, Snapshot};
 use crate::source::Source;
@@ -194,8 +194,7 @@ fn newest(
 /// kept of data that was replaced.
 pub(super) fn latest(repository: &Path, source: &Source) -> Option<Snapshot> {
     let listing = Repository::open(repository).ok()?.snapshots(Some(&source.key)).ok()?;
-    let is_safety = |snapshot: &Snapshot| snapshot.manifest.tags.contains_key(SAFETY_TAG);
-    listing.snapshots.into_iter().rfind(|snapshot| !is_safety(snapshot))
+    listing.snapshots.into_iter().rfind(|snapshot| !snapshot.manifest.is_safety())
 }
 
 /// Looks at a running database.

@@ -7,7 +7,7 @@ use std::collections::BTreeSet;
 
 use super::error::RepositoryError;
 use super::listing::{Listing, Snapshot};
-use crate::manifest::{SAFETY_TAG, SnapshotId};
+use crate::manifest::SnapshotId;
 
 const LATEST: &str = "latest";
 /// How alike two names must be to be worth mentioning; 1 is equal.
@@ -32,7 +32,7 @@ impl Candidate<'_> {
     }
 
     fn is_safety(&self) -> bool {
-        matches!(self.found, Found::Snapshot(snapshot) if snapshot.manifest.tags.contains_key(SAFETY_TAG))
+        matches!(self.found, Found::Snapshot(snapshot) if snapshot.manifest.is_safety())
     }
 
     fn into_snapshot(self) -> Result<Snapshot, RepositoryError> {

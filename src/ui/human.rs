@@ -270,7 +270,8 @@ fn list_row(snapshot: &Snapshot) -> Vec<String> {
         manifest.id.to_string(),
         escape(&manifest.source),
         time(manifest.times.started),
-        manifest.consistency.to_string(),
+        // What a restore has kept of the data that it replaced is not what one looks for in a list of backups.
+        format!("{}{}", manifest.consistency, if manifest.is_safety() { ", safety" } else { "" }),
         size(manifest.counts.raw_bytes),
         size(manifest.archive.stored_bytes),
         if manifest.downtime_ms == 0 { "none".to_owned() } else { milliseconds(manifest.downtime_ms) },

@@ -4,7 +4,7 @@ use std::fs;
 
 use serde_json::Value;
 use volsnap::archive::Codec;
-use volsnap::manifest::{Consistency, SnapshotId, StoppedContainer};
+use volsnap::manifest::{Consistency, Manifest, SAFETY_TAG, SnapshotId, StoppedContainer};
 
 use crate::hand_made::{Recipe, database, id, list_path, make, tree};
 use crate::program::Volsnap;
@@ -45,6 +45,18 @@ fn list_has_every_snapshot_oldest_first_with_the_promised_fields() {
     assert_eq!(rows.len(), 4, "{text}");
     assert!(rows[0].starts_with("SNAPSHOT"), "{text}");
     assert!(rows[1].starts_with(ids[0]) && rows[3].starts_with(ids[2]), "{text}");
+}
+
+#[test]
+fn what_a_restore_has_kept_of_replaced_data_is_marked() {
+    let (volsnap, tree) = (Volsnap::new(), tree(1));
+    let safety =
+        |manifest: &mut Manifest| drop(manifest.tags.insert(SAFETY_TAG.to_owned(), "true".to_owned()));
+    let _ = make(&volsnap, tree.path(), &Recipe { second: 1, ..Recipe::default() });
+    let _ = make(&volsnap, tree.path(), &Recipe { second: 2, adjust: &safety, ..Recipe::default() });
+    let text = volsnap.run(["list"]).expect(0).stdout();
+    let marked: Vec<_> = text.lines().map(|row| row.contains(", safety")).collect();
+    assert_eq!(marked, [false, false, true], "{text}");
 }
 
 #[test]
