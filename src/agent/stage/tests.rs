@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::thread::sleep;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use nix::sys::stat::{Mode, SFlag, UtimensatFlags, makedev, mknod, utimensat};
 use nix::sys::time::TimeSpec;
@@ -647,6 +647,7 @@ fn contents_are_shared_where_they_can_be(#[case] make: &[&str]) {
     let Some(world) = World::on(make, 320) else { return };
     populate(&world);
     world.write("large", vec![1; 120 << 20]);
+    world.write("shorter", vec![2; 5 * BLOCK + 4097]);
     age();
     assert!(room(&world.stage(), &world.source()).unwrap().reflink);
     let mut stage = world.open();
@@ -656,12 +657,40 @@ fn contents_are_shared_where_they_can_be(#[case] make: &[&str]) {
     world.overwrite("large", 77 << 20, b"changed");
     OpenOptions::new().append(true).open(world.path("large")).unwrap().write_all(b"grown").unwrap();
     world.overwrite("base/1/sparse", 9 * BLOCK as u64, b"in the hole");
+    OpenOptions::new().write(true).open(world.path("shorter")).unwrap().set_len(BLOCK as u64 + 77).unwrap();
     let last = finish(&mut stage);
     world.assert_staged();
-    assert_eq!((last.reread_files, last.changed_files, last.written_bytes), (2, 2, 0));
+    assert_eq!((last.reread_files, last.changed_files, last.written_bytes), (3, 3, 0));
     // 240 MB of content would not fit twice.
     world.overwrite("large", 0, b"the stage must not see this");
     assert_eq!(fs::read(world.stage().join("new/large")).unwrap()[..3], [1; 3]);
+}
+
+/// A database writes its pages one by one; each that is written while it is shared becomes an extent of its own.
+#[test]
+fn what_is_shared_already_costs_nothing_while_the_writers_are_held() {
+    const PAGE: u64 = 8192;
+    let Some(world) = World::on(&["mkfs.xfs", "-q", "-m", "reflink=1"], 512) else { return };
+    let pages = (160 << 20) / PAGE;
+    world.write("heap", vec![1; 160 << 20]);
+    age();
+    let mut stage = world.open();
+    live(&mut stage);
+    for page in (0..pages).step_by(2) {
+        world.overwrite("heap", page * PAGE, &[2; PAGE as usize]);
+    }
+    File::open(world.path("heap")).unwrap().sync_all().unwrap();
+    let timed = |pass: &mut dyn FnMut() -> StageStats| {
+        let begun = Instant::now();
+        assert_eq!(pass().reflinked_bytes, 160 << 20);
+        begun.elapsed()
+    };
+    let all = timed(&mut || live(&mut stage));
+    world.overwrite("heap", PAGE, &[3; PAGE as usize]);
+    File::open(world.path("heap")).unwrap().sync_all().unwrap();
+    let one = timed(&mut || finish(&mut stage));
+    world.assert_staged();
+    assert!(one < all / 2, "one page took {one:?}, {} of them {all:?}", pages / 2);
 }
 
 #[test]

@@ -355,8 +355,14 @@ impl Worker<'_> {
     /// Shares the source's content with the stage; returns whether that can be done.
     fn reflink(&self, job: &FileJob) -> Result<bool, StageError> {
         self.shared.used(NAME_BYTES).map_err(|source| job.write_error(source))?;
-        // A file that is longer than the source and would stay so is refused.
-        job.dest.set_len(0).map_err(|source| job.write_error(source))?;
+        let before = job.dest.metadata().map_err(|source| job.write_error(source))?.len();
+        // One that is longer than the source and would stay so is refused. No other is emptied: what both share by
+        // now the file system leaves as it is, and of a file that is written in small pieces that is tens of
+        // thousands of extents, each of which costs time while the writers are held (xfs, 700 MB in 60 000 of
+        // them: 30 ms, and 1.1 s for an emptied one).
+        if before > job.entry.size {
+            job.dest.set_len(0).map_err(|source| job.write_error(source))?;
+        }
         match rustix::fs::ioctl_ficlone(&job.dest, &job.source.file) {
             Ok(()) => {
                 job.changed.store(true, Ordering::Relaxed);
