@@ -669,15 +669,15 @@ fn contents_are_shared_where_they_can_be(#[case] make: &[&str]) {
 /// A database writes its pages one by one; each that is written while it is shared becomes an extent of its own.
 #[test]
 fn what_is_shared_already_costs_nothing_while_the_writers_are_held() {
-    const PAGE: u64 = 8192;
+    const PAGE: &[u8] = &[2; 8192];
     let Some(world) = World::on(&["mkfs.xfs", "-q", "-m", "reflink=1"], 512) else { return };
-    let pages = (160 << 20) / PAGE;
+    let pages = (160_u64 << 20) / PAGE.len() as u64;
     world.write("heap", vec![1; 160 << 20]);
     age();
     let mut stage = world.open();
     live(&mut stage);
     for page in (0..pages).step_by(2) {
-        world.overwrite("heap", page * PAGE, &[2; PAGE as usize]);
+        world.overwrite("heap", page * PAGE.len() as u64, PAGE);
     }
     File::open(world.path("heap")).unwrap().sync_all().unwrap();
     let timed = |pass: &mut dyn FnMut() -> StageStats| {
@@ -686,7 +686,7 @@ fn what_is_shared_already_costs_nothing_while_the_writers_are_held() {
         begun.elapsed()
     };
     let all = timed(&mut || live(&mut stage));
-    world.overwrite("heap", PAGE, &[3; PAGE as usize]);
+    world.overwrite("heap", PAGE.len() as u64, PAGE);
     File::open(world.path("heap")).unwrap().sync_all().unwrap();
     let one = timed(&mut || finish(&mut stage));
     world.assert_staged();
