@@ -248,6 +248,7 @@ mod tests {
         await_sent(&SENT, (3 << 20) + 10);
         drop(follower);
     }
+
     #[test]
     fn files_that_were_closed_before_they_were_seen_keep_no_other_from_being_followed() {
         static SENT: AtomicU64 = AtomicU64::new(0);
