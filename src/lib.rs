@@ -43,21 +43,17 @@
 
 pub mod agent;
 pub mod archive;
-mod bulk;
 pub mod compose;
 pub mod database;
-pub mod docker;
-pub mod error;
-pub mod facts;
-pub mod manifest;
-pub mod monitor;
+mod disk;
+pub mod engine;
+pub mod model;
 pub mod ops;
-pub mod quote;
 pub mod repository;
 pub mod saga;
+pub mod selector;
+pub mod service;
 pub mod signal;
-pub mod source;
-pub mod target;
-mod writeback;
+pub mod undo;
 
-pub use error::{Error, ErrorKind, Result};
+pub use model::error::{Error, ErrorKind, Result};

@@ -1,7 +1,7 @@
 //! The volsnap command: parse, log, run, and say by the exit code what became of it.
 
 mod cli;
-mod ui;
+mod render;
 
 use std::process::ExitCode;
 

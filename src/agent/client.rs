@@ -25,13 +25,14 @@ use super::protocol::{
     ArchiveRequest, Event, ExtractRequest, Request, Room, StageCompareRequest, StagePassRequest, StageRoom,
     Survey,
 };
-use super::stage::{CompareStats, StageStats};
 use super::swap::SwapState;
+use crate::agent::staging::{CompareStats, StageStats};
 use crate::archive::{FrameDecoder, FrameKind};
-use crate::database::Inspection;
-use crate::docker::helper::INPUT;
-use crate::docker::{Docker, DockerError, Output, OutputStream};
-use crate::monitor::{self, Monitor};
+use crate::engine::helper::INPUT;
+use crate::engine::{Docker, DockerError, Output, OutputStream};
+use crate::model::event;
+use crate::model::event::Monitor;
+use crate::model::inspection::Inspection;
 
 /// How long the agent may take from its start to its first word.
 const START_LIMIT: Duration = Duration::from_secs(60);
@@ -286,7 +287,7 @@ impl AgentClient {
                     .map_err(|_| AgentError::Stuck(SILENCE_LIMIT))??,
                 Step::Word(word) => match self.heard(word)? {
                     Some(Event::Progress { files, bytes }) => {
-                        monitor.event(monitor::Event::Progress { files, bytes });
+                        monitor.event(event::Event::Progress { files, bytes });
                     }
                     Some(Event::Archived(answer)) => archived = Some(answer),
                     Some(Event::Failed { message }) => return Err(AgentError::Failed(message)),
@@ -399,7 +400,7 @@ impl AgentClient {
     /// When it fails.
     pub async fn perform(&mut self, request: Request) -> Result<(), AgentError> {
         // What was staged is waited for before it is moved, and that may take the disk its time.
-        match self.ask_at_length(&request, &monitor::Silent).await? {
+        match self.ask_at_length(&request, &event::Silent).await? {
             Event::Done => Ok(()),
             other => Err(AgentError::OutOfTurn(format!("{other:?}"))),
         }
@@ -454,7 +455,7 @@ impl AgentClient {
                         // Nobody listens where there is no FIFO.
                         let _ = tell.send(());
                     }
-                    monitor.event(monitor::Event::Progress { files, bytes });
+                    monitor.event(event::Event::Progress { files, bytes });
                 }
                 Some(Event::Extracted(extracted)) => return Ok(extracted),
                 Some(Event::Failed { message }) => return Err(AgentError::Failed(message)),
@@ -479,7 +480,7 @@ impl AgentClient {
             let event = timeout(SILENCE_LIMIT, self.event());
             match event.await.map_err(|_| AgentError::Silent(SILENCE_LIMIT))?? {
                 Event::Progress { files, bytes } => {
-                    monitor.event(monitor::Event::Progress { files, bytes });
+                    monitor.event(event::Event::Progress { files, bytes });
                 }
                 Event::Failed { message } => return Err(AgentError::Failed(message)),
                 event => return Ok(event),
@@ -621,7 +622,8 @@ async fn feed_stdin(
 
 async fn take(decoder: &mut FrameDecoder, arrived: &Bytes, sink: &mut dyn Sink) -> Result<(), AgentError> {
     for payload in decoder.push(arrived) {
-        let (kind, piece) = payload.map_err(|error| AgentError::Stream(crate::error::chain(&error)))?;
+        let (kind, piece) =
+            payload.map_err(|error| AgentError::Stream(crate::model::error::chain(&error)))?;
         let bytes = arrived.slice_ref(piece);
         match kind {
             FrameKind::Archive => sink.archive(bytes).await,

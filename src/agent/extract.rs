@@ -30,8 +30,8 @@ use super::archive::Progress;
 use super::metadata::Metadata;
 use super::swap::PREFIX;
 use crate::archive::{ArchiveError, Entry, EntryKind, FileRecord, ListDigest, Segment, TarReader, shown};
-use crate::bulk::{BULK_MIN, BulkError, BulkWriter};
-use crate::writeback::Writeback;
+use crate::disk::uncached_writer::{BULK_MIN, BulkError, BulkWriter};
+use crate::disk::writeback::Writeback;
 
 /// Directories within each other: each is an open handle.
 const DEPTH_MAX: usize = 400;

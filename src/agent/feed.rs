@@ -7,7 +7,7 @@ use bytes::Bytes;
 use tokio::sync::mpsc;
 
 use super::client::Feed;
-use crate::error::{Error, Result};
+use crate::model::error::{Error, Result};
 
 /// How much is read at once.
 const PIECE: usize = 1 << 20;

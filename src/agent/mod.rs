@@ -17,7 +17,7 @@ pub mod feed;
 pub mod metadata;
 pub mod protocol;
 pub mod session;
-pub mod stage;
+pub mod staging;
 pub mod survey;
 pub mod swap;
 pub mod tree;

@@ -10,10 +10,10 @@ use serde::{Deserialize, Serialize};
 
 use super::archive::ArchiveStats;
 use super::extract::Extracted;
-use super::stage::{CompareStats, StageStats};
 use super::swap::SwapState;
+use crate::agent::staging::{CompareStats, StageStats};
 use crate::archive::{Codec, FileRecord};
-use crate::database::Inspection;
+use crate::model::inspection::Inspection;
 
 /// What the command asks of the agent, one at a time.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]

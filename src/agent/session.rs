@@ -15,13 +15,14 @@ use super::extract::{ExtractOptions, extract, free_bytes};
 use super::protocol::{
     ArchiveRequest, Event, ExtractRequest, Request, Room, StageCompareRequest, StagePassRequest,
 };
-use super::stage::{self, Follower, Stage, StageError, StagePlace};
 use super::survey::survey;
 use super::swap::{self, Step, SwapState, Workplace};
 use super::tree::exclude_set;
+use crate::agent::staging;
+use crate::agent::staging::{Follower, Stage, StageError, StagePlace};
 use crate::archive::{ArchiveError, BlockReader, FrameWriter, Origin};
 use crate::database;
-use crate::error::chain;
+use crate::model::error::chain;
 
 /// Where the agent finds things inside the helper.
 #[derive(Debug, Clone)]
@@ -196,7 +197,7 @@ impl<'o> Session<'o> {
 
     /// Returns the tree that is meant: the source, or its copy in the stage.
     fn tree(&self, from_stage: bool) -> PathBuf {
-        if from_stage { self.stage_directory().join(stage::TREE) } else { self.options.root.clone() }
+        if from_stage { self.stage_directory().join(staging::TREE) } else { self.options.root.clone() }
     }
 
     fn stage_directory(&self) -> &Path {
@@ -209,7 +210,7 @@ impl<'o> Session<'o> {
     }
 
     fn stage_room(&self, tree: &Path) -> Result<Event, String> {
-        let room = stage::room(self.stage_directory(), &self.options.root.join(tree));
+        let room = staging::room(self.stage_directory(), &self.options.root.join(tree));
         room.map(Event::StageRoom).map_err(|error| format!("look at the stage: {error}"))
     }
 
@@ -256,7 +257,7 @@ impl<'o> Session<'o> {
     fn stage_clear(&mut self) -> Result<Event, String> {
         // It knows of files that will not be there.
         (self.stage, self.is_final) = (None, false);
-        let cleared = stage::clear(self.stage_directory(), &mut tell);
+        let cleared = staging::clear(self.stage_directory(), &mut tell);
         cleared.map_err(|error| format!("remove the stage's tree: {error}"))?;
         Ok(Event::Done)
     }

@@ -59,7 +59,7 @@ impl World {
     }
 }
 
-fn pass(session: &mut Session<'_>, finish: bool) -> stage::StageStats {
+fn pass(session: &mut Session<'_>, finish: bool) -> staging::StageStats {
     let request = StagePassRequest { finish, ..StagePassRequest::default() };
     match session.answer(Request::StagePass(request)) {
         Ok(Event::Staged(stats)) => stats,
@@ -152,7 +152,7 @@ fn what_a_run_that_died_has_kept_is_taken_up_by_the_next() {
     let mut session = world.staging_into("dead");
     pass(&mut session, false);
     done(&mut session, Request::StageKeep);
-    let staged = world.dest(&work_name("dead")).join(stage::TREE).join("large");
+    let staged = world.dest(&work_name("dead")).join(staging::TREE).join("large");
     let number = staged.metadata().unwrap().ino();
     drop(session);
     let mut session = world.staging_into("r");

@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use volsnap::agent::session::{SessionOptions, serve};
-use volsnap::docker::helper::{FIFO, INPUT, PIPE, SOURCE, STAGE};
+use volsnap::engine::helper::{FIFO, INPUT, PIPE, SOURCE, STAGE};
 
 /// Serves the command from inside the helper container.
 #[derive(Debug, clap::Args)]

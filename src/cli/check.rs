@@ -4,13 +4,13 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::ValueEnum;
-use volsnap::facts::FactsLevel;
+use volsnap::model::facts::FactsLevel;
 use volsnap::ops::check::{CheckOptions, check};
-use volsnap::target::Target;
+use volsnap::selector::Target;
 use volsnap::{Error, ErrorKind};
 
 use super::{Global, exit};
-use crate::ui::Ui;
+use crate::render::Ui;
 
 /// Check that live data is what it was, and as you want it; nothing is stopped
 ///

@@ -4,10 +4,10 @@ use std::process::ExitCode;
 
 use volsnap::Error;
 use volsnap::ops::doctor::{DoctorOptions, Risk, doctor};
-use volsnap::target::Target;
+use volsnap::selector::Target;
 
 use super::{Global, exit};
-use crate::ui::Ui;
+use crate::render::Ui;
 
 /// Say what puts the data of databases at risk, each with the command that mends it
 ///

@@ -1,7 +1,7 @@
 //! How closely data is looked at, as it is typed.
 
 use clap::ValueEnum;
-use volsnap::facts::FactsLevel;
+use volsnap::model::facts::FactsLevel;
 
 /// How closely data is looked at.
 #[derive(Debug, Clone, Copy, ValueEnum)]

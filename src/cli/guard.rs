@@ -4,9 +4,9 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use volsnap::Error;
-use volsnap::docker::Docker;
-use volsnap::docker::engine::DockerEngine;
-use volsnap::monitor::Silent;
+use volsnap::engine::Docker;
+use volsnap::engine::bollard::DockerEngine;
+use volsnap::model::event::Silent;
 use volsnap::saga::guard::watch;
 
 use super::exit;

@@ -6,7 +6,7 @@ use volsnap::Error;
 use volsnap::ops::stages::stages;
 
 use super::Global;
-use crate::ui::Ui;
+use crate::render::Ui;
 
 /// List the snapshots, oldest first
 #[derive(Debug, clap::Args)]

@@ -9,13 +9,13 @@ use volsnap::Error;
 use volsnap::ops::migrate::{
     Confirm, Destination, MigrateOptions, MigratePlan, Outcome, Outlook, dry_run, migrate,
 };
-use volsnap::target::Target;
+use volsnap::selector::Target;
 
 use super::Global;
 use super::facts::FactsArg;
 use super::question::{Question, refuse_without_terminal};
 use super::restore::parse_owner;
-use crate::ui::Ui;
+use crate::render::Ui;
 
 /// Move the data of a named volume into a host directory, and the service with it
 ///

@@ -5,26 +5,26 @@ use std::process::ExitCode;
 use std::sync::Arc;
 
 use clap::{Parser, Subcommand};
-use volsnap::docker::Docker;
-use volsnap::docker::engine::DockerEngine;
+use volsnap::engine::Docker;
+use volsnap::engine::bollard::DockerEngine;
+use volsnap::model::quote::shell_quote;
 use volsnap::ops::Host;
 use volsnap::repository::{Repository, Snapshot};
 use volsnap::saga::{Patience, SagaOptions};
 use volsnap::signal::{self, Cancel};
-use volsnap::target::shell_quote;
 use volsnap::{Error, ErrorKind};
 
-use crate::ui::{Ui, UiOptions};
+use crate::render::{Ui, UiOptions};
 
 mod agent;
 mod check;
+mod dirs;
 mod doctor;
 mod exit;
 mod facts;
 mod guard;
 mod list;
 mod migrate;
-mod places;
 mod question;
 mod recover;
 mod restart;
@@ -176,7 +176,7 @@ impl Global {
         let monitor = ui.monitor();
         let again = monitor.clone();
         signal::listen(cancel.clone(), move |_| {
-            again.event(volsnap::monitor::Event::Warning(
+            again.event(volsnap::model::event::Event::Warning(
                 "still putting everything back; this cannot be hurried, and a second signal changes nothing"
                     .into(),
             ));
@@ -186,7 +186,7 @@ impl Global {
             docker,
             address: address.or_else(|| std::env::var("DOCKER_HOST").ok().filter(|host| !host.is_empty())),
             saga: SagaOptions {
-                state: places::state_directory()?,
+                state: dirs::state_directory()?,
                 executable: executable()?,
                 patience: Patience::COMMAND,
             },
@@ -218,7 +218,7 @@ impl Global {
     /// Returns where the repository is, or is to be.
     fn repository_location(&self) -> Result<PathBuf, Error> {
         let named = self.repo.clone().filter(|repo| !repo.as_os_str().is_empty());
-        named.map_or_else(places::default_repository, Ok)
+        named.map_or_else(dirs::default_repository, Ok)
     }
 
     /// Opens the repository, which has to be there.

@@ -4,7 +4,7 @@ use std::io::{self, BufRead as _, IsTerminal as _};
 
 use volsnap::Error;
 
-use crate::ui::Ui;
+use crate::render::Ui;
 
 /// Asks whether a plan that was shown is to be carried out.
 pub(super) struct Question<'u> {

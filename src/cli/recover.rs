@@ -7,8 +7,8 @@ use volsnap::saga::Patience;
 use volsnap::{Error, ErrorKind};
 
 use super::Global;
-use super::places::state_directory;
-use crate::ui::Ui;
+use crate::cli::dirs::state_directory;
+use crate::render::Ui;
 
 /// Finish what a dead run left: start what it stopped, remove what it left behind
 ///

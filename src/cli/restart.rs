@@ -7,17 +7,17 @@ use std::time::Duration;
 
 use volsnap::archive::Codec;
 use volsnap::database::online::MaxRate;
-use volsnap::facts::FactsLevel;
-use volsnap::manifest::Quiesce;
+use volsnap::model::facts::FactsLevel;
+use volsnap::model::manifest::Quiesce;
 use volsnap::ops::plan::CaptureChoice;
 use volsnap::ops::restart::{RestartOptions, dry_run, restart};
 use volsnap::ops::snapshot::SnapshotOptions;
-use volsnap::target::Target;
+use volsnap::selector::Target;
 use volsnap::{Error, ErrorKind};
 
 use super::facts::FactsArg;
 use super::{Global, exit};
-use crate::ui::Ui;
+use crate::render::Ui;
 
 /// Restart a database, and prove that its data is what it was
 ///

@@ -9,11 +9,11 @@ use volsnap::Error;
 use volsnap::ops::restore::{
     Archive, Confirm, Destination, Force, RestoreOptions, RestorePlan, dry_run, restore,
 };
-use volsnap::target::Target;
+use volsnap::selector::Target;
 
 use super::Global;
 use super::question::{Question, refuse_without_terminal};
-use crate::ui::Ui;
+use crate::render::Ui;
 
 /// Put a snapshot back: never worse than before
 ///

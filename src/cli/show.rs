@@ -5,7 +5,7 @@ use std::process::ExitCode;
 use volsnap::Error;
 
 use super::Global;
-use crate::ui::Ui;
+use crate::render::Ui;
 
 /// Show one snapshot: how it was made, the evidence for it, and what is in it
 #[derive(Debug, clap::Args)]

@@ -8,17 +8,17 @@ use std::time::Duration;
 use clap::ValueEnum;
 use volsnap::archive::Codec;
 use volsnap::database::online::MaxRate;
-use volsnap::manifest::Quiesce;
+use volsnap::model::manifest::Quiesce;
 use volsnap::ops::Host;
 use volsnap::ops::plan::CaptureChoice;
 use volsnap::ops::snapshot::{SnapshotOptions, dry_run, snapshot};
-use volsnap::target::Target;
+use volsnap::selector::Target;
 use volsnap::{Error, ErrorKind};
 
 use super::facts::FactsArg;
 use super::verify::drill_new;
 use super::{Global, exit};
-use crate::ui::Ui;
+use crate::render::Ui;
 
 /// Take a snapshot of a service, a volume or a directory
 ///
@@ -148,12 +148,12 @@ async fn one(
         let plan = dry_run(host, options).await?;
         ui.finish_progress();
         ui.plan(&plan);
-        return Ok((crate::ui::json::value(&plan), None));
+        return Ok((crate::render::json::value(&plan), None));
     }
     let mut taken = snapshot(host, options).await?;
     ui.finish_progress();
     ui.snapshot(&taken);
-    let mut json = crate::ui::json::snapshot(&taken);
+    let mut json = crate::render::json::snapshot(&taken);
     if !args.drill {
         return Ok((json, None));
     }
@@ -161,7 +161,7 @@ async fn one(
     let drilled = drill_new(host, &options.repository, helper, &mut taken, ui).await;
     let drilled =
         drilled.map_err(|error| error.state(format!("snapshot {} is published", taken.manifest.id)))?;
-    json["drill"] = crate::ui::json::value(&drilled);
+    json["drill"] = crate::render::json::value(&drilled);
     Ok((json, (!drilled.ok).then_some(ErrorKind::Damaged)))
 }
 

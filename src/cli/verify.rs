@@ -5,7 +5,7 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use bytesize::ByteSize;
-use volsnap::facts::FactsLevel;
+use volsnap::model::facts::FactsLevel;
 use volsnap::ops::Host;
 use volsnap::ops::drill::{DrillOptions, DrillReport, checks_of, drill};
 use volsnap::ops::verify::verify;
@@ -13,7 +13,7 @@ use volsnap::repository::{RepositoryError, Snapshot, Unreadable};
 use volsnap::{Error, ErrorKind};
 
 use super::{Global, exit};
-use crate::ui::{Ui, json};
+use crate::render::{Ui, json};
 
 /// Read a snapshot back, whole: stored digest, every file's digest, and every page checksum
 ///

@@ -13,7 +13,7 @@ use std::time::Duration;
 use tokio::process::Command;
 
 use super::files::{FilesError, NamedFiles};
-use crate::quote::shell_quote;
+use crate::model::quote::shell_quote;
 
 /// The variable in the environment of its processes that says for which run they are.
 pub const MARK: &str = "VOLSNAP_RUN";

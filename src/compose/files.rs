@@ -141,7 +141,7 @@ fn locate(directory: &Path, file: &Path) -> Result<PathBuf, FilesError> {
 }
 
 fn normal(path: &Path) -> PathBuf {
-    crate::docker::inventory::normalize(path)
+    crate::model::location::normalize(path)
 }
 
 /// Returns the override that lies beside a project that was made without it.

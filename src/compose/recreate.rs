@@ -8,7 +8,7 @@ use std::time::Duration;
 use super::Membership;
 use super::command::{Compose, ComposeError, Spelling};
 use super::files::FilesError;
-use crate::docker::Container;
+use crate::model::container::Container;
 
 /// How long the making may take: an image may have to be fetched.
 const LIMIT: Duration = Duration::from_mins(10);

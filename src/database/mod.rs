@@ -5,16 +5,15 @@
 //! files prove a clean shutdown. Beside them stands how to ask the running database what is true of
 //! its data ([`FactsSource`]).
 
+use crate::model::inspection::Inspection;
 use std::collections::BTreeMap;
 use std::fmt;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use serde::{Deserialize, Serialize};
-
-use crate::docker::{Container, ExecOutput};
-use crate::facts::{Facts, FactsLevel};
+use crate::model::container::{Container, ExecOutput};
+use crate::model::facts::{Facts, FactsLevel};
 
 pub mod online;
 pub mod postgres;
@@ -245,62 +244,6 @@ pub struct Damage {
     pub block: Option<u64>,
     /// What is wrong with it.
     pub what: String,
-}
-
-/// Whether the database's pages carry checksums.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum PageChecksums {
-    /// They do.
-    On,
-    /// They do not: damage inside a page cannot be seen.
-    Off,
-    /// It is not known (being switched, or an unknown version).
-    Unknown,
-}
-
-/// What the files of a data directory say about it, at one moment.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Inspection {
-    /// The profile's name: "postgresql".
-    pub engine: String,
-    /// The major version as the files have it: "15".
-    pub version: String,
-    /// The data directory, relative to the source's root; "" for the root itself.
-    pub data_directory: PathBuf,
-    /// What identifies the cluster, where the database has such a thing.
-    pub identifier: Option<String>,
-    /// The state by the database's own files, in its words: "shut down", "in production".
-    pub state: String,
-    /// Whether the files prove a clean shutdown.
-    pub clean: bool,
-    /// Why they do not; empty when they do.
-    pub reasons: Vec<String>,
-    /// BLAKE3 of the file the proof rests on (PostgreSQL: `global/pg_control`), hexadecimal: the same
-    /// before and after the copy, or nobody may call the copy clean.
-    pub proof_digest: String,
-    /// Whether pages carry checksums.
-    pub page_checksums: PageChecksums,
-    /// Bytes of a page.
-    pub page_size: u32,
-    /// Pages of a full segment file; numbers the pages of later segments.
-    pub pages_per_segment: u32,
-    /// The profile's own details worth keeping (catalog version, checkpoint, timeline …).
-    pub details: BTreeMap<String, String>,
-    /// Links in the data directory that lead to data the source does not have, because it lies
-    /// outside or is gone: a capture would miss it.
-    pub outside: Vec<OutsideLink>,
-}
-
-/// A link in a data directory whose data the source does not have.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct OutsideLink {
-    /// What it is: "tablespace 16400", "pg_wal".
-    pub what: String,
-    /// Where the link lies, relative to the source's root.
-    pub path: PathBuf,
-    /// Where it leads, as the link itself says.
-    pub target: PathBuf,
 }
 
 /// Returns every profile there is.

@@ -9,8 +9,8 @@ use std::ops::RangeInclusive;
 use std::path::Path;
 use std::str::FromStr;
 
-use super::Inspection;
-use crate::docker::{Container, ExecOutput};
+use crate::model::container::{Container, ExecOutput};
+use crate::model::inspection::Inspection;
 
 /// How a kind of database is backed up while it runs.
 pub trait OnlineBackup: Send + Sync + fmt::Debug {

@@ -13,17 +13,18 @@ use serde::Serialize;
 use super::facts::{Remembered, find_checks, of_snapshot, run_checks, take};
 use super::helper::start_helper;
 use super::{Host, with_failures};
-use crate::docker::helper::Access;
-use crate::docker::{Container, Engine};
-use crate::error::{Context as _, Error, Result};
-use crate::facts::checks::Checked;
-use crate::facts::compare::{Comparison, Context, Difference, compare, first_look};
-use crate::facts::{Facts, FactsLevel, FactsSummary, Files};
-use crate::manifest::SnapshotId;
-use crate::monitor::Phase;
+use crate::engine::helper::Access;
+use crate::model::container::{Container, EngineInfo};
+use crate::model::error::{Context as _, Error, Result};
+use crate::model::event::Phase;
+use crate::model::facts::checks::Checked;
+use crate::model::facts::compare::{Comparison, Context, Difference, compare, first_look};
+use crate::model::facts::{Facts, FactsLevel, FactsSummary, Files};
+use crate::model::ids::SnapshotId;
+use crate::model::quote::shell_quote;
+use crate::model::source::Source;
 use crate::repository::{Repository, Snapshot};
-use crate::source::Source;
-use crate::target::{Target, shell_quote};
+use crate::selector::Target;
 
 /// What is asked for.
 #[derive(Debug, Clone)]
@@ -106,7 +107,7 @@ pub async fn check(host: &Host, options: &CheckOptions) -> Result<CheckReport> {
 
 /// What is known before anything is looked at.
 struct Begin {
-    engine: Engine,
+    engine: EngineInfo,
     source: Source,
     latest: Option<Snapshot>,
     /// With the snapshot whose facts they are.
@@ -226,7 +227,7 @@ async fn database(
 }
 
 /// Looks at files through a helper.
-async fn files(host: &Host, engine: &Engine, source: &Source, options: &CheckOptions) -> Result<Facts> {
+async fn files(host: &Host, engine: &EngineInfo, source: &Source, options: &CheckOptions) -> Result<Facts> {
     let started = Utc::now();
     let mut random = [0; 3];
     getrandom::fill(&mut random).doing(|| "draw a random id".to_owned())?;

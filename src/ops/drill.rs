@@ -20,23 +20,27 @@ use chrono::{DateTime, Utc};
 use serde::Serialize;
 use tokio::time::{Instant, timeout_at};
 
-use super::clock::milliseconds;
 use super::restore::{self, Archive, Destination, Force, RestoreOptions, Unpacked};
 use super::{Host, facts, recover, with_failures};
 use crate::agent::client::helper_name;
 use crate::database::{self, Profile, SandboxSource, Structure};
-use crate::docker::helper::LABEL_RUN;
-use crate::docker::{Container, ContainerSpec, Grace, Image, MountSource, MountSpec, TmpfsSpec};
-use crate::error::{Context as _, Error, ErrorKind, Result};
-use crate::facts::checks::{Checked, Checks};
-use crate::facts::compare::{Context, Difference, Severity, compare, first_look};
-use crate::facts::{Facts, FactsLevel};
-use crate::manifest::{DrillTimes, SnapshotId, Verification, VerificationKind};
-use crate::monitor::{Monitor, Phase};
+use crate::engine::{ContainerSpec, Grace, MountSpec, TmpfsSpec};
+use crate::model::container::{Container, Image};
+use crate::model::error::{Context as _, Error, ErrorKind, Result};
+use crate::model::event::{Monitor, Phase};
+use crate::model::facts::checks::{Checked, Checks};
+use crate::model::facts::compare::{Context, Difference, Severity, compare, first_look};
+use crate::model::facts::{Facts, FactsLevel};
+use crate::model::ids::SnapshotId;
+use crate::model::labels::LABEL_RUN;
+use crate::model::location::MountSource;
+use crate::model::manifest::{DrillTimes, Verification, VerificationKind};
+use crate::model::quote::shell_quote;
+use crate::ops::phase_timer::milliseconds;
 use crate::repository::Snapshot;
-use crate::saga::restart::await_ready;
-use crate::saga::{Compensation, Patience, Saga, When};
-use crate::target::shell_quote;
+use crate::saga::{Patience, Saga, When};
+use crate::service::start::await_ready;
+use crate::undo::Compensation;
 
 /// How long the copy may take to stop. It is nobody's, so it is not worth waiting longer for.
 const STOP_LIMIT: Duration = Duration::from_mins(5);
@@ -347,7 +351,7 @@ impl<'a> Run<'a> {
         let booted = match started {
             Ok(()) => await_ready(docker, &container, deadline, self.monitor())
                 .await
-                .map_err(|error| crate::error::chain(&error)),
+                .map_err(|error| crate::model::error::chain(&error)),
             Err(error) => Err(error.message),
         };
         report.times.boot_ms = milliseconds(begun.elapsed());

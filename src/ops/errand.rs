@@ -5,13 +5,14 @@
 use super::Host;
 use super::facts::{run_checks, take};
 use crate::compose::Recreate;
-use crate::docker::Container;
-use crate::error::{Context as _, Result};
-use crate::facts::checks::Checks;
-use crate::facts::{Facts, FactsLevel};
-use crate::monitor::Phase;
-use crate::saga::{Compensation, Saga, When};
-use crate::target::Target;
+use crate::model::container::Container;
+use crate::model::error::{Context as _, Result};
+use crate::model::event::Phase;
+use crate::model::facts::checks::Checks;
+use crate::model::facts::{Facts, FactsLevel};
+use crate::saga::{Saga, When};
+use crate::selector::Target;
+use crate::undo::Compensation;
 
 /// What is to be done on the way.
 #[derive(Debug, Clone, Copy)]

@@ -12,19 +12,20 @@ use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
 use tokio::time::Instant;
 
-use super::clock::milliseconds;
 use super::{Host, files};
 use crate::archive::ListDigest;
 use crate::compose::WORKING_DIR_LABEL;
 use crate::database;
-use crate::docker::{Container, Docker};
-use crate::error::{Context as _, Error, Result};
-use crate::facts::checks::{Checked, Checks, FILE_NAME};
-use crate::facts::{Facts, FactsLevel, Files, SnapshotFacts};
-use crate::manifest::Evidence;
+use crate::engine::Docker;
+use crate::model::container::Container;
+use crate::model::error::{Context as _, Error, Result};
+use crate::model::facts::checks::{Checked, Checks, FILE_NAME};
+use crate::model::facts::{Facts, FactsLevel, Files, SnapshotFacts};
+use crate::model::manifest::Evidence;
+use crate::model::quote::shell_quote;
+use crate::model::source::Source;
+use crate::ops::phase_timer::milliseconds;
 use crate::repository::Snapshot;
-use crate::source::Source;
-use crate::target::shell_quote;
 
 /// How long one query of the user's may take.
 const QUERY_LIMIT: Duration = Duration::from_secs(30);
@@ -133,7 +134,7 @@ pub fn find_checks(
     }
     let text = std::fs::read_to_string(&path)
         .map_err(|error| Error::usage(format!("read the checks in {}", path.display())).because(error))?;
-    let checks = text.parse().map_err(|error: crate::facts::checks::InvalidChecks| {
+    let checks = text.parse().map_err(|error: crate::model::facts::checks::InvalidChecks| {
         Error::usage(format!("understand the checks in {}", path.display()))
             .because(error)
             .hint(format!("$EDITOR {}", shell_quote(&path.to_string_lossy())))

@@ -5,13 +5,15 @@ use std::path::PathBuf;
 
 use super::Host;
 use crate::agent::client::{AgentClient, helper_name};
-use crate::docker::helper::{Access, FIFO, HelperImage, helper_container};
-use crate::docker::{DockerError, DockerErrorKind, Engine, MountSource};
-use crate::error::{Context as _, Error, Result};
-use crate::saga::volume::Workplace;
-use crate::saga::{Compensation, Registered, Saga, When};
-use crate::source::Source;
-use crate::target;
+use crate::engine::helper::{Access, FIFO, HelperImage, helper_container};
+use crate::engine::{DockerError, DockerErrorKind};
+use crate::model::container::EngineInfo;
+use crate::model::error::{Context as _, Error, Result};
+use crate::model::location::MountSource;
+use crate::model::source::Source;
+use crate::saga::{Registered, Saga, When};
+use crate::undo::Compensation;
+use crate::undo::swap::Workplace;
 
 /// What engines say of a bind mount whose source is not there; they do not make it.
 const NO_DIRECTORY: &str = "bind source path does not exist";
@@ -41,7 +43,7 @@ pub(super) async fn start_helper(
     run: &str,
     source: &Source,
     (access, stage): (Access, Option<StageMount<'_>>),
-    (engine, image): (&Engine, Option<&str>),
+    (engine, image): (&EngineInfo, Option<&str>),
 ) -> Result<StartedHelper> {
     let docker = &*host.docker;
     let image = helper_image(host, image).await?;
@@ -90,7 +92,7 @@ async fn helper_image(host: &Host, image: Option<&str>) -> Result<String> {
         return match docker.image(image).await.doing(|| format!("look for the image {image}"))? {
             Some(_) => Ok(image.to_owned()),
             None => Err(Error::usage(format!("the helper image {image} is not on the engine"))
-                .hint(format!("docker pull {}", target::shell_quote(image)))),
+                .hint(format!("docker pull {}", crate::model::quote::shell_quote(image)))),
         };
     }
     let executable = &host.saga.executable;
@@ -123,6 +125,8 @@ fn no_directory(source: &Source) -> Error {
     let path = source.host_path.display();
     Error::usage(format!("there is no directory {path} on the engine's host")).hint(format!(
         "ls -ld {}",
-        target::shell_quote(&source.host_path.parent().unwrap_or(&source.host_path).to_string_lossy())
+        crate::model::quote::shell_quote(
+            &source.host_path.parent().unwrap_or(&source.host_path).to_string_lossy()
+        )
     ))
 }

@@ -5,10 +5,13 @@ use std::time::Duration;
 
 use super::Host;
 use crate::database;
-use crate::docker::{Container, DockerErrorKind, Grace, order};
-use crate::error::{Context as _, Error, Result};
-use crate::source::Source;
-use crate::target::{self, Target, World};
+use crate::engine::{DockerErrorKind, Grace};
+use crate::model::container::Container;
+use crate::model::error::{Context as _, Error, Result};
+use crate::model::source::Source;
+use crate::selector;
+use crate::selector::{EngineInventory, Target};
+use crate::service::order;
 
 /// How long a running database may take to say where its data is.
 const ASK_LIMIT: Duration = Duration::from_secs(30);
@@ -17,8 +20,8 @@ const STOP_LIMIT: Duration = Duration::from_mins(10);
 
 impl Host {
     /// Returns everything that the engine has.
-    pub(super) async fn world(&self) -> Result<World> {
-        World::of(&*self.docker, &self.directory, self.compose_project.as_deref()).await
+    pub(super) async fn world(&self) -> Result<EngineInventory> {
+        EngineInventory::of(&*self.docker, &self.directory, self.compose_project.as_deref()).await
     }
 
     /// Resolves a target. A running database is asked where its data is: its configuration may have moved
@@ -29,8 +32,8 @@ impl Host {
 
     /// As [`resolve`](Self::resolve); hints complete `command` with a target.
     pub(super) async fn resolve_for(&self, command: &str, target: &Target) -> Result<Source> {
-        let mut world = World { command: command.to_owned(), ..self.world().await? };
-        let source = target::resolve(target, &world)?;
+        let mut world = EngineInventory { command: command.to_owned(), ..self.world().await? };
+        let source = selector::resolve(target, &world)?;
         let Some(container) = source.database().filter(|container| container.state.running) else {
             return Ok(source);
         };
@@ -43,7 +46,7 @@ impl Host {
             return Ok(source);
         }
         world.data_directories.insert(container.id.clone(), PathBuf::from(said.trim_end_matches('\n')));
-        target::resolve(target, &world)
+        selector::resolve(target, &world)
     }
 
     /// Refuses a source of whose users one could not be started again: it shares the network of a container
@@ -57,7 +60,7 @@ impl Host {
             ))
             .hint(format!(
                 "docker stop {}    (or start the other one first)",
-                target::shell_quote(&stranded.name)
+                crate::model::quote::shell_quote(&stranded.name)
             ))),
             None => Ok(()),
         }
@@ -81,7 +84,7 @@ impl Host {
                 wait.as_secs()
             ))
             .because(error)
-            .hint(format!("docker logs --tail 20 {}", target::shell_quote(&container.name))),
+            .hint(format!("docker logs --tail 20 {}", crate::model::quote::shell_quote(&container.name))),
             _ => Error::failed(format!("stop container {}", container.name)).because(error),
         })
     }
@@ -108,7 +111,7 @@ pub(super) fn refuse_what_cannot_be_stopped(container: &Container) -> Result<()>
     let name = &container.name;
     if container.state.paused {
         return Err(Error::failed(format!("container {name} is paused, and a paused one cannot be stopped"))
-            .hint(format!("docker unpause {}", target::shell_quote(name))));
+            .hint(format!("docker unpause {}", crate::model::quote::shell_quote(name))));
     }
     if container.auto_remove {
         return Err(Error::failed(format!(
@@ -126,7 +129,7 @@ pub(super) fn refuse_what_cannot_be_frozen(container: &Container) -> Result<()> 
             "container {} is between two starts, and only one that runs can be frozen",
             container.name
         ))
-        .hint(format!("docker logs --tail 20 {}", target::shell_quote(&container.name))));
+        .hint(format!("docker logs --tail 20 {}", crate::model::quote::shell_quote(&container.name))));
     }
     Ok(())
 }

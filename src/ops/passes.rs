@@ -4,13 +4,13 @@
 use std::time::Duration;
 
 use super::Host;
-use super::clock::Clock;
 use crate::agent::client::{AgentClient, AgentError};
 use crate::agent::protocol::StagePassRequest;
-use crate::agent::stage::StageStats;
+use crate::agent::staging::StageStats;
 use crate::database;
-use crate::monitor::Phase;
-use crate::source::Source;
+use crate::model::event::Phase;
+use crate::model::source::Source;
+use crate::ops::phase_timer::Clock;
 
 /// Live passes at most: each takes as long as what was written during the one before.
 const PASSES_MAX: u32 = 5;
@@ -84,7 +84,7 @@ impl Passes<'_> {
 impl Host {
     /// Has the database write what it holds in memory. That it cannot only makes the hold longer.
     pub(super) async fn checkpoint(&self, source: &Source) {
-        let is_up = |state: &crate::docker::ContainerState| state.running && !state.paused;
+        let is_up = |state: &crate::model::container::ContainerState| state.running && !state.paused;
         let Some(container) = source.database().filter(|container| is_up(&container.state)) else { return };
         let profile = database::profile_of(container);
         let Some(command) = profile.and_then(|profile| profile.checkpoint_command(container)) else { return };

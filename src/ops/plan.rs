@@ -8,7 +8,7 @@ use serde::Serialize;
 
 use crate::agent::protocol::StageRoom;
 use crate::archive::Codec;
-use crate::manifest::{Capture, Quiesce};
+use crate::model::manifest::{Capture, Quiesce};
 
 /// Time to stop and start a database that has little to write, milliseconds (measured: 1.3 s to stop,
 /// 0.4 s to start and answer).

@@ -2,13 +2,13 @@
 
 use std::path::Path;
 
-use crate::docker::Docker;
-use crate::error::{Context as _, Error, ErrorKind, Result, chain};
-use crate::monitor::{Monitor, Phase};
+use crate::engine::Docker;
+use crate::model::error::{Context as _, Error, ErrorKind, Result, chain};
+use crate::model::event::{Monitor, Phase};
+use crate::model::quote::shell_quote;
 use crate::saga::guard::finish_orphan;
 use crate::saga::journal::{Journal, Opened, RunInfo};
 use crate::saga::{Failure, Patience, SagaError};
-use crate::target::shell_quote;
 
 use super::{Host, with_failures};
 

@@ -28,7 +28,6 @@ use serde::Serialize;
 use tokio::time::Instant;
 
 use super::check::latest;
-use super::clock::{Clock, milliseconds};
 use super::errand::Errand;
 use super::facts::{find_checks, run_checks, take};
 use super::helper::{StartedHelper, busy, start_helper};
@@ -40,20 +39,27 @@ use crate::compose::edit::differences;
 use crate::compose::environment::Environment;
 use crate::compose::files::FoundProject;
 use crate::compose::{Membership, Recreate};
-use crate::database::{self, Inspection, Profile};
-use crate::docker::helper::Access;
-use crate::docker::{Container, Engine, Mount, MountKind, MountSource, order};
-use crate::error::{Context as _, Error, ErrorKind, Result};
-use crate::facts::checks::{Checked, Checks};
-use crate::facts::compare::{Context, Difference, DifferenceKind, Severity, compare};
-use crate::facts::{Facts, FactsLevel, FactsSummary};
-use crate::manifest::SnapshotId;
-use crate::monitor::{Event, Monitor, Phase};
+use crate::database;
+use crate::database::Profile;
+use crate::engine::helper::Access;
+use crate::model::container::{Container, EngineInfo, Mount, MountKind};
+use crate::model::error::{Context as _, Error, ErrorKind, Result};
+use crate::model::event::{Event, Monitor, Phase};
+use crate::model::facts::checks::{Checked, Checks};
+use crate::model::facts::compare::{Context, Difference, DifferenceKind, Severity, compare};
+use crate::model::facts::{Facts, FactsLevel, FactsSummary};
+use crate::model::ids::SnapshotId;
+use crate::model::inspection::Inspection;
+use crate::model::location::MountSource;
+use crate::model::quote::shell_quote;
+use crate::model::source::Source;
+use crate::ops::phase_timer::{Clock, milliseconds};
 use crate::repository::Snapshot;
-use crate::saga::restart::{StoppedContainer, await_ready};
-use crate::saga::{Compensation, Patience, Registered, Saga, When};
-use crate::source::Source;
-use crate::target::{Target, shell_quote};
+use crate::saga::{Patience, Registered, Saga, When};
+use crate::selector::Target;
+use crate::service::order;
+use crate::service::start::{StoppedContainer, await_ready};
+use crate::undo::Compensation;
 
 /// How long a database may take to answer before anything is stopped.
 const READY_LIMIT: Duration = Duration::from_secs(30);
@@ -172,7 +178,7 @@ struct Run<'a> {
 /// What is restarted, and everything that is known and checked of it.
 struct Subject {
     plan: RestartPlan,
-    engine: Engine,
+    engine: EngineInfo,
     source: Source,
     database: Option<Database>,
     checks: Option<Checks>,
@@ -552,9 +558,9 @@ impl<'a> Run<'a> {
 
     /// Returns a container as it is now, also when it was made anew.
     async fn again(&self, container: &Container) -> Result<Container> {
-        let recorded = crate::docker::recorded::Recorded::of(container);
+        let recorded = crate::service::identity::Recorded::of(container);
         let containers = self.host.docker.containers().await.doing(|| "list containers".to_owned())?;
-        let found = crate::docker::recorded::find_again(&recorded, &containers).cloned();
+        let found = crate::service::identity::find_again(&recorded, &containers).cloned();
         found.ok_or_else(|| Error::failed(format!("container {} is gone", container.name)))
     }
 

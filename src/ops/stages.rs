@@ -8,11 +8,12 @@ use serde::Serialize;
 
 use super::helper::start_helper;
 use super::{Host, with_failures};
-use crate::docker::helper::{Access, LABEL_RUN, LABEL_STAGE};
-use crate::docker::{Engine, Volume};
-use crate::error::{Context as _, Result};
-use crate::manifest::SnapshotId;
-use crate::target::{self, Target};
+use crate::engine::helper::Access;
+use crate::model::container::{EngineInfo, Volume};
+use crate::model::error::{Context as _, Result};
+use crate::model::ids::SnapshotId;
+use crate::model::labels::{LABEL_RUN, LABEL_STAGE};
+use crate::selector::Target;
 
 /// A stage that lies on the engine.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -54,7 +55,7 @@ pub async fn stages(host: &Host) -> Result<Vec<KeptStage>> {
             run: run.clone(),
             made: run.parse().ok().and_then(|id: SnapshotId| id.begun()),
             bytes,
-            remove: format!("docker volume rm {}", target::shell_quote(&volume.name)),
+            remove: format!("docker volume rm {}", crate::model::quote::shell_quote(&volume.name)),
             volume: volume.name,
         });
     }
@@ -63,7 +64,7 @@ pub async fn stages(host: &Host) -> Result<Vec<KeptStage>> {
 }
 
 /// Returns what a stage occupies; `None` when a run has it.
-async fn measure(host: &Host, engine: &Engine, volume: &Volume) -> Result<Option<u64>> {
+async fn measure(host: &Host, engine: &EngineInfo, volume: &Volume) -> Result<Option<u64>> {
     let target = Target::Volume(volume.name.clone());
     let source = host.resolve(&target).await?;
     if source.held_by.is_some() {

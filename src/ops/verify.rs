@@ -17,10 +17,13 @@ use crate::archive::{
     ArchiveError, BlockReader, Entry, EntryKind, FileListReader, FileRecord, ListDigest, Origin, Segment,
     TarReader,
 };
-use crate::database::{self, ContentCheck, Inspection, PageChecksums, Profile};
-use crate::error::{Context as _, Error, ErrorKind, Result, chain};
-use crate::manifest::{Consistency, SnapshotId, Verification, VerificationKind};
-use crate::monitor::{Event, Monitor, Phase};
+use crate::database;
+use crate::database::{ContentCheck, Profile};
+use crate::model::error::{Context as _, Error, ErrorKind, Result, chain};
+use crate::model::event::{Event, Monitor, Phase};
+use crate::model::ids::SnapshotId;
+use crate::model::inspection::{Inspection, PageChecksums};
+use crate::model::manifest::{Consistency, Verification, VerificationKind};
 use crate::repository::Snapshot;
 
 /// More than this says nothing new.

@@ -3,9 +3,10 @@
 use std::io;
 use std::path::{Path, PathBuf};
 
-use crate::error::{Error, ErrorKind};
-use crate::manifest::{FORMAT_VERSION, SnapshotId};
-use crate::quote::shell_quote;
+use crate::model::error::{Error, ErrorKind};
+use crate::model::ids::SnapshotId;
+use crate::model::manifest::FORMAT_VERSION;
+use crate::model::quote::shell_quote;
 
 /// A failure of the repository.
 #[derive(Debug, thiserror::Error)]

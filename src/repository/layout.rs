@@ -16,7 +16,7 @@
 use chrono::{DateTime, Utc};
 
 use crate::archive::Codec;
-use crate::manifest::SnapshotId;
+use crate::model::ids::SnapshotId;
 
 /// The file that makes a directory a repository.
 pub const MARKER: &str = "volsnap.json";

@@ -12,7 +12,8 @@ use std::time::SystemTime;
 use super::error::RepositoryError;
 use super::layout::{FileKind, FileName, SNAPSHOTS, SnapshotNames, is_source_key, source_folder};
 use super::storage::{Directory, Entry, EntryKind, ObjectReader, Storage};
-use crate::manifest::{Manifest, SnapshotId, Verification};
+use crate::model::ids::SnapshotId;
+use crate::model::manifest::{Manifest, Verification};
 
 /// More than any manifest has; a longer file is none.
 const MANIFEST_MAX: u64 = 16 << 20;

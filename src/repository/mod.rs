@@ -40,7 +40,8 @@ pub use storage::ObjectReader;
 pub use writer::{ObjectWriter, Stored};
 
 use crate::archive::Codec;
-use crate::manifest::{FORMAT_VERSION, SnapshotId};
+use crate::model::ids::SnapshotId;
+use crate::model::manifest::FORMAT_VERSION;
 use layout::{MARKER, SNAPSHOTS, SnapshotNames, is_source_key, partial};
 use storage::{Directory, Storage};
 

@@ -14,7 +14,8 @@ use super::listing::Snapshot;
 use super::storage::Storage;
 use super::writer::{ObjectWriter, Stored};
 use crate::archive::Codec;
-use crate::manifest::{Manifest, SnapshotId};
+use crate::model::ids::SnapshotId;
+use crate::model::manifest::Manifest;
 
 /// A snapshot that does not exist yet.
 #[derive(Debug)]

@@ -7,7 +7,7 @@ use std::collections::BTreeSet;
 
 use super::error::RepositoryError;
 use super::listing::{Listing, Snapshot};
-use crate::manifest::SnapshotId;
+use crate::model::ids::SnapshotId;
 
 const LATEST: &str = "latest";
 /// How alike two names must be to be worth mentioning; 1 is equal.

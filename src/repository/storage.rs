@@ -17,7 +17,7 @@ use std::sync::Arc;
 use std::time::SystemTime;
 
 use super::layout::partial;
-use crate::bulk::{BULK_MIN, BulkWriter};
+use crate::disk::uncached_writer::{BULK_MIN, BulkWriter};
 
 /// A place for objects.
 pub trait Storage: Send + Sync + fmt::Debug {

@@ -17,9 +17,9 @@ use tempfile::TempDir;
 use super::layout::{MARKER, SNAPSHOTS, SnapshotNames};
 use super::storage::{Directory, Step, Storage, Watch};
 use super::*;
-use crate::docker::MountSource;
-use crate::error::{Error, ErrorKind};
-use crate::manifest::*;
+use crate::model::error::{Error, ErrorKind};
+use crate::model::location::MountSource;
+use crate::model::manifest::*;
 
 const CODEC: Codec = Codec::Zstd { level: 3 };
 

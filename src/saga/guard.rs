@@ -17,8 +17,8 @@ use tokio::time::{sleep, timeout};
 
 use super::journal::{Entry, Journal, Opened};
 use super::{Failure, Patience, Result, SagaError};
-use crate::docker::Docker;
-use crate::monitor::Monitor;
+use crate::engine::Docker;
+use crate::model::event::Monitor;
 
 /// How long the guard may take to say that it watches.
 const START_LIMIT: Duration = Duration::from_secs(10);
@@ -89,7 +89,7 @@ fn exit_text(child: &mut Child) -> String {
 pub async fn watch<C, F>(journal: &Path, connect: C, monitor: &dyn Monitor) -> Result<Vec<Failure>>
 where
     C: Fn(Option<String>) -> F,
-    F: Future<Output = crate::docker::Result<Box<dyn Docker>>>,
+    F: Future<Output = crate::engine::Result<Box<dyn Docker>>>,
 {
     // A session of its own: neither Ctrl-C nor a closing terminal reaches it.
     if let Err(error) = nix::unistd::setsid() {
@@ -157,10 +157,10 @@ async fn connect_patiently<C, F>(
     connect: &C,
     host: Option<String>,
     journal: &Path,
-) -> crate::docker::Result<Option<Box<dyn Docker>>>
+) -> crate::engine::Result<Option<Box<dyn Docker>>>
 where
     C: Fn(Option<String>) -> F,
-    F: Future<Output = crate::docker::Result<Box<dyn Docker>>>,
+    F: Future<Output = crate::engine::Result<Box<dyn Docker>>>,
 {
     let deadline = tokio::time::Instant::now() + Patience::GUARD.0;
     while journal.exists() {

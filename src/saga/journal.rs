@@ -14,7 +14,8 @@ use std::path::{Path, PathBuf};
 use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
 
-use super::{Compensation, Result, SagaError, When};
+use super::{Result, SagaError, When};
+use crate::undo::Compensation;
 
 /// What a run is, in the first line of its journal.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]

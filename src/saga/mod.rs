@@ -12,26 +12,17 @@
 //! journal is removed only when every one of them has succeeded; until then the run is unfinished,
 //! and says so.
 
+use crate::undo::Compensation;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::docker::Docker;
-use crate::monitor::{Event, Monitor};
+use crate::engine::Docker;
+use crate::model::event::{Event, Monitor};
 
-pub mod bring_back;
-pub mod compensation;
-pub mod containers;
 pub mod guard;
 pub mod journal;
-pub mod pause;
-mod processes;
-pub mod restart;
-pub mod safety;
-pub mod volume;
-pub mod withdraw;
 
-pub use compensation::Compensation;
 pub use journal::{Journal, RunInfo};
 
 use guard::Guard;
@@ -69,7 +60,7 @@ pub enum SagaError {
     },
     /// The engine failed while something was put back.
     #[error(transparent)]
-    Docker(#[from] crate::docker::DockerError),
+    Docker(#[from] crate::engine::DockerError),
     /// What lies in a volume or directory could not be put back.
     #[error("put back what is in {place}")]
     Volume {

@@ -131,7 +131,7 @@ fn a_damaged_page_is_named_by_file_and_block_though_every_digest_fits() {
     // Damaged before it was saved: archive, list and manifest agree on it.
     let _first = Changed::by(&tree.path().join("base/5/16384"), |bytes| bytes[8192 + 4000] ^= 1);
     let _second = Changed::by(&tree.path().join("base/5/16390.1"), |bytes| bytes[5000] ^= 1);
-    let adjust = |manifest: &mut volsnap::manifest::Manifest| {
+    let adjust = |manifest: &mut volsnap::model::manifest::Manifest| {
         manifest.evidence.database = Some(inspection.clone());
     };
     let _ = make(&volsnap, tree.path(), &Recipe { adjust: &adjust, ..Recipe::default() });
@@ -150,7 +150,7 @@ fn a_proof_that_was_swapped_before_the_archive_was_made_is_noticed() {
     let volsnap = Volsnap::new();
     let (tree, mut inspection) = database();
     inspection.proof_digest = blake3::hash(b"another pg_control").to_hex().to_string();
-    let adjust = |manifest: &mut volsnap::manifest::Manifest| {
+    let adjust = |manifest: &mut volsnap::model::manifest::Manifest| {
         manifest.evidence.database = Some(inspection.clone());
     };
     let _ = make(&volsnap, tree.path(), &Recipe { adjust: &adjust, ..Recipe::default() });

@@ -10,11 +10,12 @@ use chrono::{DateTime, TimeZone as _, Utc};
 use tempfile::TempDir;
 use volsnap::agent::archive::{ArchiveOptions, ArchiveStats, archive_tree};
 use volsnap::archive::Codec;
-use volsnap::database::{Inspection, PageChecksums};
-use volsnap::docker::MountSource;
-use volsnap::manifest::{
+use volsnap::model::ids::SnapshotId;
+use volsnap::model::inspection::{Inspection, PageChecksums};
+use volsnap::model::location::MountSource;
+use volsnap::model::manifest::{
     ArchiveInfo, Capture, Consistency, Counts, Environment, Evidence, FORMAT_VERSION, FileListInfo, Manifest,
-    Quiesce, SnapshotId, Times,
+    Quiesce, Times,
 };
 use volsnap::repository::{PendingSnapshot, Repository, Snapshot, Stored};
 

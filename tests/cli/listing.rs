@@ -4,7 +4,8 @@ use std::fs;
 
 use serde_json::Value;
 use volsnap::archive::Codec;
-use volsnap::manifest::{Consistency, Manifest, SAFETY_TAG, SnapshotId, StoppedContainer};
+use volsnap::model::ids::SnapshotId;
+use volsnap::model::manifest::{Consistency, Manifest, SAFETY_TAG, StoppedContainer};
 
 use crate::hand_made::{Recipe, database, id, list_path, make, tree};
 use crate::program::Volsnap;

@@ -10,7 +10,9 @@ use volsnap::compose::edit::{EditOptions, MountChange, edit};
 use volsnap::compose::environment::Environment;
 use volsnap::compose::files::FoundProject;
 use volsnap::compose::replacement::Replacement;
-use volsnap::docker::{Container, Docker, MountSource};
+use volsnap::engine::Docker;
+use volsnap::model::container::Container;
+use volsnap::model::location::MountSource;
 
 use crate::world::{LABEL, World, docker};
 

@@ -10,12 +10,13 @@ use futures_util::StreamExt;
 use nix::sys::stat::Mode as Permissions;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{UnixListener, UnixStream};
-use volsnap::docker::engine::DockerEngine;
-use volsnap::docker::fake::{FailingDocker, Mode};
-use volsnap::docker::helper::{self, HelperImage};
-use volsnap::docker::{
-    ContainerSpec, Docker, DockerErrorKind, Grace, MountKind, MountSource, MountSpec, Output, OutputStream,
-};
+use volsnap::engine::bollard::DockerEngine;
+use volsnap::engine::failing::{FailingDocker, Mode};
+use volsnap::engine::helper;
+use volsnap::engine::helper::HelperImage;
+use volsnap::engine::{ContainerSpec, Docker, DockerErrorKind, Grace, MountSpec, Output, OutputStream};
+use volsnap::model::container::MountKind;
+use volsnap::model::location::MountSource;
 
 use crate::world::{LABEL, World, docker};
 
@@ -487,12 +488,19 @@ async fn the_helper_image_is_imported_once_and_two_at_once_do_no_harm() {
     assert_eq!((first.unwrap(), second.unwrap()), (image.tag().to_owned(), image.tag().to_owned()));
     let imported = world.engine.image(image.tag()).await.unwrap().unwrap();
     assert_eq!(
-        imported.labels.get(helper::LABEL_HELPER).map(String::as_str),
+        imported.labels.get(volsnap::model::labels::LABEL_HELPER).map(String::as_str),
         Some(env!("CARGO_PKG_VERSION"))
     );
     // The one whose tag the other took over is tidied up; another process may be at it right now.
     let deadline = Instant::now() + Duration::from_secs(5);
-    while world.engine.images(helper::LABEL_HELPER).await.unwrap().iter().any(|image| image.tags.is_empty()) {
+    while world
+        .engine
+        .images(volsnap::model::labels::LABEL_HELPER)
+        .await
+        .unwrap()
+        .iter()
+        .any(|image| image.tags.is_empty())
+    {
         assert!(Instant::now() < deadline, "an image without a tag was left");
         tokio::time::sleep(Duration::from_millis(100)).await;
     }
@@ -523,7 +531,7 @@ async fn the_helper_runs_from_its_image_beside_the_source() {
     );
     assert_eq!(spec.command, [helper::EXECUTABLE, "agent"]);
     let source_label = format!("path:{}", directory.path().display());
-    assert_eq!(spec.labels.get(helper::LABEL_SOURCE), Some(&source_label));
+    assert_eq!(spec.labels.get(volsnap::model::labels::LABEL_SOURCE), Some(&source_label));
     spec.labels.insert(LABEL.to_owned(), std::process::id().to_string());
     // The packed executable is `cat` here.
     spec.command[1] = format!("{}/PG_VERSION", helper::SOURCE);

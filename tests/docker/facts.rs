@@ -6,9 +6,9 @@ use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 
 use serde_json::Value;
-use volsnap::docker::Docker as _;
-use volsnap::facts::compare::{Context, Severity, compare};
-use volsnap::facts::{Database, Facts, FactsLevel, Table, TableKind, Worth};
+use volsnap::engine::Docker as _;
+use volsnap::model::facts::compare::{Context, Severity, compare};
+use volsnap::model::facts::{Database, Facts, FactsLevel, Table, TableKind, Worth};
 use volsnap::ops::facts::take;
 
 use crate::database::{Postgres, Volsnap};

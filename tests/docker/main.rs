@@ -3,6 +3,7 @@
 
 #![expect(clippy::unwrap_used, reason = "a test says what went wrong by panicking")]
 
+mod clone;
 mod compose;
 mod database;
 mod doctor;
@@ -11,7 +12,6 @@ mod engine;
 mod facts;
 mod holds;
 mod interruptions;
-mod likeness;
 mod migrate;
 mod online;
 #[path = "../shared/program.rs"]

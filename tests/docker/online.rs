@@ -9,7 +9,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use nix::sys::signal::Signal;
-use volsnap::docker::{ContainerSpec, Docker, MountSource, MountSpec, TmpfsSpec};
+use volsnap::engine::{ContainerSpec, Docker, MountSpec, TmpfsSpec};
+use volsnap::model::location::MountSource;
 
 use crate::database::{Postgres, Volsnap, Watched, image};
 use crate::world::{LABEL, docker};

@@ -10,13 +10,15 @@ use bytes::Bytes;
 use nix::sys::stat::{Mode, SFlag, makedev, mknod};
 use volsnap::agent::client::{AgentClient, AgentError, Sink};
 use volsnap::agent::protocol::{ArchiveRequest, Request, StageCompareRequest, StagePassRequest};
-use volsnap::agent::stage::TREE;
-use volsnap::agent::stage::compare::Comparison;
+use volsnap::agent::staging::TREE;
+use volsnap::agent::staging::compare::Comparison;
 use volsnap::agent::swap::SwapState;
 use volsnap::archive::Codec;
-use volsnap::docker::helper::{self, Access, HelperImage};
-use volsnap::docker::{Docker as _, DockerErrorKind, MountSource, MountSpec};
-use volsnap::monitor::Silent;
+use volsnap::engine::helper;
+use volsnap::engine::helper::{Access, HelperImage};
+use volsnap::engine::{Docker as _, DockerErrorKind, MountSpec};
+use volsnap::model::event::Silent;
+use volsnap::model::location::MountSource;
 
 use crate::world::{LABEL, World, docker};
 

@@ -6,8 +6,8 @@ use std::process::{Command, Output as Finished};
 use std::sync::atomic::{AtomicU32, Ordering};
 
 use tokio::sync::OnceCell;
-use volsnap::docker::engine::DockerEngine;
-use volsnap::docker::{ContainerSpec, Docker, helper};
+use volsnap::engine::bollard::DockerEngine;
+use volsnap::engine::{ContainerSpec, Docker, helper};
 
 /// The label on everything the tests make; its value is the process.
 pub(crate) const LABEL: &str = "volsnap.test";

@@ -4,8 +4,8 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use tokio::time::timeout;
-use volsnap::docker::fake::{Call, Mode};
-use volsnap::monitor::Silent;
+use volsnap::engine::failing::{Call, Mode};
+use volsnap::model::event::Silent;
 use volsnap::ops::recover::{recover, unfinished};
 use volsnap::saga::Patience;
 use volsnap::signal::Interrupt;

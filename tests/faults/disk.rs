@@ -3,7 +3,7 @@
 use std::process::Command;
 use std::sync::Arc;
 
-use volsnap::manifest::{Capture, Quiesce};
+use volsnap::model::manifest::{Capture, Quiesce};
 use volsnap::ops::plan::CaptureChoice;
 use volsnap::ops::snapshot::dry_run;
 

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use tokio::time::timeout;
-use volsnap::docker::fake::{Call, Mode};
+use volsnap::engine::failing::{Call, Mode};
 use volsnap::ops::recover::{recover, unfinished};
 use volsnap::ops::restore::{
     Archive, Confirm, Destination, Force, RestoreOptions, RestorePlan, Restored, restore,

@@ -5,9 +5,9 @@ use std::path::Path;
 use std::sync::{Arc, Mutex};
 
 use volsnap::ErrorKind;
-use volsnap::docker::fake::Mode;
-use volsnap::docker::helper::HelperImage;
-use volsnap::manifest::Quiesce;
+use volsnap::engine::failing::Mode;
+use volsnap::engine::helper::HelperImage;
+use volsnap::model::manifest::Quiesce;
 use volsnap::ops::plan::CaptureChoice;
 use volsnap::ops::snapshot::{SnapshotOptions, snapshot};
 use volsnap::signal::Interrupt;

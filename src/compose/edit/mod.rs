@@ -7,7 +7,7 @@
 
 use std::path::{Path, PathBuf};
 
-use crate::docker::MountSource;
+use crate::model::location::MountSource;
 
 mod override_file;
 mod project;

@@ -11,7 +11,7 @@ use super::super::environment::{Environment, interpolate};
 use super::EditError;
 use super::short::ShortMount;
 use super::yaml::{Document, Kind, NodeId};
-use crate::docker::MountSource;
+use crate::model::location::MountSource;
 
 /// A chain of `extends` or `include` longer than this is a circle.
 const MAX_DEPTH: usize = 16;

@@ -5,7 +5,7 @@
 
 use std::path::{Path, PathBuf};
 
-use crate::docker::Container;
+use crate::model::container::Container;
 
 /// The port when nothing says otherwise.
 const DEFAULT_PORT: &str = "5432";

@@ -14,7 +14,7 @@ use std::thread;
 use std::time::Duration;
 
 use super::control::{self, ControlError, ControlFile, DbState};
-use crate::database::{Inspection, OutsideLink, PageChecksums};
+use crate::model::inspection::{Inspection, OutsideLink, PageChecksums};
 
 /// How deep below the root a data directory is looked for: `18/docker`, `data/pgdata`.
 const DEPTH: usize = 4;

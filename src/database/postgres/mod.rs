@@ -17,8 +17,9 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use super::online::OnlineBackup;
-use super::{Checked, ContentCheck, Damage, FactsSource, Inspection, Profile, SandboxSource};
-use crate::docker::Container;
+use super::{Checked, ContentCheck, Damage, FactsSource, Profile, SandboxSource};
+use crate::model::container::Container;
+use crate::model::inspection::Inspection;
 use page::{PageChecker, RelationFile};
 
 /// What asks the server; see there.

@@ -7,9 +7,9 @@ use std::collections::BTreeMap;
 use std::path::Path;
 
 use super::{container, files};
-use crate::database::Inspection;
 use crate::database::online::{MaxRate, OnlineAccess, OnlineBackup, OnlineRefusal};
-use crate::docker::{Container, ExecOutput};
+use crate::model::container::{Container, ExecOutput};
+use crate::model::inspection::Inspection;
 
 /// What writes the backup; see there.
 const BASEBACKUP: &str = include_str!("basebackup.sh");

@@ -8,9 +8,10 @@ use chrono::{DateTime, Utc};
 use super::rules::{days, shown, target_of};
 use super::{Finding, Kind, Risk};
 use crate::compose::{Membership, VolumeKey};
-use crate::docker::{Container, Mount, MountKind, Volume};
+use crate::model::container::{Container, Mount, MountKind, Volume};
+use crate::model::quote::{printable, shell_quote};
 use crate::ops::migrate::record::Migration;
-use crate::target::{Target, printable, shell_quote};
+use crate::selector::Target;
 
 /// A migration that is remembered, and whose volume is still there.
 pub(super) struct Migrated<'m> {
@@ -179,7 +180,7 @@ mod tests {
     use std::collections::BTreeMap;
 
     use super::*;
-    use crate::docker::ContainerState;
+    use crate::model::container::ContainerState;
 
     fn migration() -> Migration {
         Migration {

@@ -23,14 +23,17 @@ use super::recover::{Unfinished, unfinished};
 use crate::agent::survey::survey;
 use crate::agent::swap::PREFIX;
 use crate::database::{self, Profile};
-use crate::docker::helper::{LABEL_RUN, LABEL_STAGE};
-use crate::docker::inventory::{Place, inventory};
-use crate::docker::{Container, Engine, MountSource, Volume};
-use crate::error::{Context as _, Result};
-use crate::manifest::{SnapshotId, VerificationKind};
+use crate::model::container::{Container, EngineInfo, Volume};
+use crate::model::error::{Context as _, Result};
+use crate::model::ids::SnapshotId;
+use crate::model::labels::{LABEL_RUN, LABEL_STAGE};
+use crate::model::location::MountSource;
+use crate::model::manifest::VerificationKind;
+use crate::model::source::{OtherRun, key_of};
 use crate::repository::{Listing, Repository, RepositoryError, Snapshot};
-use crate::source::{OtherRun, key_of};
-use crate::target::{self, DatabaseData, Target, World};
+use crate::selector;
+use crate::selector::inventory::{Place, inventory};
+use crate::selector::{DatabaseData, EngineInventory, Target};
 
 mod leftovers;
 mod rules;
@@ -162,7 +165,7 @@ pub async fn doctor(host: &Host, options: &DoctorOptions) -> Result<Vec<Finding>
     let mut world = host.world().await?;
     "volsnap doctor".clone_into(&mut world.command);
     let chosen: Vec<Container> = match &options.target {
-        Some(target) => target::containers(target, &world)?.into_iter().cloned().collect(),
+        Some(target) => selector::containers(target, &world)?.into_iter().cloned().collect(),
         None => world.containers.clone(),
     };
     let databases = chosen.iter().filter_map(|container| Some((container, database::profile_of(container)?)));
@@ -177,7 +180,7 @@ pub async fn doctor(host: &Host, options: &DoctorOptions) -> Result<Vec<Finding>
         .iter()
         .filter_map(|(container, profile)| {
             let container = world.containers.iter().find(|known| known.id == container.id)?;
-            let data = target::database_data(container, &world)?;
+            let data = selector::database_data(container, &world)?;
             let links = answers.get_mut(&container.id).and_then(|answer| answer.links.take());
             Some(Examined { profile: *profile, data, links })
         })
@@ -253,7 +256,7 @@ fn listing(location: &Path, findings: &mut Vec<Finding>) -> Listing {
         }
         Err(RepositoryError::Missing { .. }) => Listing::default(),
         Err(error) => {
-            findings.push(rules::no_repository(location, &crate::error::chain(&error)));
+            findings.push(rules::no_repository(location, &crate::model::error::chain(&error)));
             Listing::default()
         }
     }
@@ -261,12 +264,12 @@ fn listing(location: &Path, findings: &mut Vec<Finding>) -> Listing {
 
 fn examine(
     one: &Examined<'_>,
-    world: &World,
-    engine: &Engine,
+    world: &EngineInventory,
+    engine: &EngineInfo,
     listing: &Listing,
     repository: &Path,
 ) -> Vec<Finding> {
-    let location = one.data.mount.and_then(target::location_of);
+    let location = one.data.mount.and_then(selector::location_of);
     let key = location.as_ref().map(key_of);
     let of_source =
         listing.snapshots.iter().filter(|snapshot| Some(&snapshot.manifest.source) == key.as_ref());
@@ -296,7 +299,7 @@ fn examine(
     rules::examine(&case)
 }
 
-fn host_path(location: &MountSource, world: &World) -> Option<PathBuf> {
+fn host_path(location: &MountSource, world: &EngineInventory) -> Option<PathBuf> {
     match location {
         MountSource::Directory(path) => Some(path.clone()),
         MountSource::Volume(name) => {
@@ -321,13 +324,17 @@ fn history<'s>(snapshots: impl Iterator<Item = &'s Snapshot>) -> History {
 }
 
 /// Returns the links whose data is not where the rest of it is.
-fn outside(links: &[(String, PathBuf)], data: &DatabaseData<'_>, world: &World) -> Vec<OutsideData> {
+fn outside(
+    links: &[(String, PathBuf)],
+    data: &DatabaseData<'_>,
+    world: &EngineInventory,
+) -> Vec<OutsideData> {
     let here = data.mount.and_then(|mount| Place::of_mount(mount, &world.volumes));
     links
         .iter()
         .filter_map(|(what, target)| {
             // As the container sees it: a relative link is relative to where it lies.
-            let path = crate::docker::inventory::normalize(&data.directory.join(target));
+            let path = crate::model::location::normalize(&data.directory.join(target));
             let mounts = data.container.mounts.iter().filter(|mount| path.starts_with(&mount.destination));
             let mount = mounts.max_by_key(|mount| mount.destination.components().count());
             let place = mount.and_then(|mount| Place::of_mount(mount, &world.volumes));
@@ -336,7 +343,7 @@ fn outside(links: &[(String, PathBuf)], data: &DatabaseData<'_>, world: &World) 
             {
                 return None;
             }
-            Some(OutsideData { what: what.clone(), path, location: mount.and_then(target::location_of) })
+            Some(OutsideData { what: what.clone(), path, location: mount.and_then(selector::location_of) })
         })
         .collect()
 }
@@ -380,17 +387,17 @@ fn migrations(mut all: Vec<Migration>, target: Option<&Target>, chosen: &[Contai
         ];
         let mut mounts = chosen.iter().flat_map(|container| &container.mounts);
         let named = matches!(target, Some(Target::Volume(name)) if *name == migration.volume);
-        named || mounts.any(|mount| target::location_of(mount).is_some_and(|place| places.contains(&place)))
+        named || mounts.any(|mount| selector::location_of(mount).is_some_and(|place| places.contains(&place)))
     };
     all.retain(|migration| target.is_none() || concerns(migration));
     all
 }
 
 /// Returns what has become of the volumes that data was migrated from.
-fn migrated_volumes(migrations: &[Migration], world: &World, engine: &Engine) -> Vec<Finding> {
+fn migrated_volumes(migrations: &[Migration], world: &EngineInventory, engine: &EngineInfo) -> Vec<Finding> {
     let mounting = |place: &MountSource| -> Vec<&Container> {
         let mounts = |container: &&Container| {
-            container.mounts.iter().any(|mount| target::location_of(mount).as_ref() == Some(place))
+            container.mounts.iter().any(|mount| selector::location_of(mount).as_ref() == Some(place))
         };
         world.containers.iter().filter(mounts).filter(|one| OtherRun::of(one).is_none()).collect()
     };
@@ -411,7 +418,7 @@ fn migrated_volumes(migrations: &[Migration], world: &World, engine: &Engine) ->
 }
 
 /// Returns the stages that no run is at work on, nor has in its journal.
-fn kept_stages(world: &World, engine: &Engine, runs: &[Unfinished]) -> Vec<Finding> {
+fn kept_stages(world: &EngineInventory, engine: &EngineInfo, runs: &[Unfinished]) -> Vec<Finding> {
     let mut findings = Vec::new();
     for volume in &world.volumes {
         let (Some(source), Some(run)) = (volume.labels.get(LABEL_STAGE), volume.labels.get(LABEL_RUN)) else {
@@ -437,7 +444,11 @@ fn kept_stages(world: &World, engine: &Engine, runs: &[Unfinished]) -> Vec<Findi
 
 /// Returns the volumes that no container uses, of projects whose database has its data in a directory, and of which
 /// no migration is remembered.
-fn leftover_volumes(examined: &[Examined<'_>], migrations: &[Migration], world: &World) -> Vec<Finding> {
+fn leftover_volumes(
+    examined: &[Examined<'_>],
+    migrations: &[Migration],
+    world: &EngineInventory,
+) -> Vec<Finding> {
     let mut findings = Vec::new();
     let unknown = |volume: &&Volume| !migrations.iter().any(|migration| migration.volume == volume.name);
     for volume in world.volumes.iter().filter(unknown) {
@@ -453,7 +464,7 @@ fn leftover_volumes(examined: &[Examined<'_>], migrations: &[Migration], world: 
     findings
 }
 
-fn stray_helpers(world: &World, runs: &[Unfinished]) -> Vec<Finding> {
+fn stray_helpers(world: &EngineInventory, runs: &[Unfinished]) -> Vec<Finding> {
     let helpers = world.containers.iter().filter_map(OtherRun::of);
     // What is in a journal is dealt with there: the run is at work, or it is to be recovered.
     helpers

@@ -7,11 +7,14 @@ use chrono::{DateTime, Duration, Utc};
 use super::{Finding, Kind, Risk};
 use crate::compose::{Membership, VolumeKey};
 use crate::database::Profile;
-use crate::docker::{ApiVersion, Container, Mount, MountKind, MountSource, Volume};
+use crate::model::container::{ApiVersion, Container, Mount, MountKind, Volume};
+use crate::model::location::MountSource;
+use crate::model::quote::{printable, shell_quote};
+use crate::model::source::OtherRun;
 use crate::ops::recover::Unfinished;
 use crate::repository::Unreadable;
-use crate::source::OtherRun;
-use crate::target::{self, DatabaseData, Target, printable, shell_quote};
+use crate::selector;
+use crate::selector::{DatabaseData, Target};
 
 /// The engine's own grace, where a container has none.
 const DEFAULT_GRACE: i64 = 10;
@@ -117,7 +120,7 @@ impl Case<'_> {
     }
 
     fn is_anonymous(&self) -> bool {
-        self.location.is_some_and(target::is_anonymous)
+        self.location.is_some_and(selector::is_anonymous)
     }
 
     fn runs(&self) -> bool {
@@ -128,7 +131,7 @@ impl Case<'_> {
         let version = self.profile.major_version(self.container).unwrap_or_default();
         let engine = format!("{} {version}", self.profile.name());
         let place = match self.location {
-            Some(location) => target::describe(location),
+            Some(location) => selector::describe(location),
             None if self.data.mount.is_some() => "memory".to_owned(),
             None => "the container's own layer".to_owned(),
         };
@@ -254,11 +257,11 @@ fn wrong_level(case: &Case<'_>, mount: &Mount) -> Option<Finding> {
         other.destination != mount.destination && mount.destination.starts_with(&other.destination)
     });
     let (location, other) = above
-        .filter_map(|other| Some((target::location_of(other)?, other)))
-        .find(|(location, _)| !target::is_anonymous(location))?;
+        .filter_map(|other| Some((selector::location_of(other)?, other)))
+        .find(|(location, _)| !selector::is_anonymous(location))?;
     let what = format!(
         "{} is mounted at {} and has none of the data: the image has a volume of its own at {} below",
-        target::describe(&location),
+        selector::describe(&location),
         shown(&other.destination),
         shown(&mount.destination)
     );
@@ -285,7 +288,7 @@ fn outside(case: &Case<'_>) -> Vec<Finding> {
             None => (Risk::High, "the container's own layer or memory, and goes with it".to_owned()),
             Some(location) => (
                 Risk::Medium,
-                format!("{}: a copy of the data alone is no database", target::describe(location)),
+                format!("{}: a copy of the data alone is no database", selector::describe(location)),
             ),
         };
         let list = format!(

@@ -6,7 +6,7 @@ use rstest::rstest;
 
 use super::*;
 use crate::database::postgres::Postgres;
-use crate::docker::ContainerState;
+use crate::model::container::ContainerState;
 use crate::saga::RunInfo;
 
 const PGDATA: &str = "/var/lib/postgresql/data";
@@ -100,7 +100,7 @@ impl Situation {
         let mounts = self.container.mounts.iter().filter(|mount| directory.starts_with(&mount.destination));
         let mount = mounts.max_by_key(|mount| mount.destination.components().count());
         let data = DatabaseData { container: &self.container, directory, mount };
-        let location = mount.and_then(target::location_of);
+        let location = mount.and_then(selector::location_of);
         let findings = examine(&Case {
             container: &self.container,
             profile: &Postgres,

@@ -8,21 +8,23 @@ use super::Run;
 use super::prepare::{Database, Preparation};
 use crate::agent::client::{AgentClient, AgentError};
 use crate::agent::protocol::{StageCompareRequest, StagePassRequest};
-use crate::agent::stage::CompareStats;
-use crate::database::{self, Inspection};
-use crate::docker::Container;
-use crate::docker::inventory::inventory;
-use crate::error::{Context as _, Error, Result};
-use crate::facts::checks::Checks;
-use crate::facts::{Facts, FactsLevel};
-use crate::monitor::{Event, Phase};
+use crate::agent::staging::CompareStats;
+use crate::database;
+use crate::model::container::Container;
+use crate::model::error::{Context as _, Error, Result};
+use crate::model::event::{Event, Phase};
+use crate::model::facts::checks::Checks;
+use crate::model::facts::{Facts, FactsLevel};
+use crate::model::inspection::Inspection;
+use crate::model::source::Source;
 use crate::ops::facts::{run_checks, take};
 use crate::ops::passes::Passes;
 use crate::ops::plan::STAGE_RESERVE;
-use crate::saga::restart::StoppedContainer;
-use crate::saga::withdraw::{Copy, Proof};
-use crate::saga::{Compensation, Registered, Saga, When};
-use crate::source::Source;
+use crate::saga::{Registered, Saga, When};
+use crate::selector::inventory::inventory;
+use crate::service::start::StoppedContainer;
+use crate::undo::Compensation;
+use crate::undo::retract_copy::{Copy, Proof};
 
 /// The users are stopped; what starts them is in the journal.
 pub(super) struct Hold {
@@ -132,7 +134,10 @@ impl Run<'_> {
         let target = self.options.target.quoted();
         match &self.options.destination {
             super::Destination::Directory(path) => {
-                format!("volsnap migrate {target} {}", crate::target::shell_quote(&path.to_string_lossy()))
+                format!(
+                    "volsnap migrate {target} {}",
+                    crate::model::quote::shell_quote(&path.to_string_lossy())
+                )
             }
             super::Destination::Back { .. } => format!("volsnap migrate {target} --back"),
         }

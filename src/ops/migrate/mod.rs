@@ -35,17 +35,18 @@ use chrono::{DateTime, Utc};
 use serde::Serialize;
 use tokio::time::Instant;
 
-use super::clock::{Clock, milliseconds};
 use super::{Host, recover, with_failures};
 use crate::agent::swap::PREFIX;
 use crate::compose::environment::Environment;
-use crate::docker::MountSource;
-use crate::error::{Context as _, Error, Result};
-use crate::facts::FactsLevel;
-use crate::manifest::SnapshotId;
-use crate::monitor::{Monitor, Phase};
+use crate::model::error::{Context as _, Error, Result};
+use crate::model::event::{Monitor, Phase};
+use crate::model::facts::FactsLevel;
+use crate::model::ids::SnapshotId;
+use crate::model::location::MountSource;
+use crate::model::quote::shell_quote;
+use crate::ops::phase_timer::{Clock, milliseconds};
 use crate::saga::{Patience, Saga};
-use crate::target::{Target, shell_quote};
+use crate::selector::Target;
 
 mod copy;
 mod place;

@@ -9,10 +9,11 @@ use std::path::{Component, Path, PathBuf};
 
 use super::Run;
 use crate::agent::swap::PREFIX;
-use crate::error::{Context as _, Error, Result};
-use crate::saga::withdraw::MadeDirectory;
-use crate::saga::{Compensation, Registered, Saga, When};
-use crate::target::shell_quote;
+use crate::model::error::{Context as _, Error, Result};
+use crate::model::quote::shell_quote;
+use crate::saga::{Registered, Saga, When};
+use crate::undo::Compensation;
+use crate::undo::retract_copy::MadeDirectory;
 
 /// Where the system has its own, and nobody else's data belongs.
 const SYSTEM: [&str; 12] =

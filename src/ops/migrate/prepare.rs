@@ -14,23 +14,30 @@ use super::{Destination, Run};
 use crate::agent::client::{AgentClient, helper_name};
 use crate::agent::protocol::{Room, StageCompareRequest, StagePassRequest, Survey};
 use crate::compose::{Membership, volume_labels};
-use crate::database::{self, Inspection, Profile};
-use crate::docker::helper::{Access, LABEL_RUN};
-use crate::docker::{Container, Engine, Mount, MountSource, order};
-use crate::error::{Context as _, Error, Result};
-use crate::facts::checks::Checks;
-use crate::manifest::Quiesce;
-use crate::monitor::Phase;
+use crate::database;
+use crate::database::Profile;
+use crate::engine::helper::Access;
+use crate::model::container::{Container, EngineInfo, Mount};
+use crate::model::error::{Context as _, Error, Result};
+use crate::model::event::Phase;
+use crate::model::facts::checks::Checks;
+use crate::model::inspection::Inspection;
+use crate::model::labels::LABEL_RUN;
+use crate::model::location::MountSource;
+use crate::model::manifest::Quiesce;
+use crate::model::quote::shell_quote;
+use crate::model::source::{Source, User, key_of};
 use crate::ops::facts::find_checks;
 use crate::ops::helper::{StageMount, StartedHelper, busy, start_helper};
 use crate::ops::hold::refuse_what_cannot_be_stopped;
 use crate::ops::plan::{Outlook, STAGE_RESERVE};
-use crate::saga::restart::await_ready;
-use crate::saga::volume::Workplace;
-use crate::saga::withdraw::MadeDirectory;
-use crate::saga::{Compensation, Registered, Saga, When};
-use crate::source::{Source, User, key_of};
-use crate::target::{is_anonymous, location_of, shell_quote};
+use crate::saga::{Registered, Saga, When};
+use crate::selector::{is_anonymous, location_of};
+use crate::service::order;
+use crate::service::start::await_ready;
+use crate::undo::Compensation;
+use crate::undo::retract_copy::MadeDirectory;
+use crate::undo::swap::Workplace;
 
 /// How long one question may take.
 const ASK_LIMIT: Duration = Duration::from_secs(10);
@@ -55,7 +62,7 @@ pub(super) enum Prepared {
 /// Everything that is known, checked and running before anything is touched.
 pub(super) struct Preparation {
     pub(super) plan: MigratePlan,
-    pub(super) engine: Engine,
+    pub(super) engine: EngineInfo,
     pub(super) source: Source,
     pub(super) database: Option<Database>,
     pub(super) checks: Option<Checks>,
@@ -287,7 +294,7 @@ impl Run<'_> {
     }
 
     /// Finds the place for the copy, and makes it where it is not there.
-    async fn destination(&self, saga: &mut Saga, engine: &Engine, source: &Source) -> Result<Target> {
+    async fn destination(&self, saga: &mut Saga, engine: &EngineInfo, source: &Source) -> Result<Target> {
         match &self.options.destination {
             Destination::Directory(named) => {
                 let MountSource::Volume(volume) = &source.location else {
@@ -309,7 +316,7 @@ impl Run<'_> {
     }
 
     /// Returns the volume that the data goes back into.
-    fn volume_back(&self, engine: &Engine, source: &Source, named: Option<&str>) -> Result<String> {
+    fn volume_back(&self, engine: &EngineInfo, source: &Source, named: Option<&str>) -> Result<String> {
         if let Some(named) = named {
             return Ok(named.to_owned());
         }
@@ -319,7 +326,7 @@ impl Run<'_> {
         })
     }
 
-    fn migration(&self, engine: &Engine, source: &Source) -> Option<Migration> {
+    fn migration(&self, engine: &EngineInfo, source: &Source) -> Option<Migration> {
         let MountSource::Directory(directory) = &source.location else { return None };
         Migration::all(&self.host.saga.state, &engine.id)
             .into_iter()
@@ -327,7 +334,13 @@ impl Run<'_> {
     }
 
     /// Makes the volume that the data goes back into, where it is not there.
-    async fn make_volume(&self, saga: &mut Saga, engine: &Engine, source: &Source, name: &str) -> Result<()> {
+    async fn make_volume(
+        &self,
+        saga: &mut Saga,
+        engine: &EngineInfo,
+        source: &Source,
+        name: &str,
+    ) -> Result<()> {
         let docker = &*self.host.docker;
         if docker.volume(name).await.doing(|| format!("look at volume {name}"))?.is_some() {
             return Ok(());
@@ -346,7 +359,7 @@ impl Run<'_> {
 
     async fn refuse_other_users(&self, location: &MountSource) -> Result<()> {
         let world = self.host.world().await?;
-        let inventory = crate::docker::inventory::inventory(location, &world.containers, &world.volumes);
+        let inventory = crate::selector::inventory::inventory(location, &world.containers, &world.volumes);
         match inventory.users.first() {
             Some(user) => Err(Error::failed(format!(
                 "container {} uses the volume that the data is to go back into",

@@ -7,10 +7,10 @@ use std::path::{Path, PathBuf};
 use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
 
-use crate::docker::MountSource;
-use crate::error::Result;
+use crate::model::error::Result;
+use crate::model::location::MountSource;
+use crate::model::source::key_of;
 use crate::ops::facts::write_whole;
-use crate::source::key_of;
 
 /// A migration that was done.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]

@@ -17,17 +17,20 @@ use crate::compose::edit::{EditError, EditOptions, FileEdit, MountChange, edit, 
 use crate::compose::files::{FilesError, FoundProject};
 use crate::compose::replacement::Replacement;
 use crate::compose::{Membership, Recreate};
-use crate::docker::recorded::{Recorded, find_again};
-use crate::docker::{Container, MountSource};
-use crate::error::{Context as _, Error, Result};
-use crate::facts::Facts;
-use crate::facts::compare::{Context, compare};
-use crate::monitor::{Event, Phase};
-use crate::saga::containers::ReplacedContainer;
-use crate::saga::restart::start_once;
-use crate::saga::{Compensation, Saga, When};
-use crate::source::{Source, User, key_of};
-use crate::target::{is_anonymous, location_of, shell_quote};
+use crate::model::container::Container;
+use crate::model::error::{Context as _, Error, Result};
+use crate::model::event::{Event, Phase};
+use crate::model::facts::Facts;
+use crate::model::facts::compare::{Context, compare};
+use crate::model::location::MountSource;
+use crate::model::quote::shell_quote;
+use crate::model::source::{Source, User, key_of};
+use crate::saga::{Saga, When};
+use crate::selector::{is_anonymous, location_of};
+use crate::service::identity::{Recorded, find_again};
+use crate::service::start::start_once;
+use crate::undo::Compensation;
+use crate::undo::recreate::ReplacedContainer;
 
 /// How long the service may take to answer on the copy.
 const START_LIMIT: Duration = Duration::from_mins(5);

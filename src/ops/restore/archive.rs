@@ -10,8 +10,8 @@ use std::path::{Component, Path, PathBuf};
 use crate::agent::feed::ArchiveFeed;
 use crate::archive::{BlockReader, EntryKind, Origin, TarReader};
 use crate::database;
-use crate::error::{Context as _, Error, Result};
-use crate::monitor::{Event, Monitor, Phase};
+use crate::model::error::{Context as _, Error, Result};
+use crate::model::event::{Event, Monitor, Phase};
 use crate::ops::verify::{check_archive, check_list};
 use crate::repository::Snapshot;
 

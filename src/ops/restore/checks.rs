@@ -1,7 +1,7 @@
 //! What is compared before anything is touched: mismatches that would break the data. Pure rules.
 
 use super::plan::RestorePlan;
-use crate::error::{Error, Result};
+use crate::model::error::{Error, Result};
 
 /// Which mismatches are accepted.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]

@@ -16,12 +16,13 @@ use super::prepare::Ready;
 use super::replace::Hold;
 use super::{Archive, Destination, Ordering, Restored};
 use crate::agent::protocol::Request;
-use crate::error::{Context as _, Result};
+use crate::model::error::{Context as _, Result};
 use crate::ops::facts::of_snapshot;
 use crate::ops::verify::{Listed, check_archive, check_list};
 use crate::repository::Snapshot;
-use crate::saga::bring_back::KeptData;
-use crate::saga::{Compensation, Saga, When};
+use crate::saga::{Saga, When};
+use crate::undo::Compensation;
+use crate::undo::restore_old::KeptData;
 
 impl Run<'_> {
     pub(super) async fn restore_in_place(&self, saga: &mut Saga, mut ready: Ready) -> Result<Restored> {
@@ -92,7 +93,7 @@ impl Run<'_> {
             files: safety.files.clone(),
         };
         saga.register(When::Always, unpublished).doing(|| "write the journal".to_owned())?;
-        self.clock.phase(crate::monitor::Phase::Safety);
+        self.clock.phase(crate::model::event::Phase::Safety);
         let snapshot = safety.keep(&mut ready.agent, self.monitor()).await?;
         self.monitor().step("prove-safety");
         let (kept, monitor) = (snapshot.clone(), self.host.monitor.clone());

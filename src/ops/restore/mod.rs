@@ -25,14 +25,14 @@ use std::time::Duration;
 use async_trait::async_trait;
 use chrono::{DateTime, Utc};
 
-use super::clock::Clock;
 use super::{Host, recover, with_failures};
-use crate::error::{Context as _, Result};
-use crate::manifest::SnapshotId;
-use crate::monitor::{Monitor, Phase};
+use crate::model::error::{Context as _, Result};
+use crate::model::event::{Monitor, Phase};
+use crate::model::ids::SnapshotId;
+use crate::ops::phase_timer::Clock;
 use crate::repository::{Site, Snapshot};
 use crate::saga::{Patience, Saga};
-use crate::target::Target;
+use crate::selector::Target;
 
 mod archive;
 mod checks;

@@ -13,22 +13,29 @@ use super::{Destination, Run};
 use crate::agent::client::AgentClient;
 use crate::agent::protocol::{Room, Survey};
 use crate::agent::swap::PREFIX;
-use crate::database::{self, Inspection, Profile};
-use crate::docker::helper::{Access, LABEL_RUN};
-use crate::docker::inventory::inventory;
-use crate::docker::{Container, Engine, MountSource, order};
-use crate::error::{Context as _, Error, Result};
-use crate::monitor::Phase;
+use crate::database;
+use crate::database::Profile;
+use crate::engine::helper::Access;
+use crate::model::container::{Container, EngineInfo};
+use crate::model::error::{Context as _, Error, Result};
+use crate::model::event::Phase;
+use crate::model::inspection::Inspection;
+use crate::model::labels::LABEL_RUN;
+use crate::model::location::MountSource;
+use crate::model::quote::shell_quote;
+use crate::model::source::{Source, key_of};
 use crate::ops::helper::{StartedHelper, busy, start_helper};
 use crate::ops::hold::refuse_what_cannot_be_stopped;
-use crate::ops::libc::libc_of;
+use crate::ops::libc_version::libc_of;
 use crate::ops::migrate::record::Migration;
 use crate::ops::plan::worst_case_bytes;
-use crate::saga::restart::await_ready;
-use crate::saga::volume::Workplace;
-use crate::saga::{Compensation, Registered, Saga, When};
-use crate::source::{Source, key_of};
-use crate::target::{Target, shell_quote};
+use crate::saga::{Registered, Saga, When};
+use crate::selector::Target;
+use crate::selector::inventory::inventory;
+use crate::service::order;
+use crate::service::start::await_ready;
+use crate::undo::Compensation;
+use crate::undo::swap::Workplace;
 
 /// How long a database may take to answer to be taken for one that does.
 const ANSWER_LIMIT: Duration = Duration::from_secs(5);
@@ -36,7 +43,7 @@ const ANSWER_LIMIT: Duration = Duration::from_secs(5);
 /// Everything that is known and checked before anything is touched.
 pub(super) struct Preparation {
     pub(super) plan: RestorePlan,
-    engine: Engine,
+    engine: EngineInfo,
     known: Known,
     source: Source,
     users: Users,
@@ -88,13 +95,13 @@ struct Looked<'a> {
     source: &'a Source,
     known: &'a Known,
     users: &'a Users,
-    engine: &'a Engine,
+    engine: &'a EngineInfo,
 }
 
 /// Everything that a restore works with, once it may.
 pub(super) struct Ready {
     pub(super) plan: RestorePlan,
-    pub(super) engine: Engine,
+    pub(super) engine: EngineInfo,
     pub(super) known: Known,
     pub(super) source: Source,
     pub(super) users: Users,
@@ -153,7 +160,7 @@ impl Run<'_> {
         }
     }
 
-    async fn destination(&self, engine: &Engine) -> Result<Source> {
+    async fn destination(&self, engine: &EngineInfo) -> Result<Source> {
         match &self.options.destination {
             Destination::Target(target) => self.host.resolve_for(&self.command_to(), target).await,
             Destination::Origin => self.origin(engine).await,
@@ -172,7 +179,7 @@ impl Run<'_> {
     }
 
     /// Returns the source that the snapshot was made of, as it is now.
-    async fn origin(&self, engine: &Engine) -> Result<Source> {
+    async fn origin(&self, engine: &EngineInfo) -> Result<Source> {
         let Some(snapshot) = self.options.archive.snapshot() else {
             return Err(Error::usage("an archive of another tool does not say where it came from")
                 .hint("--to TARGET, --new-volume NAME, or --dir DIR"));
@@ -197,7 +204,7 @@ impl Run<'_> {
 
     /// Refuses a volume whose data was migrated, and that nothing uses any more: the service would not see what is
     /// restored there.
-    fn refuse_left_over(&self, engine: &Engine, source: &Source) -> Result<()> {
+    fn refuse_left_over(&self, engine: &EngineInfo, source: &Source) -> Result<()> {
         let MountSource::Volume(name) = &source.location else { return Ok(()) };
         let migrations = Migration::all(&self.host.saga.state, &engine.id);
         let migration = migrations.into_iter().find(|migration| migration.volume == *name);
@@ -215,7 +222,7 @@ impl Run<'_> {
         format!("volsnap restore {} --to", shell_quote(&self.options.archive.name()))
     }
 
-    async fn directory(&self, path: &Path, engine: &Engine) -> Result<Source> {
+    async fn directory(&self, path: &Path, engine: &EngineInfo) -> Result<Source> {
         if !engine.local {
             return Err(Error::usage(
                 "the engine is on another machine, whose directories are not reached from here",
@@ -254,7 +261,7 @@ impl Run<'_> {
     }
 
     /// Refuses an archive that lies in what is to be replaced.
-    fn refuse_archive_inside(&self, source: &Source, engine: &Engine) -> Result<()> {
+    fn refuse_archive_inside(&self, source: &Source, engine: &EngineInfo) -> Result<()> {
         let archive = self.options.archive.path();
         let archive = archive.canonicalize().unwrap_or(archive);
         let target = source.host_path.canonicalize().unwrap_or_else(|_| source.host_path.clone());
@@ -335,7 +342,7 @@ impl Run<'_> {
         source: &Source,
         known: &Known,
         database: Option<&Database>,
-        engine: &Engine,
+        engine: &EngineInfo,
     ) -> Result<Beside> {
         let mut helper = self.start_helper(saga, source, known, engine).await?;
         let room = helper.agent.room().await.doing(|| format!("look at {}", source.title))?;
@@ -362,7 +369,7 @@ impl Run<'_> {
         saga: &mut Saga,
         source: &Source,
         known: &Known,
-        engine: &Engine,
+        engine: &EngineInfo,
     ) -> Result<StartedHelper> {
         let access = if known.special { Access::ReplaceWithDevices } else { Access::Replace };
         let image = (engine, self.options.helper_image.as_deref());
@@ -391,7 +398,7 @@ impl Run<'_> {
         known: &Known,
         beside: Option<&Beside>,
         running: &Server,
-        engine: &Engine,
+        engine: &EngineInfo,
     ) -> Facts {
         let manifest = self.options.archive.snapshot().map(|snapshot| &snapshot.manifest);
         let inspection = manifest.and_then(|manifest| manifest.evidence.database.as_ref());
@@ -492,7 +499,13 @@ impl Run<'_> {
     }
 
     /// Returns whether there is room once the data that is there is removed, and that is kept elsewhere before.
-    fn fits_in_place(&self, plan: &RestorePlan, disk_bytes: u64, source: &Source, engine: &Engine) -> bool {
+    fn fits_in_place(
+        &self,
+        plan: &RestorePlan,
+        disk_bytes: u64,
+        source: &Source,
+        engine: &EngineInfo,
+    ) -> bool {
         if plan.safety.is_none() {
             return false;
         }

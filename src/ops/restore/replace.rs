@@ -12,13 +12,16 @@ use super::safety::Promised;
 use crate::agent::extract::Extracted;
 use crate::agent::protocol::{ExtractRequest, Request};
 use crate::agent::swap::new_tree;
-use crate::database::{self, Inspection};
-use crate::docker::inventory::inventory;
-use crate::error::{Context as _, Error, ErrorKind, Result};
-use crate::manifest::{self, Evidence};
-use crate::monitor::{Event, Phase};
-use crate::saga::restart::{StoppedContainer, start_once};
-use crate::saga::{Compensation, Registered, Saga, When};
+use crate::database;
+use crate::model::error::{Context as _, Error, ErrorKind, Result};
+use crate::model::event::{Event, Phase};
+use crate::model::inspection::Inspection;
+use crate::model::manifest;
+use crate::model::manifest::Evidence;
+use crate::saga::{Registered, Saga, When};
+use crate::selector::inventory::inventory;
+use crate::service::start::{StoppedContainer, start_once};
+use crate::undo::Compensation;
 
 /// The users are stopped; what starts them is in the journal.
 pub(super) struct Hold {

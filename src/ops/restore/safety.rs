@@ -11,20 +11,21 @@ use super::{Destination, Run};
 use crate::agent::protocol::Request;
 use crate::agent::swap::old_tree;
 use crate::archive::Codec;
-use crate::docker::MountSource;
-use crate::error::{Context as _, Result};
-use crate::manifest::{
+use crate::model::error::{Context as _, Result};
+use crate::model::location::MountSource;
+use crate::model::manifest::{
     ArchiveInfo, Capture, Consistency, Counts, FORMAT_VERSION, FileListInfo, Manifest, Quiesce, SAFETY_TAG,
     Times,
 };
-use crate::ops::clock::milliseconds;
+use crate::model::quote::shell_quote;
 use crate::ops::helper::give_way;
+use crate::ops::phase_timer::milliseconds;
 use crate::ops::plan::worst_case_bytes;
 use crate::ops::snapshot::publish::environment;
 use crate::repository::Snapshot;
-use crate::saga::safety::Safety;
-use crate::saga::{Compensation, Registered, Saga, When};
-use crate::target::shell_quote;
+use crate::saga::{Registered, Saga, When};
+use crate::undo::Compensation;
+use crate::undo::archive_old::Safety;
 
 impl Run<'_> {
     /// Records that what is replaced is to be kept, once the new data stays: from the moment that it does,
@@ -76,7 +77,7 @@ impl Run<'_> {
     ) -> Option<Snapshot> {
         let kept = match &replaced.promised {
             Some(promised) => {
-                self.clock.phase(crate::monitor::Phase::Safety);
+                self.clock.phase(crate::model::event::Phase::Safety);
                 give_way(self.host, &ready.source).await;
                 let kept = promised.safety.keep(&mut ready.agent, self.monitor()).await;
                 kept.map(Some)

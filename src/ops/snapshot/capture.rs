@@ -9,14 +9,15 @@ use super::{Captured, Database, Preparation, Run};
 use crate::agent::archive::ArchiveStats;
 use crate::agent::client::AgentClient;
 use crate::agent::protocol::ArchiveRequest;
-use crate::database::{self, Inspection};
-use crate::docker::Container;
-use crate::docker::inventory::inventory;
-use crate::error::{Context as _, Error, Result};
-use crate::manifest::{Capture, Consistency, Evidence, Quiesce, StoppedContainer};
-use crate::monitor::Phase;
+use crate::database;
+use crate::model::container::Container;
+use crate::model::error::{Context as _, Error, Result};
+use crate::model::event::Phase;
+use crate::model::inspection::Inspection;
+use crate::model::manifest::{Capture, Consistency, Evidence, Quiesce, StoppedContainer};
+use crate::model::source::{Source, User};
 use crate::ops::plan;
-use crate::source::{Source, User};
+use crate::selector::inventory::inventory;
 
 /// The users that could write, by name.
 struct UsersNow {

@@ -8,14 +8,15 @@ use tokio::time::{Instant, timeout};
 
 use super::{Hold, Preparation, Run};
 use crate::database;
-use crate::docker::Container;
-use crate::error::{Context as _, Error, Result};
-use crate::manifest::Quiesce;
-use crate::monitor::{Event, Phase};
-use crate::saga::pause::PausedContainer;
-use crate::saga::restart::{StoppedContainer, await_ready};
-use crate::saga::{Compensation, Saga, When};
-use crate::source::Source;
+use crate::model::container::Container;
+use crate::model::error::{Context as _, Error, Result};
+use crate::model::event::{Event, Phase};
+use crate::model::manifest::Quiesce;
+use crate::model::source::Source;
+use crate::saga::{Saga, When};
+use crate::service::start::{StoppedContainer, await_ready};
+use crate::undo::Compensation;
+use crate::undo::unfreeze::PausedContainer;
 
 /// How long freezing may take: a process in the kernel's hands is not frozen before it has left them.
 const FREEZE_LIMIT: Duration = Duration::from_secs(10);
@@ -155,7 +156,10 @@ impl Run<'_> {
             .map_err(|error| {
                 Error::failed(format!("container {} goes on and does not answer", container.name))
                     .because(error)
-                    .hint(format!("docker logs --tail 20 {}", crate::target::shell_quote(&container.name)))
+                    .hint(format!(
+                        "docker logs --tail 20 {}",
+                        crate::model::quote::shell_quote(&container.name)
+                    ))
             })
     }
 

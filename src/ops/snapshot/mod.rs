@@ -26,24 +26,25 @@ use std::time::Duration;
 
 use chrono::{DateTime, Utc};
 
-use super::clock::Clock;
 use super::errand::Errand;
 use super::plan::{CaptureChoice, Outlook, Plan};
 use super::{Host, recover, with_failures};
 use crate::agent::client::AgentClient;
 use crate::agent::protocol::Survey;
-use crate::agent::stage::StageStats;
+use crate::agent::staging::StageStats;
 use crate::archive::Codec;
 use crate::database::Profile;
 use crate::database::online::MaxRate;
-use crate::error::{Context as _, Error, Result};
-use crate::facts::{Facts, FactsLevel};
-use crate::manifest::{Consistency, Environment, Evidence, Quiesce, SnapshotId};
-use crate::monitor::{Monitor, Phase};
+use crate::model::error::{Context as _, Error, Result};
+use crate::model::event::{Monitor, Phase};
+use crate::model::facts::{Facts, FactsLevel};
+use crate::model::ids::SnapshotId;
+use crate::model::manifest::{Consistency, Environment, Evidence, Quiesce};
+use crate::model::source::Source;
+use crate::ops::phase_timer::Clock;
 use crate::repository::{Site, Snapshot};
 use crate::saga::{Patience, Registered, Saga};
-use crate::source::Source;
-use crate::target::Target;
+use crate::selector::Target;
 
 mod capture;
 mod hold;

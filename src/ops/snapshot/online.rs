@@ -21,20 +21,23 @@ use chrono::{DateTime, Utc};
 use super::capture::inspect_stage;
 use super::{Captured, Preparation, Run};
 use crate::agent::protocol::StagePassRequest;
-use crate::agent::stage::TREE;
+use crate::agent::staging::TREE;
 use crate::database;
-use crate::database::Inspection;
 use crate::database::online::{OnlineAccess, OnlineBackup, OnlineRefusal};
-use crate::docker::helper::{LABEL_PID, LABEL_RUN, STAGE};
-use crate::docker::oneshot::{Finished, run_to_end};
-use crate::docker::{Container, ContainerSpec, DockerError, MountSource, MountSpec, Network, TmpfsSpec};
-use crate::error::{Context as _, Error, Result};
-use crate::manifest::{Consistency, Evidence};
-use crate::monitor::{Event, Phase};
+use crate::engine::helper::STAGE;
+use crate::engine::oneshot::{Finished, run_to_end};
+use crate::engine::{ContainerSpec, DockerError, MountSpec, Network, TmpfsSpec};
+use crate::model::container::Container;
+use crate::model::error::{Context as _, Error, Result};
+use crate::model::event::{Event, Phase};
+use crate::model::inspection::Inspection;
+use crate::model::labels::{LABEL_PID, LABEL_RUN};
+use crate::model::location::MountSource;
+use crate::model::manifest::{Consistency, Evidence};
+use crate::model::source::Source;
 use crate::ops::plan::STAGE_RESERVE;
-use crate::saga::{Compensation, Saga, When};
-use crate::source::Source;
-use crate::target;
+use crate::saga::{Saga, When};
+use crate::undo::Compensation;
 
 /// How long the database may take to say whether it can be backed up.
 const ASK_LIMIT: Duration = Duration::from_secs(60);
@@ -250,7 +253,10 @@ fn succeeded(online: &Online, doing: &str, finished: Result<Finished>) -> Result
     let error = Error::failed(format!("{doing}: {}", refusal.problem));
     Err(match refusal.mend {
         Some(mend) => error.hint(mend),
-        None => error.hint(format!("docker logs --tail 20 {}", target::shell_quote(&online.container.name))),
+        None => error.hint(format!(
+            "docker logs --tail 20 {}",
+            crate::model::quote::shell_quote(&online.container.name)
+        )),
     })
 }
 

@@ -10,20 +10,23 @@ use super::publish::environment;
 use super::stage::StagePlace;
 use super::{Database, Preparation, Run};
 use crate::agent::protocol::{FoundDatabase, StageRoom, Survey};
-use crate::database::{self, Inspection};
-use crate::docker::helper::Access;
-use crate::docker::{Engine, MountSource, order};
-use crate::error::{Context as _, Error, Result};
-use crate::manifest::{Capture, Quiesce};
-use crate::monitor::Phase;
+use crate::database;
+use crate::engine::helper::Access;
+use crate::model::container::EngineInfo;
+use crate::model::error::{Context as _, Error, Result};
+use crate::model::event::Phase;
+use crate::model::inspection::Inspection;
+use crate::model::location::MountSource;
+use crate::model::manifest::{Capture, Quiesce};
+use crate::model::source::{Source, User};
 use crate::ops::helper::{StartedHelper, busy, start_helper};
 use crate::ops::hold::{refuse_what_cannot_be_frozen, refuse_what_cannot_be_stopped};
 use crate::ops::plan::{self, CaptureChoice, Outlook, Plan, StageOutlook};
 use crate::repository::Repository;
 use crate::saga::Saga;
-use crate::saga::restart::await_ready;
-use crate::source::{Source, User};
-use crate::target::{self, Target};
+use crate::selector::Target;
+use crate::service::order;
+use crate::service::start::await_ready;
 
 /// How long a database may take to answer before anything is stopped.
 const READY_LIMIT: Duration = Duration::from_secs(30);
@@ -195,7 +198,7 @@ impl Run<'_> {
         holds.stops.iter().try_for_each(refuse_what_cannot_be_stopped)
     }
 
-    fn refuse_repository_inside(&self, source: &Source, engine: &Engine) -> Result<()> {
+    fn refuse_repository_inside(&self, source: &Source, engine: &EngineInfo) -> Result<()> {
         let repository = self.site.root();
         let source_path = source.host_path.canonicalize().unwrap_or_else(|_| source.host_path.clone());
         let repository_path = repository
@@ -247,9 +250,10 @@ impl Run<'_> {
             .await
             .map_err(|error| {
                 let what = format!("container {} is not ready to be {}", container.name, self.held_word());
-                Error::failed(what)
-                    .because(error)
-                    .hint(format!("docker logs --tail 20 {}", target::shell_quote(&container.name)))
+                Error::failed(what).because(error).hint(format!(
+                    "docker logs --tail 20 {}",
+                    crate::model::quote::shell_quote(&container.name)
+                ))
             })
     }
 
@@ -277,7 +281,7 @@ impl Run<'_> {
             ))
             .hint(format!(
                 "docker inspect --format '{{{{json .Mounts}}}}' {}",
-                target::shell_quote(&container.name)
+                crate::model::quote::shell_quote(&container.name)
             )));
         }
         let mounted_at = source.mounted_at(container);
@@ -337,7 +341,7 @@ fn only_database(source: &Source, survey: &Survey) -> Result<Option<Database>> {
 }
 
 /// Refuses a path that is a file: the engine would say so only in words about the helper's insides.
-fn refuse_file(source: &Source, engine: &Engine) -> Result<()> {
+fn refuse_file(source: &Source, engine: &EngineInfo) -> Result<()> {
     let path = &source.host_path;
     let is_file = || path.metadata().is_ok_and(|metadata| !metadata.is_dir());
     match (&source.location, path.parent()) {

@@ -11,17 +11,20 @@ use super::{Captured, Preparation, Run};
 use crate::agent::archive::ArchiveStats;
 use crate::agent::client::Sink;
 use crate::database;
-use crate::docker::{Container, Engine};
-use crate::error::{Context as _, Result};
-use crate::manifest::{ArchiveInfo, Counts, Environment, FORMAT_VERSION, FileListInfo, Manifest, Times};
-use crate::monitor::Phase;
+use crate::model::container::{Container, EngineInfo};
+use crate::model::error::{Context as _, Result};
+use crate::model::event::Phase;
+use crate::model::manifest::{
+    ArchiveInfo, Counts, Environment, FORMAT_VERSION, FileListInfo, Manifest, Times,
+};
+use crate::model::source::Source;
 use crate::ops::Host;
-use crate::ops::clock::milliseconds;
 use crate::ops::facts::recorded;
-use crate::ops::libc::libc_of;
+use crate::ops::libc_version::libc_of;
+use crate::ops::phase_timer::milliseconds;
 use crate::repository::{ObjectWriter, PendingSnapshot, Snapshot, Stored};
-use crate::saga::{Compensation, Saga, When};
-use crate::source::Source;
+use crate::saga::{Saga, When};
+use crate::undo::Compensation;
 
 impl Run<'_> {
     pub(super) async fn publish(
@@ -98,7 +101,7 @@ impl Run<'_> {
 }
 
 /// Returns what the data of a source runs in.
-pub(in crate::ops) async fn environment(host: &Host, source: &Source, engine: &Engine) -> Environment {
+pub(in crate::ops) async fn environment(host: &Host, source: &Source, engine: &EngineInfo) -> Environment {
     let container = source.database();
     // What the image is called elsewhere is worth having and not worth failing for.
     let image = match container {

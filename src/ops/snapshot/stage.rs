@@ -14,16 +14,18 @@ use super::{Preparation, Run};
 use crate::agent::archive::ArchiveStats;
 use crate::agent::client::AgentError;
 use crate::agent::protocol::StagePassRequest;
-use crate::docker::helper::{LABEL_RUN, LABEL_STAGE};
-use crate::docker::{Engine, MountSource};
-use crate::error::{Context as _, Error, Result};
-use crate::manifest::{Capture, Quiesce};
+use crate::model::container::EngineInfo;
+use crate::model::error::{Context as _, Error, Result};
+use crate::model::labels::{LABEL_RUN, LABEL_STAGE};
+use crate::model::location::MountSource;
+use crate::model::manifest::{Capture, Quiesce};
+use crate::model::source::Source;
 use crate::ops::helper::{StageMount, give_way};
 use crate::ops::passes::Passes;
 use crate::ops::plan::{CaptureChoice, STAGE_RESERVE};
 use crate::ops::snapshot::publish::Writers;
-use crate::saga::{Compensation, Registered, Saga, When};
-use crate::source::Source;
+use crate::saga::{Registered, Saga, When};
+use crate::undo::Compensation;
 
 /// How a stage is called, before the run that makes it.
 const PREFIX: &str = "volsnap-stage-";
@@ -75,7 +77,7 @@ impl Run<'_> {
         &self,
         saga: &mut Saga,
         source: &Source,
-        engine: &Engine,
+        engine: &EngineInfo,
     ) -> Result<StagePlace> {
         // A database's own backup is whole, and of no use to a stage that was kept.
         if self.options.quiesce != Quiesce::Online
@@ -113,7 +115,7 @@ impl Run<'_> {
         &self,
         saga: &mut Saga,
         source: &Source,
-        engine: &Engine,
+        engine: &EngineInfo,
     ) -> Result<Option<StagePlace>> {
         let MountSource::Directory(directory) = &source.location else { return Ok(None) };
         if !engine.local || self.options.keep_stage || !nix::unistd::geteuid().is_root() {

@@ -5,7 +5,7 @@ use chrono::{DateTime, Utc};
 use serde::Deserialize;
 
 use crate::database::FactsError;
-use crate::facts::{
+use crate::model::facts::{
     Database, Facts, FactsLevel, ForeignKey, Moment, Name, Revision, SequenceBehind, Table, TableKind, Worth,
 };
 

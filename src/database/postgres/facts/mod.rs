@@ -16,9 +16,10 @@
 use std::time::Duration;
 
 use super::{Postgres, probe, whole_seconds};
-use crate::database::{FactsError, FactsSource, Inspection};
-use crate::docker::{Container, ExecOutput};
-use crate::facts::{Facts, FactsLevel};
+use crate::database::{FactsError, FactsSource};
+use crate::model::container::{Container, ExecOutput};
+use crate::model::facts::{Facts, FactsLevel};
+use crate::model::inspection::Inspection;
 
 mod lines;
 
@@ -120,8 +121,8 @@ mod tests {
     use std::path::PathBuf;
 
     use super::*;
-    use crate::database::PageChecksums;
-    use crate::facts::Moment;
+    use crate::model::facts::Moment;
+    use crate::model::inspection::PageChecksums;
 
     fn output(stdout: &str) -> ExecOutput {
         ExecOutput { stdout: stdout.into(), ..ExecOutput::default() }

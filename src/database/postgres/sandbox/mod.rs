@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use super::Postgres;
 use crate::database::{Sandbox, SandboxSource, Structure};
-use crate::docker::{Container, ExecOutput};
+use crate::model::container::{Container, ExecOutput};
 
 const BOOT: &str = include_str!("boot.sh");
 const STRUCTURE: &str = include_str!("structure.sh");

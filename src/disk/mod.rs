@@ -1,0 +1,4 @@
+//! How bytes reach a disk without being felt by who else uses it.
+
+pub(crate) mod uncached_writer;
+pub(crate) mod writeback;

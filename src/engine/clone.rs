@@ -1,0 +1,305 @@
+//! A container like another one, but for what is mounted at one place: what the engine is asked for, and
+//! the proof that it made that. Pure: over the engine's own JSON, of which no field is left out because
+//! nobody here knows it.
+//!
+//! The configuration goes over whole. Only these are not taken as they stand:
+//!
+//! - The host name that the engine has made of the old container's id; the new one gets its own.
+//! - Volumes that nobody named: the new container is given the same ones, by their names. Its image would
+//!   have it start with empty ones.
+//! - Of its networks, what the engine has handed out (addresses that were not asked for, ids).
+
+use std::path::Path;
+
+use serde_json::{Map, Value, json};
+
+use crate::model::location::MountSource;
+
+/// What of a network the engine has handed out, not been asked for.
+const HANDED_OUT: [&str; 10] = [
+    "NetworkID",
+    "EndpointID",
+    "Gateway",
+    "IPAddress",
+    "IPPrefixLen",
+    "IPv6Gateway",
+    "GlobalIPv6Address",
+    "GlobalIPv6PrefixLen",
+    "MacAddress",
+    "DNSNames",
+];
+
+/// What the engine is to be asked for.
+#[derive(Debug, Clone, PartialEq)]
+pub(super) struct Likeness {
+    /// The body of the request that creates it.
+    pub(super) body: Value,
+    /// Networks to connect it to afterwards, and how.
+    pub(super) networks: Vec<(String, Value)>,
+}
+
+/// The mount that is to be another one.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct NewMount<'m> {
+    pub(super) destination: &'m Path,
+    pub(super) source: &'m MountSource,
+}
+
+/// Returns what to ask for, from what the engine says of a container. `image` is what the image is to be
+/// called.
+///
+/// # Errors
+/// What cannot be had alike, in words.
+pub(super) fn likeness(inspected: &Value, new: NewMount<'_>, image: &str) -> Result<Likeness, String> {
+    let mut config = object(inspected, "Config")?;
+    let mut host = object(inspected, "HostConfig")?;
+    let mode = host.get("NetworkMode").and_then(Value::as_str).unwrap_or_default().to_owned();
+    config.insert("Image".to_owned(), json!(image));
+    let shares_network = mode.starts_with("container:");
+    let shares_name =
+        shares_network || mode == "host" || host.get("UTSMode").is_some_and(|uts| uts == "host");
+    if shares_name || is_generated(&config, inspected) {
+        config.remove("Hostname");
+        config.remove("Domainname");
+    }
+    if shares_network {
+        // Those of the container whose network it is; the engine refuses them here.
+        for field in ["ExposedPorts", "MacAddress"] {
+            config.remove(field);
+        }
+    }
+    if let Some(links) = host.get_mut("Links").and_then(Value::as_array_mut) {
+        links.iter_mut().for_each(|link| *link = json!(asked_link(link.as_str().unwrap_or_default())));
+    }
+    replace_mount(&mut host, inspected, new)?;
+    name_anonymous_volumes(&mut host, inspected, new.destination);
+
+    let mut own = Map::new();
+    let mut networks = Vec::new();
+    for (name, endpoint) in endpoints(inspected) {
+        let is_own = *name == mode || endpoint["NetworkID"] == mode.as_str();
+        let is_default = name == "bridge" && matches!(mode.as_str(), "default" | "bridge" | "");
+        if is_default || matches!(name.as_str(), "host" | "none") {
+            continue;
+        }
+        let asked = asked_endpoint(endpoint, inspected);
+        // Older engines take one network at creation.
+        if is_own {
+            own.insert(name.clone(), asked);
+        } else {
+            networks.push((name.clone(), asked));
+        }
+    }
+    let mut body = config;
+    body.insert("HostConfig".to_owned(), Value::Object(host));
+    body.insert("NetworkingConfig".to_owned(), json!({ "EndpointsConfig": own }));
+    Ok(Likeness { body: Value::Object(body), networks })
+}
+
+/// Returns where the two containers differ though they should not, by the names of the fields; never what
+/// is in them. `new` says what may differ.
+pub(super) fn differences(old: &Value, made: &Value, new: NewMount<'_>) -> Vec<String> {
+    let mut found = Vec::new();
+    compare(&comparable(old, new), &comparable(made, new), "", &mut found);
+    let destination = text(new.destination);
+    let mount = mounts(made).find(|mount| mount["Destination"] == destination.as_str());
+    let (field, wanted) = match new.source {
+        MountSource::Volume(name) => ("Name", name.clone()),
+        MountSource::Directory(path) => ("Source", text(path)),
+    };
+    if mount.is_none_or(|mount| mount[field] != wanted.as_str()) {
+        found.push(format!("Mounts.{destination}"));
+    }
+    found
+}
+
+fn object(inspected: &Value, field: &str) -> Result<Map<String, Value>, String> {
+    inspected[field].as_object().cloned().ok_or_else(|| format!("the engine says nothing of its {field}"))
+}
+
+fn text(path: &Path) -> String {
+    path.to_string_lossy().into_owned()
+}
+
+fn short_id(inspected: &Value) -> &str {
+    let id = inspected["Id"].as_str().unwrap_or_default();
+    id.get(..12).unwrap_or(id)
+}
+
+fn is_generated(config: &Map<String, Value>, inspected: &Value) -> bool {
+    config.get("Hostname").is_some_and(|name| *name == short_id(inspected))
+}
+
+fn endpoints(inspected: &Value) -> impl Iterator<Item = (&String, &Value)> {
+    inspected["NetworkSettings"]["Networks"].as_object().into_iter().flatten()
+}
+
+fn mounts(inspected: &Value) -> impl Iterator<Item = &Value> {
+    inspected["Mounts"].as_array().into_iter().flatten()
+}
+
+/// Returns a link as it is asked for (`other:alias`), from how the engine tells it (`/other:/this/alias`).
+fn asked_link(told: &str) -> String {
+    match told.split_once(':') {
+        Some((other, alias)) if told.starts_with('/') => {
+            format!("{}:{}", other.trim_start_matches('/'), alias.rsplit('/').next().unwrap_or(alias))
+        }
+        _ => told.to_owned(),
+    }
+}
+
+/// Returns how a network was asked for. The container's own id is an alias that the engine adds.
+fn asked_endpoint(endpoint: &Value, inspected: &Value) -> Value {
+    let Some(fields) = endpoint.as_object() else { return json!({}) };
+    let mut asked = fields.clone();
+    asked.retain(|field, _| !HANDED_OUT.contains(&field.as_str()));
+    if let Some(aliases) = asked.get_mut("Aliases").and_then(Value::as_array_mut) {
+        aliases.retain(|alias| *alias != short_id(inspected));
+    }
+    Value::Object(asked)
+}
+
+/// Replaces what is mounted at the destination, wherever that was asked for.
+fn replace_mount(host: &mut Map<String, Value>, inspected: &Value, new: NewMount<'_>) -> Result<(), String> {
+    let destination = text(new.destination);
+    let source = match new.source {
+        MountSource::Volume(name) => name.clone(),
+        MountSource::Directory(path) => path.to_str().ok_or("the directory is not UTF-8")?.to_owned(),
+    };
+    let is_here = |target: &str| target.trim_end_matches('/') == destination;
+    let mut read_only = None;
+    if let Some(binds) = host.get_mut("Binds").and_then(Value::as_array_mut) {
+        binds.retain(|bind| {
+            let mut parts = bind.as_str().unwrap_or_default().split(':').skip(1);
+            let found = parts.next().is_some_and(is_here);
+            if found {
+                read_only = Some(parts.next().unwrap_or_default().split(',').any(|mode| mode == "ro"));
+            }
+            !found
+        });
+    }
+    let mut kept = None;
+    if let Some(mounts) = host.get_mut("Mounts").and_then(Value::as_array_mut) {
+        let found = mounts.iter().position(|mount| mount["Target"].as_str().is_some_and(is_here));
+        kept = found.map(|found| mounts.remove(found));
+    }
+    let told = mounts(inspected).find(|mount| mount["Destination"].as_str().is_some_and(is_here));
+    let Some(told) = told else { return Err(format!("nothing is mounted at {destination}")) };
+    let read_only = read_only.unwrap_or_else(|| told["RW"] == json!(false));
+    let mut mount = kept.as_ref().and_then(Value::as_object).cloned().unwrap_or_default();
+    // Options of a volume mean nothing to a directory, nor the other way round.
+    mount.remove("VolumeOptions");
+    mount.remove("BindOptions");
+    let kind = if matches!(new.source, MountSource::Volume(_)) { "volume" } else { "bind" };
+    mount.extend([
+        ("Type".to_owned(), json!(kind)),
+        ("Source".to_owned(), json!(source)),
+        ("Target".to_owned(), json!(destination)),
+        ("ReadOnly".to_owned(), json!(read_only)),
+    ]);
+    add_mount(host, Value::Object(mount));
+    Ok(())
+}
+
+/// Gives the volumes that nobody named by their names, so that the new container has the same.
+fn name_anonymous_volumes(host: &mut Map<String, Value>, inspected: &Value, replaced: &Path) {
+    let replaced = text(replaced);
+    let asked = |host: &Map<String, Value>, name: &str| {
+        let binds = host.get("Binds").and_then(Value::as_array).into_iter().flatten();
+        let named = host.get("Mounts").and_then(Value::as_array).into_iter().flatten();
+        binds.filter_map(Value::as_str).any(|bind| bind.split(':').next() == Some(name))
+            || named.clone().any(|mount| mount["Source"] == name)
+    };
+    for mount in mounts(inspected)
+        .filter(|mount| mount["Type"] == "volume" && mount["Destination"] != replaced.as_str())
+    {
+        let (Some(name), Some(target)) = (mount["Name"].as_str(), mount["Destination"].as_str()) else {
+            continue;
+        };
+        if asked(host, name) {
+            continue;
+        }
+        // It may also have been asked for without a name: that would be a new one.
+        if let Some(mounts) = host.get_mut("Mounts").and_then(Value::as_array_mut) {
+            mounts.retain(|mount| mount["Target"] != target);
+        }
+        let named = json!({ "Type": "volume", "Source": name, "Target": target, "ReadOnly": mount["RW"] == json!(false) });
+        add_mount(host, named);
+    }
+}
+
+fn add_mount(host: &mut Map<String, Value>, mount: Value) {
+    match host.get_mut("Mounts").and_then(Value::as_array_mut) {
+        Some(mounts) => mounts.push(mount),
+        None => {
+            host.insert("Mounts".to_owned(), json!([mount]));
+        }
+    }
+}
+
+/// Returns what has to be the same of two containers, in one spelling.
+fn comparable(inspected: &Value, new: NewMount<'_>) -> Value {
+    let destination = text(new.destination);
+    let mut config = inspected["Config"].as_object().cloned().unwrap_or_default();
+    let image = inspected["Image"].clone();
+    config.remove("Image");
+    if is_generated(&config, inspected) {
+        config.remove("Hostname");
+    }
+    let mut host = inspected["HostConfig"].as_object().cloned().unwrap_or_default();
+    // How they were asked for differs where volumes are named now; what is mounted is compared.
+    host.remove("Binds");
+    host.remove("Mounts");
+    if let Some(links) = host.get_mut("Links").and_then(Value::as_array_mut) {
+        links.iter_mut().for_each(|link| *link = json!(asked_link(link.as_str().unwrap_or_default())));
+    }
+    let networks: Map<String, Value> = endpoints(inspected)
+        .map(|(name, endpoint)| (name.clone(), asked_endpoint(endpoint, inspected)))
+        .collect();
+    let mounted =
+        mounts(inspected).filter(|mount| mount["Destination"] != destination.as_str()).map(|mount| {
+            let at = mount["Destination"].as_str().unwrap_or_default().to_owned();
+            (at, json!([mount["Type"], mount["Name"], mount["Source"], mount["Driver"], mount["RW"]]))
+        });
+    let mounted: Map<String, Value> = mounted.collect();
+    let read_only = mounts(inspected)
+        .find(|mount| mount["Destination"] == destination.as_str())
+        .map(|mount| &mount["RW"]);
+    json!({
+        "Image": image,
+        "Config": config,
+        "HostConfig": host,
+        "Networks": networks,
+        "Mounts": mounted,
+        "MountMode": read_only,
+        "Platform": inspected["Platform"],
+    })
+}
+
+/// Finds the fields that differ. What says nothing is the same as what is not there.
+fn compare(old: &Value, new: &Value, path: &str, found: &mut Vec<String>) {
+    let says_nothing = |value: &Value| match value {
+        Value::Null => true,
+        Value::Array(items) => items.is_empty(),
+        Value::Object(fields) => fields.is_empty(),
+        Value::String(text) => text.is_empty(),
+        Value::Bool(_) | Value::Number(_) => false,
+    };
+    match (old, new) {
+        (Value::Object(a), Value::Object(b)) => {
+            let keys = a.keys().chain(b.keys().filter(|key| !a.contains_key(*key)));
+            for key in keys {
+                let path = if path.is_empty() { key.clone() } else { format!("{path}.{key}") };
+                let value = |fields: &Map<String, Value>| fields.get(key).cloned().unwrap_or_default();
+                compare(&value(a), &value(b), &path, found);
+            }
+        }
+        _ if says_nothing(old) && says_nothing(new) => {}
+        _ if old == new => {}
+        _ => found.push(path.to_owned()),
+    }
+}
+
+#[cfg(test)]
+#[path = "clone_tests.rs"]
+mod tests;

@@ -1,0 +1,266 @@
+//! An engine that records every call and fails on demand, for tests of whatever uses the engine.
+//!
+//! It is a real [`Docker`] around another one: what does not fail has its effect. A test lets a
+//! procedure run once and reads [`calls`](FailingDocker::calls), then runs it again for each of them
+//! with [`fail_at`](FailingDocker::fail_at), in both [modes](Mode), and checks the world afterwards.
+//!
+//! ```
+//! # use std::sync::Arc;
+//! # use volsnap::engine::{Docker, DockerErrorKind, fake::{FailingDocker, Mode}};
+//! # async fn example(engine: Arc<dyn Docker>) {
+//! let docker = FailingDocker::new(engine);
+//! docker.fail_at(1, Mode::After);
+//! let error = docker.start("db").await.unwrap_err();
+//! assert_eq!(error.kind, DockerErrorKind::Unreachable); // and the container runs
+//! assert_eq!(docker.calls()[0].to_string(), "1 start db");
+//! # }
+//! ```
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::future::{Future, pending};
+use std::ops::Range;
+use std::path::Path;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use async_trait::async_trait;
+use bytes::Bytes;
+
+use super::{Attached, ContainerSpec, Description, Docker, DockerError, DockerErrorKind, Grace, Result};
+use crate::model::container::{Container, EngineInfo, ExecOutput, Image, Volume};
+use crate::model::location::MountSource;
+
+/// One call made to a [`FailingDocker`].
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Call {
+    /// Its number, from 1.
+    pub number: usize,
+    /// The method's name.
+    pub name: &'static str,
+    /// What it was made on, "" for the engine itself.
+    pub object: String,
+}
+
+impl fmt::Display for Call {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} {} {}", self.number, self.name, self.object)
+    }
+}
+
+/// How a call fails.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Mode {
+    /// The engine is never reached: no effect.
+    Before,
+    /// The effect happens, the answer is lost.
+    After,
+    /// The engine is never reached and no answer ever comes, whatever bound the call has: it ends
+    /// when the caller drops it.
+    Hang,
+}
+
+#[derive(Debug, Default)]
+struct Record {
+    calls: Vec<Call>,
+    failing: Option<(Failing, Mode)>,
+}
+
+/// Which calls fail.
+#[derive(Debug, Clone)]
+enum Failing {
+    /// Those of these numbers.
+    Numbers(Range<usize>),
+    /// This one (from 1) of those of a method.
+    Nth(&'static str, usize),
+}
+
+impl Record {
+    /// Returns how the last call is to fail, if it is.
+    fn mode(&self) -> Option<Mode> {
+        let call = self.calls.last()?;
+        let (failing, mode) = self.failing.as_ref()?;
+        let fails = match failing {
+            Failing::Numbers(numbers) => numbers.contains(&call.number),
+            Failing::Nth(name, nth) => {
+                call.name == *name && self.calls.iter().filter(|other| other.name == *name).count() == *nth
+            }
+        };
+        fails.then_some(*mode)
+    }
+}
+
+/// A [`Docker`] that records every call and fails on demand.
+#[derive(Debug)]
+pub struct FailingDocker {
+    inner: Arc<dyn Docker>,
+    record: Mutex<Record>,
+}
+
+impl FailingDocker {
+    /// Returns one around `inner` that records, and does not fail yet.
+    pub fn new(inner: Arc<dyn Docker>) -> Self {
+        Self { inner, record: Mutex::default() }
+    }
+
+    /// Makes the `number`th call (from 1) fail, and no other.
+    pub fn fail_at(&self, number: usize, mode: Mode) {
+        self.fail_during(number..number + 1, mode);
+    }
+
+    /// Makes all calls of these numbers fail, as when the engine is away for a while; `n..usize::MAX`
+    /// for an engine that does not come back.
+    pub fn fail_during(&self, numbers: Range<usize>, mode: Mode) {
+        self.record().failing = Some((Failing::Numbers(numbers), mode));
+    }
+
+    /// Makes the `nth` call (from 1) of a method fail, and no other: where something is asked again and
+    /// again until it is so, the numbers of the calls after it vary.
+    pub fn fail_nth(&self, name: &'static str, nth: usize, mode: Mode) {
+        self.record().failing = Some((Failing::Nth(name, nth), mode));
+    }
+
+    /// Returns the calls made so far, in order.
+    pub fn calls(&self) -> Vec<Call> {
+        self.record().calls.clone()
+    }
+
+    fn record(&self) -> MutexGuard<'_, Record> {
+        // A test that panicked elsewhere must not hide what was recorded.
+        self.record.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    async fn call<T>(
+        &self,
+        name: &'static str,
+        object: &str,
+        effect: impl Future<Output = Result<T>> + Send,
+    ) -> Result<T> {
+        let mode = {
+            let mut record = self.record();
+            let number = record.calls.len() + 1;
+            record.calls.push(Call { number, name, object: object.to_owned() });
+            record.mode()
+        };
+        match mode {
+            None => return effect.await,
+            Some(Mode::Before) => {}
+            Some(Mode::After) => drop(effect.await),
+            Some(Mode::Hang) => pending().await,
+        }
+        Err(DockerError {
+            kind: DockerErrorKind::Unreachable,
+            doing: format!("{name} {object}").trim_end().to_owned(),
+            message: "injected failure".to_owned(),
+        })
+    }
+}
+
+#[async_trait]
+impl Docker for FailingDocker {
+    async fn engine(&self) -> Result<EngineInfo> {
+        self.call("engine", "", self.inner.engine()).await
+    }
+
+    async fn containers(&self) -> Result<Vec<Container>> {
+        self.call("containers", "", self.inner.containers()).await
+    }
+
+    async fn container(&self, id: &str) -> Result<Option<Container>> {
+        self.call("container", id, self.inner.container(id)).await
+    }
+
+    async fn volumes(&self) -> Result<Vec<Volume>> {
+        self.call("volumes", "", self.inner.volumes()).await
+    }
+
+    async fn volume(&self, name: &str) -> Result<Option<Volume>> {
+        self.call("volume", name, self.inner.volume(name)).await
+    }
+
+    async fn create_volume(&self, name: &str, labels: &BTreeMap<String, String>) -> Result<()> {
+        self.call("create_volume", name, self.inner.create_volume(name, labels)).await
+    }
+
+    async fn remove_volume(&self, name: &str) -> Result<()> {
+        self.call("remove_volume", name, self.inner.remove_volume(name)).await
+    }
+
+    async fn start(&self, id: &str) -> Result<()> {
+        self.call("start", id, self.inner.start(id)).await
+    }
+
+    async fn stop(&self, id: &str, signal: Option<&str>, grace: Grace, wait: Duration) -> Result<()> {
+        self.call("stop", id, self.inner.stop(id, signal, grace, wait)).await
+    }
+
+    async fn pause(&self, id: &str) -> Result<()> {
+        self.call("pause", id, self.inner.pause(id)).await
+    }
+
+    async fn unpause(&self, id: &str) -> Result<()> {
+        self.call("unpause", id, self.inner.unpause(id)).await
+    }
+
+    async fn give_way(&self, id: &str) -> Result<()> {
+        self.call("give_way", id, self.inner.give_way(id)).await
+    }
+
+    async fn exec(&self, id: &str, command: &[String], limit: Duration) -> Result<ExecOutput> {
+        self.call("exec", id, self.inner.exec(id, command, limit)).await
+    }
+
+    async fn logs(&self, id: &str, lines: u32) -> Result<String> {
+        self.call("logs", id, self.inner.logs(id, lines)).await
+    }
+
+    async fn image(&self, reference: &str) -> Result<Option<Image>> {
+        self.call("image", reference, self.inner.image(reference)).await
+    }
+
+    async fn images(&self, label: &str) -> Result<Vec<Image>> {
+        self.call("images", label, self.inner.images(label)).await
+    }
+
+    async fn remove_image(&self, id: &str) -> Result<()> {
+        self.call("remove_image", id, self.inner.remove_image(id)).await
+    }
+
+    async fn import_image(&self, tag: &str, labels: &BTreeMap<String, String>, tar: Bytes) -> Result<()> {
+        self.call("import_image", tag, self.inner.import_image(tag, labels, tar)).await
+    }
+
+    async fn create_container(&self, spec: &ContainerSpec) -> Result<String> {
+        self.call("create_container", &spec.name, self.inner.create_container(spec)).await
+    }
+
+    async fn describe(&self, id: &str) -> Result<Description> {
+        self.call("describe", id, self.inner.describe(id)).await
+    }
+
+    async fn create_like(
+        &self,
+        model: &Description,
+        name: &str,
+        destination: &Path,
+        source: &MountSource,
+    ) -> Result<String> {
+        self.call("create_like", name, self.inner.create_like(model, name, destination, source)).await
+    }
+
+    async fn rename_container(&self, id: &str, name: &str) -> Result<()> {
+        self.call("rename_container", id, self.inner.rename_container(id, name)).await
+    }
+
+    async fn remove_container_only(&self, id: &str) -> Result<()> {
+        self.call("remove_container_only", id, self.inner.remove_container_only(id)).await
+    }
+
+    async fn attach(&self, id: &str) -> Result<Attached> {
+        self.call("attach", id, self.inner.attach(id)).await
+    }
+
+    async fn remove_container(&self, id: &str) -> Result<()> {
+        self.call("remove_container", id, self.inner.remove_container(id)).await
+    }
+}

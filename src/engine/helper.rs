@@ -1,0 +1,447 @@
+//! The helper: the throwaway container that reads the data where it lies, and the image it runs.
+//!
+//! The image is packed from an executable and the shared libraries it needs, and imported through
+//! the engine: no registry, no network. Its tag is the digest of its content, so it is imported once
+//! for each build of volsnap, and one that is there is the right one. The container sees the source
+//! read-only (a restore's may write), may write a stage where it has one, keeps the capabilities that its
+//! work takes, and is removed by the engine when its stdin closes and it exits.
+
+use crate::model::labels::{LABEL_HELPER, LABEL_PID, LABEL_RUN, LABEL_SOURCE};
+use std::collections::BTreeMap;
+use std::ffi::OsStr;
+use std::fs;
+use std::io;
+use std::os::unix::ffi::OsStrExt;
+use std::path::{Component, Path, PathBuf};
+
+use bytes::Bytes;
+use chrono::{DateTime, TimeDelta, Utc};
+
+use super::{ContainerSpec, Docker, DockerError, DockerErrorKind, MountSpec, Result};
+use crate::model::container::Image;
+use crate::model::location::MountSource;
+
+/// Where the executable is in the image.
+pub const EXECUTABLE: &str = "/volsnap";
+/// Where the helper sees the source: a path that no image has.
+pub const SOURCE: &str = "/.volsnap/source";
+/// Where the helper sees the directory of the FIFO, read-only; a FIFO can be written to all the same.
+///
+/// The helper's root lacks `DAC_OVERRIDE`: a FIFO of another user than root has to be writable for
+/// others (0622), in a directory that only its owner may enter.
+pub const PIPE: &str = "/.volsnap/pipe";
+/// Where the helper sees the stage, which it may write.
+pub const STAGE: &str = "/.volsnap/stage";
+/// The FIFO in the pipe directory.
+pub const FIFO: &str = "data";
+/// The FIFO in the pipe directory that carries what is to be restored.
+pub const INPUT: &str = "input";
+/// The repository of the tag, without the digest.
+pub const IMAGE_REPOSITORY: &str = "volsnap-helper";
+
+/// The image of the helper, packed and known by its tag before any engine is asked.
+#[derive(Debug, Clone)]
+pub struct HelperImage {
+    tag: String,
+    tar: Bytes,
+}
+
+impl HelperImage {
+    /// Packs `executable` with the shared libraries that this process has loaded, which are those it
+    /// needs when it is our own; `/proc/self/exe` is right even when the file was replaced meanwhile.
+    ///
+    /// # Errors
+    /// A file that cannot be read, or that is no executable of this machine.
+    pub fn of(executable: &Path) -> io::Result<Self> {
+        let tar = pack(&[(executable, Path::new(EXECUTABLE))])?;
+        let digest = blake3::hash(&tar).to_hex();
+        Ok(Self { tag: format!("{IMAGE_REPOSITORY}:{}", &digest[..16]), tar })
+    }
+
+    /// Returns the tag: `volsnap-helper:` and the beginning of the content's digest.
+    pub fn tag(&self) -> &str {
+        &self.tag
+    }
+
+    /// Returns the size of the root filesystem in bytes.
+    pub fn size(&self) -> usize {
+        self.tar.len()
+    }
+
+    /// Makes sure that the engine has the image, and returns its tag.
+    ///
+    /// Two that import it at once do no harm: the content is the same.
+    ///
+    /// # Errors
+    /// An engine for another operating system or architecture than ours, or a failed import.
+    pub async fn ensure(&self, docker: &dyn Docker) -> Result<String> {
+        if docker.image(&self.tag).await?.is_some() {
+            return Ok(self.tag.clone());
+        }
+        let engine = docker.engine().await?;
+        let ours = docker_architecture(std::env::consts::ARCH);
+        if engine.os != "linux" || engine.arch != ours {
+            return Err(DockerError {
+                kind: DockerErrorKind::Other,
+                doing: format!("import image {}", self.tag),
+                message: format!(
+                    "the engine runs {}/{} containers and this volsnap is linux/{ours}; \
+                     give an image that holds the right one with --helper-image",
+                    engine.os, engine.arch
+                ),
+            });
+        }
+        let labels = BTreeMap::from([(LABEL_HELPER.to_owned(), env!("CARGO_PKG_VERSION").to_owned())]);
+        docker.import_image(&self.tag, &labels, self.tar.clone()).await?;
+        if let Err(error) = remove_outdated(docker, &self.tag, Utc::now()).await {
+            tracing::debug!(%error, "images of earlier helpers are left for the next import");
+        }
+        Ok(self.tag.clone())
+    }
+}
+
+/// Removes what earlier imports have left and no container uses: images whose tag has moved on, as
+/// after two imports at once, and those of other builds that are older than a day.
+async fn remove_outdated(docker: &dyn Docker, current: &str, now: DateTime<Utc>) -> Result<()> {
+    for image in docker.images(LABEL_HELPER).await? {
+        if is_outdated(&image, current, now) {
+            match docker.remove_image(&image.id).await {
+                Err(error) if error.kind != DockerErrorKind::Conflict => return Err(error),
+                _ => {}
+            }
+        }
+    }
+    Ok(())
+}
+
+fn is_outdated(image: &Image, current: &str, now: DateTime<Utc>) -> bool {
+    let is_old = || {
+        DateTime::parse_from_rfc3339(&image.created)
+            .is_ok_and(|created| now.signed_duration_since(created) > TimeDelta::days(1))
+    };
+    let ours = |tag: &String| tag.strip_prefix(IMAGE_REPOSITORY).is_some_and(|rest| rest.starts_with(':'));
+    image.tags.iter().all(|tag| ours(tag) && tag != current) && (image.tags.is_empty() || is_old())
+}
+
+/// What a helper may do with the source.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Access {
+    /// Read it.
+    Read,
+    /// Read it, and make a stage equal to it.
+    Stage,
+    /// Put other data in its place.
+    Replace,
+    /// The same, where the data has devices.
+    ReplaceWithDevices,
+}
+
+impl Access {
+    /// Returns the capabilities that this takes.
+    fn capabilities(self) -> Vec<String> {
+        let names: &[&str] = match self {
+            // Reads every file and enters every directory, whoever owns it; changes nothing.
+            Self::Read => &["DAC_READ_SEARCH"],
+            // Whatever the source has, the stage is to have: any owner, any mode, devices, attributes.
+            Self::Stage => {
+                &["DAC_READ_SEARCH", "CHOWN", "DAC_OVERRIDE", "FOWNER", "FSETID", "MKNOD", "SETFCAP"]
+            }
+            Self::Replace => &["CHOWN", "DAC_OVERRIDE", "FOWNER", "FSETID"],
+            Self::ReplaceWithDevices => &["CHOWN", "DAC_OVERRIDE", "FOWNER", "FSETID", "MKNOD", "SETFCAP"],
+        };
+        names.iter().map(|name| (*name).to_owned()).collect()
+    }
+
+    /// Returns whether the source stays as it is, whatever the helper does.
+    fn is_read_only(self) -> bool {
+        matches!(self, Self::Read | Self::Stage)
+    }
+}
+
+/// Describes the helper of one run: `name` runs the agent of `image` beside `source`, with a FIFO in
+/// `pipe_directory` when the engine is local, and with the place of a stage where there is one.
+pub fn helper_container(
+    name: &str,
+    image: &str,
+    run: &str,
+    source: &MountSource,
+    access: Access,
+    pipe_directory: Option<&Path>,
+    stage: Option<&MountSource>,
+) -> ContainerSpec {
+    let mount = |source: MountSource, destination: &str, read_only| MountSpec {
+        source,
+        destination: PathBuf::from(destination),
+        read_only,
+    };
+    let mut mounts = vec![mount(source.clone(), SOURCE, access.is_read_only())];
+    mounts.extend(pipe_directory.map(|path| mount(MountSource::Directory(path.to_owned()), PIPE, true)));
+    mounts.extend(stage.map(|stage| mount(stage.clone(), STAGE, false)));
+    ContainerSpec {
+        name: name.to_owned(),
+        image: image.to_owned(),
+        command: vec![EXECUTABLE.to_owned(), "agent".to_owned()],
+        labels: BTreeMap::from([
+            (LABEL_RUN.to_owned(), run.to_owned()),
+            (LABEL_SOURCE.to_owned(), source_key(source)),
+            (LABEL_PID.to_owned(), std::process::id().to_string()),
+        ]),
+        mounts,
+        capabilities: access.capabilities(),
+        ..ContainerSpec::default()
+    }
+}
+
+fn source_key(source: &MountSource) -> String {
+    match source {
+        MountSource::Volume(name) => format!("volume:{name}"),
+        MountSource::Directory(path) => format!("path:{}", path.display()),
+    }
+}
+
+/// Packs executables, each to its path in the image, into the tar of a root filesystem, together
+/// with their ELF interpreters, the shared libraries loaded by this process, and the mount points of
+/// the helper (its root is read-only).
+///
+/// Libraries lie at the real path they have here, where the loader looks even without a cache, with
+/// the symbolic links beside them that lead there. The same files give the same bytes: entries are
+/// sorted, times and owners are zero.
+///
+/// # Errors
+/// A file that cannot be read, or that is no executable of this machine.
+pub fn pack(executables: &[(&Path, &Path)]) -> io::Result<Bytes> {
+    let mut root = Root::default();
+    root.add_directory(Path::new(SOURCE));
+    root.add_directory(Path::new(PIPE));
+    root.add_directory(Path::new(STAGE));
+    for (executable, destination) in executables {
+        let content = fs::read(executable).map_err(|error| naming(executable, &error))?;
+        if let Some(interpreter) = elf_interpreter(&content).map_err(|error| naming(executable, &error))? {
+            root.add_library(&interpreter)?;
+        }
+        root.add(destination, Entry::File(content));
+    }
+    let maps = fs::read("/proc/self/maps")?;
+    for library in shared_libraries(&maps, &fs::read_link("/proc/self/exe")?) {
+        root.add_library(&library)?;
+    }
+    root.into_tar()
+}
+
+/// What lies at a path of the image.
+enum Entry {
+    Directory,
+    File(Vec<u8>),
+    Link(PathBuf),
+}
+
+/// A root filesystem in the making; its order puts each directory before what is in it.
+#[derive(Default)]
+struct Root(BTreeMap<PathBuf, Entry>);
+
+impl Root {
+    fn add_directory(&mut self, path: &Path) {
+        for directory in path.ancestors().filter(|path| path.parent().is_some()) {
+            self.0.entry(directory.to_owned()).or_insert(Entry::Directory);
+        }
+    }
+
+    fn add(&mut self, path: &Path, entry: Entry) {
+        path.parent().into_iter().for_each(|parent| self.add_directory(parent));
+        self.0.insert(path.to_owned(), entry);
+    }
+
+    /// Adds a library or an interpreter at its real path, and the links that lead to it: the one it
+    /// was named by, and those beside it, one of which has the name programs ask for.
+    fn add_library(&mut self, path: &Path) -> io::Result<()> {
+        let real = path.canonicalize().map_err(|error| naming(path, &error))?;
+        if path != real {
+            self.add(path, Entry::Link(real.clone()));
+        }
+        if self.0.contains_key(&real) {
+            return Ok(());
+        }
+        for neighbour in fs::read_dir(real.parent().unwrap_or(Path::new("/")))? {
+            let neighbour = neighbour?;
+            let leads_here = neighbour.file_type()?.is_symlink()
+                && neighbour.path().canonicalize().is_ok_and(|target| target == real);
+            if leads_here {
+                self.add(&neighbour.path(), Entry::Link(real.clone()));
+            }
+        }
+        let content = fs::read(&real).map_err(|error| naming(&real, &error))?;
+        self.add(&real, Entry::File(content));
+        Ok(())
+    }
+
+    fn into_tar(self) -> io::Result<Bytes> {
+        let mut builder = tar::Builder::new(Vec::new());
+        for (path, entry) in self.0 {
+            let path: PathBuf =
+                path.components().filter(|component| matches!(component, Component::Normal(_))).collect();
+            let mut header = tar::Header::new_gnu();
+            header.set_mode(0o755);
+            header.set_uid(0);
+            header.set_gid(0);
+            header.set_size(0);
+            header.set_mtime(0);
+            match entry {
+                Entry::Directory => {
+                    header.set_entry_type(tar::EntryType::Directory);
+                    builder.append_data(&mut header, path, io::empty())?;
+                }
+                Entry::Link(target) => {
+                    header.set_entry_type(tar::EntryType::Symlink);
+                    builder.append_link(&mut header, path, target)?;
+                }
+                Entry::File(content) => {
+                    header.set_size(content.len() as u64);
+                    builder.append_data(&mut header, path, content.as_slice())?;
+                }
+            }
+        }
+        builder.into_inner().map(Bytes::from)
+    }
+}
+
+/// Returns the shared libraries in a process's memory map, without its own executable.
+fn shared_libraries(maps: &[u8], executable: &Path) -> Vec<PathBuf> {
+    let mut libraries: Vec<PathBuf> = maps
+        .split(|byte| *byte == b'\n')
+        .filter_map(executable_mapping)
+        .filter(|path| path != executable)
+        .collect();
+    libraries.sort();
+    libraries.dedup();
+    libraries
+}
+
+/// Returns the file of one line of a memory map when code of it is mapped.
+fn executable_mapping(line: &[u8]) -> Option<PathBuf> {
+    let permissions = line.split(|byte| *byte == b' ').nth(1)?;
+    let start = line.iter().position(|byte| *byte == b'/')?;
+    // A library that was upgraded meanwhile: its successor under the same name does as well.
+    let path = line[start..].strip_suffix(b" (deleted)").unwrap_or(&line[start..]);
+    permissions.contains(&b'x').then(|| PathBuf::from(OsStr::from_bytes(path)))
+}
+
+/// Returns the interpreter that an ELF executable asks for; `None` for a static one.
+fn elf_interpreter(elf: &[u8]) -> io::Result<Option<PathBuf>> {
+    const PT_INTERP: u64 = 3;
+    if !elf.starts_with(b"\x7fELF\x02\x01") {
+        return Err(io::Error::new(io::ErrorKind::InvalidData, "not a 64-bit little-endian ELF executable"));
+    }
+    let program_headers = field(elf, 32, 8)?;
+    let (size, count) = (field(elf, 54, 2)?, field(elf, 56, 2)?);
+    for index in 0..count {
+        let header = program_headers.saturating_add(index * size);
+        if field(elf, header, 4)? == PT_INTERP {
+            let (offset, length) = (field(elf, header + 8, 8)?, field(elf, header + 32, 8)?);
+            let name = slice(elf, offset, length)?;
+            let name = name.split(|byte| *byte == 0).next().unwrap_or_default();
+            return Ok(Some(PathBuf::from(OsStr::from_bytes(name))));
+        }
+    }
+    Ok(None)
+}
+
+fn field(elf: &[u8], offset: u64, length: u64) -> io::Result<u64> {
+    Ok(slice(elf, offset, length)?.iter().rev().fold(0, |value, byte| value << 8 | u64::from(*byte)))
+}
+
+fn slice(elf: &[u8], offset: u64, length: u64) -> io::Result<&[u8]> {
+    let range = usize::try_from(offset)
+        .ok()
+        .and_then(|start| Some(start..start.checked_add(usize::try_from(length).ok()?)?));
+    range.and_then(|range| elf.get(range)).ok_or_else(|| io::ErrorKind::UnexpectedEof.into())
+}
+
+fn naming(path: &Path, error: &io::Error) -> io::Error {
+    io::Error::new(error.kind(), format!("{}: {error}", path.display()))
+}
+
+/// Docker's word for an architecture, from Rust's.
+fn docker_architecture(arch: &str) -> &str {
+    match arch {
+        "x86_64" => "amd64",
+        "aarch64" => "arm64",
+        "x86" => "386",
+        "powerpc64" => "ppc64le",
+        other => other,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_interpreter_of_our_own_executable_exists() {
+        let elf = fs::read("/proc/self/exe").unwrap();
+        assert!(elf_interpreter(&elf).unwrap().is_none_or(|path| path.exists()));
+    }
+
+    #[test]
+    fn what_is_no_executable_is_refused_and_never_panics() {
+        let elf = fs::read("/proc/self/exe").unwrap();
+        assert!(elf_interpreter(b"#!/bin/sh\n").is_err());
+        for length in [0, 6, 40, 63, 64, 100] {
+            let _ = elf_interpreter(&elf[..length]);
+        }
+        let mut wild = elf[..4096].to_vec();
+        wild[32..40].fill(0xff);
+        assert!(elf_interpreter(&wild).is_err());
+    }
+
+    #[test]
+    fn libraries_are_files_with_mapped_code_other_than_the_executable() {
+        let maps = b"55d0-55d1 r-xp 00000000 fe:00 12 /opt/my app/volsnap\n\
+            7f00-7f01 r--p 00000000 fe:00 13 /usr/lib/locale/locale-archive\n\
+            7f02-7f03 r-xp 00000000 fe:00 14 /usr/lib/libc.so.6 (deleted)\n\
+            7f02-7f03 r-xp 00001000 fe:00 14 /usr/lib/libc.so.6\n\
+            7ffe-7fff r-xp 00000000 00:00 0 [vdso]\n";
+        let libraries = shared_libraries(maps, Path::new("/opt/my app/volsnap"));
+        assert_eq!(libraries, [PathBuf::from("/usr/lib/libc.so.6")]);
+    }
+
+    #[test]
+    fn the_same_executable_gives_the_same_tag() {
+        let executable = Path::new("/bin/cat");
+        let image = HelperImage::of(executable).unwrap();
+        assert_eq!(image.tag(), HelperImage::of(executable).unwrap().tag());
+        assert_eq!(image.tag().len(), "volsnap-helper:".len() + 16);
+    }
+
+    #[test]
+    fn only_helpers_of_other_builds_are_outdated_after_a_day_and_untagged_ones_at_once() {
+        let now: DateTime<Utc> = "2026-11-21T12:00:00Z".parse().unwrap();
+        let outdated = |tags: &[&str], created: &str| {
+            let tags = tags.iter().map(ToString::to_string).collect();
+            let image = Image { tags, created: created.to_owned(), ..Image::default() };
+            is_outdated(&image, "volsnap-helper:new", now)
+        };
+        let (old, young) = ("2026-11-20T11:00:00.123456789Z", "2026-11-21T11:00:00Z");
+        assert!(outdated(&["volsnap-helper:old"], old) && outdated(&[], young));
+        assert!(!outdated(&["volsnap-helper:old"], young) && !outdated(&["volsnap-helper:old"], ""));
+        assert!(!outdated(&["volsnap-helper:new"], old) && !outdated(&["mine:kept"], old));
+        assert!(!outdated(&["volsnap-helper:old", "mine:kept"], old));
+    }
+
+    #[test]
+    fn the_root_filesystem_holds_parents_first_and_no_time_or_owner() {
+        let tar = pack(&[(Path::new("/bin/cat"), Path::new("/deep/down/cat"))]).unwrap();
+        let mut archive = tar::Archive::new(tar.as_ref());
+        let mut seen = vec![PathBuf::new()];
+        for entry in archive.entries().unwrap() {
+            let entry = entry.unwrap();
+            let path = entry.path().unwrap().into_owned();
+            assert!(seen.contains(&path.parent().unwrap().to_owned()), "{path:?} before its directory");
+            assert_eq!((entry.header().mtime().unwrap(), entry.header().uid().unwrap()), (0, 0));
+            seen.push(path);
+        }
+        for wanted in ["deep/down/cat", ".volsnap/source", ".volsnap/pipe", ".volsnap/stage"] {
+            assert!(seen.contains(&PathBuf::from(wanted)), "{wanted} is missing");
+        }
+    }
+}

@@ -1,0 +1,269 @@
+//! The engine: the calls volsnap makes, and nothing more.
+//!
+//! Every call is bounded in time and says what it was doing to which object. bollard is named in one
+//! file, `bollard`; nothing of its types leaks. Names are data: no call goes through a shell.
+//!
+//! | file | holds |
+//! |---|---|
+//! | [`bollard`](mod@bollard) | [`Docker`] over the engine's API |
+//! | [`failing`] | [`Docker`] that records calls and fails on demand, for tests |
+//! | `clone` | a container like another one, but for one mount |
+//! | `raw` | the API as plain JSON, where no field may be lost |
+//! | [`helper`] | the throwaway container and the image it runs |
+//! | [`oneshot`] | a throwaway container that is run to its end |
+
+pub mod bollard;
+mod clone;
+pub mod failing;
+pub mod helper;
+pub mod oneshot;
+mod raw;
+
+use crate::model::container::{Container, EngineInfo, ExecOutput, Image, Volume};
+use crate::model::location::MountSource;
+use std::collections::BTreeMap;
+use std::fmt;
+use std::path::{Path, PathBuf};
+use std::pin::Pin;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use futures_util::Stream;
+use tokio::io::AsyncWrite;
+
+/// The result of a call to the engine.
+pub type Result<T, E = DockerError> = std::result::Result<T, E>;
+
+/// Everything that the engine says of a container, also what nobody here has a name for. Its variables may hold
+/// passwords: it is written only where the engine's own files are as safe, and never shown.
+#[derive(Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[serde(transparent)]
+pub struct Description(pub(crate) serde_json::Value);
+
+impl fmt::Debug for Description {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Description({})", self.0["Id"])
+    }
+}
+
+/// Why a call to the engine failed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum DockerErrorKind {
+    /// There is no such object.
+    NotFound,
+    /// The object is in use or the name is taken.
+    Conflict,
+    /// The engine cannot be reached or hung up; the call may or may not have had its effect.
+    Unreachable,
+    /// The engine did not answer in time; the call may or may not have had its effect.
+    TimedOut,
+    /// The engine refused or failed.
+    Other,
+}
+
+/// A call to the engine failed.
+#[derive(Debug, Clone, thiserror::Error)]
+#[error("{doing}: {message}")]
+pub struct DockerError {
+    /// What kind of failure this is.
+    pub kind: DockerErrorKind,
+    /// The call and its object, as "stop container db_1".
+    pub doing: String,
+    /// What the engine said.
+    pub message: String,
+}
+
+impl DockerError {
+    /// Returns whether the call may have had its effect, or may be about to have it, all the same.
+    #[must_use]
+    pub fn is_in_doubt(&self) -> bool {
+        matches!(self.kind, DockerErrorKind::Unreachable | DockerErrorKind::TimedOut)
+    }
+}
+
+/// How long a stopping container may take before the engine kills it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Grace {
+    /// The engine never kills; the caller owns the deadline.
+    Unlimited,
+    /// The container's own setting, else the engine's default.
+    Own,
+}
+
+/// A mount asked for in a [`ContainerSpec`].
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct MountSpec {
+    /// A volume (by name) or a host directory (by path).
+    pub source: MountSource,
+    /// The path in the container.
+    pub destination: PathBuf,
+    /// Whether it is mounted read-only.
+    pub read_only: bool,
+}
+
+/// A throwaway container to be created.
+///
+/// What the defaults give is the least there is: no network, a read-only root, all capabilities dropped
+/// but those named, no new privileges, labels of SELinux disabled, no log, stdin open and closed with the
+/// first client, removed by the engine when it exits. Each field that opens something says so. The root
+/// stays read-only, and no privilege is ever gained, whatever is asked for.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct ContainerSpec {
+    /// The name; taken names are a [`DockerErrorKind::Conflict`].
+    pub name: String,
+    /// The image.
+    pub image: String,
+    /// Entrypoint and arguments, whole.
+    pub command: Vec<String>,
+    /// Labels.
+    pub labels: BTreeMap<String, String>,
+    /// Mounts.
+    pub mounts: Vec<MountSpec>,
+    /// Volumes among them that are made with it where they are not there, with these labels: whoever gets
+    /// the name gets them too, and nobody else makes them.
+    pub new_volumes: BTreeMap<String, BTreeMap<String, String>>,
+    /// Capabilities kept, as "DAC_READ_SEARCH".
+    pub capabilities: Vec<String>,
+    /// What network it has.
+    pub network: Network,
+    /// Who runs it, by numbers; `None` for the image's user.
+    pub user: Option<(u32, u32)>,
+    /// Environment beside the image's own. Anybody who may ask the engine can read it: never a secret.
+    pub env: BTreeMap<String, String>,
+    /// Places in memory that it may write.
+    pub tmpfs: Vec<TmpfsSpec>,
+    /// Bytes of memory it may use, swap included; `None` for no limit of its own.
+    pub memory_bytes: Option<u64>,
+    /// Processes and threads it may have; `None` for no limit of its own.
+    pub pids: Option<u32>,
+    /// Whether it gives way to others from its start: see [`Docker::give_way`].
+    pub yields: bool,
+    /// Whether it stays when it exits, with a log of some MiB, until somebody removes it: for a caller who
+    /// asks for its exit code or its log.
+    pub kept: bool,
+    /// Whether it runs with nobody attached, its stdin empty.
+    pub detached: bool,
+}
+
+/// What network a throwaway container has.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub enum Network {
+    /// None but its own loopback.
+    #[default]
+    None,
+    /// That of the container of this id, which has to run: what listens there on 127.0.0.1 is reached.
+    Of(String),
+}
+
+/// A place in memory that a throwaway container may write: no programs, no devices. It belongs to the
+/// [user](ContainerSpec::user) alone, or to everybody where none is given.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TmpfsSpec {
+    /// The path in the container.
+    pub destination: PathBuf,
+    /// Bytes it may hold.
+    pub bytes: u64,
+}
+
+/// A piece of what an attached container writes.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Output {
+    /// From its standard output.
+    Stdout(Bytes),
+    /// From its standard error.
+    Stderr(Bytes),
+}
+
+/// What an attached container writes, as it comes.
+pub type OutputStream = Pin<Box<dyn Stream<Item = Result<Output>> + Send>>;
+
+/// An attached container's standard streams.
+pub struct Attached {
+    /// Its standard input; closing it (shutdown or drop) closes the container's stdin.
+    pub stdin: Pin<Box<dyn AsyncWrite + Send>>,
+    /// What it writes; ends when it exits.
+    pub output: OutputStream,
+}
+
+impl fmt::Debug for Attached {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Attached")
+    }
+}
+
+/// The engine, as far as volsnap uses it.
+#[async_trait]
+pub trait Docker: Send + Sync + fmt::Debug {
+    /// Returns what engine this is.
+    async fn engine(&self) -> Result<EngineInfo>;
+    /// Returns every container, running or not, in full. One that vanishes meanwhile is left out.
+    async fn containers(&self) -> Result<Vec<Container>>;
+    /// Returns one container by id or exact name, `None` when there is none.
+    async fn container(&self, id: &str) -> Result<Option<Container>>;
+    /// Returns every volume.
+    async fn volumes(&self) -> Result<Vec<Volume>>;
+    /// Returns one volume by exact name, `None` when there is none. Never creates it.
+    async fn volume(&self, name: &str) -> Result<Option<Volume>>;
+    /// Creates a volume of the engine's own driver; the name being taken is a
+    /// [`DockerErrorKind::Conflict`].
+    async fn create_volume(&self, name: &str, labels: &BTreeMap<String, String>) -> Result<()>;
+    /// Removes a volume; one that is gone is success, one that a container uses stays and is a
+    /// [`DockerErrorKind::Conflict`].
+    async fn remove_volume(&self, name: &str) -> Result<()>;
+    /// Starts a container; one that runs already is success.
+    async fn start(&self, id: &str) -> Result<()>;
+    /// Asks a container to stop and returns when the engine answers, at most after `wait`: then the
+    /// error is [`DockerErrorKind::TimedOut`] and the engine goes on stopping. One that is stopped
+    /// already is success.
+    ///
+    /// `signal` overrides the container's stop signal, also on engines whose API (before 1.42) has
+    /// no such parameter.
+    async fn stop(&self, id: &str, signal: Option<&str>, grace: Grace, wait: Duration) -> Result<()>;
+    /// Freezes every process of a running container at once; one that is frozen already is a
+    /// [`DockerErrorKind::Conflict`].
+    async fn pause(&self, id: &str) -> Result<()>;
+    /// Lets a frozen container go on; one that is not frozen is success.
+    async fn unpause(&self, id: &str) -> Result<()>;
+    /// Has a container give way to others who want the processors too: it gets a tenth of what they get. Where
+    /// they are idle it is as fast as ever. Not for work that a service is held for: the final pass and a direct
+    /// archive.
+    async fn give_way(&self, id: &str) -> Result<()>;
+    /// Runs a command in a running container, without a terminal or standard input, for at most
+    /// `limit`.
+    async fn exec(&self, id: &str, command: &[String], limit: Duration) -> Result<ExecOutput>;
+    /// Returns the last lines of a container's log, both streams together, at most 64 KiB.
+    async fn logs(&self, id: &str, lines: u32) -> Result<String>;
+    /// Returns an image by reference, `None` when there is none.
+    async fn image(&self, reference: &str) -> Result<Option<Image>>;
+    /// Returns every image that has `label`.
+    async fn images(&self, label: &str) -> Result<Vec<Image>>;
+    /// Removes an image by id; one that is gone is success, one that a container uses stays and is
+    /// a [`DockerErrorKind::Conflict`].
+    async fn remove_image(&self, id: &str) -> Result<()>;
+    /// Imports a root filesystem (an uncompressed tar) as an image under `tag`, with `labels`.
+    async fn import_image(&self, tag: &str, labels: &BTreeMap<String, String>, tar: Bytes) -> Result<()>;
+    /// Creates a throwaway container and returns its id.
+    async fn create_container(&self, spec: &ContainerSpec) -> Result<String>;
+    /// Returns everything that the engine says of a container, to make another one [like](Self::create_like) it.
+    async fn describe(&self, id: &str) -> Result<Description>;
+    /// Creates a container that is like the described one in everything but its name and what is mounted at
+    /// `destination`, and returns its id. The described one is gone, or has to be stopped; it stays as it is.
+    ///
+    /// Compared field by field afterwards: one that is not alike is removed again, and is an error.
+    async fn create_like(
+        &self,
+        model: &Description,
+        name: &str,
+        destination: &Path,
+        source: &MountSource,
+    ) -> Result<String>;
+    /// Gives a container another name; the name being taken is a [`DockerErrorKind::Conflict`].
+    async fn rename_container(&self, id: &str, name: &str) -> Result<()>;
+    /// Removes a container that does not run, and none of its volumes; one that is gone is success.
+    async fn remove_container_only(&self, id: &str) -> Result<()>;
+    /// Attaches to a created container's stdin, stdout and stderr; to be done before it is started.
+    async fn attach(&self, id: &str) -> Result<Attached>;
+    /// Removes a container, by force; one that is gone or being removed is success.
+    async fn remove_container(&self, id: &str) -> Result<()>;
+}

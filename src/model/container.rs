@@ -1,0 +1,188 @@
+//! What an engine has: containers, volumes and images, as far as anybody here looks at them. Pure data.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::path::PathBuf;
+
+/// The engine and what of it matters here.
+#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+pub struct EngineInfo {
+    /// The engine's own identifier; the same for every client of it.
+    pub id: String,
+    /// The engine's version, as "20.10.24".
+    pub version: String,
+    /// The negotiated API version.
+    pub api_version: ApiVersion,
+    /// Operating system of the containers: "linux".
+    pub os: String,
+    /// Architecture in Docker's words: "amd64", "arm64".
+    pub arch: String,
+    /// Whether the engine is reached over a local socket.
+    pub local: bool,
+}
+
+/// An API version, as 1.41.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, serde::Serialize, serde::Deserialize)]
+pub struct ApiVersion(
+    /// The major number.
+    pub u32,
+    /// The minor number.
+    pub u32,
+);
+
+impl fmt::Display for ApiVersion {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}.{}", self.0, self.1)
+    }
+}
+
+/// A container as the engine describes it.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Container {
+    /// The full id.
+    pub id: String,
+    /// The name, without the leading slash.
+    pub name: String,
+    /// The image as it was named at creation.
+    pub image: String,
+    /// The image's content id, `sha256:…`.
+    pub image_id: String,
+    /// When it was created, RFC 3339 as the engine writes it.
+    pub created: String,
+    /// What it is doing.
+    pub state: ContainerState,
+    /// Environment, `NAME=value`. Holds secrets: never printed, never stored.
+    pub env: Vec<String>,
+    /// Entrypoint and command.
+    pub command: Vec<String>,
+    /// Labels.
+    pub labels: BTreeMap<String, String>,
+    /// What is mounted in it.
+    pub mounts: Vec<Mount>,
+    /// Network mode: "bridge", "host", "container:ID", a network's name.
+    pub network_mode: String,
+    /// Restart policy: "", "no", "always", "unless-stopped", "on-failure".
+    pub restart_policy: String,
+    /// The signal that asks it to stop, where image or container set one.
+    pub stop_signal: Option<String>,
+    /// The container's own grace in seconds, where set.
+    pub stop_timeout: Option<i64>,
+    /// The command of its healthcheck; empty without one, or with one that is disabled.
+    pub healthcheck: Vec<String>,
+    /// The configured user, "" for the image's.
+    pub user: String,
+    /// Whether the engine removes it when it exits.
+    pub auto_remove: bool,
+}
+
+impl Container {
+    /// Returns when it was created; `None` where the engine wrote no time.
+    #[must_use]
+    pub fn created_at(&self) -> Option<chrono::DateTime<chrono::FixedOffset>> {
+        chrono::DateTime::parse_from_rfc3339(&self.created).ok()
+    }
+}
+
+/// What a container is doing.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct ContainerState {
+    /// created, running, paused, restarting, removing, exited, dead.
+    pub status: String,
+    /// Whether its process runs (true while paused and restarting, as the engine has it).
+    pub running: bool,
+    /// Whether it is frozen.
+    pub paused: bool,
+    /// Whether the engine is between two starts of it.
+    pub restarting: bool,
+    /// Exit code of the last run.
+    pub exit_code: i64,
+    /// Whether the kernel killed it for memory.
+    pub oom_killed: bool,
+    /// When the last run started, RFC 3339 with nanoseconds as the engine writes it.
+    pub started_at: String,
+    /// When the last run ended, likewise.
+    pub finished_at: String,
+    /// starting, healthy, unhealthy; `None` without a healthcheck.
+    pub health: Option<String>,
+}
+
+/// What kind of thing is mounted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, serde::Serialize, serde::Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum MountKind {
+    /// A volume, named or anonymous.
+    #[default]
+    Volume,
+    /// A host directory or file.
+    Bind,
+    /// Memory.
+    Tmpfs,
+    /// Anything else.
+    Other,
+}
+
+/// One mount of a container.
+#[derive(Debug, Clone, PartialEq, Eq, Default, serde::Serialize, serde::Deserialize)]
+pub struct Mount {
+    /// What kind of thing is mounted.
+    pub kind: MountKind,
+    /// The volume's name; `None` for anything but a volume.
+    pub volume: Option<String>,
+    /// The path on the engine's host; for a volume its mountpoint.
+    pub source: PathBuf,
+    /// The path in the container.
+    pub destination: PathBuf,
+    /// Whether it is mounted read-only.
+    pub read_only: bool,
+}
+
+/// A volume as the engine describes it.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Volume {
+    /// The name; 64 hexadecimal digits for an anonymous one.
+    pub name: String,
+    /// The driver, "local" mostly.
+    pub driver: String,
+    /// Where the engine's host has it.
+    pub mountpoint: PathBuf,
+    /// Labels.
+    pub labels: BTreeMap<String, String>,
+    /// Driver options (`type`, `o`, `device`).
+    pub options: BTreeMap<String, String>,
+}
+
+/// An image as the engine describes it.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Image {
+    /// The content id, `sha256:…`.
+    pub id: String,
+    /// Names with tags, as "postgres:15"; none for one whose tag has moved on.
+    pub tags: Vec<String>,
+    /// When it was made, RFC 3339 as the engine writes it.
+    pub created: String,
+    /// Digests under which a registry knows it.
+    pub repo_digests: Vec<String>,
+    /// Labels.
+    pub labels: BTreeMap<String, String>,
+}
+
+/// What came of a command run inside a container.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct ExecOutput {
+    /// Exit code of the command.
+    pub exit_code: i64,
+    /// What it wrote, at most 64 MiB kept.
+    pub stdout: Vec<u8>,
+    /// What it wrote to stderr, at most 1 MiB kept.
+    pub stderr: Vec<u8>,
+}
+
+/// Returns the container whose network this one shares (`network_mode: container:ID` or its name).
+#[must_use]
+pub fn network_owner<'c>(container: &Container, containers: &'c [Container]) -> Option<&'c Container> {
+    let owner = container.network_mode.strip_prefix("container:")?;
+    let by = |matches: &dyn Fn(&Container) -> bool| containers.iter().find(|container| matches(container));
+    by(&|candidate| candidate.id == owner)
+        .or_else(|| by(&|candidate| candidate.name == owner))
+        .or_else(|| by(&|candidate| owner.len() >= 12 && candidate.id.starts_with(owner)))
+}

@@ -1,0 +1,284 @@
+//! What else the user wants to be true: a small TOML beside the compose file, each entry a query that
+//! gives one value, and what that is to be.
+//!
+//! ```
+//! # use volsnap::model::facts::checks::Checks;
+//! let checks: Checks = r#"
+//!     [[check]]
+//!     name = "images have bytes"
+//!     sql = "select count(*) from images where octet_length(data) = 0"
+//!     expect = "= 0"
+//!
+//!     [[check]]
+//!     name = "templates"
+//!     sql = "select count(*) from templates"
+//!     database = "memory_db"
+//!     expect = "unchanged"
+//! "#.parse()?;
+//! assert_eq!(checks.check.len(), 2);
+//! # Ok::<(), volsnap::model::facts::checks::InvalidChecks>(())
+//! ```
+
+use std::collections::BTreeSet;
+use std::fmt;
+use std::str::FromStr;
+
+use serde::{Deserialize, Serialize};
+
+/// What the file is called.
+pub const FILE_NAME: &str = "volsnap.toml";
+
+/// The file.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Checks {
+    /// The checks, in their order.
+    #[serde(default)]
+    pub check: Vec<Check>,
+}
+
+/// One thing that is to be true.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Check {
+    /// What it is called; no two are called the same.
+    pub name: String,
+    /// A query that gives one value. It is run read-only, and may be seen in the list of processes.
+    pub sql: String,
+    /// In which database; that of the service when it is not said.
+    #[serde(default)]
+    pub database: Option<String>,
+    /// What the value is to be.
+    pub expect: Expectation,
+}
+
+/// What the value of a check is to be.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(try_from = "String")]
+pub enum Expectation {
+    /// What it was before.
+    Unchanged,
+    /// A number that compares so with this one.
+    Number(Sign, i128),
+}
+
+/// How two numbers are to compare.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Sign {
+    /// `=`
+    Equal,
+    /// `!=`
+    NotEqual,
+    /// `<`
+    Less,
+    /// `<=`
+    AtMost,
+    /// `>`
+    Greater,
+    /// `>=`
+    AtLeast,
+}
+
+/// The longer sign before the one it begins with.
+const SIGNS: [(&str, Sign); 6] = [
+    (">=", Sign::AtLeast),
+    ("<=", Sign::AtMost),
+    ("!=", Sign::NotEqual),
+    ("=", Sign::Equal),
+    (">", Sign::Greater),
+    ("<", Sign::Less),
+];
+
+/// A file of checks that cannot be understood; says where.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{}", .message.trim_end())]
+pub struct InvalidChecks {
+    message: String,
+}
+
+/// What came of a check.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Checked {
+    /// What it is called.
+    pub name: String,
+    /// What the value is to be.
+    pub expect: String,
+    /// What it is; `None` when the query failed.
+    pub value: Option<String>,
+    /// What it was before, where that matters and is known.
+    pub before: Option<String>,
+    /// Whether it is as it is to be.
+    pub ok: bool,
+    /// What is wrong, or worth knowing.
+    pub why: Option<String>,
+}
+
+impl FromStr for Checks {
+    type Err = InvalidChecks;
+
+    fn from_str(text: &str) -> Result<Self, InvalidChecks> {
+        let checks: Self =
+            toml::from_str(text).map_err(|error| InvalidChecks { message: error.to_string() })?;
+        let mut names = BTreeSet::new();
+        for check in &checks.check {
+            let wrong = if check.name.trim().is_empty() {
+                Some("a check needs a name".to_owned())
+            } else if !names.insert(&check.name) {
+                Some(format!("two checks are called {:?}", check.name))
+            } else if check.sql.trim().is_empty() {
+                Some(format!("the check {:?} has no sql", check.name))
+            } else {
+                None
+            };
+            if let Some(message) = wrong {
+                return Err(InvalidChecks { message });
+            }
+        }
+        Ok(checks)
+    }
+}
+
+impl FromStr for Expectation {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let wrong = || format!("{text:?} is none of: \"= 0\", \"> 0\", \">= N\", \"unchanged\"");
+        let text = text.trim();
+        if text == "unchanged" {
+            return Ok(Self::Unchanged);
+        }
+        let (rest, comparison) = SIGNS
+            .iter()
+            .find_map(|(sign, comparison)| Some((text.strip_prefix(sign)?, *comparison)))
+            .ok_or_else(wrong)?;
+        Ok(Self::Number(comparison, rest.trim().parse().map_err(|_| wrong())?))
+    }
+}
+
+impl TryFrom<String> for Expectation {
+    type Error = String;
+
+    fn try_from(text: String) -> Result<Self, String> {
+        text.parse()
+    }
+}
+
+impl fmt::Display for Expectation {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Unchanged => f.write_str("unchanged"),
+            Self::Number(comparison, number) => {
+                let sign = SIGNS.iter().find(|(_, one)| one == comparison).map_or("=", |(sign, _)| sign);
+                write!(f, "{sign} {number}")
+            }
+        }
+    }
+}
+
+impl Sign {
+    fn holds(self, value: i128, number: i128) -> bool {
+        match self {
+            Self::Equal => value == number,
+            Self::NotEqual => value != number,
+            Self::Less => value < number,
+            Self::AtMost => value <= number,
+            Self::Greater => value > number,
+            Self::AtLeast => value >= number,
+        }
+    }
+}
+
+impl Check {
+    /// Returns what comes of the check. `value` is what the query gave, or why it gave nothing; `before`
+    /// what it gave the last time.
+    #[must_use]
+    pub fn judge(&self, value: Result<String, String>, before: Option<&str>) -> Checked {
+        let before = before.filter(|_| self.expect == Expectation::Unchanged).map(str::to_owned);
+        let (ok, why) = match (&value, &self.expect) {
+            (Err(why), _) => (false, Some(why.clone())),
+            (Ok(value), Expectation::Unchanged) => match &before {
+                Some(before) => (before == value, None),
+                None => (true, Some("nothing to compare with yet".to_owned())),
+            },
+            (Ok(value), Expectation::Number(comparison, number)) => match value.trim().parse() {
+                Ok(value) => (comparison.holds(value, *number), None),
+                Err(_) => (false, Some("the query gives no whole number".to_owned())),
+            },
+        };
+        Checked {
+            name: self.name.clone(),
+            expect: self.expect.to_string(),
+            value: value.ok(),
+            before,
+            ok,
+            why,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use rstest::rstest;
+
+    use super::*;
+
+    fn check(expect: &str) -> Check {
+        Check { name: "c".into(), sql: "select 1".into(), database: None, expect: expect.parse().unwrap() }
+    }
+
+    #[rstest]
+    #[case("= 0", "0", true)]
+    #[case("= 0", "1", false)]
+    #[case("> 0", "1", true)]
+    #[case("> 0", "0", false)]
+    #[case(">= 100", "100", true)]
+    #[case(">= 100", "99", false)]
+    #[case("<= -1", "-1", true)]
+    #[case("<3", "3", false)]
+    #[case("!= 3", "3", false)]
+    #[case("= 0", "", false)]
+    #[case("= 0", "no number", false)]
+    #[case("= 1", "1.5", false)]
+    fn a_number_is_compared_as_it_says(#[case] expect: &str, #[case] value: &str, #[case] ok: bool) {
+        assert_eq!(check(expect).judge(Ok(value.to_owned()), None).ok, ok);
+    }
+
+    #[test]
+    fn unchanged_is_what_it_was_before_whatever_that_is() {
+        let judge = |value: &str, before| check("unchanged").judge(Ok(value.to_owned()), before);
+        assert!(judge("a|b", Some("a|b")).ok);
+        let differs = judge("6", Some("5"));
+        assert_eq!((differs.ok, differs.before.as_deref()), (false, Some("5")));
+        let first = judge("5", None);
+        assert!(first.ok && first.why.is_some());
+    }
+
+    #[test]
+    fn a_query_that_fails_is_not_as_it_is_to_be() {
+        let failed = check("unchanged").judge(Err("relation \"x\" does not exist".into()), Some("1"));
+        assert!(!failed.ok && failed.value.is_none());
+        assert_eq!(failed.why.as_deref(), Some("relation \"x\" does not exist"));
+    }
+
+    #[rstest]
+    #[case::unknown_field("[[check]]\nname = 'a'\nsql = 'x'\nexpect = '= 0'\nquery = 'y'\n", &["line 5", "query"])]
+    #[case::unknown_table("[checks]\n", &["line 1", "checks"])]
+    #[case::no_expectation("[[check]]\nname = 'a'\nsql = 'x'\n", &["line 1", "expect"])]
+    #[case::odd_expectation("[[check]]\nname = 'a'\nsql = 'x'\nexpect = 'many'\n", &["line 4", "unchanged"])]
+    #[case::no_number("[[check]]\nname = 'a'\nsql = 'x'\nexpect = '> a few'\n", &["line 4", ">= N"])]
+    #[case::same_name("[[check]]\nname = 'a'\nsql = 'x'\nexpect = '= 0'\n[[check]]\nname = 'a'\nsql = 'y'\nexpect = '= 0'\n", &["\"a\""])]
+    #[case::no_sql("[[check]]\nname = 'a'\nsql = ' '\nexpect = '= 0'\n", &["\"a\"", "sql"])]
+    #[case::no_toml("check: 1\n", &["line 1"])]
+    fn what_cannot_be_meant_is_refused_with_its_line(#[case] text: &str, #[case] words: &[&str]) {
+        let error = text.parse::<Checks>().unwrap_err().to_string();
+        for word in words {
+            assert!(error.contains(word), "{word:?} is not in {error}");
+        }
+    }
+
+    #[test]
+    fn a_file_without_checks_is_one() {
+        assert_eq!("".parse::<Checks>().unwrap(), Checks::default());
+        assert_eq!("# none yet\n".parse::<Checks>().unwrap(), Checks::default());
+    }
+}

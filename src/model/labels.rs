@@ -1,0 +1,12 @@
+//! The labels by which volsnap knows its own containers, volumes and images.
+
+/// Label of the image: the version of volsnap it was packed from.
+pub const LABEL_HELPER: &str = "volsnap.helper";
+/// Label of the container, or of a volume that a restore has made: the run it belongs to.
+pub const LABEL_RUN: &str = "volsnap.run";
+/// Label of the container: the source it reads, as `volume:NAME` or `path:DIR`.
+pub const LABEL_SOURCE: &str = "volsnap.source";
+/// Label of a volume that is a stage: the key of the source that it is a copy of.
+pub const LABEL_STAGE: &str = "volsnap.stage";
+/// Label of the container: the process that made it.
+pub const LABEL_PID: &str = "volsnap.pid";

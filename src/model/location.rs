@@ -1,0 +1,31 @@
+//! Where data lies: in a volume, or in a directory of the engine's host. Pure data.
+
+use std::path::{Component, Path, PathBuf};
+
+/// What a [`MountSpec`] mounts. Neither is ever created by naming it [here](ContainerSpec::new_volumes) alone.
+#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum MountSource {
+    /// A volume by name, mounted with `nocopy`.
+    Volume(String),
+    /// A directory of the engine's host; the engine refuses when it is missing.
+    Directory(PathBuf),
+}
+
+/// Returns an absolute path without `.` and `..`, by its text alone: the engine's host may be
+/// another machine, whose links cannot be followed from here.
+#[must_use]
+pub fn normalize(path: &Path) -> PathBuf {
+    let mut normal = PathBuf::new();
+    for component in path.components() {
+        match component {
+            Component::CurDir => {}
+            // Above the root is the root: pop keeps it.
+            Component::ParentDir => {
+                normal.pop();
+            }
+            Component::Normal(_) | Component::RootDir | Component::Prefix(_) => normal.push(component),
+        }
+    }
+    normal
+}

@@ -1,0 +1,13 @@
+//! Pure data and rules: no engine, no clock, no files.
+
+pub mod container;
+pub mod error;
+pub mod event;
+pub mod facts;
+pub mod ids;
+pub mod inspection;
+pub mod labels;
+pub mod location;
+pub mod manifest;
+pub mod quote;
+pub mod source;

@@ -1,0 +1,187 @@
+//! The resolved thing that is captured: one named volume or one host directory, with the
+//! containers that use it. Pure data and rules: no engine, no clock.
+
+use std::path::PathBuf;
+
+use crate::model::container::{Container, Mount, MountKind};
+use crate::model::labels::{LABEL_PID, LABEL_RUN};
+use crate::model::location::MountSource;
+
+/// A key is part of file names that must stay below 255 bytes with an id and a suffix.
+const LONGEST_KEY: usize = 120;
+
+/// One volume or host directory, with everything that uses it.
+#[derive(Debug, Clone)]
+pub struct Source {
+    /// The volume or the directory.
+    pub location: MountSource,
+    /// Where the engine's host has it: a volume's mountpoint, or the directory itself.
+    pub host_path: PathBuf,
+    /// The name under which the repository keeps its snapshots; safe as a file name.
+    pub key: String,
+    /// How a person calls it: "service db of memory-service".
+    pub title: String,
+    /// Every container, running or not, that mounts it, a directory above it or one below it.
+    pub users: Vec<User>,
+    /// The container whose database lives here, where the target named or revealed one: its id.
+    pub database_container: Option<String>,
+    /// Where that database's data directory lies, relative to the source's root, as the container's
+    /// configuration has it; "" for the root itself.
+    pub data_directory: Option<PathBuf>,
+    /// Another run of volsnap that has the source mounted: this one has to wait its turn.
+    pub held_by: Option<OtherRun>,
+    /// What should be said before anything else, as data living in an anonymous volume.
+    pub warnings: Vec<String>,
+}
+
+/// A container that uses a source.
+#[derive(Debug, Clone)]
+pub struct User {
+    /// The container.
+    pub container: Container,
+    /// Whether it can write there.
+    pub writes: bool,
+    /// Whether it is here only because it shares the network of a user, which takes its network
+    /// away when it stops.
+    pub through_network: bool,
+}
+
+impl User {
+    /// Returns whether it must not run while the source is captured: it can write there, or the engine
+    /// takes its network away with that of a user. Who can only read disturbs nothing and goes on.
+    #[must_use]
+    pub fn is_to_be_held(&self) -> bool {
+        self.container.state.running && (self.writes || self.through_network)
+    }
+}
+
+/// Another run of volsnap, known by its helper container.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct OtherRun {
+    /// The run's id.
+    pub run: String,
+    /// The helper's name.
+    pub container: String,
+    /// The process that made the helper, on the machine that ran it.
+    pub pid: Option<u32>,
+    /// Whether the helper runs; one that does not is what a dead run left.
+    pub running: bool,
+}
+
+impl OtherRun {
+    /// Returns the run to which a container belongs, where it is a helper of volsnap.
+    #[must_use]
+    pub fn of(container: &Container) -> Option<Self> {
+        Some(Self {
+            run: container.labels.get(LABEL_RUN)?.clone(),
+            container: container.name.clone(),
+            pid: container.labels.get(LABEL_PID).and_then(|pid| pid.parse().ok()),
+            running: container.state.running,
+        })
+    }
+}
+
+impl Source {
+    /// Returns the users that run (or are paused or restarting), those that must be held.
+    pub fn running_users(&self) -> impl Iterator<Item = &User> {
+        self.users.iter().filter(|user| user.container.state.running)
+    }
+
+    /// Returns the users that are frozen: they can neither be stopped nor answer, and whoever paused
+    /// them had a reason.
+    pub fn paused_users(&self) -> impl Iterator<Item = &User> {
+        self.users.iter().filter(|user| user.container.state.paused)
+    }
+
+    /// Returns where a container mounts exactly this volume or directory.
+    #[must_use]
+    pub fn mounted_at(&self, container: &Container) -> Option<PathBuf> {
+        let is_this = |mount: &&Mount| match &self.location {
+            MountSource::Volume(name) => mount.volume.as_ref() == Some(name),
+            MountSource::Directory(path) => mount.kind == MountKind::Bind && mount.source == *path,
+        };
+        container.mounts.iter().find(is_this).map(|mount| mount.destination.clone())
+    }
+
+    /// Returns the container whose database lives here.
+    #[must_use]
+    pub fn database(&self) -> Option<&Container> {
+        let id = self.database_container.as_deref()?;
+        self.users.iter().map(|user| &user.container).find(|container| container.id == id)
+    }
+}
+
+/// Returns the name under which the repository keeps a source's snapshots; safe as a file name.
+///
+/// A volume's own name; of a directory what can be read of its path, and six digits of the path's
+/// digest, so that `/data/pg` and `/data-pg` differ.
+#[must_use]
+pub fn key_of(location: &MountSource) -> String {
+    match location {
+        MountSource::Volume(name) if is_file_name(name) => name.clone(),
+        MountSource::Volume(name) => slug_and_digest(name, name.as_bytes()),
+        MountSource::Directory(path) => {
+            slug_and_digest(&path.to_string_lossy(), path.as_os_str().as_encoded_bytes())
+        }
+    }
+}
+
+fn is_file_name(name: &str) -> bool {
+    name.starts_with(|c: char| c.is_ascii_alphanumeric())
+        && name.len() <= LONGEST_KEY
+        && name.chars().all(|c| c.is_ascii_alphanumeric() || matches!(c, '_' | '.' | '-'))
+}
+
+fn slug_and_digest(text: &str, digested: &[u8]) -> String {
+    let words = text.split(|c: char| !c.is_ascii_alphanumeric()).filter(|word| !word.is_empty());
+    let mut slug = words.collect::<Vec<_>>().join("-");
+    slug.truncate(LONGEST_KEY - "-123456".len());
+    if slug.is_empty() {
+        slug.push_str("root");
+    }
+    let digest = blake3::hash(digested).to_hex();
+    format!("{}-{}", slug.trim_end_matches('-'), &digest[..6])
+}
+
+#[cfg(test)]
+mod tests {
+    use rstest::rstest;
+
+    use super::*;
+
+    fn directory_key(path: &str) -> String {
+        key_of(&MountSource::Directory(path.into()))
+    }
+
+    #[test]
+    fn a_volume_keeps_its_name() {
+        assert_eq!(
+            key_of(&MountSource::Volume("memory-service_db_data".to_owned())),
+            "memory-service_db_data"
+        );
+    }
+
+    #[rstest]
+    #[case("/data/pg", "data-pg-")]
+    #[case("/", "root-")]
+    #[case("/srv/My Data; rm -rf/ü\n", "srv-My-Data-rm-rf-")]
+    fn a_directory_key_can_be_read_and_is_a_file_name(#[case] path: &str, #[case] prefix: &str) {
+        let key = directory_key(path);
+        assert!(key.starts_with(prefix) && key.len() == prefix.len() + 6, "{key}");
+        assert!(is_file_name(&key), "{key}");
+    }
+
+    #[test]
+    fn paths_that_read_alike_have_different_keys() {
+        let keys = ["/data/pg", "/data-pg", "/data/pg/x", "/data//pg;"].map(directory_key);
+        let distinct: std::collections::BTreeSet<_> = keys.iter().collect();
+        assert_eq!(distinct.len(), keys.len(), "{keys:?}");
+    }
+
+    #[test]
+    fn a_very_long_name_still_fits_a_file_name() {
+        let long = "a/".repeat(3000);
+        assert!(directory_key(&long).len() <= LONGEST_KEY);
+        assert!(key_of(&MountSource::Volume(long)).len() <= LONGEST_KEY);
+    }
+}

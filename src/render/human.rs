@@ -1,0 +1,557 @@
+//! Results as a person reads them.
+
+use std::fmt::Write as _;
+use std::path::Path;
+
+use volsnap::Error;
+use volsnap::archive::{Codec, FileRecord};
+use volsnap::model::inspection::PageChecksums;
+use volsnap::model::manifest::{Capture, Consistency, Manifest, Quiesce, Verification, VerificationKind};
+use volsnap::model::quote::shell_quote;
+use volsnap::ops::drill::DrillReport;
+use volsnap::ops::plan::Plan;
+use volsnap::ops::recover::Unfinished;
+use volsnap::ops::restore::{RestorePlan, Restored};
+use volsnap::ops::stages::KeptStage;
+use volsnap::ops::verify::Report;
+use volsnap::repository::{Listing, Repository, Snapshot};
+use volsnap::saga::RunInfo;
+
+use super::report;
+use super::text::{count, duration, escape, milliseconds, size, table, time};
+
+/// Problems shown of one verification; `--json` has all of them.
+const PROBLEMS_SHOWN: usize = 20;
+
+/// Returns a failure: what was being done, why, the state now, the next command.
+pub(crate) fn error(error: &Error) -> String {
+    let mut out = format!("volsnap: {}", escape(&error.chain()));
+    if let Some(state) = error.state_text() {
+        let _ = write!(out, "\n  state: {}", escape(state));
+    }
+    // Several commands stand on a line each; a name in them is quoted, and so has none.
+    for (number, command) in error.hint_text().into_iter().flat_map(str::lines).enumerate() {
+        let lead = if number == 0 { "next: " } else { "  or: " };
+        let _ = write!(out, "\n   {lead}{}", escape(command));
+    }
+    out
+}
+
+/// Collects lines of a name and a value.
+struct Rows(String);
+
+impl Rows {
+    fn new(head: &str) -> Self {
+        Self(format!("{head}\n"))
+    }
+
+    fn row(&mut self, name: &str, value: &str) {
+        let _ = writeln!(self.0, "  {name:<12} {value}");
+    }
+}
+
+/// Returns what became of a snapshot.
+pub(crate) fn snapshot(snapshot: &Snapshot, command: &str) -> String {
+    summary(snapshot, command).0
+}
+
+fn summary(snapshot: &Snapshot, command: &str) -> Rows {
+    let (manifest, archive) = (&snapshot.manifest, snapshot.archive_path());
+    let mut rows = Rows::new(&format!("snapshot {} of {}", manifest.id, escape(&manifest.title)));
+    rows.row("consistency", &consistency(manifest));
+    rows.row("downtime", &downtime(manifest));
+    rows.row("size", &sizes(manifest));
+    for (name, value) in left_out(manifest) {
+        rows.row(name, &value);
+    }
+    rows.row("archive", &escape(&archive.display().to_string()));
+    rows.row("verify", &escape(&format!("{command} verify {}", manifest.id)));
+    rows.row("unpack", &by_hand(manifest, &archive));
+    rows
+}
+
+fn consistency(manifest: &Manifest) -> String {
+    match (manifest.consistency, &manifest.evidence.database) {
+        (Consistency::Clean, Some(database)) => format!(
+            "clean: {} {}, {}, the same before and after the copy",
+            database.engine, database.version, database.state
+        ),
+        (Consistency::Clean, None) => "clean: nothing that uses it ran while it was read".to_owned(),
+        (Consistency::CrashConsistent, _) => {
+            format!("crash-consistent: {}", escape(&manifest.evidence.reasons.join("; ")))
+        }
+        (Consistency::Online, Some(database)) => format!(
+            "online: a backup that {} {} made of itself, which recovers to the moment of its end",
+            database.engine, database.version
+        ),
+        (Consistency::Online, None) => "online: a backup that the database made of itself".to_owned(),
+        (Consistency::Unquiesced, _) => "unquiesced: it was in use while it was read".to_owned(),
+    }
+}
+
+fn downtime(manifest: &Manifest) -> String {
+    let (stopped, paused) = (&manifest.evidence.stopped, &manifest.evidence.paused);
+    let names: Vec<_> = stopped.iter().map(|container| &container.name).chain(paused).collect();
+    if names.is_empty() {
+        return "none, nothing was stopped".to_owned();
+    }
+    let names: Vec<_> = names.into_iter().map(|name| escape(name)).collect();
+    let frozen = if paused.is_empty() { "" } else { "frozen for " };
+    format!("{frozen}{} ({})", milliseconds(manifest.downtime_ms), names.join(", "))
+}
+
+fn sizes(manifest: &Manifest) -> String {
+    let (raw, stored) = (manifest.counts.raw_bytes, manifest.archive.stored_bytes);
+    let percent = stored.saturating_mul(100).checked_div(raw).unwrap_or(100);
+    format!(
+        "{} in {} files, stored in {} ({percent} %, {})",
+        size(raw),
+        count(manifest.counts.files),
+        size(stored),
+        manifest.archive.codec
+    )
+}
+
+fn left_out(manifest: &Manifest) -> Vec<(&'static str, String)> {
+    let counts = &manifest.counts;
+    let mut rows = Vec::new();
+    if counts.sockets_skipped > 0 {
+        rows.push(("left out", format!("{} sockets, which no archive can hold", counts.sockets_skipped)));
+    }
+    if counts.excluded > 0 {
+        rows.push(("left out", format!("{} by --exclude", count(counts.excluded))));
+    }
+    if counts.vanished > 0 {
+        rows.push(("left out", format!("{} that vanished before they were read", count(counts.vanished))));
+    }
+    if let Some(first) = counts.changed.first() {
+        let more = counts.changed.len() - 1;
+        rows.push((
+            "changed",
+            format!("{} while it was read, and {more} more", escape(&first.display().to_string())),
+        ));
+    }
+    rows
+}
+
+/// Returns how the archive is unpacked without volsnap.
+fn by_hand(manifest: &Manifest, archive: &Path) -> String {
+    let decompress = match manifest.archive.codec {
+        Codec::Zstd { .. } => "--zstd ",
+        Codec::Gzip { .. } => "--gzip ",
+        Codec::None => "",
+    };
+    let archive = escape(&shell_quote(&archive.display().to_string()));
+    format!("tar {decompress}--numeric-owner --acls --xattrs -xpf {archive} -C DIRECTORY")
+}
+
+/// Returns a plan.
+pub(crate) fn plan(plan: &Plan) -> String {
+    let mut rows = Rows::new(&format!("would take a snapshot of {}", escape(&plan.title)));
+    let list =
+        |names: &[String], between| names.iter().map(|name| escape(name)).collect::<Vec<_>>().join(between);
+    rows.row("data", &format!("{} in {} entries", size(plan.raw_bytes), count(plan.entries)));
+    if let Some(database) = &plan.database {
+        rows.row("database", database);
+    }
+    let downtime = format!("about {}", milliseconds(plan.expected_downtime_ms));
+    match plan.quiesce {
+        Quiesce::None => rows.row("stop", "nothing (--quiesce none)"),
+        Quiesce::Online => rows.row("stop", "nothing: the database makes a backup of itself while it runs"),
+        Quiesce::Stop if plan.stops.is_empty() => rows.row("stop", "nothing: nothing that uses it runs"),
+        Quiesce::Stop => {
+            rows.row("stop", &list(&plan.stops, ", then "));
+            rows.row("start again", &list(&plan.starts, ", then "));
+            rows.row("downtime", &downtime);
+        }
+        Quiesce::Pause if plan.freezes.is_empty() => {
+            rows.row("freeze", "nothing: nothing that uses it runs");
+        }
+        Quiesce::Pause => {
+            rows.row("freeze", &list(&plan.freezes, ", and at once "));
+            rows.row("downtime", &downtime);
+        }
+    }
+    rows.row("capture", &capture(plan));
+    if !plan.stay_stopped.is_empty() {
+        rows.row("stays down", &list(&plan.stay_stopped, ", "));
+    }
+    let free = plan.free_bytes.map_or_else(|| "an unknown amount".to_owned(), size);
+    rows.row("space", &format!("{} at worst, of {free} free", size(plan.needed_bytes)));
+    rows.row("archive", &escape(&plan.archive.display().to_string()));
+    rows.0
+}
+
+fn capture(plan: &Plan) -> String {
+    match (plan.capture, &plan.stage) {
+        (Capture::Staged, Some(stage)) => format!(
+            "staged: {} ({} at most of {} free in {})",
+            plan.capture_reason,
+            size(plan.stage_needed_bytes.unwrap_or_default()),
+            size(plan.stage_free_bytes.unwrap_or_default()),
+            escape(stage)
+        ),
+        (Capture::Staged, None) => format!("staged: {}", plan.capture_reason),
+        (Capture::Direct, _) => format!("direct: {}", escape(&plan.capture_reason)),
+    }
+}
+
+/// Returns the list of snapshots; leftovers stand apart.
+pub(crate) fn list(listing: &Listing, source: Option<&str>, repository: &Repository) -> String {
+    let mut out = String::new();
+    if listing.snapshots.is_empty() {
+        let _ = writeln!(out, "{}", none(source, repository));
+    } else {
+        let head = ["SNAPSHOT", "SOURCE", "TAKEN", "CONSISTENCY", "SIZE", "STORED", "DOWNTIME", "VERIFIED"];
+        let mut rows = vec![head.map(str::to_owned).to_vec()];
+        rows.extend(listing.snapshots.iter().map(list_row));
+        out.push_str(&table(&rows));
+    }
+    out.push_str(&set_apart(listing));
+    out
+}
+
+/// Returns the list of kept stages, with what removes each.
+pub(crate) fn stages(stages: &[KeptStage]) -> String {
+    if stages.is_empty() {
+        return "no stages are kept".to_owned();
+    }
+    let head = ["SOURCE", "MADE", "SIZE", "REMOVE IT WITH"];
+    let mut rows = vec![head.map(str::to_owned).to_vec()];
+    rows.extend(stages.iter().map(|stage| {
+        vec![
+            escape(&stage.source),
+            stage.made.map_or_else(|| "unknown".to_owned(), time),
+            stage.bytes.map_or_else(|| "in use".to_owned(), size),
+            escape(&stage.remove),
+        ]
+    }));
+    table(&rows)
+}
+
+/// Says that there are no snapshots, and where.
+pub(crate) fn none(source: Option<&str>, repository: &Repository) -> String {
+    let of = source.map_or_else(String::new, |source| format!(" of {source}"));
+    escape(&format!("no snapshots{of} in {}", repository.location().display()))
+}
+
+/// Returns what is in the repository and is no snapshot; empty when there is no such thing.
+pub(crate) fn set_apart(listing: &Listing) -> String {
+    let mut out = String::new();
+    if !listing.incomplete.is_empty() {
+        out.push_str("\nincomplete (no snapshots: a run is at work, or died; see `volsnap recover`):\n");
+        for left in &listing.incomplete {
+            let _ = writeln!(
+                out,
+                "  {}  {}, {}",
+                escape(&left.path.display().to_string()),
+                left.what,
+                size(left.bytes)
+            );
+        }
+    }
+    if !listing.unreadable.is_empty() {
+        out.push_str("\ndamaged or foreign:\n");
+        for unreadable in &listing.unreadable {
+            let _ = writeln!(
+                out,
+                "  {}: {}",
+                escape(&unreadable.path.display().to_string()),
+                escape(&unreadable.why)
+            );
+        }
+    }
+    out
+}
+
+fn list_row(snapshot: &Snapshot) -> Vec<String> {
+    let manifest = &snapshot.manifest;
+    vec![
+        manifest.id.to_string(),
+        escape(&manifest.source),
+        time(manifest.times.started),
+        // What a restore has kept of the data that it replaced is not what one looks for in a list of backups.
+        format!("{}{}", manifest.consistency, if manifest.is_safety() { ", safety" } else { "" }),
+        size(manifest.counts.raw_bytes),
+        size(manifest.archive.stored_bytes),
+        if manifest.downtime_ms == 0 { "none".to_owned() } else { milliseconds(manifest.downtime_ms) },
+        snapshot.verified.last().map_or_else(
+            || "never".to_owned(),
+            |last| {
+                let drilled = if last.kind == VerificationKind::Drill { "drill " } else { "" };
+                format!("{drilled}{} {}{}", outcome(last), time(last.at), recovery(last))
+            },
+        ),
+    ]
+}
+
+fn outcome(verification: &Verification) -> &'static str {
+    match (verification.ok, verification.kind) {
+        (true, _) => "ok",
+        (false, VerificationKind::Read) => "DAMAGED",
+        (false, VerificationKind::Drill) => "FAILED",
+    }
+}
+
+/// Returns the measured recovery time, where there is one.
+fn recovery(verification: &Verification) -> String {
+    let measured = verification.drill.filter(|drill| verification.ok && drill.boot_ms > 0);
+    measured.map_or_else(String::new, |drill| format!(", up in {}", milliseconds(drill.recovery_ms)))
+}
+
+/// Returns everything that is known of one snapshot.
+pub(crate) fn show(snapshot: &Snapshot, command: &str) -> String {
+    let manifest = &snapshot.manifest;
+    let mut rows = summary(snapshot, command);
+    rows.row(
+        "taken",
+        &format!("{}, published {}", time(manifest.times.started), time(manifest.times.published)),
+    );
+    rows.row("source", &escape(&manifest.source));
+    show_environment(manifest, &mut rows);
+    show_database(manifest, &mut rows);
+    if let Some(facts) = &manifest.facts {
+        rows.row("facts", &super::report::facts(facts));
+        for why in facts.seen.unread() {
+            rows.row("", &escape(&format!("not looked at: {why}")));
+        }
+    }
+    for (key, value) in &manifest.tags {
+        rows.row("tag", &escape(&format!("{key}={value}")));
+    }
+    let phases: Vec<_> =
+        manifest.phases.iter().map(|time| format!("{} {}", time.phase, milliseconds(time.ms))).collect();
+    rows.row("phases", &phases.join(", "));
+    rows.row("blake3", &manifest.archive.blake3);
+    for verification in &snapshot.verified {
+        rows.row(
+            match verification.kind {
+                VerificationKind::Read => "verified",
+                VerificationKind::Drill => "drilled",
+            },
+            &format!("{} {}{}", time(verification.at), outcome(verification), recovery(verification)),
+        );
+    }
+    rows.0
+}
+
+fn show_environment(manifest: &Manifest, rows: &mut Rows) {
+    let environment = &manifest.environment;
+    if let (Some(container), Some(image)) = (&environment.container, &environment.image) {
+        rows.row("container", &escape(&format!("{container}, image {image}")));
+    }
+    if let Some(id) = &environment.image_id {
+        rows.row("image id", &escape(id));
+    }
+    let engine = format!(
+        "Docker {}, API {}, {}",
+        environment.engine_version, environment.api_version, environment.arch
+    );
+    rows.row("engine", &escape(&engine));
+}
+
+fn show_database(manifest: &Manifest, rows: &mut Rows) {
+    let Some(database) = &manifest.evidence.database else { return };
+    let directory = &database.data_directory;
+    let at = if directory.as_os_str().is_empty() {
+        "the root".to_owned()
+    } else {
+        directory.display().to_string()
+    };
+    rows.row("database", &escape(&format!("{} {} in {at}", database.engine, database.version)));
+    if let Some(identifier) = &database.identifier {
+        rows.row("identifier", &escape(identifier));
+    }
+    let checksums = match database.page_checksums {
+        PageChecksums::On if manifest.consistency == Consistency::Clean => "on: verify checks every page",
+        PageChecksums::On => "on: not checked in a copy of a database that ran",
+        PageChecksums::Off => "off: damage inside a page cannot be seen",
+        PageChecksums::Unknown => "not known",
+    };
+    rows.row("checksums", checksums);
+    for (name, value) in &database.details {
+        rows.row("", &escape(&format!("{name}: {value}")));
+    }
+}
+
+/// Returns the plan of a restore.
+pub(crate) fn restore_plan(plan: &RestorePlan) -> String {
+    let mut rows = Rows::new(&format!("restore {}", escape(&plan.archive)));
+    let list = |names: &[String]| names.iter().map(|name| escape(name)).collect::<Vec<_>>().join(", ");
+    let database = plan.database.as_ref().map_or_else(String::new, |name| format!(", {}", escape(name)));
+    rows.row("of", &format!("{}{database}", escape(&plan.of)));
+    let makes = if plan.makes { ", which is made for it" } else { "" };
+    rows.row("into", &format!("{}{makes}", escape(&plan.into)));
+    rows.row("data", &format!("{} in {} entries", size(plan.bytes), count(plan.members)));
+    if !plan.level.is_same() {
+        let shown = |path: &Path| format!("`{}`", escape(&path.display().to_string()));
+        rows.row(
+            "level",
+            &format!(
+                "what lies in {} comes to lie in {}",
+                shown(&plan.level.strip),
+                shown(&plan.level.prefix)
+            ),
+        );
+    }
+    if plan.replaces_entries > 0 {
+        let replaced = format!("{} in {} entries", size(plan.replaces_bytes), count(plan.replaces_entries));
+        rows.row("replaces", &replaced);
+        let kept = plan.safety.as_ref().map_or_else(
+            || "not kept: it is gone afterwards".to_owned(),
+            |safety| format!("kept as {}", escape(safety)),
+        );
+        rows.row("", &kept);
+    }
+    if plan.in_place {
+        rows.row(
+            "no room",
+            "for two copies: the service is away for all of it, what is there is kept first and removed",
+        );
+    }
+    if !plan.stops.is_empty() {
+        rows.row("stops", &list(&plan.stops));
+    }
+    if !plan.stay_stopped.is_empty() {
+        rows.row("stay stopped", &list(&plan.stay_stopped));
+    }
+    if let Some(free) = plan.free_bytes {
+        rows.row("room", &format!("{} free, {} needed at most", size(free), size(plan.needed_bytes)));
+    }
+    for warning in &plan.warnings {
+        rows.row("warning", &escape(warning));
+    }
+    rows.0
+}
+
+/// Returns what became of a restore.
+pub(crate) fn restored(restored: &Restored) -> String {
+    let plan = &restored.plan;
+    let mut rows = Rows::new(&format!("restored {} into {}", escape(&plan.archive), escape(&plan.into)));
+    rows.row("data", &format!("{} in {} files", size(restored.bytes), count(restored.files)));
+    let downtime = restored.downtime.map_or_else(|| "none, nothing was stopped".to_owned(), duration);
+    rows.row("downtime", &downtime);
+    rows.row("took", &duration(restored.elapsed));
+    if let Some(safety) = &restored.safety {
+        rows.row("before", &format!("kept as {}", escape(&safety.name())));
+    }
+    if let Some(undo) = &restored.undo {
+        rows.row("undo", &escape(undo));
+    }
+    rows.0
+}
+
+/// Returns what became of a verification.
+pub(crate) fn verified(snapshot: &Snapshot, report: &Report, command: &str) -> String {
+    let outcome = if report.ok { "is whole" } else { "is DAMAGED" };
+    let mut rows =
+        Rows::new(&format!("snapshot {} of {} {outcome}", report.id, escape(&snapshot.manifest.title)));
+    let files = count(report.files);
+    rows.row(
+        "read back",
+        &format!("{} in {files} files, in {}", size(report.raw_bytes), milliseconds(report.ms)),
+    );
+    for note in &report.notes {
+        rows.row("checked", &escape(note));
+    }
+    for problem in report.problems.iter().take(PROBLEMS_SHOWN) {
+        let block = problem.block.map_or_else(String::new, |block| format!(", block {block}"));
+        let path = problem.path.as_deref().unwrap_or("archive");
+        rows.row("damage", &format!("{}{block}: {}", escape(path), escape(&problem.what)));
+    }
+    if report.problems.len() > PROBLEMS_SHOWN {
+        rows.row("", &format!("and {} more (--json lists all)", report.problems.len() - PROBLEMS_SHOWN));
+    }
+    if !report.ok {
+        let list = format!(
+            "{command} list {}    (an older one may be whole)",
+            shell_quote(&snapshot.manifest.source)
+        );
+        rows.row("next", &escape(&list));
+    }
+    rows.0
+}
+
+/// Returns what became of a drill.
+pub(crate) fn drilled(snapshot: &Snapshot, report: &DrillReport, command: &str) -> String {
+    let outcome = match (report.ok, &report.image) {
+        (true, Some(_)) => "boots, and its data is what it was",
+        (true, None) => "unpacks to what was stored",
+        (false, _) => "FAILS the drill",
+    };
+    let mut rows =
+        Rows::new(&format!("snapshot {} of {} {outcome}", report.id, escape(&snapshot.manifest.title)));
+    let times = &report.times;
+    if let Some(image) = &report.image {
+        rows.row("booted", &escape(image));
+        rows.row(
+            "recovery",
+            &format!(
+                "{} from the archive to a database that answers (unpacking {}, boot {}); comparing {}",
+                milliseconds(times.recovery_ms),
+                milliseconds(times.extract_ms),
+                milliseconds(times.boot_ms),
+                milliseconds(times.compare_ms)
+            ),
+        );
+    }
+    for note in &report.notes {
+        rows.row("checked", &escape(note));
+    }
+    for problem in report.problems.iter().take(PROBLEMS_SHOWN) {
+        rows.row("problem", &escape(problem));
+    }
+    if report.problems.len() > PROBLEMS_SHOWN {
+        rows.row("", &format!("and {} more (--json lists all)", report.problems.len() - PROBLEMS_SHOWN));
+    }
+    if !report.ok {
+        let list = format!(
+            "{command} list {}    (an older one may be sound)",
+            shell_quote(&snapshot.manifest.source)
+        );
+        rows.row("next", &escape(&list));
+    }
+    report::findings(&mut rows.0, &report.differences, &report.checks, &report.unread);
+    rows.0
+}
+
+/// Returns one line of a file list.
+pub(crate) fn file(file: &FileRecord) -> String {
+    format!(
+        "{:>12}  {:04o}  {:>5}:{:<5}  {}",
+        file.size,
+        file.mode,
+        file.uid,
+        file.gid,
+        escape(&file.display_path())
+    )
+}
+
+/// Returns the unfinished runs.
+pub(crate) fn unfinished(runs: &[Unfinished]) -> String {
+    if runs.is_empty() {
+        return "no unfinished runs".to_owned();
+    }
+    let mut out = String::new();
+    for run in runs {
+        let info = &run.run;
+        let state = if run.held { format!("at work, process {}", info.pid) } else { "dead".to_owned() };
+        let _ = writeln!(out, "{}  {} of {}: {state}", info.run, info.verb, escape(&info.subject));
+        for open in &run.open {
+            let _ = writeln!(out, "  to do: {}", escape(open));
+        }
+    }
+    out
+}
+
+/// Returns which runs were finished.
+pub(crate) fn recovered(runs: &[RunInfo]) -> String {
+    if runs.is_empty() {
+        return "nothing to recover".to_owned();
+    }
+    let mut out = String::new();
+    for run in runs {
+        let _ = writeln!(out, "finished {} of {} ({})", run.verb, escape(&run.subject), run.run);
+    }
+    out
+}

@@ -1,0 +1,278 @@
+//! The only place that prints. Results go to standard output, everything else to standard error;
+//! with `--json` one JSON value is all that standard output gets. Bars only on a terminal.
+//!
+//! Names come from the outside world: whatever is printed for a person is [escaped](text::escape).
+//! A closed standard output or error is nobody's failure: what cannot be printed is dropped.
+
+use std::io::{self, IsTerminal as _, Write as _};
+use std::process::ExitCode;
+use std::sync::Arc;
+
+use tracing_subscriber::EnvFilter;
+use volsnap::Error;
+use volsnap::archive::FileRecord;
+use volsnap::model::event::Monitor;
+use volsnap::ops::check::CheckReport;
+use volsnap::ops::doctor::Finding;
+use volsnap::ops::drill::DrillReport;
+use volsnap::ops::migrate::{MigratePlan, Outcome};
+use volsnap::ops::plan::Plan;
+use volsnap::ops::recover::Unfinished;
+use volsnap::ops::restart::{RestartPlan, RestartReport};
+use volsnap::ops::restore::{RestorePlan, Restored};
+use volsnap::ops::stages::KeptStage;
+use volsnap::ops::verify::Report;
+use volsnap::repository::{Listing, Repository, Snapshot};
+use volsnap::saga::RunInfo;
+
+mod doctor;
+pub(crate) mod human;
+pub(crate) mod json;
+mod migrate;
+mod progress;
+mod report;
+mod text;
+
+use progress::Progress;
+use text::escape;
+
+/// How to print.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct UiOptions<'a> {
+    /// One JSON value on standard output.
+    pub(crate) json: bool,
+    /// Only results and failures.
+    pub(crate) quiet: bool,
+    /// How much is logged.
+    pub(crate) verbose: u8,
+    /// Whether bars may be drawn.
+    pub(crate) progress: bool,
+    /// The beginning of every command that is printed to be typed next: "volsnap --repo DIR".
+    pub(crate) command: &'a str,
+}
+
+/// Prints.
+pub(crate) struct Ui {
+    json: bool,
+    command: String,
+    progress: Arc<Progress>,
+}
+
+impl Ui {
+    /// Returns what prints by these options, and has the log go through it.
+    pub(crate) fn new(options: &UiOptions<'_>) -> Self {
+        let draw = options.progress && !options.quiet && options.verbose == 0 && io::stderr().is_terminal();
+        let progress = Arc::new(Progress::new(draw, options.quiet));
+        log_through(&progress, options);
+        Self { json: options.json, command: options.command.to_owned(), progress }
+    }
+
+    /// Returns the monitor that draws what a procedure does.
+    pub(crate) fn monitor(&self) -> Arc<dyn Monitor> {
+        self.progress.clone()
+    }
+
+    /// Takes away the bar, before a result is printed.
+    pub(crate) fn finish_progress(&self) {
+        self.progress.finish();
+    }
+
+    /// Prints a failure: what was being done, why, the state now, the next command.
+    pub(crate) fn error(&self, error: &Error) {
+        self.finish_progress();
+        self.progress.line(&human::error(error));
+    }
+
+    /// Prints a remark.
+    pub(crate) fn note(&self, text: &str) {
+        self.progress.line(&escape(text));
+    }
+
+    /// Prints one value, or the array of several, where JSON was asked for.
+    pub(crate) fn json_results(&self, mut results: Vec<serde_json::Value>, several: bool) {
+        if !self.json {
+            return;
+        }
+        let value = match results.pop() {
+            Some(only) if !several && results.is_empty() => only,
+            last => {
+                results.extend(last);
+                serde_json::Value::Array(results)
+            }
+        };
+        print(&format!("{value:#}"));
+    }
+
+    /// Prints a plan.
+    pub(crate) fn plan(&self, plan: &Plan) {
+        self.text(|| human::plan(plan));
+    }
+
+    /// Prints what became of a snapshot.
+    pub(crate) fn snapshot(&self, snapshot: &Snapshot) {
+        self.text(|| human::snapshot(snapshot, &self.command));
+    }
+
+    /// Prints the plan of a restore: the result of a dry run.
+    pub(crate) fn restore_plan(&self, plan: &RestorePlan) {
+        self.json_results(vec![json::value(plan)], false);
+        self.text(|| human::restore_plan(plan));
+    }
+
+    /// Shows the plan of a restore that is about to be carried out.
+    pub(crate) fn show_restore_plan(&self, plan: &RestorePlan) {
+        self.progress.remark(human::restore_plan(plan).trim_end());
+    }
+
+    /// Prints the plan of a migration: the result of a dry run.
+    pub(crate) fn migrate_plan(&self, plan: &MigratePlan) {
+        self.json_results(vec![json::value(plan)], false);
+        self.text(|| migrate::plan(plan));
+    }
+
+    /// Shows the plan of a migration that is about to be carried out.
+    pub(crate) fn show_migrate_plan(&self, plan: &MigratePlan) {
+        self.progress.remark(migrate::plan(plan).trim_end());
+    }
+
+    /// Prints what became of a migration.
+    pub(crate) fn migrated(&self, outcome: &Outcome) {
+        self.json_results(vec![json::value(outcome)], false);
+        self.text(|| migrate::outcome(outcome));
+    }
+
+    /// Prints a question, whose answer follows on the same line.
+    pub(crate) fn question(&self, text: &str) {
+        let mut err = io::stderr().lock();
+        let _ = write!(err, "{text}").and_then(|()| err.flush());
+    }
+
+    /// Prints what became of a restore.
+    pub(crate) fn restored(&self, restored: &Restored) {
+        self.json_results(vec![json::restored(restored)], false);
+        self.text(|| human::restored(restored));
+    }
+
+    /// Prints what became of a check.
+    pub(crate) fn checked(&self, report: &CheckReport) {
+        self.json_results(vec![json::value(report)], false);
+        self.text(|| report::check(report));
+    }
+
+    /// Prints the plan of a restart.
+    pub(crate) fn restart_plan(&self, plan: &RestartPlan) {
+        self.json_results(vec![json::value(plan)], false);
+        self.text(|| report::restart_plan(plan));
+    }
+
+    /// Prints what became of a restart.
+    pub(crate) fn restarted(&self, report: &RestartReport) {
+        self.json_results(vec![json::value(report)], false);
+        self.text(|| report::restart(report));
+    }
+
+    /// Prints what became of a verification.
+    pub(crate) fn verified(&self, snapshot: &Snapshot, report: &Report) {
+        self.text(|| human::verified(snapshot, report, &self.command));
+    }
+
+    /// Prints what became of a drill.
+    pub(crate) fn drilled(&self, snapshot: &Snapshot, report: &DrillReport) {
+        self.text(|| human::drilled(snapshot, report, &self.command));
+    }
+
+    /// Prints the list of snapshots.
+    pub(crate) fn list(&self, listing: &Listing, source: Option<&str>, repository: &Repository) {
+        self.json_results(listing.snapshots.iter().map(json::listed).collect(), true);
+        self.text(|| human::list(listing, source, repository));
+        // The array has snapshots only; whoever runs the script learns of the rest.
+        let apart = human::set_apart(listing);
+        if self.json && !apart.is_empty() {
+            self.progress.line(apart.trim());
+        }
+    }
+
+    /// Prints the list of kept stages.
+    pub(crate) fn stages(&self, stages: &[KeptStage]) {
+        self.json_results(stages.iter().map(json::value).collect(), true);
+        self.text(|| human::stages(stages));
+    }
+
+    /// Says that there is nothing to work on.
+    pub(crate) fn none(&self, repository: &Repository) {
+        self.progress.line(&human::none(None, repository));
+    }
+
+    /// Prints one snapshot.
+    pub(crate) fn show(&self, snapshot: &Snapshot) {
+        self.json_results(vec![json::shown(snapshot)], false);
+        self.text(|| human::show(snapshot, &self.command));
+    }
+
+    /// Prints the files of a snapshot, a line each.
+    pub(crate) fn files(
+        &self,
+        files: impl Iterator<Item = Result<FileRecord, Error>>,
+    ) -> Result<ExitCode, Error> {
+        let mut out = io::BufWriter::new(io::stdout().lock());
+        for file in files {
+            let file = file?;
+            let line = if self.json { json::value(&file).to_string() } else { human::file(&file) };
+            if writeln!(out, "{line}").is_err() {
+                break;
+            }
+        }
+        Ok(ExitCode::SUCCESS)
+    }
+
+    /// Prints what a doctor found.
+    pub(crate) fn findings(&self, findings: &[Finding]) {
+        self.json_results(findings.iter().map(json::value).collect(), true);
+        self.text(|| doctor::findings(findings));
+    }
+
+    /// Prints the unfinished runs.
+    pub(crate) fn unfinished(&self, runs: &[Unfinished]) {
+        self.json_results(runs.iter().map(json::value).collect(), true);
+        self.text(|| human::unfinished(runs));
+    }
+
+    /// Remarks which runs others are at.
+    pub(crate) fn still_held(&self, runs: &[Unfinished]) {
+        self.progress.line(&human::unfinished(runs));
+    }
+
+    /// Prints which runs were finished.
+    pub(crate) fn recovered(&self, runs: &[RunInfo]) {
+        self.json_results(runs.iter().map(json::value).collect(), true);
+        self.text(|| human::recovered(runs));
+    }
+
+    fn text(&self, text: impl FnOnce() -> String) {
+        if !self.json {
+            print(&text());
+        }
+    }
+}
+
+fn print(text: &str) {
+    let mut out = io::stdout().lock();
+    let _ = writeln!(out, "{}", text.trim_end());
+}
+
+fn log_through(progress: &Arc<Progress>, options: &UiOptions<'_>) {
+    // Only our own words: the engine's client logs whole responses, with every container's secrets.
+    let level = match options.verbose {
+        0 => "volsnap=error",
+        1 => "volsnap=info",
+        2 => "volsnap=debug",
+        _ => "volsnap=trace",
+    };
+    let writer = progress.clone();
+    let _ = tracing_subscriber::fmt()
+        .with_env_filter(EnvFilter::new(level))
+        .with_writer(move || progress::LogWriter::new(writer.clone()))
+        .with_ansi(io::stderr().is_terminal())
+        .with_target(false)
+        .try_init();
+}

@@ -1,0 +1,212 @@
+//! What became of a check or a restart, as a person reads it: first what is lost, then the rest.
+
+use std::cmp::Ordering;
+use std::fmt::Write as _;
+
+use volsnap::model::facts::checks::Checked;
+use volsnap::model::facts::compare::{Difference, Severity};
+use volsnap::model::facts::{FactsLevel, FactsSummary, SnapshotFacts};
+use volsnap::ops::check::CheckReport;
+use volsnap::ops::facts::wrong;
+use volsnap::ops::restart::{RestartPlan, RestartReport};
+
+use super::text::{count, escape, milliseconds, table, time};
+
+/// Of what is no damage, so much is shown; `--json` has all of it.
+const SHOWN: usize = 10;
+
+/// Returns what became of a check.
+pub(crate) fn check(report: &CheckReport) -> String {
+    let outcome = match (report.ok, &report.against) {
+        (false, _) => "is NOT as it is to be",
+        (true, Some(_)) => "is what it was",
+        (true, None) => "is remembered for the next check",
+    };
+    let mut out = format!("{}: the data {outcome}\n", escape(&report.title));
+    let mut row = |name: &str, value: &str| _ = writeln!(out, "  {name:<12} {value}");
+    match &report.against {
+        Some(against) => {
+            let of = against.snapshot.as_ref().map_or_else(
+                || "the last look that found it sound".to_owned(),
+                |snapshot| format!("snapshot {}", escape(snapshot)),
+            );
+            row("compared", &format!("with {of}, of {}", time(against.taken)));
+            row("since then", written(report.strict));
+        }
+        None => row("compared", "with nothing: there are no facts of it yet"),
+    }
+    row("looked", &format!("{}, in {}", level(report.level), milliseconds(report.ms)));
+    findings(&mut out, &report.differences, &report.checks, &report.unread);
+    same(&mut out, report.before, Some(report.now));
+    out
+}
+
+/// Returns the plan of a restart.
+pub(crate) fn restart_plan(plan: &RestartPlan) -> String {
+    let list = |names: &[String]| names.iter().map(|name| escape(name)).collect::<Vec<_>>().join(", then ");
+    let mut out = format!("would restart {}\n", escape(&plan.title));
+    let mut row = |name: &str, value: &str| _ = writeln!(out, "  {name:<12} {value}");
+    if let Some(database) = &plan.database {
+        row("database", &escape(database));
+    }
+    if plan.snapshot {
+        row("snapshot", "taken while it is stopped");
+    }
+    row("facts", level(plan.facts));
+    row("stop", &list(&plan.stops));
+    if let Some(recreate) = &plan.recreate {
+        row("make anew", &escape(recreate));
+    }
+    row("start again", &list(&plan.starts));
+    if !plan.stay_stopped.is_empty() {
+        row("stays down", &plan.stay_stopped.iter().map(|name| escape(name)).collect::<Vec<_>>().join(", "));
+    }
+    out
+}
+
+/// Returns what became of a restart.
+pub(crate) fn restart(report: &RestartReport) -> String {
+    let outcome = match (report.ok, report.now) {
+        (false, _) => ", and the data is NOT as it is to be",
+        (true, Some(_)) => ", and the data is what it was",
+        (true, None) => "; the data was not compared",
+    };
+    let mut out = format!("restarted {}{outcome}\n", escape(&report.title));
+    let mut row = |name: &str, value: &str| _ = writeln!(out, "  {name:<12} {value}");
+    let names: Vec<_> = report.containers.iter().map(|name| escape(name)).collect();
+    row("downtime", &format!("{} ({})", milliseconds(report.downtime_ms), names.join(", ")));
+    if let Some(snapshot) = &report.snapshot {
+        row("snapshot", &escape(snapshot));
+    }
+    match (report.clean, &report.shutdown) {
+        (Some(true), Some(state)) => row("shutdown", &format!("clean: {}", escape(state))),
+        (Some(false), Some(state)) => row("shutdown", &format!("NOT clean: {}", escape(state))),
+        _ => row("shutdown", "not proved"),
+    }
+    if report.now.is_some() {
+        row("meanwhile", written(report.strict));
+        row("looked", level(report.level));
+    }
+    findings(&mut out, &report.differences, &report.checks, &report.unread);
+    same(&mut out, report.before, report.now);
+    out
+}
+
+/// Returns the facts of a snapshot in a line.
+pub(crate) fn facts(facts: &SnapshotFacts) -> String {
+    let seen = &facts.seen;
+    let exact = if facts.exact { "exact for the snapshot" } else { "of a moment before" };
+    format!("{}, {exact} ({}, {})", summary(&seen.summary()), level(seen.level), time(seen.taken))
+}
+
+fn written(strict: bool) -> &'static str {
+    if strict {
+        "nothing was written, by the transaction numbers: everything has to be the same"
+    } else {
+        "clients may have written"
+    }
+}
+
+fn level(level: FactsLevel) -> &'static str {
+    match level {
+        FactsLevel::None => "not at all",
+        FactsLevel::Quick => "quick",
+        FactsLevel::Full => "at every row",
+    }
+}
+
+fn summary(summary: &FactsSummary) -> String {
+    let about = if summary.estimated { "about " } else { "" };
+    format!(
+        "{} databases, {} tables, {about}{} rows",
+        count(summary.databases),
+        count(summary.tables),
+        count(summary.rows)
+    )
+}
+
+pub(super) fn findings(out: &mut String, differences: &[Difference], checks: &[Checked], unread: &[String]) {
+    for (severity, head) in [
+        (Severity::Damage, "lost or broken"),
+        (Severity::Explained, "explained by writes"),
+        (Severity::Information, "worth knowing"),
+    ] {
+        let found: Vec<_> = differences.iter().filter(|one| one.severity == severity).collect();
+        if found.is_empty() {
+            continue;
+        }
+        let _ = writeln!(out, "\n{head}:");
+        let most = if severity == Severity::Damage { usize::MAX } else { SHOWN };
+        for (at, one) in found.iter().enumerate().take(most) {
+            let _ = writeln!(out, "  {}: {}", escape(&one.object), change(one));
+            // What mends several things in a row is said once, after the last of them.
+            let again = found.get(at + 1).filter(|_| at + 1 < most).is_some_and(|next| next.next == one.next);
+            if let Some(next) = one.next.as_ref().filter(|_| !again) {
+                let _ = writeln!(out, "    next: {}", escape(next));
+            }
+        }
+        if found.len() > most {
+            let _ = writeln!(out, "  and {} more (--json lists all)", found.len() - most);
+        }
+    }
+    if !checks.is_empty() {
+        let _ = writeln!(out, "\nyour checks:");
+        for check in checks {
+            let _ = writeln!(out, "  {}", escape(&judged(check)));
+        }
+    }
+    if !unread.is_empty() {
+        let _ = writeln!(out, "\nnot looked at:");
+        for why in unread.iter().take(SHOWN) {
+            let _ = writeln!(out, "  {}", escape(why));
+        }
+        if unread.len() > SHOWN {
+            let _ = writeln!(out, "  and {} more (--json lists all)", unread.len() - SHOWN);
+        }
+    }
+}
+
+/// Returns what became of a check of the user's, with what it was to be.
+fn judged(check: &Checked) -> String {
+    let Checked { name, expect, value, why, .. } = check;
+    let value = value.as_deref().unwrap_or_default();
+    match (check.ok, why) {
+        (true, None) => format!("ok      {name}: {value}, expected {expect}"),
+        (true, Some(why)) => format!("ok      {name}: {value}, expected {expect}  ({why})"),
+        (false, _) => format!("FAILED  {name}: {}", wrong(check)),
+    }
+}
+
+fn change(difference: &Difference) -> String {
+    match (&difference.before, &difference.after) {
+        (Some(before), Some(after)) => format!("{}, and was {}", escape(after), escape(before)),
+        (Some(before), None) => format!("gone; it was: {}", escape(before)),
+        (None, Some(after)) => escape(after),
+        (None, None) => String::new(),
+    }
+}
+
+/// Adds the table of what was counted before and after.
+fn same(out: &mut String, before: Option<FactsSummary>, now: Option<FactsSummary>) {
+    let Some(now) = now.filter(|now| now.databases > 0) else { return };
+    let Some(before) = before else {
+        let _ = writeln!(out, "\n{}", summary(&now));
+        return;
+    };
+    let mut rows = vec![["", "BEFORE", "NOW", ""].map(str::to_owned).to_vec()];
+    let shown =
+        |number, estimated| if estimated { format!("about {}", count(number)) } else { count(number) };
+    let mut row = |name: &str, (then, now): (u64, u64), (then_about, now_about)| {
+        let verdict = match now.cmp(&then) {
+            Ordering::Equal => "same".to_owned(),
+            Ordering::Greater => format!("{} more", count(now - then)),
+            Ordering::Less => format!("{} fewer", count(then - now)),
+        };
+        rows.push(vec![name.to_owned(), shown(then, then_about), shown(now, now_about), verdict]);
+    };
+    row("databases", (before.databases, now.databases), (false, false));
+    row("tables", (before.tables, now.tables), (false, false));
+    row("rows", (before.rows, now.rows), (before.estimated, now.estimated));
+    out.push('\n');
+    out.push_str(&table(&rows));
+}

@@ -1,0 +1,93 @@
+//! Text for people: sizes, durations, and names made harmless.
+
+use std::time::Duration;
+
+use bytesize::ByteSize;
+use chrono::{DateTime, Local, Utc};
+use volsnap::model::quote::printable;
+
+/// Returns `text` on one line and with all escaped that would act on the terminal or hide what is there.
+pub(crate) fn escape(text: &str) -> String {
+    printable(text)
+}
+
+/// Returns a size in decimal units, as "1.3 GB".
+pub(crate) fn size(bytes: u64) -> String {
+    ByteSize::b(bytes).display().si().to_string()
+}
+
+/// Returns a duration as a person says it: "2.41 s", "3 min 20 s".
+pub(crate) fn duration(duration: Duration) -> String {
+    let seconds = duration.as_secs();
+    match seconds {
+        0..60 => format!("{:.2} s", duration.as_secs_f64()),
+        60..3600 => format!("{} min {} s", seconds / 60, seconds % 60),
+        _ => format!("{} h {} min", seconds / 3600, seconds / 60 % 60),
+    }
+}
+
+/// Returns milliseconds likewise.
+pub(crate) fn milliseconds(ms: u64) -> String {
+    duration(Duration::from_millis(ms))
+}
+
+/// Returns a time in the local zone, to the second.
+pub(crate) fn time(time: DateTime<Utc>) -> String {
+    time.with_timezone(&Local).format("%Y-%m-%d %H:%M:%S").to_string()
+}
+
+/// Returns a number with its digits in groups of three: "1 234 567".
+pub(crate) fn count(number: u64) -> String {
+    let digits = number.to_string();
+    let mut out = String::new();
+    for (index, digit) in digits.chars().enumerate() {
+        if index > 0 && (digits.len() - index).is_multiple_of(3) {
+            out.push(' ');
+        }
+        out.push(digit);
+    }
+    out
+}
+
+/// Returns rows as columns of equal width, the first row being the head.
+pub(crate) fn table(rows: &[Vec<String>]) -> String {
+    let columns = rows.first().map_or(0, Vec::len);
+    let widths: Vec<usize> = (0..columns)
+        .map(|column| {
+            rows.iter().map(|row| row.get(column).map_or(0, |cell| cell.chars().count())).max().unwrap_or(0)
+        })
+        .collect();
+    let mut out = String::new();
+    for row in rows {
+        let line: Vec<String> =
+            row.iter().zip(&widths).map(|(cell, width)| format!("{cell:<width$}")).collect();
+        out.push_str(line.join("  ").trim_end());
+        out.push('\n');
+    }
+    out
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_cannot_act_on_the_terminal() {
+        assert_eq!(escape("a\u{1b}[31mb\nc"), "a\\u{1b}[31mb\\nc");
+        assert_eq!(escape("\u{202e}gpj.exe"), "\\u{202e}gpj.exe");
+        assert_eq!(escape("naïve 名前"), "naïve 名前");
+    }
+
+    #[test]
+    fn durations_are_said_as_people_say_them() {
+        assert_eq!(duration(Duration::from_millis(2410)), "2.41 s");
+        assert_eq!(duration(Duration::from_secs(200)), "3 min 20 s");
+        assert_eq!(duration(Duration::from_secs(7260)), "2 h 1 min");
+    }
+
+    #[test]
+    fn numbers_are_grouped() {
+        assert_eq!(count(7), "7");
+        assert_eq!(count(1_234_567), "1 234 567");
+    }
+}

@@ -1,0 +1,225 @@
+//! Which of a container's mounts holds its data.
+
+use std::path::{Path, PathBuf};
+
+use super::Target;
+use super::names::describe;
+use crate::database::{self, Profile};
+use crate::model::container::{Container, Mount, MountKind};
+use crate::model::error::{Error, Result};
+use crate::model::location::MountSource;
+use crate::model::location::normalize;
+use crate::model::quote::{printable, shell_quote};
+use crate::selector::EngineInventory;
+use crate::selector::inventory::Place;
+
+/// Finds the profile that recognises a container.
+pub(super) type ProfileOf = fn(&Container) -> Option<&'static dyn Profile>;
+
+/// Where a container keeps its database.
+#[derive(Debug)]
+pub struct DatabaseData<'w> {
+    /// The container.
+    pub container: &'w Container,
+    /// The data directory inside the container.
+    pub directory: PathBuf,
+    /// The innermost mount that contains it.
+    pub mount: Option<&'w Mount>,
+}
+
+/// Returns where a container's database keeps its data, by its configuration or as it said itself; `None`
+/// when it runs no database that is known.
+#[must_use]
+pub fn database_data<'w>(container: &'w Container, world: &EngineInventory) -> Option<DatabaseData<'w>> {
+    DatabaseData::of(container, world, database::profile_of)
+}
+
+impl<'w> DatabaseData<'w> {
+    /// Returns where the container's database keeps its data; `None` when it runs no database that
+    /// is known, or one whose data directory is not.
+    pub(super) fn of(
+        container: &'w Container,
+        world: &EngineInventory,
+        profile_of: ProfileOf,
+    ) -> Option<Self> {
+        let profile = profile_of(container)?;
+        let said = world.data_directories.get(&container.id).cloned();
+        let directory = normalize(&said.or_else(|| profile.data_directory(container))?);
+        let contains = |mount: &&Mount| directory.starts_with(&mount.destination);
+        let depth = |mount: &&Mount| mount.destination.components().count();
+        let mount = container.mounts.iter().filter(contains).max_by_key(depth);
+        Some(Self { container, directory, mount })
+    }
+
+    /// Returns the volume or directory that holds the data.
+    ///
+    /// # Errors
+    /// When the data is in nothing that outlives the container.
+    pub fn location(&self) -> Result<MountSource> {
+        let (name, directory) = (printable(&self.container.name), shown(&self.directory));
+        match self.mount {
+            None => Err(Error::failed(format!(
+                "the data of container {name} lies in the container's own layer: nothing is mounted at \
+                 {directory}, so the data goes when the container is removed"
+            ))
+            .hint(rescue(self.container, &self.directory))),
+            Some(mount) => location_of(mount).ok_or_else(|| {
+                Error::failed(format!(
+                    "the data of container {name} lies in memory ({}), and goes when the container stops",
+                    shown(&mount.destination)
+                ))
+            }),
+        }
+    }
+
+    /// Returns where on the engine's host the data directory lies.
+    pub(super) fn place(&self, world: &EngineInventory) -> Option<Place> {
+        let mount = self.mount?;
+        let below = self.directory.strip_prefix(&mount.destination).ok()?;
+        Some(Place::of_mount(mount, &world.volumes)?.join(below))
+    }
+
+    /// Refuses data of which a part lies in another mount (`pg_wal`, a tablespace): the source alone
+    /// would not be a database. Single files, as a configuration, are no part of it.
+    pub(super) fn refuse_split(&self, location: &MountSource) -> Result<()> {
+        let is_part = |mount: &&Mount| {
+            mount.destination != self.directory
+                && mount.destination.starts_with(&self.directory)
+                && !is_single_file(mount)
+        };
+        let Some(part) = self.container.mounts.iter().find(is_part) else { return Ok(()) };
+        let other = location_of(part).map_or_else(|| "memory".to_owned(), |part| describe(&part));
+        Err(Error::failed(format!(
+            "{} holds only a part of the data of container {}: {} lies in {other}",
+            describe(location),
+            printable(&self.container.name),
+            shown(&part.destination)
+        ))
+        .hint(format!(
+            "docker inspect --format '{{{{json .Mounts}}}}' {}",
+            shell_quote(&self.container.name)
+        )))
+    }
+}
+
+/// Returns the command that brings data out of a container's own layer; it has to be stopped for it.
+fn rescue(container: &Container, directory: &Path) -> String {
+    let name = shell_quote(&container.name);
+    let from = shell_quote(&format!("{}:{}", container.name, directory.display()));
+    let copy = format!("docker cp --archive {from} ./rescued-data");
+    if container.state.running {
+        // Started again whatever came of the copy.
+        format!("docker stop -t 600 {name} && {copy}; docker start {name}")
+    } else {
+        copy
+    }
+}
+
+/// Returns the volume or directory that a container of no known database keeps its data in: the only
+/// one that it can write to.
+///
+/// # Errors
+/// When there is none, or several.
+pub(super) fn only_writable(container: &Container, world: &EngineInventory) -> Result<MountSource> {
+    let mut locations: Vec<_> = container
+        .mounts
+        .iter()
+        .filter(|mount| !mount.read_only && !is_single_file(mount) && !is_of_the_system(mount))
+        .filter_map(location_of)
+        .collect();
+    locations.sort_by_key(|location| target_of(location).spelling());
+    locations.dedup();
+    let name = printable(&container.name);
+    match locations.as_slice() {
+        [only] => Ok(only.clone()),
+        [] => Err(Error::failed(format!(
+            "there is nothing to capture of container {name}: no volume and no directory that it writes to is mounted in it"
+        ))
+        .hint(format!("docker inspect --format '{{{{json .Mounts}}}}' {}", shell_quote(&container.name)))),
+        several => {
+            let targets: Vec<_> = several.iter().map(target_of).collect();
+            let names: Vec<_> = targets.iter().map(ToString::to_string).collect();
+            let commands: Vec<_> = targets.iter().map(|target| world.command_for(target)).collect();
+            let message = format!("container {name} writes to several places, name one: {}", names.join(", "));
+            Err(Error::usage(message).hint(commands.join("\n")))
+        }
+    }
+}
+
+/// Returns the target that names a volume or directory and nothing else.
+pub(super) fn target_of(location: &MountSource) -> Target {
+    match location {
+        MountSource::Volume(name) => Target::Volume(name.clone()),
+        MountSource::Directory(path) => Target::Directory(path.clone()),
+    }
+}
+
+/// Returns the volume or directory behind a mount; `None` for memory and the like.
+#[must_use]
+pub fn location_of(mount: &Mount) -> Option<MountSource> {
+    match mount.kind {
+        MountKind::Volume => mount.volume.clone().map(MountSource::Volume),
+        MountKind::Bind => Some(MountSource::Directory(normalize(&mount.source))),
+        MountKind::Tmpfs | MountKind::Other => None,
+    }
+}
+
+/// Returns whether the location is a volume that nobody named.
+#[must_use]
+pub fn is_anonymous(location: &MountSource) -> bool {
+    let MountSource::Volume(name) = location else { return false };
+    name.len() == 64 && name.bytes().all(|byte| byte.is_ascii_hexdigit())
+}
+
+pub(super) fn shown(path: &Path) -> String {
+    printable(&path.to_string_lossy())
+}
+
+/// Returns whether a bind mount is by its name a file or a socket: the host may be another machine,
+/// so there is nothing to look at.
+fn is_single_file(mount: &Mount) -> bool {
+    const SUFFIXES: [&str; 25] = [
+        "sock",
+        "conf",
+        "cnf",
+        "cfg",
+        "ini",
+        "env",
+        "yml",
+        "yaml",
+        "json",
+        "toml",
+        "xml",
+        "properties",
+        "sh",
+        "sql",
+        "py",
+        "js",
+        "txt",
+        "pem",
+        "crt",
+        "cert",
+        "key",
+        "pass",
+        "passwd",
+        "gz",
+        "pid",
+    ];
+    let has_suffix = |path: &Path| {
+        let suffix = path.extension().and_then(|suffix| suffix.to_str());
+        suffix.is_some_and(|suffix| SUFFIXES.contains(&suffix.to_ascii_lowercase().as_str()))
+    };
+    // A directory may be called `x.conf`; a destination that agrees makes it a file.
+    mount.kind == MountKind::Bind && has_suffix(&mount.source) && has_suffix(&mount.destination)
+}
+
+/// Returns whether a mount is a piece of the host's system, not of anybody's data.
+fn is_of_the_system(mount: &Mount) -> bool {
+    const FILES: [&str; 8] =
+        ["hostname", "hosts", "localtime", "machine-id", "passwd", "group", "resolv.conf", "timezone"];
+    let source = &mount.source;
+    let in_etc = FILES.iter().any(|file| *source == Path::new("/etc").join(file));
+    let below = ["/proc", "/sys", "/dev", "/run", "/var/run", "/tmp/.X11-unix"];
+    mount.kind == MountKind::Bind
+        && (source == Path::new("/") || in_etc || below.iter().any(|system| source.starts_with(system)))
+}

@@ -1,0 +1,130 @@
+//! What on the engine a target may be the name of.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+
+use super::Target;
+use crate::compose::{Membership, VolumeKey};
+use crate::model::container::{Container, Volume};
+use crate::model::labels::LABEL_RUN;
+use crate::model::location::MountSource;
+use crate::model::location::normalize;
+use crate::model::quote::printable;
+use crate::selector::EngineInventory;
+
+/// A thing that a target names.
+#[derive(Debug, Clone)]
+pub(super) enum Match<'w> {
+    /// A Compose service, with all its containers.
+    Service { project: &'w str, service: &'w str, containers: Vec<&'w Container> },
+    /// A container.
+    Container(&'w Container),
+    /// A volume.
+    Volume(&'w Volume),
+    /// A directory of the engine's host; whether it is there, the engine will say.
+    Directory(PathBuf),
+}
+
+impl Match<'_> {
+    /// Returns the target that names this and nothing else.
+    pub(super) fn target(&self) -> Target {
+        match self {
+            Self::Service { project, service, .. } => {
+                Target::Service { project: Some((*project).to_owned()), service: (*service).to_owned() }
+            }
+            Self::Container(container) => Target::Container(container.name.clone()),
+            Self::Volume(volume) => Target::Volume(volume.name.clone()),
+            Self::Directory(path) => Target::Directory(path.clone()),
+        }
+    }
+
+    /// Returns how a person calls this, as the way to `location`.
+    pub(super) fn title(&self, location: &MountSource) -> String {
+        let place = describe(location);
+        match self {
+            Self::Service { project, service, .. } => {
+                format!("service {} of {} ({place})", printable(service), printable(project))
+            }
+            Self::Container(container) => format!("container {} ({place})", printable(&container.name)),
+            Self::Volume(_) | Self::Directory(_) => place,
+        }
+    }
+}
+
+/// Returns how a person calls a volume or a directory.
+#[must_use]
+pub fn describe(location: &MountSource) -> String {
+    match location {
+        MountSource::Volume(name) => format!("volume {}", printable(name)),
+        MountSource::Directory(path) => format!("directory {}", printable(&path.to_string_lossy())),
+    }
+}
+
+/// Returns everything the target names, services first.
+pub(super) fn matches<'w>(target: &Target, world: &'w EngineInventory) -> Vec<Match<'w>> {
+    match target {
+        Target::Word(word) => {
+            let mut matches = services(None, word, world);
+            matches.extend(containers(word, world));
+            matches.extend(volume(word, world));
+            matches.extend(volumes_by_key(word, world));
+            matches
+        }
+        Target::Service { project, service } => services(project.as_deref(), service, world),
+        Target::Container(name) => containers(name, world),
+        Target::Volume(name) => volume(name, world).into_iter().collect(),
+        Target::Directory(path) => vec![Match::Directory(normalize(&world.directory.join(path)))],
+    }
+}
+
+/// Returns the services of that name. Without a project, the current one's hides all others'.
+fn services<'w>(project: Option<&str>, service: &str, world: &'w EngineInventory) -> Vec<Match<'w>> {
+    let mut all = all_services(world);
+    all.retain(|&(owner, name), _| name == service && project.is_none_or(|project| project == owner));
+    if all.keys().any(|(owner, _)| world.is_current(owner)) {
+        all.retain(|(owner, _), _| project.is_some() || world.is_current(owner));
+    }
+    let service = |((project, service), containers)| Match::Service { project, service, containers };
+    all.into_iter().map(service).collect()
+}
+
+/// Returns every service there is, by project and name.
+pub(super) fn all_services(world: &EngineInventory) -> BTreeMap<(&str, &str), Vec<&Container>> {
+    let mut services: BTreeMap<_, Vec<_>> = BTreeMap::new();
+    for container in nameable(world) {
+        if let Some(member) = Membership::of(&container.labels) {
+            services.entry((member.project, member.service)).or_default().push(container);
+        }
+    }
+    services
+}
+
+/// Returns every container but volsnap's own throwaway ones.
+pub(super) fn nameable(world: &EngineInventory) -> impl Iterator<Item = &Container> {
+    world.containers.iter().filter(|container| !container.labels.contains_key(LABEL_RUN))
+}
+
+/// Returns the container of that exact name, else those whose id begins so.
+fn containers<'w>(name: &str, world: &'w EngineInventory) -> Vec<Match<'w>> {
+    if let Some(container) = nameable(world).find(|container| container.name == name) {
+        return vec![Match::Container(container)];
+    }
+    let is_id = name.len() >= 12 && name.bytes().all(|byte| byte.is_ascii_hexdigit());
+    nameable(world)
+        .filter(|container| is_id && container.id.starts_with(&name.to_ascii_lowercase()))
+        .map(Match::Container)
+        .collect()
+}
+
+fn volume<'w>(name: &str, world: &'w EngineInventory) -> Option<Match<'w>> {
+    world.volumes.iter().find(|volume| volume.name == name).map(Match::Volume)
+}
+
+/// Returns the volumes that the current project's file calls `key`.
+fn volumes_by_key<'w>(key: &str, world: &'w EngineInventory) -> Vec<Match<'w>> {
+    let is_called = |volume: &&Volume| {
+        VolumeKey::of(&volume.labels)
+            .is_some_and(|called| called.key == key && volume.name != key && world.is_current(called.project))
+    };
+    world.volumes.iter().filter(is_called).map(Match::Volume).collect()
+}

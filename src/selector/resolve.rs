@@ -1,0 +1,276 @@
+//! From a target to the one source it means, or to the refusal that says what to type instead.
+
+use std::collections::BTreeSet;
+use std::path::PathBuf;
+
+use super::data::{DatabaseData, ProfileOf, is_anonymous, location_of, only_writable, shown, target_of};
+use super::names::{Match, describe, matches};
+use super::{Target, suggest};
+use crate::database;
+use crate::model::container::Container;
+use crate::model::error::{Error, Result};
+use crate::model::location::MountSource;
+use crate::model::quote::printable;
+use crate::model::source::{Source, key_of};
+use crate::selector::EngineInventory;
+use crate::selector::inventory::{Inventory, Place, inventory, mounts_on};
+
+/// Returns the volume or directory that the target means, with everything that uses it.
+///
+/// # Errors
+/// A target that is unknown or means several things; data that lies in no mount, in another mount
+/// than the named one, or in several; two servers on one data directory. The hint is the command to
+/// type instead.
+pub fn resolve(target: &Target, world: &EngineInventory) -> Result<Source> {
+    Resolver { world, profile_of: database::profile_of }.resolve(target)
+}
+
+pub(super) struct Resolver<'w> {
+    pub(super) world: &'w EngineInventory,
+    pub(super) profile_of: ProfileOf,
+}
+
+/// The database found in a source.
+struct DatabaseHere<'w> {
+    data: DatabaseData<'w>,
+    /// The data directory, relative to the source's root.
+    below: PathBuf,
+}
+
+impl<'w> Resolver<'w> {
+    pub(super) fn resolve(&self, target: &Target) -> Result<Source> {
+        let matches = matches(target, self.world);
+        let mut located: Vec<_> = matches.iter().map(|one| (one, self.locate(one))).collect();
+        if located.is_empty() {
+            return Err(suggest::unknown(target, self.world));
+        }
+        let locations: Vec<_> = located.iter().map(|(_, location)| location.as_ref().ok()).collect();
+        // Several names of one source are fine; so is one reason why none of them leads anywhere.
+        let agree = locations.windows(2).all(|pair| pair[0] == pair[1]);
+        if !agree {
+            return Err(self.ambiguous(target, &located));
+        }
+        let (first, location) = located.swap_remove(0);
+        self.source(first, location?)
+    }
+
+    /// Returns the volume or directory to which a match leads.
+    fn locate(&self, named: &Match<'_>) -> Result<MountSource> {
+        match named {
+            Match::Service { containers, .. } => self.locate_service(containers),
+            Match::Container(container) => self.locate_container(container),
+            Match::Volume(volume) => Ok(MountSource::Volume(volume.name.clone())),
+            Match::Directory(path) => Ok(MountSource::Directory(path.clone())),
+        }
+    }
+
+    fn locate_container(&self, container: &Container) -> Result<MountSource> {
+        match DatabaseData::of(container, self.world, self.profile_of) {
+            Some(data) => data.location(),
+            None => only_writable(container, self.world),
+        }
+    }
+
+    /// Returns what all containers of a scaled service share.
+    fn locate_service(&self, containers: &[&Container]) -> Result<MountSource> {
+        let mut locations = containers
+            .iter()
+            .map(|container| self.locate_container(container))
+            .collect::<Result<Vec<_>>>()?;
+        locations.dedup();
+        match <[MountSource; 1]>::try_from(locations) {
+            Ok([only]) => Ok(only),
+            Err(_) => {
+                let targets: Vec<_> =
+                    containers.iter().map(|one| Target::Container(one.name.clone())).collect();
+                Err(self.choose("the service's containers keep their data in different places", &targets))
+            }
+        }
+    }
+
+    fn ambiguous(&self, target: &Target, located: &[(&Match<'_>, Result<MountSource>)]) -> Error {
+        let targets: Vec<_> = located.iter().map(|(named, _)| named.target()).collect();
+        self.choose(&format!("\"{target}\" is the name of several things"), &targets)
+    }
+
+    fn choose(&self, why: &str, targets: &[Target]) -> Error {
+        let names: Vec<_> = targets.iter().map(ToString::to_string).collect();
+        let commands: Vec<_> = targets.iter().map(|target| self.world.command_for(target)).collect();
+        Error::usage(format!("{why}, name one: {}", names.join(", "))).hint(commands.join("\n"))
+    }
+
+    fn source(&self, named: &Match<'_>, location: MountSource) -> Result<Source> {
+        let world = self.world;
+        let inventory = inventory(&location, &world.containers, &world.volumes);
+        let (here, elsewhere) = self.databases(&location, &inventory)?;
+        let here = self.only_database(here, named)?;
+        let mut warnings = Vec::new();
+        match &here {
+            Some(here) => here.data.refuse_split(&location)?,
+            None => self.refuse_or_warn_elsewhere(&location, &inventory.place, &elsewhere, &mut warnings)?,
+        }
+        warnings.extend(anonymous_warning(&location, here.as_ref().map(|here| &here.data)));
+        Ok(Source {
+            host_path: host_path(&location, world),
+            key: key_of(&location),
+            title: named.title(&location),
+            users: inventory.users,
+            database_container: here.as_ref().map(|here| here.data.container.id.clone()),
+            data_directory: here.map(|here| here.below),
+            held_by: inventory.held_by,
+            warnings,
+            location,
+        })
+    }
+
+    /// Returns the databases of the users, apart: those whose data lies in the source, and those
+    /// whose data does not.
+    fn databases(
+        &self,
+        location: &MountSource,
+        inventory: &Inventory,
+    ) -> Result<(Vec<DatabaseHere<'w>>, Vec<DatabaseData<'w>>)> {
+        let (mut here, mut elsewhere) = (Vec::new(), Vec::new());
+        let users: BTreeSet<_> = inventory
+            .users
+            .iter()
+            .filter(|user| !user.through_network)
+            .map(|user| &user.container.id)
+            .collect();
+        for container in self.world.containers.iter().filter(|container| users.contains(&container.id)) {
+            let Some(data) = DatabaseData::of(container, self.world, self.profile_of) else { continue };
+            let place = data.place(self.world);
+            match place.as_ref().and_then(|place| inventory.place.path_to(place)) {
+                Some(below) => here.push(DatabaseHere { data, below }),
+                None if place.is_some_and(|place| place.path_to(&inventory.place).is_some()) => {
+                    return Err(self.belongs_elsewhere(location, &data, "is only a part of the data"));
+                }
+                None => elsewhere.push(data),
+            }
+        }
+        Ok((here, elsewhere))
+    }
+
+    /// Returns the one database that lives in the source: the running one, else the named one, else
+    /// the newest.
+    fn only_database(
+        &self,
+        mut here: Vec<DatabaseHere<'w>>,
+        named: &Match<'_>,
+    ) -> Result<Option<DatabaseHere<'w>>> {
+        let running: Vec<_> = here.iter().filter(|one| one.data.container.state.running).collect();
+        if let [one, other, ..] = running.as_slice()
+            && one.below == other.below
+        {
+            let [one, other] = [one, other].map(|one| printable(&one.data.container.name));
+            let stop = format!("docker stop -t 600 {}", crate::model::quote::shell_quote(&other));
+            let message = format!(
+                "containers {one} and {other} run two servers on one data directory, which damages it"
+            );
+            return Err(Error::failed(message).hint(stop));
+        }
+        let directories: BTreeSet<_> = here.iter().map(|one| one.below.clone()).collect();
+        if directories.len() > 1 {
+            let targets: Vec<_> =
+                here.iter().map(|one| Target::Container(one.data.container.name.clone())).collect();
+            return Err(self.choose("it holds the data of several databases", &targets));
+        }
+        here.sort_by_key(|one| {
+            let container = one.data.container;
+            let is_named = match named {
+                Match::Service { containers, .. } => containers.iter().any(|named| named.id == container.id),
+                Match::Container(named) => named.id == container.id,
+                Match::Volume(_) | Match::Directory(_) => false,
+            };
+            (container.state.running, is_named, container.created_at())
+        });
+        Ok(here.pop())
+    }
+
+    /// Refuses a source that a database seems meant to live in but does not; of one that a database
+    /// merely uses besides its data, says so.
+    ///
+    /// PostgreSQL up to 17 with a volume at `/var/lib/postgresql` keeps its data in an anonymous
+    /// volume below that: a snapshot of the named one would be of nothing.
+    fn refuse_or_warn_elsewhere(
+        &self,
+        location: &MountSource,
+        place: &Place,
+        databases: &[DatabaseData<'w>],
+        warnings: &mut Vec<String>,
+    ) -> Result<()> {
+        for data in databases {
+            let mounts: Vec<_> = mounts_on(data.container, place, &self.world.volumes)
+                .filter(|mount| !mount.read_only)
+                .collect();
+            let hides = |mount: &&crate::model::container::Mount| {
+                data.directory.starts_with(&mount.destination)
+                    || mount.destination.starts_with(&data.directory)
+            };
+            let real = data.mount.and_then(location_of);
+            let by_accident = real.as_ref().is_none_or(is_anonymous);
+            if mounts.iter().any(|mount| by_accident || hides(mount)) {
+                return Err(self.belongs_elsewhere(location, data, "does not hold the data"));
+            }
+            if let (Some(real), false) = (real, mounts.is_empty()) {
+                let name = printable(&data.container.name);
+                warnings.push(format!(
+                    "{} is used by container {name}, but its data is in {}",
+                    describe(location),
+                    describe(&real)
+                ));
+            }
+        }
+        Ok(())
+    }
+
+    /// Returns the refusal of a source in favour of the one where the database's data is.
+    fn belongs_elsewhere(&self, location: &MountSource, data: &DatabaseData<'_>, how: &str) -> Error {
+        let (name, directory) = (printable(&data.container.name), shown(&data.directory));
+        match data.location() {
+            Err(nowhere) => nowhere,
+            Ok(real) => Error::failed(format!(
+                "{} {how} of container {name}: its data directory {directory} lies in {}",
+                describe(location),
+                target_of(&real)
+            ))
+            .hint(self.world.command_for(&target_of(&real))),
+        }
+    }
+}
+
+/// Returns where the engine's host has the source.
+fn host_path(location: &MountSource, world: &EngineInventory) -> PathBuf {
+    match location {
+        MountSource::Directory(path) => path.clone(),
+        MountSource::Volume(name) => {
+            let volume = world.volumes.iter().find(|volume| volume.name == *name);
+            volume.map(|volume| volume.mountpoint.clone()).unwrap_or_default()
+        }
+    }
+}
+
+/// Returns what to say of data in a volume that nobody named: the next container gets a new one.
+fn anonymous_warning(location: &MountSource, data: Option<&DatabaseData<'_>>) -> Option<String> {
+    if !is_anonymous(location) {
+        return None;
+    }
+    let lost = "a container made anew starts without it";
+    let Some((data, mount)) = data.and_then(|data| Some((data, data.mount?))) else {
+        return Some(format!("{} is anonymous: {lost}", describe(location)));
+    };
+    let above = data.container.mounts.iter().filter(|other| {
+        other.destination != mount.destination && mount.destination.starts_with(&other.destination)
+    });
+    let above =
+        above.filter_map(|other| Some((location_of(other)?, other))).find(|(above, _)| !is_anonymous(above));
+    let empty = above.map_or_else(String::new, |(above, other)| {
+        format!("; {} at {} has none of it", describe(&above), shown(&other.destination))
+    });
+    let name = printable(&data.container.name);
+    Some(format!(
+        "the data of container {name} is in the anonymous {} at {}: {lost}{empty}",
+        describe(location),
+        shown(&mount.destination)
+    ))
+}

@@ -1,0 +1,107 @@
+//! What to type instead of a name that names nothing.
+
+use std::collections::BTreeMap;
+
+use super::Target;
+use super::names::{all_services, nameable};
+use crate::compose::VolumeKey;
+use crate::model::container::Volume;
+use crate::model::error::Error;
+use crate::model::quote::printable;
+use crate::selector::EngineInventory;
+
+/// How alike (Jaro-Winkler) two names must be for one to be offered for the other.
+const ALIKE: f64 = 0.8;
+/// More would not be read.
+const MOST: usize = 3;
+
+/// Returns the refusal of a target that names nothing, with the nearest names.
+pub(super) fn unknown(target: &Target, world: &EngineInventory) -> Error {
+    let nothing = match target {
+        Target::Word(word) => format!("no service, container or volume is called \"{}\"", printable(word)),
+        Target::Service { project: Some(project), service } => {
+            format!("project {} has no service called \"{}\"", printable(project), printable(service))
+        }
+        Target::Service { project: None, service } => {
+            format!("no service is called \"{}\"", printable(service))
+        }
+        Target::Container(name) => format!("no container is called \"{}\"", printable(name)),
+        Target::Volume(name) => format!("no volume is called \"{}\"", printable(name)),
+        // A directory always names itself; whether it is there, the engine says.
+        Target::Directory(path) => format!("there is no directory {}", printable(&path.to_string_lossy())),
+    };
+    let prefixed = prefixed_volumes(target, world);
+    let (said, offered) = if prefixed.is_empty() {
+        ("the nearest names are", nearest(target, world))
+    } else {
+        ("with its project's prefix there is", prefixed)
+    };
+    if offered.is_empty() {
+        return Error::usage(nothing).hint("docker ps --all && docker volume ls");
+    }
+    let names: Vec<_> = offered.iter().map(ToString::to_string).collect();
+    let commands: Vec<_> = offered.iter().map(|target| world.command_for(target)).collect();
+    Error::usage(format!("{nothing}; {said} {}", names.join(", "))).hint(commands.join("\n"))
+}
+
+/// Returns the volumes whose name is this one behind a project's: Compose adds that prefix, and an
+/// engine told to mount the name without it would make an empty volume.
+fn prefixed_volumes(target: &Target, world: &EngineInventory) -> Vec<Target> {
+    let (Target::Volume(name) | Target::Word(name)) = target else { return Vec::new() };
+    let project = |volume: &&Volume| VolumeKey::of(&volume.labels).map(|called| called.project.to_owned());
+    let is_prefixed = |volume: &&Volume| {
+        VolumeKey::of(&volume.labels).is_some_and(|called| called.key == name)
+            || volume
+                .name
+                .strip_suffix(name.as_str())
+                .is_some_and(|prefix| prefix.len() > 1 && prefix.ends_with('_'))
+    };
+    let mut prefixed: Vec<_> = world.volumes.iter().filter(is_prefixed).collect();
+    prefixed.sort_by_key(|volume| !project(volume).is_some_and(|project| world.is_current(&project)));
+    prefixed.into_iter().take(MOST).map(|volume| Target::Volume(volume.name.clone())).collect()
+}
+
+/// Returns the names most like the target's, of whatever kind, the most alike first.
+fn nearest(target: &Target, world: &EngineInventory) -> Vec<Target> {
+    let wanted = match target {
+        Target::Word(name) | Target::Container(name) | Target::Volume(name) => name.to_lowercase(),
+        Target::Service { service, .. } => service.to_lowercase(),
+        Target::Directory(_) => return Vec::new(),
+    };
+    let mut best: BTreeMap<String, (f64, Target)> = BTreeMap::new();
+    for (name, candidate) in candidates(world) {
+        let alike = likeness(&wanted, &name.to_lowercase());
+        let known = best.entry(candidate.spelling()).or_insert((0.0, candidate));
+        known.0 = known.0.max(alike);
+    }
+    let mut best: Vec<_> = best.into_values().filter(|(alike, _)| *alike >= ALIKE).collect();
+    // Stable: of equals, the spelling that sorts first.
+    best.sort_by(|one, other| other.0.total_cmp(&one.0));
+    best.into_iter().take(MOST).map(|(_, target)| target).collect()
+}
+
+/// Returns how alike two names are, from 0 to 1. One that has the other as a word in it is alike
+/// enough to be offered, as `shop-db-1` for `db`.
+fn likeness(wanted: &str, name: &str) -> f64 {
+    let has_word = name.split(['-', '_', '.']).any(|word| word == wanted);
+    let alike = strsim::jaro_winkler(wanted, name);
+    if has_word { alike.max(ALIKE) } else { alike }
+}
+
+/// Returns every name there is with what it is the name of; a volume also by its key in Compose.
+fn candidates(world: &EngineInventory) -> Vec<(&str, Target)> {
+    let mut candidates = Vec::new();
+    for (project, service) in all_services(world).into_keys() {
+        let target = Target::Service { project: Some(project.to_owned()), service: service.to_owned() };
+        candidates.push((service, target));
+    }
+    for container in nameable(world) {
+        candidates.push((&container.name, Target::Container(container.name.clone())));
+    }
+    for volume in &world.volumes {
+        let keys = VolumeKey::of(&volume.labels).map(|called| called.key);
+        let names = [volume.name.as_str()].into_iter().chain(keys);
+        candidates.extend(names.map(|name| (name, Target::Volume(volume.name.clone()))));
+    }
+    candidates
+}

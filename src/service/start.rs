@@ -1,0 +1,597 @@
+//! Starting what was stopped, and waiting until it answers.
+//!
+//! The delicate case is a container that still runs as it did when the stop was asked for: the stop
+//! may never have been sent, or the signal may be on its way, or the database may be writing its
+//! last checkpoint. Starting it then would be answered with "it runs", and a moment later it would
+//! be down for good. So such a container is watched until it has either ended (and is started) or
+//! has gone on answering for longer than a signal can be under way.
+
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+use tokio::time::{Instant, sleep};
+
+use crate::database::{self, Profile};
+use crate::engine::{Docker, Grace};
+use crate::model::container::Container;
+use crate::model::event::Monitor;
+use crate::saga::{Patience, Result, SagaError};
+use crate::service::identity::{Recorded, find_again};
+
+/// Longer than the engine takes to deliver a signal and a database to act on it.
+const SIGNAL_UNDER_WAY: Duration = Duration::from_secs(3);
+/// The engine's own default grace, after which it kills a container that ignores its signal.
+const DEFAULT_GRACE_SECONDS: i64 = 10;
+const POLL: Duration = Duration::from_millis(50);
+/// How long one question inside a container may take.
+const ASK_LIMIT: Duration = Duration::from_secs(10);
+/// How long one wait inside a container lasts, before it is looked at from outside again.
+const AWAIT_LIMIT: Duration = Duration::from_secs(20);
+/// After how long without a container, and without one in its place, nobody is about to make it again:
+/// Compose takes seconds to.
+const GONE_FOR_GOOD: Duration = Duration::from_secs(30);
+/// A container without healthcheck or profile is up once it has run this long.
+const STABLE: Duration = Duration::from_millis(500);
+
+/// A container that is about to be stopped, with what is needed to bring it back.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct StoppedContainer {
+    /// How it is found again, also when it was recreated meanwhile.
+    pub identity: Recorded,
+    /// When its last run began, as the engine writes it: another value means that somebody has
+    /// started it again.
+    pub started_at: String,
+    /// How long it may take to stop, in seconds, before the engine kills it; `None` when it is never
+    /// killed.
+    pub grace_seconds: Option<i64>,
+    /// Whether it answered when it was stopped; one that did not is started and not waited for.
+    #[serde(default = "yes")]
+    pub answered: bool,
+}
+
+fn yes() -> bool {
+    true
+}
+
+impl StoppedContainer {
+    /// Returns the record of a running container that is to be stopped without being killed.
+    #[must_use]
+    pub fn of(container: &Container, is_database: bool) -> Self {
+        Self {
+            identity: Recorded::of(container),
+            started_at: container.state.started_at.clone(),
+            grace_seconds: (!is_database).then(|| container.stop_timeout.unwrap_or(DEFAULT_GRACE_SECONDS)),
+            answered: true,
+        }
+    }
+}
+
+/// Starts containers in the given order, each after the one before it answers. One that somebody has removed for
+/// good is told of and let be: no attempt would ever find it.
+///
+/// # Errors
+/// When one does not come back; the others are started all the same.
+pub async fn start_all(
+    docker: &dyn Docker,
+    containers: &[StoppedContainer],
+    patience: Patience,
+    monitor: &dyn Monitor,
+) -> Result<()> {
+    let mut first_error = None;
+    for container in containers {
+        monitor.step("start-container");
+        if let Err(error) = bring_back(docker, container, Instant::now() + patience.0, monitor).await {
+            first_error.get_or_insert(error);
+        }
+    }
+    first_error.map_or(Ok(()), Err)
+}
+
+/// Starts containers in the given order and waits until each answers, once: one that ends is not tried
+/// again, since what it was started on is at fault.
+///
+/// # Errors
+/// When one ends, or does not answer before `deadline`.
+pub async fn start_once(
+    docker: &dyn Docker,
+    containers: &[StoppedContainer],
+    deadline: Instant,
+    monitor: &dyn Monitor,
+) -> Result<()> {
+    for container in containers {
+        monitor.step("start-container");
+        let answering = StoppedContainer { answered: true, ..container.clone() };
+        attempt(docker, &answering, deadline, monitor).await?;
+    }
+    Ok(())
+}
+
+async fn bring_back(
+    docker: &dyn Docker,
+    stopped: &StoppedContainer,
+    deadline: Instant,
+    monitor: &dyn Monitor,
+) -> Result<()> {
+    let (mut pause, mut gone_since) = (POLL, None);
+    let gone_for_good = GONE_FOR_GOOD.min(deadline.saturating_duration_since(Instant::now()) / 2);
+    loop {
+        let error = match attempt(docker, stopped, deadline, monitor).await {
+            Ok(()) => return Ok(()),
+            Err(error) => error,
+        };
+        // Only an engine that answers can say so.
+        if !matches!(error, SagaError::Gone { .. }) {
+            gone_since = None;
+        } else if gone_since.get_or_insert_with(Instant::now).elapsed() >= gone_for_good {
+            monitor.warning(format!(
+                "container {} was stopped by volsnap and has been removed by somebody since: it is NOT running, and \
+                 nothing has its place",
+                stopped.identity.name
+            ));
+            return Ok(());
+        }
+        if Instant::now() + pause > deadline {
+            return Err(error);
+        }
+        tracing::debug!(%error, "not back yet");
+        sleep(pause).await;
+        // Asking is cheap, and somebody waits for the service.
+        pause = (pause * 2).min(Duration::from_secs(1));
+    }
+}
+
+/// One attempt: find it, wait out a stop that may be under way, start it, wait until it answers.
+async fn attempt(
+    docker: &dyn Docker,
+    stopped: &StoppedContainer,
+    deadline: Instant,
+    monitor: &dyn Monitor,
+) -> Result<()> {
+    let containers = docker.containers().await?;
+    let Some(container) = find_again(&stopped.identity, &containers) else {
+        return Err(SagaError::Gone { container: stopped.identity.name.clone() });
+    };
+    if !stopped.answered {
+        return start_unanswered(docker, container, stopped).await;
+    }
+    let container = if container.state.running && container.state.started_at == stopped.started_at {
+        match outlast_stop(docker, container, stopped, deadline).await? {
+            Stop::NeverCame => return Ok(()),
+            Stop::Ended(container) => *container,
+        }
+    } else {
+        container.clone()
+    };
+    if !container.state.running {
+        docker.start(&container.id).await?;
+    }
+    await_ready(docker, &container, deadline, monitor).await
+}
+
+/// Has a container run again that did not answer before: nobody can wait for that.
+async fn start_unanswered(
+    docker: &dyn Docker,
+    container: &Container,
+    stopped: &StoppedContainer,
+) -> Result<()> {
+    if container.state.running && container.state.started_at == stopped.started_at {
+        sleep(SIGNAL_UNDER_WAY).await;
+    }
+    Ok(docker.start(&container.id).await?)
+}
+
+enum Stop {
+    /// It went on answering: no stop was sent.
+    NeverCame,
+    /// It has ended (or was started anew by somebody).
+    Ended(Box<Container>),
+}
+
+async fn outlast_stop(
+    docker: &dyn Docker,
+    container: &Container,
+    stopped: &StoppedContainer,
+    deadline: Instant,
+) -> Result<Stop> {
+    let profile = database::profile_of(container);
+    let window = match stopped.grace_seconds {
+        Some(seconds) => Duration::from_secs(u64::try_from(seconds).unwrap_or(0)) + SIGNAL_UNDER_WAY,
+        None => SIGNAL_UNDER_WAY,
+    };
+    let (mut answering_since, mut answered, mut hurried) = (Instant::now(), Instant::now(), false);
+    loop {
+        let Some(now) = docker.container(&container.id).await? else {
+            return Err(not_back(&container.name, "was removed"));
+        };
+        if !now.state.running || now.state.started_at != stopped.started_at {
+            return Ok(Stop::Ended(Box::new(now)));
+        }
+        match profile {
+            Some(profile) if !answers(docker, &now, profile).await => {
+                if !hurried && answered.elapsed() > SIGNAL_UNDER_WAY {
+                    hurried = true;
+                    hurry(docker, &now, profile).await;
+                }
+                // After the hurrying, which takes as long as a signal may be under way: that time has seen no answer.
+                answering_since = Instant::now();
+            }
+            _ => answered = Instant::now(),
+        }
+        if answering_since.elapsed() > window {
+            return Ok(Stop::NeverCame);
+        }
+        if Instant::now() > deadline {
+            return Err(not_back(&container.name, "is still stopping"));
+        }
+        sleep(POLL * 2).await;
+    }
+}
+
+/// Asks once more for the stop that is under way, and for a fast one. Whoever asked first may have died
+/// after the engine had sent the container's own signal, which can mean to wait for every session.
+async fn hurry(docker: &dyn Docker, container: &Container, profile: &dyn Profile) {
+    let stop = docker.stop(&container.id, Some(profile.stop_signal()), Grace::Unlimited, SIGNAL_UNDER_WAY);
+    if let Err(error) = stop.await {
+        tracing::debug!(%error, "still stopping");
+    }
+}
+
+async fn answers(docker: &dyn Docker, container: &Container, profile: &dyn Profile) -> bool {
+    exits_with_0(docker, container, &profile.ready_command(container), ASK_LIMIT).await
+}
+
+/// Waits until a container answers: its healthcheck where it has one, else a query where it is a
+/// database we know, else it runs and goes on running.
+///
+/// # Errors
+/// When it ends or does not answer before `deadline`.
+pub async fn await_ready(
+    docker: &dyn Docker,
+    container: &Container,
+    deadline: Instant,
+    monitor: &dyn Monitor,
+) -> Result<()> {
+    monitor.step("await-ready");
+    let begun = Instant::now();
+    loop {
+        let Some(now) = docker.container(&container.id).await? else {
+            return Err(not_back(&container.name, "was removed while it was starting"));
+        };
+        if !now.state.running || now.state.restarting {
+            return Err(ended(docker, &now).await);
+        }
+        if is_ready(docker, &now, begun, deadline).await {
+            return Ok(());
+        }
+        if Instant::now() > deadline {
+            return Err(not_back(&now.name, "runs but does not answer yet"));
+        }
+        sleep(POLL).await;
+    }
+}
+
+async fn is_ready(docker: &dyn Docker, container: &Container, begun: Instant, deadline: Instant) -> bool {
+    if !is_healthy(docker, container).await {
+        return false;
+    }
+    let Some(profile) = database::profile_of(container) else {
+        return !container.healthcheck.is_empty() || begun.elapsed() >= STABLE;
+    };
+    let left = deadline.saturating_duration_since(Instant::now()).min(AWAIT_LIMIT);
+    let command = profile.await_ready_command(container, left);
+    exits_with_0(docker, container, &command, left + ASK_LIMIT).await
+}
+
+/// Returns whether the healthcheck passes, or there is none. Its command is run at once: the engine's own
+/// next run may be half a minute away, with the service long back.
+async fn is_healthy(docker: &dyn Docker, container: &Container) -> bool {
+    container.healthcheck.is_empty()
+        || container.state.health.as_deref() == Some("healthy")
+        || exits_with_0(docker, container, &container.healthcheck, ASK_LIMIT).await
+}
+
+async fn exits_with_0(
+    docker: &dyn Docker,
+    container: &Container,
+    command: &[String],
+    limit: Duration,
+) -> bool {
+    match docker.exec(&container.id, command, limit).await {
+        Ok(output) => output.exit_code == 0,
+        Err(error) => {
+            tracing::debug!(%error, "cannot ask whether it is ready");
+            false
+        }
+    }
+}
+
+async fn ended(docker: &dyn Docker, container: &Container) -> SagaError {
+    let log = docker.logs(&container.id, 5).await.unwrap_or_default();
+    let reason = format!("ended with exit code {} after it was started", container.state.exit_code);
+    let said = log.trim();
+    not_back(
+        &container.name,
+        &if said.is_empty() { reason } else { format!("{reason}; its log ends: {said}") },
+    )
+}
+
+fn not_back(container: &str, reason: &str) -> SagaError {
+    SagaError::NotBack { container: container.to_owned(), reason: reason.to_owned() }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+    use std::sync::Mutex;
+
+    use async_trait::async_trait;
+    use bytes::Bytes;
+
+    use super::*;
+    use crate::engine::{Attached, ContainerSpec, Result as Answer};
+    use crate::model::container::{ContainerState, EngineInfo, ExecOutput, Image, Volume};
+    use crate::model::event::Silent;
+
+    const BEFORE: &str = "2026-11-20T20:30:11.1Z";
+    const LATER: &str = "2026-11-20T20:40:11.1Z";
+
+    /// One database container that stops by itself when its time has come, and what was asked of it.
+    #[derive(Debug)]
+    struct OneContainer(Mutex<World>);
+
+    #[derive(Debug)]
+    struct World {
+        container: Container,
+        stops_at: Option<Instant>,
+        /// Whether it answers while it runs as it did before.
+        answers: bool,
+        /// Whether a second stop request is needed for the first to have an end.
+        waits_for_sessions: bool,
+        asked: Vec<&'static str>,
+    }
+
+    impl OneContainer {
+        fn running() -> Self {
+            let state = ContainerState {
+                status: "running".into(),
+                running: true,
+                started_at: BEFORE.into(),
+                ..ContainerState::default()
+            };
+            let container = Container {
+                id: "0123456789abcdef".into(),
+                name: "db".into(),
+                image: "postgres:15".into(),
+                command: vec!["docker-entrypoint.sh".into(), "postgres".into()],
+                state,
+                ..Container::default()
+            };
+            assert!(database::profile_of(&container).is_some());
+            Self(Mutex::new(World {
+                container,
+                stops_at: None,
+                answers: true,
+                waits_for_sessions: false,
+                asked: Vec::new(),
+            }))
+        }
+
+        fn stopping(after: Duration) -> Self {
+            let docker = Self::running();
+            docker.world(|world| {
+                world.stops_at = Some(Instant::now() + after);
+                world.answers = false;
+            });
+            docker
+        }
+
+        fn world<T>(&self, act: impl FnOnce(&mut World) -> T) -> T {
+            let mut world = self.0.lock().unwrap();
+            if world.stops_at.is_some_and(|at| at <= Instant::now()) && !world.waits_for_sessions {
+                world.stops_at = None;
+                world.container.state.running = false;
+            }
+            act(&mut world)
+        }
+
+        /// Brings it back as it was recorded before the stop; returns what the engine was asked to do.
+        async fn bring_back(&self) -> Vec<&'static str> {
+            let stopped = StoppedContainer::of(&Self::running().world(|world| world.container.clone()), true);
+            start_all(self, &[stopped], Patience(Duration::from_secs(20)), &Silent).await.unwrap();
+            assert!(self.world(|world| world.container.state.running), "it is down");
+            self.world(|world| world.asked.clone())
+        }
+    }
+
+    #[async_trait]
+    impl Docker for OneContainer {
+        async fn engine(&self) -> Answer<EngineInfo> {
+            unreachable!()
+        }
+        async fn containers(&self) -> Answer<Vec<Container>> {
+            Ok(self.world(|world| vec![world.container.clone()]))
+        }
+        async fn container(&self, _id: &str) -> Answer<Option<Container>> {
+            Ok(self.world(|world| Some(world.container.clone())))
+        }
+        async fn volumes(&self) -> Answer<Vec<Volume>> {
+            unreachable!()
+        }
+        async fn create_volume(
+            &self,
+            _name: &str,
+            _labels: &std::collections::BTreeMap<String, String>,
+        ) -> Answer<()> {
+            unreachable!()
+        }
+        async fn remove_volume(&self, _name: &str) -> Answer<()> {
+            unreachable!()
+        }
+        async fn volume(&self, _name: &str) -> Answer<Option<Volume>> {
+            unreachable!()
+        }
+        async fn start(&self, _id: &str) -> Answer<()> {
+            self.world(|world| {
+                world.asked.push("start");
+                // As the engine has it, one that runs already is success, though it may be stopping.
+                if !world.container.state.running {
+                    world.container.state.running = true;
+                    world.container.state.started_at = LATER.into();
+                }
+            });
+            Ok(())
+        }
+        async fn stop(&self, _id: &str, signal: Option<&str>, grace: Grace, _wait: Duration) -> Answer<()> {
+            assert_eq!((signal, grace), (Some("SIGINT"), Grace::Unlimited));
+            self.world(|world| {
+                world.asked.push("stop");
+                world.waits_for_sessions = false;
+            });
+            Ok(())
+        }
+        async fn pause(&self, _id: &str) -> Answer<()> {
+            unreachable!()
+        }
+        async fn unpause(&self, _id: &str) -> Answer<()> {
+            unreachable!()
+        }
+        async fn give_way(&self, _id: &str) -> Answer<()> {
+            unreachable!()
+        }
+        async fn exec(&self, _id: &str, _command: &[String], _limit: Duration) -> Answer<ExecOutput> {
+            let answers = self.world(|world| {
+                let state = &world.container.state;
+                state.running && (world.answers || state.started_at == LATER)
+            });
+            Ok(ExecOutput { exit_code: i64::from(!answers), ..ExecOutput::default() })
+        }
+        async fn logs(&self, _id: &str, _lines: u32) -> Answer<String> {
+            Ok(String::new())
+        }
+        async fn image(&self, _reference: &str) -> Answer<Option<Image>> {
+            unreachable!()
+        }
+        async fn images(&self, _label: &str) -> Answer<Vec<Image>> {
+            unreachable!()
+        }
+        async fn remove_image(&self, _id: &str) -> Answer<()> {
+            unreachable!()
+        }
+        async fn import_image(
+            &self,
+            _tag: &str,
+            _labels: &BTreeMap<String, String>,
+            _tar: Bytes,
+        ) -> Answer<()> {
+            unreachable!()
+        }
+        async fn create_container(&self, _spec: &ContainerSpec) -> Answer<String> {
+            unreachable!()
+        }
+        async fn describe(&self, _id: &str) -> Answer<crate::engine::Description> {
+            unreachable!()
+        }
+        async fn create_like(
+            &self,
+            _model: &crate::engine::Description,
+            _name: &str,
+            _destination: &std::path::Path,
+            _source: &crate::model::location::MountSource,
+        ) -> Answer<String> {
+            unreachable!()
+        }
+        async fn rename_container(&self, _id: &str, _name: &str) -> Answer<()> {
+            unreachable!()
+        }
+        async fn remove_container_only(&self, _id: &str) -> Answer<()> {
+            unreachable!()
+        }
+        async fn attach(&self, _id: &str) -> Answer<Attached> {
+            unreachable!()
+        }
+        async fn remove_container(&self, _id: &str) -> Answer<()> {
+            unreachable!()
+        }
+    }
+
+    #[tokio::test]
+    async fn a_stop_that_is_under_way_is_waited_for_and_then_undone() {
+        assert_eq!(OneContainer::stopping(Duration::from_secs(1)).bring_back().await, ["start"]);
+    }
+
+    #[tokio::test]
+    async fn a_stop_that_comes_late_is_not_missed() {
+        let docker = OneContainer::stopping(Duration::from_secs(2));
+        docker.world(|world| world.answers = true);
+        assert_eq!(docker.bring_back().await, ["start"]);
+    }
+
+    #[tokio::test]
+    async fn a_container_that_was_never_asked_to_stop_is_left_alone() {
+        assert!(OneContainer::running().bring_back().await.is_empty());
+    }
+
+    #[tokio::test]
+    async fn a_container_that_somebody_has_started_since_is_left_alone() {
+        let docker = OneContainer::running();
+        docker.world(|world| world.container.state.started_at = LATER.into());
+        assert!(docker.bring_back().await.is_empty());
+    }
+
+    /// Records what it is told.
+    #[derive(Default)]
+    struct Told(Mutex<Vec<crate::model::event::Event>>);
+
+    impl Monitor for Told {
+        fn event(&self, event: crate::model::event::Event) {
+            self.0.lock().unwrap().push(event);
+        }
+    }
+
+    /// Nobody comes back within half of this.
+    const IMPATIENT: Patience = Patience(Duration::from_secs(2));
+
+    #[tokio::test]
+    async fn a_container_that_somebody_has_removed_for_good_is_told_of_and_let_be() {
+        let docker = OneContainer::running();
+        let stopped = StoppedContainer::of(&docker.world(|world| world.container.clone()), true);
+        docker.world(|world| {
+            world.container.id = "fedcba9876543210".into();
+            world.container.name = "another".into();
+        });
+        let (told, begun) = (Told::default(), Instant::now());
+        start_all(&docker, &[stopped], IMPATIENT, &told).await.unwrap();
+        assert!(begun.elapsed() >= IMPATIENT.0 / 2);
+        let told = told.0.into_inner().unwrap();
+        assert!(
+            matches!(&told[..], [crate::model::event::Event::Warning(text)] if text.starts_with("container db was")),
+            "{told:?}"
+        );
+    }
+
+    #[tokio::test]
+    async fn a_container_that_comes_back_under_its_name_is_started() {
+        let docker = std::sync::Arc::new(OneContainer::running());
+        let stopped = StoppedContainer::of(&docker.world(|world| world.container.clone()), true);
+        docker.world(|world| {
+            world.container.id = "fedcba9876543210".into();
+            world.container.name = "another".into();
+            world.container.state.running = false;
+        });
+        let recreated = docker.clone();
+        tokio::spawn(async move {
+            sleep(IMPATIENT.0 / 4).await;
+            recreated.world(|world| world.container.name = "db".into());
+        });
+        start_all(&*docker, &[stopped], IMPATIENT, &Silent).await.unwrap();
+        assert!(docker.world(|world| world.container.state.running));
+    }
+
+    #[tokio::test]
+    async fn a_stop_that_has_no_end_is_asked_for_once_more() {
+        let docker = OneContainer::stopping(Duration::ZERO);
+        docker.0.lock().unwrap().waits_for_sessions = true;
+        docker.0.lock().unwrap().container.state.running = true;
+        assert_eq!(docker.bring_back().await, ["stop", "start"]);
+    }
+}

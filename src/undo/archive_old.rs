@@ -1,0 +1,194 @@
+//! Keeping what a restore has replaced: archived into the repository, published as any snapshot, and only
+//! then removed from where it was.
+//!
+//! The new data was confirmed before, and nothing live hangs on this: so a command that cannot do it leaves it
+//! in its journal, to its guard and to whoever comes next. All that the manifest will say and that the archive
+//! does not tell is in the journal, so whoever comes next writes the same one. What half an attempt has left is
+//! removed by the next: until the manifest is there, the old data is.
+
+use std::path::PathBuf;
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use chrono::Utc;
+use serde::{Deserialize, Serialize};
+
+use crate::agent::client::{AgentClient, Sink};
+use crate::agent::protocol::{ArchiveRequest, Request};
+use crate::agent::swap::{PREFIX, SwapState, old_tree};
+use crate::engine::Docker;
+use crate::model::error::{Context as _, Error};
+use crate::model::event::{Monitor, Phase};
+use crate::model::manifest::{Counts, Manifest};
+use crate::repository::{ObjectWriter, PendingSnapshot, Site, Snapshot};
+use crate::saga::{Patience, Result, SagaError};
+use crate::undo::discard_unpublished;
+use crate::undo::swap::{Workplace, with_agent};
+
+/// What keeps the replaced data.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Safety {
+    /// The repository's directory.
+    pub repository: PathBuf,
+    /// Bytes that the archive may need there.
+    pub needed_bytes: u64,
+    /// Where its manifest will lie, which makes it a snapshot.
+    pub manifest_path: PathBuf,
+    /// Every other file that an attempt may leave.
+    pub files: Vec<PathBuf>,
+    /// Where the data lies, relative to the root.
+    pub tree: PathBuf,
+    /// Members written last, relative to that.
+    pub last: Vec<PathBuf>,
+    /// What the manifest will be; what only archiving tells is blank.
+    pub manifest: Box<Manifest>,
+}
+
+// A manifest has no value that differs from itself.
+impl Eq for Safety {}
+
+impl Safety {
+    /// Returns the name of the snapshot.
+    #[must_use]
+    pub fn name(&self) -> String {
+        format!("{}/{}", self.manifest.source, self.manifest.id)
+    }
+
+    /// Archives what is replaced and publishes it, where that was not done before.
+    ///
+    /// # Errors
+    /// When any of it fails: then there is no snapshot and nothing of one, and the old data is as it was.
+    pub async fn keep(&self, agent: &mut AgentClient, monitor: &dyn Monitor) -> crate::Result<Snapshot> {
+        monitor.phase(Phase::Safety, "what was replaced", Some(self.manifest.counts.raw_bytes));
+        monitor.step("safety");
+        let site = Site::look(&self.repository)?;
+        let repository = site.open_or_init()?;
+        discard_unpublished(&self.manifest_path, &self.files)
+            .doing(|| "remove what a dead run left of the safety snapshot".to_owned())?;
+        if self.manifest_path.exists() {
+            // Whoever tried before has died after its last write.
+            return Ok(repository.resolve(&self.name())?);
+        }
+        self.refuse_without_room(&site)?;
+        let manifest = &self.manifest;
+        let pending = repository.begin(&manifest.source, &manifest.id, manifest.archive.codec)?;
+        let kept = self.write(agent, &pending, monitor).await;
+        if kept.is_err() {
+            // What cannot be removed now is by the next attempt.
+            let _ = pending.discard();
+        }
+        kept
+    }
+
+    fn refuse_without_room(&self, site: &Site) -> crate::Result<()> {
+        match site.free_space() {
+            Some(free) if free < self.needed_bytes => Err(Error::failed(format!(
+                "the repository {} has {} MB free, and the safety snapshot may need {} MB",
+                site.root().display(),
+                free / 1_000_000,
+                self.needed_bytes / 1_000_000
+            ))),
+            _ => Ok(()),
+        }
+    }
+
+    async fn write(
+        &self,
+        agent: &mut AgentClient,
+        pending: &PendingSnapshot,
+        monitor: &dyn Monitor,
+    ) -> crate::Result<Snapshot> {
+        let mut files = Files { archive: pending.archive_writer()?, list: pending.list_writer()? };
+        let request = ArchiveRequest {
+            codec: self.manifest.archive.codec,
+            exclude: vec![format!("{PREFIX}*")],
+            last: self.last.clone(),
+            held: false,
+            tree: self.tree.clone(),
+            from_stage: false,
+        };
+        let archived = agent
+            .archive(request, &mut files, monitor)
+            .await
+            .doing(|| "archive what was replaced".to_owned())?;
+        if let Some(path) = archived.changed.first() {
+            return Err(Error::failed(format!(
+                "{} was changed by somebody while it was archived",
+                path.display()
+            )));
+        }
+        let (archive, list) = (files.archive.finish().await?, files.list.finish().await?);
+        let mut manifest = (*self.manifest).clone();
+        manifest.archive.file.clone_from(&archive.file);
+        manifest.archive.stored_bytes = archive.bytes;
+        manifest.archive.tar_bytes = archived.tar_bytes;
+        manifest.archive.blake3.clone_from(&archive.blake3);
+        manifest.file_list.file.clone_from(&list.file);
+        manifest.file_list.stored_bytes = list.bytes;
+        manifest.file_list.blake3.clone_from(&list.blake3);
+        manifest.counts = Counts {
+            members: archived.members(),
+            files: archived.files,
+            raw_bytes: archived.raw_bytes,
+            sockets_skipped: archived.sockets_skipped,
+            excluded: archived.excluded,
+            vanished: archived.vanished,
+            changed: archived.changed,
+        };
+        manifest.times.published = Utc::now();
+        monitor.step("write-manifest");
+        Ok(pending.publish(manifest, &archive, &list)?)
+    }
+}
+
+/// Keeps the old data of a run that has died after its commit, and removes it from the source. Tried once: a
+/// repository without room has none a moment later.
+pub(super) async fn keep_old(
+    docker: &dyn Docker,
+    place: &Workplace,
+    safety: &Safety,
+    patience: Patience,
+    monitor: &dyn Monitor,
+) -> Result<()> {
+    let kept = with_agent(docker, place, patience, async |agent: &mut AgentClient| {
+        match agent.swap_state(&place.run).await? {
+            SwapState::Committed => {}
+            // Whoever kept it has died while removing it; or none of it was replaced.
+            SwapState::Untouched => {
+                let discard = Request::Discard { run: place.run.clone(), with_old: true };
+                return agent.perform(discard).await.map(Ok);
+            }
+            SwapState::Absent | SwapState::Swapped | SwapState::Emptied => return Ok(Ok(())),
+        }
+        let kept = safety.keep(agent, monitor).await;
+        if kept.is_ok() {
+            monitor.step("discard-old");
+            agent.perform(Request::Discard { run: place.run.clone(), with_old: true }).await?;
+        }
+        Ok(kept.map(drop))
+    })
+    .await?;
+    // Of a source that is gone there is nothing to keep.
+    kept.unwrap_or(Ok(())).map_err(|source| SagaError::Safety {
+        place: place.describe(),
+        old: old_tree(&place.run),
+        source: Box::new(source),
+    })
+}
+
+/// The files that the archive and the file list are written to.
+struct Files {
+    archive: ObjectWriter,
+    list: ObjectWriter,
+}
+
+#[async_trait]
+impl Sink for Files {
+    async fn archive(&mut self, bytes: Bytes) -> crate::Result<()> {
+        Ok(self.archive.write(bytes).await?)
+    }
+
+    async fn file_list(&mut self, bytes: Bytes) -> crate::Result<()> {
+        Ok(self.list.write(bytes).await?)
+    }
+}

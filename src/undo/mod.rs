@@ -1,0 +1,439 @@
+//! Compensations: what puts an effect back, as data. Each is idempotent, so that a second run of it
+//! (by the guard, by `recover`) harms nothing.
+
+use std::io;
+use std::os::unix::fs::MetadataExt as _;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+use tokio::time::{Instant, sleep};
+
+pub mod archive_old;
+mod processes;
+pub mod recreate;
+pub mod restore_old;
+pub mod retract_copy;
+pub mod swap;
+pub mod unfreeze;
+
+use self::archive_old::Safety;
+use self::recreate::ReplacedContainer;
+use self::restore_old::KeptData;
+use self::retract_copy::Copy;
+use self::swap::Workplace;
+use self::unfreeze::PausedContainer;
+use crate::compose::replacement::Replacement;
+use crate::engine::Docker;
+use crate::model::event::Monitor;
+use crate::model::labels::LABEL_RUN;
+use crate::saga::{Patience, Result, SagaError};
+use crate::service::identity::Recorded;
+use crate::service::start;
+use crate::service::start::StoppedContainer;
+
+/// What puts an effect back.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Compensation {
+    /// Start the containers that were stopped, in this order, and wait until each answers.
+    StartContainers {
+        /// The containers, in the order of their start.
+        containers: Vec<StoppedContainer>,
+    },
+    /// Let the containers go on that were frozen.
+    Unpause {
+        /// The containers.
+        containers: Vec<PausedContainer>,
+    },
+    /// Remove the helper of a run, if the container of that name is that run's.
+    RemoveHelper {
+        /// The container's name.
+        name: String,
+        /// The run whose helper it is.
+        run: String,
+    },
+    /// Remove the helper of a run whose creation was asked for and never answered: the engine may be
+    /// about to create it, so it is looked for until that is past.
+    RemoveExpectedHelper {
+        /// The container's name.
+        name: String,
+        /// The run whose helper it would be.
+        run: String,
+    },
+    /// Remove the files of a snapshot that was never published. With its manifest a snapshot
+    /// exists, and then nothing is removed.
+    DiscardUnpublished {
+        /// The manifest, whose existence makes the snapshot one.
+        manifest: PathBuf,
+        /// Every other file it may have left.
+        files: Vec<PathBuf>,
+    },
+    /// Have the old data of a source back in its place, unless the new was confirmed. To be registered
+    /// after what starts the users, so that it is done before.
+    SwapBack {
+        /// The source and the run.
+        place: Workplace,
+        /// The containers that must not run meanwhile.
+        users: Vec<StoppedContainer>,
+    },
+    /// Have the old data of a source back from its safety snapshot, where it was removed for want of room, unless
+    /// the new was confirmed. To be registered after what starts the users, so that it is done before.
+    BringBack {
+        /// The source and the run.
+        place: Workplace,
+        /// The snapshot.
+        kept: KeptData,
+        /// The containers that must not run meanwhile.
+        users: Vec<StoppedContainer>,
+    },
+    /// Remove what a run has made in a source.
+    DiscardWork {
+        /// The source and the run.
+        place: Workplace,
+        /// Whether old data may go that was replaced and is kept nowhere else.
+        with_old: bool,
+    },
+    /// Keep the old data of a source as a safety snapshot, then remove it, if the new was confirmed. Nothing
+    /// live hangs on it: it is done after all others, and not by a command that somebody waits for.
+    KeepOld {
+        /// The source and the run.
+        place: Workplace,
+        /// The snapshot.
+        safety: Safety,
+    },
+    /// Remove a volume, if that run has made it.
+    RemoveVolume {
+        /// The volume's name.
+        name: String,
+        /// The run that has made it.
+        run: String,
+    },
+    /// End the processes that a run has started beside itself. To be registered after what starts the users,
+    /// so that nothing of them undoes it.
+    EndProcesses {
+        /// The run whose mark they carry.
+        run: String,
+    },
+    /// Remove a directory that a run has made for the restored data, if it is that one: another may have its name.
+    RemoveMadeDirectory {
+        /// The directory.
+        path: PathBuf,
+        /// The device it is on.
+        device: u64,
+        /// Its inode.
+        inode: u64,
+    },
+    /// Remove a directory that a run has made above another one, unless something is in it by now.
+    RemoveEmptyDirectory {
+        /// The directory.
+        path: PathBuf,
+    },
+    /// Remove a directory of our own and what is in it.
+    DeleteDirectory {
+        /// The directory.
+        path: PathBuf,
+    },
+    /// Have the containers back that others have replaced; to be registered after what starts them.
+    PutBackContainers {
+        /// The containers.
+        containers: Vec<ReplacedContainer>,
+    },
+    /// Remove the containers that were set aside, once others have their places for good.
+    RemoveReplaced {
+        /// The containers.
+        containers: Vec<Recorded>,
+    },
+    /// Take a copy out of its place that no service will run on, unless one has: then it stays for a look. To be
+    /// registered before what starts the users on the old place.
+    Withdraw {
+        /// The copy.
+        copy: Copy,
+    },
+    /// Have a file as it was before it was replaced, unless somebody else has changed it since.
+    RestoreFile {
+        /// The file and its backup.
+        file: Replacement,
+    },
+}
+
+impl Compensation {
+    /// Returns the name of the step, for whoever watches.
+    #[must_use]
+    pub fn step(&self) -> &'static str {
+        match self {
+            Self::StartContainers { .. } => "start-containers",
+            Self::Unpause { .. } => "unpause-containers",
+            Self::RemoveHelper { .. } | Self::RemoveExpectedHelper { .. } => "remove-helper",
+            Self::DiscardUnpublished { .. } => "discard-unpublished",
+            Self::SwapBack { .. } => "undo-swap",
+            Self::BringBack { .. } => "undo-empty",
+            Self::DiscardWork { .. } => "discard-work",
+            Self::KeepOld { .. } => "keep-old",
+            Self::RemoveVolume { .. } => "remove-volume",
+            Self::EndProcesses { .. } => "end-processes",
+            Self::RestoreFile { .. } => "restore-file",
+            Self::PutBackContainers { .. } => "put-back-containers",
+            Self::RemoveReplaced { .. } => "remove-replaced",
+            Self::Withdraw { .. } => "withdraw",
+            Self::RemoveMadeDirectory { .. }
+            | Self::RemoveEmptyDirectory { .. }
+            | Self::DeleteDirectory { .. } => "delete-directory",
+        }
+    }
+
+    /// Returns what it does, in words for a person, as "start db_1".
+    #[must_use]
+    pub fn describe(&self) -> String {
+        match self {
+            Self::StartContainers { containers } => {
+                let names: Vec<_> =
+                    containers.iter().map(|container| container.identity.name.as_str()).collect();
+                format!("start {}", names.join(", "))
+            }
+            Self::Unpause { containers } => {
+                let names: Vec<_> = containers.iter().map(|container| container.name.as_str()).collect();
+                format!("unfreeze {}", names.join(", "))
+            }
+            Self::RemoveHelper { name, .. } | Self::RemoveExpectedHelper { name, .. } => {
+                format!("remove the helper container {name}")
+            }
+            Self::DiscardUnpublished { manifest, .. } => {
+                format!("remove the unfinished snapshot of {}", manifest.display())
+            }
+            Self::SwapBack { place, .. } => format!("have the old data back in {}", place.describe()),
+            Self::BringBack { place, kept, .. } => {
+                format!("have the old data back in {} from {}", place.describe(), kept.name)
+            }
+            Self::DiscardWork { place, .. } => {
+                format!("remove {} from {}", place.directory(), place.describe())
+            }
+            Self::KeepOld { place, safety } => format!(
+                "keep what was replaced in {} as the safety snapshot {}",
+                place.describe(),
+                safety.name()
+            ),
+            Self::RemoveVolume { name, .. } => format!("remove the volume {name}"),
+            Self::EndProcesses { .. } => "end what it has started beside itself".to_owned(),
+            Self::RestoreFile { file } => format!("have {} as it was", file.path.display()),
+            Self::PutBackContainers { containers } => {
+                format!("have {} back", names_of(containers.iter().map(|one| &one.identity)))
+            }
+            Self::RemoveReplaced { containers } => {
+                format!("remove what was replaced by {}", names_of(containers.iter()))
+            }
+            Self::Withdraw { copy } => format!("take the copy out of {}", copy.place.describe()),
+            Self::RemoveMadeDirectory { path, .. }
+            | Self::RemoveEmptyDirectory { path }
+            | Self::DeleteDirectory { path } => {
+                format!("remove {}", path.display())
+            }
+        }
+    }
+
+    /// Returns the command a person can type where this could not be done.
+    #[must_use]
+    pub fn by_hand(&self) -> Option<String> {
+        match self {
+            Self::StartContainers { containers } => {
+                let names: Vec<_> = containers
+                    .iter()
+                    .map(|container| crate::model::quote::shell_quote(&container.identity.name))
+                    .collect();
+                Some(format!("docker start {}", names.join(" ")))
+            }
+            Self::Unpause { containers } => {
+                let names: Vec<_> = containers
+                    .iter()
+                    .map(|container| crate::model::quote::shell_quote(&container.name))
+                    .collect();
+                Some(format!("docker unpause {}", names.join(" ")))
+            }
+            Self::RestoreFile { file } => {
+                let quoted = |path: &Path| crate::model::quote::shell_quote(&path.to_string_lossy());
+                file.backup.as_ref().map(|backup| format!("mv {} {}", quoted(backup), quoted(&file.path)))
+            }
+            _ => None,
+        }
+    }
+
+    /// Returns whether it has data back on which services run: where that fails, they must not be started.
+    #[must_use]
+    pub fn owes_data(&self) -> bool {
+        matches!(self, Self::SwapBack { .. } | Self::BringBack { .. } | Self::PutBackContainers { .. })
+    }
+
+    /// Returns whether it must wait until the data is back.
+    #[must_use]
+    pub fn needs_data(&self) -> bool {
+        matches!(self, Self::StartContainers { .. } | Self::DiscardWork { .. } | Self::Withdraw { .. })
+    }
+
+    /// Returns whether nothing live hangs on it: it comes after all others, and may be left to a guard.
+    #[must_use]
+    pub fn can_wait(&self) -> bool {
+        matches!(self, Self::KeepOld { .. })
+    }
+
+    /// Puts the effect back, trying for as long as `patience` allows.
+    ///
+    /// # Errors
+    /// When it cannot be put back.
+    pub async fn run(&self, docker: &dyn Docker, patience: Patience, monitor: &dyn Monitor) -> Result<()> {
+        match self {
+            Self::StartContainers { containers } => {
+                start::start_all(docker, containers, patience, monitor).await
+            }
+            Self::Unpause { containers } => {
+                unfreeze::unpause_all(docker, containers, patience, monitor).await
+            }
+            Self::RemoveHelper { name, run } => {
+                remove_helper(docker, name, run, Duration::ZERO, patience).await
+            }
+            Self::RemoveExpectedHelper { name, run } => {
+                remove_helper(docker, name, run, CREATION_UNDER_WAY, patience).await
+            }
+            Self::DiscardUnpublished { manifest, files } => discard_unpublished(manifest, files),
+            Self::SwapBack { place, users } => swap::swap_back(docker, place, users, patience, monitor).await,
+            Self::BringBack { place, kept, users } => {
+                restore_old::bring_back(docker, place, kept, users, patience, monitor).await
+            }
+            Self::DiscardWork { place, with_old } => swap::discard(docker, place, *with_old, patience).await,
+            Self::KeepOld { place, safety } => {
+                archive_old::keep_old(docker, place, safety, patience, monitor).await
+            }
+            Self::RemoveVolume { name, run } => swap::remove_volume(docker, name, run, patience).await,
+            Self::EndProcesses { run } => processes::end(run).await,
+            Self::RemoveMadeDirectory { path, device, inode } => remove_made(path, (*device, *inode)),
+            Self::RemoveEmptyDirectory { path } => match std::fs::remove_dir(path) {
+                // Somebody else's by now.
+                Err(error) if error.kind() == io::ErrorKind::DirectoryNotEmpty => Ok(()),
+                outcome => gone(path, outcome),
+            },
+            Self::DeleteDirectory { path } => gone(path, std::fs::remove_dir_all(path)),
+            Self::RestoreFile { file } => Ok(file.undo()?),
+            Self::PutBackContainers { containers } => {
+                recreate::put_back(docker, containers, patience, monitor).await
+            }
+            Self::RemoveReplaced { containers } => {
+                recreate::remove_replaced(docker, containers, patience).await
+            }
+            Self::Withdraw { copy } => copy.withdraw(docker, patience, monitor).await,
+        }
+    }
+}
+
+/// How long a helper's removal is tried at most: nothing live hangs on it, so nobody waits long.
+const HELPER_PATIENCE: Duration = Duration::from_secs(30);
+
+/// Longer than an engine takes to create a container after its client is gone.
+const CREATION_UNDER_WAY: Duration = Duration::from_secs(3);
+
+pub(super) async fn remove_helper(
+    docker: &dyn Docker,
+    name: &str,
+    run: &str,
+    expected: Duration,
+    patience: Patience,
+) -> Result<()> {
+    let begun = Instant::now();
+    let deadline = begun + patience.0.min(HELPER_PATIENCE);
+    loop {
+        let attempt = async {
+            match docker.container(name).await? {
+                // By its label, since the name alone may belong to a later run's helper by now.
+                Some(container) if container.labels.get(LABEL_RUN).is_some_and(|label| label == run) => {
+                    docker.remove_container(&container.id).await.map(|()| true)
+                }
+                // The name is another's: ours cannot be created any more.
+                Some(_) => Ok(true),
+                None => Ok(begun.elapsed() >= expected),
+            }
+        };
+        match attempt.await {
+            Ok(true) => return Ok(()),
+            Err(error) if Instant::now() > deadline => return Err(error.into()),
+            Ok(false) | Err(_) => sleep(Duration::from_millis(300)).await,
+        }
+    }
+}
+
+pub(super) fn discard_unpublished(manifest: &Path, files: &[PathBuf]) -> Result<()> {
+    let published =
+        manifest.try_exists().map_err(|source| SagaError::Remove { path: manifest.to_owned(), source })?;
+    if published {
+        return Ok(());
+    }
+    for path in files {
+        gone(path, std::fs::remove_file(path))?;
+    }
+    Ok(())
+}
+
+fn names_of<'r>(containers: impl Iterator<Item = &'r Recorded>) -> String {
+    containers.map(|container| container.name.as_str()).collect::<Vec<_>>().join(", ")
+}
+
+pub(super) fn remove_made(path: &Path, identity: (u64, u64)) -> Result<()> {
+    match path.symlink_metadata() {
+        Ok(metadata) if (metadata.dev(), metadata.ino()) == identity => {
+            gone(path, std::fs::remove_dir_all(path))
+        }
+        Ok(_) => Ok(()),
+        Err(error) => gone(path, Err(error)),
+    }
+}
+
+fn gone(path: &Path, outcome: io::Result<()>) -> Result<()> {
+    match outcome {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => {
+            Err(SagaError::Remove { path: path.to_owned(), source: error })
+        }
+        _ => Ok(()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_files_of_an_unpublished_snapshot_are_removed_however_many_there_are() {
+        let directory = tempfile::tempdir().unwrap();
+        let (manifest, archive) = (directory.path().join("s.json"), directory.path().join("s.tar.zst"));
+        let files = [archive.clone(), directory.path().join("never-written")];
+        std::fs::write(&archive, "x").unwrap();
+        discard_unpublished(&manifest, &files).unwrap();
+        assert!(!archive.exists());
+        discard_unpublished(&manifest, &files).unwrap();
+    }
+
+    #[test]
+    fn a_made_directory_is_removed_and_no_other_of_its_name() {
+        let directory = tempfile::tempdir().unwrap();
+        let (made, aside) = (directory.path().join("made"), directory.path().join("aside"));
+        std::fs::create_dir(&made).unwrap();
+        let metadata = made.metadata().unwrap();
+        let identity = (metadata.dev(), metadata.ino());
+        std::fs::rename(&made, &aside).unwrap();
+        std::fs::create_dir(&made).unwrap();
+        std::fs::write(made.join("precious"), "x").unwrap();
+        remove_made(&made, identity).unwrap();
+        assert!(made.join("precious").exists());
+        std::fs::remove_dir_all(&made).unwrap();
+        std::fs::rename(&aside, &made).unwrap();
+        remove_made(&made, identity).unwrap();
+        assert!(!made.exists());
+        remove_made(&made, identity).unwrap();
+    }
+
+    #[test]
+    fn a_published_snapshot_is_kept_whole() {
+        let directory = tempfile::tempdir().unwrap();
+        let (manifest, archive) = (directory.path().join("s.json"), directory.path().join("s.tar.zst"));
+        std::fs::write(&archive, "x").unwrap();
+        std::fs::write(&manifest, "{}").unwrap();
+        discard_unpublished(&manifest, std::slice::from_ref(&archive)).unwrap();
+        assert!(archive.exists());
+    }
+}

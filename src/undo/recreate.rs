@@ -1,0 +1,117 @@
+//! Containers that take the place of others, and having the others back.
+//!
+//! A container that is to be replaced is described whole before, so that it can be had back also when it is
+//! gone: Compose removes what it replaces. What has its place by then is stopped, as gently as ever, and removed;
+//! no volume is.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+use tokio::time::{Instant, sleep};
+
+use crate::engine::{Description, Docker};
+use crate::model::container::Container;
+use crate::model::event::Monitor;
+use crate::model::labels::LABEL_RUN;
+use crate::model::location::MountSource;
+use crate::saga::{Patience, Result, SagaError};
+use crate::service::identity::Recorded;
+use crate::undo::swap::stop_one;
+
+/// A container that is about to be replaced, with all that is needed to have one like it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ReplacedContainer {
+    /// Which it was.
+    pub identity: Recorded,
+    /// All that the engine said of it.
+    pub description: Description,
+    /// The path in it where the data is mounted.
+    pub destination: PathBuf,
+    /// What is mounted there.
+    pub source: MountSource,
+}
+
+/// Has the containers back that were replaced, none of them started: the very same where they are still there,
+/// else ones like them.
+pub(super) async fn put_back(
+    docker: &dyn Docker,
+    containers: &[ReplacedContainer],
+    patience: Patience,
+    monitor: &dyn Monitor,
+) -> Result<()> {
+    let deadline = Instant::now() + patience.0;
+    for container in containers {
+        let mut pause = Duration::from_millis(200);
+        while let Err(error) = container.put_back(docker, monitor).await {
+            if Instant::now() + pause > deadline {
+                return Err(error);
+            }
+            tracing::debug!(%error, "not put back yet");
+            sleep(pause).await;
+            pause = (pause * 2).min(Duration::from_secs(5));
+        }
+    }
+    Ok(())
+}
+
+impl ReplacedContainer {
+    async fn put_back(&self, docker: &dyn Docker, monitor: &dyn Monitor) -> Result<()> {
+        let Recorded { id, name, .. } = &self.identity;
+        for other in docker.containers().await?.iter().filter(|other| self.is_replaced_by(other)) {
+            monitor.step("remove-replacement");
+            let failed =
+                |source| SagaError::Replacement { container: name.clone(), source: Box::new(source) };
+            stop_one(docker, other, monitor).await.map_err(failed)?;
+            docker.remove_container_only(&other.id).await?;
+        }
+        match docker.container(id).await? {
+            Some(still) if still.name == *name => {}
+            Some(_) => {
+                monitor.step("rename-back");
+                docker.rename_container(id, name).await?;
+            }
+            None => {
+                monitor.step("create-again");
+                docker.create_like(&self.description, name, &self.destination, &self.source).await?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Returns whether a container has the place of this one, which may be there all the same. One that is like
+    /// this one, as an earlier attempt has made it, is that too: what it mounts is right, its id is not known.
+    fn is_replaced_by(&self, other: &Container) -> bool {
+        other.id != self.identity.id
+            && !other.labels.contains_key(LABEL_RUN)
+            && (other.name == self.identity.name || self.identity.has_place_of(other))
+    }
+}
+
+/// Removes the containers that were set aside under another name, now that others have theirs. Nothing live hangs
+/// on it, so nobody waits long for an engine that is away.
+pub(super) async fn remove_replaced(
+    docker: &dyn Docker,
+    containers: &[Recorded],
+    patience: Patience,
+) -> Result<()> {
+    let deadline = Instant::now() + patience.0.min(Patience::SHORT.0);
+    loop {
+        match remove_all_replaced(docker, containers).await {
+            Err(_) if Instant::now() < deadline => sleep(Duration::from_millis(300)).await,
+            outcome => return outcome,
+        }
+    }
+}
+
+async fn remove_all_replaced(docker: &dyn Docker, containers: &[Recorded]) -> Result<()> {
+    for Recorded { id, name, .. } in containers {
+        if let Some(aside) = docker.container(id).await?
+            && aside.name != *name
+            && docker.container(name).await?.is_some()
+        {
+            docker.remove_container_only(id).await?;
+        }
+    }
+    Ok(())
+}

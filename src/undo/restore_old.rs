@@ -1,0 +1,103 @@
+//! Having old data back that was removed because there was no room for two copies of it: from the safety
+//! snapshot that was made of it before.
+//!
+//! Whether it is owed is marked in the source itself, durably, before the first of it is removed, and until the
+//! new data is let stay. All that is there is removed again, the snapshot is unpacked beside, compared with what
+//! was stored, and moved into place; whoever dies on the way leaves the mark, and the next begins anew.
+
+use std::path::PathBuf;
+
+use serde::{Deserialize, Serialize};
+
+use crate::agent::client::{AgentClient, AgentError};
+use crate::agent::feed::ArchiveFeed;
+use crate::agent::protocol::{ExtractRequest, Request};
+use crate::agent::swap::SwapState;
+use crate::engine::Docker;
+use crate::engine::helper::Access;
+use crate::model::event::{Monitor, Phase};
+use crate::repository::Repository;
+use crate::saga::{Patience, Result};
+use crate::service::start::StoppedContainer;
+use crate::undo::swap::{Workplace, stop, with_agent_of};
+
+/// The safety snapshot that old data is had back from.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct KeptData {
+    /// The repository's directory.
+    pub repository: PathBuf,
+    /// The snapshot, as `SOURCE/ID`.
+    pub name: String,
+    /// The files without which there is no database, relative to the root, the last one last.
+    pub heads: Vec<PathBuf>,
+    /// Members of its archive.
+    pub members: u64,
+    /// Bytes of content, holes included.
+    pub bytes: u64,
+    /// The digest of all its records.
+    pub digest: String,
+    /// Whether it has devices or programs that take on rights.
+    pub special: bool,
+}
+
+/// Has the old data back, unless the new was let stay or none of the old was touched. The users are stopped
+/// before: they may have been started on the new data already.
+pub(super) async fn bring_back(
+    docker: &dyn Docker,
+    place: &Workplace,
+    kept: &KeptData,
+    users: &[StoppedContainer],
+    patience: Patience,
+    monitor: &dyn Monitor,
+) -> Result<()> {
+    let access = if kept.special { Access::ReplaceWithDevices } else { Access::Replace };
+    with_agent_of(docker, place, access, patience, async |agent: &mut AgentClient| {
+        if agent.swap_state(&place.run).await? != SwapState::Emptied {
+            return Ok(());
+        }
+        stop(docker, users, monitor).await?;
+        monitor.step("bring-back");
+        monitor.phase(Phase::Recover, format!("the data of {} from {}", place.describe(), kept.name), None);
+        kept.unpack(agent, &place.run, monitor).await?;
+        // One that the dead command was just starting is to find all of the old data, from its begin on.
+        stop(docker, users, monitor).await?;
+        agent.perform(Request::Commit { run: place.run.clone() }).await
+    })
+    .await?;
+    Ok(())
+}
+
+impl KeptData {
+    async fn unpack(
+        &self,
+        agent: &mut AgentClient,
+        run: &str,
+        monitor: &dyn Monitor,
+    ) -> Result<(), AgentError> {
+        let snapshot = Repository::open(&self.repository)
+            .and_then(|repository| repository.resolve(&self.name))
+            .map_err(|error| AgentError::Sink(error.into()))?;
+        let archive = snapshot.open_archive().map_err(|error| AgentError::Sink(error.into()))?;
+        let empty = Request::Empty { run: run.to_owned(), heads: self.heads.clone() };
+        agent.perform(empty).await?;
+        let request = ExtractRequest {
+            run: run.to_owned(),
+            fifo: false,
+            ours: true,
+            emptied: true,
+            strip: PathBuf::new(),
+            prefix: PathBuf::new(),
+            owner: None,
+            special: self.special,
+            members: self.members,
+            bytes: self.bytes,
+            reserve: 0,
+        };
+        let extracted = agent.extract(request, &mut ArchiveFeed::of(Box::new(archive)), monitor).await?;
+        if extracted.digest != self.digest {
+            return Err(AgentError::Failed(format!("what {} unpacks to is not what was stored", self.name)));
+        }
+        let swap = Request::SwapIn { run: run.to_owned(), heads: self.heads.clone(), root: extracted.root };
+        agent.perform(swap).await
+    }
+}

@@ -1,0 +1,114 @@
+//! A copy of data that was put in a place for a service to run on, and taken out of it again where the service
+//! goes on elsewhere.
+//!
+//! A copy that a service has run on may have what nobody else has, so it stays where it is, with no service on it.
+//! Whether a database has, its own files say: they are as they were copied, or they are not. Without a database, one
+//! may have once the journal says that something is about to be started. Any other copy is removed.
+
+use std::path::PathBuf;
+
+use serde::{Deserialize, Serialize};
+
+use crate::agent::client::AgentClient;
+use crate::agent::protocol::Request;
+use crate::agent::swap::SwapState;
+use crate::engine::Docker;
+use crate::model::event::Monitor;
+use crate::saga::{Patience, Result};
+use crate::undo::remove_made;
+use crate::undo::swap::{Workplace, with_agent};
+
+/// A copy in its place.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Copy {
+    /// Where it is.
+    pub place: Workplace,
+    /// Whether a service may have been started on it.
+    pub started: bool,
+    /// What tells whether a database has run on it; none where there is no database.
+    pub proof: Option<Proof>,
+    /// The directory that was made for it.
+    pub made: Option<MadeDirectory>,
+}
+
+/// What a database's own files said when they were copied.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Proof {
+    /// The profile's name.
+    pub engine: String,
+    /// The data directory, relative to the root.
+    pub data_directory: PathBuf,
+    /// Where the database's container mounts the root.
+    pub mounted_at: Option<PathBuf>,
+    /// The digest of those files.
+    pub digest: String,
+}
+
+/// A directory that a run has made, by what tells it from another one of its name.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct MadeDirectory {
+    /// The directory.
+    pub path: PathBuf,
+    /// The device it is on.
+    pub device: u64,
+    /// Its inode.
+    pub inode: u64,
+}
+
+/// What was found in the place.
+enum Found {
+    Nothing,
+    /// The copy, as it was copied: it is taken out.
+    Copied,
+    /// The copy, which may have what nobody else has.
+    RunOn,
+}
+
+impl Copy {
+    /// Takes the copy out of its place, unless a service may have run on it. What was in the place before is
+    /// there again.
+    pub(super) async fn withdraw(
+        &self,
+        docker: &dyn Docker,
+        patience: Patience,
+        monitor: &dyn Monitor,
+    ) -> Result<()> {
+        let run = &self.place.run;
+        // The helper of a directory that is gone cannot be had, and has nothing to do.
+        if self.made.as_ref().is_some_and(|made| !made.path.exists()) {
+            return Ok(());
+        }
+        let found = with_agent(docker, &self.place, patience, async |agent: &mut AgentClient| {
+            match agent.swap_state(run).await? {
+                // What was never put in its place is for its own compensations.
+                SwapState::Absent | SwapState::Untouched | SwapState::Emptied => return Ok(Found::Nothing),
+                SwapState::Swapped | SwapState::Committed => {}
+            }
+            if self.has_run(agent).await {
+                return Ok(Found::RunOn);
+            }
+            agent.perform(Request::SwapBack { run: run.clone() }).await?;
+            agent.perform(Request::Discard { run: run.clone(), with_old: false }).await?;
+            Ok(Found::Copied)
+        })
+        .await?;
+        match (found, &self.made) {
+            (Some(Found::Copied), Some(made)) => remove_made(&made.path, (made.device, made.inode)),
+            (Some(Found::RunOn), _) => {
+                monitor.warning(format!(
+                    "the copy stays in {}, since it may have been run on; no service uses it",
+                    self.place.describe()
+                ));
+                Ok(())
+            }
+            _ => Ok(()),
+        }
+    }
+
+    async fn has_run(&self, agent: &mut AgentClient) -> bool {
+        let Some(proof) = &self.proof else { return self.started };
+        let inspected =
+            agent.inspect(&proof.engine, &proof.data_directory, proof.mounted_at.as_deref()).await;
+        inspected.map_or(true, |now| now.proof_digest != proof.digest)
+    }
+}

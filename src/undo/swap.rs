@@ -1,0 +1,244 @@
+//! Putting back inside a volume, which only a helper can reach: whoever holds the journal starts one,
+//! and has its agent do it.
+
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+use tokio::time::{Instant, sleep};
+
+use crate::agent::client::{AgentClient, AgentError};
+use crate::agent::protocol::Request;
+use crate::agent::swap::{SwapState, work_name};
+use crate::database;
+use crate::engine::helper::{Access, helper_container};
+use crate::engine::{Docker, DockerErrorKind, Grace};
+use crate::model::container::Container;
+use crate::model::event::Monitor;
+use crate::model::labels::LABEL_RUN;
+use crate::model::location::MountSource;
+use crate::saga::{Patience, Result, SagaError};
+use crate::service::identity::find_again;
+use crate::service::start::StoppedContainer;
+use crate::undo::remove_helper;
+
+/// How long a container that must not run on half of its data is asked to stop.
+const STOP_LIMIT: Duration = Duration::from_secs(600);
+/// After how long it is asked again.
+const STOP_AGAIN: Duration = Duration::from_secs(3);
+
+/// What a run does to a source, and with what helper.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Workplace {
+    /// The run, after which its work directory is called.
+    pub run: String,
+    /// The source.
+    pub location: MountSource,
+    /// The helper's name.
+    pub helper: String,
+    /// The helper's image.
+    pub image: String,
+}
+
+/// Has the old data back in its place, where the new was not confirmed. The users are stopped before:
+/// they may have been started on the new data already.
+pub(super) async fn swap_back(
+    docker: &dyn Docker,
+    place: &Workplace,
+    users: &[StoppedContainer],
+    patience: Patience,
+    monitor: &dyn Monitor,
+) -> Result<()> {
+    with_agent(docker, place, patience, async |agent: &mut AgentClient| {
+        if agent.swap_state(&place.run).await? != SwapState::Swapped {
+            return Ok(());
+        }
+        stop(docker, users, monitor).await?;
+        monitor.step("swap-back");
+        agent.perform(Request::SwapBack { run: place.run.clone() }).await?;
+        // One that the dead command was just starting is to find all of the old data, from its begin on.
+        stop(docker, users, monitor).await
+    })
+    .await?;
+    Ok(())
+}
+
+/// Removes what the run has made in the source. Old data that was replaced and is kept nowhere else stays
+/// unless `with_old` says otherwise: [its own compensation](crate::undo::archive_old) keeps it and removes it.
+pub(super) async fn discard(
+    docker: &dyn Docker,
+    place: &Workplace,
+    with_old: bool,
+    patience: Patience,
+) -> Result<()> {
+    with_agent(docker, place, patience, async |agent: &mut AgentClient| {
+        match agent.swap_state(&place.run).await? {
+            SwapState::Absent => Ok(()),
+            SwapState::Committed if !with_old => Ok(()),
+            SwapState::Untouched | SwapState::Swapped | SwapState::Committed | SwapState::Emptied => {
+                agent.perform(Request::Discard { run: place.run.clone(), with_old }).await
+            }
+        }
+    })
+    .await?;
+    Ok(())
+}
+
+impl Workplace {
+    /// Returns the source in words.
+    #[must_use]
+    pub fn describe(&self) -> String {
+        match &self.location {
+            MountSource::Volume(name) => format!("volume {name}"),
+            MountSource::Directory(path) => path.display().to_string(),
+        }
+    }
+
+    /// Returns the name of the work directory.
+    #[must_use]
+    pub fn directory(&self) -> String {
+        work_name(&self.run)
+    }
+}
+
+pub(super) async fn stop(
+    docker: &dyn Docker,
+    users: &[StoppedContainer],
+    monitor: &dyn Monitor,
+) -> Result<(), AgentError> {
+    let containers = docker.containers().await?;
+    for user in users {
+        let Some(container) = find_again(&user.identity, &containers) else { continue };
+        stop_one(docker, container, monitor).await?;
+    }
+    Ok(())
+}
+
+/// Stops a container that may have been started on what it is not to stay on.
+pub(super) async fn stop_one(
+    docker: &dyn Docker,
+    container: &Container,
+    monitor: &dyn Monitor,
+) -> Result<(), AgentError> {
+    if !container.state.running && !container.state.restarting {
+        return Ok(());
+    }
+    monitor.step("stop-container-again");
+    let profile = database::profile_of(container);
+    let grace = if profile.is_some() { Grace::Unlimited } else { Grace::Own };
+    let signal = profile.map(database::Profile::stop_signal);
+    stop_insistently(docker, &container.id, signal, grace).await
+}
+
+/// Asks again and again: whoever has just been started may not be listening to the signal yet.
+async fn stop_insistently(
+    docker: &dyn Docker,
+    id: &str,
+    signal: Option<&str>,
+    grace: Grace,
+) -> Result<(), AgentError> {
+    let deadline = Instant::now() + STOP_LIMIT;
+    loop {
+        match docker.stop(id, signal, grace, STOP_AGAIN).await {
+            Err(error) if error.kind == DockerErrorKind::TimedOut && Instant::now() < deadline => {}
+            stopped => return Ok(stopped?),
+        }
+    }
+}
+
+/// Starts a helper beside the source and does what is to be done with its agent, again and again for as
+/// long as `patience` allows; `None` for a source that is gone, which has nothing to be put back in.
+pub(super) async fn with_agent<T>(
+    docker: &dyn Docker,
+    place: &Workplace,
+    patience: Patience,
+    work: impl AsyncFn(&mut AgentClient) -> Result<T, AgentError>,
+) -> Result<Option<T>> {
+    with_agent_of(docker, place, Access::Replace, patience, work).await
+}
+
+/// As [`with_agent`], with a helper that may do so much.
+pub(super) async fn with_agent_of<T>(
+    docker: &dyn Docker,
+    place: &Workplace,
+    access: Access,
+    patience: Patience,
+    work: impl AsyncFn(&mut AgentClient) -> Result<T, AgentError>,
+) -> Result<Option<T>> {
+    let deadline = Instant::now() + patience.0;
+    let mut pause = Duration::from_millis(200);
+    loop {
+        let error = match attempt(docker, place, access, patience, &work).await {
+            Ok(done) => return Ok(Some(done)),
+            Err(error) => error,
+        };
+        if matches!(&error, AgentError::Docker(error) if error.kind == DockerErrorKind::NotFound)
+            && is_gone(docker, &place.location).await
+        {
+            return Ok(None);
+        }
+        if Instant::now() + pause > deadline {
+            return Err(SagaError::Volume { place: place.describe(), source: Box::new(error) });
+        }
+        tracing::debug!(%error, "not put back yet");
+        sleep(pause).await;
+        pause = (pause * 2).min(Duration::from_secs(5));
+    }
+}
+
+async fn attempt<T>(
+    docker: &dyn Docker,
+    place: &Workplace,
+    access: Access,
+    patience: Patience,
+    work: &impl AsyncFn(&mut AgentClient) -> Result<T, AgentError>,
+) -> Result<T, AgentError> {
+    // The helper of the run itself, if it is still there: the name is given out only once.
+    let patience = Patience(patience.0.min(Patience::SHORT.0));
+    let removed = remove_helper(docker, &place.helper, &place.run, Duration::ZERO, patience).await;
+    if let Err(error) = removed {
+        tracing::debug!(%error, "the helper before is not removed");
+    }
+    let spec = helper_container(&place.helper, &place.image, &place.run, &place.location, access, None, None);
+    let id = docker.create_container(&spec).await?;
+    let outcome = async {
+        let mut agent = AgentClient::start(docker, &id, None).await?;
+        work(&mut agent).await
+    }
+    .await;
+    if let Err(error) = docker.remove_container(&id).await {
+        tracing::debug!(%error, "the helper removes itself");
+    }
+    outcome
+}
+
+async fn is_gone(docker: &dyn Docker, location: &MountSource) -> bool {
+    match location {
+        MountSource::Volume(name) => matches!(docker.volume(name).await, Ok(None)),
+        MountSource::Directory(_) => false,
+    }
+}
+
+/// Removes a volume that a run has made, unless somebody uses it by now.
+pub(super) async fn remove_volume(
+    docker: &dyn Docker,
+    name: &str,
+    run: &str,
+    patience: Patience,
+) -> Result<()> {
+    let deadline = Instant::now() + patience.0.min(Patience::SHORT.0);
+    loop {
+        let attempt = async {
+            match docker.volume(name).await? {
+                Some(volume) if volume.labels.get(LABEL_RUN).is_some_and(|label| label == run) => {
+                    docker.remove_volume(name).await
+                }
+                _ => Ok(()),
+            }
+        };
+        match attempt.await {
+            Ok(()) => return Ok(()),
+            Err(error) if Instant::now() > deadline => return Err(error.into()),
+            Err(_) => sleep(Duration::from_millis(300)).await,
+        }
+    }
+}
