@@ -275,12 +275,12 @@ impl<W: Write + Send + 'static, L: Write> Run<'_, W, L> {
         let now = Instant::now();
         if self.stats.raw_bytes - bytes >= PROGRESS_BYTES || now - when >= PROGRESS_INTERVAL {
             self.told = (now, self.stats.raw_bytes);
-            self.tell();
+            self.report_progress();
         }
         Ok(())
     }
 
-    fn tell(&mut self) {
+    fn report_progress(&mut self) {
         (self.progress)(Progress {
             members: self.members,
             raw_bytes: self.stats.raw_bytes,

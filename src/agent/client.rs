@@ -56,10 +56,10 @@ pub enum AgentError {
         source: std::io::Error,
     },
     /// The helper ended before it had answered.
-    #[error("the helper ended before it had answered{}", said(.last_words))]
+    #[error("the helper ended before it had answered{}", said(.stderr_tail))]
     Ended {
         /// What it wrote that is no event, as a panic's message.
-        last_words: String,
+        stderr_tail: String,
     },
     /// The helper said nothing for too long.
     #[error("the helper has said nothing for {} s", .0.as_secs())]
@@ -75,22 +75,22 @@ pub enum AgentError {
     Failed(String),
     /// What came is not what was asked for.
     #[error("the helper answered out of turn: {0}")]
-    OutOfTurn(String),
+    UnexpectedReply(String),
     /// The archive's stream is damaged.
     #[error("the stream from the helper is damaged: {0}")]
     Stream(String),
     /// Whoever takes the archive failed.
     #[error(transparent)]
-    Sink(crate::Error),
+    ArchiveSink(crate::Error),
 }
 
-fn said(last_words: &str) -> String {
-    if last_words.is_empty() { String::new() } else { format!("; it said: {}", last_words.trim_end()) }
+fn said(stderr_tail: &str) -> String {
+    if stderr_tail.is_empty() { String::new() } else { format!("; it said: {}", stderr_tail.trim_end()) }
 }
 
 /// Takes what comes from the agent.
 #[async_trait]
-pub trait Sink: Send {
+pub trait ArchiveSink: Send {
     /// Takes the next bytes of the archive.
     ///
     /// # Errors
@@ -106,7 +106,7 @@ pub trait Sink: Send {
 
 /// Has what goes to the agent.
 #[async_trait]
-pub trait Feed: Send {
+pub trait ArchiveSource: Send {
     /// Returns the next bytes of the archive; `None` at its end.
     ///
     /// # Errors
@@ -117,9 +117,9 @@ pub trait Feed: Send {
 /// A running agent.
 pub struct AgentClient {
     stdin: Pin<Box<dyn AsyncWrite + Send>>,
-    words: mpsc::UnboundedReceiver<Word>,
+    words: mpsc::UnboundedReceiver<StderrLine>,
     data: Data,
-    last_words: String,
+    stderr_tail: String,
 }
 
 impl std::fmt::Debug for AgentClient {
@@ -129,7 +129,7 @@ impl std::fmt::Debug for AgentClient {
 }
 
 /// What comes on the agent's standard error: an event, or a line that is none.
-enum Word {
+enum StderrLine {
     Event(Event),
     Other(String),
     Failed(DockerError),
@@ -160,7 +160,7 @@ impl AgentClient {
         let (word_sender, words) = mpsc::unbounded_channel();
         tokio::spawn(pump(attached.output, stdout_sender, word_sender));
         let mut client =
-            Self { stdin: attached.stdin, words, data: Data::Stdout(stdout), last_words: String::new() };
+            Self { stdin: attached.stdin, words, data: Data::Stdout(stdout), stderr_tail: String::new() };
         match timeout(START_LIMIT, client.event()).await.map_err(|_| AgentError::Silent(START_LIMIT))?? {
             Event::Ready { fifo: seen, version } => {
                 tracing::debug!(version, fifo = seen, "the agent runs");
@@ -169,7 +169,7 @@ impl AgentClient {
                 }
                 Ok(client)
             }
-            other => Err(AgentError::OutOfTurn(format!("{other:?}"))),
+            other => Err(AgentError::UnexpectedReply(format!("{other:?}"))),
         }
     }
 
@@ -192,7 +192,7 @@ impl AgentClient {
     async fn survey_of(&mut self, exclude: &[String], from_stage: bool) -> Result<Survey, AgentError> {
         match self.ask(&Request::Survey { exclude: exclude.to_vec(), from_stage }).await? {
             Event::Surveyed(survey) => Ok(survey),
-            other => Err(AgentError::OutOfTurn(format!("{other:?}"))),
+            other => Err(AgentError::UnexpectedReply(format!("{other:?}"))),
         }
     }
 
@@ -253,7 +253,7 @@ impl AgentClient {
     async fn inspect_of(&mut self, request: Request) -> Result<Inspection, AgentError> {
         match self.ask(&request).await? {
             Event::Inspected(inspection) => Ok(inspection),
-            other => Err(AgentError::OutOfTurn(format!("{other:?}"))),
+            other => Err(AgentError::UnexpectedReply(format!("{other:?}"))),
         }
     }
 
@@ -265,7 +265,7 @@ impl AgentClient {
     pub async fn archive(
         &mut self,
         request: ArchiveRequest,
-        sink: &mut dyn Sink,
+        sink: &mut dyn ArchiveSink,
         monitor: &dyn Monitor,
     ) -> Result<ArchiveStats, AgentError> {
         self.send(&Request::Archive(request)).await?;
@@ -277,7 +277,7 @@ impl AgentClient {
             }
             let step = async {
                 tokio::select! {
-                    word = self.words.recv() => Ok(Step::Word(word)),
+                    word = self.words.recv() => Ok(Step::StderrLine(word)),
                     bytes = self.data.next(), if !decoder.is_ended() => bytes.map(Step::Data),
                 }
             };
@@ -285,13 +285,13 @@ impl AgentClient {
                 Step::Data(bytes) => timeout(SILENCE_LIMIT, take(&mut decoder, &bytes, sink))
                     .await
                     .map_err(|_| AgentError::Stuck(SILENCE_LIMIT))??,
-                Step::Word(word) => match self.heard(word)? {
+                Step::StderrLine(word) => match self.heard(word)? {
                     Some(Event::Progress { files, bytes }) => {
                         monitor.event(event::Event::Progress { files, bytes });
                     }
                     Some(Event::Archived(answer)) => archived = Some(answer),
                     Some(Event::Failed { message }) => return Err(AgentError::Failed(message)),
-                    Some(other) => return Err(AgentError::OutOfTurn(format!("{other:?}"))),
+                    Some(other) => return Err(AgentError::UnexpectedReply(format!("{other:?}"))),
                     None => {}
                 },
             }
@@ -305,7 +305,7 @@ impl AgentClient {
     pub async fn room(&mut self) -> Result<Room, AgentError> {
         match self.ask(&Request::Room).await? {
             Event::Room(room) => Ok(room),
-            other => Err(AgentError::OutOfTurn(format!("{other:?}"))),
+            other => Err(AgentError::UnexpectedReply(format!("{other:?}"))),
         }
     }
 
@@ -316,7 +316,7 @@ impl AgentClient {
     pub async fn stage_room(&mut self, tree: &Path) -> Result<StageRoom, AgentError> {
         match self.ask(&Request::StageRoom { tree: tree.to_owned() }).await? {
             Event::StageRoom(room) => Ok(room),
-            other => Err(AgentError::OutOfTurn(format!("{other:?}"))),
+            other => Err(AgentError::UnexpectedReply(format!("{other:?}"))),
         }
     }
 
@@ -333,7 +333,7 @@ impl AgentClient {
         match self.ask_at_length(&Request::StagePass(request), monitor).await? {
             Event::Staged(stats) => Ok(stats),
             Event::StageFull { message } => Err(AgentError::StageFull(message)),
-            other => Err(AgentError::OutOfTurn(format!("{other:?}"))),
+            other => Err(AgentError::UnexpectedReply(format!("{other:?}"))),
         }
     }
 
@@ -357,7 +357,7 @@ impl AgentClient {
     ) -> Result<CompareStats, AgentError> {
         match self.ask_at_length(&Request::StageCompare(request), monitor).await? {
             Event::Compared(stats) => Ok(stats),
-            other => Err(AgentError::OutOfTurn(format!("{other:?}"))),
+            other => Err(AgentError::UnexpectedReply(format!("{other:?}"))),
         }
     }
 
@@ -368,7 +368,7 @@ impl AgentClient {
     pub async fn stage_keep(&mut self, monitor: &dyn Monitor) -> Result<(), AgentError> {
         match self.ask_at_length(&Request::StageKeep, monitor).await? {
             Event::Done => Ok(()),
-            other => Err(AgentError::OutOfTurn(format!("{other:?}"))),
+            other => Err(AgentError::UnexpectedReply(format!("{other:?}"))),
         }
     }
 
@@ -379,7 +379,7 @@ impl AgentClient {
     pub async fn stage_clear(&mut self, monitor: &dyn Monitor) -> Result<(), AgentError> {
         match self.ask_at_length(&Request::StageClear, monitor).await? {
             Event::Done => Ok(()),
-            other => Err(AgentError::OutOfTurn(format!("{other:?}"))),
+            other => Err(AgentError::UnexpectedReply(format!("{other:?}"))),
         }
     }
 
@@ -390,7 +390,7 @@ impl AgentClient {
     pub async fn swap_state(&mut self, run: &str) -> Result<SwapState, AgentError> {
         match self.ask(&Request::SwapState { run: run.to_owned() }).await? {
             Event::Swap(state) => Ok(state),
-            other => Err(AgentError::OutOfTurn(format!("{other:?}"))),
+            other => Err(AgentError::UnexpectedReply(format!("{other:?}"))),
         }
     }
 
@@ -402,7 +402,7 @@ impl AgentClient {
         // What was staged is waited for before it is moved, and that may take the disk its time.
         match self.ask_at_length(&request, &event::Silent).await? {
             Event::Done => Ok(()),
-            other => Err(AgentError::OutOfTurn(format!("{other:?}"))),
+            other => Err(AgentError::UnexpectedReply(format!("{other:?}"))),
         }
     }
 
@@ -413,7 +413,7 @@ impl AgentClient {
     pub async fn extract(
         &mut self,
         mut request: ExtractRequest,
-        feed: &mut dyn Feed,
+        feed: &mut dyn ArchiveSource,
         monitor: &dyn Monitor,
     ) -> Result<Extracted, AgentError> {
         let fifo = match &self.data {
@@ -423,7 +423,7 @@ impl AgentClient {
         request.fifo = fifo.is_some();
         self.send(&Request::Extract(request)).await?;
         let words = &mut self.words;
-        let (mut last_words, stdin) = (String::new(), &mut self.stdin);
+        let (mut stderr_tail, stdin) = (String::new(), &mut self.stdin);
         let (tell_opened, opened) = oneshot::channel();
         let mut tell_opened = Some(tell_opened);
         let feeding = async move {
@@ -449,7 +449,7 @@ impl AgentClient {
                     }
                     Some(word) => word,
                 };
-            match heard(word, &mut last_words)? {
+            match heard(word, &mut stderr_tail)? {
                 Some(Event::Progress { files, bytes }) => {
                     if let Some(tell) = tell_opened.take() {
                         // Nobody listens where there is no FIFO.
@@ -459,7 +459,7 @@ impl AgentClient {
                 }
                 Some(Event::Extracted(extracted)) => return Ok(extracted),
                 Some(Event::Failed { message }) => return Err(AgentError::Failed(message)),
-                Some(other) => return Err(AgentError::OutOfTurn(format!("{other:?}"))),
+                Some(other) => return Err(AgentError::UnexpectedReply(format!("{other:?}"))),
                 None => {}
             }
         }
@@ -489,9 +489,9 @@ impl AgentClient {
     }
 
     async fn send(&mut self, request: &Request) -> Result<(), AgentError> {
-        let ended = |last_words: &str| AgentError::Ended { last_words: last_words.to_owned() };
+        let ended = |stderr_tail: &str| AgentError::Ended { stderr_tail: stderr_tail.to_owned() };
         let mut line =
-            serde_json::to_vec(request).map_err(|error| AgentError::OutOfTurn(error.to_string()))?;
+            serde_json::to_vec(request).map_err(|error| AgentError::UnexpectedReply(error.to_string()))?;
         line.push(b'\n');
         let sent = async {
             self.stdin.write_all(&line).await?;
@@ -499,7 +499,7 @@ impl AgentClient {
         };
         match timeout(START_LIMIT, sent).await {
             Ok(Ok(())) => Ok(()),
-            Ok(Err(_)) => Err(ended(&self.last_words)),
+            Ok(Err(_)) => Err(ended(&self.stderr_tail)),
             Err(_) => Err(AgentError::Silent(START_LIMIT)),
         }
     }
@@ -513,29 +513,29 @@ impl AgentClient {
         }
     }
 
-    fn heard(&mut self, word: Option<Word>) -> Result<Option<Event>, AgentError> {
-        heard(word, &mut self.last_words)
+    fn heard(&mut self, word: Option<StderrLine>) -> Result<Option<Event>, AgentError> {
+        heard(word, &mut self.stderr_tail)
     }
 }
 
-fn heard(word: Option<Word>, last_words: &mut String) -> Result<Option<Event>, AgentError> {
+fn heard(word: Option<StderrLine>, stderr_tail: &mut String) -> Result<Option<Event>, AgentError> {
     match word {
-        Some(Word::Event(event)) => Ok(Some(event)),
-        Some(Word::Other(line)) => {
+        Some(StderrLine::Event(event)) => Ok(Some(event)),
+        Some(StderrLine::Other(line)) => {
             // A panic or the loader speaks; kept for the message, should it end.
-            if last_words.len() < 4096 {
-                last_words.push_str(&line);
-                last_words.push('\n');
+            if stderr_tail.len() < 4096 {
+                stderr_tail.push_str(&line);
+                stderr_tail.push('\n');
             }
             Ok(None)
         }
-        Some(Word::Failed(error)) => Err(error.into()),
-        None => Err(AgentError::Ended { last_words: std::mem::take(last_words) }),
+        Some(StderrLine::Failed(error)) => Err(error.into()),
+        None => Err(AgentError::Ended { stderr_tail: std::mem::take(stderr_tail) }),
     }
 }
 
 enum Step {
-    Word(Option<Word>),
+    StderrLine(Option<StderrLine>),
     Data(Bytes),
 }
 
@@ -593,11 +593,11 @@ fn make_input(path: &Path) -> Result<(pipe::Sender, PathBuf), AgentError> {
 async fn feed_fifo(
     mut sender: pipe::Sender,
     path: &Path,
-    feed: &mut dyn Feed,
+    feed: &mut dyn ArchiveSource,
     opened: oneshot::Receiver<()>,
 ) -> Result<(), AgentError> {
     let failed = |source| AgentError::Fifo { path: path.to_owned(), source };
-    while let Some(bytes) = feed.next().await.map_err(AgentError::Sink)? {
+    while let Some(bytes) = feed.next().await.map_err(AgentError::ArchiveSink)? {
         sender.write_all(&bytes).await.map_err(failed)?;
     }
     // Whoever would tell has ended otherwise.
@@ -608,10 +608,10 @@ async fn feed_fifo(
 /// Feeds the archive through the standard input, in pieces.
 async fn feed_stdin(
     stdin: &mut Pin<Box<dyn AsyncWrite + Send>>,
-    feed: &mut dyn Feed,
+    feed: &mut dyn ArchiveSource,
 ) -> Result<(), AgentError> {
-    let ended = |_| AgentError::Ended { last_words: String::new() };
-    while let Some(bytes) = feed.next().await.map_err(AgentError::Sink)? {
+    let ended = |_| AgentError::Ended { stderr_tail: String::new() };
+    while let Some(bytes) = feed.next().await.map_err(AgentError::ArchiveSink)? {
         let length = u32::try_from(bytes.len()).unwrap_or(0);
         stdin.write_all(&length.to_le_bytes()).await.map_err(ended)?;
         stdin.write_all(&bytes).await.map_err(ended)?;
@@ -620,7 +620,11 @@ async fn feed_stdin(
     stdin.flush().await.map_err(ended)
 }
 
-async fn take(decoder: &mut FrameDecoder, arrived: &Bytes, sink: &mut dyn Sink) -> Result<(), AgentError> {
+async fn take(
+    decoder: &mut FrameDecoder,
+    arrived: &Bytes,
+    sink: &mut dyn ArchiveSink,
+) -> Result<(), AgentError> {
     for payload in decoder.push(arrived) {
         let (kind, piece) =
             payload.map_err(|error| AgentError::Stream(crate::model::error::chain(&error)))?;
@@ -630,13 +634,17 @@ async fn take(decoder: &mut FrameDecoder, arrived: &Bytes, sink: &mut dyn Sink) 
             FrameKind::List => sink.file_list(bytes).await,
             FrameKind::End => Ok(()),
         }
-        .map_err(AgentError::Sink)?;
+        .map_err(AgentError::ArchiveSink)?;
     }
     Ok(())
 }
 
 /// Sorts what the helper writes: standard output is data, standard error is lines.
-async fn pump(mut output: OutputStream, stdout: mpsc::Sender<Bytes>, words: mpsc::UnboundedSender<Word>) {
+async fn pump(
+    mut output: OutputStream,
+    stdout: mpsc::Sender<Bytes>,
+    words: mpsc::UnboundedSender<StderrLine>,
+) {
     let mut partial = Vec::new();
     while let Some(piece) = output.next().await {
         match piece {
@@ -648,15 +656,15 @@ async fn pump(mut output: OutputStream, stdout: mpsc::Sender<Bytes>, words: mpsc
                     drop(words.send(word(&line)));
                 }
             }
-            Err(error) => drop(words.send(Word::Failed(error))),
+            Err(error) => drop(words.send(StderrLine::Failed(error))),
         }
     }
 }
 
-fn word(line: &[u8]) -> Word {
+fn word(line: &[u8]) -> StderrLine {
     match serde_json::from_slice(line) {
-        Ok(event) => Word::Event(event),
-        Err(_) => Word::Other(String::from_utf8_lossy(line).trim_end().to_owned()),
+        Ok(event) => StderrLine::Event(event),
+        Err(_) => StderrLine::Other(String::from_utf8_lossy(line).trim_end().to_owned()),
     }
 }
 

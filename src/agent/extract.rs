@@ -199,7 +199,7 @@ impl<'a> Extraction<'a> {
             }
         };
         self.digest.push(&FileRecord::new(original, digest));
-        self.tell(false);
+        self.report_progress(false);
         Ok(())
     }
 
@@ -315,7 +315,7 @@ impl<'a> Extraction<'a> {
             writer = writer.append(bytes)?;
             self.done.bytes += bytes.len() as u64;
             self.used(entry, bytes.len() as u64)?;
-            self.tell(false);
+            self.report_progress(false);
         }
         let metadata = Metadata::of_entry(entry);
         self.bulk = Some(writer.end(move |file| metadata.apply(file))?);
@@ -349,7 +349,7 @@ impl<'a> Extraction<'a> {
                     self.done.bytes += length;
                 }
             }
-            self.tell(false);
+            self.report_progress(false);
         }
         if has_holes {
             file.set_len(at).map_err(failed)?;
@@ -482,7 +482,7 @@ impl<'a> Extraction<'a> {
         Ok(())
     }
 
-    fn tell(&mut self, at_once: bool) {
+    fn report_progress(&mut self, at_once: bool) {
         if at_once || self.told.elapsed() >= PROGRESS_INTERVAL {
             self.told = Instant::now();
             (self.progress)(Progress {
@@ -494,7 +494,7 @@ impl<'a> Extraction<'a> {
     }
 
     fn finish(mut self) -> Result<Extracted, ExtractError> {
-        self.tell(true);
+        self.report_progress(true);
         if let Some(writer) = self.bulk.take() {
             writer.finish()?;
         }

@@ -6,7 +6,7 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use tokio::sync::mpsc;
 
-use super::client::Feed;
+use super::client::ArchiveSource;
 use crate::model::error::{Error, Result};
 
 /// How much is read at once.
@@ -14,11 +14,11 @@ const PIECE: usize = 1 << 20;
 
 /// Feeds what a reader has.
 #[derive(Debug)]
-pub struct ArchiveFeed {
+pub struct SnapshotArchive {
     pieces: mpsc::Receiver<std::io::Result<Bytes>>,
 }
 
-impl ArchiveFeed {
+impl SnapshotArchive {
     /// Starts reading.
     #[must_use]
     pub fn of(mut reader: Box<dyn Read + Send>) -> Self {
@@ -46,12 +46,12 @@ impl ArchiveFeed {
 }
 
 #[async_trait]
-impl Feed for ArchiveFeed {
+impl ArchiveSource for SnapshotArchive {
     async fn next(&mut self) -> Result<Option<Bytes>> {
         match self.pieces.recv().await {
             None => Ok(None),
             Some(Ok(bytes)) => Ok(Some(bytes)),
-            Some(Err(error)) => Err(Error::failed("read the archive").because(error)),
+            Some(Err(error)) => Err(Error::failed("read the archive").with_source(error)),
         }
     }
 }

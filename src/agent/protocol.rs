@@ -82,14 +82,14 @@ pub enum Request {
         /// The run.
         run: String,
         /// The files without which there is no database, relative to the root, the last one last.
-        heads: Vec<PathBuf>,
+        marker_files: Vec<PathBuf>,
     },
     /// Put the extracted, or staged, tree in the place of the data; answered by [`Event::Done`].
     SwapIn {
         /// The run.
         run: String,
         /// The files without which there is no database, relative to the root, the last one last.
-        heads: Vec<PathBuf>,
+        marker_files: Vec<PathBuf>,
         /// What the root itself is to be like; `None` for as it is.
         root: Option<FileRecord>,
     },
@@ -162,7 +162,7 @@ pub struct StagePassRequest {
     /// owner can get to it. What is written there is sent to the disk as it comes, until the next request.
     /// Nothing that the pass finds out is good for a later one.
     #[serde(default)]
-    pub apart: Option<PathBuf>,
+    pub external_dir: Option<PathBuf>,
     /// The owner of everything in the stage, its root among it, in place of the source's.
     #[serde(default)]
     pub owner: Option<(u32, u32)>,

@@ -16,7 +16,7 @@ use super::protocol::{
     ArchiveRequest, Event, ExtractRequest, Request, Room, StageCompareRequest, StagePassRequest,
 };
 use super::survey::survey;
-use super::swap::{self, Step, SwapState, Workplace};
+use super::swap::{self, Step, SwapState, WorkDir};
 use super::tree::exclude_set;
 use crate::agent::staging;
 use crate::agent::staging::{Follower, Stage, StageError, StagePlace};
@@ -237,7 +237,8 @@ impl<'o> Session<'o> {
         let made = open.and_then(|open| self.stage.insert(open).pass(request, &mut tell));
         self.is_final = made.is_ok() && request.finish;
         if made.is_ok() {
-            self.follower = request.apart.as_deref().and_then(|apart| self.follow(apart));
+            self.follower =
+                request.external_dir.as_deref().and_then(|external_dir| self.follow(external_dir));
         }
         match made {
             Ok(stats) => Ok(Event::Staged(stats)),
@@ -263,8 +264,8 @@ impl<'o> Session<'o> {
     }
 
     /// Follows what another container writes, from here on, into the directory that the pass has left to it.
-    fn follow(&self, apart: &Path) -> Option<Follower> {
-        Follower::start(&self.tree(true).join(apart))
+    fn follow(&self, external_dir: &Path) -> Option<Follower> {
+        Follower::start(&self.tree(true).join(external_dir))
             .inspect_err(|error| tracing::debug!(%error, "the kernel writes what is dirty when it likes"))
             .ok()
     }
@@ -303,8 +304,8 @@ fn tell(done: Progress) {
 /// Works on what the swap is asked for.
 fn swap_request(root: &Path, request: Request) -> io::Result<Event> {
     let watch: swap::Watch<'_> = &mut |_: &Step| Ok(());
-    if let Request::Empty { run, heads } = &request {
-        return Workplace::open_or_make(root, run, watch)?.empty(heads).map(|()| Event::Done);
+    if let Request::Empty { run, marker_files } = &request {
+        return WorkDir::open_or_make(root, run, watch)?.empty(marker_files).map(|()| Event::Done);
     }
     let (Request::SwapIn { run, .. }
     | Request::SwapState { run }
@@ -314,7 +315,7 @@ fn swap_request(root: &Path, request: Request) -> io::Result<Event> {
     else {
         return Err(io::Error::other("not a request of a swap"));
     };
-    let Some(mut workplace) = Workplace::open(root, run, watch)? else {
+    let Some(mut workplace) = WorkDir::open(root, run, watch)? else {
         return match request {
             Request::SwapState { .. } => Ok(Event::Swap(SwapState::Absent)),
             Request::SwapBack { .. } | Request::Discard { .. } => Ok(Event::Done),
@@ -323,7 +324,7 @@ fn swap_request(root: &Path, request: Request) -> io::Result<Event> {
     };
     match request {
         Request::SwapState { .. } => return workplace.state().map(Event::Swap),
-        Request::SwapIn { heads, root, .. } => workplace.swap_in(&heads, root.as_ref())?,
+        Request::SwapIn { marker_files, root, .. } => workplace.swap_in(&marker_files, root.as_ref())?,
         Request::SwapBack { .. } => workplace.swap_back()?,
         Request::Discard { with_old, .. } => workplace.discard(with_old)?,
         _ => workplace.commit()?,
@@ -368,9 +369,9 @@ fn extract_beside(
     };
     let watch: swap::Watch<'_> = &mut |_: &Step| Ok(());
     let workplace = if request.emptied {
-        Workplace::open_or_make(&options.root, &request.run, watch)
+        WorkDir::open_or_make(&options.root, &request.run, watch)
     } else {
-        Workplace::create(&options.root, &request.run, watch)
+        WorkDir::create(&options.root, &request.run, watch)
     };
     let workplace = workplace.map_err(|error| format!("make the work directory: {error}"))?;
     let directory = workplace.new_directory().map_err(|error| error.to_string())?;

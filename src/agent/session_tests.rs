@@ -76,7 +76,7 @@ fn run(name: &str) -> String {
 }
 
 fn swap_in() -> Request {
-    Request::SwapIn { run: run("r"), heads: vec!["global/pg_control".into()], root: None }
+    Request::SwapIn { run: run("r"), marker_files: vec!["global/pg_control".into()], root: None }
 }
 
 fn state(session: &mut Session<'_>) -> SwapState {
@@ -186,7 +186,7 @@ fn what_was_swapped_back_is_staged_anew() {
     let world = World::new();
     let mut session = world.staging_into("dead");
     pass(&mut session, true);
-    let swap_in = Request::SwapIn { run: run("dead"), heads: Vec::new(), root: None };
+    let swap_in = Request::SwapIn { run: run("dead"), marker_files: Vec::new(), root: None };
     done(&mut session, swap_in);
     fs::write(world.dest("PG_VERSION"), "touched by the new server").unwrap();
     done(&mut session, Request::SwapBack { run: run("dead") });

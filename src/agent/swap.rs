@@ -23,7 +23,7 @@
 //! `emptied` is durable before the first of it goes, and is taken away when the new tree stays. What was begun
 //! in between is begun anew, whoever comes.
 //!
-//! What makes a directory a database (its *heads*) goes first and comes last, either way: a mixture
+//! What makes a directory a database (its *marker files*) goes first and comes last, either way: a mixture
 //! never starts.
 
 use std::collections::BTreeSet;
@@ -127,7 +127,8 @@ struct Plan {
     /// The names in the root that are the old tree.
     old: Vec<Name>,
     /// Those of both trees that go first and come last, the very last one last.
-    heads: Vec<Name>,
+    #[serde(alias = "heads")]
+    marker_files: Vec<Name>,
     /// Owner, mode, times and attributes of the root as it was.
     root: FileRecord,
 }
@@ -157,14 +158,14 @@ impl Name {
 }
 
 /// The work directory of a run, and the root it is in.
-pub struct Workplace<'w> {
+pub struct WorkDir<'w> {
     path: PathBuf,
     root: File,
     work: File,
     watch: Watch<'w>,
 }
 
-impl<'w> Workplace<'w> {
+impl<'w> WorkDir<'w> {
     /// Makes the work directory of a run, with room for the new tree. The root's time of modification is
     /// left as it was.
     ///
@@ -237,11 +238,11 @@ impl<'w> Workplace<'w> {
     }
 
     /// Removes all that is in the root, and what was begun in its place; the new tree can then be extracted.
-    /// `heads` go first. From the mark on the old tree is owed from elsewhere, until another one stays.
+    /// `marker_files` go first. From the mark on the old tree is owed from elsewhere, until another one stays.
     ///
     /// # Errors
     /// When any step fails; it may be run again, as often as it takes.
-    pub fn empty(&mut self, heads: &[PathBuf]) -> io::Result<()> {
+    pub fn empty(&mut self, marker_files: &[PathBuf]) -> io::Result<()> {
         if !matches!(self.state()?, SwapState::Untouched | SwapState::Emptied) {
             return Err(io::Error::other("it was swapped before"));
         }
@@ -250,11 +251,11 @@ impl<'w> Workplace<'w> {
         File::from(openat(&self.work, EMPTIED, flags, Mode::S_IRUSR | Mode::S_IWUSR)?).sync_all()?;
         self.sync("work")?;
         self.sync("")?;
-        let names: Vec<OsString> = heads.iter().filter_map(|path| first_name(path)).collect();
-        for name in heads_first(self.names(&self.root, true)?, &names) {
+        let names: Vec<OsString> = marker_files.iter().filter_map(|path| first_name(path)).collect();
+        for name in marker_files_first(self.names(&self.root, true)?, &names) {
             (self.watch)(&Step::Remove)?;
             let path = self.path.with_file_name(&name);
-            remove_first(&path, heads.iter().filter(|head| first_name(head).as_ref() == Some(&name)))?;
+            remove_first(&path, marker_files.iter().filter(|head| first_name(head).as_ref() == Some(&name)))?;
             remove_all(&path)?;
         }
         self.sync("")?;
@@ -268,26 +269,26 @@ impl<'w> Workplace<'w> {
         self.sync("work")
     }
 
-    /// Moves the old tree out of the root and the new one in. `heads` are the paths, relative to the root,
+    /// Moves the old tree out of the root and the new one in. `marker_files` are the paths, relative to the root,
     /// without which there is no database; `root` is what the root itself is to be like, `None` for as it
     /// is.
     ///
     /// # Errors
     /// When any step fails: then the root is a part of either, and [`swap_back`](Self::swap_back) is due.
-    pub fn swap_in(&mut self, heads: &[PathBuf], root: Option<&FileRecord>) -> io::Result<()> {
+    pub fn swap_in(&mut self, marker_files: &[PathBuf], root: Option<&FileRecord>) -> io::Result<()> {
         if !matches!(self.state()?, SwapState::Untouched | SwapState::Emptied) {
             return Err(io::Error::other("it was swapped before"));
         }
         let before = Metadata::of_file(&self.root)?;
-        let heads: Vec<OsString> = heads.iter().filter_map(|path| first_name(path)).collect();
+        let marker_files: Vec<OsString> = marker_files.iter().filter_map(|path| first_name(path)).collect();
         let old = self.names(&self.root, true)?;
         self.make(OLD)?;
         self.write_plan(&Plan {
             old: old.iter().map(|name| Name::of(name)).collect(),
-            heads: heads.iter().map(|head| Name::of(head)).collect(),
+            marker_files: marker_files.iter().map(|head| Name::of(head)).collect(),
             root: before.to_record(),
         })?;
-        for name in heads_first(old, &heads) {
+        for name in marker_files_first(old, &marker_files) {
             self.rename("", OLD, &name)?;
         }
         self.sync(OLD)?;
@@ -296,7 +297,7 @@ impl<'w> Workplace<'w> {
             return Err(io::Error::other(format!("{} was made by somebody meanwhile", name.display())));
         }
         let new = self.names(&self.directory(NEW)?, false)?;
-        for name in heads_last(new, &heads) {
+        for name in marker_files_last(new, &marker_files) {
             self.rename(NEW, "", &name)?;
         }
         self.metadata("", root.map(Metadata::of_record).as_ref().unwrap_or(&before))?;
@@ -315,7 +316,7 @@ impl<'w> Workplace<'w> {
             return Ok(());
         }
         let plan = self.read_plan()?;
-        let heads: Vec<OsString> = plan.heads.iter().map(Name::to_os).collect();
+        let marker_files: Vec<OsString> = plan.marker_files.iter().map(Name::to_os).collect();
         let owed: BTreeSet<OsString> = plan.old.iter().map(Name::to_os).collect();
         self.make(OLD)?;
         self.make(UNDONE)?;
@@ -326,13 +327,13 @@ impl<'w> Workplace<'w> {
                 strange.push(name);
             }
         }
-        for name in heads_first(strange, &heads) {
+        for name in marker_files_first(strange, &marker_files) {
             self.clear_for(&undone, &name)?;
             self.rename("", UNDONE, &name)?;
         }
         self.sync("")?;
         let kept = self.names(&old, false)?;
-        for name in heads_last(kept, &heads) {
+        for name in marker_files_last(kept, &marker_files) {
             self.rename(OLD, "", &name)?;
         }
         let left: BTreeSet<OsString> = self.names(&self.root, true)?.into_iter().collect();
@@ -510,17 +511,17 @@ pub fn mounted_on(root: &Path) -> io::Result<Vec<OsString>> {
     Ok(mounted)
 }
 
-/// Returns the names without the heads, after the heads: what makes a database goes first, and of that
+/// Returns the names without the marker files, after the marker files: what makes a database goes first, and of that
 /// the last first.
-fn heads_first(names: Vec<OsString>, heads: &[OsString]) -> Vec<OsString> {
-    let mut ordered = heads_last(names, heads);
+fn marker_files_first(names: Vec<OsString>, marker_files: &[OsString]) -> Vec<OsString> {
+    let mut ordered = marker_files_last(names, marker_files);
     ordered.reverse();
     ordered
 }
 
-/// Returns the names without the heads, before the heads in their order.
-fn heads_last(names: Vec<OsString>, heads: &[OsString]) -> Vec<OsString> {
-    let rank = |name: &OsString| heads.iter().position(|head| head == name).map_or(0, |at| at + 1);
+/// Returns the names without the marker files, before the marker files in their order.
+fn marker_files_last(names: Vec<OsString>, marker_files: &[OsString]) -> Vec<OsString> {
+    let rank = |name: &OsString| marker_files.iter().position(|head| head == name).map_or(0, |at| at + 1);
     let mut ordered = names;
     ordered.sort_by(|a, b| rank(a).cmp(&rank(b)).then_with(|| a.cmp(b)));
     ordered
@@ -538,10 +539,10 @@ fn remove_all(path: &Path) -> io::Result<()> {
     if path.symlink_metadata()?.is_dir() { std::fs::remove_dir_all(path) } else { std::fs::remove_file(path) }
 }
 
-/// Removes the heads that lie below a name in the root, before anything else there. None of what is on the way to
+/// Removes the marker files that lie below a name in the root, before anything else there. None of what is on the way to
 /// them is followed anywhere else.
-fn remove_first<'h>(path: &Path, heads: impl Iterator<Item = &'h PathBuf>) -> io::Result<()> {
-    for head in heads {
+fn remove_first<'h>(path: &Path, marker_files: impl Iterator<Item = &'h PathBuf>) -> io::Result<()> {
+    for head in marker_files {
         let below: PathBuf = head.components().skip(1).collect();
         let mut at = path.to_owned();
         let is_real = |at: &Path| at.symlink_metadata().is_ok_and(|metadata| metadata.is_dir());

@@ -83,7 +83,7 @@ impl World {
         let old = contents(root.path());
         let mut script = script(None);
         let mut watch = script.watch();
-        let workplace = Workplace::create(root.path(), RUN, &mut watch).unwrap();
+        let workplace = WorkDir::create(root.path(), RUN, &mut watch).unwrap();
         drop(workplace);
         let place = root.path().join(new_tree(RUN));
         fill(&place, NEW_NAMES, "new");
@@ -95,7 +95,7 @@ impl World {
         self.root.path()
     }
 
-    fn heads() -> Vec<PathBuf> {
+    fn marker_files() -> Vec<PathBuf> {
         vec!["PG_VERSION".into(), "global/pg_control".into()]
     }
 
@@ -103,11 +103,11 @@ impl World {
     fn work(
         &self,
         fail_at: Option<usize>,
-        work: impl FnOnce(&mut Workplace<'_>) -> io::Result<()>,
+        work: impl FnOnce(&mut WorkDir<'_>) -> io::Result<()>,
     ) -> (Vec<Step>, io::Result<()>) {
         let mut script = script(fail_at);
         let mut watch = script.watch();
-        let mut workplace = Workplace::open(self.path(), RUN, &mut watch).unwrap().unwrap();
+        let mut workplace = WorkDir::open(self.path(), RUN, &mut watch).unwrap().unwrap();
         let outcome = work(&mut workplace);
         drop(workplace);
         drop(watch);
@@ -123,14 +123,14 @@ impl World {
             mtime: crate::archive::Timestamp { secs: 7, nanos: 8 },
             xattrs: Vec::new(),
         };
-        self.work(fail_at, |workplace| workplace.swap_in(&Self::heads(), Some(&root.to_record())))
+        self.work(fail_at, |workplace| workplace.swap_in(&Self::marker_files(), Some(&root.to_record())))
     }
 
     fn swap_back(&self, fail_at: Option<usize>) -> (Vec<Step>, io::Result<()>) {
         self.work(fail_at, |workplace| workplace.swap_back())
     }
 
-    /// A server starts only where both of its heads are, of one tree.
+    /// A server starts only where both of its marker files are, of one tree.
     #[track_caller]
     fn assert_no_mixture_starts(&self) {
         let now = contents(self.path());
@@ -195,7 +195,7 @@ fn wherever_a_swap_and_then_its_undoing_end_the_old_tree_comes_back_whole() {
             assert_eq!(after.mode, before.mode);
             world.work(None, |_| Ok(())).1.unwrap();
             let mut watch = |_: &Step| Ok(());
-            Workplace::open(world.path(), RUN, &mut watch).unwrap().unwrap().discard(false).unwrap();
+            WorkDir::open(world.path(), RUN, &mut watch).unwrap().unwrap().discard(false).unwrap();
             assert_eq!(contents(world.path()), world.old);
             assert!(leftovers(world.path()).unwrap().is_empty());
         }
@@ -219,7 +219,7 @@ fn what_is_committed_stays_whatever_asks_for_the_old() {
     world.swap_back(None).1.unwrap();
     assert_eq!(contents(world.path()), world.new);
     let mut watch = |_: &Step| Ok(());
-    let workplace = Workplace::open(world.path(), RUN, &mut watch).unwrap().unwrap();
+    let workplace = WorkDir::open(world.path(), RUN, &mut watch).unwrap().unwrap();
     assert_eq!(workplace.state().unwrap(), SwapState::Committed);
     workplace.discard(false).unwrap_err();
     assert_eq!(
@@ -227,7 +227,7 @@ fn what_is_committed_stays_whatever_asks_for_the_old() {
         world.old,
         "the only copy of the old data is kept"
     );
-    Workplace::open(world.path(), RUN, &mut watch).unwrap().unwrap().discard(true).unwrap();
+    WorkDir::open(world.path(), RUN, &mut watch).unwrap().unwrap().discard(true).unwrap();
     assert_eq!(contents(world.path()), world.new);
 }
 
@@ -248,7 +248,7 @@ fn what_is_owed_is_never_discarded() {
     let world = World::new();
     world.swap_in(None).1.unwrap();
     let mut watch = |_: &Step| Ok(());
-    Workplace::open(world.path(), RUN, &mut watch).unwrap().unwrap().discard(true).unwrap_err();
+    WorkDir::open(world.path(), RUN, &mut watch).unwrap().unwrap().discard(true).unwrap_err();
     world.swap_back(None).1.unwrap();
     assert_eq!(contents(world.path()), world.old);
 }
@@ -261,7 +261,7 @@ fn an_empty_tree_is_a_tree(#[case] old: &[&str], #[case] new: &[&str]) {
     fill(root.path(), old, "old");
     let before = contents(root.path());
     let mut watch = |_: &Step| Ok(());
-    let mut workplace = Workplace::create(root.path(), RUN, &mut watch).unwrap();
+    let mut workplace = WorkDir::create(root.path(), RUN, &mut watch).unwrap();
     fill(&root.path().join(new_tree(RUN)), new, "new");
     workplace.swap_in(&[], None).unwrap();
     assert_eq!(contents(root.path()).len(), new.len());
@@ -275,7 +275,7 @@ fn the_roots_time_does_not_tell_of_the_work_directory() {
     let directory = open_directory(root.path()).unwrap();
     set_mtime(&directory, TimeSpec::new(1_000, 5)).unwrap();
     let mut watch = |_: &Step| Ok(());
-    Workplace::create(root.path(), RUN, &mut watch).unwrap().discard(false).unwrap();
+    WorkDir::create(root.path(), RUN, &mut watch).unwrap().discard(false).unwrap();
     let metadata = Metadata::of_file(&directory).unwrap();
     assert_eq!((metadata.mtime.secs, metadata.mtime.nanos), (1_000, 5));
 }
@@ -283,8 +283,8 @@ fn the_roots_time_does_not_tell_of_the_work_directory() {
 /// Empties the root, has the new tree made again, and moves it in; fails at a step of either.
 fn begin_anew(world: &World, fail_at: Option<usize>, swap_fails_at: Option<usize>) -> io::Result<()> {
     let mut nothing = |_: &Step| Ok(());
-    drop(Workplace::open_or_make(world.path(), RUN, &mut nothing).unwrap());
-    world.work(fail_at, |workplace| workplace.empty(&World::heads())).1?;
+    drop(WorkDir::open_or_make(world.path(), RUN, &mut nothing).unwrap());
+    world.work(fail_at, |workplace| workplace.empty(&World::marker_files())).1?;
     fill(&world.path().join(new_tree(RUN)), NEW_NAMES, "new");
     world.swap_in(swap_fails_at).1
 }
@@ -303,11 +303,11 @@ fn an_emptied_root_has_lost_its_heads_first_and_is_owed_until_a_tree_stays() {
         assert!(!whole || all, "it would start on a part");
         Ok(())
     };
-    Workplace::open_or_make(&path, RUN, &mut watch).unwrap().empty(&World::heads()).unwrap();
+    WorkDir::open_or_make(&path, RUN, &mut watch).unwrap().empty(&World::marker_files()).unwrap();
     assert_eq!(first.unwrap(), world.old, "nothing goes before the mark");
     assert!(contents(world.path()).is_empty());
     // Nothing is watched any more, for as long as the test runs.
-    let open = || Workplace::open(&path, RUN, Box::leak(Box::new(|_: &Step| Ok(())))).unwrap().unwrap();
+    let open = || WorkDir::open(&path, RUN, Box::leak(Box::new(|_: &Step| Ok(())))).unwrap().unwrap();
     assert_eq!(open().state().unwrap(), SwapState::Emptied);
     open().commit().unwrap_err();
     open().discard(true).unwrap_err();

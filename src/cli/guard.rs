@@ -27,6 +27,6 @@ pub(crate) async fn run(args: &Args) -> Result<ExitCode, Error> {
     match watch(&args.journal, connect, &Silent).await {
         Ok(failures) if failures.is_empty() => Ok(ExitCode::SUCCESS),
         Ok(_) => Ok(exit::code_of(volsnap::ErrorKind::NotPutBack)),
-        Err(error) => Err(Error::failed("guard a run").because(error)),
+        Err(error) => Err(Error::failed("guard a run").with_source(error)),
     }
 }

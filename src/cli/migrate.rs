@@ -7,7 +7,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use volsnap::Error;
 use volsnap::ops::migrate::{
-    Confirm, Destination, MigrateOptions, MigratePlan, Outcome, Outlook, dry_run, migrate,
+    Confirm, Destination, MigrateOptions, MigratePlan, Outcome, Planned, dry_run, migrate,
 };
 use volsnap::selector::Target;
 
@@ -71,8 +71,8 @@ pub(crate) async fn run(global: &Global, args: Args, ui: &Ui) -> Result<ExitCode
         let outlook = dry_run(&host, &options).await?;
         ui.finish_progress();
         match outlook {
-            Outlook::Plan(plan) => ui.migrate_plan(&plan),
-            Outlook::Already { title, at } => ui.migrated(&Outcome::Already { title, at }),
+            Planned::Plan(plan) => ui.migrate_plan(&plan),
+            Planned::Already { title, at } => ui.migrated(&Outcome::Already { title, at }),
         }
         return Ok(ExitCode::SUCCESS);
     }

@@ -8,9 +8,9 @@ use clap::{Parser, Subcommand};
 use volsnap::engine::Docker;
 use volsnap::engine::bollard::DockerEngine;
 use volsnap::model::quote::shell_quote;
-use volsnap::ops::Host;
+use volsnap::ops::Context;
 use volsnap::repository::{Repository, Snapshot};
-use volsnap::saga::{Patience, SagaOptions};
+use volsnap::saga::{RetryBudget, SagaOptions};
 use volsnap::signal::{self, Cancel};
 use volsnap::{Error, ErrorKind};
 
@@ -143,7 +143,7 @@ fn run(global: &Global, verb: Verb, ui: &Ui) -> Result<ExitCode, Error> {
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .build()
-        .map_err(|error| Error::failed("start the runtime").because(error))?;
+        .map_err(|error| Error::failed("start the runtime").with_source(error))?;
     let outcome = runtime.block_on(async {
         match verb {
             Verb::Snapshot(args) => snapshot::run(global, args, ui).await,
@@ -167,11 +167,11 @@ fn run(global: &Global, verb: Verb, ui: &Ui) -> Result<ExitCode, Error> {
 
 impl Global {
     /// Connects to the engine and gathers what the procedures need, with signals being heard.
-    async fn host(&self, ui: &Ui) -> Result<Host, Error> {
+    async fn host(&self, ui: &Ui) -> Result<Context, Error> {
         let address = self.host.clone();
         let docker = connect(address.as_deref()).await?;
         let directory = std::env::current_dir()
-            .map_err(|error| Error::failed("find out the current directory").because(error))?;
+            .map_err(|error| Error::failed("find out the current directory").with_source(error))?;
         let cancel = Cancel::default();
         let monitor = ui.monitor();
         let again = monitor.clone();
@@ -181,14 +181,14 @@ impl Global {
                     .into(),
             ));
         })
-        .map_err(|error| Error::failed("listen for signals").because(error))?;
-        Ok(Host {
+        .map_err(|error| Error::failed("listen for signals").with_source(error))?;
+        Ok(Context {
             docker,
             address: address.or_else(|| std::env::var("DOCKER_HOST").ok().filter(|host| !host.is_empty())),
             saga: SagaOptions {
                 state: dirs::state_directory()?,
                 executable: executable()?,
-                patience: Patience::COMMAND,
+                patience: RetryBudget::COMMAND,
             },
             directory,
             compose_project: std::env::var("COMPOSE_PROJECT_NAME").ok().filter(|name| !name.is_empty()),
@@ -238,7 +238,7 @@ async fn connect(address: Option<&str>) -> Result<Arc<dyn Docker>, Error> {
     match DockerEngine::connect(address).await {
         Ok(engine) => Ok(Arc::new(engine)),
         Err(error) => Err(Error::failed("reach the Docker engine")
-            .because(error)
+            .with_source(error)
             .state("nothing was touched")
             .hint("docker info    (does it answer? may you use it? is --host or DOCKER_HOST right?)")),
     }
@@ -247,5 +247,5 @@ async fn connect(address: Option<&str>) -> Result<Arc<dyn Docker>, Error> {
 /// Returns the running program: it is its own guard and its own helper.
 fn executable() -> Result<PathBuf, Error> {
     std::env::current_exe()
-        .map_err(|error| Error::new(ErrorKind::Failed, "find out the running program").because(error))
+        .map_err(|error| Error::new(ErrorKind::Failed, "find out the running program").with_source(error))
 }

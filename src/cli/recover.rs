@@ -3,7 +3,7 @@
 use std::process::ExitCode;
 
 use volsnap::ops::recover::{recover, unfinished};
-use volsnap::saga::Patience;
+use volsnap::saga::RetryBudget;
 use volsnap::{Error, ErrorKind};
 
 use super::Global;
@@ -28,7 +28,7 @@ pub(crate) async fn run(global: &Global, args: &Args, ui: &Ui) -> Result<ExitCod
         return Ok(ExitCode::SUCCESS);
     }
     let host = global.host(ui).await?;
-    let finished = recover(&host, Patience::COMMAND).await?;
+    let finished = recover(&host, RetryBudget::COMMAND).await?;
     ui.finish_progress();
     ui.recovered(&finished);
     let left = unfinished(&host.saga.state)?;

@@ -9,7 +9,7 @@ use clap::ValueEnum;
 use volsnap::archive::Codec;
 use volsnap::database::online::MaxRate;
 use volsnap::model::manifest::Quiesce;
-use volsnap::ops::Host;
+use volsnap::ops::Context;
 use volsnap::ops::plan::CaptureChoice;
 use volsnap::ops::snapshot::{SnapshotOptions, dry_run, snapshot};
 use volsnap::selector::Target;
@@ -139,7 +139,7 @@ pub(crate) async fn run(global: &Global, args: Args, ui: &Ui) -> Result<ExitCode
 
 /// Takes one snapshot, or plans it; returns what `--json` prints of it, and whether a drill found it wanting.
 async fn one(
-    host: &Host,
+    host: &Context,
     options: &SnapshotOptions,
     args: &Args,
     ui: &Ui,

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use bytesize::ByteSize;
 use volsnap::model::facts::FactsLevel;
-use volsnap::ops::Host;
+use volsnap::ops::Context;
 use volsnap::ops::drill::{DrillOptions, DrillReport, checks_of, drill};
 use volsnap::ops::verify::verify;
 use volsnap::repository::{RepositoryError, Snapshot, Unreadable};
@@ -135,7 +135,7 @@ impl DrillArgs {
     async fn drill(
         &self,
         global: &Global,
-        host: &Host,
+        host: &Context,
         snapshot: &mut Snapshot,
         ui: &Ui,
     ) -> Result<DrillReport, Error> {
@@ -154,7 +154,7 @@ impl DrillArgs {
 
 /// Boots a snapshot that was just taken.
 pub(crate) async fn drill_new(
-    host: &Host,
+    host: &Context,
     repository: &Path,
     helper_image: Option<&str>,
     snapshot: &mut Snapshot,
@@ -169,7 +169,7 @@ pub(crate) async fn drill_new(
 }
 
 async fn boot(
-    host: &Host,
+    host: &Context,
     snapshot: &mut Snapshot,
     options: &DrillOptions,
     ui: &Ui,

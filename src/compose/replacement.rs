@@ -241,7 +241,7 @@ mod tests {
         let modified = fs::metadata(&path).unwrap().modified().unwrap();
         let edit = edit(&path, Some("old\n"));
         let replacement = Replacement::of(&edit, "r1").unwrap();
-        // Registered, and never made; or killed while it was.
+        // UndoId, and never made; or killed while it was.
         drop(replacement.temporary().unwrap().keep().unwrap());
         replacement.undo().unwrap();
         assert_eq!(names(directory.path()), ["compose.yaml"]);

@@ -165,7 +165,7 @@ pub trait SandboxSource: Send + Sync {
     fn structure(&self, output: &ExecOutput) -> Structure;
 
     /// Returns the line of a log that says why the server did not come up.
-    fn last_words(&self, log: &str) -> Option<String>;
+    fn stderr_tail(&self, log: &str) -> Option<String>;
 }
 
 /// What a container needs to boot a copy.

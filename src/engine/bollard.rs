@@ -37,8 +37,8 @@ use tokio::time::{sleep, timeout};
 
 use super::raw::RawApi;
 use super::{
-    Attached, ContainerSpec, Description, Docker, DockerError, DockerErrorKind, Grace, MountSpec, Network,
-    Output, OutputStream, Result, TmpfsSpec,
+    Attached, ContainerSpec, Docker, DockerError, DockerErrorKind, Grace, MountSpec, Network, Output,
+    OutputStream, RawInspect, Result, TmpfsSpec,
 };
 use crate::engine::clone::{Likeness, NewMount, differences, likeness};
 use crate::model::container::{
@@ -416,7 +416,7 @@ impl Docker for DockerEngine {
         }
     }
 
-    async fn give_way(&self, id: &str) -> Result<()> {
+    async fn lower_priority(&self, id: &str) -> Result<()> {
         let doing = format!("have container {id} give way");
         check_container_name(&doing, id)?;
         let update =
@@ -523,13 +523,13 @@ impl Docker for DockerEngine {
         Ok(bounded(&doing, CREATE_LIMIT, call).await?.id)
     }
 
-    async fn describe(&self, id: &str) -> Result<Description> {
-        self.inspect_raw(&format!("describe container {id}"), id).await.map(Description)
+    async fn inspect_raw(&self, id: &str) -> Result<RawInspect> {
+        self.inspect_raw(&format!("describe container {id}"), id).await.map(RawInspect)
     }
 
-    async fn create_like(
+    async fn clone_container(
         &self,
-        Description(old): &Description,
+        RawInspect(old): &RawInspect,
         name: &str,
         destination: &Path,
         source: &MountSource,
@@ -565,7 +565,7 @@ impl Docker for DockerEngine {
             Ok(()) => Ok(made.to_owned()),
             Err(error) => {
                 // What cannot be removed either has the name, by which it is found.
-                let _ = self.remove_container_only(made).await;
+                let _ = self.remove_stopped_container(made).await;
                 Err(error)
             }
         }
@@ -578,7 +578,7 @@ impl Docker for DockerEngine {
         bounded(&doing, INSPECT_LIMIT, self.client.rename_container(id, options)).await
     }
 
-    async fn remove_container_only(&self, id: &str) -> Result<()> {
+    async fn remove_stopped_container(&self, id: &str) -> Result<()> {
         let doing = format!("remove container {id}");
         if !is_name(id) {
             return Ok(());

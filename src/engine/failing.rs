@@ -27,7 +27,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use bytes::Bytes;
 
-use super::{Attached, ContainerSpec, Description, Docker, DockerError, DockerErrorKind, Grace, Result};
+use super::{Attached, ContainerSpec, Docker, DockerError, DockerErrorKind, Grace, RawInspect, Result};
 use crate::model::container::{Container, EngineInfo, ExecOutput, Image, Volume};
 use crate::model::location::MountSource;
 
@@ -202,8 +202,8 @@ impl Docker for FailingDocker {
         self.call("unpause", id, self.inner.unpause(id)).await
     }
 
-    async fn give_way(&self, id: &str) -> Result<()> {
-        self.call("give_way", id, self.inner.give_way(id)).await
+    async fn lower_priority(&self, id: &str) -> Result<()> {
+        self.call("give_way", id, self.inner.lower_priority(id)).await
     }
 
     async fn exec(&self, id: &str, command: &[String], limit: Duration) -> Result<ExecOutput> {
@@ -234,26 +234,26 @@ impl Docker for FailingDocker {
         self.call("create_container", &spec.name, self.inner.create_container(spec)).await
     }
 
-    async fn describe(&self, id: &str) -> Result<Description> {
-        self.call("describe", id, self.inner.describe(id)).await
+    async fn inspect_raw(&self, id: &str) -> Result<RawInspect> {
+        self.call("describe", id, self.inner.inspect_raw(id)).await
     }
 
-    async fn create_like(
+    async fn clone_container(
         &self,
-        model: &Description,
+        model: &RawInspect,
         name: &str,
         destination: &Path,
         source: &MountSource,
     ) -> Result<String> {
-        self.call("create_like", name, self.inner.create_like(model, name, destination, source)).await
+        self.call("clone_container", name, self.inner.clone_container(model, name, destination, source)).await
     }
 
     async fn rename_container(&self, id: &str, name: &str) -> Result<()> {
         self.call("rename_container", id, self.inner.rename_container(id, name)).await
     }
 
-    async fn remove_container_only(&self, id: &str) -> Result<()> {
-        self.call("remove_container_only", id, self.inner.remove_container_only(id)).await
+    async fn remove_stopped_container(&self, id: &str) -> Result<()> {
+        self.call("remove_stopped_container", id, self.inner.remove_stopped_container(id)).await
     }
 
     async fn attach(&self, id: &str) -> Result<Attached> {

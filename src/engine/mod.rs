@@ -39,11 +39,11 @@ pub type Result<T, E = DockerError> = std::result::Result<T, E>;
 /// passwords: it is written only where the engine's own files are as safe, and never shown.
 #[derive(Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 #[serde(transparent)]
-pub struct Description(pub(crate) serde_json::Value);
+pub struct RawInspect(pub(crate) serde_json::Value);
 
-impl fmt::Debug for Description {
+impl fmt::Debug for RawInspect {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "Description({})", self.0["Id"])
+        write!(f, "RawInspect({})", self.0["Id"])
     }
 }
 
@@ -137,7 +137,7 @@ pub struct ContainerSpec {
     pub memory_bytes: Option<u64>,
     /// Processes and threads it may have; `None` for no limit of its own.
     pub pids: Option<u32>,
-    /// Whether it gives way to others from its start: see [`Docker::give_way`].
+    /// Whether it gives way to others from its start: see [`Docker::lower_priority`].
     pub yields: bool,
     /// Whether it stays when it exits, with a log of some MiB, until somebody removes it: for a caller who
     /// asks for its exit code or its log.
@@ -228,7 +228,7 @@ pub trait Docker: Send + Sync + fmt::Debug {
     /// Has a container give way to others who want the processors too: it gets a tenth of what they get. Where
     /// they are idle it is as fast as ever. Not for work that a service is held for: the final pass and a direct
     /// archive.
-    async fn give_way(&self, id: &str) -> Result<()>;
+    async fn lower_priority(&self, id: &str) -> Result<()>;
     /// Runs a command in a running container, without a terminal or standard input, for at most
     /// `limit`.
     async fn exec(&self, id: &str, command: &[String], limit: Duration) -> Result<ExecOutput>;
@@ -245,15 +245,15 @@ pub trait Docker: Send + Sync + fmt::Debug {
     async fn import_image(&self, tag: &str, labels: &BTreeMap<String, String>, tar: Bytes) -> Result<()>;
     /// Creates a throwaway container and returns its id.
     async fn create_container(&self, spec: &ContainerSpec) -> Result<String>;
-    /// Returns everything that the engine says of a container, to make another one [like](Self::create_like) it.
-    async fn describe(&self, id: &str) -> Result<Description>;
+    /// Returns everything that the engine says of a container, to make another one [like](Self::clone_container) it.
+    async fn inspect_raw(&self, id: &str) -> Result<RawInspect>;
     /// Creates a container that is like the described one in everything but its name and what is mounted at
     /// `destination`, and returns its id. The described one is gone, or has to be stopped; it stays as it is.
     ///
     /// Compared field by field afterwards: one that is not alike is removed again, and is an error.
-    async fn create_like(
+    async fn clone_container(
         &self,
-        model: &Description,
+        model: &RawInspect,
         name: &str,
         destination: &Path,
         source: &MountSource,
@@ -261,7 +261,7 @@ pub trait Docker: Send + Sync + fmt::Debug {
     /// Gives a container another name; the name being taken is a [`DockerErrorKind::Conflict`].
     async fn rename_container(&self, id: &str, name: &str) -> Result<()>;
     /// Removes a container that does not run, and none of its volumes; one that is gone is success.
-    async fn remove_container_only(&self, id: &str) -> Result<()>;
+    async fn remove_stopped_container(&self, id: &str) -> Result<()>;
     /// Attaches to a created container's stdin, stdout and stderr; to be done before it is started.
     async fn attach(&self, id: &str) -> Result<Attached>;
     /// Removes a container, by force; one that is gone or being removed is success.

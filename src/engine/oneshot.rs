@@ -32,7 +32,7 @@ pub struct Finished {
 }
 
 /// Starts a created container, gives it `input` and the end of its standard input, and returns once it has
-/// ended. `hear` gets what it writes to stderr, as it comes.
+/// ended. `on_stderr` gets what it writes to stderr, as it comes.
 ///
 /// # Errors
 /// When it cannot be started, or is gone before it is known how it ended.
@@ -40,7 +40,7 @@ pub async fn run_to_end(
     docker: &dyn Docker,
     id: &str,
     input: &[u8],
-    hear: &mut (dyn FnMut(&[u8]) + Send),
+    on_stderr: &mut (dyn FnMut(&[u8]) + Send),
 ) -> Result<Finished> {
     let mut attached = docker.attach(id).await?;
     docker.start(id).await?;
@@ -57,7 +57,7 @@ pub async fn run_to_end(
         match piece? {
             Output::Stdout(bytes) => keep_end(&mut finished.stdout, &bytes),
             Output::Stderr(bytes) => {
-                hear(&bytes);
+                on_stderr(&bytes);
                 keep_end(&mut finished.stderr, &bytes);
             }
         }

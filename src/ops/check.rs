@@ -12,13 +12,13 @@ use serde::Serialize;
 
 use super::facts::{Remembered, find_checks, of_snapshot, run_checks, take};
 use super::helper::start_helper;
-use super::{Host, with_failures};
+use super::{Context, with_failures};
 use crate::engine::helper::Access;
 use crate::model::container::{Container, EngineInfo};
 use crate::model::error::{Context as _, Error, Result};
 use crate::model::event::Phase;
 use crate::model::facts::checks::Checked;
-use crate::model::facts::compare::{Comparison, Context, Difference, compare, first_look};
+use crate::model::facts::compare::{Comparison, ComparisonContext, Difference, compare, first_look};
 use crate::model::facts::{Facts, FactsLevel, FactsSummary, Files};
 use crate::model::ids::SnapshotId;
 use crate::model::quote::shell_quote;
@@ -86,21 +86,21 @@ pub struct Against {
 ///
 /// # Errors
 /// When the data cannot be looked at. What is found is no error.
-pub async fn check(host: &Host, options: &CheckOptions) -> Result<CheckReport> {
-    let begin = host.run_to_end(begin(host, options)).await?;
+pub async fn check(context: &Context, options: &CheckOptions) -> Result<CheckReport> {
+    let begin = context.run_to_end(begin(context, options)).await?;
     let Begin { engine, source, latest, baseline } = begin;
     let before = baseline.as_ref().map(|(facts, _)| facts);
     let seen = match source.database() {
-        Some(container) => host.run_to_end(database(host, container, options, before)).await?,
+        Some(container) => context.run_to_end(database(context, container, options, before)).await?,
         None => {
             refuse_database(&source, before)?;
-            (files(host, &engine, &source, options).await?, Vec::new())
+            (files(context, &engine, &source, options).await?, Vec::new())
         }
     };
     let snapshot = options.against.as_ref().or(latest.as_ref()).map(Snapshot::name);
     let (report, facts) = report(&source, baseline, seen, snapshot.as_deref());
     if report.ok {
-        host.remember(&engine.id, &source, Some(facts), None);
+        context.remember(&engine.id, &source, Some(facts), None);
     }
     Ok(report)
 }
@@ -114,11 +114,11 @@ struct Begin {
     baseline: Option<(Facts, Option<String>)>,
 }
 
-async fn begin(host: &Host, options: &CheckOptions) -> Result<Begin> {
-    host.monitor.phase(Phase::Facts, options.target.to_string(), None);
-    let engine = host.docker.engine().await.doing(|| "ask the engine what it is".to_owned())?;
-    let source = host.resolve(&options.target).await?;
-    source.warnings.iter().for_each(|warning| host.monitor.warning(warning));
+async fn begin(context: &Context, options: &CheckOptions) -> Result<Begin> {
+    context.monitor.phase(Phase::Facts, options.target.to_string(), None);
+    let engine = context.docker.engine().await.context(|| "ask the engine what it is".to_owned())?;
+    let source = context.resolve(&options.target).await?;
+    source.warnings.iter().for_each(|warning| context.monitor.warning(warning));
     let latest = latest(&options.repository, &source);
     let baseline = match &options.against {
         Some(snapshot) => {
@@ -128,7 +128,7 @@ async fn begin(host: &Host, options: &CheckOptions) -> Result<Begin> {
             })?;
             Some((facts, Some(snapshot.name())))
         }
-        None => newest(host.remembered(&engine.id, &source), latest.as_ref())?,
+        None => newest(context.remembered(&engine.id, &source), latest.as_ref())?,
     };
     Ok(Begin { engine, source, latest, baseline })
 }
@@ -152,7 +152,8 @@ fn report(
     snapshot: Option<&str>,
 ) -> (CheckReport, Facts) {
     let container = source.database().map(|container| container.name.clone());
-    let context = Context { container: container.as_deref(), snapshot, ..Context::default() };
+    let context =
+        ComparisonContext { container: container.as_deref(), snapshot, ..ComparisonContext::default() };
     let Comparison { strict, differences } = match &baseline {
         Some((before, _)) => compare(before, &facts, &context),
         None => first_look(&facts, &context),
@@ -200,7 +201,7 @@ pub(super) fn latest(repository: &Path, source: &Source) -> Option<Snapshot> {
 
 /// Looks at a running database.
 async fn database(
-    host: &Host,
+    context: &Context,
     container: &Container,
     options: &CheckOptions,
     before: Option<&Facts>,
@@ -212,37 +213,42 @@ async fn database(
         ))
         .hint(format!("docker start {}", shell_quote(&container.name))));
     }
-    let checks = find_checks(options.checks.as_deref(), container, &host.directory)?;
-    host.monitor.step("facts");
+    let checks = find_checks(options.checks.as_deref(), container, &context.directory)?;
+    context.monitor.step("facts");
     let level = options.level.max(FactsLevel::Quick);
-    let mut facts = take(&*host.docker, container, level)
+    let mut facts = take(&*context.docker, container, level)
         .await
         .map_err(|error| error.hint(format!("docker logs --tail 20 {}", shell_quote(&container.name))))?
         .ok_or_else(|| Error::failed(format!("container {} runs no database we can ask", container.name)))?;
     let checked = match checks {
-        Some((_, checks)) => run_checks(&*host.docker, container, &checks, before, &mut facts).await,
+        Some((_, checks)) => run_checks(&*context.docker, container, &checks, before, &mut facts).await,
         None => Vec::new(),
     };
     Ok((facts, checked))
 }
 
 /// Looks at files through a helper.
-async fn files(host: &Host, engine: &EngineInfo, source: &Source, options: &CheckOptions) -> Result<Facts> {
+async fn files(
+    context: &Context,
+    engine: &EngineInfo,
+    source: &Source,
+    options: &CheckOptions,
+) -> Result<Facts> {
     let started = Utc::now();
     let mut random = [0; 3];
-    getrandom::fill(&mut random).doing(|| "draw a random id".to_owned())?;
+    getrandom::fill(&mut random).context(|| "draw a random id".to_owned())?;
     let id = SnapshotId::new(started, random);
-    let mut saga = host.begin("check", options.target.to_string(), &id, started)?;
+    let mut saga = context.begin("check", options.target.to_string(), &id, started)?;
     let outcome = async {
-        saga.watch(&host.saga.executable).await.doing(|| "start the guard".to_owned())?;
+        saga.watch(&context.saga.executable).await.context(|| "start the guard".to_owned())?;
         let image = (engine, options.helper_image.as_deref());
         let mut helper =
-            start_helper(host, &mut saga, id.as_str(), source, (Access::Read, None), image).await?;
+            start_helper(context, &mut saga, id.as_str(), source, (Access::Read, None), image).await?;
         let kept = format!("{}*", crate::agent::swap::PREFIX);
-        helper.agent.survey(&[kept]).await.doing(|| format!("survey {}", source.title))
+        helper.agent.survey(&[kept]).await.context(|| format!("survey {}", source.title))
     };
-    let outcome = host.run_to_end(outcome).await;
-    let failures = saga.finish(outcome.is_ok(), &*host.monitor).await;
+    let outcome = context.run_to_end(outcome).await;
+    let failures = saga.finish(outcome.is_ok(), &*context.monitor).await;
     let survey = with_failures(outcome, &failures)?;
     let files = Files { files: survey.files, bytes: survey.bytes, digest: None };
     Ok(Facts::of_files(files, started))

@@ -21,7 +21,7 @@ use serde::Serialize;
 use tokio::time::{Instant, timeout_at};
 
 use super::restore::{self, Archive, Destination, Force, RestoreOptions, Unpacked};
-use super::{Host, facts, recover, with_failures};
+use super::{Context, facts, recover, with_failures};
 use crate::agent::client::helper_name;
 use crate::database::{self, Profile, SandboxSource, Structure};
 use crate::engine::{ContainerSpec, Grace, MountSpec, TmpfsSpec};
@@ -29,7 +29,7 @@ use crate::model::container::{Container, Image};
 use crate::model::error::{Context as _, Error, ErrorKind, Result};
 use crate::model::event::{Monitor, Phase};
 use crate::model::facts::checks::{Checked, Checks};
-use crate::model::facts::compare::{Context, Difference, Severity, compare, first_look};
+use crate::model::facts::compare::{ComparisonContext, Difference, Severity, compare, first_look};
 use crate::model::facts::{Facts, FactsLevel};
 use crate::model::ids::SnapshotId;
 use crate::model::labels::LABEL_RUN;
@@ -38,9 +38,9 @@ use crate::model::manifest::{DrillTimes, Verification, VerificationKind};
 use crate::model::quote::shell_quote;
 use crate::ops::phase_timer::milliseconds;
 use crate::repository::Snapshot;
-use crate::saga::{Patience, Saga, When};
+use crate::saga::{RetryBudget, Saga, When};
 use crate::service::start::await_ready;
-use crate::undo::Compensation;
+use crate::undo::Undo;
 
 /// How long the copy may take to stop. It is nobody's, so it is not worth waiting longer for.
 const STOP_LIMIT: Duration = Duration::from_mins(5);
@@ -144,23 +144,27 @@ impl DrillReport {
 /// When the drill could not be done: no image, no engine, a signal. What is wrong with the snapshot is in the
 /// report. Nothing is left behind, unless the error is of kind
 /// [`ErrorKind::NotPutBack`].
-pub async fn drill(host: &Host, snapshot: &mut Snapshot, options: &DrillOptions) -> Result<DrillReport> {
-    recover::recover(host, Patience::COMMAND).await?;
-    let run = Run::begin(host, snapshot, options)?;
-    let mut saga = run.host.begin("verify --drill", run.snapshot.name(), &run.id, run.started)?;
-    let outcome = host.run_to_end(run.drill(&mut saga)).await;
-    let failures = saga.finish(outcome.is_ok(), &*host.monitor).await;
+pub async fn drill(
+    context: &Context,
+    snapshot: &mut Snapshot,
+    options: &DrillOptions,
+) -> Result<DrillReport> {
+    recover::recover(context, RetryBudget::COMMAND).await?;
+    let run = Run::begin(context, snapshot, options)?;
+    let mut saga = run.context.begin("verify --drill", run.snapshot.name(), &run.id, run.started)?;
+    let outcome = context.run_to_end(run.drill(&mut saga)).await;
+    let failures = saga.finish(outcome.is_ok(), &*context.monitor).await;
     let nothing_touched = |error: Error| match error.state_text() {
         None => error.state("nothing that runs was touched, and the copy is removed"),
         Some(_) => error,
     };
     let report = with_failures(outcome.map_err(nothing_touched), &failures)?;
     let begun = run.begun;
-    record(host, snapshot, &report, begun);
+    record(context, snapshot, &report, begun);
     Ok(report)
 }
 
-fn record(host: &Host, snapshot: &mut Snapshot, report: &DrillReport, begun: Instant) {
+fn record(context: &Context, snapshot: &mut Snapshot, report: &DrillReport, begun: Instant) {
     let damage = report.differences.iter().filter(|difference| difference.severity == Severity::Damage);
     let failed = report.checks.iter().filter(|check| !check.ok);
     let verification = Verification {
@@ -173,14 +177,14 @@ fn record(host: &Host, snapshot: &mut Snapshot, report: &DrillReport, begun: Ins
         tool_version: env!("CARGO_PKG_VERSION").to_owned(),
     };
     if let Err(error) = snapshot.record_verification(verification) {
-        let why = Error::failed("the outcome of the drill could not be written down").because(error);
-        host.monitor.warning(why.chain());
+        let why = Error::failed("the outcome of the drill could not be written down").with_source(error);
+        context.monitor.warning(why.chain());
     }
 }
 
 /// One drill.
 struct Run<'a> {
-    host: &'a Host,
+    context: &'a Context,
     snapshot: &'a Snapshot,
     options: &'a DrillOptions,
     id: SnapshotId,
@@ -202,13 +206,13 @@ struct Boot {
 }
 
 impl<'a> Run<'a> {
-    fn begin(host: &'a Host, snapshot: &'a Snapshot, options: &'a DrillOptions) -> Result<Self> {
+    fn begin(context: &'a Context, snapshot: &'a Snapshot, options: &'a DrillOptions) -> Result<Self> {
         let mut random = [0; 3];
-        getrandom::fill(&mut random).doing(|| "draw a random id".to_owned())?;
+        getrandom::fill(&mut random).context(|| "draw a random id".to_owned())?;
         let started = Utc::now();
         let id = SnapshotId::new(started, random);
         let volume = format!("volsnap-drill-{}", id.as_str().to_lowercase());
-        Ok(Self { host, snapshot, options, id, started, begun: Instant::now(), volume })
+        Ok(Self { context, snapshot, options, id, started, begun: Instant::now(), volume })
     }
 
     async fn drill(&self, saga: &mut Saga) -> Result<DrillReport> {
@@ -274,9 +278,9 @@ impl<'a> Run<'a> {
 
     /// Returns the image that the data ran in, by its content and not by a name that may have moved on.
     async fn image(&self) -> Result<Image> {
-        let docker = &*self.host.docker;
+        let docker = &*self.context.docker;
         let look = |reference: String| async move {
-            docker.image(&reference).await.doing(|| format!("look for the image {reference}"))
+            docker.image(&reference).await.context(|| format!("look for the image {reference}"))
         };
         if let Some(image) = &self.options.image {
             return look(image.clone()).await?.ok_or_else(|| {
@@ -309,8 +313,8 @@ impl<'a> Run<'a> {
 
     /// Unpacks the snapshot into the drill's own volume.
     async fn unpack(&self, saga: &mut Saga) -> Result<Unpacked> {
-        let volume = Compensation::RemoveVolume { name: self.volume.clone(), run: self.id.to_string() };
-        saga.register(When::Always, volume).doing(|| "write the journal".to_owned())?;
+        let volume = Undo::RemoveVolume { name: self.volume.clone(), run: self.id.to_string() };
+        saga.register(When::Always, volume).context(|| "write the journal".to_owned())?;
         let options = RestoreOptions {
             repository: self.options.repository.clone(),
             archive: Archive::Snapshot(Box::new(self.snapshot.clone())),
@@ -321,7 +325,7 @@ impl<'a> Run<'a> {
             stop_timeout: None,
             helper_image: self.options.helper_image.clone(),
         };
-        restore::unpack(self.host, &options, &self.id, saga).await
+        restore::unpack(self.context, &options, &self.id, saga).await
     }
 
     /// Boots the copy; `None` when it does not come up, which is then among the problems.
@@ -334,17 +338,17 @@ impl<'a> Run<'a> {
         deadline: Instant,
     ) -> Result<Option<Container>> {
         let begun = Instant::now();
-        let docker = &*self.host.docker;
+        let docker = &*self.context.docker;
         self.monitor().phase(Phase::Boot, boot.image.tags.first().unwrap_or(&boot.image.id).clone(), None);
         let name = helper_name(&self.volume);
-        let removal = Compensation::RemoveExpectedHelper { name: name.clone(), run: self.id.to_string() };
-        saga.register(When::Always, removal).doing(|| "write the journal".to_owned())?;
+        let removal = Undo::RemoveExpectedHelper { name: name.clone(), run: self.id.to_string() };
+        saga.register(When::Always, removal).context(|| "write the journal".to_owned())?;
         self.monitor().step("create-copy");
         let spec = self.spec(boot, &name, unpacked.owner);
-        let id = docker.create_container(&spec).await.doing(|| format!("create the container {name}"))?;
+        let id = docker.create_container(&spec).await.context(|| format!("create the container {name}"))?;
         self.monitor().step("start-copy");
         let started = docker.start(&id).await;
-        let container = docker.container(&id).await.doing(|| format!("look at container {name}"))?;
+        let container = docker.container(&id).await.context(|| format!("look at container {name}"))?;
         let Some(container) = container else {
             return Err(Error::failed(format!("container {name} was removed by somebody")));
         };
@@ -358,7 +362,7 @@ impl<'a> Run<'a> {
         report.times.recovery_ms = milliseconds(self.begun.elapsed());
         if let Err(error) = booted {
             let log = docker.logs(&id, LOG_LINES).await.unwrap_or_default();
-            let why = boot.sandbox.last_words(&log).unwrap_or(error);
+            let why = boot.sandbox.stderr_tail(&log).unwrap_or(error);
             report.problems.push(format!("{} does not come up on it: {why}", boot.profile.name()));
             return Ok(None);
         }
@@ -401,7 +405,7 @@ impl<'a> Run<'a> {
     async fn look(&self, boot: &Boot, container: &Container, report: &mut DrillReport) {
         self.monitor().phase(Phase::Facts, self.snapshot.name(), None);
         self.monitor().step("compare");
-        let docker = &*self.host.docker;
+        let docker = &*self.context.docker;
         let recorded = self.snapshot.manifest.facts.as_ref();
         let mut facts = match facts::take(docker, container, self.options.facts).await {
             Ok(Some(facts)) => facts,
@@ -419,10 +423,10 @@ impl<'a> Run<'a> {
     fn compare(&self, facts: &Facts, report: &mut DrillReport) {
         let name = self.snapshot.name();
         let recorded = self.snapshot.manifest.facts.as_ref();
-        let context = Context {
+        let context = ComparisonContext {
             snapshot: Some(&name),
             nothing_written: recorded.filter(|recorded| recorded.exact).map(|_| true),
-            ..Context::default()
+            ..ComparisonContext::default()
         };
         let comparison = match recorded {
             Some(recorded) => compare(&recorded.seen, facts, &context),
@@ -450,7 +454,7 @@ impl<'a> Run<'a> {
         self.monitor().step("structure");
         let command = boot.sandbox.structure_command(container);
         let limit = boot.sandbox.structure_limit();
-        match self.host.docker.exec(&container.id, &command, limit).await {
+        match self.context.docker.exec(&container.id, &command, limit).await {
             Ok(output) => match boot.sandbox.structure(&output) {
                 Structure::Sound => report.notes.push("amcheck found nothing".to_owned()),
                 Structure::Damaged(lines) => {
@@ -465,12 +469,12 @@ impl<'a> Run<'a> {
     /// Stops the copy; that it can be stopped cleanly is the last thing it shows.
     async fn stop(&self, boot: &Boot, container: &Container, report: &mut DrillReport) -> Result<()> {
         self.monitor().step("stop-copy");
-        let docker = &*self.host.docker;
+        let docker = &*self.context.docker;
         let signal = Some(boot.profile.stop_signal());
         let stopped = docker.stop(&container.id, signal, Grace::Unlimited, STOP_LIMIT).await;
-        stopped.doing(|| format!("stop container {}", container.name))?;
+        stopped.context(|| format!("stop container {}", container.name))?;
         let now = docker.container(&container.id).await;
-        let now = now.doing(|| format!("look at container {}", container.name))?;
+        let now = now.context(|| format!("look at container {}", container.name))?;
         match now.map(|now| now.state.exit_code) {
             Some(0) => {}
             Some(code) => report.problems.push(format!("it did not stop cleanly: exit code {code}")),
@@ -480,7 +484,7 @@ impl<'a> Run<'a> {
     }
 
     fn monitor(&self) -> &dyn Monitor {
-        &*self.host.monitor
+        &*self.context.monitor
     }
 }
 

@@ -2,7 +2,7 @@
 //!
 //! It does so by itself, or has its snapshot do it on the way, so that the service is away once for both.
 
-use super::Host;
+use super::Context;
 use super::facts::{run_checks, take};
 use crate::compose::Recreate;
 use crate::model::container::Container;
@@ -12,7 +12,7 @@ use crate::model::facts::checks::Checks;
 use crate::model::facts::{Facts, FactsLevel};
 use crate::saga::{Saga, When};
 use crate::selector::Target;
-use crate::undo::Compensation;
+use crate::undo::Undo;
 
 /// What is to be done on the way.
 #[derive(Debug, Clone, Copy)]
@@ -32,18 +32,18 @@ pub(super) struct Errand<'a> {
 impl Errand<'_> {
     /// Looks what is true of the data, with the values of the user's checks. Without that nothing is stopped:
     /// nobody could tell afterwards.
-    pub(super) async fn before(&self, host: &Host) -> Result<Option<Facts>> {
+    pub(super) async fn before(&self, context: &Context) -> Result<Option<Facts>> {
         let Some(container) = self.database else { return Ok(None) };
         if self.level == FactsLevel::None {
             return Ok(None);
         }
-        host.monitor.step("facts");
-        let facts = take(&*host.docker, container, self.level).await;
+        context.monitor.step("facts");
+        let facts = take(&*context.docker, container, self.level).await;
         let again = format!("volsnap restart {} --facts none", self.target.quoted());
         let facts = facts.map_err(|error| error.hint(format!("{again}    (does not compare)")))?;
         let Some(mut facts) = facts else { return Ok(None) };
         if let Some(checks) = self.checks {
-            run_checks(&*host.docker, container, checks, None, &mut facts).await;
+            run_checks(&*context.docker, container, checks, None, &mut facts).await;
         }
         Ok(Some(facts))
     }
@@ -55,13 +55,13 @@ impl Errand<'_> {
 
     /// Has Compose make the users anew, for the run `run`. What ends it is in the journal before it begins, and is
     /// done before anything is started: one that went on would stop what was.
-    pub(super) async fn recreate(&self, host: &Host, saga: &mut Saga, run: &str) -> Result<()> {
+    pub(super) async fn recreate(&self, context: &Context, saga: &mut Saga, run: &str) -> Result<()> {
         let Some(recreate) = self.recreate else { return Ok(()) };
-        let end = Compensation::EndProcesses { run: run.to_owned() };
-        let end = saga.register(When::Always, end).doing(|| "write the journal".to_owned())?;
-        host.monitor.step("recreate");
+        let end = Undo::EndProcesses { run: run.to_owned() };
+        let end = saga.register(When::Always, end).context(|| "write the journal".to_owned())?;
+        context.monitor.step("recreate");
         let made = recreate.create(run).await;
-        saga.settle(end, &*host.monitor).await.doing(|| "end Compose".to_owned())?;
-        made.doing(|| "make the containers anew".to_owned())
+        saga.undo_now(end, &*context.monitor).await.context(|| "end Compose".to_owned())?;
+        made.context(|| "make the containers anew".to_owned())
     }
 }

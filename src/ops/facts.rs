@@ -12,7 +12,7 @@ use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
 use tokio::time::Instant;
 
-use super::{Host, files};
+use super::{Context, files};
 use crate::archive::ListDigest;
 use crate::compose::WORKING_DIR_LABEL;
 use crate::database;
@@ -43,8 +43,8 @@ pub async fn take(docker: &dyn Docker, container: &Container, level: FactsLevel)
     let doing = || format!("take facts of the database in container {}", container.name);
     let begun = Instant::now();
     let command = source.facts_command(container, level);
-    let output = docker.exec(&container.id, &command, source.facts_limit(level)).await.doing(doing)?;
-    let mut facts = source.facts(level, &output).doing(doing)?;
+    let output = docker.exec(&container.id, &command, source.facts_limit(level)).await.context(doing)?;
+    let mut facts = source.facts(level, &output).context(doing)?;
     facts.ms = milliseconds(begun.elapsed());
     Ok(Some(facts))
 }
@@ -133,10 +133,10 @@ pub fn find_checks(
         return Ok(None);
     }
     let text = std::fs::read_to_string(&path)
-        .map_err(|error| Error::usage(format!("read the checks in {}", path.display())).because(error))?;
+        .map_err(|error| Error::usage(format!("read the checks in {}", path.display())).with_source(error))?;
     let checks = text.parse().map_err(|error: crate::model::facts::checks::InvalidChecks| {
         Error::usage(format!("understand the checks in {}", path.display()))
-            .because(error)
+            .with_source(error)
             .hint(format!("$EDITOR {}", shell_quote(&path.to_string_lossy())))
     })?;
     Ok(Some((path, checks)))
@@ -157,7 +157,7 @@ pub(super) struct Remembered {
     pub(super) snapshot: Option<String>,
 }
 
-impl Host {
+impl Context {
     /// Takes the facts that go into a snapshot, with the values of the user's checks. They are worth having and
     /// not worth failing for.
     pub(super) async fn facts_for_snapshot(&self, source: &Source, level: FactsLevel) -> Option<Facts> {
@@ -229,11 +229,11 @@ pub fn wrong(check: &Checked) -> String {
 pub(super) fn write_whole(path: &Path, remembered: &impl Serialize) -> Result<()> {
     let doing = || format!("write {}", path.display());
     let directory = path.parent().unwrap_or(path);
-    std::fs::create_dir_all(directory).doing(doing)?;
-    let mut file = tempfile::NamedTempFile::new_in(directory).doing(doing)?;
-    file.write_all(&serde_json::to_vec(remembered).doing(doing)?).doing(doing)?;
-    file.as_file().sync_all().doing(doing)?;
-    file.persist(path).doing(doing)?;
+    std::fs::create_dir_all(directory).context(doing)?;
+    let mut file = tempfile::NamedTempFile::new_in(directory).context(doing)?;
+    file.write_all(&serde_json::to_vec(remembered).context(doing)?).context(doing)?;
+    file.as_file().sync_all().context(doing)?;
+    file.persist(path).context(doing)?;
     Ok(())
 }
 

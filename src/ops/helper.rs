@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 
-use super::Host;
+use super::Context;
 use crate::agent::client::{AgentClient, helper_name};
 use crate::engine::helper::{Access, FIFO, HelperImage, helper_container};
 use crate::engine::{DockerError, DockerErrorKind};
@@ -11,9 +11,9 @@ use crate::model::container::EngineInfo;
 use crate::model::error::{Context as _, Error, Result};
 use crate::model::location::MountSource;
 use crate::model::source::Source;
-use crate::saga::{Registered, Saga, When};
-use crate::undo::Compensation;
-use crate::undo::swap::Workplace;
+use crate::saga::{Saga, UndoId, When};
+use crate::undo::Undo;
+use crate::undo::swap::HelperTarget;
 
 /// What engines say of a bind mount whose source is not there; they do not make it.
 const NO_DIRECTORY: &str = "bind source path does not exist";
@@ -21,9 +21,9 @@ const NO_DIRECTORY: &str = "bind source path does not exist";
 /// A helper that runs, with what removes it.
 pub(super) struct StartedHelper {
     pub(super) agent: AgentClient,
-    pub(super) registered: Registered,
+    pub(super) registered: UndoId,
     /// How a later helper finds the same place.
-    pub(super) place: Workplace,
+    pub(super) place: HelperTarget,
 }
 
 /// Where a helper has its stage.
@@ -38,20 +38,20 @@ pub(super) struct StageMount<'a> {
 /// Creates the helper of a run beside a source, and beside a stage where there is one, and starts it.
 /// `image` replaces the one packed from the running program.
 pub(super) async fn start_helper(
-    host: &Host,
+    context: &Context,
     saga: &mut Saga,
     run: &str,
     source: &Source,
     (access, stage): (Access, Option<StageMount<'_>>),
     (engine, image): (&EngineInfo, Option<&str>),
 ) -> Result<StartedHelper> {
-    let docker = &*host.docker;
-    let image = helper_image(host, image).await?;
+    let docker = &*context.docker;
+    let image = helper_image(context, image).await?;
     let name = helper_name(&source.key);
-    let expected = Compensation::RemoveExpectedHelper { name: name.clone(), run: run.to_owned() };
-    let expected = saga.register(When::Always, expected).doing(|| "write the journal".to_owned())?;
-    let pipe = if engine.local { Some(pipe_directory(host, saga, run)?) } else { None };
-    host.monitor.step("create-helper");
+    let expected = Undo::RemoveExpectedHelper { name: name.clone(), run: run.to_owned() };
+    let expected = saga.register(When::Always, expected).context(|| "write the journal".to_owned())?;
+    let pipe = if engine.local { Some(pipe_directory(context, saga, run)?) } else { None };
+    context.monitor.step("create-helper");
     let location = stage.map(|stage| stage.location);
     let mut spec = helper_container(&name, &image, run, &source.location, access, pipe.as_deref(), location);
     if let Some(StageMount { location: MountSource::Volume(volume), labels }) = stage {
@@ -61,56 +61,56 @@ pub(super) async fn start_helper(
     let registered = if created.as_ref().is_err_and(DockerError::is_in_doubt) {
         expected
     } else {
-        let helper = Compensation::RemoveHelper { name: name.clone(), run: run.to_owned() };
-        saga.replace(expected, helper).doing(|| "write the journal".to_owned())?
+        let helper = Undo::RemoveHelper { name: name.clone(), run: run.to_owned() };
+        saga.replace(expected, helper).context(|| "write the journal".to_owned())?
     };
     let id = created.map_err(|error| match error.kind {
         DockerErrorKind::Conflict => busy(source, &name),
         _ if error.message.contains(NO_DIRECTORY) => no_directory(source),
-        _ => Error::failed(format!("create the helper container {name}")).because(error),
+        _ => Error::failed(format!("create the helper container {name}")).with_source(error),
     })?;
-    host.monitor.step("start-helper");
+    context.monitor.step("start-helper");
     let fifo = pipe.map(|directory| directory.join(FIFO));
     let agent = AgentClient::start(docker, &id, fifo.as_deref())
         .await
-        .doing(|| format!("start the helper container {name}"))?;
-    let place = Workplace { run: run.to_owned(), location: source.location.clone(), helper: name, image };
+        .context(|| format!("start the helper container {name}"))?;
+    let place = HelperTarget { run: run.to_owned(), location: source.location.clone(), helper: name, image };
     Ok(StartedHelper { agent, registered, place })
 }
 
 /// Has the helper of a source give way to the service, which is not held any more. That it cannot be made to only
 /// has the service feel it more.
-pub(super) async fn give_way(host: &Host, source: &Source) {
-    if let Err(error) = host.docker.give_way(&helper_name(&source.key)).await {
+pub(super) async fn give_way(context: &Context, source: &Source) {
+    if let Err(error) = context.docker.lower_priority(&helper_name(&source.key)).await {
         tracing::debug!(%error, "the helper does not give way");
     }
 }
 
-async fn helper_image(host: &Host, image: Option<&str>) -> Result<String> {
-    let docker = &*host.docker;
+async fn helper_image(context: &Context, image: Option<&str>) -> Result<String> {
+    let docker = &*context.docker;
     if let Some(image) = image {
-        return match docker.image(image).await.doing(|| format!("look for the image {image}"))? {
+        return match docker.image(image).await.context(|| format!("look for the image {image}"))? {
             Some(_) => Ok(image.to_owned()),
             None => Err(Error::usage(format!("the helper image {image} is not on the engine"))
                 .hint(format!("docker pull {}", crate::model::quote::shell_quote(image)))),
         };
     }
-    let executable = &host.saga.executable;
+    let executable = &context.saga.executable;
     let image =
-        HelperImage::of(executable).doing(|| format!("pack {} as the helper", executable.display()))?;
-    image.ensure(docker).await.doing(|| "bring the helper image to the engine".to_owned())
+        HelperImage::of(executable).context(|| format!("pack {} as the helper", executable.display()))?;
+    image.ensure(docker).await.context(|| "bring the helper image to the engine".to_owned())
 }
 
-fn pipe_directory(host: &Host, saga: &mut Saga, run: &str) -> Result<PathBuf> {
-    let directory = host.saga.state.join("runs").join(run);
-    saga.register(When::Always, Compensation::DeleteDirectory { path: directory.clone() })
-        .doing(|| "write the journal".to_owned())?;
+fn pipe_directory(context: &Context, saga: &mut Saga, run: &str) -> Result<PathBuf> {
+    let directory = context.saga.state.join("runs").join(run);
+    saga.register(When::Always, Undo::DeleteDirectory { path: directory.clone() })
+        .context(|| "write the journal".to_owned())?;
     use std::os::unix::fs::DirBuilderExt as _;
     std::fs::DirBuilder::new()
         .recursive(true)
         .mode(0o700)
         .create(&directory)
-        .doing(|| format!("make the directory {}", directory.display()))?;
+        .context(|| format!("make the directory {}", directory.display()))?;
     Ok(directory)
 }
 

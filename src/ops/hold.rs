@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
-use super::Host;
+use super::Context;
 use crate::database;
 use crate::engine::{DockerErrorKind, Grace};
 use crate::model::container::Container;
@@ -18,7 +18,7 @@ const ASK_LIMIT: Duration = Duration::from_secs(30);
 /// How long a container of no known database may take to stop.
 const STOP_LIMIT: Duration = Duration::from_mins(10);
 
-impl Host {
+impl Context {
     /// Returns everything that the engine has.
     pub(super) async fn world(&self) -> Result<EngineInventory> {
         EngineInventory::of(&*self.docker, &self.directory, self.compose_project.as_deref()).await
@@ -83,9 +83,9 @@ impl Host {
                 container.name,
                 wait.as_secs()
             ))
-            .because(error)
+            .with_source(error)
             .hint(format!("docker logs --tail 20 {}", crate::model::quote::shell_quote(&container.name))),
-            _ => Error::failed(format!("stop container {}", container.name)).because(error),
+            _ => Error::failed(format!("stop container {}", container.name)).with_source(error),
         })
     }
 
@@ -94,7 +94,7 @@ impl Host {
     /// still reach it.
     pub(super) async fn refuse_restarted(&self, container: &Container, again: &str) -> Result<()> {
         let looked = self.docker.container(&container.id).await;
-        let now = looked.doing(|| format!("look at container {}", container.name))?;
+        let now = looked.context(|| format!("look at container {}", container.name))?;
         if now.is_some_and(|now| now.state.running && now.state.started_at == container.state.started_at) {
             return Ok(());
         }

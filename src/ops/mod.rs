@@ -16,7 +16,7 @@ use crate::model::error::{Context as _, Error, ErrorKind, Result};
 use crate::model::event::Monitor;
 use crate::model::ids::SnapshotId;
 use crate::repository::Snapshot;
-use crate::saga::{Failure, RunInfo, Saga, SagaOptions};
+use crate::saga::{FailedUndo, RunInfo, Saga, SagaOptions};
 use crate::signal::Cancel;
 
 pub mod check;
@@ -40,7 +40,7 @@ pub mod verify;
 
 /// What every procedure needs of the world around it.
 #[derive(Clone)]
-pub struct Host {
+pub struct Context {
     /// The engine.
     pub docker: Arc<dyn Docker>,
     /// The engine's address as it was given, for whoever finishes a journal; `None` for the default.
@@ -57,13 +57,13 @@ pub struct Host {
     pub monitor: Arc<dyn Monitor>,
 }
 
-impl std::fmt::Debug for Host {
+impl std::fmt::Debug for Context {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Host").field("docker", &self.docker).field("saga", &self.saga).finish_non_exhaustive()
     }
 }
 
-impl Host {
+impl Context {
     /// Begins the journal of a run, before anything is touched; `subject` is what a person calls what it is about.
     fn begin(&self, verb: &str, subject: String, id: &SnapshotId, started: DateTime<Utc>) -> Result<Saga> {
         let info = RunInfo {
@@ -76,7 +76,7 @@ impl Host {
         };
         Saga::begin(&self.saga, &info, self.docker.clone()).map_err(|error| {
             Error::failed("begin the run's journal")
-                .because(error)
+                .with_source(error)
                 .state("nothing was touched")
                 .hint("VOLSNAP_STATE_DIR=DIR chooses another directory for journals")
         })
@@ -102,8 +102,9 @@ impl Host {
 /// When it cannot be opened; a damaged one ends with the error.
 pub fn files(snapshot: &Snapshot) -> Result<impl Iterator<Item = Result<FileRecord>> + use<>> {
     let doing = format!("read the file list of {}", snapshot.name());
-    let records = FileListReader::new(BufReader::new(snapshot.open_file_list()?)).doing(|| doing.clone())?;
-    Ok(records.map(move |record| record.doing(|| doing.clone())))
+    let records =
+        FileListReader::new(BufReader::new(snapshot.open_file_list()?)).context(|| doing.clone())?;
+    Ok(records.map(move |record| record.context(|| doing.clone())))
 }
 
 fn panicked(panic: &(dyn Any + Send)) -> Error {
@@ -117,7 +118,7 @@ fn panicked(panic: &(dyn Any + Send)) -> Error {
 }
 
 /// Adds to the outcome of a procedure what could not be put back after it.
-fn with_failures<T>(outcome: Result<T>, failures: &[Failure]) -> Result<T> {
+fn with_failures<T>(outcome: Result<T>, failures: &[FailedUndo]) -> Result<T> {
     if failures.is_empty() {
         return outcome;
     }
@@ -139,5 +140,5 @@ fn with_failures<T>(outcome: Result<T>, failures: &[Failure]) -> Result<T> {
         Some(before) => format!("{before}; {state}"),
         None => state,
     };
-    Err(error.of_kind(ErrorKind::NotPutBack).state(state).hint(hint))
+    Err(error.with_kind(ErrorKind::NotPutBack).state(state).hint(hint))
 }

@@ -10,7 +10,7 @@ use crate::model::manifest::PhaseTime;
 
 /// The measurements of one run. Outlives the procedure, so that a failed one can tell the downtime too.
 #[derive(Debug, Default)]
-pub(super) struct Clock(Mutex<Measured>);
+pub(super) struct PhaseTimer(Mutex<Measured>);
 
 #[derive(Debug, Default)]
 struct Measured {
@@ -19,7 +19,7 @@ struct Measured {
     phases: Vec<(Phase, Instant, u64)>,
 }
 
-impl Clock {
+impl PhaseTimer {
     /// The stop is about to be asked for.
     pub(super) fn held(&self) {
         self.measured().held = Some(Instant::now());

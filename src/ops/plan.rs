@@ -106,7 +106,7 @@ pub enum CaptureChoice {
 
 /// What decides how long the service is away.
 #[derive(Debug, Clone, Copy)]
-pub struct Outlook {
+pub struct DowntimeEstimate {
     /// How writers are held still.
     pub quiesce: Quiesce,
     /// Bytes of the files' contents.
@@ -115,7 +115,7 @@ pub struct Outlook {
     pub measured: Option<(u64, u64)>,
 }
 
-impl Outlook {
+impl DowntimeEstimate {
     /// Returns how long the service is expected to be away while the archive is written, milliseconds.
     #[must_use]
     pub fn direct_ms(self) -> u64 {
@@ -194,14 +194,14 @@ pub struct Chosen {
 
 /// Chooses how bytes are taken; `stage` is `None` where nothing is held, or no stage is asked for.
 #[must_use]
-pub fn choose(choice: CaptureChoice, outlook: Outlook, stage: Option<StageOutlook<'_>>) -> Chosen {
+pub fn choose(choice: CaptureChoice, estimate: DowntimeEstimate, stage: Option<StageOutlook<'_>>) -> Chosen {
     let chosen = |capture, reason: &str| Chosen { capture, reason: reason.to_owned(), no_room: false };
     let Some(stage) = stage else {
         let reason =
             if choice == CaptureChoice::Direct { "as asked for" } else { "nothing is held meanwhile" };
         return chosen(Capture::Direct, reason);
     };
-    let (direct_ms, staged_ms) = (outlook.direct_ms(), outlook.staged_ms(stage.room.trusts_times));
+    let (direct_ms, staged_ms) = (estimate.direct_ms(), estimate.staged_ms(stage.room.trusts_times));
     let no_room = || Chosen {
         capture: Capture::Direct,
         reason: format!(
@@ -215,7 +215,7 @@ pub fn choose(choice: CaptureChoice, outlook: Outlook, stage: Option<StageOutloo
         CaptureChoice::Direct => chosen(Capture::Direct, "as asked for"),
         CaptureChoice::Staged if stage.fits() => chosen(Capture::Staged, "as asked for"),
         CaptureChoice::Auto
-            if outlook.raw_bytes < TOO_SMALL_TO_STAGE
+            if estimate.raw_bytes < TOO_SMALL_TO_STAGE
                 || (stage.room.trusts_times && staged_ms >= direct_ms) =>
         {
             chosen(Capture::Direct, "it is small: archived as fast as a stage is brought up to date")
@@ -260,7 +260,9 @@ mod tests {
 
     #[test]
     fn a_measured_rate_beats_the_usual_one() {
-        let away = |raw_bytes, measured| Outlook { quiesce: Quiesce::Stop, raw_bytes, measured }.direct_ms();
+        let away = |raw_bytes, measured| {
+            DowntimeEstimate { quiesce: Quiesce::Stop, raw_bytes, measured }.direct_ms()
+        };
         assert_eq!(away(1_000_000, Some((500_000, 1_000))), 2_000 + 2_000);
         assert_eq!(away(700_000_000, None), 2_000 + 2_000);
         assert_eq!(away(700_000_000, Some((0, 0))), 2_000 + 2_000);
@@ -272,7 +274,7 @@ mod tests {
     fn chosen(choice: CaptureChoice, raw_bytes: u64, change: impl FnOnce(&mut StageRoom)) -> (Capture, bool) {
         let mut room = StageRoom { free_bytes: 20 * GB, trusts_times: true, ..StageRoom::default() };
         change(&mut room);
-        let outlook = Outlook { quiesce: Quiesce::Stop, raw_bytes, measured: None };
+        let estimate = DowntimeEstimate { quiesce: Quiesce::Stop, raw_bytes, measured: None };
         let stage = StageOutlook {
             room: &room,
             disk_bytes: raw_bytes,
@@ -280,7 +282,7 @@ mod tests {
             repository_needs: worst_case_bytes(raw_bytes, 1000),
             repository_free: Some(7 * GB),
         };
-        let chosen = choose(choice, outlook, Some(stage));
+        let chosen = choose(choice, estimate, Some(stage));
         (chosen.capture, chosen.no_room)
     }
 
@@ -313,9 +315,9 @@ mod tests {
 
     #[test]
     fn where_times_prove_nothing_the_final_pass_is_as_long_as_reading_everything() {
-        let outlook = Outlook { quiesce: Quiesce::Pause, raw_bytes: 12 * GB, measured: None };
-        assert_eq!(outlook.staged_ms(true), 400);
-        assert_eq!(outlook.staged_ms(false), 10_400);
+        let estimate = DowntimeEstimate { quiesce: Quiesce::Pause, raw_bytes: 12 * GB, measured: None };
+        assert_eq!(estimate.staged_ms(true), 400);
+        assert_eq!(estimate.staged_ms(false), 10_400);
     }
 
     #[test]

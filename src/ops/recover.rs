@@ -8,9 +8,9 @@ use crate::model::event::{Monitor, Phase};
 use crate::model::quote::shell_quote;
 use crate::saga::guard::finish_orphan;
 use crate::saga::journal::{Journal, Opened, RunInfo};
-use crate::saga::{Failure, Patience, SagaError};
+use crate::saga::{FailedUndo, RetryBudget, SagaError};
 
-use super::{Host, with_failures};
+use super::{Context, with_failures};
 
 /// An unfinished run.
 #[derive(Debug, Clone, serde::Serialize)]
@@ -30,9 +30,9 @@ pub struct Unfinished {
 /// When a journal cannot be read.
 pub fn unfinished(state: &Path) -> Result<Vec<Unfinished>> {
     let mut runs = Vec::new();
-    for path in Journal::all(state).doing(|| "look for unfinished runs".to_owned())? {
+    for path in Journal::all(state).context(|| "look for unfinished runs".to_owned())? {
         let opened = match Journal::open(&path) {
-            Err(error @ SagaError::Foreign { .. }) => {
+            Err(error @ SagaError::NewerFormat { .. }) => {
                 if let Some(run) = Journal::peek(&path) {
                     runs.push(Unfinished { run, held: false, open: vec![chain(&error)] });
                     continue;
@@ -41,7 +41,7 @@ pub fn unfinished(state: &Path) -> Result<Vec<Unfinished>> {
             }
             opened => opened,
         };
-        match opened.doing(|| "open a journal".to_owned())? {
+        match opened.context(|| "open a journal".to_owned())? {
             Opened::Gone => {}
             Opened::Held => {
                 if let Some(run) = Journal::peek(&path) {
@@ -69,9 +69,9 @@ pub fn unfinished(state: &Path) -> Result<Vec<Unfinished>> {
 /// # Errors
 /// [`ErrorKind::NotPutBack`] when something could not be put back, or a journal is
 /// of a later volsnap; the journal stays.
-pub async fn recover(host: &Host, patience: Patience) -> Result<Vec<RunInfo>> {
+pub async fn recover(context: &Context, patience: RetryBudget) -> Result<Vec<RunInfo>> {
     let (mut finished, mut failures, mut unreadable) = (Vec::new(), Vec::new(), None);
-    for path in Journal::all(&host.saga.state).doing(|| "look for unfinished runs".to_owned())? {
+    for path in Journal::all(&context.saga.state).context(|| "look for unfinished runs".to_owned())? {
         let journal = match Journal::open(&path) {
             Ok(Opened::Orphan(journal)) => journal,
             Ok(Opened::Held | Opened::Gone) => continue,
@@ -82,11 +82,11 @@ pub async fn recover(host: &Host, patience: Patience) -> Result<Vec<RunInfo>> {
             }
         };
         let run = journal.info().clone();
-        if run.host != host.address {
-            host.monitor.warning(format!("run {} was on another engine; {}", run.run, on_engine(&run)));
+        if run.host != context.address {
+            context.monitor.warning(format!("run {} was on another engine; {}", run.run, on_engine(&run)));
             continue;
         }
-        let left = finish_one(journal, &run, &*host.docker, patience, &*host.monitor).await;
+        let left = finish_one(journal, &run, &*context.docker, patience, &*context.monitor).await;
         if left.is_empty() {
             finished.push(run);
         }
@@ -94,7 +94,7 @@ pub async fn recover(host: &Host, patience: Patience) -> Result<Vec<RunInfo>> {
             left.into_iter().partition(|failure| failure.compensation.can_wait());
         for failure in waiting {
             let what = failure.compensation.describe();
-            host.monitor.warning(format!("could not {what}: {}; volsnap recover", chain(&failure.error)));
+            context.monitor.warning(format!("could not {what}: {}; volsnap recover", chain(&failure.error)));
         }
         failures.extend(left);
     }
@@ -110,9 +110,9 @@ async fn finish_one(
     journal: Journal,
     run: &RunInfo,
     docker: &dyn Docker,
-    patience: Patience,
+    patience: RetryBudget,
     monitor: &dyn Monitor,
-) -> Vec<Failure> {
+) -> Vec<FailedUndo> {
     monitor.phase(
         Phase::Recover,
         format!("{} of {}, run {}, which died", run.verb, run.subject, run.run),
@@ -123,13 +123,13 @@ async fn finish_one(
 
 /// Returns the error for a journal that cannot be finished, and stays.
 fn not_understood(path: &Path, error: SagaError) -> Error {
-    let foreign = matches!(error, SagaError::Foreign { .. });
-    let error = Error::failed("open a journal").because(error);
+    let foreign = matches!(error, SagaError::NewerFormat { .. });
+    let error = Error::failed("open a journal").with_source(error);
     if !foreign {
         return error;
     }
     error
-        .of_kind(ErrorKind::NotPutBack)
+        .with_kind(ErrorKind::NotPutBack)
         .state("what that run has stopped may not run; nothing was touched")
         .hint(format!(
             "volsnap recover    (with the volsnap that wrote it; or put everything back by hand, then: rm {})",

@@ -33,7 +33,7 @@ use super::facts::{find_checks, run_checks, take};
 use super::helper::{StartedHelper, busy, start_helper};
 use super::hold::refuse_what_cannot_be_stopped;
 use super::snapshot::{self, SnapshotOptions};
-use super::{Host, recover, with_failures};
+use super::{Context, recover, with_failures};
 use crate::agent::client::AgentClient;
 use crate::compose::edit::differences;
 use crate::compose::environment::Environment;
@@ -46,20 +46,20 @@ use crate::model::container::{Container, EngineInfo, Mount, MountKind};
 use crate::model::error::{Context as _, Error, ErrorKind, Result};
 use crate::model::event::{Event, Monitor, Phase};
 use crate::model::facts::checks::{Checked, Checks};
-use crate::model::facts::compare::{Context, Difference, DifferenceKind, Severity, compare};
+use crate::model::facts::compare::{ComparisonContext, Difference, DifferenceKind, Severity, compare};
 use crate::model::facts::{Facts, FactsLevel, FactsSummary};
 use crate::model::ids::SnapshotId;
 use crate::model::inspection::Inspection;
 use crate::model::location::MountSource;
 use crate::model::quote::shell_quote;
 use crate::model::source::Source;
-use crate::ops::phase_timer::{Clock, milliseconds};
+use crate::ops::phase_timer::{PhaseTimer, milliseconds};
 use crate::repository::Snapshot;
-use crate::saga::{Patience, Registered, Saga, When};
+use crate::saga::{RetryBudget, Saga, UndoId, When};
 use crate::selector::Target;
 use crate::service::order;
 use crate::service::start::{StoppedContainer, await_ready};
-use crate::undo::Compensation;
+use crate::undo::Undo;
 
 /// How long a database may take to answer before anything is stopped.
 const READY_LIMIT: Duration = Duration::from_secs(30);
@@ -144,14 +144,14 @@ pub struct RestartReport {
 /// # Errors
 /// As the module says: services run, unless the error is of kind
 /// [`ErrorKind::NotPutBack`]. A difference is no error.
-pub async fn restart(host: &Host, options: &RestartOptions) -> Result<RestartReport> {
-    recover::recover(host, Patience::COMMAND).await?;
-    let run = Run::begin(host, options)?;
+pub async fn restart(context: &Context, options: &RestartOptions) -> Result<RestartReport> {
+    recover::recover(context, RetryBudget::COMMAND).await?;
+    let run = Run::begin(context, options)?;
     if let Some(snapshot_options) = &options.snapshot {
         return run.restart_by_snapshot(snapshot_options).await;
     }
-    let mut saga = run.host.begin("restart", run.options.target.to_string(), &run.id, run.started)?;
-    let outcome = host.run_to_end(run.restart(&mut saga)).await;
+    let mut saga = run.context.begin("restart", run.options.target.to_string(), &run.id, run.started)?;
+    let outcome = context.run_to_end(run.restart(&mut saga)).await;
     run.conclude(saga, outcome).await
 }
 
@@ -159,20 +159,20 @@ pub async fn restart(host: &Host, options: &RestartOptions) -> Result<RestartRep
 ///
 /// # Errors
 /// Everything that would make it fail before anything is touched.
-pub async fn dry_run(host: &Host, options: &RestartOptions) -> Result<RestartPlan> {
-    recover::recover(host, Patience::COMMAND).await?;
-    let run = Run::begin(host, options)?;
-    let mut saga = run.host.begin("restart", run.options.target.to_string(), &run.id, run.started)?;
-    let outcome = host.run_to_end(async { Ok(run.prepare(&mut saga).await?.0.plan) }).await;
+pub async fn dry_run(context: &Context, options: &RestartOptions) -> Result<RestartPlan> {
+    recover::recover(context, RetryBudget::COMMAND).await?;
+    let run = Run::begin(context, options)?;
+    let mut saga = run.context.begin("restart", run.options.target.to_string(), &run.id, run.started)?;
+    let outcome = context.run_to_end(async { Ok(run.prepare(&mut saga).await?.0.plan) }).await;
     run.conclude(saga, outcome).await
 }
 
 struct Run<'a> {
-    host: &'a Host,
+    context: &'a Context,
     options: &'a RestartOptions,
     id: SnapshotId,
     started: DateTime<Utc>,
-    clock: Clock,
+    clock: PhaseTimer,
 }
 
 /// What is restarted, and everything that is known and checked of it.
@@ -190,7 +190,7 @@ struct Subject {
 /// The helper that runs beside it.
 struct Helper {
     agent: AgentClient,
-    registered: Registered,
+    registered: UndoId,
 }
 
 /// The database in the source.
@@ -222,11 +222,17 @@ struct Outcome {
 }
 
 impl<'a> Run<'a> {
-    fn begin(host: &'a Host, options: &'a RestartOptions) -> Result<Self> {
+    fn begin(context: &'a Context, options: &'a RestartOptions) -> Result<Self> {
         let mut random = [0; 3];
-        getrandom::fill(&mut random).doing(|| "draw a random id".to_owned())?;
+        getrandom::fill(&mut random).context(|| "draw a random id".to_owned())?;
         let started = Utc::now();
-        Ok(Self { host, options, id: SnapshotId::new(started, random), started, clock: Clock::default() })
+        Ok(Self {
+            context,
+            options,
+            id: SnapshotId::new(started, random),
+            started,
+            clock: PhaseTimer::default(),
+        })
     }
 
     async fn restart(&self, saga: &mut Saga) -> Result<RestartReport> {
@@ -235,28 +241,28 @@ impl<'a> Run<'a> {
         if let Some(database) = errand.database {
             self.phase(Phase::Facts, database.name.clone());
         }
-        let before = errand.before(self.host).await?;
+        let before = errand.before(self.context).await?;
         let start = self.hold(saga, &subject).await?;
         let shutdown = self.prove(&subject, &mut helper).await;
         if let Some((phase, detail)) = errand.phase() {
             self.phase(phase, detail);
         }
-        errand.recreate(self.host, saga, self.id.as_str()).await?;
+        errand.recreate(self.context, saga, self.id.as_str()).await?;
         self.release(saga, start, &subject).await?;
         // The helper has done its work; failing to remove it now is tried again at the end.
-        let _ = saga.settle(helper.registered, self.monitor()).await;
+        let _ = saga.undo_now(helper.registered, self.monitor()).await;
         let downtime_ms = self.clock.away().map_or(0, milliseconds);
-        self.tell(&subject, Outcome { taken: None, shutdown, downtime_ms, before }).await
+        self.compare_and_report(&subject, Outcome { taken: None, shutdown, downtime_ms, before }).await
     }
 
     /// Has the snapshot look, stop, prove, make anew and start.
     async fn restart_by_snapshot(&self, options: &SnapshotOptions) -> Result<RestartReport> {
-        let subject = self.host.run_to_end(self.look()).await;
+        let subject = self.context.run_to_end(self.look()).await;
         let subject = subject.map_err(|error| match error.state_text() {
             None => error.state("nothing was stopped"),
             Some(_) => error,
         })?;
-        let taken = snapshot::take(self.host, options, Some(self.errand(&subject))).await?;
+        let taken = snapshot::take(self.context, options, Some(self.errand(&subject))).await?;
         let manifest = &taken.manifest;
         let outcome = Outcome {
             shutdown: Shutdown {
@@ -267,7 +273,7 @@ impl<'a> Run<'a> {
             before: manifest.facts.as_ref().map(|facts| facts.seen.clone()),
             taken: Some(taken),
         };
-        self.host.run_to_end(self.tell(&subject, outcome)).await
+        self.context.run_to_end(self.compare_and_report(&subject, outcome)).await
     }
 
     fn errand<'s>(&'s self, subject: &'s Subject) -> Errand<'s> {
@@ -281,7 +287,7 @@ impl<'a> Run<'a> {
     }
 
     /// Looks at everything once more, and says what differs.
-    async fn tell(&self, subject: &Subject, outcome: Outcome) -> Result<RestartReport> {
+    async fn compare_and_report(&self, subject: &Subject, outcome: Outcome) -> Result<RestartReport> {
         let moved = self.moved(subject).await?;
         let (after, checks) = match self.after(subject, outcome.before.as_ref()).await {
             // What is on another volume need not be a database that we can ask.
@@ -309,11 +315,11 @@ impl<'a> Run<'a> {
 
     async fn prepare(&self, saga: &mut Saga) -> Result<(Subject, Helper)> {
         self.monitor().step("start-guard");
-        saga.watch(&self.host.saga.executable).await.doing(|| "start the guard".to_owned())?;
+        saga.watch(&self.context.saga.executable).await.context(|| "start the guard".to_owned())?;
         let mut subject = self.look().await?;
         let image = (&subject.engine, self.options.helper_image.as_deref());
         let StartedHelper { mut agent, registered, .. } =
-            start_helper(self.host, saga, self.id.as_str(), &subject.source, (Access::Read, None), image)
+            start_helper(self.context, saga, self.id.as_str(), &subject.source, (Access::Read, None), image)
                 .await?;
         if let Some(database) = &subject.database {
             let found = inspect(&mut agent, database).await?;
@@ -325,19 +331,19 @@ impl<'a> Run<'a> {
     /// Checks everything that can be checked without touching anything.
     async fn look(&self) -> Result<Subject> {
         self.phase(Phase::Prepare, self.options.target.to_string());
-        let docker = &*self.host.docker;
-        let engine = docker.engine().await.doing(|| "ask the engine what it is".to_owned())?;
-        let source = self.host.resolve(&self.options.target).await?;
+        let docker = &*self.context.docker;
+        let engine = docker.engine().await.context(|| "ask the engine what it is".to_owned())?;
+        let source = self.context.resolve(&self.options.target).await?;
         source.warnings.iter().for_each(|warning| self.monitor().warning(warning));
         if let Some(other) = &source.held_by {
             return Err(busy(&source, &other.container));
         }
         let stops = stops(&source)?;
-        self.host.refuse_stranded(&source).await?;
+        self.context.refuse_stranded(&source).await?;
         let database = database_of(&source);
         let checks = match &database {
             Some(database) => {
-                find_checks(self.options.checks.as_deref(), &database.container, &self.host.directory)?
+                find_checks(self.options.checks.as_deref(), &database.container, &self.context.directory)?
             }
             None => None,
         };
@@ -374,18 +380,18 @@ impl<'a> Run<'a> {
         let Some(database) = database else { return Ok(()) };
         let container = &database.container;
         let deadline = Instant::now() + READY_LIMIT;
-        await_ready(&*self.host.docker, container, deadline, self.monitor()).await.map_err(|error| {
+        await_ready(&*self.context.docker, container, deadline, self.monitor()).await.map_err(|error| {
             Error::failed(format!("container {} is not ready to be stopped", container.name))
-                .because(error)
+                .with_source(error)
                 .hint(format!("docker logs --tail 20 {}", shell_quote(&container.name)))
         })
     }
 
     /// Stops the users. What starts them again is in the journal before the first is asked to stop.
-    async fn hold(&self, saga: &mut Saga, subject: &Subject) -> Result<Registered> {
+    async fn hold(&self, saga: &mut Saga, subject: &Subject) -> Result<UndoId> {
         let again = format!("volsnap restart {}", self.options.target.quoted());
         for container in &subject.stops {
-            self.host.refuse_restarted(container, &again).await?;
+            self.context.refuse_restarted(container, &again).await?;
         }
         let containers = subject
             .stops
@@ -394,13 +400,13 @@ impl<'a> Run<'a> {
             .map(|container| StoppedContainer::of(container, database::profile_of(container).is_some()))
             .collect();
         let start = saga
-            .register(When::Always, Compensation::StartContainers { containers })
-            .doing(|| "write the journal".to_owned())?;
+            .register(When::Always, Undo::StartContainers { containers })
+            .context(|| "write the journal".to_owned())?;
         self.phase(Phase::Stop, subject.plan.stops.join(", "));
         self.monitor().event(Event::Held);
         self.clock.held();
         for container in &subject.stops {
-            self.host.stop(container, self.options.stop_timeout).await?;
+            self.context.stop(container, self.options.stop_timeout).await?;
         }
         Ok(start)
     }
@@ -413,7 +419,7 @@ impl<'a> Run<'a> {
         let mut shutdown = Shutdown::default();
         let Some(database) = &subject.database else { return shutdown };
         let name = &database.container.name;
-        match self.host.docker.container(&database.container.id).await {
+        match self.context.docker.container(&database.container.id).await {
             Ok(Some(now)) if now.state.oom_killed => {
                 shutdown.reasons.push(format!("container {name} was killed for want of memory"));
             }
@@ -439,8 +445,8 @@ impl<'a> Run<'a> {
     async fn recreation(&self, stops: &[Container]) -> Result<Recreate> {
         let starts: Vec<&Container> = stops.iter().rev().collect();
         for container in &starts {
-            let image = self.host.docker.image(&container.image).await;
-            if image.doing(|| format!("look for the image {}", container.image))?.is_none() {
+            let image = self.context.docker.image(&container.image).await;
+            if image.context(|| format!("look for the image {}", container.image))?.is_none() {
                 return Err(Error::failed(format!(
                     "the image {} of container {} is not on the engine",
                     container.image, container.name
@@ -448,10 +454,10 @@ impl<'a> Run<'a> {
                 .hint(format!("docker pull {}", shell_quote(&container.image))));
             }
         }
-        Recreate::of(&starts, self.host.address.as_deref()).await.map_err(|error| {
+        Recreate::of(&starts, self.context.address.as_deref()).await.map_err(|error| {
             let again = format!("volsnap restart {}", self.options.target.quoted());
             Error::failed("make the containers anew")
-                .because(error)
+                .with_source(error)
                 .hint(format!("{again}    (starts the same containers again)"))
         })
     }
@@ -478,7 +484,7 @@ impl<'a> Run<'a> {
                         container.name
                     ),
                 )
-                .because(difference)
+                .with_source(difference)
                 .hint(format!(
                     "sed -n {line}p {file}    (mend it, then once more)\n{}    (if another volume is meant)",
                     recreate.command()
@@ -520,11 +526,11 @@ impl<'a> Run<'a> {
         Ok(moved)
     }
 
-    async fn release(&self, saga: &mut Saga, start: Registered, subject: &Subject) -> Result<()> {
+    async fn release(&self, saga: &mut Saga, start: UndoId, subject: &Subject) -> Result<()> {
         self.phase(Phase::Start, subject.plan.starts.join(", "));
-        saga.settle(start, self.monitor())
+        saga.undo_now(start, self.monitor())
             .await
-            .map_err(|error| Error::failed("start again what was stopped").because(error))?;
+            .map_err(|error| Error::failed("start again what was stopped").with_source(error))?;
         let downtime = self.clock.released();
         self.monitor().event(Event::Released { downtime });
         Ok(())
@@ -543,13 +549,13 @@ impl<'a> Run<'a> {
         self.phase(Phase::Facts, container.name.clone());
         self.monitor().step("facts");
         let again = format!("volsnap check {}", self.options.target.quoted());
-        let facts = take(&*self.host.docker, &container, self.options.level).await;
+        let facts = take(&*self.context.docker, &container, self.options.level).await;
         let Some(mut facts) = facts.map_err(|error| error.hint(again))? else {
             return Ok((None, Vec::new()));
         };
         let checked = match &subject.checks {
             Some(checks) => {
-                run_checks(&*self.host.docker, &container, checks, Some(before), &mut facts).await
+                run_checks(&*self.context.docker, &container, checks, Some(before), &mut facts).await
             }
             None => Vec::new(),
         };
@@ -558,9 +564,9 @@ impl<'a> Run<'a> {
 
     /// Returns a container as it is now, also when it was made anew.
     async fn again(&self, container: &Container) -> Result<Container> {
-        let recorded = crate::service::identity::Recorded::of(container);
-        let containers = self.host.docker.containers().await.doing(|| "list containers".to_owned())?;
-        let found = crate::service::identity::find_again(&recorded, &containers).cloned();
+        let recorded = crate::service::identity::ContainerIdentity::of(container);
+        let containers = self.context.docker.containers().await.context(|| "list containers".to_owned())?;
+        let found = crate::service::identity::find_recreated(&recorded, &containers).cloned();
         found.ok_or_else(|| Error::failed(format!("container {} is gone", container.name)))
     }
 
@@ -576,7 +582,7 @@ impl<'a> Run<'a> {
         let container = subject.database.as_ref().map(|database| database.container.name.clone());
         let snapshot = taken.clone().or_else(|| latest(&self.options.repository, &subject.source));
         let snapshot = snapshot.as_ref().map(Snapshot::name);
-        let context = Context {
+        let context = ComparisonContext {
             container: container.as_deref(),
             snapshot: snapshot.as_deref(),
             unclean: &shutdown.reasons,
@@ -609,13 +615,13 @@ impl<'a> Run<'a> {
             unread: after.as_ref().map(Facts::unread).unwrap_or_default(),
         };
         if let (true, Some(after)) = (ok, after) {
-            self.host.remember(&subject.engine.id, &subject.source, Some(after), None);
+            self.context.remember(&subject.engine.id, &subject.source, Some(after), None);
         }
         report
     }
 
     fn monitor(&self) -> &dyn Monitor {
-        &*self.host.monitor
+        &*self.context.monitor
     }
 
     fn phase(&self, phase: Phase, detail: String) {
@@ -669,5 +675,5 @@ async fn inspect(agent: &mut AgentClient, database: &Database) -> Result<Inspect
     agent
         .inspect(database.profile.name(), &database.data_directory, database.mounted_at.as_deref())
         .await
-        .doing(|| format!("read the files of {}", database.profile.name()))
+        .context(|| format!("read the files of {}", database.profile.name()))
 }

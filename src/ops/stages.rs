@@ -7,7 +7,7 @@ use chrono::{DateTime, Utc};
 use serde::Serialize;
 
 use super::helper::start_helper;
-use super::{Host, with_failures};
+use super::{Context, with_failures};
 use crate::engine::helper::Access;
 use crate::model::container::{EngineInfo, Volume};
 use crate::model::error::{Context as _, Result};
@@ -36,18 +36,20 @@ pub struct KeptStage {
 ///
 /// # Errors
 /// When the engine cannot be asked, or one cannot be looked into.
-pub async fn stages(host: &Host) -> Result<Vec<KeptStage>> {
-    let volumes = host.docker.volumes().await.doing(|| "list the volumes".to_owned())?;
-    let engine = host.docker.engine().await.doing(|| "ask the engine what it is".to_owned())?;
+pub async fn stages(context: &Context) -> Result<Vec<KeptStage>> {
+    let volumes = context.docker.volumes().await.context(|| "list the volumes".to_owned())?;
+    let engine = context.docker.engine().await.context(|| "ask the engine what it is".to_owned())?;
     let mut stages = Vec::new();
     for volume in volumes {
         let (Some(source), Some(run)) = (volume.labels.get(LABEL_STAGE), volume.labels.get(LABEL_RUN)) else {
             continue;
         };
-        let bytes = match measure(host, &engine, &volume).await {
+        let bytes = match measure(context, &engine, &volume).await {
             Ok(bytes) => bytes,
             // A run that has ended meanwhile has removed its own.
-            Err(_) if host.docker.volume(&volume.name).await.is_ok_and(|volume| volume.is_none()) => continue,
+            Err(_) if context.docker.volume(&volume.name).await.is_ok_and(|volume| volume.is_none()) => {
+                continue;
+            }
             Err(error) => return Err(error),
         };
         stages.push(KeptStage {
@@ -64,24 +66,25 @@ pub async fn stages(host: &Host) -> Result<Vec<KeptStage>> {
 }
 
 /// Returns what a stage occupies; `None` when a run has it.
-async fn measure(host: &Host, engine: &EngineInfo, volume: &Volume) -> Result<Option<u64>> {
+async fn measure(context: &Context, engine: &EngineInfo, volume: &Volume) -> Result<Option<u64>> {
     let target = Target::Volume(volume.name.clone());
-    let source = host.resolve(&target).await?;
+    let source = context.resolve(&target).await?;
     if source.held_by.is_some() {
         return Ok(None);
     }
     let mut random = [0; 3];
-    getrandom::fill(&mut random).doing(|| "draw a random id".to_owned())?;
+    getrandom::fill(&mut random).context(|| "draw a random id".to_owned())?;
     let started = Utc::now();
     let id = SnapshotId::new(started, random);
-    let mut saga = host.begin("list", target.to_string(), &id, started)?;
+    let mut saga = context.begin("list", target.to_string(), &id, started)?;
     let measuring = async {
         let mut helper =
-            start_helper(host, &mut saga, id.as_str(), &source, (Access::Read, None), (engine, None)).await?;
-        let survey = helper.agent.survey(&[]).await.doing(|| format!("survey volume {}", volume.name))?;
+            start_helper(context, &mut saga, id.as_str(), &source, (Access::Read, None), (engine, None))
+                .await?;
+        let survey = helper.agent.survey(&[]).await.context(|| format!("survey volume {}", volume.name))?;
         Ok(Some(survey.disk_bytes))
     };
-    let outcome = host.run_to_end(measuring).await;
-    let failures = saga.finish(outcome.is_ok(), &*host.monitor).await;
+    let outcome = context.run_to_end(measuring).await;
+    let failures = saga.finish(outcome.is_ok(), &*context.monitor).await;
     with_failures(outcome, &failures)
 }

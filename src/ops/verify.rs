@@ -72,7 +72,7 @@ pub async fn verify(snapshot: Snapshot, monitor: Arc<dyn Monitor>) -> Result<Rep
     let id = snapshot.manifest.id.clone();
     tokio::task::spawn_blocking(move || verify_blocking(snapshot, &*monitor))
         .await
-        .doing(|| format!("verify snapshot {id}"))?
+        .context(|| format!("verify snapshot {id}"))?
 }
 
 fn verify_blocking(mut snapshot: Snapshot, monitor: &dyn Monitor) -> Result<Report> {
@@ -94,7 +94,7 @@ fn verify_blocking(mut snapshot: Snapshot, monitor: &dyn Monitor) -> Result<Repo
         tool_version: env!("CARGO_PKG_VERSION").to_owned(),
     };
     if let Err(error) = snapshot.record_verification(verification) {
-        let why = Error::failed("the verification could not be written down").because(error);
+        let why = Error::failed("the verification could not be written down").with_source(error);
         monitor.warning(why.chain());
     }
     Ok(report)
@@ -126,7 +126,8 @@ pub struct Listed {
 pub fn check_list(snapshot: &Snapshot, monitor: &dyn Monitor) -> Result<Listed> {
     let manifest = &snapshot.manifest;
     let mut archive = snapshot.open_archive()?;
-    let size = archive.seek(SeekFrom::End(0)).doing(|| format!("read the archive of {}", snapshot.name()))?;
+    let size =
+        archive.seek(SeekFrom::End(0)).context(|| format!("read the archive of {}", snapshot.name()))?;
     if size != manifest.archive.stored_bytes {
         let expected = manifest.archive.stored_bytes;
         return Err(damaged(
@@ -161,7 +162,7 @@ fn check_digest(
     expected: &str,
     monitor: &dyn Monitor,
 ) -> Result<()> {
-    let digest = digest_of(stored, monitor).doing(|| format!("read the {what} of {}", snapshot.name()))?;
+    let digest = digest_of(stored, monitor).context(|| format!("read the {what} of {}", snapshot.name()))?;
     if digest == expected {
         return Ok(());
     }
@@ -287,7 +288,7 @@ impl<'m> Reading<'m> {
         if let Err(error) = self.compare(archive.clone(), list.clone()) {
             // A disk that cannot be read is no damage to what is on it.
             if let Some(error) = archive.take_failure().or(list.take_failure()) {
-                return Err(Error::failed(format!("read snapshot {}", manifest.id)).because(error));
+                return Err(Error::failed(format!("read snapshot {}", manifest.id)).with_source(error));
             }
             self.damaged(None, &chain(&error));
         }
@@ -395,7 +396,7 @@ impl<'m> Reading<'m> {
         expected: &str,
     ) -> Result<()> {
         // Damage ends the reading early; the digest is of the whole file all the same.
-        io::copy(&mut reader, &mut io::sink()).doing(|| format!("read the {what}"))?;
+        io::copy(&mut reader, &mut io::sink()).context(|| format!("read the {what}"))?;
         if reader.digest() != expected {
             self.damaged(None, &format!("the stored {what} does not have the digest that the manifest says"));
         }

@@ -177,7 +177,7 @@ impl From<RepositoryError> for Error {
         }
         match error {
             RepositoryError::Io { source, .. } | RepositoryError::DiskFull { source, .. } => {
-                wrapped.because(source)
+                wrapped.with_source(source)
             }
             _ => wrapped,
         }

@@ -92,21 +92,21 @@ struct Marker {
 
 /// A place for a repository, looked at and not yet touched.
 #[derive(Debug, Clone)]
-pub struct Site {
+pub struct RepositoryLocation {
     root: PathBuf,
     repository: Option<Repository>,
 }
 
-impl Site {
+impl RepositoryLocation {
     /// Looks at a place without changing anything there.
     ///
     /// # Errors
     /// When it is neither a repository nor a place for one, or may not be written to.
-    pub fn look(location: &Path) -> Result<Self, RepositoryError> {
+    pub fn probe(location: &Path) -> Result<Self, RepositoryError> {
         let root = local_root(location)?;
         let repository = match look(&root)? {
             Found::Repository(repository) => Some(repository),
-            Found::Vacant => None,
+            Found::Empty => None,
         };
         // Only a look: what the permissions promise is proved by writing, later.
         if let Some(existing) = root.ancestors().find(|path| path.exists()) {
@@ -157,7 +157,7 @@ impl Site {
 enum Found {
     Repository(Repository),
     /// Nothing, or an empty directory.
-    Vacant,
+    Empty,
 }
 
 impl Repository {
@@ -169,7 +169,7 @@ impl Repository {
         let root = local_root(location)?;
         match look(&root)? {
             Found::Repository(repository) => Ok(repository),
-            Found::Vacant => Err(RepositoryError::Missing { path: root }),
+            Found::Empty => Err(RepositoryError::Missing { path: root }),
         }
     }
 
@@ -182,7 +182,7 @@ impl Repository {
         let root = local_root(location)?;
         let repository = match look(&root)? {
             Found::Repository(repository) => repository,
-            Found::Vacant => init(&root)?,
+            Found::Empty => init(&root)?,
         };
         let folder = repository.storage.locate(SNAPSHOTS);
         repository
@@ -274,7 +274,7 @@ fn look(root: &Path) -> Result<Found, RepositoryError> {
         Err(error) if error.kind() == io::ErrorKind::NotFound => {
             return match fs::symlink_metadata(root) {
                 Ok(_) => Err(refused("it is a link that leads nowhere".to_owned())),
-                Err(_) => Ok(Found::Vacant),
+                Err(_) => Ok(Found::Empty),
             };
         }
         Err(error) if error.kind() == io::ErrorKind::NotADirectory => {
@@ -290,7 +290,7 @@ fn look(root: &Path) -> Result<Found, RepositoryError> {
         Ok(marker) => marker,
         Err(error) if error.kind() == io::ErrorKind::NotFound => {
             return match stranger {
-                None => Ok(Found::Vacant),
+                None => Ok(Found::Empty),
                 Some(name) => Err(refused(format!(
                     "it is no repository, but not empty either: it has {}",
                     name.display()
@@ -360,7 +360,7 @@ fn init(root: &Path) -> Result<Repository, RepositoryError> {
     storage.put_new(MARKER, format!("{json}\n").as_bytes()).map_err(failed)?;
     match look(root)? {
         Found::Repository(repository) => Ok(repository),
-        Found::Vacant => Err(RepositoryError::Missing { path: root.to_owned() }),
+        Found::Empty => Err(RepositoryError::Missing { path: root.to_owned() }),
     }
 }
 

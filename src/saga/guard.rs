@@ -16,7 +16,7 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio::time::{sleep, timeout};
 
 use super::journal::{Entry, Journal, Opened};
-use super::{Failure, Patience, Result, SagaError};
+use super::{FailedUndo, Result, RetryBudget, SagaError};
 use crate::engine::Docker;
 use crate::model::event::Monitor;
 
@@ -86,7 +86,7 @@ fn exit_text(child: &mut Child) -> String {
 ///
 /// # Errors
 /// When the journal cannot be read.
-pub async fn watch<C, F>(journal: &Path, connect: C, monitor: &dyn Monitor) -> Result<Vec<Failure>>
+pub async fn watch<C, F>(journal: &Path, connect: C, monitor: &dyn Monitor) -> Result<Vec<FailedUndo>>
 where
     C: Fn(Option<String>) -> F,
     F: Future<Output = crate::engine::Result<Box<dyn Docker>>>,
@@ -111,7 +111,7 @@ where
             // The kernel has not released the dead command's lock yet, or `recover` is at it.
             Opened::Held => sleep(Duration::from_millis(50)).await,
             Opened::Orphan(journal) => {
-                return Ok(finish_orphan(journal, &*docker, Patience::GUARD, monitor).await);
+                return Ok(finish_orphan(journal, &*docker, RetryBudget::GUARD, monitor).await);
             }
         }
     }
@@ -131,9 +131,9 @@ fn outlive_signals() -> io::Result<()> {
 pub async fn finish_orphan(
     mut journal: Journal,
     docker: &dyn Docker,
-    patience: Patience,
+    patience: RetryBudget,
     monitor: &dyn Monitor,
-) -> Vec<Failure> {
+) -> Vec<FailedUndo> {
     let succeeded = journal.has_succeeded();
     let due = |entry: &Entry| entry.when.is_due(succeeded);
     let failures = super::put_back(&mut journal, due, docker, patience, monitor).await;
@@ -162,7 +162,7 @@ where
     C: Fn(Option<String>) -> F,
     F: Future<Output = crate::engine::Result<Box<dyn Docker>>>,
 {
-    let deadline = tokio::time::Instant::now() + Patience::GUARD.0;
+    let deadline = tokio::time::Instant::now() + RetryBudget::GUARD.0;
     while journal.exists() {
         match connect(host.clone()).await {
             Ok(docker) => return Ok(Some(docker)),

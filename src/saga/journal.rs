@@ -15,7 +15,7 @@ use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
 
 use super::{Result, SagaError, When};
-use crate::undo::Compensation;
+use crate::undo::Undo;
 
 /// What a run is, in the first line of its journal.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -42,7 +42,7 @@ pub struct Entry {
     /// When it is due.
     pub when: When,
     /// What puts things back.
-    pub compensation: Compensation,
+    pub compensation: Undo,
 }
 
 #[derive(Debug, Serialize, Deserialize)]
@@ -136,7 +136,7 @@ impl Journal {
         let text = io::read_to_string(&file).map_err(failed)?;
         let Replayed { info, version, open, next, succeeded, strange } = replay(&text);
         if strange > 0 {
-            return Err(SagaError::Foreign { path: path.to_owned(), version, lines: strange });
+            return Err(SagaError::NewerFormat { path: path.to_owned(), version, lines: strange });
         }
         let Some(info) = info else {
             // Its first line was never acknowledged: the run had not begun.
@@ -221,7 +221,7 @@ impl Journal {
     ///
     /// # Errors
     /// When it cannot be written.
-    pub fn register(&mut self, when: When, compensation: Compensation) -> Result<u64> {
+    pub fn register(&mut self, when: When, compensation: Undo) -> Result<u64> {
         let entry = Entry { number: self.next, when, compensation };
         self.append(&Line::Register(entry.clone()))?;
         self.next += 1;
@@ -242,7 +242,7 @@ impl Journal {
     ///
     /// # Errors
     /// When it cannot be written; then it stays as it was.
-    pub fn amend(&mut self, number: u64, compensation: Compensation) -> Result<()> {
+    pub fn update(&mut self, number: u64, compensation: Undo) -> Result<()> {
         let Some(entry) = self.open.iter().find(|entry| entry.number == number) else { return Ok(()) };
         let amended = Entry { compensation, ..entry.clone() };
         self.append(&Line::Register(amended.clone()))?;
@@ -255,7 +255,7 @@ impl Journal {
     ///
     /// # Errors
     /// When it cannot be written; then the former stays.
-    pub fn replace(&mut self, number: u64, when: When, compensation: Compensation) -> Result<u64> {
+    pub fn replace(&mut self, number: u64, when: When, compensation: Undo) -> Result<u64> {
         let next = self.register(when, compensation)?;
         // Both of them open would only do the work twice.
         let _ = self.settled(number);
@@ -391,8 +391,8 @@ mod tests {
         }
     }
 
-    fn delete(path: &str) -> Compensation {
-        Compensation::DeleteDirectory { path: path.into() }
+    fn delete(path: &str) -> Undo {
+        Undo::DeleteDirectory { path: path.into() }
     }
 
     fn orphan(path: &Path) -> Journal {
@@ -408,10 +408,10 @@ mod tests {
         let mut journal = Journal::create(state.path(), &info()).unwrap();
         let first = journal.register(When::OnFailure, delete("/a")).unwrap();
         let second = journal.register(When::Always, delete("/b")).unwrap();
-        journal.amend(first, delete("/a/amended")).unwrap();
+        journal.update(first, delete("/a/amended")).unwrap();
         journal.settled(second).unwrap();
         // One that is settled is not there to be amended.
-        journal.amend(second, delete("/b/amended")).unwrap();
+        journal.update(second, delete("/b/amended")).unwrap();
         journal.register(When::Always, delete("/c")).unwrap();
         let path = journal.path().to_owned();
         drop(journal);
@@ -425,7 +425,7 @@ mod tests {
         let mut journal = Journal::create(state.path(), &info()).unwrap();
         journal.register(When::OnFailure, delete("/a")).unwrap();
         journal.register(When::OnSuccess, delete("/b")).unwrap();
-        let due = |journal: &Journal| -> Vec<Compensation> {
+        let due = |journal: &Journal| -> Vec<Undo> {
             let is_due = |entry: &&Entry| entry.when.is_due(journal.has_succeeded());
             journal.open_entries().filter(is_due).map(|entry| entry.compensation.clone()).collect()
         };
@@ -556,7 +556,7 @@ mod tests {
         for text in [ours.replace(&version, "\"version\":\"9.1.0\"") + unknown, unknown.to_owned()] {
             std::fs::write(&path, &text).unwrap();
             let error = Journal::open(&path).unwrap_err();
-            let SagaError::Foreign { version, lines: 1, .. } = &error else { panic!("{error}") };
+            let SagaError::NewerFormat { version, lines: 1, .. } = &error else { panic!("{error}") };
             assert_eq!(version.as_deref(), text.contains("9.1.0").then_some("9.1.0"));
             assert!(error.to_string().contains(path.to_str().unwrap()), "{error}");
             assert_eq!(std::fs::read_to_string(&path).unwrap(), text);

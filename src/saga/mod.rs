@@ -1,6 +1,6 @@
 //! What puts things back, whatever happens.
 //!
-//! A procedure registers what undoes an effect **before** the effect. A [`Compensation`] is data,
+//! A procedure registers what undoes an effect **before** the effect. A [`Undo`] is data,
 //! not code, and is on disk in the [`Journal`] before [`Saga::register`] returns; so anyone who
 //! holds the journal can finish: the process itself ([`Saga::finish`]), the [guard] it leaves
 //! watching, `volsnap recover`, or the next command.
@@ -12,7 +12,7 @@
 //! journal is removed only when every one of them has succeeded; until then the run is unfinished,
 //! and says so.
 
-use crate::undo::Compensation;
+use crate::undo::Undo;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -44,7 +44,7 @@ pub enum SagaError {
     },
     /// A journal has what this volsnap does not understand: none of it is put back, since the order matters.
     #[error("the journal {path} was written by {} and cannot be finished by this one, {}: {lines} of its lines mean nothing to it", writer(.version), env!("CARGO_PKG_VERSION"))]
-    Foreign {
+    NewerFormat {
         /// The journal's file.
         path: PathBuf,
         /// Which volsnap wrote it, as far as it says.
@@ -150,12 +150,12 @@ impl When {
 
 /// How long putting back is tried before it is reported as failed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Patience(
+pub struct RetryBudget(
     /// For each compensation.
     pub Duration,
 );
 
-impl Patience {
+impl RetryBudget {
     /// For a command that a person waits for.
     pub const COMMAND: Self = Self(Duration::from_secs(300));
     /// For the guard, which waits for nobody: an engine being upgraded is gone for a while.
@@ -166,13 +166,13 @@ impl Patience {
 
 /// A registered compensation.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Registered(u64);
+pub struct UndoId(u64);
 
 /// What could not be put back, and why.
 #[derive(Debug)]
-pub struct Failure {
+pub struct FailedUndo {
     /// What was tried.
-    pub compensation: Compensation,
+    pub compensation: Undo,
     /// Why it failed.
     pub error: SagaError,
 }
@@ -183,7 +183,7 @@ pub struct Saga {
     journal: Journal,
     guard: Option<Guard>,
     docker: Arc<dyn Docker>,
-    patience: Patience,
+    patience: RetryBudget,
 }
 
 /// Where a saga keeps its journal, and the program that guards it.
@@ -194,7 +194,7 @@ pub struct SagaOptions {
     /// The executable that is started as the guard; it must have the `guard` command.
     pub executable: PathBuf,
     /// How long putting back is tried.
-    pub patience: Patience,
+    pub patience: RetryBudget,
 }
 
 impl Saga {
@@ -221,26 +221,26 @@ impl Saga {
     ///
     /// # Errors
     /// When it cannot be written: then the effect must not happen.
-    pub fn register(&mut self, when: When, compensation: Compensation) -> Result<Registered> {
-        self.journal.register(when, compensation).map(Registered)
+    pub fn register(&mut self, when: When, compensation: Undo) -> Result<UndoId> {
+        self.journal.register(when, compensation).map(UndoId)
     }
 
     /// Records another compensation in place of a registered one: more has become known of the effect.
     ///
     /// # Errors
     /// When it cannot be written: then the former stays registered.
-    pub fn replace(&mut self, registered: Registered, compensation: Compensation) -> Result<Registered> {
+    pub fn replace(&mut self, registered: UndoId, compensation: Undo) -> Result<UndoId> {
         let Some(entry) = self.journal.entry(registered.0) else { return Ok(registered) };
         let when = entry.when;
-        self.journal.replace(registered.0, when, compensation).map(Registered)
+        self.journal.replace(registered.0, when, compensation).map(UndoId)
     }
 
     /// Records what has become known of a registered compensation, which keeps its place in the order.
     ///
     /// # Errors
     /// When it cannot be written: then it stays as it was.
-    pub fn amend(&mut self, registered: Registered, compensation: Compensation) -> Result<()> {
-        self.journal.amend(registered.0, compensation)
+    pub fn update(&mut self, registered: UndoId, compensation: Undo) -> Result<()> {
+        self.journal.update(registered.0, compensation)
     }
 
     /// Records a registered compensation once more as the newest, so that it is run before those that were
@@ -248,18 +248,18 @@ impl Saga {
     ///
     /// # Errors
     /// When it cannot be written: then it stays where it was.
-    pub fn again_last(&mut self, registered: Registered) -> Result<Registered> {
+    pub fn again_last(&mut self, registered: UndoId) -> Result<UndoId> {
         let Some(entry) = self.journal.entry(registered.0) else { return Ok(registered) };
         let again = self.journal.register(entry.when, entry.compensation.clone())?;
-        self.discharge(registered);
-        Ok(Registered(again))
+        self.dismiss(registered);
+        Ok(UndoId(again))
     }
 
     /// Runs a compensation now, as restarting the service before the snapshot is published.
     ///
     /// # Errors
     /// When it fails; it stays registered and is tried again at the end.
-    pub async fn settle(&mut self, registered: Registered, monitor: &dyn Monitor) -> Result<()> {
+    pub async fn undo_now(&mut self, registered: UndoId, monitor: &dyn Monitor) -> Result<()> {
         let Some(entry) = self.journal.entry(registered.0) else { return Ok(()) };
         let compensation = entry.compensation.clone();
         compensation.run(&*self.docker, self.patience, monitor).await?;
@@ -269,7 +269,7 @@ impl Saga {
     }
 
     /// Records that what a compensation would put back is not out any more: it was done another way.
-    pub fn discharge(&mut self, registered: Registered) {
+    pub fn dismiss(&mut self, registered: UndoId) {
         // A journal that cannot be written only means that it is looked for once more later.
         let _ = self.journal.settled(registered.0);
     }
@@ -286,7 +286,7 @@ impl Saga {
     /// Ends the run: puts back what is still out, in reverse order, each whatever became of the
     /// others, then closes the journal. Returns what could not be put back; then the journal stays, and the
     /// guard goes on with it, as it does with what can wait.
-    pub async fn finish(mut self, succeeded: bool, monitor: &dyn Monitor) -> Vec<Failure> {
+    pub async fn finish(mut self, succeeded: bool, monitor: &dyn Monitor) -> Vec<FailedUndo> {
         let succeeded = succeeded || self.journal.has_succeeded();
         let due = |entry: &Entry| entry.when.is_due(succeeded) && !entry.compensation.can_wait();
         let failures = put_back(&mut self.journal, due, &*self.docker, self.patience, monitor).await;
@@ -304,7 +304,7 @@ impl Saga {
                 guard.hand_over();
                 monitor.event(Event::Warning(format!(
                     "a guard goes on trying to put back the rest, for {} minutes",
-                    Patience::GUARD.0.as_secs() / 60
+                    RetryBudget::GUARD.0.as_secs() / 60
                 )));
             }
             None => {}
@@ -320,14 +320,14 @@ pub(crate) async fn put_back(
     journal: &mut Journal,
     due: impl Fn(&Entry) -> bool,
     docker: &dyn Docker,
-    patience: Patience,
+    patience: RetryBudget,
     monitor: &dyn Monitor,
-) -> Vec<Failure> {
+) -> Vec<FailedUndo> {
     let mut failures = Vec::new();
     let open = journal.open_entries().rev().filter(|entry| due(entry)).cloned();
     let (last, first): (Vec<_>, Vec<_>) = open.partition(|entry| entry.compensation.can_wait());
     for entry in first.into_iter().chain(last) {
-        let owed = failures.iter().any(|failure: &Failure| failure.compensation.owes_data());
+        let owed = failures.iter().any(|failure: &FailedUndo| failure.compensation.owes_data());
         if owed && entry.compensation.needs_data() {
             continue;
         }
@@ -338,7 +338,7 @@ pub(crate) async fn put_back(
             Err(error) => Err(error),
         };
         if let Err(error) = outcome {
-            failures.push(Failure { compensation: entry.compensation, error });
+            failures.push(FailedUndo { compensation: entry.compensation, error });
         }
     }
     failures

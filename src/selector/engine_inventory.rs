@@ -38,8 +38,8 @@ impl EngineInventory {
     /// When the engine does not answer.
     pub async fn of(docker: &dyn Docker, directory: &Path, compose_project: Option<&str>) -> Result<Self> {
         Ok(Self {
-            containers: docker.containers().await.doing(|| "list the containers".to_owned())?,
-            volumes: docker.volumes().await.doing(|| "list the volumes".to_owned())?,
+            containers: docker.containers().await.context(|| "list the containers".to_owned())?,
+            volumes: docker.volumes().await.context(|| "list the volumes".to_owned())?,
             directory: directory.to_owned(),
             compose_project: compose_project.filter(|name| !name.is_empty()).map(str::to_owned),
             directory_project: DirectoryProject::discover(directory),

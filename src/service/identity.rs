@@ -9,7 +9,7 @@ use crate::model::labels::LABEL_RUN;
 /// What is kept of a container so that it can be found again: the id changes when Compose recreates
 /// it, the service does not.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Recorded {
+pub struct ContainerIdentity {
     /// The full id.
     pub id: String,
     /// The name.
@@ -22,7 +22,7 @@ pub struct Recorded {
     pub number: Option<String>,
 }
 
-impl Recorded {
+impl ContainerIdentity {
     /// Returns what is to be remembered of a container.
     #[must_use]
     pub fn of(container: &Container) -> Self {
@@ -56,7 +56,10 @@ impl Recorded {
 /// One that is being removed is taken only when nothing else is left of it. Of a service whose
 /// numbers changed the only container is taken; among several, none is guessed.
 #[must_use]
-pub fn find_again<'c>(recorded: &Recorded, containers: &'c [Container]) -> Option<&'c Container> {
+pub fn find_recreated<'c>(
+    recorded: &ContainerIdentity,
+    containers: &'c [Container],
+) -> Option<&'c Container> {
     let (alive, leaving): (Vec<_>, Vec<_>) = containers
         .iter()
         .filter(|container| !container.labels.contains_key(LABEL_RUN))
@@ -64,13 +67,13 @@ pub fn find_again<'c>(recorded: &Recorded, containers: &'c [Container]) -> Optio
     [alive, leaving].iter().find_map(|containers| find_among(recorded, containers))
 }
 
-fn find_among<'c>(recorded: &Recorded, containers: &[&'c Container]) -> Option<&'c Container> {
+fn find_among<'c>(recorded: &ContainerIdentity, containers: &[&'c Container]) -> Option<&'c Container> {
     let by_id = containers.iter().find(|container| container.id == recorded.id);
     let by_name = || containers.iter().find(|container| container.name == recorded.name);
     by_id.copied().or_else(|| find_in_service(recorded, containers)).or_else(|| by_name().copied())
 }
 
-fn find_in_service<'c>(recorded: &Recorded, containers: &[&'c Container]) -> Option<&'c Container> {
+fn find_in_service<'c>(recorded: &ContainerIdentity, containers: &[&'c Container]) -> Option<&'c Container> {
     let service: Vec<_> = containers.iter().copied().filter(|one| recorded.is_of_service(one)).collect();
     let number = |one: &&&Container| {
         Membership::of(&one.labels).and_then(|member| member.number) == recorded.number.as_deref()
@@ -115,7 +118,7 @@ mod tests {
     #[case::no_prefix_of_a_name(vec![container("x", "p-db-10", None)], None)]
     #[case::gone(vec![], None)]
     fn a_container_is_found_again(#[case] containers: Vec<Container>, #[case] expected: Option<&str>) {
-        let found = find_again(&Recorded::of(&db()), &containers);
+        let found = find_recreated(&ContainerIdentity::of(&db()), &containers);
         assert_eq!(found.map(|container| container.id.as_str()), expected);
     }
 
@@ -125,7 +128,7 @@ mod tests {
         one_off.labels.insert("com.docker.compose.oneoff".to_owned(), "True".to_owned());
         let mut helper = container("helper", "p-db-1", None);
         helper.labels.insert(LABEL_RUN.to_owned(), "r".to_owned());
-        assert_eq!(find_again(&Recorded::of(&db()), &[one_off, helper]), None);
+        assert_eq!(find_recreated(&ContainerIdentity::of(&db()), &[one_off, helper]), None);
     }
 
     #[test]
@@ -133,15 +136,18 @@ mod tests {
         let mut old = db();
         old.state.status = "removing".to_owned();
         let new = container("new", "other", Some(("p", "db", "1")));
-        let recorded = Recorded::of(&old);
-        assert_eq!(find_again(&recorded, &[old.clone(), new]).map(|found| found.id.as_str()), Some("new"));
-        assert_eq!(find_again(&recorded, &[old]).map(|found| found.id.as_str()), Some("old"));
+        let recorded = ContainerIdentity::of(&old);
+        assert_eq!(
+            find_recreated(&recorded, &[old.clone(), new]).map(|found| found.id.as_str()),
+            Some("new")
+        );
+        assert_eq!(find_recreated(&recorded, &[old]).map(|found| found.id.as_str()), Some("old"));
     }
 
     #[test]
     fn a_record_survives_the_journal() {
-        let recorded = Recorded::of(&db());
+        let recorded = ContainerIdentity::of(&db());
         let json = serde_json::to_string(&recorded).unwrap();
-        assert_eq!(serde_json::from_str::<Recorded>(&json).unwrap(), recorded);
+        assert_eq!(serde_json::from_str::<ContainerIdentity>(&json).unwrap(), recorded);
     }
 }

@@ -15,8 +15,8 @@ use crate::database::{self, Profile};
 use crate::engine::{Docker, Grace};
 use crate::model::container::Container;
 use crate::model::event::Monitor;
-use crate::saga::{Patience, Result, SagaError};
-use crate::service::identity::{Recorded, find_again};
+use crate::saga::{Result, RetryBudget, SagaError};
+use crate::service::identity::{ContainerIdentity, find_recreated};
 
 /// Longer than the engine takes to deliver a signal and a database to act on it.
 const SIGNAL_UNDER_WAY: Duration = Duration::from_secs(3);
@@ -37,7 +37,7 @@ const STABLE: Duration = Duration::from_millis(500);
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct StoppedContainer {
     /// How it is found again, also when it was recreated meanwhile.
-    pub identity: Recorded,
+    pub identity: ContainerIdentity,
     /// When its last run began, as the engine writes it: another value means that somebody has
     /// started it again.
     pub started_at: String,
@@ -58,7 +58,7 @@ impl StoppedContainer {
     #[must_use]
     pub fn of(container: &Container, is_database: bool) -> Self {
         Self {
-            identity: Recorded::of(container),
+            identity: ContainerIdentity::of(container),
             started_at: container.state.started_at.clone(),
             grace_seconds: (!is_database).then(|| container.stop_timeout.unwrap_or(DEFAULT_GRACE_SECONDS)),
             answered: true,
@@ -74,7 +74,7 @@ impl StoppedContainer {
 pub async fn start_all(
     docker: &dyn Docker,
     containers: &[StoppedContainer],
-    patience: Patience,
+    patience: RetryBudget,
     monitor: &dyn Monitor,
 ) -> Result<()> {
     let mut first_error = None;
@@ -148,7 +148,7 @@ async fn attempt(
     monitor: &dyn Monitor,
 ) -> Result<()> {
     let containers = docker.containers().await?;
-    let Some(container) = find_again(&stopped.identity, &containers) else {
+    let Some(container) = find_recreated(&stopped.identity, &containers) else {
         return Err(SagaError::Gone { container: stopped.identity.name.clone() });
     };
     if !stopped.answered {
@@ -397,7 +397,7 @@ mod tests {
         /// Brings it back as it was recorded before the stop; returns what the engine was asked to do.
         async fn bring_back(&self) -> Vec<&'static str> {
             let stopped = StoppedContainer::of(&Self::running().world(|world| world.container.clone()), true);
-            start_all(self, &[stopped], Patience(Duration::from_secs(20)), &Silent).await.unwrap();
+            start_all(self, &[stopped], RetryBudget(Duration::from_secs(20)), &Silent).await.unwrap();
             assert!(self.world(|world| world.container.state.running), "it is down");
             self.world(|world| world.asked.clone())
         }
@@ -455,7 +455,7 @@ mod tests {
         async fn unpause(&self, _id: &str) -> Answer<()> {
             unreachable!()
         }
-        async fn give_way(&self, _id: &str) -> Answer<()> {
+        async fn lower_priority(&self, _id: &str) -> Answer<()> {
             unreachable!()
         }
         async fn exec(&self, _id: &str, _command: &[String], _limit: Duration) -> Answer<ExecOutput> {
@@ -488,12 +488,12 @@ mod tests {
         async fn create_container(&self, _spec: &ContainerSpec) -> Answer<String> {
             unreachable!()
         }
-        async fn describe(&self, _id: &str) -> Answer<crate::engine::Description> {
+        async fn inspect_raw(&self, _id: &str) -> Answer<crate::engine::RawInspect> {
             unreachable!()
         }
-        async fn create_like(
+        async fn clone_container(
             &self,
-            _model: &crate::engine::Description,
+            _model: &crate::engine::RawInspect,
             _name: &str,
             _destination: &std::path::Path,
             _source: &crate::model::location::MountSource,
@@ -503,7 +503,7 @@ mod tests {
         async fn rename_container(&self, _id: &str, _name: &str) -> Answer<()> {
             unreachable!()
         }
-        async fn remove_container_only(&self, _id: &str) -> Answer<()> {
+        async fn remove_stopped_container(&self, _id: &str) -> Answer<()> {
             unreachable!()
         }
         async fn attach(&self, _id: &str) -> Answer<Attached> {
@@ -549,7 +549,7 @@ mod tests {
     }
 
     /// Nobody comes back within half of this.
-    const IMPATIENT: Patience = Patience(Duration::from_secs(2));
+    const IMPATIENT: RetryBudget = RetryBudget(Duration::from_secs(2));
 
     #[tokio::test]
     async fn a_container_that_somebody_has_removed_for_good_is_told_of_and_let_be() {

@@ -13,21 +13,21 @@ use bytes::Bytes;
 use chrono::Utc;
 use serde::{Deserialize, Serialize};
 
-use crate::agent::client::{AgentClient, Sink};
+use crate::agent::client::{AgentClient, ArchiveSink};
 use crate::agent::protocol::{ArchiveRequest, Request};
 use crate::agent::swap::{PREFIX, SwapState, old_tree};
 use crate::engine::Docker;
 use crate::model::error::{Context as _, Error};
 use crate::model::event::{Monitor, Phase};
 use crate::model::manifest::{Counts, Manifest};
-use crate::repository::{ObjectWriter, PendingSnapshot, Site, Snapshot};
-use crate::saga::{Patience, Result, SagaError};
+use crate::repository::{ObjectWriter, PendingSnapshot, RepositoryLocation, Snapshot};
+use crate::saga::{Result, RetryBudget, SagaError};
 use crate::undo::discard_unpublished;
-use crate::undo::swap::{Workplace, with_agent};
+use crate::undo::swap::{HelperTarget, with_agent};
 
 /// What keeps the replaced data.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct Safety {
+pub struct ArchiveReplacedData {
     /// The repository's directory.
     pub repository: PathBuf,
     /// Bytes that the archive may need there.
@@ -45,9 +45,9 @@ pub struct Safety {
 }
 
 // A manifest has no value that differs from itself.
-impl Eq for Safety {}
+impl Eq for ArchiveReplacedData {}
 
-impl Safety {
+impl ArchiveReplacedData {
     /// Returns the name of the snapshot.
     #[must_use]
     pub fn name(&self) -> String {
@@ -61,10 +61,10 @@ impl Safety {
     pub async fn keep(&self, agent: &mut AgentClient, monitor: &dyn Monitor) -> crate::Result<Snapshot> {
         monitor.phase(Phase::Safety, "what was replaced", Some(self.manifest.counts.raw_bytes));
         monitor.step("safety");
-        let site = Site::look(&self.repository)?;
+        let site = RepositoryLocation::probe(&self.repository)?;
         let repository = site.open_or_init()?;
         discard_unpublished(&self.manifest_path, &self.files)
-            .doing(|| "remove what a dead run left of the safety snapshot".to_owned())?;
+            .context(|| "remove what a dead run left of the safety snapshot".to_owned())?;
         if self.manifest_path.exists() {
             // Whoever tried before has died after its last write.
             return Ok(repository.resolve(&self.name())?);
@@ -80,7 +80,7 @@ impl Safety {
         kept
     }
 
-    fn refuse_without_room(&self, site: &Site) -> crate::Result<()> {
+    fn refuse_without_room(&self, site: &RepositoryLocation) -> crate::Result<()> {
         match site.free_space() {
             Some(free) if free < self.needed_bytes => Err(Error::failed(format!(
                 "the repository {} has {} MB free, and the safety snapshot may need {} MB",
@@ -110,7 +110,7 @@ impl Safety {
         let archived = agent
             .archive(request, &mut files, monitor)
             .await
-            .doing(|| "archive what was replaced".to_owned())?;
+            .context(|| "archive what was replaced".to_owned())?;
         if let Some(path) = archived.changed.first() {
             return Err(Error::failed(format!(
                 "{} was changed by somebody while it was archived",
@@ -145,9 +145,9 @@ impl Safety {
 /// repository without room has none a moment later.
 pub(super) async fn keep_old(
     docker: &dyn Docker,
-    place: &Workplace,
-    safety: &Safety,
-    patience: Patience,
+    place: &HelperTarget,
+    safety: &ArchiveReplacedData,
+    patience: RetryBudget,
     monitor: &dyn Monitor,
 ) -> Result<()> {
     let kept = with_agent(docker, place, patience, async |agent: &mut AgentClient| {
@@ -183,7 +183,7 @@ struct Files {
 }
 
 #[async_trait]
-impl Sink for Files {
+impl ArchiveSink for Files {
     async fn archive(&mut self, bytes: Bytes) -> crate::Result<()> {
         Ok(self.archive.write(bytes).await?)
     }

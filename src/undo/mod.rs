@@ -17,25 +17,25 @@ pub mod retract_copy;
 pub mod swap;
 pub mod unfreeze;
 
-use self::archive_old::Safety;
+use self::archive_old::ArchiveReplacedData;
 use self::recreate::ReplacedContainer;
-use self::restore_old::KeptData;
-use self::retract_copy::Copy;
-use self::swap::Workplace;
+use self::restore_old::SafetySnapshotRef;
+use self::retract_copy::MigratedCopy;
+use self::swap::HelperTarget;
 use self::unfreeze::PausedContainer;
 use crate::compose::replacement::Replacement;
 use crate::engine::Docker;
 use crate::model::event::Monitor;
 use crate::model::labels::LABEL_RUN;
-use crate::saga::{Patience, Result, SagaError};
-use crate::service::identity::Recorded;
+use crate::saga::{Result, RetryBudget, SagaError};
+use crate::service::identity::ContainerIdentity;
 use crate::service::start;
 use crate::service::start::StoppedContainer;
 
 /// What puts an effect back.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
-pub enum Compensation {
+pub enum Undo {
     /// Start the containers that were stopped, in this order, and wait until each answers.
     StartContainers {
         /// The containers, in the order of their start.
@@ -73,7 +73,7 @@ pub enum Compensation {
     /// after what starts the users, so that it is done before.
     SwapBack {
         /// The source and the run.
-        place: Workplace,
+        place: HelperTarget,
         /// The containers that must not run meanwhile.
         users: Vec<StoppedContainer>,
     },
@@ -81,16 +81,16 @@ pub enum Compensation {
     /// the new was confirmed. To be registered after what starts the users, so that it is done before.
     BringBack {
         /// The source and the run.
-        place: Workplace,
+        place: HelperTarget,
         /// The snapshot.
-        kept: KeptData,
+        kept: SafetySnapshotRef,
         /// The containers that must not run meanwhile.
         users: Vec<StoppedContainer>,
     },
     /// Remove what a run has made in a source.
     DiscardWork {
         /// The source and the run.
-        place: Workplace,
+        place: HelperTarget,
         /// Whether old data may go that was replaced and is kept nowhere else.
         with_old: bool,
     },
@@ -98,9 +98,9 @@ pub enum Compensation {
     /// live hangs on it: it is done after all others, and not by a command that somebody waits for.
     KeepOld {
         /// The source and the run.
-        place: Workplace,
+        place: HelperTarget,
         /// The snapshot.
-        safety: Safety,
+        safety: ArchiveReplacedData,
     },
     /// Remove a volume, if that run has made it.
     RemoveVolume {
@@ -142,13 +142,13 @@ pub enum Compensation {
     /// Remove the containers that were set aside, once others have their places for good.
     RemoveReplaced {
         /// The containers.
-        containers: Vec<Recorded>,
+        containers: Vec<ContainerIdentity>,
     },
     /// Take a copy out of its place that no service will run on, unless one has: then it stays for a look. To be
     /// registered before what starts the users on the old place.
     Withdraw {
         /// The copy.
-        copy: Copy,
+        copy: MigratedCopy,
     },
     /// Have a file as it was before it was replaced, unless somebody else has changed it since.
     RestoreFile {
@@ -157,7 +157,7 @@ pub enum Compensation {
     },
 }
 
-impl Compensation {
+impl Undo {
     /// Returns the name of the step, for whoever watches.
     #[must_use]
     pub fn step(&self) -> &'static str {
@@ -279,7 +279,7 @@ impl Compensation {
     ///
     /// # Errors
     /// When it cannot be put back.
-    pub async fn run(&self, docker: &dyn Docker, patience: Patience, monitor: &dyn Monitor) -> Result<()> {
+    pub async fn run(&self, docker: &dyn Docker, patience: RetryBudget, monitor: &dyn Monitor) -> Result<()> {
         match self {
             Self::StartContainers { containers } => {
                 start::start_all(docker, containers, patience, monitor).await
@@ -334,7 +334,7 @@ pub(super) async fn remove_helper(
     name: &str,
     run: &str,
     expected: Duration,
-    patience: Patience,
+    patience: RetryBudget,
 ) -> Result<()> {
     let begun = Instant::now();
     let deadline = begun + patience.0.min(HELPER_PATIENCE);
@@ -370,7 +370,7 @@ pub(super) fn discard_unpublished(manifest: &Path, files: &[PathBuf]) -> Result<
     Ok(())
 }
 
-fn names_of<'r>(containers: impl Iterator<Item = &'r Recorded>) -> String {
+fn names_of<'r>(containers: impl Iterator<Item = &'r ContainerIdentity>) -> String {
     containers.map(|container| container.name.as_str()).collect::<Vec<_>>().join(", ")
 }
 

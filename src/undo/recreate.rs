@@ -10,22 +10,22 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 use tokio::time::{Instant, sleep};
 
-use crate::engine::{Description, Docker};
+use crate::engine::{Docker, RawInspect};
 use crate::model::container::Container;
 use crate::model::event::Monitor;
 use crate::model::labels::LABEL_RUN;
 use crate::model::location::MountSource;
-use crate::saga::{Patience, Result, SagaError};
-use crate::service::identity::Recorded;
+use crate::saga::{Result, RetryBudget, SagaError};
+use crate::service::identity::ContainerIdentity;
 use crate::undo::swap::stop_one;
 
 /// A container that is about to be replaced, with all that is needed to have one like it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ReplacedContainer {
     /// Which it was.
-    pub identity: Recorded,
+    pub identity: ContainerIdentity,
     /// All that the engine said of it.
-    pub description: Description,
+    pub description: RawInspect,
     /// The path in it where the data is mounted.
     pub destination: PathBuf,
     /// What is mounted there.
@@ -37,7 +37,7 @@ pub struct ReplacedContainer {
 pub(super) async fn put_back(
     docker: &dyn Docker,
     containers: &[ReplacedContainer],
-    patience: Patience,
+    patience: RetryBudget,
     monitor: &dyn Monitor,
 ) -> Result<()> {
     let deadline = Instant::now() + patience.0;
@@ -57,13 +57,13 @@ pub(super) async fn put_back(
 
 impl ReplacedContainer {
     async fn put_back(&self, docker: &dyn Docker, monitor: &dyn Monitor) -> Result<()> {
-        let Recorded { id, name, .. } = &self.identity;
+        let ContainerIdentity { id, name, .. } = &self.identity;
         for other in docker.containers().await?.iter().filter(|other| self.is_replaced_by(other)) {
             monitor.step("remove-replacement");
             let failed =
                 |source| SagaError::Replacement { container: name.clone(), source: Box::new(source) };
             stop_one(docker, other, monitor).await.map_err(failed)?;
-            docker.remove_container_only(&other.id).await?;
+            docker.remove_stopped_container(&other.id).await?;
         }
         match docker.container(id).await? {
             Some(still) if still.name == *name => {}
@@ -73,7 +73,7 @@ impl ReplacedContainer {
             }
             None => {
                 monitor.step("create-again");
-                docker.create_like(&self.description, name, &self.destination, &self.source).await?;
+                docker.clone_container(&self.description, name, &self.destination, &self.source).await?;
             }
         }
         Ok(())
@@ -92,10 +92,10 @@ impl ReplacedContainer {
 /// on it, so nobody waits long for an engine that is away.
 pub(super) async fn remove_replaced(
     docker: &dyn Docker,
-    containers: &[Recorded],
-    patience: Patience,
+    containers: &[ContainerIdentity],
+    patience: RetryBudget,
 ) -> Result<()> {
-    let deadline = Instant::now() + patience.0.min(Patience::SHORT.0);
+    let deadline = Instant::now() + patience.0.min(RetryBudget::SHORT.0);
     loop {
         match remove_all_replaced(docker, containers).await {
             Err(_) if Instant::now() < deadline => sleep(Duration::from_millis(300)).await,
@@ -104,13 +104,13 @@ pub(super) async fn remove_replaced(
     }
 }
 
-async fn remove_all_replaced(docker: &dyn Docker, containers: &[Recorded]) -> Result<()> {
-    for Recorded { id, name, .. } in containers {
+async fn remove_all_replaced(docker: &dyn Docker, containers: &[ContainerIdentity]) -> Result<()> {
+    for ContainerIdentity { id, name, .. } in containers {
         if let Some(aside) = docker.container(id).await?
             && aside.name != *name
             && docker.container(name).await?.is_some()
         {
-            docker.remove_container_only(id).await?;
+            docker.remove_stopped_container(id).await?;
         }
     }
     Ok(())

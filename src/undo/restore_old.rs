@@ -10,26 +10,27 @@ use std::path::PathBuf;
 use serde::{Deserialize, Serialize};
 
 use crate::agent::client::{AgentClient, AgentError};
-use crate::agent::feed::ArchiveFeed;
+use crate::agent::feed::SnapshotArchive;
 use crate::agent::protocol::{ExtractRequest, Request};
 use crate::agent::swap::SwapState;
 use crate::engine::Docker;
 use crate::engine::helper::Access;
 use crate::model::event::{Monitor, Phase};
 use crate::repository::Repository;
-use crate::saga::{Patience, Result};
+use crate::saga::{Result, RetryBudget};
 use crate::service::start::StoppedContainer;
-use crate::undo::swap::{Workplace, stop, with_agent_of};
+use crate::undo::swap::{HelperTarget, stop, with_agent_of};
 
 /// The safety snapshot that old data is had back from.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct KeptData {
+pub struct SafetySnapshotRef {
     /// The repository's directory.
     pub repository: PathBuf,
     /// The snapshot, as `SOURCE/ID`.
     pub name: String,
     /// The files without which there is no database, relative to the root, the last one last.
-    pub heads: Vec<PathBuf>,
+    #[serde(alias = "heads")]
+    pub marker_files: Vec<PathBuf>,
     /// Members of its archive.
     pub members: u64,
     /// Bytes of content, holes included.
@@ -44,10 +45,10 @@ pub struct KeptData {
 /// before: they may have been started on the new data already.
 pub(super) async fn bring_back(
     docker: &dyn Docker,
-    place: &Workplace,
-    kept: &KeptData,
+    place: &HelperTarget,
+    kept: &SafetySnapshotRef,
     users: &[StoppedContainer],
-    patience: Patience,
+    patience: RetryBudget,
     monitor: &dyn Monitor,
 ) -> Result<()> {
     let access = if kept.special { Access::ReplaceWithDevices } else { Access::Replace };
@@ -67,7 +68,7 @@ pub(super) async fn bring_back(
     Ok(())
 }
 
-impl KeptData {
+impl SafetySnapshotRef {
     async fn unpack(
         &self,
         agent: &mut AgentClient,
@@ -76,9 +77,9 @@ impl KeptData {
     ) -> Result<(), AgentError> {
         let snapshot = Repository::open(&self.repository)
             .and_then(|repository| repository.resolve(&self.name))
-            .map_err(|error| AgentError::Sink(error.into()))?;
-        let archive = snapshot.open_archive().map_err(|error| AgentError::Sink(error.into()))?;
-        let empty = Request::Empty { run: run.to_owned(), heads: self.heads.clone() };
+            .map_err(|error| AgentError::ArchiveSink(error.into()))?;
+        let archive = snapshot.open_archive().map_err(|error| AgentError::ArchiveSink(error.into()))?;
+        let empty = Request::Empty { run: run.to_owned(), marker_files: self.marker_files.clone() };
         agent.perform(empty).await?;
         let request = ExtractRequest {
             run: run.to_owned(),
@@ -93,11 +94,15 @@ impl KeptData {
             bytes: self.bytes,
             reserve: 0,
         };
-        let extracted = agent.extract(request, &mut ArchiveFeed::of(Box::new(archive)), monitor).await?;
+        let extracted = agent.extract(request, &mut SnapshotArchive::of(Box::new(archive)), monitor).await?;
         if extracted.digest != self.digest {
             return Err(AgentError::Failed(format!("what {} unpacks to is not what was stored", self.name)));
         }
-        let swap = Request::SwapIn { run: run.to_owned(), heads: self.heads.clone(), root: extracted.root };
+        let swap = Request::SwapIn {
+            run: run.to_owned(),
+            marker_files: self.marker_files.clone(),
+            root: extracted.root,
+        };
         agent.perform(swap).await
     }
 }

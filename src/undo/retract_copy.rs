@@ -14,15 +14,15 @@ use crate::agent::protocol::Request;
 use crate::agent::swap::SwapState;
 use crate::engine::Docker;
 use crate::model::event::Monitor;
-use crate::saga::{Patience, Result};
+use crate::saga::{Result, RetryBudget};
 use crate::undo::remove_made;
-use crate::undo::swap::{Workplace, with_agent};
+use crate::undo::swap::{HelperTarget, with_agent};
 
 /// A copy in its place.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Copy {
+pub struct MigratedCopy {
     /// Where it is.
-    pub place: Workplace,
+    pub place: HelperTarget,
     /// Whether a service may have been started on it.
     pub started: bool,
     /// What tells whether a database has run on it; none where there is no database.
@@ -64,13 +64,13 @@ enum Found {
     RunOn,
 }
 
-impl Copy {
+impl MigratedCopy {
     /// Takes the copy out of its place, unless a service may have run on it. What was in the place before is
     /// there again.
     pub(super) async fn withdraw(
         &self,
         docker: &dyn Docker,
-        patience: Patience,
+        patience: RetryBudget,
         monitor: &dyn Monitor,
     ) -> Result<()> {
         let run = &self.place.run;
@@ -84,7 +84,7 @@ impl Copy {
                 SwapState::Absent | SwapState::Untouched | SwapState::Emptied => return Ok(Found::Nothing),
                 SwapState::Swapped | SwapState::Committed => {}
             }
-            if self.has_run(agent).await {
+            if self.was_written_to(agent).await {
                 return Ok(Found::RunOn);
             }
             agent.perform(Request::SwapBack { run: run.clone() }).await?;
@@ -105,7 +105,7 @@ impl Copy {
         }
     }
 
-    async fn has_run(&self, agent: &mut AgentClient) -> bool {
+    async fn was_written_to(&self, agent: &mut AgentClient) -> bool {
         let Some(proof) = &self.proof else { return self.started };
         let inspected =
             agent.inspect(&proof.engine, &proof.data_directory, proof.mounted_at.as_deref()).await;

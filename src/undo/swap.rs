@@ -16,8 +16,8 @@ use crate::model::container::Container;
 use crate::model::event::Monitor;
 use crate::model::labels::LABEL_RUN;
 use crate::model::location::MountSource;
-use crate::saga::{Patience, Result, SagaError};
-use crate::service::identity::find_again;
+use crate::saga::{Result, RetryBudget, SagaError};
+use crate::service::identity::find_recreated;
 use crate::service::start::StoppedContainer;
 use crate::undo::remove_helper;
 
@@ -28,7 +28,7 @@ const STOP_AGAIN: Duration = Duration::from_secs(3);
 
 /// What a run does to a source, and with what helper.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Workplace {
+pub struct HelperTarget {
     /// The run, after which its work directory is called.
     pub run: String,
     /// The source.
@@ -43,9 +43,9 @@ pub struct Workplace {
 /// they may have been started on the new data already.
 pub(super) async fn swap_back(
     docker: &dyn Docker,
-    place: &Workplace,
+    place: &HelperTarget,
     users: &[StoppedContainer],
-    patience: Patience,
+    patience: RetryBudget,
     monitor: &dyn Monitor,
 ) -> Result<()> {
     with_agent(docker, place, patience, async |agent: &mut AgentClient| {
@@ -66,9 +66,9 @@ pub(super) async fn swap_back(
 /// unless `with_old` says otherwise: [its own compensation](crate::undo::archive_old) keeps it and removes it.
 pub(super) async fn discard(
     docker: &dyn Docker,
-    place: &Workplace,
+    place: &HelperTarget,
     with_old: bool,
-    patience: Patience,
+    patience: RetryBudget,
 ) -> Result<()> {
     with_agent(docker, place, patience, async |agent: &mut AgentClient| {
         match agent.swap_state(&place.run).await? {
@@ -83,7 +83,7 @@ pub(super) async fn discard(
     Ok(())
 }
 
-impl Workplace {
+impl HelperTarget {
     /// Returns the source in words.
     #[must_use]
     pub fn describe(&self) -> String {
@@ -107,7 +107,7 @@ pub(super) async fn stop(
 ) -> Result<(), AgentError> {
     let containers = docker.containers().await?;
     for user in users {
-        let Some(container) = find_again(&user.identity, &containers) else { continue };
+        let Some(container) = find_recreated(&user.identity, &containers) else { continue };
         stop_one(docker, container, monitor).await?;
     }
     Ok(())
@@ -149,8 +149,8 @@ async fn stop_insistently(
 /// long as `patience` allows; `None` for a source that is gone, which has nothing to be put back in.
 pub(super) async fn with_agent<T>(
     docker: &dyn Docker,
-    place: &Workplace,
-    patience: Patience,
+    place: &HelperTarget,
+    patience: RetryBudget,
     work: impl AsyncFn(&mut AgentClient) -> Result<T, AgentError>,
 ) -> Result<Option<T>> {
     with_agent_of(docker, place, Access::Replace, patience, work).await
@@ -159,9 +159,9 @@ pub(super) async fn with_agent<T>(
 /// As [`with_agent`], with a helper that may do so much.
 pub(super) async fn with_agent_of<T>(
     docker: &dyn Docker,
-    place: &Workplace,
+    place: &HelperTarget,
     access: Access,
-    patience: Patience,
+    patience: RetryBudget,
     work: impl AsyncFn(&mut AgentClient) -> Result<T, AgentError>,
 ) -> Result<Option<T>> {
     let deadline = Instant::now() + patience.0;
@@ -187,13 +187,13 @@ pub(super) async fn with_agent_of<T>(
 
 async fn attempt<T>(
     docker: &dyn Docker,
-    place: &Workplace,
+    place: &HelperTarget,
     access: Access,
-    patience: Patience,
+    patience: RetryBudget,
     work: &impl AsyncFn(&mut AgentClient) -> Result<T, AgentError>,
 ) -> Result<T, AgentError> {
     // The helper of the run itself, if it is still there: the name is given out only once.
-    let patience = Patience(patience.0.min(Patience::SHORT.0));
+    let patience = RetryBudget(patience.0.min(RetryBudget::SHORT.0));
     let removed = remove_helper(docker, &place.helper, &place.run, Duration::ZERO, patience).await;
     if let Err(error) = removed {
         tracing::debug!(%error, "the helper before is not removed");
@@ -223,9 +223,9 @@ pub(super) async fn remove_volume(
     docker: &dyn Docker,
     name: &str,
     run: &str,
-    patience: Patience,
+    patience: RetryBudget,
 ) -> Result<()> {
-    let deadline = Instant::now() + patience.0.min(Patience::SHORT.0);
+    let deadline = Instant::now() + patience.0.min(RetryBudget::SHORT.0);
     loop {
         let attempt = async {
             match docker.volume(name).await? {

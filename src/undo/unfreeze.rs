@@ -13,7 +13,7 @@ use tokio::time::{Instant, sleep};
 use crate::engine::Docker;
 use crate::model::container::Container;
 use crate::model::event::Monitor;
-use crate::saga::{Patience, Result, SagaError};
+use crate::saga::{Result, RetryBudget, SagaError};
 
 /// Longer than the engine takes to freeze a container after its client is gone.
 const FREEZE_UNDER_WAY: Duration = Duration::from_secs(3);
@@ -56,7 +56,7 @@ struct Watched<'a> {
 pub(super) async fn unpause_all(
     docker: &dyn Docker,
     containers: &[PausedContainer],
-    patience: Patience,
+    patience: RetryBudget,
     monitor: &dyn Monitor,
 ) -> Result<()> {
     let begun = Instant::now();
@@ -182,7 +182,7 @@ mod tests {
                 name: id.into(),
                 started_at: BEFORE.into(),
             });
-            unpause_all(self, &paused, Patience(Duration::from_secs(20)), &Silent).await.unwrap();
+            unpause_all(self, &paused, RetryBudget(Duration::from_secs(20)), &Silent).await.unwrap();
             self.0.lock().unwrap().asked.clone()
         }
     }
@@ -195,7 +195,7 @@ mod tests {
                 Ok(state.map(|state| Container { id: id.into(), state, ..Container::default() }))
             })
         }
-        async fn give_way(&self, _id: &str) -> Answer<()> {
+        async fn lower_priority(&self, _id: &str) -> Answer<()> {
             unreachable!()
         }
         async fn unpause(&self, id: &str) -> Answer<()> {
@@ -212,12 +212,12 @@ mod tests {
                 Ok(())
             })
         }
-        async fn describe(&self, _id: &str) -> Answer<crate::engine::Description> {
+        async fn inspect_raw(&self, _id: &str) -> Answer<crate::engine::RawInspect> {
             unreachable!()
         }
-        async fn create_like(
+        async fn clone_container(
             &self,
-            _model: &crate::engine::Description,
+            _model: &crate::engine::RawInspect,
             _name: &str,
             _destination: &std::path::Path,
             _source: &crate::model::location::MountSource,
@@ -227,7 +227,7 @@ mod tests {
         async fn rename_container(&self, _id: &str, _name: &str) -> Answer<()> {
             unreachable!()
         }
-        async fn remove_container_only(&self, _id: &str) -> Answer<()> {
+        async fn remove_stopped_container(&self, _id: &str) -> Answer<()> {
             unreachable!()
         }
         async fn engine(&self) -> Answer<EngineInfo> {

@@ -128,8 +128,8 @@ async fn a_rich_container_made_anew_differs_in_its_mount_alone() {
     let source = MountSource::Directory(directory.path().to_owned());
     let new_name = world.name("rich-new");
     let engine = &world.engine;
-    let model = engine.describe(&name).await.unwrap();
-    let id = engine.create_like(&model, &new_name, Path::new("/data"), &source).await.unwrap();
+    let model = engine.inspect_raw(&name).await.unwrap();
+    let id = engine.clone_container(&model, &new_name, Path::new("/data"), &source).await.unwrap();
     let made = inspect(&new_name);
     assert_eq!(made["Id"], id.as_str());
     // Compared here by no rule of the code's own: whatever is not listed has to be equal.
@@ -167,11 +167,12 @@ async fn a_rich_container_made_anew_differs_in_its_mount_alone() {
     engine.rename_container(&id, &name).await.unwrap();
     engine.start(&id).await.unwrap();
     assert_eq!(inspect(&name)["NetworkSettings"]["Networks"][&back]["IPAddress"], address.as_str());
-    let running = engine.describe(&name).await.unwrap();
-    let conflict = engine.create_like(&running, &new_name, Path::new("/data"), &source).await.unwrap_err();
+    let running = engine.inspect_raw(&name).await.unwrap();
+    let conflict =
+        engine.clone_container(&running, &new_name, Path::new("/data"), &source).await.unwrap_err();
     assert_eq!(conflict.kind, DockerErrorKind::Conflict);
-    engine.remove_container_only(old["Id"].as_str().unwrap()).await.unwrap();
-    engine.remove_container_only(old["Id"].as_str().unwrap()).await.unwrap();
+    engine.remove_stopped_container(old["Id"].as_str().unwrap()).await.unwrap();
+    engine.remove_stopped_container(old["Id"].as_str().unwrap()).await.unwrap();
     let volumes = docker(&["volume", "ls", "-q"]);
     for mount in old["Mounts"].as_array().unwrap() {
         let volume = mount["Name"].as_str().unwrap();
@@ -179,7 +180,7 @@ async fn a_rich_container_made_anew_differs_in_its_mount_alone() {
     }
     // One that is gone can be had again, from what was said of it.
     docker(&["rm", "-f", &id]);
-    let again = engine.create_like(&model, &name, Path::new("/data"), &source).await.unwrap();
+    let again = engine.clone_container(&model, &name, Path::new("/data"), &source).await.unwrap();
     assert_eq!(inspect(&again)["Config"]["Env"], old["Config"]["Env"]);
     docker(&["rm", "-f", &again]);
     let anonymous =
@@ -201,10 +202,10 @@ async fn what_cannot_be_had_alike_is_refused_and_leaves_nothing() {
     docker(&["create", "--name", &sharer, "--label", &label, "--network", &network, &image, "/bin/sh"]);
     docker(&["stop", "-t", "10", &name]);
     let like = async |destination: &str, source: &MountSource| {
-        let model = world.engine.describe(&name).await.unwrap();
+        let model = world.engine.inspect_raw(&name).await.unwrap();
         world
             .engine
-            .create_like(&model, &world.name("new"), Path::new(destination), source)
+            .clone_container(&model, &world.name("new"), Path::new(destination), source)
             .await
             .unwrap_err()
     };

@@ -149,11 +149,11 @@ async fn starting_and_stopping_twice_is_success() {
 async fn a_container_gives_way_while_it_runs() {
     let world = World::new().await;
     let name = world.run_service("helper", &[], OBEDIENT);
-    world.engine.give_way(&name).await.unwrap();
+    world.engine.lower_priority(&name).await.unwrap();
     assert_eq!(docker(&["inspect", "--format", "{{.HostConfig.CpuShares}}", &name]), "102");
     assert!(running(&world.engine, &name).await);
     docker(&["rm", "-f", &name]);
-    assert_eq!(world.engine.give_way(&name).await.unwrap_err().kind, DockerErrorKind::NotFound);
+    assert_eq!(world.engine.lower_priority(&name).await.unwrap_err().kind, DockerErrorKind::NotFound);
 }
 
 #[tokio::test]

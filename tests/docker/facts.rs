@@ -7,7 +7,7 @@ use std::process::{Child, Command, Stdio};
 
 use serde_json::Value;
 use volsnap::engine::Docker as _;
-use volsnap::model::facts::compare::{Context, Severity, compare};
+use volsnap::model::facts::compare::{ComparisonContext, Severity, compare};
 use volsnap::model::facts::{Database, Facts, FactsLevel, Table, TableKind, Worth};
 use volsnap::ops::facts::take;
 
@@ -207,7 +207,7 @@ async fn everything_is_looked_at_whatever_it_is_called_and_what_is_not_is_said()
         unread.iter().any(|why| why.contains("public.locked") && why.contains("lock timeout")),
         "{unread:?}"
     );
-    assert!(compare(&facts, &facts, &Context::default()).ok());
+    assert!(compare(&facts, &facts, &ComparisonContext::default()).ok());
 
     // Every row, and what is in it: the order in which the rows lie does not matter.
     let digest = async |what: &str| {
@@ -547,7 +547,7 @@ async fn a_database_that_is_written_to_all_the_while_gives_no_false_alarm() {
     for round in 0..50 {
         let facts = postgres.facts(FactsLevel::Quick).await;
         for before in [&first, &last] {
-            let comparison = compare(before, &facts, &Context::default());
+            let comparison = compare(before, &facts, &ComparisonContext::default());
             assert!(comparison.ok(), "round {round}: {:#?}", comparison.differences);
             lenient += usize::from(!comparison.strict);
             let odd = comparison.differences.iter().find(|one| one.severity == Severity::Damage);

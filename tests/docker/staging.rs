@@ -8,7 +8,7 @@ use std::path::Path;
 use async_trait::async_trait;
 use bytes::Bytes;
 use nix::sys::stat::{Mode, SFlag, makedev, mknod};
-use volsnap::agent::client::{AgentClient, AgentError, Sink};
+use volsnap::agent::client::{AgentClient, AgentError, ArchiveSink};
 use volsnap::agent::protocol::{ArchiveRequest, Request, StageCompareRequest, StagePassRequest};
 use volsnap::agent::staging::TREE;
 use volsnap::agent::staging::compare::Comparison;
@@ -77,7 +77,7 @@ struct Taken {
 }
 
 #[async_trait]
-impl Sink for Taken {
+impl ArchiveSink for Taken {
     async fn archive(&mut self, bytes: Bytes) -> volsnap::Result<()> {
         self.archive.extend_from_slice(&bytes);
         Ok(())
@@ -193,8 +193,8 @@ async fn the_helper_stages_into_a_directory_proves_it_equal_and_moves_it_in() {
     let held = StageCompareRequest { finish: true, ..compare };
     let proved = agent.stage_compare(held, &Silent).await.unwrap();
     assert_eq!((proved.different, proved.entries, proved.files), (0, 12, 4), "{proved:?}");
-    let heads = vec!["base/16384".into()];
-    agent.perform(Request::SwapIn { run: "run1".into(), heads, root: None }).await.unwrap();
+    let marker_files = vec!["base/16384".into()];
+    agent.perform(Request::SwapIn { run: "run1".into(), marker_files, root: None }).await.unwrap();
     assert_eq!(agent.swap_state("run1").await.unwrap(), SwapState::Swapped);
     agent.perform(Request::Commit { run: "run1".into() }).await.unwrap();
     agent.perform(Request::Discard { run: "run1".into(), with_old: true }).await.unwrap();

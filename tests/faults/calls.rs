@@ -7,7 +7,7 @@ use tokio::time::timeout;
 use volsnap::engine::failing::{Call, Mode};
 use volsnap::model::event::Silent;
 use volsnap::ops::recover::{recover, unfinished};
-use volsnap::saga::Patience;
+use volsnap::saga::RetryBudget;
 use volsnap::signal::Interrupt;
 use volsnap::{Error, ErrorKind};
 
@@ -222,7 +222,7 @@ async fn lose_engine(stage: &Stage, postgres: &Postgres) {
 async fn what_a_command_cannot_put_back_its_guard_does() {
     let postgres = Postgres::start().await;
     let mut stage = Stage::new().await;
-    stage.host.saga.patience = Patience(Duration::from_secs(2));
+    stage.host.saga.patience = RetryBudget(Duration::from_secs(2));
     lose_engine(&stage, &postgres).await;
     // The guard has a connection of its own.
     postgres.await_answer_within(Duration::from_secs(10));
@@ -238,7 +238,7 @@ async fn what_a_command_cannot_put_back_its_guard_does() {
 async fn an_engine_that_does_not_come_back_leaves_a_journal_that_recover_finishes() {
     let postgres = Postgres::start().await;
     let mut stage = Stage::new().await;
-    stage.host.saga.patience = Patience(Duration::from_secs(2));
+    stage.host.saga.patience = RetryBudget(Duration::from_secs(2));
     // The guard cannot reach it either.
     stage.host.address = Some("unix:///nonexistent/volsnap-test.sock".to_owned());
     lose_engine(&stage, &postgres).await;
@@ -250,8 +250,8 @@ async fn an_engine_that_does_not_come_back_leaves_a_journal_that_recover_finishe
     let healthy = Stage::new().await;
     stage.host.docker = healthy.host.docker.clone();
     stage.host.monitor = std::sync::Arc::new(Silent);
-    let finished = recover(&stage.host, Patience(Duration::from_secs(30))).await.unwrap();
+    let finished = recover(&stage.host, RetryBudget(Duration::from_secs(30))).await.unwrap();
     assert_eq!(finished.len(), 1);
     stage.assert_as_before(&postgres, 0);
-    assert!(recover(&stage.host, Patience::COMMAND).await.unwrap().is_empty());
+    assert!(recover(&stage.host, RetryBudget::COMMAND).await.unwrap().is_empty());
 }

@@ -11,7 +11,7 @@ use tokio::time::timeout;
 use volsnap::engine::failing::{Call, Mode};
 use volsnap::model::facts::FactsLevel;
 use volsnap::ops::migrate::{Confirm, Destination, MigrateOptions, MigratePlan, Outcome, migrate};
-use volsnap::saga::Patience;
+use volsnap::saga::RetryBudget;
 use volsnap::{Error, ErrorKind, Result};
 
 use crate::database::{Postgres, Watched, steps_of};
@@ -362,9 +362,9 @@ const HAVE_EFFECTS: &[&str] = &[
     "start",
     "stop",
     "remove_container",
-    "remove_container_only",
+    "remove_stopped_container",
     "rename_container",
-    "create_like",
+    "clone_container",
 ];
 
 /// Returns the calls to fail, and how: those that do something in both ways, and each question where it is asked last.
@@ -422,7 +422,7 @@ async fn a_call_of_a_migration_that_fails_or_whose_answer_is_lost_leaves_the_old
 async fn a_container_that_is_gone_before_compose_has_made_another_is_had_back() {
     let (mut composed, data) = (Composed::new().await, tempfile::tempdir().unwrap());
     let (stage, place) = (Stage::new().await.with_helper_image().await, data.path().join("made/data"));
-    stage.docker.fail_nth("remove_container_only", 1, Mode::After);
+    stage.docker.fail_nth("remove_stopped_container", 1, Mode::After);
     let error = stage.migrate(&composed, &place).await.unwrap_err();
     assert_speaks(&error, "gone");
     assert!(!composed.assert_one_of_two(&place, "gone"));
@@ -437,7 +437,7 @@ async fn what_a_migration_cannot_put_back_its_guard_does() {
     for step in ["swap-in", "create-like", "start-container", "commit"] {
         plain.again();
         let mut stage = Stage::new().await.with_helper_image().await;
-        stage.host.saga.patience = Patience(Duration::from_secs(1));
+        stage.host.saga.patience = RetryBudget(Duration::from_secs(1));
         let engine = stage.docker.clone();
         stage.at(step, move || {
             let next = engine.calls().len() + 1;

@@ -13,7 +13,7 @@ use volsnap::ops::restore::{
 };
 use volsnap::ops::snapshot::snapshot;
 use volsnap::repository::Snapshot;
-use volsnap::saga::Patience;
+use volsnap::saga::RetryBudget;
 use volsnap::{Error, ErrorKind, Result};
 
 use crate::small::{Service, Tree};
@@ -197,7 +197,7 @@ async fn an_engine_that_is_lost_at_any_step_is_survived_by_the_guard() {
     for step in ["swap-in", "confirm", "safety"] {
         scene.again();
         let mut stage = Stage::new().await;
-        stage.host.saga.patience = Patience(Duration::from_secs(1));
+        stage.host.saga.patience = RetryBudget(Duration::from_secs(1));
         let engine = stage.docker.clone();
         stage.at(step, move || {
             let next = engine.calls().len() + 1;
@@ -246,7 +246,7 @@ async fn what_cannot_be_kept_stays_whole_until_recover_can_keep_it() {
 
     std::fs::remove_file(&repository).unwrap();
     std::fs::rename(&away, &repository).unwrap();
-    assert_eq!(recover(&stage.host, Patience::COMMAND).await.unwrap().len(), 1);
+    assert_eq!(recover(&stage.host, RetryBudget::COMMAND).await.unwrap().len(), 1);
     scene.service.assert_runs_on(&scene.first, "recovered");
     stage.volsnap.assert_no_leftovers();
     scene.assert_kept(&stage, "recovered", &["--no-safety"]).await;

@@ -13,11 +13,11 @@ use volsnap::engine::helper::HelperImage;
 use volsnap::model::event::{Event, Monitor};
 use volsnap::model::facts::FactsLevel;
 use volsnap::model::manifest::Quiesce;
-use volsnap::ops::Host;
+use volsnap::ops::Context;
 use volsnap::ops::plan::CaptureChoice;
 use volsnap::ops::snapshot::{SnapshotOptions, snapshot};
 use volsnap::repository::Snapshot;
-use volsnap::saga::{Patience, SagaOptions};
+use volsnap::saga::{RetryBudget, SagaOptions};
 use volsnap::signal::Cancel;
 
 use crate::database::{Postgres, Volsnap};
@@ -27,7 +27,7 @@ use crate::world::docker;
 pub(crate) struct Stage {
     pub(crate) volsnap: Volsnap,
     pub(crate) docker: Arc<FailingDocker>,
-    pub(crate) host: Host,
+    pub(crate) host: Context,
     pub(crate) steps: Arc<Steps>,
     /// How writers are held still, and how bytes are taken.
     pub(crate) method: (Quiesce, CaptureChoice),
@@ -75,13 +75,13 @@ impl Stage {
         let volsnap = Volsnap::new();
         let docker = Arc::new(FailingDocker::new(Arc::new(DockerEngine::connect(None).await.unwrap())));
         let steps = Arc::new(Steps::default());
-        let host = Host {
+        let host = Context {
             docker: docker.clone(),
             address: None,
             saga: SagaOptions {
                 state: volsnap.state(),
                 executable: PathBuf::from(env!("CARGO_BIN_EXE_volsnap")),
-                patience: Patience(Duration::from_secs(30)),
+                patience: RetryBudget(Duration::from_secs(30)),
             },
             directory: PathBuf::from("/"),
             compose_project: None,

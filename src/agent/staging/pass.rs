@@ -44,12 +44,12 @@ pub(super) fn run(
     let mut begun = Instant::now();
     let mut sync_ms = 0;
     // What is apart is a database at work: to wait for the disk would only slow it down.
-    if !request.finish && request.apart.is_none() {
+    if !request.finish && request.external_dir.is_none() {
         stage.synced = sync::source(&stage.root, stage.slack, progress)?;
         sync_ms = milliseconds(begun);
         begun = Instant::now();
     }
-    let content_apart = request.apart.as_deref().map(content_of);
+    let content_apart = request.external_dir.as_deref().map(content_of);
     let exclude: Vec<_> = request.exclude.iter().cloned().chain(content_apart).collect();
     let walk = WalkOptions {
         exclude: exclude_set(&exclude)?,
@@ -82,7 +82,7 @@ pub(super) fn run(
         Ok::<_, StageError>(pass.stats)
     })?;
     stage.reflinks = shared.reflinks();
-    if request.apart.is_some() {
+    if request.external_dir.is_some() {
         // The tree itself has the owner and the mode of the source's, which keep out whom they are to.
         fchmod(&stage.directory, Mode::from_bits_truncate(0o711))
             .map_err(|errno| StageError::Place { what: "directory", source: errno.into() })?;

@@ -17,7 +17,7 @@ use nix::fcntl::{Flock, FlockArg};
 
 use super::{names, open_directory, state};
 use crate::agent::swap::{
-    OLD, PREFIX, Step, SwapState, UNDONE, Workplace, keeping_mtime, leftovers, work_name,
+    OLD, PREFIX, Step, SwapState, UNDONE, WorkDir, keeping_mtime, leftovers, work_name,
 };
 
 /// The work directory of a run, held against every other one.
@@ -46,7 +46,7 @@ impl StagePlace {
             _ => return Err(refused(&others, "finish or remove what earlier runs have left")),
         };
         let watch = &mut |_: &Step| Ok(());
-        keeping_mtime(root, || Workplace::open_or_make(root, run, watch).map(drop))?;
+        keeping_mtime(root, || WorkDir::open_or_make(root, run, watch).map(drop))?;
         let path = root.join(&ours);
         let lock = match lock {
             Some(lock) => lock,
@@ -64,7 +64,7 @@ impl StagePlace {
     /// When it was, or it cannot be found out.
     pub fn refuse_swapped(&self) -> io::Result<()> {
         let watch = &mut |_: &Step| Ok(());
-        let workplace = Workplace::open(&self.root, &self.run, watch)?;
+        let workplace = WorkDir::open(&self.root, &self.run, watch)?;
         let state = workplace.map_or(Ok(SwapState::Absent), |workplace| workplace.state())?;
         match state {
             SwapState::Untouched => Ok(()),
@@ -94,7 +94,7 @@ fn take_up(root: &Path, other: &OsStr, ours: &OsStr) -> io::Result<Option<Flock<
     let run = other.to_str().and_then(|name| name.strip_prefix(PREFIX));
     let run = run.ok_or_else(|| refuse("no run has such a name"))?;
     let watch = &mut |_: &Step| Ok(());
-    let workplace = Workplace::open(root, run, watch).map_err(|error| refuse(&error.to_string()))?;
+    let workplace = WorkDir::open(root, run, watch).map_err(|error| refuse(&error.to_string()))?;
     let workplace = workplace.ok_or_else(|| refuse("it has just gone"))?;
     let directory = open_directory(&root.join(other))?;
     // Held first: from here on what it says stays true.

@@ -458,7 +458,7 @@ fn what_another_writes_is_left_to_it() {
     world.write("a [b]/beside", "x");
     fs::set_permissions(world.path("a [b]/data"), fs::Permissions::from_mode(0o700)).unwrap();
     let request =
-        StagePassRequest { apart: Some(PathBuf::from("a [b]/data")), ..StagePassRequest::default() };
+        StagePassRequest { external_dir: Some(PathBuf::from("a [b]/data")), ..StagePassRequest::default() };
     world.open().pass(&request, &mut |_| {}).unwrap();
     let staged = world.stage().join(TREE).join("a [b]");
     assert_eq!(fs::read(staged.join("beside")).unwrap(), b"x");
@@ -467,7 +467,7 @@ fn what_another_writes_is_left_to_it() {
     assert_eq!(world.stage().metadata().unwrap().mode() & 0o7777, 0o711);
 
     // Also the root itself.
-    let request = StagePassRequest { apart: Some(PathBuf::new()), ..StagePassRequest::default() };
+    let request = StagePassRequest { external_dir: Some(PathBuf::new()), ..StagePassRequest::default() };
     world.open().pass(&request, &mut |_| {}).unwrap();
     assert_eq!(fs::read_dir(world.stage().join(TREE)).unwrap().count(), 0);
 }

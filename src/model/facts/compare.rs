@@ -120,7 +120,7 @@ pub struct Difference {
 
 /// What a comparison needs to know beside the facts.
 #[derive(Debug, Clone, Copy, Default)]
-pub struct Context<'a> {
+pub struct ComparisonContext<'a> {
     /// The database's container, for the commands.
     pub container: Option<&'a str>,
     /// The snapshot that has the data as it was before, `SOURCE/ID`.
@@ -150,7 +150,7 @@ impl Comparison {
 
 /// Returns what differs between two looks at the same data.
 #[must_use]
-pub fn compare(before: &Facts, after: &Facts, context: &Context<'_>) -> Comparison {
+pub fn compare(before: &Facts, after: &Facts, context: &ComparisonContext<'_>) -> Comparison {
     let proved = || before.moment.zip(after.moment).is_some_and(|(before, after)| before.is(after));
     let same_cluster = before.engine == after.engine && before.identifier == after.identifier;
     let strict = same_cluster && context.nothing_written.unwrap_or_else(proved);
@@ -168,7 +168,7 @@ pub fn compare(before: &Facts, after: &Facts, context: &Context<'_>) -> Comparis
 
 /// Returns what is wrong with data that there is nothing to compare with.
 #[must_use]
-pub fn first_look(facts: &Facts, context: &Context<'_>) -> Comparison {
+pub fn first_look(facts: &Facts, context: &ComparisonContext<'_>) -> Comparison {
     let mut comparing = Comparing { after: facts, context, strict: false, found: Vec::new() };
     comparing.shutdown();
     if facts.checksum_failures.is_some_and(|failures| failures > 0) {
@@ -190,7 +190,7 @@ pub fn first_look(facts: &Facts, context: &Context<'_>) -> Comparison {
 
 struct Comparing<'a> {
     after: &'a Facts,
-    context: &'a Context<'a>,
+    context: &'a ComparisonContext<'a>,
     strict: bool,
     found: Vec<Difference>,
 }

@@ -66,8 +66,8 @@ fn key(worth: Worth, orphans: u64) -> ForeignKey {
     ForeignKey { name: "k".into(), table: name("images"), orphans: Some(orphans), worth, unread: None }
 }
 
-const CONTEXT: Context<'static> =
-    Context { container: Some("db 1"), snapshot: None, unclean: &[], nothing_written: None };
+const CONTEXT: ComparisonContext<'static> =
+    ComparisonContext { container: Some("db 1"), snapshot: None, unclean: &[], nothing_written: None };
 
 /// Returns what is said of one kind of difference, which has to be there once.
 #[track_caller]
@@ -151,7 +151,7 @@ fn a_transaction_under_way_makes_nothing_strict() {
     of(&mut after, "users").rows = Some(40);
     after.moment = Some(Moment { next_transaction: 700, settled: false });
     assert!(!compare(&facts(), &after, &CONTEXT).strict);
-    let known = Context { nothing_written: Some(true), ..CONTEXT };
+    let known = ComparisonContext { nothing_written: Some(true), ..CONTEXT };
     assert!(!compare(&facts(), &after, &known).ok());
 }
 
@@ -164,7 +164,7 @@ fn a_migration_explains_tables_and_extensions_that_are_gone_but_not_when_nobody_
     memory_db(&mut after).extensions.remove("pgcrypto");
     let lenient = compare(&facts(), &after, &CONTEXT);
     assert!(lenient.ok(), "{lenient:?}");
-    let strict = compare(&facts(), &after, &Context { nothing_written: Some(true), ..CONTEXT });
+    let strict = compare(&facts(), &after, &ComparisonContext { nothing_written: Some(true), ..CONTEXT });
     assert_eq!(only(&strict, DifferenceKind::MissingTable).severity, Severity::Damage);
 }
 
@@ -224,7 +224,7 @@ fn a_table_that_could_not_be_looked_at_for_a_moment_is_not_damaged() {
 #[test]
 fn a_crash_is_told_and_empties_what_is_not_logged() {
     let unclean = ["its state is \"in production\"".to_owned()];
-    let crashed = Context { unclean: &unclean, ..CONTEXT };
+    let crashed = ComparisonContext { unclean: &unclean, ..CONTEXT };
     let mut before = facts();
     of(&mut before, "users").unlogged = true;
     let mut after = before.clone();

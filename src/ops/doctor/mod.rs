@@ -17,7 +17,7 @@ use serde::Serialize;
 
 use self::leftovers::{Migrated, Stage};
 use self::rules::{Case, History, NewestSnapshot, OutsideData};
-use super::Host;
+use super::Context;
 use super::migrate::record::Migration;
 use super::recover::{Unfinished, unfinished};
 use crate::agent::survey::survey;
@@ -160,9 +160,9 @@ struct Answer {
 ///
 /// # Errors
 /// When the engine does not answer, or the target is unknown.
-pub async fn doctor(host: &Host, options: &DoctorOptions) -> Result<Vec<Finding>> {
-    let engine = host.docker.engine().await.doing(|| "ask the engine what it is".to_owned())?;
-    let mut world = host.world().await?;
+pub async fn doctor(context: &Context, options: &DoctorOptions) -> Result<Vec<Finding>> {
+    let engine = context.docker.engine().await.context(|| "ask the engine what it is".to_owned())?;
+    let mut world = context.world().await?;
     "volsnap doctor".clone_into(&mut world.command);
     let chosen: Vec<Container> = match &options.target {
         Some(target) => selector::containers(target, &world)?.into_iter().cloned().collect(),
@@ -170,7 +170,8 @@ pub async fn doctor(host: &Host, options: &DoctorOptions) -> Result<Vec<Finding>
     };
     let databases = chosen.iter().filter_map(|container| Some((container, database::profile_of(container)?)));
     let databases: Vec<_> = databases.filter(|(container, _)| OtherRun::of(container).is_none()).collect();
-    let answers = join_all(databases.iter().map(|(container, profile)| ask(host, container, *profile))).await;
+    let answers =
+        join_all(databases.iter().map(|(container, profile)| ask(context, container, *profile))).await;
     let mut answers: BTreeMap<String, Answer> =
         databases.iter().map(|(container, _)| container.id.clone()).zip(answers).collect();
     for (id, answer) in &mut answers {
@@ -192,13 +193,13 @@ pub async fn doctor(host: &Host, options: &DoctorOptions) -> Result<Vec<Finding>
         findings.extend(examine(one, &world, &engine, &listing, &options.repository));
     }
     let migrations =
-        migrations(Migration::all(&host.saga.state, &engine.id), options.target.as_ref(), &chosen);
+        migrations(Migration::all(&context.saga.state, &engine.id), options.target.as_ref(), &chosen);
     findings.extend(migrated_volumes(&migrations, &world, &engine));
     findings.extend(leftover_volumes(&examined, &migrations, &world));
     if options.target.is_none() {
-        let runs = unfinished(&host.saga.state)?;
+        let runs = unfinished(&context.saga.state)?;
         findings.extend(kept_stages(&world, &engine, &runs));
-        findings.extend(runs.iter().filter_map(|run| rules::open_journal(run, host.address.as_deref())));
+        findings.extend(runs.iter().filter_map(|run| rules::open_journal(run, context.address.as_deref())));
         findings.extend(stray_helpers(&world, &runs));
     }
     // Those of one subject stay together, the worst first.
@@ -219,12 +220,12 @@ pub async fn doctor(host: &Host, options: &DoctorOptions) -> Result<Vec<Finding>
 }
 
 /// Asks a running database where its data is and what its directory links to.
-async fn ask(host: &Host, container: &Container, profile: &dyn Profile) -> Answer {
+async fn ask(context: &Context, container: &Container, profile: &dyn Profile) -> Answer {
     if !container.state.running || container.state.paused || container.state.restarting {
         return Answer::default();
     }
     let said = async |command: Vec<String>| {
-        let output = host.docker.exec(&container.id, &command, ASK_LIMIT).await.ok()?;
+        let output = context.docker.exec(&container.id, &command, ASK_LIMIT).await.ok()?;
         (output.exit_code == 0).then(|| String::from_utf8_lossy(&output.stdout).into_owned())
     };
     let directory = said(profile.data_directory_command(container)).await;

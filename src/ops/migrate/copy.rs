@@ -20,20 +20,20 @@ use crate::model::source::Source;
 use crate::ops::facts::{run_checks, take};
 use crate::ops::passes::Passes;
 use crate::ops::plan::STAGE_RESERVE;
-use crate::saga::{Registered, Saga, When};
+use crate::saga::{Saga, UndoId, When};
 use crate::selector::inventory::inventory;
 use crate::service::start::StoppedContainer;
-use crate::undo::Compensation;
-use crate::undo::retract_copy::{Copy, Proof};
+use crate::undo::Undo;
+use crate::undo::retract_copy::{MigratedCopy, Proof};
 
 /// The users are stopped; what starts them is in the journal.
 pub(super) struct Hold {
-    pub(super) start: Option<Registered>,
+    pub(super) start: Option<UndoId>,
     pub(super) containers: Vec<StoppedContainer>,
     /// What takes the copy out of its place.
-    pub(super) withdraw: Registered,
+    pub(super) withdraw: UndoId,
     /// The copy, as far as it is known.
-    pub(super) copy: Copy,
+    pub(super) copy: MigratedCopy,
     /// What the database's own files said after its shutdown.
     pub(super) stopped: Option<Inspection>,
 }
@@ -41,8 +41,8 @@ pub(super) struct Hold {
 impl Hold {
     /// Has the journal know what is known of the copy by now.
     fn amend(&self, saga: &mut Saga) -> Result<()> {
-        let withdraw = Compensation::Withdraw { copy: self.copy.clone() };
-        saga.amend(self.withdraw, withdraw).doing(|| "write the journal".to_owned())
+        let withdraw = Undo::Withdraw { copy: self.copy.clone() };
+        saga.update(self.withdraw, withdraw).context(|| "write the journal".to_owned())
     }
 
     /// Has the journal know that services are about to be started on the copy.
@@ -68,7 +68,7 @@ impl Run<'_> {
         let mut kept = || {
             // The directory's is the first: with it goes everything, so it is void last.
             for removal in std::mem::take(&mut prepared.removals).into_iter().rev() {
-                saga.discharge(removal);
+                saga.dismiss(removal);
             }
             let _ = self.kept.set(location.clone());
         };
@@ -83,7 +83,7 @@ impl Run<'_> {
 
     fn passes<'p>(&'p self, source: &'p Source, bytes: u64) -> Passes<'p> {
         Passes {
-            host: self.host,
+            context: self.context,
             clock: &self.clock,
             source,
             request: StagePassRequest {
@@ -99,21 +99,21 @@ impl Run<'_> {
     fn not_copied(&self, error: AgentError, prepared: &Preparation) -> Error {
         let full = matches!(error, AgentError::StageFull(_));
         let error =
-            Error::failed(format!("copy {} to {}", prepared.plan.from, prepared.plan.to)).because(error);
+            Error::failed(format!("copy {} to {}", prepared.plan.from, prepared.plan.to)).with_source(error);
         if full { error.hint("free some space there, or choose a directory on a larger disk") } else { error }
     }
 
     async fn compare(&self, prepared: &mut Preparation, finish: bool) -> Result<CompareStats> {
         let request = StageCompareRequest { exclude: excluded(), owner: self.options.owner, finish };
         let compared = prepared.agent.stage_compare(request, self.monitor()).await;
-        let compared = compared.doing(|| format!("compare {} with its copy", prepared.source.title))?;
+        let compared = compared.context(|| format!("compare {} with its copy", prepared.source.title))?;
         self.clock.bytes(compared.bytes);
         Ok(compared)
     }
 
     /// Looks at the users once more: the passes took their time, and somebody may have restarted one.
     async fn look_again(&self, prepared: &mut Preparation) -> Result<()> {
-        let source = self.host.resolve_for("volsnap migrate", &self.options.target).await?;
+        let source = self.context.resolve_for("volsnap migrate", &self.options.target).await?;
         let ids = |source: &Source| -> Vec<String> {
             let mut ids: Vec<_> = source.users.iter().map(|user| user.container.id.clone()).collect();
             ids.sort();
@@ -160,11 +160,11 @@ impl Run<'_> {
         }
         self.phase(Phase::Facts, container.name.clone());
         self.monitor().step("facts");
-        let Some(mut facts) = take(&*self.host.docker, container, self.options.level).await? else {
+        let Some(mut facts) = take(&*self.context.docker, container, self.options.level).await? else {
             return Ok(None);
         };
         if let Some(checks) = checks {
-            run_checks(&*self.host.docker, container, checks, None, &mut facts).await;
+            run_checks(&*self.context.docker, container, checks, None, &mut facts).await;
         }
         Ok(Some(facts))
     }
@@ -172,15 +172,19 @@ impl Run<'_> {
     /// Stops the users. What starts them again is in the journal before the first is asked to stop, and before
     /// that what takes the copy out of its place: that comes last, with the service up.
     pub(super) async fn hold(&self, saga: &mut Saga, prepared: &mut Preparation) -> Result<Hold> {
-        self.host.checkpoint(&prepared.source).await;
+        self.context.checkpoint(&prepared.source).await;
         let journal = || "write the journal".to_owned();
         for container in &prepared.stops {
-            self.host.refuse_restarted(container, &self.again()).await?;
+            self.context.refuse_restarted(container, &self.again()).await?;
         }
-        let copy =
-            Copy { place: prepared.place.clone(), started: false, proof: None, made: prepared.made.clone() };
-        let withdraw = Compensation::Withdraw { copy: copy.clone() };
-        let withdraw = saga.register(When::OnFailure, withdraw).doing(journal)?;
+        let copy = MigratedCopy {
+            place: prepared.place.clone(),
+            started: false,
+            proof: None,
+            made: prepared.made.clone(),
+        };
+        let withdraw = Undo::Withdraw { copy: copy.clone() };
+        let withdraw = saga.register(When::OnFailure, withdraw).context(journal)?;
         let containers: Vec<StoppedContainer> = prepared
             .stops
             .iter()
@@ -189,14 +193,14 @@ impl Run<'_> {
             .collect();
         let mut hold = Hold { start: None, containers, withdraw, copy, stopped: None };
         if !prepared.stops.is_empty() {
-            let start = Compensation::StartContainers { containers: hold.containers.clone() };
-            hold.start = Some(saga.register(When::Always, start).doing(journal)?);
+            let start = Undo::StartContainers { containers: hold.containers.clone() };
+            hold.start = Some(saga.register(When::Always, start).context(journal)?);
             self.phase(Phase::Stop, prepared.plan.stops.join(", "));
             self.monitor().event(Event::Held);
             self.clock.held();
         }
         for container in &prepared.stops {
-            self.host.stop(container, self.options.stop_timeout).await?;
+            self.context.stop(container, self.options.stop_timeout).await?;
         }
         hold.stopped = self.shutdown(prepared).await?;
         Ok(hold)
@@ -263,7 +267,7 @@ impl Run<'_> {
 
     /// Refuses what somebody has started on the data meanwhile.
     async fn refuse_running(&self, prepared: &Preparation) -> Result<()> {
-        let world = self.host.world().await?;
+        let world = self.context.world().await?;
         let inventory = inventory(&prepared.source.location, &world.containers, &world.volumes);
         let running = inventory.users.iter().find(|user| user.container.state.running && user.writes);
         match running {
@@ -286,18 +290,18 @@ pub(super) async fn inspect(agent: &mut AgentClient, database: &Database) -> Res
     agent
         .inspect(database.profile.name(), &database.data_directory, database.mounted_at.as_deref())
         .await
-        .doing(|| format!("read the files of {}", database.profile.name()))
+        .context(|| format!("read the files of {}", database.profile.name()))
 }
 
 async fn inspect_copy(agent: &mut AgentClient, database: &Database) -> Result<Inspection> {
     agent
         .inspect_stage(database.profile.name(), &database.data_directory, database.mounted_at.as_deref())
         .await
-        .doing(|| format!("read the files of {} in the copy", database.profile.name()))
+        .context(|| format!("read the files of {} in the copy", database.profile.name()))
 }
 
 /// Returns the files without which there is no database, as the swap wants them.
-pub(super) fn heads(database: Option<&Database>) -> Vec<PathBuf> {
+pub(super) fn marker_files(database: Option<&Database>) -> Vec<PathBuf> {
     database
         .map(|database| database.profile.written_last(Path::new(&database.data_directory)))
         .unwrap_or_default()

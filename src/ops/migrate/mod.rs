@@ -35,7 +35,7 @@ use chrono::{DateTime, Utc};
 use serde::Serialize;
 use tokio::time::Instant;
 
-use super::{Host, recover, with_failures};
+use super::{Context, recover, with_failures};
 use crate::agent::swap::PREFIX;
 use crate::compose::environment::Environment;
 use crate::model::error::{Context as _, Error, Result};
@@ -44,8 +44,8 @@ use crate::model::facts::FactsLevel;
 use crate::model::ids::SnapshotId;
 use crate::model::location::MountSource;
 use crate::model::quote::shell_quote;
-use crate::ops::phase_timer::{Clock, milliseconds};
-use crate::saga::{Patience, Saga};
+use crate::ops::phase_timer::{PhaseTimer, milliseconds};
+use crate::saga::{RetryBudget, Saga};
 use crate::selector::Target;
 
 mod copy;
@@ -146,18 +146,18 @@ pub struct Migrated {
 /// # Errors
 /// As the module says: everything is as it was, unless the error is of kind
 /// [`ErrorKind::NotPutBack`](crate::ErrorKind::NotPutBack).
-pub async fn migrate(host: &Host, options: &MigrateOptions, confirm: &dyn Confirm) -> Result<Outcome> {
-    recover::recover(host, Patience::COMMAND).await?;
-    let run = Run::begin(host, options)?;
-    let mut saga = run.host.begin("migrate", run.options.target.to_string(), &run.id, run.started)?;
-    let outcome = host.run_to_end(run.migrate(&mut saga, confirm)).await;
+pub async fn migrate(context: &Context, options: &MigrateOptions, confirm: &dyn Confirm) -> Result<Outcome> {
+    recover::recover(context, RetryBudget::COMMAND).await?;
+    let run = Run::begin(context, options)?;
+    let mut saga = run.context.begin("migrate", run.options.target.to_string(), &run.id, run.started)?;
+    let outcome = context.run_to_end(run.migrate(&mut saga, confirm)).await;
     let done = outcome.is_ok();
     run.conclude(saga, outcome, done).await
 }
 
 /// What [`dry_run`] finds.
 #[derive(Debug, Clone)]
-pub enum Outlook {
+pub enum Planned {
     /// What would be done.
     Plan(Box<MigratePlan>),
     /// Nothing would: it is done already.
@@ -174,15 +174,15 @@ pub enum Outlook {
 ///
 /// # Errors
 /// Everything that would make it fail before anything is touched.
-pub async fn dry_run(host: &Host, options: &MigrateOptions) -> Result<Outlook> {
-    recover::recover(host, Patience::COMMAND).await?;
-    let run = Run::begin(host, options)?;
-    let mut saga = run.host.begin("migrate", run.options.target.to_string(), &run.id, run.started)?;
-    let outcome = host
+pub async fn dry_run(context: &Context, options: &MigrateOptions) -> Result<Planned> {
+    recover::recover(context, RetryBudget::COMMAND).await?;
+    let run = Run::begin(context, options)?;
+    let mut saga = run.context.begin("migrate", run.options.target.to_string(), &run.id, run.started)?;
+    let outcome = context
         .run_to_end(async {
             Ok(match run.prepare(&mut saga).await? {
-                Prepared::Ready(prepared) => Outlook::Plan(Box::new(prepared.plan)),
-                Prepared::Already { title, at } => Outlook::Already { title, at },
+                Prepared::Ready(prepared) => Planned::Plan(Box::new(prepared.plan)),
+                Prepared::Already { title, at } => Planned::Already { title, at },
             })
         })
         .await;
@@ -191,29 +191,29 @@ pub async fn dry_run(host: &Host, options: &MigrateOptions) -> Result<Outlook> {
 }
 
 struct Run<'a> {
-    host: &'a Host,
+    context: &'a Context,
     options: &'a MigrateOptions,
     id: SnapshotId,
     started: DateTime<Utc>,
     begun: Instant,
-    clock: Clock,
+    clock: PhaseTimer,
     /// Where the copy lies that another run can go on from, as soon as there is one.
     kept: OnceLock<MountSource>,
 }
 
 impl<'a> Run<'a> {
-    fn begin(host: &'a Host, options: &'a MigrateOptions) -> Result<Self> {
+    fn begin(context: &'a Context, options: &'a MigrateOptions) -> Result<Self> {
         let mut random = [0; 3];
-        getrandom::fill(&mut random).doing(|| "draw a random id".to_owned())?;
+        getrandom::fill(&mut random).context(|| "draw a random id".to_owned())?;
         let started = Utc::now();
         let id = SnapshotId::new(started, random);
         Ok(Self {
-            host,
+            context,
             options,
             id,
             started,
             begun: Instant::now(),
-            clock: Clock::default(),
+            clock: PhaseTimer::default(),
             kept: OnceLock::new(),
         })
     }
@@ -249,7 +249,7 @@ impl<'a> Run<'a> {
 
     /// Remembers what came of what; returns the command that removes the old data, and the one that goes back.
     fn remember(&self, prepared: &prepare::Preparation) -> (String, Option<String>) {
-        let state = &self.host.saga.state;
+        let state = &self.context.saga.state;
         match (&prepared.source.location, &prepared.place.location) {
             (MountSource::Volume(volume), MountSource::Directory(directory)) => {
                 let migration = Migration {
@@ -315,7 +315,7 @@ impl<'a> Run<'a> {
     }
 
     fn monitor(&self) -> &dyn Monitor {
-        &*self.host.monitor
+        &*self.context.monitor
     }
 
     fn phase(&self, phase: Phase, detail: impl Into<String>) {

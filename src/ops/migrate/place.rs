@@ -11,8 +11,8 @@ use super::Run;
 use crate::agent::swap::PREFIX;
 use crate::model::error::{Context as _, Error, Result};
 use crate::model::quote::shell_quote;
-use crate::saga::{Registered, Saga, When};
-use crate::undo::Compensation;
+use crate::saga::{Saga, UndoId, When};
+use crate::undo::Undo;
 use crate::undo::retract_copy::MadeDirectory;
 
 /// Where the system has its own, and nobody else's data belongs.
@@ -50,7 +50,7 @@ pub(super) fn look(named: &Path, here: &Path, store: Option<&Path>) -> Result<De
     let metadata = match absolute.symlink_metadata() {
         Ok(metadata) => Some(metadata),
         Err(error) if error.kind() == io::ErrorKind::NotFound => None,
-        Err(error) => return Err(Error::failed(format!("look at {shown}")).because(error)),
+        Err(error) => return Err(Error::failed(format!("look at {shown}")).with_source(error)),
     };
     match &metadata {
         Some(metadata) if metadata.is_symlink() => {
@@ -98,7 +98,7 @@ pub(super) fn look(named: &Path, here: &Path, store: Option<&Path>) -> Result<De
 fn without_links(path: &Path) -> Result<PathBuf> {
     let existing = path.ancestors().find(|above| above.exists()).unwrap_or(Path::new("/"));
     let rest = path.strip_prefix(existing).unwrap_or(Path::new(""));
-    let real = existing.canonicalize().doing(|| format!("look at {}", existing.display()))?;
+    let real = existing.canonicalize().context(|| format!("look at {}", existing.display()))?;
     Ok(if rest.as_os_str().is_empty() { real } else { real.join(rest) })
 }
 
@@ -151,7 +151,7 @@ pub(super) struct Made {
     /// The directory itself, where it was not there.
     pub(super) directory: Option<MadeDirectory>,
     /// What removes it.
-    pub(super) removals: Vec<Registered>,
+    pub(super) removals: Vec<UndoId>,
 }
 
 impl Run<'_> {
@@ -165,36 +165,36 @@ impl Run<'_> {
         let missing: Vec<&Path> = path.ancestors().skip(1).take_while(|above| !above.exists()).collect();
         let journal = || "write the journal".to_owned();
         for above in missing.into_iter().rev() {
-            let removal = Compensation::RemoveEmptyDirectory { path: above.to_owned() };
+            let removal = Undo::RemoveEmptyDirectory { path: above.to_owned() };
             // Stays registered: one with something in it is not removed.
-            saga.register(When::OnFailure, removal).doing(journal)?;
+            saga.register(When::OnFailure, removal).context(journal)?;
             let making = || format!("make the directory {}", above.display());
             DirBuilder::new().mode(0o755).create(above).map_err(|error| needs_root(making(), error))?;
         }
         let making = || format!("make the directory {}", path.display());
         // Under a name of our own first: what removes it must never take another for it.
         let ours = path.with_file_name(format!(".volsnap-made-{}", self.id));
-        let removal = Compensation::DeleteDirectory { path: ours.clone() };
-        let passing = saga.register(When::Always, removal).doing(journal)?;
+        let removal = Undo::DeleteDirectory { path: ours.clone() };
+        let passing = saga.register(When::Always, removal).context(journal)?;
         self.monitor().step("make-directory");
         DirBuilder::new().mode(0o700).create(&ours).map_err(|error| needs_root(making(), error))?;
-        let metadata = ours.metadata().doing(making)?;
+        let metadata = ours.metadata().context(making)?;
         let directory = MadeDirectory { path: path.clone(), device: metadata.dev(), inode: metadata.ino() };
-        let removal = Compensation::RemoveMadeDirectory {
+        let removal = Undo::RemoveMadeDirectory {
             path: directory.path.clone(),
             device: directory.device,
             inode: directory.inode,
         };
-        made.removals.push(saga.register(When::OnFailure, removal).doing(journal)?);
-        std::fs::rename(&ours, path).doing(making)?;
-        saga.discharge(passing);
+        made.removals.push(saga.register(When::OnFailure, removal).context(journal)?);
+        std::fs::rename(&ours, path).context(making)?;
+        saga.dismiss(passing);
         path.parent()
             .map(File::open)
             .transpose()
-            .doing(making)?
+            .context(making)?
             .map(|above| above.sync_all())
             .transpose()
-            .doing(making)?;
+            .context(making)?;
         made.directory = Some(directory);
         Ok(made)
     }
@@ -202,7 +202,7 @@ impl Run<'_> {
 
 fn needs_root(doing: String, error: io::Error) -> Error {
     let denied = error.kind() == io::ErrorKind::PermissionDenied;
-    let error = Error::failed(doing).because(error);
+    let error = Error::failed(doing).with_source(error);
     if denied {
         error.hint("sudo volsnap migrate …    (or make the directory, empty, before)")
     } else {

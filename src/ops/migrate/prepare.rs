@@ -30,14 +30,14 @@ use crate::model::source::{Source, User, key_of};
 use crate::ops::facts::find_checks;
 use crate::ops::helper::{StageMount, StartedHelper, busy, start_helper};
 use crate::ops::hold::refuse_what_cannot_be_stopped;
-use crate::ops::plan::{Outlook, STAGE_RESERVE};
-use crate::saga::{Registered, Saga, When};
+use crate::ops::plan::{DowntimeEstimate, STAGE_RESERVE};
+use crate::saga::{Saga, UndoId, When};
 use crate::selector::{is_anonymous, location_of};
 use crate::service::order;
 use crate::service::start::await_ready;
-use crate::undo::Compensation;
+use crate::undo::Undo;
 use crate::undo::retract_copy::MadeDirectory;
-use crate::undo::swap::Workplace;
+use crate::undo::swap::HelperTarget;
 
 /// How long one question may take.
 const ASK_LIMIT: Duration = Duration::from_secs(10);
@@ -72,13 +72,13 @@ pub(super) struct Preparation {
     pub(super) switch: Switch,
     pub(super) survey: Survey,
     pub(super) agent: AgentClient,
-    pub(super) helper: Registered,
+    pub(super) helper: UndoId,
     /// Where the copy comes to lie.
-    pub(super) place: Workplace,
+    pub(super) place: HelperTarget,
     /// The directory that was made for it.
     pub(super) made: Option<MadeDirectory>,
     /// What removes a copy that nobody can go on from.
-    pub(super) removals: Vec<Registered>,
+    pub(super) removals: Vec<UndoId>,
     /// The labels of the volume the data comes from.
     pub(super) labels: BTreeMap<String, String>,
 }
@@ -120,10 +120,10 @@ impl Run<'_> {
     pub(super) async fn prepare(&self, saga: &mut Saga) -> Result<Prepared> {
         self.phase(Phase::Prepare, self.options.target.to_string());
         self.monitor().step("start-guard");
-        saga.watch(&self.host.saga.executable).await.doing(|| "start the guard".to_owned())?;
-        let docker = &*self.host.docker;
-        let engine = docker.engine().await.doing(|| "ask the engine what it is".to_owned())?;
-        let source = self.host.resolve_for("volsnap migrate", &self.options.target).await?;
+        saga.watch(&self.context.saga.executable).await.context(|| "start the guard".to_owned())?;
+        let docker = &*self.context.docker;
+        let engine = docker.engine().await.context(|| "ask the engine what it is".to_owned())?;
+        let source = self.context.resolve_for("volsnap migrate", &self.options.target).await?;
         source.warnings.iter().for_each(|warning| self.monitor().warning(warning));
         if let Some(other) = &source.held_by {
             return Err(busy(&source, &other.container));
@@ -142,10 +142,10 @@ impl Run<'_> {
         let users = mounting(&source)?;
         let stops = stops(&source)?;
         self.refuse_sharers(&users).await?;
-        self.host.refuse_stranded(&source).await?;
+        self.context.refuse_stranded(&source).await?;
         let database = database_of(&source);
         let checks = match database.as_ref().filter(|database| database.container.state.running) {
-            Some(database) => find_checks(None, &database.container, &self.host.directory)?,
+            Some(database) => find_checks(None, &database.container, &self.context.directory)?,
             None => None,
         };
         self.refuse_unready(database.as_ref()).await?;
@@ -157,8 +157,8 @@ impl Run<'_> {
         let mount = StageMount { location: &target.location, labels: &none };
         let with = (Access::Stage, Some(mount));
         let StartedHelper { mut agent, registered: helper, place } =
-            start_helper(self.host, saga, self.id.as_str(), &source, with, image).await?;
-        let place = Workplace {
+            start_helper(self.context, saga, self.id.as_str(), &source, with, image).await?;
+        let place = HelperTarget {
             helper: helper_name(&key_of(&target.location)),
             location: target.location.clone(),
             ..place
@@ -168,11 +168,13 @@ impl Run<'_> {
             None => None,
         };
         found.iter().try_for_each(|found| refuse_outside_links(&source, found))?;
-        let survey = agent.survey(&excluded()).await.doing(|| format!("look at {}", source.title))?;
+        let survey = agent.survey(&excluded()).await.context(|| format!("look at {}", source.title))?;
         let mut removals = target.made.removals;
         let looked = self.look_into(saga, &mut agent, &place, &mut removals).await?;
         let volume_of = async |location: &MountSource| match location {
-            MountSource::Volume(name) => docker.volume(name).await.doing(|| format!("look at volume {name}")),
+            MountSource::Volume(name) => {
+                docker.volume(name).await.context(|| format!("look at volume {name}"))
+            }
             MountSource::Directory(_) => Ok(None),
         };
         let labels = volume_of(&source.location).await?.map(|volume| volume.labels).unwrap_or_default();
@@ -226,7 +228,7 @@ impl Run<'_> {
     fn is_done(&self, source: &Source) -> Option<String> {
         match (&self.options.destination, &source.location) {
             (Destination::Directory(named), MountSource::Directory(directory)) => {
-                let wanted = self.host.directory.join(named);
+                let wanted = self.context.directory.join(named);
                 let same = wanted == *directory || wanted.canonicalize().is_ok_and(|real| real == *directory);
                 same.then(|| directory.display().to_string())
             }
@@ -264,7 +266,7 @@ impl Run<'_> {
 
     /// Refuses containers that share the network of one that is made anew: they would lose it.
     async fn refuse_sharers(&self, users: &[(User, PathBuf)]) -> Result<()> {
-        let containers = self.host.docker.containers().await.doing(|| "list containers".to_owned())?;
+        let containers = self.context.docker.containers().await.context(|| "list containers".to_owned())?;
         for (user, _) in users {
             let mode = format!("container:{}", user.container.id);
             if let Some(sharer) = containers.iter().find(|other| other.network_mode == mode) {
@@ -286,9 +288,9 @@ impl Run<'_> {
         let running = database.filter(|database| database.container.state.running);
         let Some(Database { container, .. }) = running else { return Ok(()) };
         let deadline = Instant::now() + READY_LIMIT;
-        await_ready(&*self.host.docker, container, deadline, self.monitor()).await.map_err(|error| {
+        await_ready(&*self.context.docker, container, deadline, self.monitor()).await.map_err(|error| {
             Error::failed(format!("container {} is not ready to be stopped", container.name))
-                .because(error)
+                .with_source(error)
                 .hint(format!("docker logs --tail 20 {}", shell_quote(&container.name)))
         })
     }
@@ -301,7 +303,7 @@ impl Run<'_> {
                     return Err(Error::failed("a directory is copied into a volume only"));
                 };
                 let store = place::store_of(&source.host_path, volume);
-                let found = place::look(named, &self.host.directory, store.as_deref())?;
+                let found = place::look(named, &self.context.directory, store.as_deref())?;
                 let made = self.make_directory(saga, &found)?;
                 Ok(Target { location: MountSource::Directory(found.path), made, warnings: found.warnings })
             }
@@ -328,7 +330,7 @@ impl Run<'_> {
 
     fn migration(&self, engine: &EngineInfo, source: &Source) -> Option<Migration> {
         let MountSource::Directory(directory) = &source.location else { return None };
-        Migration::all(&self.host.saga.state, &engine.id)
+        Migration::all(&self.context.saga.state, &engine.id)
             .into_iter()
             .find(|migration| migration.directory == *directory)
     }
@@ -341,12 +343,12 @@ impl Run<'_> {
         source: &Source,
         name: &str,
     ) -> Result<()> {
-        let docker = &*self.host.docker;
-        if docker.volume(name).await.doing(|| format!("look at volume {name}"))?.is_some() {
+        let docker = &*self.context.docker;
+        if docker.volume(name).await.context(|| format!("look at volume {name}"))?.is_some() {
             return Ok(());
         }
-        let removal = Compensation::RemoveVolume { name: name.to_owned(), run: self.id.to_string() };
-        saga.register(When::OnFailure, removal).doing(|| "write the journal".to_owned())?;
+        let removal = Undo::RemoveVolume { name: name.to_owned(), run: self.id.to_string() };
+        saga.register(When::OnFailure, removal).context(|| "write the journal".to_owned())?;
         self.monitor().step("create-volume");
         let remembered = self.migration(engine, source).filter(|migration| migration.volume == name);
         let mut labels = match remembered {
@@ -354,11 +356,11 @@ impl Run<'_> {
             None => compose_labels(source, name),
         };
         labels.insert(LABEL_RUN.to_owned(), self.id.to_string());
-        docker.create_volume(name, &labels).await.doing(|| format!("create volume {name}"))
+        docker.create_volume(name, &labels).await.context(|| format!("create volume {name}"))
     }
 
     async fn refuse_other_users(&self, location: &MountSource) -> Result<()> {
-        let world = self.host.world().await?;
+        let world = self.context.world().await?;
         let inventory = crate::selector::inventory::inventory(location, &world.containers, &world.volumes);
         match inventory.users.first() {
             Some(user) => Err(Error::failed(format!(
@@ -376,25 +378,25 @@ impl Run<'_> {
         &self,
         saga: &mut Saga,
         agent: &mut AgentClient,
-        place: &Workplace,
-        removals: &mut Vec<Registered>,
-    ) -> Result<Looked> {
+        place: &HelperTarget,
+        removals: &mut Vec<UndoId>,
+    ) -> Result<PlanInputs> {
         let shown = place.describe();
         let looking = || format!("look into {shown}");
-        let owner = agent.room().await.doing(looking)?.owner;
+        let owner = agent.room().await.context(looking)?.owner;
         self.monitor().step("stage-into");
         agent.stage_into(&place.run).await.map_err(|error| {
             Error::failed(format!("go on with what an earlier run has left in {shown}"))
-                .because(error)
+                .with_source(error)
                 .hint(format!("look into {shown}, and empty it or choose another place"))
         })?;
-        let warm = agent.stage_room(Path::new("")).await.doing(looking)?.warm;
+        let warm = agent.stage_room(Path::new("")).await.context(looking)?.warm;
         if !warm {
             // What was begun by another run is for a later one, until this one has more.
-            let work = Compensation::DiscardWork { place: place.clone(), with_old: false };
-            removals.push(saga.register(When::OnFailure, work).doing(|| "write the journal".to_owned())?);
+            let work = Undo::DiscardWork { place: place.clone(), with_old: false };
+            removals.push(saga.register(When::OnFailure, work).context(|| "write the journal".to_owned())?);
         }
-        let room = agent.room().await.doing(looking)?;
+        let room = agent.room().await.context(looking)?;
         if !room.is_empty && matches!(place.location, MountSource::Directory(_)) {
             return Err(super::place::not_empty(&shown));
         }
@@ -405,7 +407,7 @@ impl Run<'_> {
         if !warm {
             self.try_owners(agent, &shown).await?;
         }
-        Ok(Looked { room, warm, owner: self.options.owner.unwrap_or(owner) })
+        Ok(PlanInputs { room, warm, owner: self.options.owner.unwrap_or(owner) })
     }
 
     /// Tries whether the place holds owners, modes, times and attributes, by copying the root alone.
@@ -425,7 +427,7 @@ impl Run<'_> {
         agent.stage_pass(pass, self.monitor()).await.map_err(|error| refused(error.to_string()))?;
         let compare = StageCompareRequest { exclude: everything, owner: self.options.owner, finish: false };
         let compared = agent.stage_compare(compare, self.monitor()).await;
-        let compared = compared.doing(|| format!("look at {shown}"))?;
+        let compared = compared.context(|| format!("look at {shown}"))?;
         if compared.different > 0 {
             return Err(refused(compared.differences.join("; ")));
         }
@@ -437,11 +439,11 @@ impl Run<'_> {
         source: &Source,
         found: Option<&Inspection>,
         survey: &Survey,
-        (looked, makes): (&Looked, bool),
-        place: &Workplace,
+        (looked, makes): (&PlanInputs, bool),
+        place: &HelperTarget,
     ) -> MigratePlan {
         let back = matches!(place.location, MountSource::Volume(_));
-        let outlook = Outlook { quiesce: Quiesce::Stop, raw_bytes: survey.bytes, measured: None };
+        let outlook = DowntimeEstimate { quiesce: Quiesce::Stop, raw_bytes: survey.bytes, measured: None };
         let shown = |location: &MountSource| match location {
             MountSource::Volume(name) => format!("volume {name}"),
             MountSource::Directory(path) => path.display().to_string(),
@@ -484,7 +486,7 @@ impl Run<'_> {
     async fn warn_of_owner(&self, plan: &mut MigratePlan, database: Option<&Database>) {
         let Some(database) = database.filter(|database| database.container.state.running) else { return };
         let command = ["stat", "-c", "%u", "/proc/1"].map(str::to_owned);
-        let asked = self.host.docker.exec(&database.container.id, &command, ASK_LIMIT).await;
+        let asked = self.context.docker.exec(&database.container.id, &command, ASK_LIMIT).await;
         let said = asked.ok().and_then(|output| String::from_utf8(output.stdout).ok());
         let Some(user) = said.and_then(|said| said.trim().parse::<u32>().ok()) else { return };
         // One that begins as root gives its rights away, and so does not tell.
@@ -516,7 +518,7 @@ impl Run<'_> {
 }
 
 /// What is in the place for the copy.
-struct Looked {
+struct PlanInputs {
     room: Room,
     /// Whether an earlier run has begun there, and what it copied can be gone on from.
     warm: bool,

@@ -8,7 +8,7 @@ use std::time::{Duration, SystemTime};
 use tokio::time::Instant;
 
 use super::Run;
-use super::copy::{Hold, heads};
+use super::copy::{Hold, marker_files};
 use super::plan::PlannedEdit;
 use super::prepare::{Database, Preparation};
 use crate::agent::protocol::Request;
@@ -21,15 +21,15 @@ use crate::model::container::Container;
 use crate::model::error::{Context as _, Error, Result};
 use crate::model::event::{Event, Phase};
 use crate::model::facts::Facts;
-use crate::model::facts::compare::{Context, compare};
+use crate::model::facts::compare::{ComparisonContext, compare};
 use crate::model::location::MountSource;
 use crate::model::quote::shell_quote;
 use crate::model::source::{Source, User, key_of};
 use crate::saga::{Saga, When};
 use crate::selector::{is_anonymous, location_of};
-use crate::service::identity::{Recorded, find_again};
+use crate::service::identity::{ContainerIdentity, find_recreated};
 use crate::service::start::start_once;
-use crate::undo::Compensation;
+use crate::undo::Undo;
 use crate::undo::recreate::ReplacedContainer;
 
 /// How long the service may take to answer on the copy.
@@ -73,7 +73,7 @@ struct Project {
     recreate: Recreate,
     edits: Vec<FileEdit>,
     /// Containers that have to be gone before theirs are made: Compose would give them the old mount.
-    in_the_way: Vec<Recorded>,
+    in_the_way: Vec<ContainerIdentity>,
 }
 
 /// What the switch has done.
@@ -155,8 +155,8 @@ impl Run<'_> {
         let (first, _) = containers[0];
         let found = FoundProject::of(&first.labels, &self.options.environment)
             .map_err(|error| self.no_files(first, error))?;
-        let spelling = Spelling::find().await.doing(|| format!("make container {} anew", first.name))?;
-        let compose = Compose::of(spelling, &first.labels, self.host.address.as_deref());
+        let spelling = Spelling::find().await.context(|| format!("make container {} anew", first.name))?;
+        let compose = Compose::of(spelling, &first.labels, self.context.address.as_deref());
         let mut compose = compose.map_err(|error| self.no_files(first, error))?;
         self.refuse_changed(&compose, &found, containers).await?;
         let mut services = BTreeSet::new();
@@ -189,7 +189,7 @@ impl Run<'_> {
         }
         let clings = spelling.clings_to_volumes();
         let in_the_way = containers.iter().filter(|_| clings);
-        let in_the_way = in_the_way.map(|(container, _)| Recorded::of(container)).collect();
+        let in_the_way = in_the_way.map(|(container, _)| ContainerIdentity::of(container)).collect();
         let recreate = Recreate { compose, services: services.into_iter().collect() };
         Ok(Project { recreate, edits, in_the_way })
     }
@@ -202,7 +202,7 @@ impl Run<'_> {
             _ => "put the file back where it was, and try again",
         };
         Error::failed(format!("find the compose files of container {}", container.name))
-            .because(error)
+            .with_source(error)
             .hint(hint)
     }
 
@@ -215,7 +215,7 @@ impl Run<'_> {
             _ => format!("{} --override    (writes an override file instead)", self.again()),
         };
         Error::failed(format!("edit the compose files of container {}", container.name))
-            .because(error)
+            .with_source(error)
             .hint(hint)
     }
 
@@ -263,33 +263,32 @@ impl Run<'_> {
             .filter(|original| original.identity.service.is_none())
             .map(|original| original.identity.clone())
             .collect();
-        let work = Compensation::DiscardWork { place: prepared.place.clone(), with_old: true };
-        saga.register(When::OnSuccess, work).doing(journal)?;
-        let remove = Compensation::RemoveReplaced { containers: aside };
-        saga.register(When::OnSuccess, remove).doing(journal)?;
+        let work = Undo::DiscardWork { place: prepared.place.clone(), with_old: true };
+        saga.register(When::OnSuccess, work).context(journal)?;
+        let remove = Undo::RemoveReplaced { containers: aside };
+        saga.register(When::OnSuccess, remove).context(journal)?;
 
         self.phase(Phase::Swap, prepared.plan.to.clone());
         self.monitor().step("swap-in");
         let swap = Request::SwapIn {
             run: prepared.place.run.clone(),
-            heads: heads(prepared.database.as_ref()),
+            marker_files: marker_files(prepared.database.as_ref()),
             root: None,
         };
-        prepared.agent.perform(swap).await.doing(|| format!("put the copy in {}", prepared.plan.to))?;
+        prepared.agent.perform(swap).await.context(|| format!("put the copy in {}", prepared.plan.to))?;
 
         let edits = prepared.switch.projects.iter().flat_map(|project| &project.edits);
         let mut backups = Vec::new();
         for edit in edits {
             let doing = || format!("edit {}", edit.path.display());
-            let file = Replacement::of(edit, self.id.as_str()).doing(doing)?;
-            saga.register(When::OnFailure, Compensation::RestoreFile { file: file.clone() })
-                .doing(journal)?;
+            let file = Replacement::of(edit, self.id.as_str()).context(doing)?;
+            saga.register(When::OnFailure, Undo::RestoreFile { file: file.clone() }).context(journal)?;
             self.monitor().step("edit-file");
-            file.make(edit).doing(doing)?;
+            file.make(edit).context(doing)?;
             backups.extend(file.backup);
         }
-        let back = Compensation::PutBackContainers { containers: originals };
-        saga.register(When::OnFailure, back).doing(journal)?;
+        let back = Undo::PutBackContainers { containers: originals };
+        saga.register(When::OnFailure, back).context(journal)?;
         self.make_anew(saga, prepared, hold).await?;
         self.refuse_wrong_mounts(prepared).await?;
         Ok(Switched { backups })
@@ -299,10 +298,10 @@ impl Run<'_> {
     async fn describe(&self, prepared: &Preparation) -> Result<Vec<ReplacedContainer>> {
         let mut originals = Vec::new();
         for (container, at) in &prepared.switch.containers {
-            let description = self.host.docker.describe(&container.id).await;
+            let description = self.context.docker.inspect_raw(&container.id).await;
             originals.push(ReplacedContainer {
-                identity: Recorded::of(container),
-                description: description.doing(|| format!("look at container {}", container.name))?,
+                identity: ContainerIdentity::of(container),
+                description: description.context(|| format!("look at container {}", container.name))?,
                 destination: at.clone(),
                 source: prepared.source.location.clone(),
             });
@@ -313,47 +312,48 @@ impl Run<'_> {
     async fn make_anew(&self, saga: &mut Saga, prepared: &Preparation, hold: &mut Hold) -> Result<()> {
         let run = self.id.as_str();
         if !prepared.switch.projects.is_empty() {
-            let end = Compensation::EndProcesses { run: run.to_owned() };
-            let end = saga.register(When::Always, end).doing(|| "write the journal".to_owned())?;
+            let end = Undo::EndProcesses { run: run.to_owned() };
+            let end = saga.register(When::Always, end).context(|| "write the journal".to_owned())?;
             for project in &prepared.switch.projects {
                 let services = project.recreate.services.join(", ");
                 self.phase(Phase::Start, format!("Compose makes {services} anew"));
                 for before in &project.in_the_way {
                     self.monitor().step("remove-container");
-                    let removed = self.host.docker.remove_container_only(&before.id).await;
-                    removed.doing(|| format!("remove container {}", before.name))?;
+                    let removed = self.context.docker.remove_stopped_container(&before.id).await;
+                    removed.context(|| format!("remove container {}", before.name))?;
                 }
                 self.monitor().step("recreate");
-                project.recreate.create(run).await.doing(|| format!("make {services} anew"))?;
+                project.recreate.create(run).await.context(|| format!("make {services} anew"))?;
             }
-            saga.settle(end, self.monitor()).await.doing(|| "end Compose".to_owned())?;
+            saga.undo_now(end, self.monitor()).await.context(|| "end Compose".to_owned())?;
         }
-        let docker = &*self.host.docker;
+        let docker = &*self.context.docker;
         for (container, at) in &prepared.switch.containers {
             if how(container) != How::Engine {
                 continue;
             }
             let doing = || format!("make container {} anew", container.name);
-            let description = docker.describe(&container.id).await.doing(doing)?;
+            let description = docker.inspect_raw(&container.id).await.context(doing)?;
             self.monitor().step("rename-aside");
             let aside = format!("{}-volsnap-{run}", container.name);
-            docker.rename_container(&container.id, &aside).await.doing(doing)?;
+            docker.rename_container(&container.id, &aside).await.context(doing)?;
             self.monitor().step("create-like");
-            let made = docker.create_like(&description, &container.name, at, &prepared.place.location).await;
-            hold.takes_place(&container.id, made.doing(doing)?);
+            let made =
+                docker.clone_container(&description, &container.name, at, &prepared.place.location).await;
+            hold.takes_place(&container.id, made.context(doing)?);
         }
         // The ones before are still there, and are not to be started in place of these.
         if let Some(start) = hold.start {
             let containers = hold.containers.clone();
-            let start = saga.amend(start, Compensation::StartContainers { containers });
-            start.doing(|| "write the journal".to_owned())?;
+            let start = saga.update(start, Undo::StartContainers { containers });
+            start.context(|| "write the journal".to_owned())?;
         }
         Ok(())
     }
 
     /// Refuses containers that do not mount the copy where they mounted the data.
     async fn refuse_wrong_mounts(&self, prepared: &Preparation) -> Result<()> {
-        let containers = self.host.docker.containers().await.doing(|| "list containers".to_owned())?;
+        let containers = self.context.docker.containers().await.context(|| "list containers".to_owned())?;
         for (before, at) in &prepared.switch.containers {
             let now = made_anew(before, &containers)?;
             let mount = now.mounts.iter().find(|mount| mount.destination == *at);
@@ -378,9 +378,9 @@ impl Run<'_> {
         hold.about_to_start(saga)?;
         self.phase(Phase::Start, prepared.plan.starts.join(", "));
         let deadline = Instant::now() + START_LIMIT;
-        start_once(&*self.host.docker, &hold.containers, deadline, self.monitor())
+        start_once(&*self.context.docker, &hold.containers, deadline, self.monitor())
             .await
-            .doing(|| format!("start the service on {}", prepared.plan.to))?;
+            .context(|| format!("start the service on {}", prepared.plan.to))?;
         let downtime = self.clock.released();
         self.monitor().event(Event::Released { downtime });
         Ok(())
@@ -395,7 +395,7 @@ impl Run<'_> {
         hold: &Hold,
     ) -> Result<Option<bool>> {
         self.monitor().step("confirm");
-        let containers = self.host.docker.containers().await.doing(|| "list containers".to_owned())?;
+        let containers = self.context.docker.containers().await.context(|| "list containers".to_owned())?;
         for (before, _) in prepared.switch.containers.iter().filter(|(before, _)| before.state.running) {
             let now = made_anew(before, &containers)?;
             if !now.state.running {
@@ -413,7 +413,7 @@ impl Run<'_> {
         let comparison = compare(
             before,
             &after,
-            &Context {
+            &ComparisonContext {
                 container: Some(&container.name),
                 snapshot: None,
                 unclean: &[],
@@ -430,7 +430,7 @@ impl Run<'_> {
         }
         let location = prepared.place.location.clone();
         let source = Source { key: key_of(&location), location, ..prepared.source.clone() };
-        self.host.remember(&prepared.engine.id, &source, Some(after), None);
+        self.context.remember(&prepared.engine.id, &source, Some(after), None);
         Ok(Some(comparison.strict))
     }
 
@@ -442,7 +442,7 @@ impl Run<'_> {
             MountSource::Directory(path) => Some(path.clone()),
             MountSource::Volume(name) => {
                 let volume =
-                    self.host.docker.volume(name).await.doing(|| format!("look at volume {name}"))?;
+                    self.context.docker.volume(name).await.context(|| format!("look at volume {name}"))?;
                 volume.map(|volume| volume.mountpoint)
             }
         };
@@ -475,15 +475,15 @@ impl Run<'_> {
     ) -> Result<()> {
         self.monitor().step("commit");
         let commit = Request::Commit { run: prepared.place.run.clone() };
-        prepared.agent.perform(commit).await.doing(|| format!("keep the copy in {}", prepared.plan.to))?;
+        prepared.agent.perform(commit).await.context(|| format!("keep the copy in {}", prepared.plan.to))?;
         self.monitor().step("succeed");
-        saga.succeed().doing(|| "write the journal".to_owned())?;
+        saga.succeed().context(|| "write the journal".to_owned())?;
         self.monitor().step("succeeded");
         if let Some(start) = hold.start {
-            saga.discharge(start);
+            saga.dismiss(start);
         }
         // The helper has done its work; failing to remove it now is tried again at the end.
-        let _ = saga.settle(prepared.helper, self.monitor()).await;
+        let _ = saga.undo_now(prepared.helper, self.monitor()).await;
         Ok(())
     }
 }
@@ -491,7 +491,7 @@ impl Run<'_> {
 /// Returns the container that has the place of one that was replaced, and may still be there.
 fn made_anew(before: &Container, containers: &[Container]) -> Result<Container> {
     let others: Vec<Container> = containers.iter().filter(|other| other.id != before.id).cloned().collect();
-    let now = find_again(&Recorded::of(before), &others).cloned();
+    let now = find_recreated(&ContainerIdentity::of(before), &others).cloned();
     now.ok_or_else(|| Error::failed(format!("container {} was not made anew", before.name)))
 }
 

@@ -7,7 +7,7 @@ use std::io::Read;
 use std::os::unix::ffi::OsStrExt as _;
 use std::path::{Component, Path, PathBuf};
 
-use crate::agent::feed::ArchiveFeed;
+use crate::agent::feed::SnapshotArchive;
 use crate::archive::{BlockReader, EntryKind, Origin, TarReader};
 use crate::database;
 use crate::model::error::{Context as _, Error, Result};
@@ -29,7 +29,7 @@ pub enum Archive {
 
 /// What reading all of it once has shown.
 #[derive(Debug, Clone, Default)]
-pub(super) struct Known {
+pub(super) struct ArchiveSummary {
     /// Members of every kind.
     pub(super) members: u64,
     /// Bytes of content, holes included.
@@ -74,12 +74,12 @@ impl Archive {
 
     /// Returns what it holds. A foreign one is read to its end for that; of a snapshot the list says it, and the
     /// archive is read when it is [verified](Self::verify) or extracted.
-    pub(super) fn look(&self, monitor: &dyn Monitor) -> Result<Known> {
+    pub(super) fn look(&self, monitor: &dyn Monitor) -> Result<ArchiveSummary> {
         match self {
             Self::Snapshot(snapshot) => {
                 let listed = check_list(snapshot, monitor)?;
                 let database = snapshot.manifest.evidence.database.as_ref();
-                Ok(Known {
+                Ok(ArchiveSummary {
                     members: listed.members,
                     bytes: listed.bytes,
                     stored: listed.bytes.min(snapshot.manifest.archive.tar_bytes),
@@ -90,7 +90,7 @@ impl Archive {
                         .map(|inspection| (inspection.engine.clone(), inspection.data_directory.clone())),
                 })
             }
-            Self::Plain(path) => look_at_plain(path, monitor).doing(|| format!("read {}", path.display())),
+            Self::Plain(path) => look_at_plain(path, monitor).context(|| format!("read {}", path.display())),
         }
     }
 
@@ -104,39 +104,39 @@ impl Archive {
     }
 
     /// Opens it to be extracted.
-    pub(super) fn open(&self) -> Result<ArchiveFeed> {
+    pub(super) fn open(&self) -> Result<SnapshotArchive> {
         let reader: Box<dyn Read + Send> = match self {
             Self::Snapshot(snapshot) => Box::new(snapshot.open_archive()?),
-            Self::Plain(path) => Box::new(File::open(path).doing(|| format!("open {}", path.display()))?),
+            Self::Plain(path) => Box::new(File::open(path).context(|| format!("open {}", path.display()))?),
         };
-        Ok(ArchiveFeed::of(reader))
+        Ok(SnapshotArchive::of(reader))
     }
 }
 
 /// Reads a foreign archive to its end: how much it holds, and where the database in it lies.
-fn look_at_plain(path: &Path, monitor: &dyn Monitor) -> Result<Known> {
-    let file = File::open(path).doing(|| "open it".to_owned())?;
+fn look_at_plain(path: &Path, monitor: &dyn Monitor) -> Result<ArchiveSummary> {
+    let file = File::open(path).context(|| "open it".to_owned())?;
     monitor.phase(Phase::Verify, path.display().to_string(), None);
-    let archive = BlockReader::open(file, Origin::Foreign).doing(|| "understand it".to_owned())?;
+    let archive = BlockReader::open(file, Origin::Foreign).context(|| "understand it".to_owned())?;
     let mut tar = TarReader::new(archive);
-    let (mut known, mut told) = (Known::default(), 0);
-    let mut heads: BTreeSet<PathBuf> = BTreeSet::new();
+    let (mut known, mut told) = (ArchiveSummary::default(), 0);
+    let mut marker_files: BTreeSet<PathBuf> = BTreeSet::new();
     let (mut owners, names) = (Vec::new(), head_names());
-    while let Some(entry) = tar.next_entry().doing(|| "read all of it".to_owned())? {
+    while let Some(entry) = tar.next_entry().context(|| "read all of it".to_owned())? {
         known.members += 1;
         known.bytes = known.bytes.saturating_add(entry.size);
         known.stored = known.stored.saturating_add(entry.data_len());
         let place = plain(&entry.path);
         if entry.kind == EntryKind::File && names.iter().any(|name| place.ends_with(name)) {
             owners.push((place.clone(), (entry.uid, entry.gid)));
-            heads.insert(place);
+            marker_files.insert(place);
         }
         if known.bytes.saturating_sub(told) >= PROGRESS_STEP {
             told = known.bytes;
             monitor.event(Event::Progress { bytes: known.bytes, files: known.members });
         }
     }
-    known.database = only_database(&heads)?;
+    known.database = only_database(&marker_files)?;
     known.owner = known.database.as_ref().and_then(|(_, directory)| {
         owners.iter().find(|(path, _)| path.starts_with(directory)).map(|(_, owner)| *owner)
     });
@@ -149,13 +149,13 @@ fn head_names() -> Vec<PathBuf> {
 }
 
 /// Returns the one place where all that a database must have is found.
-fn only_database(heads: &BTreeSet<PathBuf>) -> Result<Option<(String, PathBuf)>> {
+fn only_database(marker_files: &BTreeSet<PathBuf>) -> Result<Option<(String, PathBuf)>> {
     let mut found = BTreeSet::new();
     for profile in database::profiles() {
         let names = profile.written_last(Path::new(""));
-        for head in heads {
+        for head in marker_files {
             let Some(directory) = names.iter().find_map(|name| above(head, name)) else { continue };
-            if profile.written_last(&directory).iter().all(|head| heads.contains(head)) {
+            if profile.written_last(&directory).iter().all(|head| marker_files.contains(head)) {
                 found.insert((profile.name().to_owned(), directory));
             }
         }

@@ -12,7 +12,7 @@
 //! So the service is away for all of it, which the plan says.
 
 use super::Run;
-use super::prepare::Ready;
+use super::prepare::Prepared;
 use super::replace::Hold;
 use super::{Archive, Destination, Ordering, Restored};
 use crate::agent::protocol::Request;
@@ -21,27 +21,27 @@ use crate::ops::facts::of_snapshot;
 use crate::ops::verify::{Listed, check_archive, check_list};
 use crate::repository::Snapshot;
 use crate::saga::{Saga, When};
-use crate::undo::Compensation;
-use crate::undo::restore_old::KeptData;
+use crate::undo::Undo;
+use crate::undo::restore_old::SafetySnapshotRef;
 
 impl Run<'_> {
-    pub(super) async fn restore_in_place(&self, saga: &mut Saga, mut ready: Ready) -> Result<Restored> {
+    pub(super) async fn restore_in_place(&self, saga: &mut Saga, mut ready: Prepared) -> Result<Restored> {
         let journal = || "write the journal".to_owned();
         self.verify().await?;
         self.refuse_other_run(&ready).await?;
         self.site.open_or_init()?;
-        let work = Compensation::DiscardWork { place: ready.place.clone(), with_old: true };
-        let work = saga.register(When::Always, work).doing(journal)?;
+        let work = Undo::DiscardWork { place: ready.place.clone(), with_old: true };
+        let work = saga.register(When::Always, work).context(journal)?;
         let hold = self.hold(saga, &mut ready).await?;
         let (safety, listed) = self.keep_first(saga, &mut ready, &hold).await?;
 
-        let heads = ready.heads();
-        let back = Compensation::BringBack {
+        let marker_files = ready.marker_files();
+        let back = Undo::BringBack {
             place: ready.place.clone(),
-            kept: KeptData {
+            kept: SafetySnapshotRef {
                 repository: self.site.root().to_owned(),
                 name: safety.name(),
-                heads: heads.clone(),
+                marker_files: marker_files.clone(),
                 members: listed.members,
                 bytes: listed.bytes,
                 digest: listed.digest,
@@ -49,25 +49,25 @@ impl Run<'_> {
             },
             users: hold.containers.clone(),
         };
-        let back = saga.register(When::Always, back).doing(journal)?;
+        let back = saga.register(When::Always, back).context(journal)?;
         self.monitor().step("empty");
-        let empty = Request::Empty { run: self.id.to_string(), heads };
-        ready.agent.perform(empty).await.doing(|| format!("make room in {}", ready.source.title))?;
+        let empty = Request::Empty { run: self.id.to_string(), marker_files };
+        ready.agent.perform(empty).await.context(|| format!("make room in {}", ready.source.title))?;
         let extracted = self.unpack(&mut ready, true).await?;
         self.swap_and_start(&mut ready, &extracted, &hold).await?;
         self.commit(&mut ready).await?;
-        saga.discharge(back);
+        saga.dismiss(back);
         if let Some(start) = hold.start {
-            saga.discharge(start);
+            saga.dismiss(start);
         }
         let elapsed = self.begun.elapsed();
         self.monitor().step("discard-old");
         let discard = Request::Discard { run: self.id.to_string(), with_old: true };
         // What cannot be removed now is tried again at the end.
         if ready.agent.perform(discard).await.is_ok() {
-            saga.discharge(work);
+            saga.dismiss(work);
         }
-        let _ = saga.settle(ready.helper, self.monitor()).await;
+        let _ = saga.undo_now(ready.helper, self.monitor()).await;
         let undo = Some(self.undo(&safety, &ready));
         Ok(Restored {
             plan: ready.plan,
@@ -84,34 +84,32 @@ impl Run<'_> {
     async fn keep_first(
         &self,
         saga: &mut Saga,
-        ready: &mut Ready,
+        ready: &mut Prepared,
         hold: &Hold,
     ) -> Result<(Snapshot, Listed)> {
         let safety = self.safety(ready, hold, hold.held, std::path::PathBuf::new()).await?;
-        let unpublished = Compensation::DiscardUnpublished {
-            manifest: safety.manifest_path.clone(),
-            files: safety.files.clone(),
-        };
-        saga.register(When::Always, unpublished).doing(|| "write the journal".to_owned())?;
+        let unpublished =
+            Undo::DiscardUnpublished { manifest: safety.manifest_path.clone(), files: safety.files.clone() };
+        saga.register(When::Always, unpublished).context(|| "write the journal".to_owned())?;
         self.clock.phase(crate::model::event::Phase::Safety);
         let snapshot = safety.keep(&mut ready.agent, self.monitor()).await?;
         self.monitor().step("prove-safety");
-        let (kept, monitor) = (snapshot.clone(), self.host.monitor.clone());
+        let (kept, monitor) = (snapshot.clone(), self.context.monitor.clone());
         let listed = tokio::task::spawn_blocking(move || -> Result<Listed> {
             check_archive(&kept, &*monitor)?;
             check_list(&kept, &*monitor)
         });
-        let listed = listed.await.doing(|| "read the safety snapshot back".to_owned())??;
+        let listed = listed.await.context(|| "read the safety snapshot back".to_owned())??;
         self.refuse_other_run(ready).await?;
         Ok((snapshot, listed))
     }
 
     /// Lets the new data stay.
-    pub(super) async fn commit(&self, ready: &mut Ready) -> Result<()> {
+    pub(super) async fn commit(&self, ready: &mut Prepared) -> Result<()> {
         self.monitor().step("commit");
         self.stays.store(super::IN_DOUBT, Ordering::Relaxed);
         let commit = Request::Commit { run: self.id.to_string() };
-        ready.agent.perform(commit).await.doing(|| "let the restored data stay".to_owned())?;
+        ready.agent.perform(commit).await.context(|| "let the restored data stay".to_owned())?;
         self.stays.store(super::NEW_STAYS, Ordering::Relaxed);
         self.monitor().step("committed");
         self.remember(ready);
@@ -119,7 +117,7 @@ impl Run<'_> {
     }
 
     /// Has the next check compare with what was restored: data that went back to it did so on purpose.
-    fn remember(&self, ready: &Ready) {
+    fn remember(&self, ready: &Prepared) {
         // What is new has nothing that it could be compared with.
         if matches!(self.options.destination, Destination::NewVolume(_)) {
             return;
@@ -128,6 +126,6 @@ impl Run<'_> {
             Archive::Snapshot(snapshot) => (of_snapshot(snapshot).ok().flatten(), Some(snapshot.name())),
             Archive::Plain(_) => (None, None),
         };
-        self.host.remember(&ready.engine.id, &ready.source, facts, name);
+        self.context.remember(&ready.engine.id, &ready.source, facts, name);
     }
 }

@@ -25,13 +25,13 @@ use std::time::Duration;
 use async_trait::async_trait;
 use chrono::{DateTime, Utc};
 
-use super::{Host, recover, with_failures};
+use super::{Context, recover, with_failures};
 use crate::model::error::{Context as _, Result};
 use crate::model::event::{Monitor, Phase};
 use crate::model::ids::SnapshotId;
-use crate::ops::phase_timer::Clock;
-use crate::repository::{Site, Snapshot};
-use crate::saga::{Patience, Saga};
+use crate::ops::phase_timer::PhaseTimer;
+use crate::repository::{RepositoryLocation, Snapshot};
+use crate::saga::{RetryBudget, Saga};
 use crate::selector::Target;
 
 mod archive;
@@ -114,11 +114,11 @@ pub struct Restored {
 /// # Errors
 /// As the module says: what was there is there again and services run, unless the error is of kind
 /// [`ErrorKind::NotPutBack`](crate::ErrorKind::NotPutBack).
-pub async fn restore(host: &Host, options: &RestoreOptions, confirm: &dyn Confirm) -> Result<Restored> {
-    recover::recover(host, Patience::COMMAND).await?;
-    let run = Run::begin(host, options)?;
-    let mut saga = run.host.begin("restore", run.options.archive.name(), &run.id, run.started)?;
-    let outcome = host.run_to_end(run.restore(&mut saga, confirm)).await;
+pub async fn restore(context: &Context, options: &RestoreOptions, confirm: &dyn Confirm) -> Result<Restored> {
+    recover::recover(context, RetryBudget::COMMAND).await?;
+    let run = Run::begin(context, options)?;
+    let mut saga = run.context.begin("restore", run.options.archive.name(), &run.id, run.started)?;
+    let outcome = context.run_to_end(run.restore(&mut saga, confirm)).await;
     run.conclude(saga, outcome).await
 }
 
@@ -126,11 +126,11 @@ pub async fn restore(host: &Host, options: &RestoreOptions, confirm: &dyn Confir
 ///
 /// # Errors
 /// Everything that would make it fail before anything is touched.
-pub async fn dry_run(host: &Host, options: &RestoreOptions) -> Result<RestorePlan> {
-    recover::recover(host, Patience::COMMAND).await?;
-    let run = Run::begin(host, options)?;
-    let mut saga = run.host.begin("restore", run.options.archive.name(), &run.id, run.started)?;
-    let outcome = host
+pub async fn dry_run(context: &Context, options: &RestoreOptions) -> Result<RestorePlan> {
+    recover::recover(context, RetryBudget::COMMAND).await?;
+    let run = Run::begin(context, options)?;
+    let mut saga = run.context.begin("restore", run.options.archive.name(), &run.id, run.started)?;
+    let outcome = context
         .run_to_end(async {
             let plan = run.prepare(&mut saga).await?.plan;
             run.verify().await?;
@@ -156,12 +156,12 @@ pub(super) struct Unpacked {
 /// # Errors
 /// As for [`restore`].
 pub(super) async fn unpack(
-    host: &Host,
+    context: &Context,
     options: &RestoreOptions,
     id: &SnapshotId,
     saga: &mut Saga,
 ) -> Result<Unpacked> {
-    let run = Run { id: id.clone(), ..Run::begin(host, options)? };
+    let run = Run { id: id.clone(), ..Run::begin(context, options)? };
     let prepared = run.prepare(saga).await?;
     let mut ready = run.make_ready(saga, prepared).await?;
     let owner = ready.known.owner;
@@ -174,12 +174,12 @@ pub(super) async fn unpack(
 
 /// One run: what was asked for, and what it measures.
 struct Run<'a> {
-    host: &'a Host,
-    site: Site,
+    context: &'a Context,
+    site: RepositoryLocation,
     options: &'a RestoreOptions,
     id: SnapshotId,
     started: DateTime<Utc>,
-    clock: Clock,
+    clock: PhaseTimer,
     begun: tokio::time::Instant,
     stays: AtomicU8,
 }
@@ -192,14 +192,23 @@ const IN_DOUBT: u8 = 1;
 const NEW_STAYS: u8 = 2;
 
 impl<'a> Run<'a> {
-    fn begin(host: &'a Host, options: &'a RestoreOptions) -> Result<Self> {
+    fn begin(context: &'a Context, options: &'a RestoreOptions) -> Result<Self> {
         let mut random = [0; 3];
-        getrandom::fill(&mut random).doing(|| "draw a random id".to_owned())?;
+        getrandom::fill(&mut random).context(|| "draw a random id".to_owned())?;
         let started = Utc::now();
-        let site = Site::look(&options.repository)?;
+        let site = RepositoryLocation::probe(&options.repository)?;
         let begun = tokio::time::Instant::now();
         let id = SnapshotId::new(started, random);
-        Ok(Self { host, site, options, id, started, clock: Clock::default(), begun, stays: OLD_STAYS.into() })
+        Ok(Self {
+            context,
+            site,
+            options,
+            id,
+            started,
+            clock: PhaseTimer::default(),
+            begun,
+            stays: OLD_STAYS.into(),
+        })
     }
 
     async fn restore(&self, saga: &mut Saga, confirm: &dyn Confirm) -> Result<Restored> {
@@ -252,7 +261,7 @@ impl<'a> Run<'a> {
     }
 
     fn monitor(&self) -> &dyn Monitor {
-        &*self.host.monitor
+        &*self.context.monitor
     }
 
     fn phase(&self, phase: Phase, detail: impl Into<String>, total_bytes: Option<u64>) {

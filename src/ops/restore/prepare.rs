@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 use tokio::time::{Duration, Instant};
 
-use super::archive::Known;
+use super::archive::ArchiveSummary;
 use super::checks::{self, Facts};
 use super::plan::{self, Level, RestorePlan};
 use super::{Destination, Run};
@@ -29,13 +29,13 @@ use crate::ops::hold::refuse_what_cannot_be_stopped;
 use crate::ops::libc_version::libc_of;
 use crate::ops::migrate::record::Migration;
 use crate::ops::plan::worst_case_bytes;
-use crate::saga::{Registered, Saga, When};
+use crate::saga::{Saga, UndoId, When};
 use crate::selector::Target;
 use crate::selector::inventory::inventory;
 use crate::service::order;
 use crate::service::start::await_ready;
-use crate::undo::Compensation;
-use crate::undo::swap::Workplace;
+use crate::undo::Undo;
+use crate::undo::swap::HelperTarget;
 
 /// How long a database may take to answer to be taken for one that does.
 const ANSWER_LIMIT: Duration = Duration::from_secs(5);
@@ -44,19 +44,19 @@ const ANSWER_LIMIT: Duration = Duration::from_secs(5);
 pub(super) struct Preparation {
     pub(super) plan: RestorePlan,
     engine: EngineInfo,
-    known: Known,
+    known: ArchiveSummary,
     source: Source,
     users: Users,
     database: Option<Database>,
     /// What the server that uses the target says of itself.
-    server: Server,
+    server: ServerProbe,
     /// The helper beside a source that is there already.
-    beside: Option<Beside>,
+    beside: Option<ExistingData>,
 }
 
 /// What a running server says of itself.
 #[derive(Debug, Clone, Default)]
-struct Server {
+struct ServerProbe {
     /// Its C library.
     libc: Option<String>,
     /// Who its first process belongs to.
@@ -81,7 +81,7 @@ pub(super) struct Database {
 }
 
 /// What is there already, and the helper that sees it.
-struct Beside {
+struct ExistingData {
     helper: StartedHelper,
     room: Room,
     survey: Survey,
@@ -91,23 +91,23 @@ struct Beside {
 
 /// What a plan is made from, whatever is restored to wherever.
 #[derive(Clone, Copy)]
-struct Looked<'a> {
+struct PlanInputs<'a> {
     source: &'a Source,
-    known: &'a Known,
+    known: &'a ArchiveSummary,
     users: &'a Users,
     engine: &'a EngineInfo,
 }
 
 /// Everything that a restore works with, once it may.
-pub(super) struct Ready {
+pub(super) struct Prepared {
     pub(super) plan: RestorePlan,
     pub(super) engine: EngineInfo,
-    pub(super) known: Known,
+    pub(super) known: ArchiveSummary,
     pub(super) source: Source,
     pub(super) users: Users,
     pub(super) database: Option<Database>,
     pub(super) agent: AgentClient,
-    pub(super) place: Workplace,
+    pub(super) place: HelperTarget,
     /// Whether the data that is there is worth keeping.
     pub(super) keeps: bool,
     /// What the files of the database that is there say.
@@ -115,13 +115,13 @@ pub(super) struct Ready {
     /// The C library of the server that runs on it.
     pub(super) libc: Option<String>,
     /// What removes the work directory.
-    pub(super) work: Option<Registered>,
-    pub(super) helper: Registered,
+    pub(super) work: Option<UndoId>,
+    pub(super) helper: UndoId,
 }
 
-impl Ready {
+impl Prepared {
     /// Returns the files without which there is no database, relative to the root, the last one last.
-    pub(super) fn heads(&self) -> Vec<PathBuf> {
+    pub(super) fn marker_files(&self) -> Vec<PathBuf> {
         let database = self.database.as_ref();
         database.map(|database| database.profile.written_last(&database.data_directory)).unwrap_or_default()
     }
@@ -131,8 +131,8 @@ impl Run<'_> {
     pub(super) async fn prepare(&self, saga: &mut Saga) -> Result<Preparation> {
         self.phase(Phase::Prepare, self.options.archive.name(), None);
         self.monitor().step("start-guard");
-        saga.watch(&self.host.saga.executable).await.doing(|| "start the guard".to_owned())?;
-        let engine = self.host.docker.engine().await.doing(|| "ask the engine what it is".to_owned())?;
+        saga.watch(&self.context.saga.executable).await.context(|| "start the guard".to_owned())?;
+        let engine = self.context.docker.engine().await.context(|| "ask the engine what it is".to_owned())?;
         let source = self.destination(&engine).await?;
         source.warnings.iter().for_each(|warning| self.monitor().warning(warning));
         self.refuse_archive_inside(&source, &engine)?;
@@ -146,7 +146,7 @@ impl Run<'_> {
         };
         let server = self.server(&source).await;
         let facts = self.facts(&source, &known, beside.as_ref(), &server, &engine);
-        let looked = Looked { source: &source, known: &known, users: &users, engine: &engine };
+        let looked = PlanInputs { source: &source, known: &known, users: &users, engine: &engine };
         let plan = self.plan(looked, database.as_ref(), beside.as_ref(), &facts)?;
         Ok(Preparation { plan, engine, known, source, users, database, server, beside })
     }
@@ -162,11 +162,11 @@ impl Run<'_> {
 
     async fn destination(&self, engine: &EngineInfo) -> Result<Source> {
         match &self.options.destination {
-            Destination::Target(target) => self.host.resolve_for(&self.command_to(), target).await,
+            Destination::Target(target) => self.context.resolve_for(&self.command_to(), target).await,
             Destination::Origin => self.origin(engine).await,
             Destination::NewVolume(name) => {
-                let found = self.host.docker.volume(name).await;
-                if found.doing(|| format!("look for volume {name}"))?.is_some() {
+                let found = self.context.docker.volume(name).await;
+                if found.context(|| format!("look for volume {name}"))?.is_some() {
                     return Err(Error::usage(format!("there is a volume {name} already")).hint(format!(
                         "--to {}    (replaces what is in it)",
                         shell_quote(&format!("volume:{name}"))
@@ -188,16 +188,15 @@ impl Run<'_> {
             MountSource::Volume(name) => Target::Volume(name.clone()),
             MountSource::Directory(path) => Target::Directory(path.clone()),
         };
-        let source =
-            self.host.resolve_for(&self.command_to(), &target).await.map_err(|error| {
-                match &snapshot.manifest.location {
-                    MountSource::Volume(name) => error.hint(format!(
-                        "--new-volume {}    (makes it, as Compose would), or --to TARGET",
-                        shell_quote(name)
-                    )),
-                    MountSource::Directory(_) => error,
-                }
-            })?;
+        let source = self.context.resolve_for(&self.command_to(), &target).await.map_err(|error| {
+            match &snapshot.manifest.location {
+                MountSource::Volume(name) => error.hint(format!(
+                    "--new-volume {}    (makes it, as Compose would), or --to TARGET",
+                    shell_quote(name)
+                )),
+                MountSource::Directory(_) => error,
+            }
+        })?;
         self.refuse_left_over(engine, &source)?;
         Ok(source)
     }
@@ -206,7 +205,7 @@ impl Run<'_> {
     /// restored there.
     fn refuse_left_over(&self, engine: &EngineInfo, source: &Source) -> Result<()> {
         let MountSource::Volume(name) = &source.location else { return Ok(()) };
-        let migrations = Migration::all(&self.host.saga.state, &engine.id);
+        let migrations = Migration::all(&self.context.saga.state, &engine.id);
         let migration = migrations.into_iter().find(|migration| migration.volume == *name);
         let Some(migration) = migration.filter(|_| source.users.is_empty()) else { return Ok(()) };
         let directory = Target::Directory(migration.directory.clone()).quoted();
@@ -229,14 +228,14 @@ impl Run<'_> {
             )
             .hint("--to path:DIR    (a directory of that machine)"));
         }
-        let path = std::path::absolute(path).doing(|| format!("find {}", path.display()))?;
+        let path = std::path::absolute(path).context(|| format!("find {}", path.display()))?;
         let path = path.canonicalize().unwrap_or(path);
         match path.symlink_metadata() {
             Ok(metadata) if !metadata.is_dir() => {
                 return Err(Error::usage(format!("{} is not a directory", path.display())));
             }
             Ok(_) => {
-                let mut entries = std::fs::read_dir(&path).doing(|| format!("read {}", path.display()))?;
+                let mut entries = std::fs::read_dir(&path).context(|| format!("read {}", path.display()))?;
                 if entries.next().is_some() {
                     return Err(Error::usage(format!("{} is not empty", path.display())).hint(format!(
                         "--to {}    (replaces what is in it)",
@@ -247,7 +246,7 @@ impl Run<'_> {
             Err(_) => {}
         }
         let location = MountSource::Directory(path.clone());
-        let world = self.host.world().await?;
+        let world = self.context.world().await?;
         let inventory = inventory(&location, &world.containers, &world.volumes);
         if let Some(user) = inventory.users.iter().find(|user| user.container.state.running) {
             return Err(Error::usage(format!(
@@ -275,21 +274,21 @@ impl Run<'_> {
         Ok(())
     }
 
-    async fn look(&self) -> Result<Known> {
-        let (archive, monitor) = (self.options.archive.clone(), self.host.monitor.clone());
+    async fn look(&self) -> Result<ArchiveSummary> {
+        let (archive, monitor) = (self.options.archive.clone(), self.context.monitor.clone());
         self.monitor().step("look");
         tokio::task::spawn_blocking(move || archive.look(&*monitor))
             .await
-            .doing(|| "read the archive".to_owned())?
+            .context(|| "read the archive".to_owned())?
     }
 
     /// Reads every stored byte and proves it to be what was stored.
     pub(super) async fn verify(&self) -> Result<()> {
-        let (archive, monitor) = (self.options.archive.clone(), self.host.monitor.clone());
+        let (archive, monitor) = (self.options.archive.clone(), self.context.monitor.clone());
         self.monitor().step("verify");
         tokio::task::spawn_blocking(move || archive.verify(&*monitor))
             .await
-            .doing(|| "read the archive".to_owned())?
+            .context(|| "read the archive".to_owned())?
     }
 
     /// Returns the users to stop: all that run, also those that only read, since what they have open is
@@ -305,7 +304,7 @@ impl Run<'_> {
         let mut answering = Vec::new();
         for container in &stops {
             let deadline = Instant::now() + ANSWER_LIMIT;
-            match await_ready(&*self.host.docker, container, deadline, self.monitor()).await {
+            match await_ready(&*self.context.docker, container, deadline, self.monitor()).await {
                 Ok(()) => answering.push(container.id.clone()),
                 Err(error) => self.monitor().warning(format!("does not answer as it is: {error}")),
             }
@@ -314,7 +313,7 @@ impl Run<'_> {
     }
 
     /// Returns the database in the archive, and where its server will look for it.
-    fn database(&self, source: &Source, known: &Known) -> Result<Option<Database>> {
+    fn database(&self, source: &Source, known: &ArchiveSummary) -> Result<Option<Database>> {
         let Some((engine, found)) = &known.database else { return Ok(None) };
         let profile = database::profile(engine)
             .ok_or_else(|| Error::failed(format!("this volsnap does not know {engine}")))?;
@@ -340,17 +339,17 @@ impl Run<'_> {
         &self,
         saga: &mut Saga,
         source: &Source,
-        known: &Known,
+        known: &ArchiveSummary,
         database: Option<&Database>,
         engine: &EngineInfo,
-    ) -> Result<Beside> {
+    ) -> Result<ExistingData> {
         let mut helper = self.start_helper(saga, source, known, engine).await?;
-        let room = helper.agent.room().await.doing(|| format!("look at {}", source.title))?;
+        let room = helper.agent.room().await.context(|| format!("look at {}", source.title))?;
         let survey = helper
             .agent
             .survey(&[format!("{PREFIX}*")])
             .await
-            .doing(|| format!("survey {}", source.title))?;
+            .context(|| format!("survey {}", source.title))?;
         let is_here = |database: &&Database| {
             survey.databases.iter().any(|found| {
                 found.data_directory == database.data_directory && found.engine == database.profile.name()
@@ -361,43 +360,43 @@ impl Run<'_> {
             Some(database) => inspect(&mut helper.agent, Path::new(""), database).await.ok(),
             None => None,
         };
-        Ok(Beside { helper, room, survey, present })
+        Ok(ExistingData { helper, room, survey, present })
     }
 
     async fn start_helper(
         &self,
         saga: &mut Saga,
         source: &Source,
-        known: &Known,
+        known: &ArchiveSummary,
         engine: &EngineInfo,
     ) -> Result<StartedHelper> {
         let access = if known.special { Access::ReplaceWithDevices } else { Access::Replace };
         let image = (engine, self.options.helper_image.as_deref());
-        start_helper(self.host, saga, self.id.as_str(), source, (access, None), image).await
+        start_helper(self.context, saga, self.id.as_str(), source, (access, None), image).await
     }
 
     /// Asks the server that uses the target, where it runs, what only it can tell. What it does not tell is not
     /// compared.
-    async fn server(&self, source: &Source) -> Server {
+    async fn server(&self, source: &Source) -> ServerProbe {
         let Some(container) = source.database().filter(|container| container.state.running) else {
-            return Server::default();
+            return ServerProbe::default();
         };
         let command = ["stat", "-c", "%u:%g", "/proc/1"].map(str::to_owned);
-        let said = self.host.docker.exec(&container.id, &command, ANSWER_LIMIT).await.ok();
+        let said = self.context.docker.exec(&container.id, &command, ANSWER_LIMIT).await.ok();
         let said = said.and_then(|said| String::from_utf8(said.stdout).ok());
         let owner = said.as_deref().and_then(|said| {
             let (user, group) = said.trim().split_once(':')?;
             Some((user.parse().ok()?, group.parse().ok()?))
         });
-        Server { libc: libc_of(&*self.host.docker, container).await, owner }
+        ServerProbe { libc: libc_of(&*self.context.docker, container).await, owner }
     }
 
     fn facts(
         &self,
         source: &Source,
-        known: &Known,
-        beside: Option<&Beside>,
-        running: &Server,
+        known: &ArchiveSummary,
+        beside: Option<&ExistingData>,
+        running: &ServerProbe,
         engine: &EngineInfo,
     ) -> Facts {
         let manifest = self.options.archive.snapshot().map(|snapshot| &snapshot.manifest);
@@ -436,9 +435,9 @@ impl Run<'_> {
 
     fn plan(
         &self,
-        Looked { source, known, users, engine }: Looked<'_>,
+        PlanInputs { source, known, users, engine }: PlanInputs<'_>,
         database: Option<&Database>,
-        beside: Option<&Beside>,
+        beside: Option<&ExistingData>,
         facts: &Facts,
     ) -> Result<RestorePlan> {
         let mut warnings = checks::check(facts, self.options.force)?;
@@ -519,11 +518,11 @@ impl Run<'_> {
     }
 
     /// Returns whether there is data that is to be kept as a safety snapshot.
-    fn keeps(&self, beside: Option<&Beside>) -> bool {
+    fn keeps(&self, beside: Option<&ExistingData>) -> bool {
         self.options.safety && beside.is_some_and(|beside| !beside.room.is_empty)
     }
 
-    fn database_in_words(&self, known: &Known) -> Option<String> {
+    fn database_in_words(&self, known: &ArchiveSummary) -> Option<String> {
         let version = self
             .options
             .archive
@@ -549,7 +548,7 @@ impl Run<'_> {
     }
 
     /// Makes what is yet to be made, and has a helper beside it.
-    pub(super) async fn make_ready(&self, saga: &mut Saga, prepared: Preparation) -> Result<Ready> {
+    pub(super) async fn make_ready(&self, saga: &mut Saga, prepared: Preparation) -> Result<Prepared> {
         let Preparation { plan, engine, known, mut source, users, database, server, beside } = prepared;
         let keeps = self.keeps(beside.as_ref());
         let (helper, present) = match beside {
@@ -557,13 +556,13 @@ impl Run<'_> {
             None => {
                 self.make(saga, &mut source).await?;
                 let mut helper = self.start_helper(saga, &source, &known, &engine).await?;
-                let room = helper.agent.room().await.doing(|| format!("look at {}", source.title))?;
+                let room = helper.agent.room().await.context(|| format!("look at {}", source.title))?;
                 let plan = RestorePlan { free_bytes: Some(room.free_bytes), ..plan.clone() };
                 checks::refuse_without_room(&plan, room.free_names)?;
                 (helper, None)
             }
         };
-        Ok(Ready {
+        Ok(Prepared {
             plan,
             engine,
             known,
@@ -584,14 +583,14 @@ impl Run<'_> {
         let journal = || "write the journal".to_owned();
         match &source.location {
             MountSource::Volume(name) => {
-                let made = Compensation::RemoveVolume { name: name.clone(), run: self.id.to_string() };
-                saga.register(When::OnFailure, made).doing(journal)?;
+                let made = Undo::RemoveVolume { name: name.clone(), run: self.id.to_string() };
+                saga.register(When::OnFailure, made).context(journal)?;
                 self.monitor().step("create-volume");
                 let mut labels = self.compose_labels(name);
                 labels.insert(LABEL_RUN.to_owned(), self.id.to_string());
-                let docker = &*self.host.docker;
-                docker.create_volume(name, &labels).await.doing(|| format!("create volume {name}"))?;
-                let made = docker.volume(name).await.doing(|| format!("look at volume {name}"))?;
+                let docker = &*self.context.docker;
+                docker.create_volume(name, &labels).await.context(|| format!("create volume {name}"))?;
+                let made = docker.volume(name).await.context(|| format!("look at volume {name}"))?;
                 source.host_path = made.map(|volume| volume.mountpoint).unwrap_or_default();
             }
             MountSource::Directory(path) => self.make_directory(saga, path)?,
@@ -605,17 +604,17 @@ impl Run<'_> {
         let (journal, making) =
             (|| "write the journal".to_owned(), || format!("make the directory {}", path.display()));
         let ours = path.with_file_name(format!(".volsnap-made-{}", self.id));
-        saga.register(When::Always, Compensation::DeleteDirectory { path: ours.clone() }).doing(journal)?;
-        std::fs::DirBuilder::new().mode(0o700).create(&ours).doing(making)?;
-        let metadata = ours.metadata().doing(making)?;
-        let made = Compensation::RemoveMadeDirectory {
+        saga.register(When::Always, Undo::DeleteDirectory { path: ours.clone() }).context(journal)?;
+        std::fs::DirBuilder::new().mode(0o700).create(&ours).context(making)?;
+        let metadata = ours.metadata().context(making)?;
+        let made = Undo::RemoveMadeDirectory {
             path: path.to_owned(),
             device: metadata.dev(),
             inode: metadata.ino(),
         };
-        saga.register(When::OnFailure, made).doing(journal)?;
+        saga.register(When::OnFailure, made).context(journal)?;
         // Replaces nothing but an empty directory.
-        std::fs::rename(&ours, path).doing(making)
+        std::fs::rename(&ours, path).context(making)
     }
 
     /// Returns the labels that Compose expects of a volume: with them `compose up` takes it for its own.
@@ -633,7 +632,7 @@ pub(super) async fn inspect(agent: &mut AgentClient, tree: &Path, database: &Dat
     agent
         .inspect_tree(tree, database.profile.name(), &database.data_directory, mounted_at)
         .await
-        .doing(|| format!("read the files of {}", database.profile.name()))
+        .context(|| format!("read the files of {}", database.profile.name()))
 }
 
 /// Returns a source that nobody uses.

@@ -7,8 +7,8 @@ use tokio::time::Instant;
 
 use super::Run;
 use super::plan::RESERVE;
-use super::prepare::{Ready, inspect};
-use super::safety::Promised;
+use super::prepare::{Prepared, inspect};
+use super::safety::PromisedSnapshot;
 use crate::agent::extract::Extracted;
 use crate::agent::protocol::{ExtractRequest, Request};
 use crate::agent::swap::new_tree;
@@ -18,14 +18,14 @@ use crate::model::event::{Event, Phase};
 use crate::model::inspection::Inspection;
 use crate::model::manifest;
 use crate::model::manifest::Evidence;
-use crate::saga::{Registered, Saga, When};
+use crate::saga::{Saga, UndoId, When};
 use crate::selector::inventory::inventory;
 use crate::service::start::{StoppedContainer, start_once};
-use crate::undo::Compensation;
+use crate::undo::Undo;
 
 /// The users are stopped; what starts them is in the journal.
 pub(super) struct Hold {
-    pub(super) start: Option<Registered>,
+    pub(super) start: Option<UndoId>,
     pub(super) containers: Vec<StoppedContainer>,
     pub(super) held: DateTime<Utc>,
     /// What the data says that is about to be replaced.
@@ -35,27 +35,27 @@ pub(super) struct Hold {
 /// The new data stays.
 pub(super) struct Replaced {
     /// What keeps the old data.
-    pub(super) promised: Option<Promised>,
+    pub(super) promised: Option<PromisedSnapshot>,
     /// What removes the work directory.
-    pub(super) work: Registered,
+    pub(super) work: UndoId,
 }
 
 impl Run<'_> {
     /// Extracts the archive beside the data and proves that what was written is what was stored.
-    pub(super) async fn extract(&self, saga: &mut Saga, ready: &mut Ready) -> Result<Extracted> {
+    pub(super) async fn extract(&self, saga: &mut Saga, ready: &mut Prepared) -> Result<Extracted> {
         self.refuse_other_run(ready).await?;
         if ready.keeps {
             // What cannot be written is found out before anything is stopped.
             self.site.open_or_init()?;
         }
-        let work = Compensation::DiscardWork { place: ready.place.clone(), with_old: !ready.keeps };
-        let work = saga.register(When::Always, work).doing(|| "write the journal".to_owned())?;
+        let work = Undo::DiscardWork { place: ready.place.clone(), with_old: !ready.keeps };
+        let work = saga.register(When::Always, work).context(|| "write the journal".to_owned())?;
         ready.work = Some(work);
         self.unpack(ready, false).await
     }
 
     /// Extracts the archive into the work directory, and proves that what was written is what was stored.
-    pub(super) async fn unpack(&self, ready: &mut Ready, emptied: bool) -> Result<Extracted> {
+    pub(super) async fn unpack(&self, ready: &mut Prepared, emptied: bool) -> Result<Extracted> {
         self.phase(Phase::Extract, ready.source.title.clone(), Some(ready.known.bytes));
         self.monitor().step("extract");
         let request = ExtractRequest {
@@ -72,7 +72,7 @@ impl Run<'_> {
             reserve: RESERVE,
         };
         let mut feed = self.options.archive.open()?;
-        let extracted = ready.agent.extract(request, &mut feed, self.monitor()).await.doing(|| {
+        let extracted = ready.agent.extract(request, &mut feed, self.monitor()).await.context(|| {
             format!("extract {} beside the data of {}", self.options.archive.name(), ready.source.title)
         });
         let extracted = match extracted {
@@ -86,8 +86,8 @@ impl Run<'_> {
     }
 
     /// Refuses data on which somebody else of us is at work since it was looked at.
-    pub(super) async fn refuse_other_run(&self, ready: &Ready) -> Result<()> {
-        let world = self.host.world().await?;
+    pub(super) async fn refuse_other_run(&self, ready: &Prepared) -> Result<()> {
+        let world = self.context.world().await?;
         let inventory = inventory(&ready.source.location, &world.containers, &world.volumes);
         let known: Vec<_> = ready.source.users.iter().map(|user| &user.container.id).collect();
         let new = inventory
@@ -103,7 +103,7 @@ impl Run<'_> {
         }
     }
 
-    async fn prove_extracted(&self, ready: &mut Ready, extracted: &Extracted) -> Result<()> {
+    async fn prove_extracted(&self, ready: &mut Prepared, extracted: &Extracted) -> Result<()> {
         self.monitor().step("prove-extracted");
         if let Some(digest) = &ready.known.digest
             && *digest != extracted.digest
@@ -138,7 +138,7 @@ impl Run<'_> {
     }
 
     /// Checks what is known of a foreign archive only now.
-    fn check_found(&self, ready: &Ready, found: &Inspection) -> Result<()> {
+    fn check_found(&self, ready: &Prepared, found: &Inspection) -> Result<()> {
         if self.options.archive.snapshot().is_some() {
             return Ok(());
         }
@@ -167,27 +167,27 @@ impl Run<'_> {
     }
 
     /// Stops the users. What starts them again is in the journal before the first is asked to stop.
-    pub(super) async fn hold(&self, saga: &mut Saga, ready: &mut Ready) -> Result<Hold> {
+    pub(super) async fn hold(&self, saga: &mut Saga, ready: &mut Prepared) -> Result<Hold> {
         let mut hold =
             Hold { start: None, containers: Vec::new(), held: Utc::now(), evidence: Evidence::default() };
         if !ready.users.stops.is_empty() {
             for container in &ready.users.stops {
-                self.host.refuse_restarted(container, "volsnap restore    (once more)").await?;
+                self.context.refuse_restarted(container, "volsnap restore    (once more)").await?;
             }
             let stopped = ready.users.stops.iter().rev().map(|container| StoppedContainer {
                 answered: ready.users.answering.contains(&container.id),
                 ..StoppedContainer::of(container, database::profile_of(container).is_some())
             });
             hold.containers = stopped.collect();
-            let start = Compensation::StartContainers { containers: hold.containers.clone() };
-            let start = saga.register(When::Always, start).doing(|| "write the journal".to_owned())?;
+            let start = Undo::StartContainers { containers: hold.containers.clone() };
+            let start = saga.register(When::Always, start).context(|| "write the journal".to_owned())?;
             hold.start = Some(start);
             self.phase(Phase::Stop, ready.plan.stops.join(", "), None);
             self.monitor().event(Event::Held);
             hold.held = Utc::now();
             self.clock.held();
             for container in &ready.users.stops {
-                self.host.stop(container, self.options.stop_timeout).await?;
+                self.context.stop(container, self.options.stop_timeout).await?;
             }
         }
         hold.evidence = self.evidence(ready).await?;
@@ -195,11 +195,11 @@ impl Run<'_> {
     }
 
     /// Reads what the data says that is about to be replaced: what its safety snapshot is worth.
-    async fn evidence(&self, ready: &mut Ready) -> Result<Evidence> {
+    async fn evidence(&self, ready: &mut Prepared) -> Result<Evidence> {
         let mut evidence = Evidence::default();
         for before in &ready.users.stops {
-            let now = self.host.docker.container(&before.id).await;
-            let now = now.doing(|| format!("look at container {}", before.name))?;
+            let now = self.context.docker.container(&before.id).await;
+            let now = now.context(|| format!("look at container {}", before.name))?;
             let Some(now) = now.filter(|now| !now.state.running) else {
                 return Err(Error::failed(format!(
                     "container {} was started by somebody meanwhile",
@@ -230,18 +230,18 @@ impl Run<'_> {
     pub(super) async fn replace(
         &self,
         saga: &mut Saga,
-        ready: &mut Ready,
+        ready: &mut Prepared,
         extracted: &Extracted,
         hold: Hold,
     ) -> Result<Replaced> {
-        let back = Compensation::SwapBack { place: ready.place.clone(), users: hold.containers.clone() };
-        let back = saga.register(When::Always, back).doing(|| "write the journal".to_owned())?;
+        let back = Undo::SwapBack { place: ready.place.clone(), users: hold.containers.clone() };
+        let back = saga.register(When::Always, back).context(|| "write the journal".to_owned())?;
         let released = self.swap_and_start(ready, extracted, &hold).await?;
         let promised = self.promise_safety(saga, ready, &hold, released).await?;
         self.commit(ready).await?;
-        saga.discharge(back);
+        saga.dismiss(back);
         if let Some(start) = hold.start {
-            saga.discharge(start);
+            saga.dismiss(start);
         }
         let work = ready.work.ok_or_else(|| Error::failed("nothing was extracted"))?;
         Ok(Replaced { promised, work })
@@ -250,15 +250,15 @@ impl Run<'_> {
     /// Puts the new data in its place and has the service run on it; returns when it answered.
     pub(super) async fn swap_and_start(
         &self,
-        ready: &mut Ready,
+        ready: &mut Prepared,
         extracted: &Extracted,
         hold: &Hold,
     ) -> Result<DateTime<Utc>> {
         self.phase(Phase::Swap, ready.source.title.clone(), None);
         self.monitor().step("swap-in");
         let root = extracted.root.clone().filter(|_| ready.plan.level.is_same());
-        let swap = Request::SwapIn { run: self.id.to_string(), heads: ready.heads(), root };
-        ready.agent.perform(swap).await.doing(|| format!("swap the data of {}", ready.source.title))?;
+        let swap = Request::SwapIn { run: self.id.to_string(), marker_files: ready.marker_files(), root };
+        ready.agent.perform(swap).await.context(|| format!("swap the data of {}", ready.source.title))?;
         self.monitor().step("swapped");
         let before = match &ready.database {
             Some(database) => Some(inspect(&mut ready.agent, Path::new(""), database).await?),
@@ -275,10 +275,10 @@ impl Run<'_> {
             return Ok(());
         }
         self.phase(Phase::Start, String::new(), None);
-        let deadline = Instant::now() + self.host.saga.patience.0;
-        start_once(&*self.host.docker, &hold.containers, deadline, self.monitor())
+        let deadline = Instant::now() + self.context.saga.patience.0;
+        start_once(&*self.context.docker, &hold.containers, deadline, self.monitor())
             .await
-            .doing(|| "start the service on the restored data".to_owned())?;
+            .context(|| "start the service on the restored data".to_owned())?;
         let downtime = self.clock.released();
         self.monitor().event(Event::Released { downtime });
         Ok(())
@@ -286,7 +286,7 @@ impl Run<'_> {
 
     /// Confirms that the database that answers is the one that was restored: its server has written to these
     /// files, and not to others that it has made for itself.
-    async fn confirm_running(&self, ready: &mut Ready, before: Option<Inspection>) -> Result<()> {
+    async fn confirm_running(&self, ready: &mut Prepared, before: Option<Inspection>) -> Result<()> {
         self.monitor().step("confirm");
         let (Some(database), Some(before)) = (&ready.database, before) else { return Ok(()) };
         let container = ready.source.database().map(|container| container.id.clone());

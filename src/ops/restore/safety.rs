@@ -5,7 +5,7 @@ use std::path::PathBuf;
 
 use chrono::{DateTime, Utc};
 
-use super::prepare::Ready;
+use super::prepare::Prepared;
 use super::replace::{Hold, Replaced};
 use super::{Destination, Run};
 use crate::agent::protocol::Request;
@@ -23,9 +23,9 @@ use crate::ops::phase_timer::milliseconds;
 use crate::ops::plan::worst_case_bytes;
 use crate::ops::snapshot::publish::environment;
 use crate::repository::Snapshot;
-use crate::saga::{Registered, Saga, When};
-use crate::undo::Compensation;
-use crate::undo::archive_old::Safety;
+use crate::saga::{Saga, UndoId, When};
+use crate::undo::Undo;
+use crate::undo::archive_old::ArchiveReplacedData;
 
 impl Run<'_> {
     /// Records that what is replaced is to be kept, once the new data stays: from the moment that it does,
@@ -33,36 +33,36 @@ impl Run<'_> {
     pub(super) async fn promise_safety(
         &self,
         saga: &mut Saga,
-        ready: &Ready,
+        ready: &Prepared,
         hold: &Hold,
         released: DateTime<Utc>,
-    ) -> Result<Option<Promised>> {
+    ) -> Result<Option<PromisedSnapshot>> {
         if !ready.keeps {
             return Ok(None);
         }
         let safety = self.safety(ready, hold, released, old_tree(self.id.as_str())).await?;
-        let keep = Compensation::KeepOld { place: ready.place.clone(), safety: safety.clone() };
-        let registered = saga.register(When::Always, keep).doing(|| "write the journal".to_owned())?;
-        Ok(Some(Promised { safety, registered }))
+        let keep = Undo::KeepOld { place: ready.place.clone(), safety: safety.clone() };
+        let registered = saga.register(When::Always, keep).context(|| "write the journal".to_owned())?;
+        Ok(Some(PromisedSnapshot { safety, registered }))
     }
 
     /// Returns what keeps the data that lies in `tree`.
     pub(super) async fn safety(
         &self,
-        ready: &Ready,
+        ready: &Prepared,
         hold: &Hold,
         released: DateTime<Utc>,
         tree: PathBuf,
-    ) -> Result<Safety> {
+    ) -> Result<ArchiveReplacedData> {
         let codec = Codec::default();
         let pending = self.site.open_or_init()?.begin(&ready.source.key, &self.id, codec)?;
-        Ok(Safety {
+        Ok(ArchiveReplacedData {
             repository: self.site.root().to_owned(),
             needed_bytes: worst_case_bytes(ready.plan.replaces_bytes, ready.plan.replaces_entries),
             manifest_path: pending.manifest_path(),
             files: pending.paths(),
             tree,
-            last: ready.heads(),
+            last: ready.marker_files(),
             manifest: Box::new(self.safety_manifest(ready, hold, codec, released).await),
         })
     }
@@ -72,13 +72,13 @@ impl Run<'_> {
     pub(super) async fn keep_old(
         &self,
         saga: &mut Saga,
-        ready: &mut Ready,
+        ready: &mut Prepared,
         replaced: Replaced,
     ) -> Option<Snapshot> {
         let kept = match &replaced.promised {
             Some(promised) => {
                 self.clock.phase(crate::model::event::Phase::Safety);
-                give_way(self.host, &ready.source).await;
+                give_way(self.context, &ready.source).await;
                 let kept = promised.safety.keep(&mut ready.agent, self.monitor()).await;
                 kept.map(Some)
             }
@@ -90,7 +90,7 @@ impl Run<'_> {
                 let discard = Request::Discard { run: self.id.to_string(), with_old: true };
                 let discarded = ready.agent.perform(discard).await;
                 discarded
-                    .doing(|| "remove the old data".to_owned())
+                    .context(|| "remove the old data".to_owned())
                     .map(|()| safety.clone())
                     .map_err(|error| (error, safety))
             }
@@ -99,10 +99,10 @@ impl Run<'_> {
         match outcome {
             Ok(safety) => {
                 if let Some(promised) = replaced.promised {
-                    saga.discharge(promised.registered);
+                    saga.dismiss(promised.registered);
                 }
-                saga.discharge(replaced.work);
-                let _ = saga.settle(ready.helper, self.monitor()).await;
+                saga.dismiss(replaced.work);
+                let _ = saga.undo_now(ready.helper, self.monitor()).await;
                 safety
             }
             Err((error, safety)) => {
@@ -121,13 +121,13 @@ impl Run<'_> {
     /// Returns what the manifest of the safety snapshot will be.
     async fn safety_manifest(
         &self,
-        ready: &Ready,
+        ready: &Prepared,
         hold: &Hold,
         codec: Codec,
         released: DateTime<Utc>,
     ) -> Manifest {
         let evidence = hold.evidence.clone();
-        let mut environment = environment(self.host, &ready.source, &ready.engine).await;
+        let mut environment = environment(self.context, &ready.source, &ready.engine).await;
         // One that is stopped at this moment does not tell.
         environment.libc = environment.libc.or_else(|| ready.libc.clone());
         Manifest {
@@ -167,7 +167,7 @@ impl Run<'_> {
     }
 
     /// Returns the command that undoes the restore.
-    pub(super) fn undo(&self, safety: &Snapshot, ready: &Ready) -> String {
+    pub(super) fn undo(&self, safety: &Snapshot, ready: &Prepared) -> String {
         let location = match &ready.source.location {
             MountSource::Volume(name) => format!("volume:{name}"),
             MountSource::Directory(path) => format!("path:{}", path.display()),
@@ -183,7 +183,7 @@ impl Run<'_> {
 }
 
 /// What is replaced will be kept: it is in the journal.
-pub(super) struct Promised {
-    safety: Safety,
-    registered: Registered,
+pub(super) struct PromisedSnapshot {
+    safety: ArchiveReplacedData,
+    registered: UndoId,
 }

@@ -123,8 +123,8 @@ impl Run<'_> {
     }
 
     async fn still_there(&self, before: &Container) -> Result<Container> {
-        let now = self.host.docker.container(&before.id).await;
-        now.doing(|| format!("look at container {}", before.name))?.ok_or_else(|| {
+        let now = self.context.docker.container(&before.id).await;
+        now.context(|| format!("look at container {}", before.name))?.ok_or_else(|| {
             Error::failed(format!("container {} was removed by somebody meanwhile", before.name))
         })
     }
@@ -177,7 +177,7 @@ impl Run<'_> {
     /// Looks at the users that could write now, whether or not they were there at the begin. Frozen
     /// ones count as such where freezing is what holds them.
     async fn users_now(&self, source: &Source) -> Result<UsersNow> {
-        let world = self.host.world().await?;
+        let world = self.context.world().await?;
         let inventory = inventory(&source.location, &world.containers, &world.volumes);
         let writers = inventory.users.into_iter().filter(|user| user.container.state.running && user.writes);
         let freezing = self.options.quiesce == Quiesce::Pause;
@@ -212,7 +212,7 @@ impl Run<'_> {
             .agent
             .archive(request, writers, self.monitor())
             .await
-            .doing(|| format!("archive {}", prepared.source.title))?;
+            .context(|| format!("archive {}", prepared.source.title))?;
         self.clock.bytes(archived.raw_bytes);
         Ok(archived)
     }
@@ -269,12 +269,12 @@ pub(super) async fn inspect_stage(agent: &mut AgentClient, database: &Database) 
     agent
         .inspect_stage(database.profile.name(), &database.data_directory, database.mounted_at.as_deref())
         .await
-        .doing(|| format!("read the files of {} in the stage", database.profile.name()))
+        .context(|| format!("read the files of {} in the stage", database.profile.name()))
 }
 
 pub(super) async fn inspect(agent: &mut AgentClient, database: &Database) -> Result<Inspection> {
     agent
         .inspect(database.profile.name(), &database.data_directory, database.mounted_at.as_deref())
         .await
-        .doing(|| format!("read the files of {}", database.profile.name()))
+        .context(|| format!("read the files of {}", database.profile.name()))
 }

@@ -15,7 +15,7 @@ use crate::model::manifest::Quiesce;
 use crate::model::source::Source;
 use crate::saga::{Saga, When};
 use crate::service::start::{StoppedContainer, await_ready};
-use crate::undo::Compensation;
+use crate::undo::Undo;
 use crate::undo::unfreeze::PausedContainer;
 
 /// How long freezing may take: a process in the kernel's hands is not frozen before it has left them.
@@ -61,7 +61,7 @@ impl Run<'_> {
         }
         let again = format!("volsnap snapshot {}", self.options.target.quoted());
         for container in prepared.holds.stops.iter().chain(&prepared.holds.pauses) {
-            self.host.refuse_restarted(container, &again).await?;
+            self.context.refuse_restarted(container, &again).await?;
         }
         if prepared.holds.pauses.is_empty() {
             self.stop_users(saga, prepared).await
@@ -78,11 +78,11 @@ impl Run<'_> {
             .map(|container| StoppedContainer::of(container, database::profile_of(container).is_some()))
             .collect();
         let back = saga
-            .register(When::Always, Compensation::StartContainers { containers })
-            .doing(|| "write the journal".to_owned())?;
+            .register(When::Always, Undo::StartContainers { containers })
+            .context(|| "write the journal".to_owned())?;
         let held = self.begin_hold(Phase::Stop, prepared.plan.stops.join(", "));
         for container in stops {
-            self.host.stop(container, self.options.stop_timeout).await?;
+            self.context.stop(container, self.options.stop_timeout).await?;
         }
         Ok(Hold { back: Some(back), held })
     }
@@ -92,11 +92,11 @@ impl Run<'_> {
         let pauses = &prepared.holds.pauses;
         let containers = pauses.iter().map(PausedContainer::of).collect();
         let back = saga
-            .register(When::Always, Compensation::Unpause { containers })
-            .doing(|| "write the journal".to_owned())?;
+            .register(When::Always, Undo::Unpause { containers })
+            .context(|| "write the journal".to_owned())?;
         let held = self.begin_hold(Phase::Freeze, prepared.plan.freezes.join(", "));
         self.monitor().step("freeze-containers");
-        let docker = &*self.host.docker;
+        let docker = &*self.context.docker;
         let freezing = join_all(pauses.iter().map(|container| docker.pause(&container.id)));
         let frozen = timeout(FREEZE_LIMIT, freezing).await.map_err(|_| {
             Error::failed(format!(
@@ -107,7 +107,7 @@ impl Run<'_> {
             .hint(format!("volsnap snapshot {} --quiesce stop", self.options.target.quoted()))
         })?;
         for (container, frozen) in pauses.iter().zip(frozen) {
-            frozen.doing(|| format!("freeze container {}", container.name))?;
+            frozen.context(|| format!("freeze container {}", container.name))?;
         }
         Ok(Hold { back: Some(back), held })
     }
@@ -137,7 +137,7 @@ impl Run<'_> {
         };
         self.phase(phase, names.join(", "), None);
         let what = if frozen { "let go on what was frozen" } else { "start again what was stopped" };
-        saga.settle(back, self.monitor()).await.map_err(|error| Error::failed(what).because(error))?;
+        saga.undo_now(back, self.monitor()).await.map_err(|error| Error::failed(what).with_source(error))?;
         // Who was frozen goes on where it was, and answers from here on: that is asked afterwards.
         let (downtime, released) = (self.clock.released(), Utc::now());
         if frozen {
@@ -151,11 +151,11 @@ impl Run<'_> {
     async fn ask_frozen(&self, source: &Source) -> Result<()> {
         let is_up = |container: &&Container| container.state.running && !container.state.paused;
         let Some(container) = source.database().filter(is_up) else { return Ok(()) };
-        await_ready(&*self.host.docker, container, Instant::now() + ANSWER_LIMIT, self.monitor())
+        await_ready(&*self.context.docker, container, Instant::now() + ANSWER_LIMIT, self.monitor())
             .await
             .map_err(|error| {
                 Error::failed(format!("container {} goes on and does not answer", container.name))
-                    .because(error)
+                    .with_source(error)
                     .hint(format!(
                         "docker logs --tail 20 {}",
                         crate::model::quote::shell_quote(&container.name)

@@ -27,8 +27,8 @@ use std::time::Duration;
 use chrono::{DateTime, Utc};
 
 use super::errand::Errand;
-use super::plan::{CaptureChoice, Outlook, Plan};
-use super::{Host, recover, with_failures};
+use super::plan::{CaptureChoice, DowntimeEstimate, Plan};
+use super::{Context, recover, with_failures};
 use crate::agent::client::AgentClient;
 use crate::agent::protocol::Survey;
 use crate::agent::staging::StageStats;
@@ -41,9 +41,9 @@ use crate::model::facts::{Facts, FactsLevel};
 use crate::model::ids::SnapshotId;
 use crate::model::manifest::{Consistency, Environment, Evidence, Quiesce};
 use crate::model::source::Source;
-use crate::ops::phase_timer::Clock;
-use crate::repository::{Site, Snapshot};
-use crate::saga::{Patience, Registered, Saga};
+use crate::ops::phase_timer::PhaseTimer;
+use crate::repository::{RepositoryLocation, Snapshot};
+use crate::saga::{RetryBudget, Saga, UndoId};
 use crate::selector::Target;
 
 mod capture;
@@ -56,7 +56,7 @@ mod stage;
 use hold::Holds;
 use online::Online;
 use publish::Writers;
-use stage::StagePlace;
+use stage::StageVolume;
 
 /// What is asked for.
 #[derive(Debug, Clone)]
@@ -96,8 +96,8 @@ pub struct SnapshotOptions {
 /// # Errors
 /// As the module says: services run again and nothing of the snapshot is left, unless the error is of
 /// kind [`ErrorKind::NotPutBack`](crate::ErrorKind::NotPutBack).
-pub async fn snapshot(host: &Host, options: &SnapshotOptions) -> Result<Snapshot> {
-    take(host, options, None).await
+pub async fn snapshot(context: &Context, options: &SnapshotOptions) -> Result<Snapshot> {
+    take(context, options, None).await
 }
 
 /// Makes a snapshot, and does what a restart needs on the way.
@@ -105,14 +105,14 @@ pub async fn snapshot(host: &Host, options: &SnapshotOptions) -> Result<Snapshot
 /// # Errors
 /// As for [`snapshot`].
 pub(super) async fn take(
-    host: &Host,
+    context: &Context,
     options: &SnapshotOptions,
     errand: Option<Errand<'_>>,
 ) -> Result<Snapshot> {
-    finish_dead_runs(host).await?;
-    let run = Run { errand, ..Run::begin(host, options)? };
-    let mut saga = run.host.begin("snapshot", run.options.target.to_string(), &run.id, run.started)?;
-    let outcome = host.run_to_end(run.snapshot(&mut saga)).await;
+    finish_dead_runs(context).await?;
+    let run = Run { errand, ..Run::begin(context, options)? };
+    let mut saga = run.context.begin("snapshot", run.options.target.to_string(), &run.id, run.started)?;
+    let outcome = context.run_to_end(run.snapshot(&mut saga)).await;
     run.conclude(saga, outcome).await
 }
 
@@ -120,17 +120,17 @@ pub(super) async fn take(
 ///
 /// # Errors
 /// Everything that would make the snapshot fail before anything is touched.
-pub async fn dry_run(host: &Host, options: &SnapshotOptions) -> Result<Plan> {
-    finish_dead_runs(host).await?;
-    let run = Run::begin(host, options)?;
-    let mut saga = run.host.begin("snapshot", run.options.target.to_string(), &run.id, run.started)?;
-    let outcome = host.run_to_end(async { Ok(run.prepare(&mut saga).await?.plan) }).await;
+pub async fn dry_run(context: &Context, options: &SnapshotOptions) -> Result<Plan> {
+    finish_dead_runs(context).await?;
+    let run = Run::begin(context, options)?;
+    let mut saga = run.context.begin("snapshot", run.options.target.to_string(), &run.id, run.started)?;
+    let outcome = context.run_to_end(async { Ok(run.prepare(&mut saga).await?.plan) }).await;
     run.conclude(saga, outcome).await
 }
 
 /// Finishes what a dead run left, before anything is looked at: the service may be down because of it.
-async fn finish_dead_runs(host: &Host) -> Result<()> {
-    match recover::recover(host, Patience::COMMAND).await {
+async fn finish_dead_runs(context: &Context) -> Result<()> {
+    match recover::recover(context, RetryBudget::COMMAND).await {
         Ok(_) => Ok(()),
         Err(error) if error.state_text().is_some() => Err(error),
         Err(error) => Err(error.state("nothing was stopped and nothing was published")),
@@ -139,13 +139,13 @@ async fn finish_dead_runs(host: &Host) -> Result<()> {
 
 /// One run: what was asked for, and what it measures.
 struct Run<'a> {
-    host: &'a Host,
-    site: Site,
+    context: &'a Context,
+    site: RepositoryLocation,
     options: &'a SnapshotOptions,
     errand: Option<Errand<'a>>,
     id: SnapshotId,
     started: DateTime<Utc>,
-    clock: Clock,
+    clock: PhaseTimer,
     /// Whether the manifest is there.
     published: AtomicBool,
 }
@@ -161,15 +161,15 @@ struct Preparation {
     /// What the data runs in, as it is before the containers may be made anew.
     environment: Environment,
     facts: Option<Facts>,
-    outlook: Outlook,
+    estimate: DowntimeEstimate,
     /// The stage, where one is mounted in the helper; whether it is used, the plan says.
-    stage: Option<StagePlace>,
+    stage: Option<StageVolume>,
     /// What the final pass amounted to.
     staged: Option<StageStats>,
     /// The database, where it makes a backup of itself.
     online: Option<Online>,
     agent: AgentClient,
-    helper: Registered,
+    helper: UndoId,
 }
 
 /// The database in the source.
@@ -183,7 +183,7 @@ struct Database {
 
 /// The users are held; what has them back is in the journal.
 struct Hold {
-    back: Option<Registered>,
+    back: Option<UndoId>,
     held: DateTime<Utc>,
 }
 
@@ -194,21 +194,21 @@ struct Captured {
 }
 
 impl<'a> Run<'a> {
-    fn begin(host: &'a Host, options: &'a SnapshotOptions) -> Result<Self> {
+    fn begin(context: &'a Context, options: &'a SnapshotOptions) -> Result<Self> {
         let mut random = [0; 3];
-        getrandom::fill(&mut random).doing(|| "draw a random id".to_owned())?;
+        getrandom::fill(&mut random).context(|| "draw a random id".to_owned())?;
         let started = Utc::now();
         let id = SnapshotId::new(started, random);
-        let site = Site::look(&options.repository)
+        let site = RepositoryLocation::probe(&options.repository)
             .map_err(|error| Error::from(error).state("nothing was touched"))?;
         Ok(Self {
-            host,
+            context,
             site,
             options,
             errand: None,
             id,
             started,
-            clock: Clock::default(),
+            clock: PhaseTimer::default(),
             published: AtomicBool::new(false),
         })
     }
@@ -220,13 +220,13 @@ impl<'a> Run<'a> {
         if let Some(online) = prepared.online.take() {
             let (captured, moments) = self.capture_online(saga, &mut prepared, &online).await?;
             let archived = self.archive_stage(saga, &mut prepared, &mut writers).await?;
-            let _ = saga.settle(prepared.helper, self.monitor()).await;
+            let _ = saga.undo_now(prepared.helper, self.monitor()).await;
             return self.publish(prepared, &pending, writers, (archived, captured), moments).await;
         }
         self.stage_live(saga, &mut prepared).await?;
         prepared.facts = match &self.errand {
-            Some(errand) => errand.before(self.host).await?,
-            None => self.host.facts_for_snapshot(&prepared.source, self.options.facts).await,
+            Some(errand) => errand.before(self.context).await?,
+            None => self.context.facts_for_snapshot(&prepared.source, self.options.facts).await,
         };
         let hold = self.hold(saga, &prepared).await?;
         let (captured, archived) = self.capture_in_time(&mut prepared, &mut writers).await?;
@@ -237,7 +237,7 @@ impl<'a> Run<'a> {
             None => self.archive_stage(saga, &mut prepared, &mut writers).await?,
         };
         // The helper has done its work; failing to remove it now is tried again at the end.
-        let _ = saga.settle(prepared.helper, self.monitor()).await;
+        let _ = saga.undo_now(prepared.helper, self.monitor()).await;
         // A database that does not come back is all the more reason to keep what was just saved.
         let released_at = *released.as_ref().unwrap_or(&hold.held);
         let moments = (hold.held, released_at);
@@ -252,7 +252,7 @@ impl<'a> Run<'a> {
         if let Some((phase, detail)) = errand.phase() {
             self.phase(phase, detail, None);
         }
-        errand.recreate(self.host, saga, self.id.as_str()).await
+        errand.recreate(self.context, saga, self.id.as_str()).await
     }
 
     async fn conclude<T>(&self, saga: Saga, outcome: Result<T>) -> Result<T> {
@@ -294,7 +294,7 @@ impl<'a> Run<'a> {
     }
 
     fn monitor(&self) -> &dyn Monitor {
-        &*self.host.monitor
+        &*self.context.monitor
     }
 
     fn phase(&self, phase: Phase, detail: String, total_bytes: Option<u64>) {

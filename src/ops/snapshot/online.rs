@@ -37,7 +37,7 @@ use crate::model::manifest::{Consistency, Evidence};
 use crate::model::source::Source;
 use crate::ops::plan::STAGE_RESERVE;
 use crate::saga::{Saga, When};
-use crate::undo::Compensation;
+use crate::undo::Undo;
 
 /// How long the database may take to say whether it can be backed up.
 const ASK_LIMIT: Duration = Duration::from_secs(60);
@@ -79,8 +79,8 @@ impl Run<'_> {
         };
         self.monitor().step("ask-online");
         let question = backup.question(container, &directory);
-        let answer = self.host.docker.exec(&container.id, &question, ASK_LIMIT).await;
-        let answer = answer.doing(|| format!("ask the {} in {}", profile.name(), container.name))?;
+        let answer = self.context.docker.exec(&container.id, &question, ASK_LIMIT).await;
+        let answer = answer.context(|| format!("ask the {} in {}", profile.name(), container.name))?;
         let access = backup.access(container, &answer).map_err(|refusal| refused(container, refusal))?;
         Ok(Online { container: container.clone(), backup, access })
     }
@@ -104,13 +104,13 @@ impl Run<'_> {
         let beside = StagePassRequest {
             exclude: self.excluded(),
             reserve: STAGE_RESERVE,
-            apart: Some(database.data_directory.clone()),
+            external_dir: Some(database.data_directory.clone()),
             ..StagePassRequest::default()
         };
         let stage = stage.location.clone();
         let directory = Path::new(STAGE).join(TREE).join(&database.data_directory);
         let made = agent.stage_pass(beside, self.monitor()).await;
-        made.doing(|| format!("stage what lies beside the data in {}", source.title))?;
+        made.context(|| format!("stage what lies beside the data in {}", source.title))?;
         let begun = Utc::now();
         self.back_up(saga, online, &stage, &directory).await?;
         let ended = Utc::now();
@@ -143,13 +143,13 @@ impl Run<'_> {
             ..self.of_the_image(online, "backup", stage, false)
         };
         let monitor = self.monitor();
-        let mut hear = |said: &[u8]| {
+        let mut on_stderr = |said: &[u8]| {
             if let Some(bytes) = backup.progress(&String::from_utf8_lossy(said)) {
                 monitor.event(Event::Progress { bytes, files: 0 });
             }
         };
         let doing = format!("back up the database in {} while it runs", online.container.name);
-        let finished = self.run_throwaway(saga, spec, access.secret.reveal(), &mut hear).await;
+        let finished = self.run_throwaway(saga, spec, access.secret.reveal(), &mut on_stderr).await;
         succeeded(online, &doing, finished)
     }
 
@@ -205,24 +205,24 @@ impl Run<'_> {
         saga: &mut Saga,
         spec: ContainerSpec,
         input: &[u8],
-        hear: &mut (dyn FnMut(&[u8]) + Send),
+        on_stderr: &mut (dyn FnMut(&[u8]) + Send),
     ) -> Result<Finished> {
-        let docker = &*self.host.docker;
+        let docker = &*self.context.docker;
         let (name, run) = (spec.name.clone(), self.id.to_string());
-        let expected = Compensation::RemoveExpectedHelper { name: name.clone(), run: run.clone() };
-        let expected = saga.register(When::Always, expected).doing(|| "write the journal".to_owned())?;
+        let expected = Undo::RemoveExpectedHelper { name: name.clone(), run: run.clone() };
+        let expected = saga.register(When::Always, expected).context(|| "write the journal".to_owned())?;
         let created = docker.create_container(&spec).await;
         let removal = if created.as_ref().is_err_and(DockerError::is_in_doubt) {
             expected
         } else {
-            let removal = Compensation::RemoveHelper { name: name.clone(), run };
-            saga.replace(expected, removal).doing(|| "write the journal".to_owned())?
+            let removal = Undo::RemoveHelper { name: name.clone(), run };
+            saga.replace(expected, removal).context(|| "write the journal".to_owned())?
         };
-        let id = created.doing(|| format!("create the container {name}"))?;
-        let finished = run_to_end(docker, &id, input, hear).await;
-        let finished = finished.doing(|| format!("run the container {name}"))?;
+        let id = created.context(|| format!("create the container {name}"))?;
+        let finished = run_to_end(docker, &id, input, on_stderr).await;
+        let finished = finished.context(|| format!("run the container {name}"))?;
         // Failing to remove it now is tried again at the end.
-        let _ = saga.settle(removal, self.monitor()).await;
+        let _ = saga.undo_now(removal, self.monitor()).await;
         Ok(finished)
     }
 }
@@ -241,7 +241,7 @@ fn refuse_doubtful(online: &Online, inspection: &Inspection) -> Result<()> {
 
 /// Refuses what did not end well.
 fn succeeded(online: &Online, doing: &str, finished: Result<Finished>) -> Result<()> {
-    let finished = finished.doing(|| doing.to_owned())?;
+    let finished = finished.context(|| doing.to_owned())?;
     if finished.oom_killed {
         return Err(Error::failed(format!("{doing}: it was killed for want of memory")));
     }

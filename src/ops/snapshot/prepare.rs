@@ -7,7 +7,7 @@ use tokio::time::{Duration, Instant};
 use super::capture::inspect;
 use super::hold::Holds;
 use super::publish::environment;
-use super::stage::StagePlace;
+use super::stage::StageVolume;
 use super::{Database, Preparation, Run};
 use crate::agent::protocol::{FoundDatabase, StageRoom, Survey};
 use crate::database;
@@ -21,7 +21,7 @@ use crate::model::manifest::{Capture, Quiesce};
 use crate::model::source::{Source, User};
 use crate::ops::helper::{StartedHelper, busy, start_helper};
 use crate::ops::hold::{refuse_what_cannot_be_frozen, refuse_what_cannot_be_stopped};
-use crate::ops::plan::{self, CaptureChoice, Outlook, Plan, StageOutlook};
+use crate::ops::plan::{self, CaptureChoice, DowntimeEstimate, Plan, StageOutlook};
 use crate::repository::Repository;
 use crate::saga::Saga;
 use crate::selector::Target;
@@ -36,14 +36,14 @@ impl Run<'_> {
         self.phase(Phase::Prepare, self.options.target.to_string(), None);
         // Before there is anything to put back, for there to be nothing that only a later run would find.
         self.monitor().step("start-guard");
-        saga.watch(&self.host.saga.executable).await.doing(|| "start the guard".to_owned())?;
-        let docker = &*self.host.docker;
-        let engine = docker.engine().await.doing(|| "ask the engine what it is".to_owned())?;
-        let source = self.host.resolve(&self.options.target).await?;
+        saga.watch(&self.context.saga.executable).await.context(|| "start the guard".to_owned())?;
+        let docker = &*self.context.docker;
+        let engine = docker.engine().await.context(|| "ask the engine what it is".to_owned())?;
+        let source = self.context.resolve(&self.options.target).await?;
         source.warnings.iter().for_each(|warning| self.monitor().warning(warning));
         self.refuse_what_cannot_be_held(&source)?;
         if self.options.quiesce == Quiesce::Stop {
-            self.host.refuse_stranded(&source).await?;
+            self.context.refuse_stranded(&source).await?;
         }
         refuse_file(&source, &engine)?;
         self.refuse_repository_inside(&source, &engine)?;
@@ -64,18 +64,18 @@ impl Run<'_> {
             CaptureChoice::Direct => None,
         };
         let access = if stage.is_some() { Access::Stage } else { Access::Read };
-        let mounts = (access, stage.as_ref().map(StagePlace::mount));
+        let mounts = (access, stage.as_ref().map(StageVolume::mount));
         let StartedHelper { mut agent, registered: helper, .. } =
-            start_helper(self.host, saga, &run, &source, mounts, image).await?;
-        let survey = agent.survey(&self.excluded()).await.doing(|| format!("survey {}", source.title))?;
+            start_helper(self.context, saga, &run, &source, mounts, image).await?;
+        let survey = agent.survey(&self.excluded()).await.context(|| format!("survey {}", source.title))?;
         let database = self.find_database(&source, &survey)?;
         let inspection = match &database {
             Some(database) => Some(inspect(&mut agent, database).await?),
             None => None,
         };
         inspection.iter().try_for_each(|inspection| refuse_outside_links(&source, inspection))?;
-        let outlook = self.outlook(&source, &survey);
-        let environment = environment(self.host, &source, &engine).await;
+        let estimate = self.estimate(&source, &survey);
+        let environment = environment(self.context, &source, &engine).await;
         let plan = self.plan(&source, inspection.as_ref(), &survey);
         let mut prepared = Preparation {
             plan,
@@ -85,7 +85,7 @@ impl Run<'_> {
             survey,
             environment,
             facts: None,
-            outlook,
+            estimate,
             stage,
             staged: None,
             online,
@@ -104,7 +104,7 @@ impl Run<'_> {
         let room = match &prepared.stage {
             Some(_) => {
                 let room = prepared.agent.stage_room(Path::new("")).await;
-                let room = room.doing(|| "look how much room there is for a stage".to_owned())?;
+                let room = room.context(|| "look how much room there is for a stage".to_owned())?;
                 // A backup shares nothing with the files it is of.
                 Some(StageRoom { reflink: room.reflink && prepared.online.is_none(), ..room })
             }
@@ -119,7 +119,7 @@ impl Run<'_> {
             repository_free: plan.free_bytes,
         });
         let choice = if prepared.online.is_some() { CaptureChoice::Staged } else { self.options.capture };
-        let mut chosen = plan::choose(choice, prepared.outlook, stage);
+        let mut chosen = plan::choose(choice, prepared.estimate, stage);
         if chosen.no_room && choice == CaptureChoice::Staged {
             let instead = if prepared.online.is_some() { "--quiesce stop" } else { "--capture direct" };
             return Err(Error::failed(chosen.reason)
@@ -131,13 +131,13 @@ impl Run<'_> {
         let trusts_times = room.as_ref().is_some_and(|room| room.trusts_times);
         plan.expected_downtime_ms = match chosen.capture {
             _ if prepared.holds.is_empty() => 0,
-            Capture::Direct => prepared.outlook.direct_ms(),
-            Capture::Staged => prepared.outlook.staged_ms(trusts_times),
+            Capture::Direct => prepared.estimate.direct_ms(),
+            Capture::Staged => prepared.estimate.staged_ms(trusts_times),
         };
         plan.capture = chosen.capture;
         plan.capture_reason = chosen.reason;
         if let (Capture::Staged, Some(stage)) = (chosen.capture, &stage) {
-            plan.stage = prepared.stage.as_ref().map(StagePlace::name);
+            plan.stage = prepared.stage.as_ref().map(StageVolume::name);
             plan.stage_needed_bytes = Some(stage.needed_bytes());
             plan.stage_free_bytes = Some(stage.room.free_bytes);
         }
@@ -150,8 +150,8 @@ impl Run<'_> {
         Ok(())
     }
 
-    fn outlook(&self, source: &Source, survey: &Survey) -> Outlook {
-        Outlook {
+    fn estimate(&self, source: &Source, survey: &Survey) -> DowntimeEstimate {
+        DowntimeEstimate {
             quiesce: self.options.quiesce,
             raw_bytes: survey.bytes,
             measured: self.site.repository().and_then(|repository| measured_rate(repository, &source.key)),
@@ -246,11 +246,11 @@ impl Run<'_> {
         if self.options.quiesce == Quiesce::None || container.state.paused {
             return Ok(());
         }
-        await_ready(&*self.host.docker, container, Instant::now() + READY_LIMIT, self.monitor())
+        await_ready(&*self.context.docker, container, Instant::now() + READY_LIMIT, self.monitor())
             .await
             .map_err(|error| {
                 let what = format!("container {} is not ready to be {}", container.name, self.held_word());
-                Error::failed(what).because(error).hint(format!(
+                Error::failed(what).with_source(error).hint(format!(
                     "docker logs --tail 20 {}",
                     crate::model::quote::shell_quote(&container.name)
                 ))

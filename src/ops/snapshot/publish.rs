@@ -9,7 +9,7 @@ use chrono::{DateTime, Utc};
 
 use super::{Captured, Preparation, Run};
 use crate::agent::archive::ArchiveStats;
-use crate::agent::client::Sink;
+use crate::agent::client::ArchiveSink;
 use crate::database;
 use crate::model::container::{Container, EngineInfo};
 use crate::model::error::{Context as _, Result};
@@ -18,13 +18,13 @@ use crate::model::manifest::{
     ArchiveInfo, Counts, Environment, FORMAT_VERSION, FileListInfo, Manifest, Times,
 };
 use crate::model::source::Source;
-use crate::ops::Host;
+use crate::ops::Context;
 use crate::ops::facts::recorded;
 use crate::ops::libc_version::libc_of;
 use crate::ops::phase_timer::milliseconds;
 use crate::repository::{ObjectWriter, PendingSnapshot, Snapshot, Stored};
 use crate::saga::{Saga, When};
-use crate::undo::Compensation;
+use crate::undo::Undo;
 
 impl Run<'_> {
     pub(super) async fn publish(
@@ -101,15 +101,19 @@ impl Run<'_> {
 }
 
 /// Returns what the data of a source runs in.
-pub(in crate::ops) async fn environment(host: &Host, source: &Source, engine: &EngineInfo) -> Environment {
+pub(in crate::ops) async fn environment(
+    context: &Context,
+    source: &Source,
+    engine: &EngineInfo,
+) -> Environment {
     let container = source.database();
     // What the image is called elsewhere is worth having and not worth failing for.
     let image = match container {
-        Some(container) => host.docker.image(&container.image_id).await.ok().flatten(),
+        Some(container) => context.docker.image(&container.image_id).await.ok().flatten(),
         None => None,
     };
     let libc = match container {
-        Some(container) => libc_of(&*host.docker, container).await,
+        Some(container) => libc_of(&*context.docker, container).await,
         None => None,
     };
     Environment {
@@ -150,14 +154,14 @@ impl Writers {
     /// Creates both files; what removes them is in the journal before.
     pub(in crate::ops) fn open(saga: &mut Saga, pending: &PendingSnapshot) -> Result<Self> {
         let compensation =
-            Compensation::DiscardUnpublished { manifest: pending.manifest_path(), files: pending.paths() };
-        saga.register(When::Always, compensation).doing(|| "write the journal".to_owned())?;
+            Undo::DiscardUnpublished { manifest: pending.manifest_path(), files: pending.paths() };
+        saga.register(When::Always, compensation).context(|| "write the journal".to_owned())?;
         Ok(Self { archive: pending.archive_writer()?, list: pending.list_writer()? })
     }
 }
 
 #[async_trait]
-impl Sink for Writers {
+impl ArchiveSink for Writers {
     async fn archive(&mut self, bytes: Bytes) -> Result<()> {
         Ok(self.archive.write(bytes).await?)
     }

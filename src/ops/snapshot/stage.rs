@@ -24,31 +24,31 @@ use crate::ops::helper::{StageMount, give_way};
 use crate::ops::passes::Passes;
 use crate::ops::plan::{CaptureChoice, STAGE_RESERVE};
 use crate::ops::snapshot::publish::Writers;
-use crate::saga::{Registered, Saga, When};
-use crate::undo::Compensation;
+use crate::saga::{Saga, UndoId, When};
+use crate::undo::Undo;
 
 /// How a stage is called, before the run that makes it.
 const PREFIX: &str = "volsnap-stage-";
 /// Where a stage lies.
-pub(super) struct StagePlace {
+pub(super) struct StageVolume {
     /// The volume, or the directory beside the source.
     pub(super) location: MountSource,
     /// The labels of the volume.
     labels: BTreeMap<String, String>,
     /// What removes it.
-    removal: Compensation,
+    removal: Undo,
     /// Its place in the journal; `None` for one that was kept and is not taken up yet.
-    registered: Option<Registered>,
+    registered: Option<UndoId>,
 }
 
-impl StagePlace {
+impl StageVolume {
     /// Returns the stage of a volume that `run` makes, or has made.
     fn volume(name: String, source: &Source, run: &str) -> Self {
         let labels = BTreeMap::from([
             (LABEL_RUN.to_owned(), run.to_owned()),
             (LABEL_STAGE.to_owned(), source.key.clone()),
         ]);
-        let removal = Compensation::RemoveVolume { name: name.clone(), run: run.to_owned() };
+        let removal = Undo::RemoveVolume { name: name.clone(), run: run.to_owned() };
         Self { location: MountSource::Volume(name), labels, removal, registered: None }
     }
 
@@ -78,7 +78,7 @@ impl Run<'_> {
         saga: &mut Saga,
         source: &Source,
         engine: &EngineInfo,
-    ) -> Result<StagePlace> {
+    ) -> Result<StageVolume> {
         // A database's own backup is whole, and of no use to a stage that was kept.
         if self.options.quiesce != Quiesce::Online
             && let Some(kept) = self.kept_stage(source).await?
@@ -89,23 +89,23 @@ impl Run<'_> {
             return Ok(place);
         }
         let run = self.id.as_str();
-        let mut place = StagePlace::volume(format!("{PREFIX}{run}"), source, run);
+        let mut place = StageVolume::volume(format!("{PREFIX}{run}"), source, run);
         place.registered = Some(self.register(saga, &place.removal)?);
         self.monitor().step("create-stage");
         Ok(place)
     }
 
     /// Finds the newest stage of the source that was kept.
-    async fn kept_stage(&self, source: &Source) -> Result<Option<StagePlace>> {
+    async fn kept_stage(&self, source: &Source) -> Result<Option<StageVolume>> {
         let volumes =
-            self.host.docker.volumes().await.doing(|| "look for a stage that was kept".to_owned())?;
+            self.context.docker.volumes().await.context(|| "look for a stage that was kept".to_owned())?;
         let is_of_source = |labels: &BTreeMap<String, String>| labels.get(LABEL_STAGE) == Some(&source.key);
         let kept = volumes
             .into_iter()
             .filter(|volume| is_of_source(&volume.labels))
             .filter_map(|volume| Some((volume.labels.get(LABEL_RUN)?.clone(), volume.name)))
             .max();
-        Ok(kept.map(|(run, name)| StagePlace::volume(name, source, &run)))
+        Ok(kept.map(|(run, name)| StageVolume::volume(name, source, &run)))
     }
 
     /// Makes a directory beside a source that is one, where both lie on one file system and can be removed
@@ -116,17 +116,17 @@ impl Run<'_> {
         saga: &mut Saga,
         source: &Source,
         engine: &EngineInfo,
-    ) -> Result<Option<StagePlace>> {
+    ) -> Result<Option<StageVolume>> {
         let MountSource::Directory(directory) = &source.location else { return Ok(None) };
         if !engine.local || self.options.keep_stage || !nix::unistd::geteuid().is_root() {
             return Ok(None);
         }
         let Some(path) = beside(directory, self.id.as_str()) else { return Ok(None) };
-        let removal = Compensation::DeleteDirectory { path: path.clone() };
+        let removal = Undo::DeleteDirectory { path: path.clone() };
         let registered = self.register(saga, &removal)?;
         self.monitor().step("create-stage");
         match std::fs::DirBuilder::new().mode(0o700).create(&path) {
-            Ok(()) => Ok(Some(StagePlace {
+            Ok(()) => Ok(Some(StageVolume {
                 location: MountSource::Directory(path),
                 labels: BTreeMap::new(),
                 removal,
@@ -134,14 +134,14 @@ impl Run<'_> {
             })),
             Err(error) => {
                 tracing::debug!(%error, path = %path.display(), "no stage beside the source");
-                saga.discharge(registered);
+                saga.dismiss(registered);
                 Ok(None)
             }
         }
     }
 
-    fn register(&self, saga: &mut Saga, removal: &Compensation) -> Result<Registered> {
-        saga.register(When::Always, removal.clone()).doing(|| "write the journal".to_owned())
+    fn register(&self, saga: &mut Saga, removal: &Undo) -> Result<UndoId> {
+        saga.register(When::Always, removal.clone()).context(|| "write the journal".to_owned())
     }
 
     /// Brings the stage close to the source while it is being written, where the capture is staged. What
@@ -153,7 +153,7 @@ impl Run<'_> {
         if stage.registered.is_none() {
             stage.registered = Some(self.register(saga, &stage.removal)?);
             // What was registered last is undone first: no stage is removed that the helper still has.
-            prepared.helper = saga.again_last(prepared.helper).doing(|| "write the journal".to_owned())?;
+            prepared.helper = saga.again_last(prepared.helper).context(|| "write the journal".to_owned())?;
         }
         let passes = self.passes(&prepared.source, prepared.survey.bytes);
         match passes.live(&mut prepared.agent, None).await {
@@ -162,7 +162,7 @@ impl Run<'_> {
                 self.fall_back(prepared, &why).await;
             }
             Err(error @ AgentError::StageFull(_)) => {
-                return Err(Error::failed(format!("stage {}", prepared.source.title)).because(error).hint(
+                return Err(Error::failed(format!("stage {}", prepared.source.title)).with_source(error).hint(
                     format!(
                         "volsnap snapshot {} --capture direct    (needs no stage, and holds the service for longer)",
                         self.options.target.quoted()
@@ -170,14 +170,14 @@ impl Run<'_> {
                 ));
             }
             Err(error) => {
-                return Err(Error::failed(format!("stage {}", prepared.source.title)).because(error));
+                return Err(Error::failed(format!("stage {}", prepared.source.title)).with_source(error));
             }
         }
         self.look_again(prepared).await?;
         // What it writes now it need not write during its shutdown. One that is frozen writes nothing then,
         // and what it wrote now would only have to be staged.
         if self.options.quiesce == Quiesce::Stop {
-            self.host.checkpoint(&prepared.source).await;
+            self.context.checkpoint(&prepared.source).await;
         }
         Ok(())
     }
@@ -188,7 +188,7 @@ impl Run<'_> {
             reserve: STAGE_RESERVE,
             ..StagePassRequest::default()
         };
-        Passes { host: self.host, clock: &self.clock, source, request, bytes }
+        Passes { context: self.context, clock: &self.clock, source, request, bytes }
     }
 
     /// Gives the stage up: the data is captured directly.
@@ -201,14 +201,14 @@ impl Run<'_> {
         let plan = &mut prepared.plan;
         plan.capture = Capture::Direct;
         plan.capture_reason = format!("the stage did not fit: {why}");
-        plan.expected_downtime_ms = prepared.outlook.direct_ms();
+        plan.expected_downtime_ms = prepared.estimate.direct_ms();
         self.warn_of_direct(plan);
         self.warn_of_downtime(plan);
     }
 
     /// Looks at the users once more: the passes took their time, and somebody may have restarted one.
     async fn look_again(&self, prepared: &mut Preparation) -> Result<()> {
-        let source = self.host.resolve(&self.options.target).await?;
+        let source = self.context.resolve(&self.options.target).await?;
         if source.location != prepared.source.location {
             return Err(Error::failed(format!(
                 "{} is not where it was: somebody has moved its data to {} meanwhile",
@@ -227,7 +227,7 @@ impl Run<'_> {
     pub(super) async fn final_pass(&self, prepared: &mut Preparation) -> Result<()> {
         let passes = self.passes(&prepared.source, prepared.survey.bytes);
         let stats = passes.last(&mut prepared.agent).await;
-        let stats = stats.doing(|| format!("stage what has changed in {}", prepared.source.title))?;
+        let stats = stats.context(|| format!("stage what has changed in {}", prepared.source.title))?;
         prepared.staged = Some(stats);
         Ok(())
     }
@@ -239,7 +239,7 @@ impl Run<'_> {
         prepared: &mut Preparation,
         writers: &mut Writers,
     ) -> Result<ArchiveStats> {
-        give_way(self.host, &prepared.source).await;
+        give_way(self.context, &prepared.source).await;
         let mut archived = self.archive(prepared, writers, true).await?;
         // The stage never had what was left out.
         if let Some(staged) = prepared.staged {
@@ -268,7 +268,7 @@ impl Run<'_> {
         self.monitor().step("keep-stage");
         match (prepared.agent.stage_keep(self.monitor()).await, stage.registered) {
             (Ok(()), Some(registered)) => {
-                saga.discharge(registered);
+                saga.dismiss(registered);
                 self.monitor().note(format!(
                     "the stage stays for the next snapshot: volume {} (volsnap list --stages)",
                     stage.name()

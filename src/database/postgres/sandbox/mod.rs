@@ -52,7 +52,7 @@ impl SandboxSource for Postgres {
     }
 
     /// The server's own words for why it gave up stand before what follows from them.
-    fn last_words(&self, log: &str) -> Option<String> {
+    fn stderr_tail(&self, log: &str) -> Option<String> {
         let is_fatal = |line: &&str| ["FATAL:", "PANIC:"].iter().any(|mark| line.contains(mark));
         let line =
             log.lines().find(is_fatal).or_else(|| log.lines().rfind(|line| !line.trim().is_empty()))?;
@@ -97,13 +97,13 @@ mod tests {
         let log = "2026-11-21 LOG:  starting\n2026-11-21 09:00 UTC [1] PANIC:  could not locate a valid checkpoint record\n\
                    2026-11-21 LOG:  startup process was terminated by signal 6\n";
         assert_eq!(
-            Postgres.last_words(log).as_deref(),
+            Postgres.stderr_tail(log).as_deref(),
             Some("PANIC:  could not locate a valid checkpoint record")
         );
         assert_eq!(
-            Postgres.last_words("sh: exec: postgres: not found\n").as_deref(),
+            Postgres.stderr_tail("sh: exec: postgres: not found\n").as_deref(),
             Some("sh: exec: postgres: not found")
         );
-        assert_eq!(Postgres.last_words("\n"), None);
+        assert_eq!(Postgres.stderr_tail("\n"), None);
     }
 }
