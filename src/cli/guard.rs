@@ -2,12 +2,14 @@
 
 use std::path::PathBuf;
 use std::process::ExitCode;
+use std::sync::Arc;
 
 use volsnap::Error;
 use volsnap::engine::Docker;
 use volsnap::engine::bollard::DockerEngine;
 use volsnap::model::event::Silent;
 use volsnap::saga::guard::watch;
+use volsnap::undo::Undo;
 
 use super::exit;
 
@@ -22,10 +24,10 @@ pub(crate) struct Args {
 pub(crate) async fn run(args: &Args) -> Result<ExitCode, Error> {
     let connect = |host: Option<String>| async move {
         let engine = DockerEngine::connect(host.as_deref()).await?;
-        Ok(Box::new(engine) as Box<dyn Docker>)
+        Ok::<_, volsnap::engine::DockerError>(Arc::new(engine) as Arc<dyn Docker>)
     };
-    match watch(&args.journal, connect, &Silent).await {
-        Ok(failures) if failures.is_empty() => Ok(ExitCode::SUCCESS),
+    match watch::<Undo, _, _, _>(&args.journal, connect, &Silent).await {
+        Ok(left) if left.is_empty() => Ok(ExitCode::SUCCESS),
         Ok(_) => Ok(exit::code_of(volsnap::ErrorKind::NotPutBack)),
         Err(error) => Err(Error::failed("guard a run").with_source(error)),
     }

@@ -12,7 +12,7 @@ use serde::Serialize;
 
 use super::facts::{Remembered, find_checks, of_snapshot, run_checks, take};
 use super::helper::start_helper;
-use super::{Context, with_failures};
+use super::{Context, with_leftovers};
 use crate::engine::helper::Access;
 use crate::model::container::{Container, EngineInfo};
 use crate::model::error::{Context as _, Error, Result};
@@ -248,8 +248,8 @@ async fn files(
         helper.agent.survey(&[kept]).await.context(|| format!("survey {}", source.title))
     };
     let outcome = context.run_to_end(outcome).await;
-    let failures = saga.finish(outcome.is_ok(), &*context.monitor).await;
-    let survey = with_failures(outcome, &failures)?;
+    let left = saga.finish(outcome.is_ok(), &*context.monitor).await;
+    let survey = with_leftovers(outcome, &left)?;
     let files = Files { files: survey.files, bytes: survey.bytes, digest: None };
     Ok(Facts::of_files(files, started))
 }

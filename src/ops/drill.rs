@@ -21,7 +21,7 @@ use serde::Serialize;
 use tokio::time::{Instant, timeout_at};
 
 use super::restore::{self, Archive, Destination, Force, RestoreOptions, Unpacked};
-use super::{Context, facts, recover, with_failures};
+use super::{Context, facts, recover, with_leftovers};
 use crate::agent::client::helper_name;
 use crate::database::{self, Profile, SandboxSource, Structure};
 use crate::engine::{ContainerSpec, Grace, MountSpec, TmpfsSpec};
@@ -38,8 +38,9 @@ use crate::model::manifest::{DrillTimes, Verification, VerificationKind};
 use crate::model::quote::shell_quote;
 use crate::ops::phase_timer::milliseconds;
 use crate::repository::Snapshot;
-use crate::saga::{RetryBudget, Saga, When};
+use crate::saga::{RetryBudget, When};
 use crate::service::start::await_ready;
+use crate::undo::Saga;
 use crate::undo::Undo;
 
 /// How long the copy may take to stop. It is nobody's, so it is not worth waiting longer for.
@@ -153,12 +154,12 @@ pub async fn drill(
     let run = Run::begin(context, snapshot, options)?;
     let mut saga = run.context.begin("verify --drill", run.snapshot.name(), &run.id, run.started)?;
     let outcome = context.run_to_end(run.drill(&mut saga)).await;
-    let failures = saga.finish(outcome.is_ok(), &*context.monitor).await;
+    let left = saga.finish(outcome.is_ok(), &*context.monitor).await;
     let nothing_touched = |error: Error| match error.state_text() {
         None => error.state("nothing that runs was touched, and the copy is removed"),
         Some(_) => error,
     };
-    let report = with_failures(outcome.map_err(nothing_touched), &failures)?;
+    let report = with_leftovers(outcome.map_err(nothing_touched), &left)?;
     let begun = run.begun;
     record(context, snapshot, &report, begun);
     Ok(report)

@@ -10,8 +10,9 @@ use crate::model::error::{Context as _, Result};
 use crate::model::event::Phase;
 use crate::model::facts::checks::Checks;
 use crate::model::facts::{Facts, FactsLevel};
-use crate::saga::{Saga, When};
+use crate::saga::When;
 use crate::selector::Target;
+use crate::undo::Saga;
 use crate::undo::Undo;
 
 /// What is to be done on the way.

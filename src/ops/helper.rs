@@ -11,7 +11,8 @@ use crate::model::container::EngineInfo;
 use crate::model::error::{Context as _, Error, Result};
 use crate::model::location::MountSource;
 use crate::model::source::Source;
-use crate::saga::{Saga, UndoId, When};
+use crate::saga::{UndoId, When};
+use crate::undo::Saga;
 use crate::undo::Undo;
 use crate::undo::swap::HelperTarget;
 

@@ -12,12 +12,14 @@ use futures_util::FutureExt as _;
 
 use crate::archive::{FileListReader, FileRecord};
 use crate::engine::Docker;
-use crate::model::error::{Context as _, Error, ErrorKind, Result};
+use crate::model::error::{Context as _, Error, ErrorKind, Result, chain};
 use crate::model::event::Monitor;
 use crate::model::ids::SnapshotId;
 use crate::repository::Snapshot;
-use crate::saga::{FailedUndo, RunInfo, Saga, SagaOptions};
+use crate::saga::Compensation as _;
+use crate::saga::{RunInfo, SagaOptions};
 use crate::signal::Cancel;
+use crate::undo::{Leftovers, Saga};
 
 pub mod check;
 pub mod doctor;
@@ -118,15 +120,20 @@ fn panicked(panic: &(dyn Any + Send)) -> Error {
 }
 
 /// Adds to the outcome of a procedure what could not be put back after it.
-fn with_failures<T>(outcome: Result<T>, failures: &[FailedUndo]) -> Result<T> {
-    if failures.is_empty() {
+fn with_leftovers<T>(outcome: Result<T>, left: &Leftovers) -> Result<T> {
+    if left.is_empty() {
         return outcome;
     }
-    let undone: Vec<String> = failures
+    let mut undone: Vec<String> = left
+        .failed
         .iter()
-        .map(|failure| format!("{}: {}", failure.compensation.describe(), failure.error))
+        .map(|failed| format!("{}: {}", failed.undo.describe(), chain(&failed.error)))
         .collect();
-    let by_hand: Vec<String> = failures.iter().filter_map(|failure| failure.compensation.by_hand()).collect();
+    undone.extend(left.blocked.iter().map(|undo| format!("{}: not before that is done", undo.describe())));
+    if left.newer > 0 {
+        undone.push(format!("{} things that only a newer volsnap knows", left.newer));
+    }
+    let by_hand: Vec<String> = left.failed.iter().filter_map(|failed| failed.undo.by_hand()).collect();
     let state = format!("not put back: {}", undone.join("; "));
     let hint = match by_hand.as_slice() {
         [] => "volsnap recover".to_owned(),

@@ -2,15 +2,14 @@
 
 use std::path::Path;
 
-use crate::engine::Docker;
+use super::{Context, with_leftovers};
 use crate::model::error::{Context as _, Error, ErrorKind, Result, chain};
-use crate::model::event::{Monitor, Phase};
+use crate::model::event::Phase;
 use crate::model::quote::shell_quote;
 use crate::saga::guard::finish_orphan;
-use crate::saga::journal::{Journal, Opened, RunInfo};
-use crate::saga::{FailedUndo, RetryBudget, SagaError};
-
-use super::{Context, with_failures};
+use crate::saga::journal::Opened;
+use crate::saga::{Compensation as _, Rank, RetryBudget, RunInfo};
+use crate::undo::{Journal, Leftovers};
 
 /// An unfinished run.
 #[derive(Debug, Clone, serde::Serialize)]
@@ -31,17 +30,7 @@ pub struct Unfinished {
 pub fn unfinished(state: &Path) -> Result<Vec<Unfinished>> {
     let mut runs = Vec::new();
     for path in Journal::all(state).context(|| "look for unfinished runs".to_owned())? {
-        let opened = match Journal::open(&path) {
-            Err(error @ SagaError::NewerFormat { .. }) => {
-                if let Some(run) = Journal::peek(&path) {
-                    runs.push(Unfinished { run, held: false, open: vec![chain(&error)] });
-                    continue;
-                }
-                Err(error)
-            }
-            opened => opened,
-        };
-        match opened.context(|| "open a journal".to_owned())? {
+        match Journal::open(&path).context(|| "open a journal".to_owned())? {
             Opened::Gone => {}
             Opened::Held => {
                 if let Some(run) = Journal::peek(&path) {
@@ -55,7 +44,8 @@ pub fn unfinished(state: &Path) -> Result<Vec<Unfinished>> {
                     .open_entries()
                     .rev()
                     .filter(|entry| entry.when.is_due(journal.has_succeeded()))
-                    .map(|entry| entry.compensation.describe())
+                    .map(|entry| entry.describe())
+                    .chain(newer_text(&journal))
                     .collect(),
             }),
         }
@@ -63,21 +53,21 @@ pub fn unfinished(state: &Path) -> Result<Vec<Unfinished>> {
     Ok(runs)
 }
 
-/// Finishes every run that nobody is at, on the host's engine. Returns the runs that it finished. What nothing
+/// Finishes every run that nobody is at, on the context's engine. Returns the runs that it finished. What nothing
 /// live hangs on is only warned of when it fails: its journal stays, and [`unfinished`] has it.
 ///
 /// # Errors
-/// [`ErrorKind::NotPutBack`] when something could not be put back, or a journal is
-/// of a later volsnap; the journal stays.
-pub async fn recover(context: &Context, patience: RetryBudget) -> Result<Vec<RunInfo>> {
-    let (mut finished, mut failures, mut unreadable) = (Vec::new(), Vec::new(), None);
+/// [`ErrorKind::NotPutBack`] when something could not be put back, as what only a later volsnap knows; the journal
+/// stays.
+pub async fn recover(context: &Context, budget: RetryBudget) -> Result<Vec<RunInfo>> {
+    let (mut finished, mut all_left, mut first_error) = (Vec::new(), Leftovers::default(), None);
     for path in Journal::all(&context.saga.state).context(|| "look for unfinished runs".to_owned())? {
         let journal = match Journal::open(&path) {
             Ok(Opened::Orphan(journal)) => journal,
             Ok(Opened::Held | Opened::Gone) => continue,
             // The others are finished all the same.
             Err(error) => {
-                unreadable.get_or_insert(not_understood(&path, error));
+                first_error.get_or_insert(Error::failed("open a journal").with_source(error));
                 continue;
             }
         };
@@ -86,55 +76,65 @@ pub async fn recover(context: &Context, patience: RetryBudget) -> Result<Vec<Run
             context.monitor.warning(format!("run {} was on another engine; {}", run.run, on_engine(&run)));
             continue;
         }
-        let left = finish_one(journal, &run, &*context.docker, patience, &*context.monitor).await;
+        let newer = newer_error(&journal, &path);
+        let mut left = finish_one(context, journal, &run, budget).await;
         if left.is_empty() {
             finished.push(run);
         }
-        let (waiting, left): (Vec<_>, Vec<_>) =
-            left.into_iter().partition(|failure| failure.compensation.can_wait());
-        for failure in waiting {
-            let what = failure.compensation.describe();
-            context.monitor.warning(format!("could not {what}: {}; volsnap recover", chain(&failure.error)));
+        if left.newer > 0 {
+            first_error = first_error.or(newer);
+            left.newer = 0;
         }
-        failures.extend(left);
+        let (waiting, failed): (Vec<_>, Vec<_>) =
+            left.failed.into_iter().partition(|failed| failed.undo.rank() == Rank::Later);
+        for failed in waiting {
+            let what = failed.undo.describe();
+            context.monitor.warning(format!("could not {what}: {}; volsnap recover", chain(&failed.error)));
+        }
+        all_left.failed.extend(failed);
+        all_left.blocked.extend(left.blocked);
     }
-    let outcome = match unreadable {
+    let outcome = match first_error {
         Some(error) => Err(error),
-        None if failures.is_empty() => Ok(finished),
+        None if all_left.is_empty() => Ok(finished),
         None => Err(Error::failed("could not finish what a dead run left")),
     };
-    with_failures(outcome, &failures)
+    with_leftovers(outcome, &all_left)
 }
 
-async fn finish_one(
-    journal: Journal,
-    run: &RunInfo,
-    docker: &dyn Docker,
-    patience: RetryBudget,
-    monitor: &dyn Monitor,
-) -> Vec<FailedUndo> {
-    monitor.phase(
+async fn finish_one(context: &Context, journal: Journal, run: &RunInfo, budget: RetryBudget) -> Leftovers {
+    context.monitor.phase(
         Phase::Recover,
         format!("{} of {}, run {}, which died", run.verb, run.subject, run.run),
         None,
     );
-    finish_orphan(journal, docker, patience, monitor).await
+    finish_orphan(journal, &*context.docker, budget, &*context.monitor).await
 }
 
-/// Returns the error for a journal that cannot be finished, and stays.
-fn not_understood(path: &Path, error: SagaError) -> Error {
-    let foreign = matches!(error, SagaError::NewerFormat { .. });
-    let error = Error::failed("open a journal").with_source(error);
-    if !foreign {
-        return error;
-    }
-    error
-        .with_kind(ErrorKind::NotPutBack)
-        .state("what that run has stopped may not run; nothing was touched")
-        .hint(format!(
-            "volsnap recover    (with the volsnap that wrote it; or put everything back by hand, then: rm {})",
-            shell_quote(&path.to_string_lossy())
-        ))
+/// Says that a journal has what only another volsnap can finish.
+fn newer_text(journal: &Journal) -> Option<String> {
+    let lines = journal.newer_lines();
+    let writer = journal.version().unwrap_or("another version");
+    (lines > 0).then(|| {
+        format!(
+            "{lines} of its lines were written by volsnap {writer} and mean nothing to this one, {}",
+            env!("CARGO_PKG_VERSION")
+        )
+    })
+}
+
+/// Returns the error for a journal that cannot be finished whole, and stays.
+fn newer_error(journal: &Journal, path: &Path) -> Option<Error> {
+    let text = newer_text(journal)?;
+    Some(
+        Error::failed(format!("the journal {} cannot be finished: {text}", path.display()))
+            .with_kind(ErrorKind::NotPutBack)
+            .state("what that run has stopped was started, but for what waits for the rest; the rest is as it was left")
+            .hint(format!(
+                "volsnap recover    (with the volsnap that wrote it; or put the rest back by hand, then: rm {})",
+                shell_quote(&path.to_string_lossy())
+            )),
+    )
 }
 
 fn on_engine(run: &RunInfo) -> String {

@@ -33,7 +33,7 @@ use super::facts::{find_checks, run_checks, take};
 use super::helper::{StartedHelper, busy, start_helper};
 use super::hold::refuse_what_cannot_be_stopped;
 use super::snapshot::{self, SnapshotOptions};
-use super::{Context, recover, with_failures};
+use super::{Context, recover, with_leftovers};
 use crate::agent::client::AgentClient;
 use crate::compose::edit::differences;
 use crate::compose::environment::Environment;
@@ -55,10 +55,11 @@ use crate::model::quote::shell_quote;
 use crate::model::source::Source;
 use crate::ops::phase_timer::{PhaseTimer, milliseconds};
 use crate::repository::Snapshot;
-use crate::saga::{RetryBudget, Saga, UndoId, When};
+use crate::saga::{RetryBudget, UndoId, When};
 use crate::selector::Target;
 use crate::service::order;
 use crate::service::start::{StoppedContainer, await_ready};
+use crate::undo::Saga;
 use crate::undo::Undo;
 
 /// How long a database may take to answer before anything is stopped.
@@ -301,16 +302,16 @@ impl<'a> Run<'a> {
     }
 
     async fn conclude<T>(&self, saga: Saga, outcome: Result<T>) -> Result<T> {
-        let failures = saga.finish(outcome.is_ok(), self.monitor()).await;
+        let left = saga.finish(outcome.is_ok(), self.monitor()).await;
         let outcome = match (outcome, self.clock.away()) {
-            (Err(error), Some(away)) if failures.is_empty() && error.state_text().is_none() => {
+            (Err(error), Some(away)) if left.is_empty() && error.state_text().is_none() => {
                 let away = away.as_secs_f64();
                 Err(error.state(format!("everything that was stopped runs again, after {away:.1} s")))
             }
             (Err(error), None) if error.state_text().is_none() => Err(error.state("nothing was stopped")),
             (outcome, _) => outcome,
         };
-        with_failures(outcome, &failures)
+        with_leftovers(outcome, &left)
     }
 
     async fn prepare(&self, saga: &mut Saga) -> Result<(Subject, Helper)> {

@@ -7,7 +7,7 @@ use chrono::{DateTime, Utc};
 use serde::Serialize;
 
 use super::helper::start_helper;
-use super::{Context, with_failures};
+use super::{Context, with_leftovers};
 use crate::engine::helper::Access;
 use crate::model::container::{EngineInfo, Volume};
 use crate::model::error::{Context as _, Result};
@@ -85,6 +85,6 @@ async fn measure(context: &Context, engine: &EngineInfo, volume: &Volume) -> Res
         Ok(Some(survey.disk_bytes))
     };
     let outcome = context.run_to_end(measuring).await;
-    let failures = saga.finish(outcome.is_ok(), &*context.monitor).await;
-    with_failures(outcome, &failures)
+    let left = saga.finish(outcome.is_ok(), &*context.monitor).await;
+    with_leftovers(outcome, &left)
 }

@@ -1,34 +1,75 @@
-//! The guard: a child in a session of its own that outlives a killed command.
+//! The guard: a child in a session of its own that outlives a killed command, and ends one that hangs.
 //!
-//! It holds the read end of a pipe whose write end only the command has. A byte means "done"; end of
-//! file without it means that the command died, by whatever signal, and the guard runs the journal.
-//! It is in a session of its own and heeds no signal that can be ignored, so that what takes the
-//! command down (Ctrl-C, a closing terminal, a service manager that ends a whole group) leaves it.
+//! It holds the read end of a pipe whose write end only the command has. The command tells it over the pipe every line
+//! of its journal, and the guard says of each that it has it in memory: so a state directory that is full or stuck
+//! cannot keep a service down. "Done" means done; end of file without it means that the command died, by whatever
+//! signal, and the guard runs the journal. When the [lease](super::lease) runs out it ends the command first, by
+//! SIGKILL through a handle taken at the begin, and waits neither for the process to be gone nor for the journal's
+//! lock: a process in an uninterruptible read keeps both.
+//!
+//! It is in a session of its own and heeds no signal that can be ignored, so that what takes the command down
+//! (Ctrl-C, a closing terminal, a service manager that ends a whole group) leaves it.
 
-use std::io::{self, Read as _, Write as _};
-use std::path::Path;
-use std::process::Stdio;
-use std::time::Duration;
+use std::fmt;
+use std::io::{self, BufRead as _, Write as _};
+use std::os::fd::{AsFd as _, OwnedFd};
+use std::path::{Path, PathBuf};
+use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
 
-use tokio::io::{AsyncBufReadExt as _, AsyncWriteExt as _, BufReader};
-use tokio::process::{Child, ChildStdin, Command};
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use serde::{Deserialize, Serialize};
 use tokio::signal::unix::{SignalKind, signal};
-use tokio::time::{sleep, timeout};
+use tokio::sync::mpsc;
+use tokio::time::{sleep, sleep_until, timeout};
 
 use super::journal::{Entry, Journal, Opened};
-use super::{FailedUndo, Result, RetryBudget, SagaError};
-use crate::engine::Docker;
+use super::lease::{Lease, Running, Terms};
+use super::{Compensation, Leftovers, Result, RetryBudget, SagaError};
 use crate::model::event::Monitor;
 
-/// How long the guard may take to say that it watches.
-const START_LIMIT: Duration = Duration::from_secs(10);
+/// How long the guard may take to say that it watches, or that it has a line.
+const ANSWER_LIMIT: Duration = Duration::from_secs(10);
+/// How long a state directory may take to answer, before the guard goes on from memory.
+const STATE_LIMIT: Duration = Duration::from_secs(5);
 const WATCHING: &str = "watching";
+
+/// What the command tells its guard, a JSON object a line.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub(super) enum Message {
+    /// A line of the journal; answered with a line.
+    Journal(String),
+    /// A lease begins, in place of one that runs; or none runs any more.
+    Lease(Option<Terms>),
+    /// The run goes on.
+    Renew,
+    /// Everything is done.
+    Done,
+}
 
 /// The command's end of the guard.
 #[derive(Debug)]
 pub struct Guard {
     child: Child,
-    pipe: ChildStdin,
+    pipe: Pipe,
+}
+
+/// The pipes to the guard and back. Nothing waits for longer than [`ANSWER_LIMIT`], whatever becomes of the guard.
+#[derive(Clone)]
+pub(super) struct Pipe(Arc<Mutex<Ends>>);
+
+struct Ends {
+    /// `None` once it was closed.
+    stdin: Option<ChildStdin>,
+    stdout: ChildStdout,
+}
+
+impl fmt::Debug for Pipe {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Pipe")
+    }
 }
 
 impl Guard {
@@ -37,7 +78,12 @@ impl Guard {
     /// # Errors
     /// When it does not say so in time.
     pub async fn start(executable: &Path, journal: &Path) -> Result<Self> {
-        let failed = |reason: String| SagaError::Guard { reason };
+        let (executable, journal) = (executable.to_owned(), journal.to_owned());
+        let started = tokio::task::spawn_blocking(move || Self::start_blocking(&executable, &journal));
+        started.await.map_err(|error| failed(error.to_string()))?
+    }
+
+    fn start_blocking(executable: &Path, journal: &Path) -> Result<Self> {
         let mut child = Command::new(executable)
             .arg("guard")
             .arg(journal)
@@ -47,31 +93,65 @@ impl Guard {
             .stderr(Stdio::null())
             .spawn()
             .map_err(|error| failed(format!("{}: {error}", executable.display())))?;
-        let (Some(pipe), Some(stdout)) = (child.stdin.take(), child.stdout.take()) else {
+        let (Some(stdin), Some(stdout)) = (child.stdin.take(), child.stdout.take()) else {
             return Err(failed("it has no pipes".into()));
         };
-        let mut said = String::new();
-        match timeout(START_LIMIT, BufReader::new(stdout).read_line(&mut said)).await {
-            Ok(Ok(_)) if said.trim_end() == WATCHING => Ok(Self { child, pipe }),
-            Ok(Ok(_)) => Err(failed(format!("it ended before it watched{}", exit_text(&mut child)))),
-            Ok(Err(error)) => Err(failed(error.to_string())),
-            Err(_) => Err(failed(format!("it does not watch after {} s", START_LIMIT.as_secs()))),
+        for end in [stdin.as_fd(), stdout.as_fd()] {
+            rustix::io::ioctl_fionbio(end, true).map_err(|error| failed(error.to_string()))?;
         }
+        let mut ends = Ends { stdin: Some(stdin), stdout };
+        match ends.read_line() {
+            Ok(said) if said == WATCHING => Ok(Self { child, pipe: Pipe(Arc::new(Mutex::new(ends))) }),
+            Ok(_) => Err(failed(format!("it ended before it watched{}", exit_text(&mut child)))),
+            Err(error) if error.kind() == io::ErrorKind::TimedOut => {
+                Err(failed(format!("it does not watch after {} s", ANSWER_LIMIT.as_secs())))
+            }
+            Err(error) => Err(failed(error.to_string())),
+        }
+    }
+
+    /// Tells it a line of the journal, and returns once it has it in memory.
+    ///
+    /// # Errors
+    /// When it does not say so in time: then the effect that the line is for must not happen.
+    pub fn tell_line(&self, line: &str) -> Result<()> {
+        let mut ends = self.pipe.ends();
+        let told =
+            ends.write(&Message::Journal(line.to_owned()), ANSWER_LIMIT).and_then(|()| ends.read_line());
+        told.map(drop).map_err(|error| failed(format!("it does not hear: {error}")))
+    }
+
+    /// Returns the lease that it has on the run.
+    #[must_use]
+    pub fn lease(&self) -> Lease {
+        Lease::over(self.pipe.clone())
     }
 
     /// Tells the guard that everything is done.
     pub async fn dismiss(mut self) {
-        // A guard that is gone already needs no telling.
-        let _ = self.pipe.write_all(b".").await;
-        drop(self.pipe);
-        let _ = timeout(START_LIMIT, self.child.wait()).await;
+        let waited = tokio::task::spawn_blocking(move || {
+            let mut ends = self.pipe.ends();
+            // A guard that is gone already needs no telling.
+            let _ = ends.write(&Message::Done, ANSWER_LIMIT);
+            ends.stdin = None;
+            drop(ends);
+            let deadline = Instant::now() + ANSWER_LIMIT;
+            while matches!(self.child.try_wait(), Ok(None)) && Instant::now() < deadline {
+                std::thread::sleep(Duration::from_millis(5));
+            }
+        });
+        let _ = waited.await;
     }
 
     /// Leaves what is still open to the guard: for it the command is as good as dead, and it tries
     /// for longer than a person waits.
     pub fn hand_over(self) {
-        drop(self.pipe);
+        self.pipe.ends().stdin = None;
     }
+}
+
+fn failed(reason: String) -> SagaError {
+    SagaError::Guard { reason }
 }
 
 fn exit_text(child: &mut Child) -> String {
@@ -81,15 +161,103 @@ fn exit_text(child: &mut Child) -> String {
     }
 }
 
-/// Is the guard: says that it watches, waits for the command's end, and finishes its journal if it
-/// died. Returns what could not be put back.
+impl Pipe {
+    fn ends(&self) -> MutexGuard<'_, Ends> {
+        // Two descriptors: a panic elsewhere does not spoil them.
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Tells what needs no answer. A renewal that cannot be told at once is left out: the next one does as well.
+    pub(super) fn try_tell(&self, message: &Message) {
+        let told = match message {
+            Message::Renew => match self.0.try_lock() {
+                Ok(mut ends) => ends.write(message, Duration::ZERO),
+                Err(_) => return,
+            },
+            _ => self.ends().write(message, ANSWER_LIMIT),
+        };
+        if let Err(error) = told {
+            tracing::debug!(%error, "the guard does not hear");
+        }
+    }
+}
+
+impl Ends {
+    /// Writes a whole line, or nothing where the pipe has no room for its begin within `limit`.
+    fn write(&mut self, message: &Message, limit: Duration) -> io::Result<()> {
+        let Some(stdin) = &mut self.stdin else { return Err(io::ErrorKind::BrokenPipe.into()) };
+        let mut text = serde_json::to_string(message)?;
+        text.push('\n');
+        let mut rest = text.as_bytes();
+        let begun = Instant::now();
+        while !rest.is_empty() {
+            match stdin.write(rest) {
+                Ok(written) => rest = &rest[written..],
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                    // Half a line is no line: what has begun is waited for.
+                    let limit = if rest.len() < text.len() { ANSWER_LIMIT } else { limit };
+                    until_ready(PollFd::new(stdin, PollFlags::OUT), limit.saturating_sub(begun.elapsed()))?;
+                }
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(())
+    }
+
+    /// Reads a line that the guard says, without its end; it says one at a time. "" once it has ended.
+    fn read_line(&mut self) -> io::Result<String> {
+        let (mut line, mut byte, begun) = (Vec::new(), [0], Instant::now());
+        loop {
+            match io::Read::read(&mut self.stdout, &mut byte) {
+                Ok(0) if line.is_empty() => return Err(io::ErrorKind::UnexpectedEof.into()),
+                Ok(0) => break,
+                Ok(_) if byte[0] == b'\n' => break,
+                Ok(_) => line.push(byte[0]),
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                    let left = ANSWER_LIMIT.saturating_sub(begun.elapsed());
+                    until_ready(PollFd::new(&self.stdout, PollFlags::IN), left)?;
+                }
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(String::from_utf8_lossy(&line).into_owned())
+    }
+}
+
+/// Waits until a descriptor is ready.
 ///
 /// # Errors
-/// When the journal cannot be read.
-pub async fn watch<C, F>(journal: &Path, connect: C, monitor: &dyn Monitor) -> Result<Vec<FailedUndo>>
+/// [`io::ErrorKind::TimedOut`] when it is not in time.
+fn until_ready(descriptor: PollFd<'_>, limit: Duration) -> io::Result<()> {
+    let limit = Timespec::try_from(limit).map_err(io::Error::other)?;
+    match poll(&mut [descriptor], Some(&limit)) {
+        Ok(0) => Err(io::ErrorKind::TimedOut.into()),
+        Ok(_) | Err(rustix::io::Errno::INTR) => Ok(()),
+        Err(error) => Err(error.into()),
+    }
+}
+
+/// How a command went that did not say that it was done.
+enum Ended {
+    /// It is dead.
+    Died,
+    /// It was killed by its guard, and may not be gone yet.
+    Overdue,
+}
+
+/// Is the guard: says that it watches, waits for the command's end or the end of its lease, and finishes its journal
+/// if it died. Returns what could not be put back.
+///
+/// # Errors
+/// When the journal can neither be read nor is in memory.
+pub async fn watch<U, C, F, E>(journal: &Path, connect: C, monitor: &dyn Monitor) -> Result<Leftovers<U>>
 where
+    U: Compensation,
     C: Fn(Option<String>) -> F,
-    F: Future<Output = crate::engine::Result<Box<dyn Docker>>>,
+    F: Future<Output = Result<Arc<U::World>, E>>,
+    E: fmt::Display,
 {
     // A session of its own: neither Ctrl-C nor a closing terminal reaches it.
     if let Err(error) = nix::unistd::setsid() {
@@ -98,23 +266,156 @@ where
     if let Err(error) = outlive_signals() {
         tracing::debug!(%error, "a signal will end the guard");
     }
-    let told = writeln!(io::stdout(), "{WATCHING}").and_then(|()| io::stdout().flush());
-    if told.is_err() || command_finished() {
-        return Ok(Vec::new());
+    let command = handle_of_parent();
+    let told = say(WATCHING);
+    let mut memory = Vec::new();
+    if told.is_err() {
+        return Ok(Leftovers::default());
     }
+    let Some(ended) = watch_command(command, &mut memory).await else { return Ok(Leftovers::default()) };
     // Before the journal is taken: while the engine is away, a person's `recover` is not kept out.
-    let Some(run) = Journal::peek(journal) else { return Ok(Vec::new()) };
-    let Some(docker) = connect_patiently(&connect, run.host, journal).await? else { return Ok(Vec::new()) };
+    let Some(host) = engine_of::<U>(journal, &memory).await else { return Ok(Leftovers::default()) };
+    let Some(world) = connect_patiently(&connect, host, journal).await else {
+        return Ok(Leftovers::default());
+    };
+    match take_over::<U>(journal, &memory, &ended).await? {
+        None => Ok(Leftovers::default()),
+        Some(journal) => Ok(finish_orphan(journal, &*world, RetryBudget::GUARD, monitor).await),
+    }
+}
+
+/// Returns the address of the engine that a run is on; `None` of a run that is finished.
+async fn engine_of<U: Compensation>(journal: &Path, memory: &[String]) -> Option<Option<String>> {
+    if let Some(journal) = Journal::<U>::from_memory(journal, memory) {
+        return Some(journal.info().host.clone());
+    }
+    let path = journal.to_owned();
+    let peeked = tokio::task::spawn_blocking(move || Journal::<U>::peek(&path));
+    timeout(STATE_LIMIT, peeked).await.ok()?.ok()?.map(|run| run.host)
+}
+
+/// Follows a command until it is done (`None`), dead, or overdue; what it tells of its journal is kept in `memory`.
+async fn watch_command(command: Option<OwnedFd>, memory: &mut Vec<String>) -> Option<Ended> {
+    let mut messages = messages_of_stdin();
+    let mut lease: Option<Running> = None;
     loop {
-        match Journal::open(journal)? {
-            Opened::Gone => return Ok(Vec::new()),
-            // The kernel has not released the dead command's lock yet, or `recover` is at it.
-            Opened::Held => sleep(Duration::from_millis(50)).await,
-            Opened::Orphan(journal) => {
-                return Ok(finish_orphan(journal, &*docker, RetryBudget::GUARD, monitor).await);
+        let ends_at = lease.as_ref().and_then(Running::ends_at);
+        let overdue = async {
+            match ends_at {
+                Some(moment) => sleep_until(moment).await,
+                None => std::future::pending().await,
+            }
+        };
+        tokio::select! {
+            biased;
+            message = messages.recv() => match message {
+                None => return Some(Ended::Died),
+                Some(Message::Done) => return None,
+                Some(Message::Lease(terms)) => lease = terms.map(Running::begin),
+                Some(Message::Renew) => lease.iter_mut().for_each(Running::renew),
+                Some(Message::Journal(line)) => {
+                    memory.push(line);
+                    lease.iter_mut().for_each(Running::renew);
+                    // A command that is gone by now hears nothing, and is seen to be gone next.
+                    let _ = say("");
+                }
+            },
+            () = overdue => {
+                end(command.as_ref());
+                return Some(Ended::Overdue);
             }
         }
     }
+}
+
+/// Reads what the command tells, in a thread of its own; it ends with the pipe.
+fn messages_of_stdin() -> mpsc::UnboundedReceiver<Message> {
+    let (sender, receiver) = mpsc::unbounded_channel();
+    std::thread::spawn(move || {
+        for line in io::stdin().lock().lines() {
+            let Ok(message) = line.map_err(drop).and_then(|line| serde_json::from_str(&line).map_err(drop))
+            else {
+                return;
+            };
+            if sender.send(message).is_err() {
+                return;
+            }
+        }
+    });
+    receiver
+}
+
+fn say(text: &str) -> io::Result<()> {
+    let mut stdout = io::stdout().lock();
+    writeln!(stdout, "{text}").and_then(|()| stdout.flush())
+}
+
+/// Returns a handle of the command, which is our parent: a number alone may be another process's by then.
+fn handle_of_parent() -> Option<OwnedFd> {
+    let parent = rustix::process::getppid()?;
+    let handle = rustix::process::pidfd_open(parent, rustix::process::PidfdFlags::empty()).ok()?;
+    // It was not gone, and its number not given away, between the two.
+    (rustix::process::getppid() == Some(parent)).then_some(handle)
+}
+
+/// Ends a command that is overdue. One that is gone is as good.
+fn end(command: Option<&OwnedFd>) {
+    let killed =
+        command.map(|handle| rustix::process::pidfd_send_signal(handle, rustix::process::Signal::KILL));
+    if let Some(Err(error)) = killed {
+        tracing::debug!(%error, "the command was gone");
+    }
+}
+
+/// Takes over a journal: what its file has where that can be read, else what was told. `None` once somebody else has
+/// finished it.
+async fn take_over<U: Compensation>(
+    path: &Path,
+    memory: &[String],
+    ended: &Ended,
+) -> Result<Option<Journal<U>>> {
+    loop {
+        let opened = match read_in_time(path.to_owned()).await {
+            Some(opened) => opened,
+            // The state directory is stuck.
+            None => return Ok(Journal::from_memory(path, memory)),
+        };
+        match (opened, ended) {
+            (Ok(Opened::Gone), _) => return Ok(None),
+            (Ok(Opened::Orphan(journal)), _) => return Ok(Some(journal)),
+            (Ok(Opened::Held), Ended::Overdue) => {
+                return Ok(newest_of(path, memory).await);
+            }
+            // The kernel has not released the dead command's lock yet, or `recover` is at it.
+            (Ok(Opened::Held), Ended::Died) => sleep(Duration::from_millis(50)).await,
+            (Err(error), _) => match Journal::from_memory(path, memory) {
+                Some(journal) => return Ok(Some(journal)),
+                None => return Err(error),
+            },
+        }
+    }
+}
+
+/// Opens a journal; `None` when its directory does not answer.
+async fn read_in_time<U: Compensation>(path: PathBuf) -> Option<Result<Opened<U>>> {
+    let opened = tokio::task::spawn_blocking(move || Journal::open(&path));
+    timeout(STATE_LIMIT, opened).await.ok()?.ok()
+}
+
+/// Returns what is known of a journal that its owner still has locked: what it has written last may not have been
+/// told any more.
+async fn newest_of<U: Compensation>(path: &Path, memory: &[String]) -> Option<Journal<U>> {
+    let file = path.to_owned();
+    let read = tokio::task::spawn_blocking(move || std::fs::read_to_string(file));
+    let text =
+        timeout(STATE_LIMIT, read).await.ok().and_then(std::result::Result::ok).and_then(io::Result::ok);
+    let lines: Vec<String> = text
+        .iter()
+        .flat_map(|text| text.split_inclusive('\n'))
+        .filter(|line| line.ends_with('\n'))
+        .map(str::to_owned)
+        .collect();
+    Journal::from_memory(path, if lines.len() > memory.len() { &lines } else { memory })
 }
 
 /// Hears the signals that would end the process, and does nothing about them: who ends a command
@@ -128,47 +429,52 @@ fn outlive_signals() -> io::Result<()> {
 }
 
 /// Puts back what a dead run left and removes its journal if all of it could be.
-pub async fn finish_orphan(
-    mut journal: Journal,
-    docker: &dyn Docker,
-    patience: RetryBudget,
+pub async fn finish_orphan<U: Compensation>(
+    mut journal: Journal<U>,
+    world: &U::World,
+    budget: RetryBudget,
     monitor: &dyn Monitor,
-) -> Vec<FailedUndo> {
+) -> Leftovers<U> {
     let succeeded = journal.has_succeeded();
-    let due = |entry: &Entry| entry.when.is_due(succeeded);
-    let failures = super::put_back(&mut journal, due, docker, patience, monitor).await;
-    if failures.is_empty()
+    let is_due = |entry: &Entry<U>| entry.when.is_due(succeeded);
+    let left = super::put_back(&mut journal, is_due, world, budget, monitor).await;
+    if left.is_empty()
         && let Err(error) = journal.remove()
     {
         tracing::warn!(%error, "the journal stays behind");
     }
-    failures
-}
-
-/// Waits for the command's word; true when it was "done", false when the command died. Blocks: until
-/// then the guard has nothing else to do.
-fn command_finished() -> bool {
-    let mut byte = [0];
-    io::stdin().read_exact(&mut byte).is_ok()
+    left
 }
 
 /// Connects as soon as the engine is there; `None` once somebody else has finished the journal.
-async fn connect_patiently<C, F>(
+async fn connect_patiently<C, F, W: ?Sized, E: fmt::Display>(
     connect: &C,
     host: Option<String>,
     journal: &Path,
-) -> crate::engine::Result<Option<Box<dyn Docker>>>
+) -> Option<Arc<W>>
 where
     C: Fn(Option<String>) -> F,
-    F: Future<Output = crate::engine::Result<Box<dyn Docker>>>,
+    F: Future<Output = Result<Arc<W>, E>>,
 {
     let deadline = tokio::time::Instant::now() + RetryBudget::GUARD.0;
-    while journal.exists() {
+    loop {
         match connect(host.clone()).await {
-            Ok(docker) => return Ok(Some(docker)),
-            Err(error) if tokio::time::Instant::now() > deadline => return Err(error),
+            Ok(world) => return Some(world),
+            Err(error) if tokio::time::Instant::now() > deadline => {
+                tracing::warn!(%error, "the engine did not come back");
+                return None;
+            }
             Err(_) => sleep(Duration::from_millis(500)).await,
         }
+        if is_finished(journal).await {
+            return None;
+        }
     }
-    Ok(None)
+}
+
+/// Returns whether a journal is gone; of one that cannot be looked at that is not known.
+async fn is_finished(journal: &Path) -> bool {
+    let path = journal.to_owned();
+    let looked = tokio::task::spawn_blocking(move || path.try_exists());
+    matches!(timeout(STATE_LIMIT, looked).await, Ok(Ok(Ok(false))))
 }

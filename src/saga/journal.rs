@@ -1,10 +1,12 @@
 //! The journal: what is still to be put back, on disk before it is needed.
 //!
-//! One file a run, one JSON object a line, synced line by line. Its owner holds a file lock, which
-//! the kernel releases when the owner dies, however it dies: a journal that can be locked has no
-//! owner and is to be finished. A torn last line was never acknowledged, so its effect never
-//! happened, and it is ignored. Any other line that is not understood is of a later volsnap: its journal
-//! stays as it is for that one, since putting back a part in the wrong order could do harm.
+//! One file a run, one JSON object a line, synced line by line (`docs/formats.md`). Its owner holds a file lock, which
+//! the kernel releases when the owner dies, however it dies: a journal that can be locked has no owner and is to be
+//! finished. A torn last line was never acknowledged, so its effect never happened, and it is ignored.
+//!
+//! A line may be of a newer volsnap. Each registered compensation says beside itself when its turn is and what it is
+//! about, so one that is not understood still has its place: what does not have to wait for it is done all the same,
+//! starting of services first of all, and the journal stays for the volsnap that knows the rest.
 
 use std::fs::{File, OpenOptions, TryLockError};
 use std::io::{self, Write as _};
@@ -13,9 +15,13 @@ use std::path::{Path, PathBuf};
 
 use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
+use serde_json::Value;
 
-use super::{Result, SagaError, When};
-use crate::undo::Undo;
+use super::{Compensation, Rank, Result, SagaError, When};
+
+/// The format that this code writes. Journals of format 1 name no format, no rank and no concerns; they are read and
+/// finished.
+pub const FORMAT: u32 = 2;
 
 /// What a run is, in the first line of its journal.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -35,14 +41,107 @@ pub struct RunInfo {
 }
 
 /// A registered compensation in a journal.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Entry {
+#[derive(Debug, Clone, PartialEq)]
+pub struct Entry<U> {
     /// Its number, unique in the journal.
     pub number: u64,
     /// When it is due.
     pub when: When,
-    /// What puts things back.
-    pub compensation: Undo,
+    rank: Rank,
+    /// What it is about; `None` where that is not known, so that it may be about anything.
+    concerns: Option<Vec<String>>,
+    content: Content<U>,
+}
+
+#[derive(Debug, Clone, PartialEq)]
+enum Content<U> {
+    Known(U),
+    /// Of a newer volsnap.
+    Newer(Value),
+}
+
+impl<U: Compensation> Entry<U> {
+    fn of(number: u64, when: When, undo: U) -> Self {
+        let (rank, concerns) = (undo.rank(), Some(undo.concerns()));
+        Self { number, when, rank, concerns, content: Content::Known(undo) }
+    }
+
+    /// Returns what puts things back; `None` where only a newer volsnap knows.
+    #[must_use]
+    pub fn undo(&self) -> Option<&U> {
+        match &self.content {
+            Content::Known(undo) => Some(undo),
+            Content::Newer(_) => None,
+        }
+    }
+
+    /// Returns when its turn is.
+    #[must_use]
+    pub fn rank(&self) -> Rank {
+        self.rank
+    }
+
+    /// Returns what it does, in words for a person.
+    #[must_use]
+    pub fn describe(&self) -> String {
+        match &self.content {
+            Content::Known(undo) => undo.describe(),
+            Content::Newer(value) => format!("what only a newer volsnap knows: {value}"),
+        }
+    }
+
+    /// Returns whether both are about the same.
+    pub(super) fn concerns_any_of(&self, other: &Self) -> bool {
+        match (&self.concerns, &other.concerns) {
+            (Some(ours), Some(theirs)) => ours.iter().any(|one| theirs.contains(one)),
+            _ => true,
+        }
+    }
+}
+
+/// An entry as it is written.
+#[derive(Debug, Serialize, Deserialize)]
+struct WrittenEntry {
+    number: u64,
+    when: When,
+    /// Not in format 1.
+    #[serde(default, deserialize_with = "known_rank")]
+    rank: Option<Rank>,
+    /// Not in format 1.
+    #[serde(default)]
+    concerns: Option<Vec<String>>,
+    #[serde(alias = "compensation")]
+    undo: Value,
+}
+
+/// Reads a rank; one that only a newer volsnap knows is as good as none.
+fn known_rank<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<Option<Rank>, D::Error> {
+    let value = Option::<Value>::deserialize(deserializer)?;
+    Ok(value.and_then(|value| serde_json::from_value(value).ok()))
+}
+
+impl WrittenEntry {
+    fn of<U: Compensation>(entry: &Entry<U>) -> serde_json::Result<Self> {
+        let undo = match &entry.content {
+            Content::Known(undo) => serde_json::to_value(undo)?,
+            Content::Newer(value) => value.clone(),
+        };
+        let concerns = entry.concerns.clone();
+        Ok(Self { number: entry.number, when: entry.when, rank: Some(entry.rank), concerns, undo })
+    }
+
+    fn read<U: Compensation>(self) -> Entry<U> {
+        let Self { number, when, rank, concerns, undo } = self;
+        match serde_json::from_value::<U>(undo.clone()) {
+            Ok(known) => Entry::of(number, when, known),
+            // Of one that does not say it, the worst is assumed: that services must not start without it.
+            Err(error) => {
+                tracing::warn!(%error, "a compensation of a newer volsnap");
+                let rank = rank.unwrap_or(Rank::Data);
+                Entry { number, when, rank, concerns, content: Content::Newer(undo) }
+            }
+        }
+    }
 }
 
 #[derive(Debug, Serialize, Deserialize)]
@@ -54,38 +153,47 @@ enum Line {
         /// The volsnap that writes the journal.
         #[serde(default)]
         version: Option<String>,
+        /// The journal's format; not in format 1.
+        #[serde(default)]
+        format: Option<u32>,
     },
-    Register(Entry),
+    Register(WrittenEntry),
     Settled(u64),
     /// The run has done what it was for: from here on nothing of it is undone.
     Succeeded,
 }
 
-/// The journal of one run, locked by its holder.
+/// The journal of one run.
 #[derive(Debug)]
-pub struct Journal {
+pub struct Journal<U> {
     path: PathBuf,
-    file: File,
+    /// `None` for one that could not be read or locked, and is finished from what is known of it.
+    file: Option<File>,
     info: RunInfo,
-    open: Vec<Entry>,
+    version: Option<String>,
+    open: Vec<Entry<U>>,
     next: u64,
     succeeded: bool,
+    /// Whole lines of which nothing is understood.
+    strange: usize,
+    /// All whole lines.
+    lines: Vec<String>,
     /// Bytes of whole lines: what a failed write leaves behind them is cut off.
     length: u64,
 }
 
 /// What became of opening a journal.
 #[derive(Debug)]
-pub enum Opened {
+pub enum Opened<U> {
     /// Nobody holds it: it is ours now.
-    Orphan(Journal),
+    Orphan(Journal<U>),
     /// Its owner, or somebody finishing it, is at work.
     Held,
     /// It is finished and gone.
     Gone,
 }
 
-impl Journal {
+impl<U: Compensation> Journal<U> {
     /// Creates the journal of a run below `state`, locked and durable.
     ///
     /// # Errors
@@ -100,10 +208,19 @@ impl Journal {
             Ok(file)
         };
         let file = create().map_err(|source| SagaError::Journal { path: path.clone(), source })?;
-        let mut journal =
-            Self { path, file, info: info.clone(), open: Vec::new(), next: 1, succeeded: false, length: 0 };
-        let version = Some(env!("CARGO_PKG_VERSION").to_owned());
-        let first = Line::Run { info: info.clone(), version };
+        let mut journal = Self {
+            path,
+            file: Some(file),
+            info: info.clone(),
+            version: Some(env!("CARGO_PKG_VERSION").to_owned()),
+            open: Vec::new(),
+            next: 1,
+            succeeded: false,
+            strange: 0,
+            lines: Vec::new(),
+            length: 0,
+        };
+        let first = Line::Run { info: info.clone(), version: journal.version.clone(), format: Some(FORMAT) };
         if let Err(error) = journal.append(&first) {
             // Nothing was begun. What cannot be removed is an empty journal, which the next run removes.
             let _ = journal.remove();
@@ -115,8 +232,8 @@ impl Journal {
     /// Opens the journal of a run whose owner may be dead.
     ///
     /// # Errors
-    /// When it is there and cannot be read, or not all of it is understood; then it is left as it is.
-    pub fn open(path: &Path) -> Result<Opened> {
+    /// When it is there and cannot be read, or does not say whose it is; then it is left as it is.
+    pub fn open(path: &Path) -> Result<Opened<U>> {
         let failed = |source| SagaError::Journal { path: path.to_owned(), source };
         let file = match OpenOptions::new().read(true).append(true).open(path) {
             Ok(file) => file,
@@ -134,19 +251,27 @@ impl Journal {
             return Ok(Opened::Gone);
         }
         let text = io::read_to_string(&file).map_err(failed)?;
-        let Replayed { info, version, open, next, succeeded, strange } = replay(&text);
-        if strange > 0 {
-            return Err(SagaError::NewerFormat { path: path.to_owned(), version, lines: strange });
-        }
-        let Some(info) = info else {
-            // Its first line was never acknowledged: the run had not begun.
+        let replayed = Replayed::of(text.split_inclusive('\n'));
+        if replayed.info.is_none() {
+            if text.contains('\n') {
+                return Err(failed(io::Error::other("its first line is not understood")));
+            }
+            // Its first line was never acknowledged: the run had not begun. The lock is held until it is gone: whoever
+            // makes it sees that.
             std::fs::remove_file(path).map_err(failed)?;
             return Ok(Opened::Gone);
-        };
-        let length = text.len() as u64;
-        let mut journal = Self { path: path.to_owned(), file, info, open, next, succeeded, length };
+        }
+        let Some(mut journal) = replayed.into_journal(path, Some(file)) else { return Ok(Opened::Gone) };
+        journal.length = text.len() as u64;
         journal.cut_torn_line(&text).map_err(failed)?;
         Ok(Opened::Orphan(journal))
+    }
+
+    /// Returns the journal that these lines make, for somebody who finishes it from memory: without its file, which
+    /// cannot be read, or is still locked by a process that does not go. `None` for lines that do not say whose it is.
+    #[must_use]
+    pub fn from_memory(path: &Path, lines: &[String]) -> Option<Self> {
+        Replayed::of(lines.iter().map(String::as_str)).into_journal(path, None)
     }
 
     /// Returns the journals below `state`, oldest first by name.
@@ -175,7 +300,8 @@ impl Journal {
     /// Reads what run a journal is of, without locking it.
     #[must_use]
     pub fn peek(path: &Path) -> Option<RunInfo> {
-        replay(&std::fs::read_to_string(path).ok()?).info
+        let text = std::fs::read_to_string(path).ok()?;
+        Replayed::<U>::of(text.split_inclusive('\n')).info
     }
 
     /// Returns the journal's file.
@@ -188,6 +314,28 @@ impl Journal {
     #[must_use]
     pub fn info(&self) -> &RunInfo {
         &self.info
+    }
+
+    /// Returns the volsnap that wrote it, as far as it says.
+    #[must_use]
+    pub fn version(&self) -> Option<&str> {
+        self.version.as_deref()
+    }
+
+    /// Returns how many lines are of a newer volsnap, which alone can finish them.
+    #[must_use]
+    pub fn newer_lines(&self) -> usize {
+        self.strange + self.open.iter().filter(|entry| entry.undo().is_none()).count()
+    }
+
+    /// Returns how many lines nothing is understood of, not even what they are about.
+    pub(super) fn strange_lines(&self) -> usize {
+        self.strange
+    }
+
+    /// Returns its lines, oldest first.
+    pub(super) fn lines(&self) -> &[String] {
+        &self.lines
     }
 
     /// Records that the run has done what it was for: whoever finishes it undoes nothing any more.
@@ -207,13 +355,13 @@ impl Journal {
     }
 
     /// Returns what is still to be put back, oldest first.
-    pub fn open_entries(&self) -> impl DoubleEndedIterator<Item = &Entry> {
+    pub fn open_entries(&self) -> impl DoubleEndedIterator<Item = &Entry<U>> {
         self.open.iter()
     }
 
     /// Returns an open entry by its number.
     #[must_use]
-    pub fn entry(&self, number: u64) -> Option<&Entry> {
+    pub fn entry(&self, number: u64) -> Option<&Entry<U>> {
         self.open.iter().find(|entry| entry.number == number)
     }
 
@@ -221,9 +369,9 @@ impl Journal {
     ///
     /// # Errors
     /// When it cannot be written.
-    pub fn register(&mut self, when: When, compensation: Undo) -> Result<u64> {
-        let entry = Entry { number: self.next, when, compensation };
-        self.append(&Line::Register(entry.clone()))?;
+    pub fn register(&mut self, when: When, undo: U) -> Result<u64> {
+        let entry = Entry::of(self.next, when, undo);
+        self.append_entry(&entry)?;
         self.next += 1;
         self.open.push(entry);
         Ok(self.next - 1)
@@ -242,24 +390,12 @@ impl Journal {
     ///
     /// # Errors
     /// When it cannot be written; then it stays as it was.
-    pub fn update(&mut self, number: u64, compensation: Undo) -> Result<()> {
-        let Some(entry) = self.open.iter().find(|entry| entry.number == number) else { return Ok(()) };
-        let amended = Entry { compensation, ..entry.clone() };
-        self.append(&Line::Register(amended.clone()))?;
-        register(&mut self.open, amended);
+    pub fn update(&mut self, number: u64, undo: U) -> Result<()> {
+        let Some(entry) = self.entry(number) else { return Ok(()) };
+        let updated = Entry::of(number, entry.when, undo);
+        self.append_entry(&updated)?;
+        register(&mut self.open, updated);
         Ok(())
-    }
-
-    /// Records a compensation in place of an open one, and returns its number: at no moment is
-    /// neither of them durable.
-    ///
-    /// # Errors
-    /// When it cannot be written; then the former stays.
-    pub fn replace(&mut self, number: u64, when: When, compensation: Undo) -> Result<u64> {
-        let next = self.register(when, compensation)?;
-        // Both of them open would only do the work twice.
-        let _ = self.settled(number);
-        Ok(next)
     }
 
     /// Removes the journal: the run is finished.
@@ -271,32 +407,37 @@ impl Journal {
             .map_err(|source| SagaError::Journal { path: self.path.clone(), source })
     }
 
+    fn append_entry(&mut self, entry: &Entry<U>) -> Result<()> {
+        let failed = |error| SagaError::Journal { path: self.path.clone(), source: io::Error::from(error) };
+        let written = WrittenEntry::of(entry).map_err(failed)?;
+        self.append(&Line::Register(written))
+    }
+
     fn append(&mut self, line: &Line) -> Result<()> {
-        let write = |file: &mut File| -> io::Result<u64> {
-            let mut text = serde_json::to_vec(line)?;
-            text.push(b'\n');
-            file.write_all(&text)?;
-            file.sync_data()?;
-            Ok(text.len() as u64)
-        };
-        match write(&mut self.file) {
-            Ok(written) => {
-                self.length += written;
-                Ok(())
-            }
-            Err(source) => {
+        let length = self.length;
+        let write = |file: Option<&mut File>| -> io::Result<String> {
+            let mut text = serde_json::to_string(line)?;
+            text.push('\n');
+            let Some(file) = file else { return Ok(text) };
+            let written = file.write_all(text.as_bytes()).and_then(|()| file.sync_data());
+            if written.is_err() {
                 // Half a line, as of a full disk, would swallow the line after it.
-                let _ = self.file.set_len(self.length);
-                Err(SagaError::Journal { path: self.path.clone(), source })
+                let _ = file.set_len(length);
             }
-        }
+            written.map(|()| text)
+        };
+        let failed = |source| SagaError::Journal { path: self.path.clone(), source };
+        let text = write(self.file.as_mut()).map_err(failed)?;
+        self.length += text.len() as u64;
+        self.lines.push(text);
+        Ok(())
     }
 
     /// Removes the half line that a dead owner left: what is appended next is to be a line of its own.
     fn cut_torn_line(&mut self, text: &str) -> io::Result<()> {
         let whole = text.rfind('\n').map_or(0, |end| end as u64 + 1);
-        if whole < self.length {
-            self.file.set_len(whole)?;
+        if let Some(file) = self.file.as_ref().filter(|_| whole < self.length) {
+            file.set_len(whole)?;
             self.length = whole;
         }
         Ok(())
@@ -333,43 +474,63 @@ fn directory(state: &Path) -> PathBuf {
 }
 
 /// What a journal says.
-#[derive(Debug, Default)]
-struct Replayed {
+#[derive(Debug)]
+struct Replayed<U> {
     info: Option<RunInfo>,
-    /// The volsnap that wrote it.
     version: Option<String>,
-    open: Vec<Entry>,
+    open: Vec<Entry<U>>,
     next: u64,
     succeeded: bool,
-    /// Whole lines that are not understood.
     strange: usize,
+    lines: Vec<String>,
 }
 
-fn replay(text: &str) -> Replayed {
-    let mut replayed = Replayed { next: 1, ..Replayed::default() };
-    for line in text.split_inclusive('\n').filter(|line| line.ends_with('\n')) {
+impl<U: Compensation> Replayed<U> {
+    fn of<'l>(lines: impl Iterator<Item = &'l str>) -> Self {
+        let mut replayed = Self {
+            info: None,
+            version: None,
+            open: Vec::new(),
+            next: 1,
+            succeeded: false,
+            strange: 0,
+            lines: Vec::new(),
+        };
+        for line in lines.filter(|line| line.ends_with('\n')) {
+            replayed.apply(line);
+            replayed.lines.push(line.to_owned());
+        }
+        replayed
+    }
+
+    fn apply(&mut self, line: &str) {
         match serde_json::from_str(line) {
-            Ok(Line::Run { info, version }) => {
-                replayed.info = Some(info);
-                replayed.version = version;
+            Ok(Line::Run { info, version, .. }) => {
+                self.info = Some(info);
+                self.version = version;
             }
             Ok(Line::Register(entry)) => {
-                replayed.next = replayed.next.max(entry.number + 1);
-                register(&mut replayed.open, entry);
+                self.next = self.next.max(entry.number + 1);
+                register(&mut self.open, entry.read());
             }
-            Ok(Line::Succeeded) => replayed.succeeded = true,
-            Ok(Line::Settled(number)) => replayed.open.retain(|entry: &Entry| entry.number != number),
+            Ok(Line::Succeeded) => self.succeeded = true,
+            Ok(Line::Settled(number)) => self.open.retain(|entry| entry.number != number),
             Err(error) => {
                 tracing::warn!(%error, "a line of the journal cannot be read");
-                replayed.strange += 1;
+                self.strange += 1;
             }
         }
     }
-    replayed
+
+    fn into_journal(self, path: &Path, file: Option<File>) -> Option<Journal<U>> {
+        let Self { info, version, open, next, succeeded, strange, lines } = self;
+        let (path, length) = (path.to_owned(), 0);
+        Some(Journal { path, file, info: info?, version, open, next, succeeded, strange, lines, length })
+    }
 }
 
 /// Adds an entry; one of the same number is there already and keeps its place.
-fn register(open: &mut Vec<Entry>, entry: Entry) {
+fn register<U>(open: &mut Vec<Entry<U>>, entry: Entry<U>) {
     match open.iter_mut().find(|before| before.number == entry.number) {
         Some(before) => *before = entry,
         None => open.push(entry),
@@ -378,7 +539,10 @@ fn register(open: &mut Vec<Entry>, entry: Entry) {
 
 #[cfg(test)]
 mod tests {
+    use super::super::testing::{Act, Recorded};
     use super::*;
+
+    type Journal = super::Journal<Act>;
 
     fn info() -> RunInfo {
         RunInfo {
@@ -391,8 +555,8 @@ mod tests {
         }
     }
 
-    fn delete(path: &str) -> Undo {
-        Undo::DeleteDirectory { path: path.into() }
+    fn delete(name: &str) -> Act {
+        Act::of(Rank::Cleanup, name, &[])
     }
 
     fn orphan(path: &Path) -> Journal {
@@ -415,7 +579,7 @@ mod tests {
         journal.register(When::Always, delete("/c")).unwrap();
         let path = journal.path().to_owned();
         drop(journal);
-        let open: Vec<_> = orphan(&path).open_entries().map(|entry| entry.compensation.clone()).collect();
+        let open: Vec<_> = orphan(&path).open_entries().filter_map(|entry| entry.undo().cloned()).collect();
         assert_eq!(open, [delete("/a/amended"), delete("/c")]);
     }
 
@@ -425,9 +589,9 @@ mod tests {
         let mut journal = Journal::create(state.path(), &info()).unwrap();
         journal.register(When::OnFailure, delete("/a")).unwrap();
         journal.register(When::OnSuccess, delete("/b")).unwrap();
-        let due = |journal: &Journal| -> Vec<Undo> {
-            let is_due = |entry: &&Entry| entry.when.is_due(journal.has_succeeded());
-            journal.open_entries().filter(is_due).map(|entry| entry.compensation.clone()).collect()
+        let due = |journal: &Journal| -> Vec<Act> {
+            let is_due = |entry: &&Entry<Act>| entry.when.is_due(journal.has_succeeded());
+            journal.open_entries().filter(is_due).filter_map(|entry| entry.undo().cloned()).collect()
         };
         assert_eq!(due(&journal), [delete("/a")]);
         journal.succeeded().unwrap();
@@ -448,7 +612,7 @@ mod tests {
 
         let journal = orphan(&path);
         assert_eq!(journal.info(), &info());
-        let open: Vec<_> = journal.open_entries().map(|entry| entry.compensation.clone()).collect();
+        let open: Vec<_> = journal.open_entries().filter_map(|entry| entry.undo().cloned()).collect();
         assert_eq!(open, [delete("/b")]);
     }
 
@@ -485,19 +649,7 @@ mod tests {
         text.extend_from_slice(b"{\"register\":{\"num");
         std::fs::write(&path, &text).unwrap();
         orphan(&path).register(When::Always, delete("/b")).unwrap();
-        let open: Vec<_> = orphan(&path).open_entries().map(|entry| entry.compensation.clone()).collect();
-        assert_eq!(open, [delete("/b")]);
-    }
-
-    #[test]
-    fn a_replaced_compensation_leaves_only_the_new_one() {
-        let state = tempfile::tempdir().unwrap();
-        let mut journal = Journal::create(state.path(), &info()).unwrap();
-        let first = journal.register(When::Always, delete("/a")).unwrap();
-        journal.replace(first, When::Always, delete("/b")).unwrap();
-        let path = journal.path().to_owned();
-        drop(journal);
-        let open: Vec<_> = orphan(&path).open_entries().map(|entry| entry.compensation.clone()).collect();
+        let open: Vec<_> = orphan(&path).open_entries().filter_map(|entry| entry.undo().cloned()).collect();
         assert_eq!(open, [delete("/b")]);
     }
 
@@ -542,25 +694,74 @@ mod tests {
         assert!(orphan(&path).register(When::Always, delete("/b")).unwrap() > first);
     }
 
-    #[test]
-    fn a_journal_of_a_later_volsnap_is_left_as_it_is_and_says_whose_it_is() {
+    fn with_line(line: &str) -> (tempfile::TempDir, Journal) {
         let state = tempfile::tempdir().unwrap();
         let mut journal = Journal::create(state.path(), &info()).unwrap();
-        journal.register(When::Always, delete("/a")).unwrap();
+        journal.register(When::Always, Act::of(Rank::Service, "start db", &["db"])).unwrap();
+        journal.register(When::Always, Act::of(Rank::Service, "start app", &["app"])).unwrap();
         let path = journal.path().to_owned();
         drop(journal);
-        let ours = std::fs::read_to_string(&path).unwrap();
-        let version = format!("\"version\":\"{}\"", env!("CARGO_PKG_VERSION"));
-        assert!(ours.contains(&version), "{ours}");
-        let unknown = "{\"register\":{\"number\":2,\"when\":\"always\",\"compensation\":{\"thaw\":{}}}}\n";
-        for text in [ours.replace(&version, "\"version\":\"9.1.0\"") + unknown, unknown.to_owned()] {
-            std::fs::write(&path, &text).unwrap();
-            let error = Journal::open(&path).unwrap_err();
-            let SagaError::NewerFormat { version, lines: 1, .. } = &error else { panic!("{error}") };
-            assert_eq!(version.as_deref(), text.contains("9.1.0").then_some("9.1.0"));
-            assert!(error.to_string().contains(path.to_str().unwrap()), "{error}");
-            assert_eq!(std::fs::read_to_string(&path).unwrap(), text);
+        let text = std::fs::read_to_string(&path).unwrap() + line + "\n";
+        std::fs::write(&path, text).unwrap();
+        (state, orphan(&path))
+    }
+
+    async fn finish(journal: Journal) -> (Vec<String>, super::super::Leftovers<Act>) {
+        let world = Recorded::default();
+        let budget = super::super::RetryBudget::SHORT;
+        let left =
+            super::super::guard::finish_orphan(journal, &world, budget, &crate::model::event::Silent).await;
+        (world.done(), left)
+    }
+
+    #[tokio::test]
+    async fn what_was_stopped_is_started_whatever_lines_of_a_newer_volsnap_say_of_other_things() {
+        for line in [
+            r#"{"register":{"number":9,"when":"always","rank":"cleanup","concerns":[],"undo":{"thaw":{}}}}"#,
+            r#"{"register":{"number":9,"when":"always","rank":"service","concerns":["db"],"undo":{"thaw":{}}}}"#,
+            r#"{"noted":{"moment":7}}"#,
+        ] {
+            let (_state, journal) = with_line(line);
+            let path = journal.path().to_owned();
+            let (done, left) = finish(journal).await;
+            assert_eq!(done, ["start app", "start db"], "{line}");
+            assert_eq!((left.newer, left.failed.len(), left.blocked.len()), (1, 0, 0), "{line}");
+            assert!(path.exists(), "what the other volsnap knows is gone: {line}");
         }
+    }
+
+    #[tokio::test]
+    async fn nothing_is_started_on_data_that_only_a_newer_volsnap_can_put_back() {
+        let data =
+            r#"{"register":{"number":9,"when":"always","rank":"data","concerns":["db"],"undo":{"thaw":{}}}}"#;
+        let (_state, journal) = with_line(data);
+        let (done, left) = finish(journal).await;
+        assert_eq!(done, ["start app"]);
+        assert_eq!((left.newer, left.blocked.len()), (1, 1));
+        // One that does not say what it is about may be about anything.
+        let anything = r#"{"register":{"number":9,"when":"always","rank":"unheard-of","undo":{"thaw":{}}}}"#;
+        let (_state, journal) = with_line(anything);
+        let (done, left) = finish(journal).await;
+        assert!(done.is_empty());
+        assert_eq!((left.newer, left.blocked.len()), (1, 2));
+    }
+
+    #[test]
+    fn a_journal_whose_first_line_is_not_understood_is_left_as_it_is() {
+        let state = tempfile::tempdir().unwrap();
+        let path = state.path().join("r.jsonl");
+        std::fs::write(&path, "{\"began\":{}}\n").unwrap();
+        assert!(Journal::open(&path).is_err());
+        assert_eq!(std::fs::read_to_string(&path).unwrap(), "{\"began\":{}}\n");
+    }
+
+    #[test]
+    fn a_journal_is_the_same_from_memory() {
+        let (_state, journal) = with_line(r#"{"settled":1}"#);
+        let again = Journal::from_memory(journal.path(), journal.lines()).unwrap();
+        assert_eq!(again.info(), journal.info());
+        assert!(again.open_entries().eq(journal.open_entries()));
+        assert_eq!(again.open_entries().count(), 1);
     }
 
     #[test]

@@ -1,29 +1,36 @@
-//! What puts things back, whatever happens.
+//! What puts things back, whatever happens. It knows no engine and no database: what an undo does is a
+//! [`Compensation`] of somebody above.
 //!
-//! A procedure registers what undoes an effect **before** the effect. A [`Undo`] is data,
-//! not code, and is on disk in the [`Journal`] before [`Saga::register`] returns; so anyone who
-//! holds the journal can finish: the process itself ([`Saga::finish`]), the [guard] it leaves
-//! watching, `volsnap recover`, or the next command.
+//! A procedure registers what undoes an effect **before** the effect. A compensation is data, not code, and is on
+//! disk in the [`Journal`] before [`Saga::register`] returns; so anyone who holds the journal can finish: the process
+//! itself ([`Saga::finish`]), the [guard] it leaves watching, `volsnap recover`, or the next command.
 //!
 //! A run whose work is many effects that make sense only together says in one line of the journal that it
 //! [has succeeded](Saga::succeed): what was registered for its failure is void at once.
 //!
-//! Compensations are idempotent, run in reverse, and one that fails does not stop the rest. The
-//! journal is removed only when every one of them has succeeded; until then the run is unfinished,
-//! and says so.
+//! Compensations are idempotent. They run by [`Rank`], and within a rank the newest first. One that fails does not
+//! stop the rest, but for what must not be done without it: a service is not started on data that is not back. The
+//! journal is removed only when every one of them has succeeded; until then the run is unfinished, and says so.
 
-use crate::undo::Undo;
+use std::error::Error as StdError;
+use std::fmt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::engine::Docker;
+use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
+
 use crate::model::event::{Event, Monitor};
 
 pub mod guard;
 pub mod journal;
+mod lease;
+#[cfg(test)]
+mod testing;
 
 pub use journal::{Journal, RunInfo};
+pub use lease::{Lease, Terms};
 
 use guard::Guard;
 use journal::Entry;
@@ -31,7 +38,7 @@ use journal::Entry;
 /// The result of what a saga does.
 pub type Result<T, E = SagaError> = std::result::Result<T, E>;
 
-/// Why something could not be recorded or put back.
+/// Why something could not be recorded.
 #[derive(Debug, thiserror::Error)]
 pub enum SagaError {
     /// The journal could not be written: the effect it was for must not happen.
@@ -42,90 +49,74 @@ pub enum SagaError {
         /// Why.
         source: std::io::Error,
     },
-    /// A journal has what this volsnap does not understand: none of it is put back, since the order matters.
-    #[error("the journal {path} was written by {} and cannot be finished by this one, {}: {lines} of its lines mean nothing to it", writer(.version), env!("CARGO_PKG_VERSION"))]
-    NewerFormat {
-        /// The journal's file.
-        path: PathBuf,
-        /// Which volsnap wrote it, as far as it says.
-        version: Option<String>,
-        /// How many lines are not understood.
-        lines: usize,
-    },
-    /// The guard could not be started: nothing may be stopped without it.
+    /// The guard could not be started, or does not hear: nothing may be stopped without it.
     #[error("start the guard: {reason}")]
     Guard {
         /// Why.
         reason: String,
     },
-    /// The engine failed while something was put back.
-    #[error(transparent)]
-    Docker(#[from] crate::engine::DockerError),
-    /// What lies in a volume or directory could not be put back.
-    #[error("put back what is in {place}")]
-    Volume {
-        /// Which.
-        place: String,
-        /// Why.
-        source: Box<crate::agent::client::AgentError>,
-    },
-    /// A file could not be put back.
-    #[error(transparent)]
-    File(#[from] crate::compose::replacement::ReplaceError),
-    /// What has the place of a container could not be stopped.
-    #[error("stop what has the place of container {container}")]
-    Replacement {
-        /// The container that is to be had back.
-        container: String,
-        /// Why.
-        source: Box<crate::agent::client::AgentError>,
-    },
-    /// What a restore has replaced could not be kept.
-    #[error("keep the old data, which lies whole in {} of {place}", .old.display())]
-    Safety {
-        /// The volume or directory.
-        place: String,
-        /// Where in it the old data lies.
-        old: PathBuf,
-        /// Why.
-        source: Box<crate::Error>,
-    },
-    /// A file could not be removed.
-    #[error("remove {path}")]
-    Remove {
-        /// The file.
-        path: PathBuf,
-        /// Why.
-        source: std::io::Error,
-    },
-    /// A process did not end.
-    #[error("end process {pid}")]
-    NotEnded {
-        /// The process.
-        pid: i32,
-    },
-    /// A container that is to be brought back is not there, and no other has its place.
-    #[error("container {container} is gone, and no other has its place")]
-    Gone {
-        /// Its name.
-        container: String,
-    },
-    /// A container could not be brought back.
-    #[error("container {container} {reason}")]
-    NotBack {
-        /// Its name.
-        container: String,
-        /// In which state it is instead.
-        reason: String,
-    },
 }
 
-fn writer(version: &Option<String>) -> String {
-    version.as_ref().map_or_else(|| "another volsnap".to_owned(), |version| format!("volsnap {version}"))
+/// What puts an effect back: data, so that it lies in a journal. Running it twice harms nothing.
+pub trait Compensation: Clone + fmt::Debug + Send + Sync + Serialize + DeserializeOwned + 'static {
+    /// What it acts on.
+    type World: ?Sized + Send + Sync;
+    /// Why it fails.
+    type Error: StdError + Send + Sync + 'static;
+
+    /// Returns when its turn is.
+    fn rank(&self) -> Rank;
+
+    /// Returns what it is about, each by a name of its own: the containers that it starts, or that must not be
+    /// started without it. What is [blocked](Rank) by its failure is found by these.
+    fn concerns(&self) -> Vec<String>;
+
+    /// Returns the name of the step, for whoever watches.
+    fn step(&self) -> &'static str;
+
+    /// Returns what it does, in words for a person, as "start db_1".
+    fn describe(&self) -> String;
+
+    /// Puts the effect back, and tries for as long as `budget` allows.
+    #[expect(
+        async_fn_in_trait,
+        reason = "one implementation: whether its future may be sent is known where it is used"
+    )]
+    async fn run(
+        &self,
+        world: &Self::World,
+        budget: RetryBudget,
+        monitor: &dyn Monitor,
+    ) -> Result<(), Self::Error>;
+}
+
+/// In which turn compensations run. Whatever the order in which they were registered: what may still write is ended
+/// before data is put back, data is back before a service is started on it, and a service runs again before anything
+/// is tidied up.
+///
+/// A failed [`EndProcesses`](Self::EndProcesses) blocks [`Data`](Self::Data) and [`Service`](Self::Service); a failed
+/// [`Data`](Self::Data) blocks the service of what it concerns, and [`Work`](Self::Work). Nothing else blocks.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Rank {
+    /// What a run has started beside itself ends: it may still write.
+    EndProcesses,
+    /// Data, files and containers are as they were.
+    Data,
+    /// A service runs again.
+    Service,
+    /// A throwaway container goes, and with it what holds volumes and directories.
+    Helper,
+    /// What a run has made in or beside the data goes; not while the data itself is not back.
+    Work,
+    /// What else a run has made goes.
+    Cleanup,
+    /// What nothing live hangs on: a command that somebody waits for leaves it to its guard.
+    Later,
 }
 
 /// When a compensation is due.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum When {
     /// However the run ends.
@@ -168,22 +159,38 @@ impl RetryBudget {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct UndoId(u64);
 
-/// What could not be put back, and why.
+/// A compensation that failed, and why.
 #[derive(Debug)]
-pub struct FailedUndo {
+pub struct FailedUndo<U: Compensation> {
     /// What was tried.
-    pub compensation: Undo,
+    pub undo: U,
     /// Why it failed.
-    pub error: SagaError,
+    pub error: U::Error,
 }
 
-/// A run with its journal and its guard.
+/// What could not be put back.
 #[derive(Debug)]
-pub struct Saga {
-    journal: Journal,
-    guard: Option<Guard>,
-    docker: Arc<dyn Docker>,
-    patience: RetryBudget,
+pub struct Leftovers<U: Compensation> {
+    /// What failed.
+    pub failed: Vec<FailedUndo<U>>,
+    /// What was not tried, since something that failed must come before.
+    pub blocked: Vec<U>,
+    /// How many compensations of a newer volsnap are left: this one does not know what they do.
+    pub newer: usize,
+}
+
+impl<U: Compensation> Default for Leftovers<U> {
+    fn default() -> Self {
+        Self { failed: Vec::new(), blocked: Vec::new(), newer: 0 }
+    }
+}
+
+impl<U: Compensation> Leftovers<U> {
+    /// Returns whether everything is back.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.failed.is_empty() && self.blocked.is_empty() && self.newer == 0
+    }
 }
 
 /// Where a saga keeps its journal, and the program that guards it.
@@ -197,81 +204,102 @@ pub struct SagaOptions {
     pub patience: RetryBudget,
 }
 
-impl Saga {
+/// A run with its journal and its guard.
+pub struct Saga<U: Compensation> {
+    journal: Journal<U>,
+    guard: Option<Guard>,
+    world: Arc<U::World>,
+    budget: RetryBudget,
+}
+
+impl<U: Compensation> fmt::Debug for Saga<U> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Saga").field("journal", &self.journal).finish_non_exhaustive()
+    }
+}
+
+impl<U: Compensation> Saga<U> {
     /// Begins a run: its journal is on disk when this returns. The guard comes with
     /// [`watch`](Self::watch), before the first effect.
     ///
     /// # Errors
     /// When the journal cannot be written.
-    pub fn begin(options: &SagaOptions, info: &RunInfo, docker: Arc<dyn Docker>) -> Result<Self> {
+    pub fn begin(options: &SagaOptions, info: &RunInfo, world: Arc<U::World>) -> Result<Self> {
         let journal = Journal::create(&options.state, info)?;
-        Ok(Self { journal, guard: None, docker, patience: options.patience })
+        Ok(Self { journal, guard: None, world, budget: options.patience })
     }
 
-    /// Starts the guard, and returns once it watches. Nothing that needs a guard may be done before.
+    /// Starts the guard, and returns once it watches and has in memory what the journal has. Nothing that needs a
+    /// guard may be done before.
     ///
     /// # Errors
     /// When it cannot be started.
     pub async fn watch(&mut self, executable: &Path) -> Result<()> {
-        self.guard = Some(Guard::start(executable, self.journal.path()).await?);
+        let guard = Guard::start(executable, self.journal.path()).await?;
+        for line in self.journal.lines() {
+            guard.tell_line(line)?;
+        }
+        self.guard = Some(guard);
         Ok(())
     }
 
-    /// Records what undoes the effect that comes next. It is durable when this returns.
+    /// Returns the guard's lease on the run: see [`Lease`].
+    #[must_use]
+    pub fn lease(&self) -> Lease {
+        self.guard.as_ref().map_or_else(Lease::default, Guard::lease)
+    }
+
+    /// Records what undoes the effect that comes next. It is durable when this returns, and the guard has it in
+    /// memory.
     ///
     /// # Errors
-    /// When it cannot be written: then the effect must not happen.
-    pub fn register(&mut self, when: When, compensation: Undo) -> Result<UndoId> {
-        self.journal.register(when, compensation).map(UndoId)
+    /// When it cannot be written or the guard does not hear: then the effect must not happen.
+    pub fn register(&mut self, when: When, undo: U) -> Result<UndoId> {
+        let number = self.journal.register(when, undo)?;
+        self.tell_guard()?;
+        Ok(UndoId(number))
     }
 
     /// Records another compensation in place of a registered one: more has become known of the effect.
     ///
     /// # Errors
     /// When it cannot be written: then the former stays registered.
-    pub fn replace(&mut self, registered: UndoId, compensation: Undo) -> Result<UndoId> {
+    pub fn replace(&mut self, registered: UndoId, undo: U) -> Result<UndoId> {
         let Some(entry) = self.journal.entry(registered.0) else { return Ok(registered) };
-        let when = entry.when;
-        self.journal.replace(registered.0, when, compensation).map(UndoId)
+        let number = self.journal.register(entry.when, undo)?;
+        self.tell_guard()?;
+        // Both of them open would only do the work twice.
+        self.dismiss(registered);
+        Ok(UndoId(number))
     }
 
     /// Records what has become known of a registered compensation, which keeps its place in the order.
     ///
     /// # Errors
     /// When it cannot be written: then it stays as it was.
-    pub fn update(&mut self, registered: UndoId, compensation: Undo) -> Result<()> {
-        self.journal.update(registered.0, compensation)
-    }
-
-    /// Records a registered compensation once more as the newest, so that it is run before those that were
-    /// registered since.
-    ///
-    /// # Errors
-    /// When it cannot be written: then it stays where it was.
-    pub fn again_last(&mut self, registered: UndoId) -> Result<UndoId> {
-        let Some(entry) = self.journal.entry(registered.0) else { return Ok(registered) };
-        let again = self.journal.register(entry.when, entry.compensation.clone())?;
-        self.dismiss(registered);
-        Ok(UndoId(again))
+    pub fn update(&mut self, registered: UndoId, undo: U) -> Result<()> {
+        self.journal.update(registered.0, undo)?;
+        self.tell_guard()
     }
 
     /// Runs a compensation now, as restarting the service before the snapshot is published.
     ///
     /// # Errors
     /// When it fails; it stays registered and is tried again at the end.
-    pub async fn undo_now(&mut self, registered: UndoId, monitor: &dyn Monitor) -> Result<()> {
-        let Some(entry) = self.journal.entry(registered.0) else { return Ok(()) };
-        let compensation = entry.compensation.clone();
-        compensation.run(&*self.docker, self.patience, monitor).await?;
-        // A journal that cannot be written only means that this is done once more later.
-        let _ = self.journal.settled(registered.0);
+    pub async fn undo_now(&mut self, registered: UndoId, monitor: &dyn Monitor) -> Result<(), U::Error> {
+        let Some(undo) = self.journal.entry(registered.0).and_then(Entry::undo).cloned() else {
+            return Ok(());
+        };
+        undo.run(&*self.world, self.budget, monitor).await?;
+        self.dismiss(registered);
         Ok(())
     }
 
     /// Records that what a compensation would put back is not out any more: it was done another way.
     pub fn dismiss(&mut self, registered: UndoId) {
-        // A journal that cannot be written only means that it is looked for once more later.
+        // What cannot be written, or told, only means that it is looked for once more later.
         let _ = self.journal.settled(registered.0);
+        let _ = self.tell_guard();
     }
 
     /// Records that the run has done what it was for. Whatever happens from here on, whoever finishes it leaves
@@ -280,26 +308,35 @@ impl Saga {
     /// # Errors
     /// When it cannot be written: then the run has failed.
     pub fn succeed(&mut self) -> Result<()> {
-        self.journal.succeeded()
+        self.journal.succeeded()?;
+        self.tell_guard()
     }
 
-    /// Ends the run: puts back what is still out, in reverse order, each whatever became of the
-    /// others, then closes the journal. Returns what could not be put back; then the journal stays, and the
-    /// guard goes on with it, as it does with what can wait.
-    pub async fn finish(mut self, succeeded: bool, monitor: &dyn Monitor) -> Vec<FailedUndo> {
+    fn tell_guard(&mut self) -> Result<()> {
+        match (&self.guard, self.journal.lines().last()) {
+            (Some(guard), Some(line)) => guard.tell_line(line),
+            _ => Ok(()),
+        }
+    }
+
+    /// Ends the run: puts back what is still out, each whatever became of the others, then closes the journal.
+    /// Returns what could not be put back; then the journal stays, and the guard goes on with it, as it does with
+    /// what can wait. No deadline applies here.
+    pub async fn finish(mut self, succeeded: bool, monitor: &dyn Monitor) -> Leftovers<U> {
+        self.lease().end();
         let succeeded = succeeded || self.journal.has_succeeded();
-        let due = |entry: &Entry| entry.when.is_due(succeeded) && !entry.compensation.can_wait();
-        let failures = put_back(&mut self.journal, due, &*self.docker, self.patience, monitor).await;
-        let waits = self.journal.open_entries().any(|entry| entry.compensation.can_wait());
-        if failures.is_empty()
+        let is_due = |entry: &Entry<U>| entry.when.is_due(succeeded) && entry.rank() != Rank::Later;
+        let left = put_back(&mut self.journal, is_due, &*self.world, self.budget, monitor).await;
+        let waits = self.journal.open_entries().any(|entry| entry.rank() == Rank::Later);
+        if left.is_empty()
             && !waits
             && let Err(error) = self.journal.remove()
         {
             monitor.event(Event::Warning(format!("the journal stays behind: {error}")));
         }
         match self.guard.take() {
-            Some(guard) if failures.is_empty() && !waits => guard.dismiss().await,
-            Some(guard) if failures.is_empty() => guard.hand_over(),
+            Some(guard) if left.is_empty() && !waits => guard.dismiss().await,
+            Some(guard) if left.is_empty() => guard.hand_over(),
             Some(guard) => {
                 guard.hand_over();
                 monitor.event(Event::Warning(format!(
@@ -309,37 +346,135 @@ impl Saga {
             }
             None => {}
         }
-        failures
+        left
     }
 }
 
-/// Runs what a journal still has open and is due, newest first; what can wait comes last. What fails stays open;
-/// the rest goes on, but for what must not be done without the data that is not back: a database that is started
-/// on nothing makes itself a new one.
-pub(crate) async fn put_back(
-    journal: &mut Journal,
-    due: impl Fn(&Entry) -> bool,
-    docker: &dyn Docker,
-    patience: RetryBudget,
+/// Runs what a journal still has open and is due, by rank and newest first. What fails stays open, and the rest goes
+/// on, but for what must not be done without it.
+pub(crate) async fn put_back<U: Compensation>(
+    journal: &mut Journal<U>,
+    is_due: impl Fn(&Entry<U>) -> bool,
+    world: &U::World,
+    budget: RetryBudget,
     monitor: &dyn Monitor,
-) -> Vec<FailedUndo> {
-    let mut failures = Vec::new();
-    let open = journal.open_entries().rev().filter(|entry| due(entry)).cloned();
-    let (last, first): (Vec<_>, Vec<_>) = open.partition(|entry| entry.compensation.can_wait());
-    for entry in first.into_iter().chain(last) {
-        let owed = failures.iter().any(|failure: &FailedUndo| failure.compensation.owes_data());
-        if owed && entry.compensation.needs_data() {
+) -> Leftovers<U> {
+    let mut due: Vec<Entry<U>> =
+        journal.open_entries().rev().filter(|entry| is_due(entry)).cloned().collect();
+    due.sort_by_key(Entry::rank);
+    let mut left = Leftovers { newer: journal.strange_lines(), ..Leftovers::default() };
+    let mut undone: Vec<Entry<U>> = Vec::new();
+    for entry in due {
+        let Some(undo) = entry.undo() else {
+            left.newer += 1;
+            undone.push(entry);
+            continue;
+        };
+        if undone.iter().any(|before| blocks(before, &entry)) {
+            left.blocked.push(undo.clone());
+            undone.push(entry);
             continue;
         }
-        monitor.step(entry.compensation.step());
-        let outcome = match entry.compensation.run(docker, patience, monitor).await {
-            // A journal that cannot be written only means that this is done once more later.
-            Ok(()) => journal.settled(entry.number).or(Ok(())),
-            Err(error) => Err(error),
-        };
-        if let Err(error) = outcome {
-            failures.push(FailedUndo { compensation: entry.compensation, error });
+        monitor.step(undo.step());
+        match undo.run(world, budget, monitor).await {
+            Ok(()) => {
+                // A journal that cannot be written only means that this is done once more later.
+                let _ = journal.settled(entry.number);
+            }
+            Err(error) => {
+                left.failed.push(FailedUndo { undo: undo.clone(), error });
+                undone.push(entry);
+            }
         }
     }
-    failures
+    left
+}
+
+/// Returns whether what was not done must come before another compensation.
+fn blocks<U: Compensation>(before: &Entry<U>, entry: &Entry<U>) -> bool {
+    match (before.rank(), entry.rank()) {
+        (Rank::EndProcesses, Rank::Data | Rank::Service | Rank::Work) | (Rank::Data, Rank::Work) => true,
+        (Rank::Data, Rank::Service) => before.concerns_any_of(entry),
+        _ => false,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::testing::{Act, Recorded};
+    use super::*;
+    use crate::model::event::Silent;
+
+    /// Puts back what is registered in this order; returns what was done, what failed and what was not tried.
+    async fn put_back_of(acts: &[Act], fails: &[&str]) -> [Vec<String>; 3] {
+        let state = tempfile::tempdir().unwrap();
+        let info = RunInfo {
+            run: "20261120T203011Z-4f2a91".into(),
+            verb: "snapshot".into(),
+            subject: "db".into(),
+            host: None,
+            pid: 1,
+            started: chrono::DateTime::UNIX_EPOCH,
+        };
+        let mut journal = Journal::create(state.path(), &info).unwrap();
+        for act in acts {
+            journal.register(When::Always, act.clone()).unwrap();
+        }
+        let world = Recorded::failing(fails);
+        let left = put_back(&mut journal, |_| true, &world, RetryBudget::SHORT, &Silent).await;
+        let failed = left.failed.iter().map(|failed| failed.undo.describe()).collect();
+        let blocked = left.blocked.iter().map(Compensation::describe).collect();
+        [world.done(), failed, blocked]
+    }
+
+    fn acts() -> Vec<Act> {
+        vec![
+            Act::of(Rank::Later, "archive the old data", &[]),
+            Act::of(Rank::Cleanup, "remove the stage", &[]),
+            Act::of(Rank::Helper, "remove the helper", &[]),
+            Act::of(Rank::Service, "start db", &["db"]),
+            Act::of(Rank::Work, "discard the work", &[]),
+            Act::of(Rank::Service, "start other", &["other"]),
+            Act::of(Rank::Data, "swap back", &["db"]),
+            Act::of(Rank::EndProcesses, "end compose", &[]),
+        ]
+    }
+
+    #[tokio::test]
+    async fn things_are_put_back_by_rank_and_the_newest_first_whenever_they_were_registered() {
+        let mut backwards = acts();
+        backwards.reverse();
+        let in_order = [
+            "end compose",
+            "swap back",
+            "start other",
+            "start db",
+            "remove the helper",
+            "discard the work",
+            "remove the stage",
+            "archive the old data",
+        ];
+        let [done, failed, blocked] = put_back_of(&acts(), &[]).await;
+        assert_eq!(done, in_order);
+        assert!(failed.is_empty() && blocked.is_empty());
+        let [mut done, _, _] = put_back_of(&backwards, &[]).await;
+        done.swap(2, 3);
+        assert_eq!(done, in_order);
+    }
+
+    #[tokio::test]
+    async fn a_service_is_not_started_on_data_that_is_not_back_and_others_are() {
+        let [done, failed, blocked] = put_back_of(&acts(), &["swap back"]).await;
+        assert_eq!(failed, ["swap back"]);
+        assert_eq!(blocked, ["start db", "discard the work"]);
+        assert_eq!(done[..3], ["end compose", "start other", "remove the helper"]);
+    }
+
+    #[tokio::test]
+    async fn nothing_is_put_back_or_started_while_something_may_still_write() {
+        let [done, failed, blocked] = put_back_of(&acts(), &["end compose"]).await;
+        assert_eq!(failed, ["end compose"]);
+        assert_eq!(blocked, ["swap back", "start other", "start db", "discard the work"]);
+        assert_eq!(done, ["remove the helper", "remove the stage", "archive the old data"]);
+    }
 }

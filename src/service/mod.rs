@@ -3,3 +3,28 @@
 pub mod identity;
 pub mod order;
 pub mod start;
+
+/// The result of having a service back.
+pub type Result<T, E = ServiceError> = std::result::Result<T, E>;
+
+/// Why a service is not back.
+#[derive(Debug, thiserror::Error)]
+pub enum ServiceError {
+    /// The engine failed.
+    #[error(transparent)]
+    Engine(#[from] crate::engine::DockerError),
+    /// A container that is to be brought back is not there, and no other has its place.
+    #[error("container {container} is gone, and no other has its place")]
+    Gone {
+        /// Its name.
+        container: String,
+    },
+    /// A container could not be brought back.
+    #[error("container {container} {reason}")]
+    NotBack {
+        /// Its name.
+        container: String,
+        /// In which state it is instead.
+        reason: String,
+    },
+}

@@ -11,11 +11,12 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 use tokio::time::{Instant, sleep};
 
+use super::{Result, ServiceError};
 use crate::database::{self, Profile};
 use crate::engine::{Docker, Grace};
 use crate::model::container::Container;
 use crate::model::event::Monitor;
-use crate::saga::{Result, RetryBudget, SagaError};
+use crate::saga::RetryBudget;
 use crate::service::identity::{ContainerIdentity, find_recreated};
 
 /// Longer than the engine takes to deliver a signal and a database to act on it.
@@ -120,7 +121,7 @@ async fn bring_back(
             Err(error) => error,
         };
         // Only an engine that answers can say so.
-        if !matches!(error, SagaError::Gone { .. }) {
+        if !matches!(error, ServiceError::Gone { .. }) {
             gone_since = None;
         } else if gone_since.get_or_insert_with(Instant::now).elapsed() >= gone_for_good {
             monitor.warning(format!(
@@ -149,7 +150,7 @@ async fn attempt(
 ) -> Result<()> {
     let containers = docker.containers().await?;
     let Some(container) = find_recreated(&stopped.identity, &containers) else {
-        return Err(SagaError::Gone { container: stopped.identity.name.clone() });
+        return Err(ServiceError::Gone { container: stopped.identity.name.clone() });
     };
     if !stopped.answered {
         return start_unanswered(docker, container, stopped).await;
@@ -305,7 +306,7 @@ async fn exits_with_0(
     }
 }
 
-async fn ended(docker: &dyn Docker, container: &Container) -> SagaError {
+async fn ended(docker: &dyn Docker, container: &Container) -> ServiceError {
     let log = docker.logs(&container.id, 5).await.unwrap_or_default();
     let reason = format!("ended with exit code {} after it was started", container.state.exit_code);
     let said = log.trim();
@@ -315,8 +316,8 @@ async fn ended(docker: &dyn Docker, container: &Container) -> SagaError {
     )
 }
 
-fn not_back(container: &str, reason: &str) -> SagaError {
-    SagaError::NotBack { container: container.to_owned(), reason: reason.to_owned() }
+fn not_back(container: &str, reason: &str) -> ServiceError {
+    ServiceError::NotBack { container: container.to_owned(), reason: reason.to_owned() }
 }
 
 #[cfg(test)]

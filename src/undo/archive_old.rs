@@ -13,6 +13,7 @@ use bytes::Bytes;
 use chrono::Utc;
 use serde::{Deserialize, Serialize};
 
+use super::{Result, UndoError};
 use crate::agent::client::{AgentClient, ArchiveSink};
 use crate::agent::protocol::{ArchiveRequest, Request};
 use crate::agent::swap::{PREFIX, SwapState, old_tree};
@@ -21,7 +22,7 @@ use crate::model::error::{Context as _, Error};
 use crate::model::event::{Monitor, Phase};
 use crate::model::manifest::{Counts, Manifest};
 use crate::repository::{ObjectWriter, PendingSnapshot, RepositoryLocation, Snapshot};
-use crate::saga::{Result, RetryBudget, SagaError};
+use crate::saga::RetryBudget;
 use crate::undo::discard_unpublished;
 use crate::undo::swap::{HelperTarget, with_agent};
 
@@ -169,7 +170,7 @@ pub(super) async fn keep_old(
     })
     .await?;
     // Of a source that is gone there is nothing to keep.
-    kept.unwrap_or(Ok(())).map_err(|source| SagaError::Safety {
+    kept.unwrap_or(Ok(())).map_err(|source| UndoError::Safety {
         place: place.describe(),
         old: old_tree(&place.run),
         source: Box::new(source),

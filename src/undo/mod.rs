@@ -27,10 +27,74 @@ use crate::compose::replacement::Replacement;
 use crate::engine::Docker;
 use crate::model::event::Monitor;
 use crate::model::labels::LABEL_RUN;
-use crate::saga::{Result, RetryBudget, SagaError};
+use crate::saga::{Compensation, Rank, RetryBudget};
 use crate::service::identity::ContainerIdentity;
 use crate::service::start;
 use crate::service::start::StoppedContainer;
+
+/// A run whose effects are undone by an [`Undo`].
+pub type Saga = crate::saga::Saga<Undo>;
+/// Its journal.
+pub type Journal = crate::saga::Journal<Undo>;
+/// What of it could not be put back.
+pub type Leftovers = crate::saga::Leftovers<Undo>;
+
+/// The result of an undo.
+pub type Result<T, E = UndoError> = std::result::Result<T, E>;
+
+/// Why something could not be put back.
+#[derive(Debug, thiserror::Error)]
+pub enum UndoError {
+    /// The engine failed.
+    #[error(transparent)]
+    Engine(#[from] crate::engine::DockerError),
+    /// A service is not back.
+    #[error(transparent)]
+    Service(#[from] crate::service::ServiceError),
+    /// What lies in a volume or directory could not be put back.
+    #[error("put back what is in {place}")]
+    Volume {
+        /// Which.
+        place: String,
+        /// Why.
+        source: Box<crate::agent::client::AgentError>,
+    },
+    /// A file could not be put back.
+    #[error(transparent)]
+    File(#[from] crate::compose::replacement::ReplaceError),
+    /// What has the place of a container could not be stopped.
+    #[error("stop what has the place of container {container}")]
+    Replacement {
+        /// The container that is to be put back.
+        container: String,
+        /// Why.
+        source: Box<crate::agent::client::AgentError>,
+    },
+    /// What a restore has replaced could not be kept.
+    #[error("keep the old data, which lies whole in {} of {place}", .old.display())]
+    Safety {
+        /// The volume or directory.
+        place: String,
+        /// Where in it the old data lies.
+        old: PathBuf,
+        /// Why.
+        source: Box<crate::Error>,
+    },
+    /// A file could not be removed.
+    #[error("remove {path}")]
+    Remove {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        source: std::io::Error,
+    },
+    /// A process did not end.
+    #[error("end process {pid}")]
+    NotEnded {
+        /// The process.
+        pid: i32,
+    },
+}
 
 /// What puts an effect back.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -158,9 +222,77 @@ pub enum Undo {
 }
 
 impl Undo {
-    /// Returns the name of the step, for whoever watches.
+    /// Returns the command a person can type where this could not be done.
     #[must_use]
-    pub fn step(&self) -> &'static str {
+    pub fn by_hand(&self) -> Option<String> {
+        match self {
+            Self::StartContainers { containers } => {
+                let names: Vec<_> = containers
+                    .iter()
+                    .map(|container| crate::model::quote::shell_quote(&container.identity.name))
+                    .collect();
+                Some(format!("docker start {}", names.join(" ")))
+            }
+            Self::Unpause { containers } => {
+                let names: Vec<_> = containers
+                    .iter()
+                    .map(|container| crate::model::quote::shell_quote(&container.name))
+                    .collect();
+                Some(format!("docker unpause {}", names.join(" ")))
+            }
+            Self::RestoreFile { file } => {
+                let quoted = |path: &Path| crate::model::quote::shell_quote(&path.to_string_lossy());
+                file.backup.as_ref().map(|backup| format!("mv {} {}", quoted(backup), quoted(&file.path)))
+            }
+            _ => None,
+        }
+    }
+}
+
+impl Compensation for Undo {
+    type World = dyn Docker;
+    type Error = UndoError;
+
+    fn rank(&self) -> Rank {
+        match self {
+            Self::EndProcesses { .. } => Rank::EndProcesses,
+            Self::SwapBack { .. }
+            | Self::BringBack { .. }
+            | Self::PutBackContainers { .. }
+            | Self::RestoreFile { .. } => Rank::Data,
+            Self::StartContainers { .. } | Self::Unpause { .. } => Rank::Service,
+            Self::RemoveHelper { .. } | Self::RemoveExpectedHelper { .. } => Rank::Helper,
+            Self::DiscardWork { .. } | Self::Withdraw { .. } => Rank::Work,
+            Self::DiscardUnpublished { .. }
+            | Self::RemoveVolume { .. }
+            | Self::RemoveMadeDirectory { .. }
+            | Self::RemoveEmptyDirectory { .. }
+            | Self::DeleteDirectory { .. }
+            | Self::RemoveReplaced { .. } => Rank::Cleanup,
+            Self::KeepOld { .. } => Rank::Later,
+        }
+    }
+
+    /// Containers, by id and by name: one that was made anew has another id.
+    fn concerns(&self) -> Vec<String> {
+        let of = |id: &String, name: &String| [id.clone(), format!("name:{name}")];
+        match self {
+            Self::StartContainers { containers: users }
+            | Self::SwapBack { users, .. }
+            | Self::BringBack { users, .. } => {
+                users.iter().flat_map(|user| of(&user.identity.id, &user.identity.name)).collect()
+            }
+            Self::Unpause { containers } => {
+                containers.iter().flat_map(|one| of(&one.id, &one.name)).collect()
+            }
+            Self::PutBackContainers { containers } => {
+                containers.iter().flat_map(|one| of(&one.identity.id, &one.identity.name)).collect()
+            }
+            _ => Vec::new(),
+        }
+    }
+
+    fn step(&self) -> &'static str {
         match self {
             Self::StartContainers { .. } => "start-containers",
             Self::Unpause { .. } => "unpause-containers",
@@ -182,9 +314,7 @@ impl Undo {
         }
     }
 
-    /// Returns what it does, in words for a person, as "start db_1".
-    #[must_use]
-    pub fn describe(&self) -> String {
+    fn describe(&self) -> String {
         match self {
             Self::StartContainers { containers } => {
                 let names: Vec<_> =
@@ -231,58 +361,10 @@ impl Undo {
         }
     }
 
-    /// Returns the command a person can type where this could not be done.
-    #[must_use]
-    pub fn by_hand(&self) -> Option<String> {
+    async fn run(&self, docker: &Self::World, patience: RetryBudget, monitor: &dyn Monitor) -> Result<()> {
         match self {
             Self::StartContainers { containers } => {
-                let names: Vec<_> = containers
-                    .iter()
-                    .map(|container| crate::model::quote::shell_quote(&container.identity.name))
-                    .collect();
-                Some(format!("docker start {}", names.join(" ")))
-            }
-            Self::Unpause { containers } => {
-                let names: Vec<_> = containers
-                    .iter()
-                    .map(|container| crate::model::quote::shell_quote(&container.name))
-                    .collect();
-                Some(format!("docker unpause {}", names.join(" ")))
-            }
-            Self::RestoreFile { file } => {
-                let quoted = |path: &Path| crate::model::quote::shell_quote(&path.to_string_lossy());
-                file.backup.as_ref().map(|backup| format!("mv {} {}", quoted(backup), quoted(&file.path)))
-            }
-            _ => None,
-        }
-    }
-
-    /// Returns whether it has data back on which services run: where that fails, they must not be started.
-    #[must_use]
-    pub fn owes_data(&self) -> bool {
-        matches!(self, Self::SwapBack { .. } | Self::BringBack { .. } | Self::PutBackContainers { .. })
-    }
-
-    /// Returns whether it must wait until the data is back.
-    #[must_use]
-    pub fn needs_data(&self) -> bool {
-        matches!(self, Self::StartContainers { .. } | Self::DiscardWork { .. } | Self::Withdraw { .. })
-    }
-
-    /// Returns whether nothing live hangs on it: it comes after all others, and may be left to a guard.
-    #[must_use]
-    pub fn can_wait(&self) -> bool {
-        matches!(self, Self::KeepOld { .. })
-    }
-
-    /// Puts the effect back, trying for as long as `patience` allows.
-    ///
-    /// # Errors
-    /// When it cannot be put back.
-    pub async fn run(&self, docker: &dyn Docker, patience: RetryBudget, monitor: &dyn Monitor) -> Result<()> {
-        match self {
-            Self::StartContainers { containers } => {
-                start::start_all(docker, containers, patience, monitor).await
+                Ok(start::start_all(docker, containers, patience, monitor).await?)
             }
             Self::Unpause { containers } => {
                 unfreeze::unpause_all(docker, containers, patience, monitor).await
@@ -360,7 +442,7 @@ pub(super) async fn remove_helper(
 
 pub(super) fn discard_unpublished(manifest: &Path, files: &[PathBuf]) -> Result<()> {
     let published =
-        manifest.try_exists().map_err(|source| SagaError::Remove { path: manifest.to_owned(), source })?;
+        manifest.try_exists().map_err(|source| UndoError::Remove { path: manifest.to_owned(), source })?;
     if published {
         return Ok(());
     }
@@ -387,7 +469,7 @@ pub(super) fn remove_made(path: &Path, identity: (u64, u64)) -> Result<()> {
 fn gone(path: &Path, outcome: io::Result<()>) -> Result<()> {
     match outcome {
         Err(error) if error.kind() != io::ErrorKind::NotFound => {
-            Err(SagaError::Remove { path: path.to_owned(), source: error })
+            Err(UndoError::Remove { path: path.to_owned(), source: error })
         }
         _ => Ok(()),
     }

@@ -7,8 +7,8 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use tokio::time::{Instant, sleep};
 
+use super::{Result, UndoError};
 use crate::compose::MARK;
-use crate::saga::{Result, SagaError};
 
 /// How long a killed process may take to be gone.
 const GONE_LIMIT: Duration = Duration::from_secs(10);
@@ -25,7 +25,7 @@ pub(super) async fn end(run: &str) -> Result<()> {
         let marked = marked(Path::new("/proc"), run);
         let Some(first) = marked.first() else { return Ok(()) };
         if Instant::now() > deadline {
-            return Err(SagaError::NotEnded { pid: first.as_raw() });
+            return Err(UndoError::NotEnded { pid: first.as_raw() });
         }
         for pid in &marked {
             // One that is gone already is as good.

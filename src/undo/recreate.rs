@@ -10,12 +10,13 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 use tokio::time::{Instant, sleep};
 
+use super::{Result, UndoError};
 use crate::engine::{Docker, RawInspect};
 use crate::model::container::Container;
 use crate::model::event::Monitor;
 use crate::model::labels::LABEL_RUN;
 use crate::model::location::MountSource;
-use crate::saga::{Result, RetryBudget, SagaError};
+use crate::saga::RetryBudget;
 use crate::service::identity::ContainerIdentity;
 use crate::undo::swap::stop_one;
 
@@ -61,7 +62,7 @@ impl ReplacedContainer {
         for other in docker.containers().await?.iter().filter(|other| self.is_replaced_by(other)) {
             monitor.step("remove-replacement");
             let failed =
-                |source| SagaError::Replacement { container: name.clone(), source: Box::new(source) };
+                |source| UndoError::Replacement { container: name.clone(), source: Box::new(source) };
             stop_one(docker, other, monitor).await.map_err(failed)?;
             docker.remove_stopped_container(&other.id).await?;
         }

@@ -9,6 +9,7 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
+use super::Result;
 use crate::agent::client::{AgentClient, AgentError};
 use crate::agent::feed::SnapshotArchive;
 use crate::agent::protocol::{ExtractRequest, Request};
@@ -17,7 +18,7 @@ use crate::engine::Docker;
 use crate::engine::helper::Access;
 use crate::model::event::{Monitor, Phase};
 use crate::repository::Repository;
-use crate::saga::{Result, RetryBudget};
+use crate::saga::RetryBudget;
 use crate::service::start::StoppedContainer;
 use crate::undo::swap::{HelperTarget, stop, with_agent_of};
 

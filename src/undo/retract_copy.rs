@@ -9,12 +9,13 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
+use super::Result;
 use crate::agent::client::AgentClient;
 use crate::agent::protocol::Request;
 use crate::agent::swap::SwapState;
 use crate::engine::Docker;
 use crate::model::event::Monitor;
-use crate::saga::{Result, RetryBudget};
+use crate::saga::RetryBudget;
 use crate::undo::remove_made;
 use crate::undo::swap::{HelperTarget, with_agent};
 

@@ -6,6 +6,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 use tokio::time::{Instant, sleep};
 
+use super::{Result, UndoError};
 use crate::agent::client::{AgentClient, AgentError};
 use crate::agent::protocol::Request;
 use crate::agent::swap::{SwapState, work_name};
@@ -16,7 +17,7 @@ use crate::model::container::Container;
 use crate::model::event::Monitor;
 use crate::model::labels::LABEL_RUN;
 use crate::model::location::MountSource;
-use crate::saga::{Result, RetryBudget, SagaError};
+use crate::saga::RetryBudget;
 use crate::service::identity::find_recreated;
 use crate::service::start::StoppedContainer;
 use crate::undo::remove_helper;
@@ -177,7 +178,7 @@ pub(super) async fn with_agent_of<T>(
             return Ok(None);
         }
         if Instant::now() + pause > deadline {
-            return Err(SagaError::Volume { place: place.describe(), source: Box::new(error) });
+            return Err(UndoError::Volume { place: place.describe(), source: Box::new(error) });
         }
         tracing::debug!(%error, "not put back yet");
         sleep(pause).await;

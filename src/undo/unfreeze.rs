@@ -10,10 +10,11 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 use tokio::time::{Instant, sleep};
 
+use super::{Result, UndoError};
 use crate::engine::Docker;
 use crate::model::container::Container;
 use crate::model::event::Monitor;
-use crate::saga::{Result, RetryBudget, SagaError};
+use crate::saga::RetryBudget;
 
 /// Longer than the engine takes to freeze a container after its client is gone.
 const FREEZE_UNDER_WAY: Duration = Duration::from_secs(3);
@@ -114,7 +115,7 @@ async fn unpause(docker: &dyn Docker, frozen: &PausedContainer, monitor: &dyn Mo
     match now.state.status.as_str() {
         "removing" | "dead" => Ok(Frozen::NoMore),
         _ => {
-            docker.start(&frozen.id).await.map_err(SagaError::from)?;
+            docker.start(&frozen.id).await.map_err(UndoError::from)?;
             Ok(Frozen::NoMore)
         }
     }

@@ -5,7 +5,7 @@ use std::path::Path;
 
 use serde_json::Value;
 use volsnap::saga::RunInfo;
-use volsnap::saga::journal::Journal;
+use volsnap::undo::Journal;
 
 use crate::database::{Postgres, Volsnap, image};
 use crate::project::Project;

@@ -476,7 +476,7 @@ pub(super) fn open_journal(run: &Unfinished, address: Option<&str>) -> Option<Fi
     let info = &run.run;
     let recover = match (&info.host, address) {
         (Some(host), ours) if ours != Some(host) => {
-            format!("volsnap --context {} recover", shell_quote(host))
+            format!("volsnap --host {} recover", shell_quote(host))
         }
         _ => "volsnap recover".to_owned(),
     };

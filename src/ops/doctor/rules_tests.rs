@@ -142,7 +142,7 @@ fn of_a_database_with_nothing_wrong_it_is_said_where_its_data_is() {
     assert_eq!(
         location.what,
         "postgresql, running; its data directory /var/lib/postgresql/data is in volume company-pg \
-         (/var/lib/docker/volumes/company-pg/_data on the context)"
+         (/var/lib/docker/volumes/company-pg/_data on the host)"
     );
     assert_eq!(location.subject, "container shop_db_1");
 }

@@ -20,9 +20,10 @@ use crate::model::source::Source;
 use crate::ops::facts::{run_checks, take};
 use crate::ops::passes::Passes;
 use crate::ops::plan::STAGE_RESERVE;
-use crate::saga::{Saga, UndoId, When};
+use crate::saga::{UndoId, When};
 use crate::selector::inventory::inventory;
 use crate::service::start::StoppedContainer;
+use crate::undo::Saga;
 use crate::undo::Undo;
 use crate::undo::retract_copy::{MigratedCopy, Proof};
 

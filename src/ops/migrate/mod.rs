@@ -35,7 +35,7 @@ use chrono::{DateTime, Utc};
 use serde::Serialize;
 use tokio::time::Instant;
 
-use super::{Context, recover, with_failures};
+use super::{Context, recover, with_leftovers};
 use crate::agent::swap::PREFIX;
 use crate::compose::environment::Environment;
 use crate::model::error::{Context as _, Error, Result};
@@ -45,8 +45,9 @@ use crate::model::ids::SnapshotId;
 use crate::model::location::MountSource;
 use crate::model::quote::shell_quote;
 use crate::ops::phase_timer::{PhaseTimer, milliseconds};
-use crate::saga::{RetryBudget, Saga};
+use crate::saga::RetryBudget;
 use crate::selector::Target;
+use crate::undo::Saga;
 
 mod copy;
 mod place;
@@ -277,9 +278,9 @@ impl<'a> Run<'a> {
     }
 
     async fn conclude<T>(&self, saga: Saga, outcome: Result<T>, succeeded: bool) -> Result<T> {
-        let failures = saga.finish(succeeded, self.monitor()).await;
+        let left = saga.finish(succeeded, self.monitor()).await;
         let outcome = match (outcome, self.clock.away()) {
-            (Err(error), Some(away)) if failures.is_empty() && error.state_text().is_none() => {
+            (Err(error), Some(away)) if left.is_empty() && error.state_text().is_none() => {
                 let away = away.as_secs_f64();
                 Err(error.state(format!(
                     "everything is as it was before, and what was stopped runs again, after {away:.1} s"
@@ -288,7 +289,7 @@ impl<'a> Run<'a> {
             (Err(error), None) if error.state_text().is_none() => Err(error.state("nothing was stopped")),
             (outcome, _) => outcome,
         };
-        with_failures(outcome.map_err(|error| self.say_kept(error)), &failures)
+        with_leftovers(outcome.map_err(|error| self.say_kept(error)), &left)
     }
 
     /// Adds where the copy so far lies, if it still does, and the command that goes on from it.

@@ -11,7 +11,8 @@ use super::Run;
 use crate::agent::swap::PREFIX;
 use crate::model::error::{Context as _, Error, Result};
 use crate::model::quote::shell_quote;
-use crate::saga::{Saga, UndoId, When};
+use crate::saga::{UndoId, When};
+use crate::undo::Saga;
 use crate::undo::Undo;
 use crate::undo::retract_copy::MadeDirectory;
 

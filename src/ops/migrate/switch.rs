@@ -25,10 +25,11 @@ use crate::model::facts::compare::{ComparisonContext, compare};
 use crate::model::location::MountSource;
 use crate::model::quote::shell_quote;
 use crate::model::source::{Source, User, key_of};
-use crate::saga::{Saga, When};
+use crate::saga::When;
 use crate::selector::{is_anonymous, location_of};
 use crate::service::identity::{ContainerIdentity, find_recreated};
 use crate::service::start::start_once;
+use crate::undo::Saga;
 use crate::undo::Undo;
 use crate::undo::recreate::ReplacedContainer;
 

@@ -20,7 +20,8 @@ use crate::model::error::{Context as _, Result};
 use crate::ops::facts::of_snapshot;
 use crate::ops::verify::{Listed, check_archive, check_list};
 use crate::repository::Snapshot;
-use crate::saga::{Saga, When};
+use crate::saga::When;
+use crate::undo::Saga;
 use crate::undo::Undo;
 use crate::undo::restore_old::SafetySnapshotRef;
 

@@ -25,14 +25,15 @@ use std::time::Duration;
 use async_trait::async_trait;
 use chrono::{DateTime, Utc};
 
-use super::{Context, recover, with_failures};
+use super::{Context, recover, with_leftovers};
 use crate::model::error::{Context as _, Result};
 use crate::model::event::{Monitor, Phase};
 use crate::model::ids::SnapshotId;
 use crate::ops::phase_timer::PhaseTimer;
 use crate::repository::{RepositoryLocation, Snapshot};
-use crate::saga::{RetryBudget, Saga};
+use crate::saga::RetryBudget;
 use crate::selector::Target;
+use crate::undo::Saga;
 
 mod archive;
 mod checks;
@@ -236,12 +237,12 @@ impl<'a> Run<'a> {
     }
 
     async fn conclude<T>(&self, saga: Saga, outcome: Result<T>) -> Result<T> {
-        let failures = saga.finish(outcome.is_ok(), self.monitor()).await;
+        let left = saga.finish(outcome.is_ok(), self.monitor()).await;
         let outcome = outcome.map_err(|error| match error.state_text() {
-            None if failures.is_empty() => error.state(self.state()),
+            None if left.is_empty() => error.state(self.state()),
             _ => error,
         });
-        with_failures(outcome, &failures)
+        with_leftovers(outcome, &left)
     }
 
     /// Says in which state a failed run leaves things, once everything is put back.

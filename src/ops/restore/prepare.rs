@@ -29,11 +29,12 @@ use crate::ops::hold::refuse_what_cannot_be_stopped;
 use crate::ops::libc_version::libc_of;
 use crate::ops::migrate::record::Migration;
 use crate::ops::plan::worst_case_bytes;
-use crate::saga::{Saga, UndoId, When};
+use crate::saga::{UndoId, When};
 use crate::selector::Target;
 use crate::selector::inventory::inventory;
 use crate::service::order;
 use crate::service::start::await_ready;
+use crate::undo::Saga;
 use crate::undo::Undo;
 use crate::undo::swap::HelperTarget;
 

@@ -18,9 +18,10 @@ use crate::model::event::{Event, Phase};
 use crate::model::inspection::Inspection;
 use crate::model::manifest;
 use crate::model::manifest::Evidence;
-use crate::saga::{Saga, UndoId, When};
+use crate::saga::{UndoId, When};
 use crate::selector::inventory::inventory;
 use crate::service::start::{StoppedContainer, start_once};
+use crate::undo::Saga;
 use crate::undo::Undo;
 
 /// The users are stopped; what starts them is in the journal.

@@ -23,7 +23,8 @@ use crate::ops::phase_timer::milliseconds;
 use crate::ops::plan::worst_case_bytes;
 use crate::ops::snapshot::publish::environment;
 use crate::repository::Snapshot;
-use crate::saga::{Saga, UndoId, When};
+use crate::saga::{UndoId, When};
+use crate::undo::Saga;
 use crate::undo::Undo;
 use crate::undo::archive_old::ArchiveReplacedData;
 

@@ -13,8 +13,9 @@ use crate::model::error::{Context as _, Error, Result};
 use crate::model::event::{Event, Phase};
 use crate::model::manifest::Quiesce;
 use crate::model::source::Source;
-use crate::saga::{Saga, When};
+use crate::saga::When;
 use crate::service::start::{StoppedContainer, await_ready};
+use crate::undo::Saga;
 use crate::undo::Undo;
 use crate::undo::unfreeze::PausedContainer;
 

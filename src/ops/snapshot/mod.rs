@@ -28,7 +28,7 @@ use chrono::{DateTime, Utc};
 
 use super::errand::Errand;
 use super::plan::{CaptureChoice, DowntimeEstimate, Plan};
-use super::{Context, recover, with_failures};
+use super::{Context, recover, with_leftovers};
 use crate::agent::client::AgentClient;
 use crate::agent::protocol::Survey;
 use crate::agent::staging::StageStats;
@@ -43,8 +43,9 @@ use crate::model::manifest::{Consistency, Environment, Evidence, Quiesce};
 use crate::model::source::Source;
 use crate::ops::phase_timer::PhaseTimer;
 use crate::repository::{RepositoryLocation, Snapshot};
-use crate::saga::{RetryBudget, Saga, UndoId};
+use crate::saga::{RetryBudget, UndoId};
 use crate::selector::Target;
+use crate::undo::Saga;
 
 mod capture;
 mod hold;
@@ -256,12 +257,12 @@ impl<'a> Run<'a> {
     }
 
     async fn conclude<T>(&self, saga: Saga, outcome: Result<T>) -> Result<T> {
-        let failures = saga.finish(outcome.is_ok(), self.monitor()).await;
+        let left = saga.finish(outcome.is_ok(), self.monitor()).await;
         let outcome = outcome.map_err(|error| match error.state_text() {
-            None => error.state(self.state(failures.is_empty())),
+            None => error.state(self.state(left.is_empty())),
             Some(_) => error,
         });
-        with_failures(outcome, &failures)
+        with_leftovers(outcome, &left)
     }
 
     /// Says in which state a failed run leaves things; what is not put back is told beside it.

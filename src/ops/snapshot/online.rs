@@ -36,7 +36,8 @@ use crate::model::location::MountSource;
 use crate::model::manifest::{Consistency, Evidence};
 use crate::model::source::Source;
 use crate::ops::plan::STAGE_RESERVE;
-use crate::saga::{Saga, When};
+use crate::saga::When;
+use crate::undo::Saga;
 use crate::undo::Undo;
 
 /// How long the database may take to say whether it can be backed up.

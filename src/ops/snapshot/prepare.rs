@@ -23,10 +23,10 @@ use crate::ops::helper::{StartedHelper, busy, start_helper};
 use crate::ops::hold::{refuse_what_cannot_be_frozen, refuse_what_cannot_be_stopped};
 use crate::ops::plan::{self, CaptureChoice, DowntimeEstimate, Plan, StageOutlook};
 use crate::repository::Repository;
-use crate::saga::Saga;
 use crate::selector::Target;
 use crate::service::order;
 use crate::service::start::await_ready;
+use crate::undo::Saga;
 
 /// How long a database may take to answer before anything is stopped.
 const READY_LIMIT: Duration = Duration::from_secs(30);

@@ -23,7 +23,8 @@ use crate::ops::facts::recorded;
 use crate::ops::libc_version::libc_of;
 use crate::ops::phase_timer::milliseconds;
 use crate::repository::{ObjectWriter, PendingSnapshot, Snapshot, Stored};
-use crate::saga::{Saga, When};
+use crate::saga::When;
+use crate::undo::Saga;
 use crate::undo::Undo;
 
 impl Run<'_> {

@@ -24,7 +24,8 @@ use crate::ops::helper::{StageMount, give_way};
 use crate::ops::passes::Passes;
 use crate::ops::plan::{CaptureChoice, STAGE_RESERVE};
 use crate::ops::snapshot::publish::Writers;
-use crate::saga::{Saga, UndoId, When};
+use crate::saga::{UndoId, When};
+use crate::undo::Saga;
 use crate::undo::Undo;
 
 /// How a stage is called, before the run that makes it.
@@ -152,8 +153,6 @@ impl Run<'_> {
         };
         if stage.registered.is_none() {
             stage.registered = Some(self.register(saga, &stage.removal)?);
-            // What was registered last is undone first: no stage is removed that the helper still has.
-            prepared.helper = saga.again_last(prepared.helper).context(|| "write the journal".to_owned())?;
         }
         let passes = self.passes(&prepared.source, prepared.survey.bytes);
         match passes.live(&mut prepared.agent, None).await {

@@ -1,0 +1,168 @@
+//! A hold has a deadline: the guard's lease on a run that holds a service.
+//!
+//! The command renews it whenever bytes have moved or a step was reached, never by a timer: so a run that hangs, is
+//! stopped, or waits for a dead disk does not renew it, however alive its process is. When it runs out, the guard
+//! ends the run and puts the service back. No lease applies while something is being put back.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+use tokio::time::Instant;
+
+/// How long a run may hold a service.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Terms {
+    /// Milliseconds that may pass without a renewal; `None` for any time.
+    pub progress_ms: Option<u64>,
+    /// Milliseconds in all; `None` for any time.
+    pub total_ms: Option<u64>,
+}
+
+/// Without any progress a hold ends after this time.
+const PROGRESS_LIMIT: Duration = Duration::from_secs(60);
+/// A hold may take this long, however short it was expected to be.
+const TOTAL_LIMIT: Duration = Duration::from_mins(10);
+/// How many times longer than expected a hold may take.
+const OVER_EXPECTED: u32 = 4;
+/// How long after the user's own limit the guard ends a run that has not ended itself by then.
+const OWN_END: Duration = Duration::from_secs(5);
+
+impl Terms {
+    /// Returns the terms of a hold that is expected to take so long: a minute without progress, or the larger of ten
+    /// minutes and four times what is expected. The user's `max_downtime` replaces both; the run ends itself then,
+    /// and the guard ends it a moment later where it does not.
+    #[must_use]
+    pub fn of_hold(expected: Duration, max_downtime: Option<Duration>) -> Self {
+        match max_downtime {
+            Some(limit) => Self { progress_ms: None, total_ms: Some(milliseconds(limit + OWN_END)) },
+            None => Self {
+                progress_ms: Some(milliseconds(PROGRESS_LIMIT)),
+                total_ms: Some(milliseconds(TOTAL_LIMIT.max(expected * OVER_EXPECTED))),
+            },
+        }
+    }
+
+    /// Returns the terms of a wait that has a limit of its own, as that for containers to stop: nothing moves
+    /// meanwhile, and the guard ends the run only where it has not ended the wait itself.
+    #[must_use]
+    pub fn of_wait(limit: Duration) -> Self {
+        Self { progress_ms: None, total_ms: Some(milliseconds(limit + PROGRESS_LIMIT)) }
+    }
+
+    /// Returns the terms of work that may take any time, as long as it goes on.
+    #[must_use]
+    pub fn of_progress() -> Self {
+        Self { progress_ms: Some(milliseconds(PROGRESS_LIMIT)), total_ms: None }
+    }
+}
+
+fn milliseconds(duration: Duration) -> u64 {
+    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
+}
+
+/// A lease at the guard's end, on the monotonic clock.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Running {
+    terms: Terms,
+    begun: Instant,
+    renewed: Instant,
+}
+
+impl Running {
+    pub(super) fn begin(terms: Terms) -> Self {
+        let now = Instant::now();
+        Self { terms, begun: now, renewed: now }
+    }
+
+    pub(super) fn renew(&mut self) {
+        self.renewed = Instant::now();
+    }
+
+    /// Returns when it runs out; `None` for never.
+    pub(super) fn ends_at(&self) -> Option<Instant> {
+        let total = self.terms.total_ms.map(|ms| self.begun + Duration::from_millis(ms));
+        let progress = self.terms.progress_ms.map(|ms| self.renewed + Duration::from_millis(ms));
+        match (total, progress) {
+            (Some(total), Some(progress)) => Some(total.min(progress)),
+            (total, progress) => total.or(progress),
+        }
+    }
+}
+
+/// What the command says of its lease. Nothing of it blocks or fails: a guard that does not hear has ended, or will
+/// be heard of when something is registered.
+#[derive(Debug, Clone, Default)]
+pub struct Lease(Option<Arc<Renewing>>);
+
+#[derive(Debug)]
+struct Renewing {
+    pipe: super::guard::Pipe,
+    begun: Instant,
+    /// Milliseconds from the begin to the last renewal: what was renewed just now is not renewed again.
+    renewed_ms: AtomicU64,
+}
+
+/// Renewals that come faster say nothing more.
+const RENEW_AT_MOST_EVERY_MS: u64 = 500;
+
+impl Lease {
+    pub(super) fn over(pipe: super::guard::Pipe) -> Self {
+        Self(Some(Arc::new(Renewing { pipe, begun: Instant::now(), renewed_ms: AtomicU64::new(0) })))
+    }
+
+    /// Begins a lease, in place of one that runs.
+    pub fn begin(&self, terms: Terms) {
+        self.tell(Some(terms));
+    }
+
+    /// Ends it: from here on the run takes as long as it takes.
+    pub fn end(&self) {
+        self.tell(None);
+    }
+
+    fn tell(&self, terms: Option<Terms>) {
+        if let Some(renewing) = &self.0 {
+            renewing.pipe.try_tell(&super::guard::Message::Lease(terms));
+        }
+    }
+
+    /// Renews it: bytes have moved, or a step was reached.
+    pub fn renew(&self) {
+        let Some(renewing) = &self.0 else { return };
+        let now = milliseconds(renewing.begun.elapsed());
+        let before = renewing.renewed_ms.load(Ordering::Relaxed);
+        if before != 0 && now < before + RENEW_AT_MOST_EVERY_MS {
+            return;
+        }
+        renewing.renewed_ms.store(now.max(1), Ordering::Relaxed);
+        renewing.pipe.try_tell(&super::guard::Message::Renew);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn a_lease_runs_out_without_progress_and_after_all_its_time_whatever_moves() {
+        let mut lease = Running::begin(Terms::of_hold(Duration::from_secs(200), None));
+        let begun = Instant::now();
+        assert_eq!(lease.ends_at(), Some(begun + Duration::from_secs(60)));
+        tokio::time::advance(Duration::from_secs(50)).await;
+        lease.renew();
+        assert_eq!(lease.ends_at(), Some(begun + Duration::from_secs(110)));
+        tokio::time::advance(Duration::from_secs(745)).await;
+        lease.renew();
+        assert_eq!(lease.ends_at(), Some(begun + Duration::from_secs(800)));
+    }
+
+    #[test]
+    fn a_limit_of_the_user_replaces_both() {
+        let terms = Terms::of_hold(Duration::from_secs(1), Some(Duration::from_secs(7)));
+        assert_eq!(terms, Terms { progress_ms: None, total_ms: Some(12_000) });
+        let short = Terms::of_hold(Duration::from_secs(1), None);
+        assert_eq!(short.total_ms, Some(600_000));
+    }
+}
