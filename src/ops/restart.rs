@@ -622,7 +622,7 @@ impl<'a> Run<'a> {
 fn stops(source: &Source) -> Result<Vec<Container>> {
     let users: Vec<_> = source.users.iter().filter(|user| user.is_to_be_held()).cloned().collect();
     let stops: Vec<Container> = order::stop_order(&users).into_iter().cloned().collect();
-    stops.iter().try_for_each(refuse_what_cannot_be_stopped)?;
+    stops.iter().try_for_each(|container| refuse_what_cannot_be_stopped(source, container))?;
     if stops.is_empty() {
         let start = match source.users.first() {
             Some(user) => format!("docker start {}", shell_quote(&user.container.name)),

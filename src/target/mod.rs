@@ -9,6 +9,7 @@ use std::fmt;
 use std::path::PathBuf;
 use std::str::FromStr;
 
+use crate::docker::MountSource;
 use crate::error::{Error, Result};
 
 mod containers;
@@ -46,6 +47,15 @@ pub enum Target {
 }
 
 impl Target {
+    /// Returns the target that means a volume or directory.
+    #[must_use]
+    pub fn at(location: &MountSource) -> Self {
+        match location {
+            MountSource::Volume(name) => Self::Volume(name.clone()),
+            MountSource::Directory(path) => Self::Directory(path.clone()),
+        }
+    }
+
     /// Returns the target as it can be typed, with a prefix where it has one, not yet quoted.
     #[must_use]
     pub fn spelling(&self) -> String {

@@ -177,10 +177,7 @@ impl Run<'_> {
             return Err(Error::usage("an archive of another tool does not say where it came from")
                 .hint("--to TARGET, --new-volume NAME, or --dir DIR"));
         };
-        let target = match &snapshot.manifest.location {
-            MountSource::Volume(name) => Target::Volume(name.clone()),
-            MountSource::Directory(path) => Target::Directory(path.clone()),
-        };
+        let target = Target::at(&snapshot.manifest.location);
         let source =
             self.host.resolve_for(&self.command_to(), &target).await.map_err(|error| {
                 match &snapshot.manifest.location {
@@ -294,7 +291,7 @@ impl Run<'_> {
         let running: Vec<_> =
             source.users.iter().filter(|user| user.container.state.running).cloned().collect();
         let stops: Vec<Container> = order::stop_order(&running).into_iter().cloned().collect();
-        stops.iter().try_for_each(refuse_what_cannot_be_stopped)?;
+        stops.iter().try_for_each(|container| refuse_what_cannot_be_stopped(source, container))?;
         let mut answering = Vec::new();
         for container in &stops {
             let deadline = Instant::now() + ANSWER_LIMIT;

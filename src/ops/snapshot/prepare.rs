@@ -192,7 +192,7 @@ impl Run<'_> {
         }
         let holds = self.holds(source);
         holds.pauses.iter().try_for_each(refuse_what_cannot_be_frozen)?;
-        holds.stops.iter().try_for_each(refuse_what_cannot_be_stopped)
+        holds.stops.iter().try_for_each(|container| refuse_what_cannot_be_stopped(source, container))
     }
 
     fn refuse_repository_inside(&self, source: &Source, engine: &Engine) -> Result<()> {
