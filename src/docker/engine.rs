@@ -78,6 +78,8 @@ const EXEC_OUTPUT_LIMIT: usize = 64 << 20;
 const EXEC_ERROR_LIMIT: usize = 1 << 20;
 const LOGS_OUTPUT_LIMIT: usize = 64 << 10;
 const DEFAULT_SOCKET: &str = "/var/run/docker.sock";
+/// The address of an engine that nobody has named, as docker has it.
+pub(super) const DEFAULT_ADDRESS: &str = "unix:///var/run/docker.sock";
 
 /// An engine reached over its API.
 #[derive(Debug, Clone)]
@@ -89,6 +91,14 @@ pub struct DockerEngine {
 }
 
 impl DockerEngine {
+    /// Returns the address that is [connected](Self::connect) to for `host`, as any client of the engine takes it.
+    ///
+    /// # Errors
+    /// An address of a kind not spoken here.
+    pub fn address(host: Option<&str>) -> Result<String> {
+        Address::choose(host, |name| env::var(name).ok(), Path::exists).map(|address| address.to_string())
+    }
+
     /// Connects to the engine at `host`, else `DOCKER_HOST`, else the default socket, else the
     /// rootless one, and agrees on an API version.
     ///

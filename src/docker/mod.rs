@@ -6,12 +6,14 @@
 //! | file | holds |
 //! |---|---|
 //! | [`engine`] | [`Docker`] over the engine's API |
+//! | [`context`] | which engine the user's `docker` talks to |
 //! | [`fake`] | [`Docker`] that records calls and fails on demand, for tests |
 //! | `likeness` | a container like another one, but for one mount |
 //! | `raw` | the API as plain JSON, where no field may be lost |
 //! | [`helper`] | the throwaway container and the image it runs |
 //! | [`oneshot`] | a throwaway container that is run to its end |
 
+pub mod context;
 pub mod engine;
 pub mod fake;
 pub mod helper;
