@@ -77,6 +77,8 @@ const INSPECTIONS_AT_ONCE: usize = 16;
 const EXEC_OUTPUT_LIMIT: usize = 64 << 20;
 const EXEC_ERROR_LIMIT: usize = 1 << 20;
 const LOGS_OUTPUT_LIMIT: usize = 64 << 10;
+/// What Podman calls itself among the components of its version.
+const PODMAN: &str = "Podman Engine";
 const DEFAULT_SOCKET: &str = "/var/run/docker.sock";
 /// The address of an engine that nobody has named, as docker has it.
 pub(super) const DEFAULT_ADDRESS: &str = "unix:///var/run/docker.sock";
@@ -304,6 +306,7 @@ impl Docker for DockerEngine {
         let doing = "ask the engine what it is";
         let version = bounded(doing, INSPECT_LIMIT, self.client.version()).await?;
         let info = bounded(doing, INSPECT_LIMIT, self.client.info()).await?;
+        let podman = version.components.iter().flatten().any(|component| component.name == PODMAN);
         Ok(Engine {
             id: info.id.unwrap_or_default(),
             version: version.version.unwrap_or_default(),
@@ -311,6 +314,7 @@ impl Docker for DockerEngine {
             os: version.os.unwrap_or_default(),
             arch: version.arch.unwrap_or_default(),
             local: self.local,
+            podman,
         })
     }
 

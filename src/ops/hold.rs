@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use super::Host;
 use crate::database;
-use crate::docker::{Container, DockerErrorKind, Grace, order};
+use crate::docker::{Container, DockerErrorKind, Engine, Grace, order};
 use crate::error::{Context as _, Error, Result};
 use crate::source::Source;
 use crate::target::{self, Target, World};
@@ -106,6 +106,19 @@ impl Host {
         ))
         .hint(again))
     }
+}
+
+/// Refuses Podman for what has to see the users of the data stopped; `hint` is what can be done in place of it.
+pub(super) fn refuse_podman(engine: &Engine, source: &Source, hint: impl FnOnce() -> String) -> Result<()> {
+    if !engine.podman {
+        return Ok(());
+    }
+    Err(Error::failed(format!(
+        "the engine is Podman, which calls a container stopped while it still runs: whether what uses {} has stopped, \
+         and cleanly, cannot be told",
+        source.title
+    ))
+    .hint(hint()))
 }
 
 /// Returns the service of Swarm whose task a container is.

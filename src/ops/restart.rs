@@ -32,7 +32,7 @@ use super::clock::{Clock, milliseconds};
 use super::errand::Errand;
 use super::facts::{find_checks, run_checks, take};
 use super::helper::{StartedHelper, busy, start_helper};
-use super::hold::refuse_what_cannot_be_stopped;
+use super::hold::{refuse_podman, refuse_what_cannot_be_stopped};
 use super::snapshot::{self, SnapshotOptions};
 use super::{Host, recover, with_failures};
 use crate::agent::client::AgentClient;
@@ -326,6 +326,10 @@ impl<'a> Run<'a> {
         if let Some(other) = &source.held_by {
             return Err(busy(&source, &other.container));
         }
+        refuse_podman(&engine, &source, || {
+            let target = self.options.target.quoted();
+            format!("volsnap snapshot {target} --quiesce pause    (then restart it by podman itself)")
+        })?;
         let stops = stops(&source)?;
         self.host.refuse_stranded(&source).await?;
         let database = database_of(&source);

@@ -23,7 +23,7 @@ use crate::manifest::Quiesce;
 use crate::monitor::Phase;
 use crate::ops::facts::find_checks;
 use crate::ops::helper::{StageMount, StartedHelper, busy, start_helper};
-use crate::ops::hold::{refuse_what_cannot_be_stopped, swarm_service};
+use crate::ops::hold::{refuse_podman, refuse_what_cannot_be_stopped, swarm_service};
 use crate::ops::plan::{Outlook, STAGE_RESERVE};
 use crate::saga::restart::await_ready;
 use crate::saga::volume::Workplace;
@@ -121,6 +121,10 @@ impl Run<'_> {
         if let Some(other) = &source.held_by {
             return Err(busy(&source, &other.container));
         }
+        refuse_podman(&engine, &source, || {
+            let target = self.options.target.quoted();
+            format!("volsnap snapshot {target} --quiesce pause    (then volsnap restore latest --dir DIR)")
+        })?;
         if !engine.local {
             return Err(Error::usage(format!(
                 "the engine is on another machine, and the directory for {} has to be made there",

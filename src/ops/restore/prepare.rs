@@ -20,7 +20,7 @@ use crate::docker::{Container, Engine, MountSource, order};
 use crate::error::{Context as _, Error, Result};
 use crate::monitor::Phase;
 use crate::ops::helper::{StartedHelper, busy, start_helper};
-use crate::ops::hold::refuse_what_cannot_be_stopped;
+use crate::ops::hold::{refuse_podman, refuse_what_cannot_be_stopped};
 use crate::ops::libc::libc_of;
 use crate::ops::migrate::record::Migration;
 use crate::ops::plan::worst_case_bytes;
@@ -129,6 +129,10 @@ impl Run<'_> {
         let source = self.destination(&engine).await?;
         source.warnings.iter().for_each(|warning| self.monitor().warning(warning));
         self.refuse_archive_inside(&source, &engine)?;
+        if !source.users.is_empty() {
+            let restore = format!("volsnap restore {}", shell_quote(&self.options.archive.name()));
+            refuse_podman(&engine, &source, || format!("{restore} --new-volume NAME\n{restore} --dir DIR"))?;
+        }
         let known = self.look().await?;
         let users = self.users(&source).await?;
         let database = self.database(&source, &known)?;

@@ -17,7 +17,7 @@ use crate::error::{Context as _, Error, Result};
 use crate::manifest::{Capture, Quiesce};
 use crate::monitor::Phase;
 use crate::ops::helper::{StartedHelper, busy, start_helper};
-use crate::ops::hold::{refuse_what_cannot_be_frozen, refuse_what_cannot_be_stopped};
+use crate::ops::hold::{refuse_podman, refuse_what_cannot_be_frozen, refuse_what_cannot_be_stopped};
 use crate::ops::plan::{self, CaptureChoice, Outlook, Plan, StageOutlook};
 use crate::repository::Repository;
 use crate::saga::Saga;
@@ -40,6 +40,11 @@ impl Run<'_> {
         source.warnings.iter().for_each(|warning| self.monitor().warning(warning));
         self.refuse_what_cannot_be_held(&source)?;
         if self.options.quiesce == Quiesce::Stop {
+            // Also of one that is called stopped already.
+            if !source.users.is_empty() {
+                let target = self.options.target.quoted();
+                refuse_podman(&engine, &source, || format!("volsnap snapshot {target} --quiesce pause"))?;
+            }
             self.host.refuse_stranded(&source).await?;
         }
         refuse_file(&source, &engine)?;
