@@ -13,10 +13,11 @@ use super::{Destination, Run};
 use crate::agent::client::AgentClient;
 use crate::agent::protocol::{Room, Survey};
 use crate::agent::swap::PREFIX;
+use crate::compose::Membership;
 use crate::database::{self, Inspection, Profile};
 use crate::docker::helper::{Access, LABEL_RUN};
 use crate::docker::inventory::inventory;
-use crate::docker::{Container, Engine, MountSource, order};
+use crate::docker::{Container, Engine, Mount, MountKind, MountSource, order};
 use crate::error::{Context as _, Error, Result};
 use crate::monitor::Phase;
 use crate::ops::helper::{StartedHelper, busy, start_helper};
@@ -28,7 +29,7 @@ use crate::saga::restart::await_ready;
 use crate::saga::volume::Workplace;
 use crate::saga::{Compensation, Registered, Saga, When};
 use crate::source::{Source, key_of};
-use crate::target::{Target, shell_quote};
+use crate::target::{Target, location_of, shell_quote};
 
 /// How long a database may take to answer to be taken for one that does.
 const ANSWER_LIMIT: Duration = Duration::from_secs(5);
@@ -159,8 +160,12 @@ impl Run<'_> {
 
     async fn destination(&self, engine: &Engine) -> Result<Source> {
         match &self.options.destination {
-            Destination::Target(target) => self.host.resolve_for(&self.command_to(), target).await,
-            Destination::Origin => self.origin(engine).await,
+            Destination::Target(target) => {
+                let source = self.host.resolve_for(&self.command_to(), target).await?;
+                self.refuse_left_over(&source).await?;
+                Ok(source)
+            }
+            Destination::Origin => self.origin().await,
             Destination::NewVolume(name) => {
                 let found = self.host.docker.volume(name).await;
                 if found.doing(|| format!("look for volume {name}"))?.is_some() {
@@ -176,39 +181,81 @@ impl Run<'_> {
     }
 
     /// Returns the source that the snapshot was made of, as it is now.
-    async fn origin(&self, engine: &Engine) -> Result<Source> {
+    async fn origin(&self) -> Result<Source> {
         let Some(snapshot) = self.options.archive.snapshot() else {
             return Err(Error::usage("an archive of another tool does not say where it came from")
                 .hint("--to TARGET, --new-volume NAME, or --dir DIR"));
         };
         let target = Target::at(&snapshot.manifest.location);
-        let source =
-            self.host.resolve_for(&self.command_to(), &target).await.map_err(|error| {
-                match &snapshot.manifest.location {
-                    MountSource::Volume(name) => error.hint(format!(
-                        "--new-volume {}    (makes it, as Compose would), or --to TARGET",
-                        shell_quote(name)
-                    )),
-                    MountSource::Directory(_) => error,
-                }
-            })?;
-        self.refuse_left_over(engine, &source)?;
+        let source = self.host.resolve_for(&self.command_to(), &target).await.map_err(|error| {
+            let MountSource::Volume(name) = &snapshot.manifest.location else { return error };
+            match Migration::out_of(&self.host.saga.state, name).into_iter().next() {
+                Some(migration) => error.hint(self.instead(&migration.directory)),
+                None => error.hint(format!(
+                    "--new-volume {}    (makes it, as Compose would), or --to TARGET",
+                    shell_quote(name)
+                )),
+            }
+        })?;
+        self.refuse_left_over(&source).await?;
         Ok(source)
     }
 
-    /// Refuses a volume whose data was migrated, and that nothing uses any more: the service would not see what is
-    /// restored there.
-    fn refuse_left_over(&self, engine: &Engine, source: &Source) -> Result<()> {
+    /// Refuses a volume whose data was migrated: the service would not see what is restored there. A volume that is
+    /// used again, with nothing on the directory, is none.
+    async fn refuse_left_over(&self, source: &Source) -> Result<()> {
         let MountSource::Volume(name) = &source.location else { return Ok(()) };
-        let migrations = Migration::all(&self.host.saga.state, &engine.id);
-        let migration = migrations.into_iter().find(|migration| migration.volume == *name);
-        let Some(migration) = migration.filter(|_| source.users.is_empty()) else { return Ok(()) };
-        let directory = Target::Directory(migration.directory.clone()).quoted();
+        let state = &self.host.saga.state;
+        let containers = self.host.docker.containers().await.doing(|| "list containers".to_owned())?;
+        let mounts_it = |mount: &Mount, directory: &Path| {
+            location_of(mount) == Some(MountSource::Directory(directory.to_owned()))
+        };
+        let is_used = |directory: &Path| {
+            containers.iter().flat_map(|container| &container.mounts).any(|mount| mounts_it(mount, directory))
+        };
+        let mut remembered = Migration::out_of(state, name).into_iter();
+        let migration = remembered.find(|migration| source.users.is_empty() || is_used(&migration.directory));
+        let forget = migration.as_ref().map(|migration| {
+            let file = shell_quote(&migration.file(state).to_string_lossy());
+            format!("\nrm {file}    (forgets the migration, where the service is to use the volume again)")
+        });
+        let directory = migration.map(|migration| migration.directory);
+        let Some(directory) = directory.or_else(|| self.used_instead(source, &containers)) else {
+            return Ok(());
+        };
         Err(Error::failed(format!(
-            "nothing uses volume {name} any more: its data was migrated into {}",
-            migration.directory.display()
+            "the data of volume {name} was migrated into {}, and its service would not see what is restored into the \
+             volume",
+            directory.display()
         ))
-        .hint(format!("{0} {directory}    (where the data is now), or {0} volume:{name}", self.command_to())))
+        .hint(self.instead(&directory) + &forget.unwrap_or_default()))
+    }
+
+    /// Returns the directory that the service of the snapshot has in place of a volume that nothing uses. So it is
+    /// after a migration of which nothing is remembered here.
+    fn used_instead(&self, source: &Source, containers: &[Container]) -> Option<PathBuf> {
+        let manifest = &self.options.archive.snapshot()?.manifest;
+        if manifest.location != source.location || !source.users.is_empty() {
+            return None;
+        }
+        let (at, service) = (manifest.mounted_at()?, Membership::of(&manifest.environment.labels)?);
+        let is_it = |container: &&Container| {
+            Membership::of(&container.labels)
+                .is_some_and(|member| (member.project, member.service) == (service.project, service.service))
+        };
+        let mut mounts = containers.iter().filter(is_it).flat_map(|container| &container.mounts);
+        let mount = mounts.find(|mount| mount.destination == at && mount.kind == MountKind::Bind)?;
+        Some(mount.source.clone())
+    }
+
+    /// Returns what is typed in place of a restore into a volume whose data has moved.
+    fn instead(&self, directory: &Path) -> String {
+        let directory = Target::Directory(directory.to_owned()).quoted();
+        let restore = format!("volsnap restore {}", shell_quote(&self.options.archive.name()));
+        format!(
+            "{restore} --to {directory}    (where the data is now)\n\
+             {restore} --new-volume NAME    (a volume that no service uses)"
+        )
     }
 
     /// Returns the command that a target completes.
