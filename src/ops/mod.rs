@@ -16,7 +16,7 @@ use crate::error::{Context as _, Error, ErrorKind, Result};
 use crate::manifest::SnapshotId;
 use crate::monitor::Monitor;
 use crate::repository::Snapshot;
-use crate::saga::{Failure, RunInfo, Saga, SagaOptions};
+use crate::saga::{Failure, RunInfo, Saga, SagaError, SagaOptions};
 use crate::signal::Cancel;
 
 pub mod check;
@@ -129,12 +129,20 @@ fn with_failures<T>(outcome: Result<T>, failures: &[Failure]) -> Result<T> {
         .collect();
     let by_hand: Vec<String> = failures.iter().filter_map(|failure| failure.compensation.by_hand()).collect();
     let state = format!("not put back: {}", undone.join("; "));
+    // The journal of a run that has put everything back is gone.
+    let only_ended = failures.iter().all(|failure| matches!(failure.error, SagaError::EndedSince { .. }));
     let hint = match by_hand.as_slice() {
         [] => "volsnap recover".to_owned(),
+        commands if only_ended => commands.join("\n"),
         commands => format!("volsnap recover    (or by hand: {})", commands.join("; ")),
     };
     let error = match outcome {
         Err(error) => error,
+        Ok(_) if only_ended => {
+            let said: Vec<_> = failures.iter().map(|failure| failure.error.to_string()).collect();
+            let error = Error::new(ErrorKind::NotPutBack, said.join("; "));
+            return Err(error.state("all else is done, and in its place").hint(hint));
+        }
         Ok(_) => Error::failed("the work was done, but not everything could be put back"),
     };
     let state = match error.state_text() {

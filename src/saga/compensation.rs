@@ -247,6 +247,15 @@ impl Compensation {
         }
     }
 
+    /// Returns the containers that it starts.
+    #[must_use]
+    pub fn starts(&self) -> &[StoppedContainer] {
+        match self {
+            Self::StartContainers { containers } => containers,
+            _ => &[],
+        }
+    }
+
     /// Returns whether it has data back on which services run: where that fails, they must not be started.
     #[must_use]
     pub fn owes_data(&self) -> bool {

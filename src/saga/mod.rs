@@ -36,6 +36,10 @@ pub use journal::{Journal, RunInfo};
 
 use guard::Guard;
 use journal::Entry;
+use restart::StoppedContainer;
+
+/// How long the last look at what was started may take.
+const LOOK_LIMIT: Duration = Duration::from_secs(10);
 
 /// The result of what a saga does.
 pub type Result<T, E = SagaError> = std::result::Result<T, E>;
@@ -127,6 +131,14 @@ pub enum SagaError {
         /// In which state it is instead.
         reason: String,
     },
+    /// A container was back, and has ended before the run did.
+    #[error("container {container} {reason}")]
+    EndedSince {
+        /// Its name.
+        container: String,
+        /// With what exit code, and its last words.
+        reason: String,
+    },
 }
 
 fn writer(version: &Option<String>) -> String {
@@ -193,6 +205,8 @@ pub struct Saga {
     guard: Option<Guard>,
     docker: Arc<dyn Docker>,
     patience: Patience,
+    /// Who was started again, to be looked at once more at the end.
+    started: Vec<StoppedContainer>,
 }
 
 /// Where a saga keeps its journal, and the program that guards it.
@@ -214,7 +228,7 @@ impl Saga {
     /// When the journal cannot be written.
     pub fn begin(options: &SagaOptions, info: &RunInfo, docker: Arc<dyn Docker>) -> Result<Self> {
         let journal = Journal::create(&options.state, info)?;
-        Ok(Self { journal, guard: None, docker, patience: options.patience })
+        Ok(Self { journal, guard: None, docker, patience: options.patience, started: Vec::new() })
     }
 
     /// Starts the guard, and returns once it watches. Nothing that needs a guard may be done before.
@@ -272,6 +286,7 @@ impl Saga {
         let Some(entry) = self.journal.entry(registered.0) else { return Ok(()) };
         let compensation = entry.compensation.clone();
         compensation.run(&*self.docker, self.patience, monitor).await?;
+        self.note_started(registered);
         // A journal that cannot be written only means that this is done once more later.
         let _ = self.journal.settled(registered.0);
         Ok(())
@@ -279,8 +294,15 @@ impl Saga {
 
     /// Records that what a compensation would put back is not out any more: it was done another way.
     pub fn discharge(&mut self, registered: Registered) {
+        self.note_started(registered);
         // A journal that cannot be written only means that it is looked for once more later.
         let _ = self.journal.settled(registered.0);
+    }
+
+    fn note_started(&mut self, registered: Registered) {
+        if let Some(entry) = self.journal.entry(registered.0) {
+            self.started.extend_from_slice(entry.compensation.starts());
+        }
     }
 
     /// Records that the run has done what it was for. Whatever happens from here on, whoever finishes it leaves
@@ -294,11 +316,16 @@ impl Saga {
 
     /// Ends the run: puts back what is still out, in reverse order, each whatever became of the
     /// others, then closes the journal. Returns what could not be put back; then the journal stays, and the
-    /// guard goes on with it, as it does with what can wait.
+    /// guard goes on with it, as it does with what can wait. Last, with everything of the run gone, who was started
+    /// again is looked at once more: one that has ended since is returned too, and is nobody's to go on with.
     pub async fn finish(mut self, succeeded: bool, monitor: &dyn Monitor) -> Vec<Failure> {
         let succeeded = succeeded || self.journal.has_succeeded();
         let due = |entry: &Entry| entry.when.is_due(succeeded) && !entry.compensation.can_wait();
-        let failures = put_back(&mut self.journal, due, &*self.docker, self.patience, monitor).await;
+        // One that did not answer before is not waited for where it is put back.
+        let open = self.journal.open_entries().filter(|entry| due(entry));
+        let put_back_now = open.flat_map(|entry| entry.compensation.starts()).filter(|one| one.answered);
+        self.started.extend(put_back_now.cloned().collect::<Vec<_>>());
+        let mut failures = put_back(&mut self.journal, due, &*self.docker, self.patience, monitor).await;
         let waits = self.journal.open_entries().any(|entry| entry.compensation.can_wait());
         if failures.is_empty()
             && !waits
@@ -318,7 +345,30 @@ impl Saga {
             }
             None => {}
         }
+        // A database we know has answered, and can be killed by no grace of the engine.
+        self.started.retain(|started| started.grace_seconds.is_some());
+        if failures.is_empty() && !self.started.is_empty() {
+            failures = self.ended_since(monitor).await;
+        }
         failures
+    }
+
+    async fn ended_since(&self, monitor: &dyn Monitor) -> Vec<Failure> {
+        monitor.step("look-again");
+        let looking = restart::ended_since(&*self.docker, &self.started);
+        let ended = match tokio::time::timeout(LOOK_LIMIT, looking).await {
+            Ok(Ok(ended)) => ended,
+            // It was back, and nothing says that it is not.
+            outcome => {
+                tracing::debug!(?outcome, "what was started is not looked at once more");
+                return Vec::new();
+            }
+        };
+        let failure = |(container, error)| {
+            let compensation = Compensation::StartContainers { containers: vec![container] };
+            Failure { compensation, error }
+        };
+        ended.into_iter().map(failure).collect()
     }
 }
 

@@ -260,7 +260,14 @@ impl<'a> Run<'a> {
             None => error.state(self.state(failures.is_empty())),
             Some(_) => error,
         });
-        with_failures(outcome, &failures)
+        let done = outcome.is_ok();
+        with_failures(outcome, &failures).map_err(|error| match error.state_text() {
+            Some(state) if done => {
+                let state = format!("{}; {state}", self.state(false));
+                error.state(state)
+            }
+            _ => error,
+        })
     }
 
     /// Says in which state a failed run leaves things; what is not put back is told beside it.
