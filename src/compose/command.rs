@@ -108,6 +108,8 @@ impl Spelling {
 async fn version(words: &[&str]) -> Option<String> {
     let mut command = Command::new(words[0]);
     command.args(&words[1..]).stdin(Stdio::null()).stderr(Stdio::null()).kill_on_drop(true);
+    // No engine is asked, and a context that is not there would be in the way.
+    command.env_remove("DOCKER_CONTEXT");
     let output = tokio::time::timeout(QUESTION_LIMIT, command.output()).await.ok()?.ok()?;
     // docker without the plugin takes `compose` for an unknown command.
     output.status.success().then(|| String::from_utf8_lossy(&output.stdout).trim().to_owned())
@@ -121,7 +123,7 @@ pub struct Compose {
     directory: PathBuf,
     files: Vec<PathBuf>,
     environment_files: Vec<PathBuf>,
-    /// The engine's address; none for the default.
+    /// The engine's address; none for the one that `docker` talks to.
     address: Option<String>,
 }
 
@@ -244,7 +246,7 @@ impl Compose {
             command.env(MARK, run);
         }
         if let Some(address) = &self.address {
-            command.env("DOCKER_HOST", address);
+            command.env("DOCKER_HOST", address).env_remove("DOCKER_CONTEXT");
         }
         // Said by the command itself, for this project alone.
         command.env_remove("COMPOSE_FILE").env_remove("COMPOSE_PROJECT_NAME").env_remove("COMPOSE_PROFILES");

@@ -6,6 +6,7 @@
 //! | file | holds |
 //! |---|---|
 //! | [`bollard`](mod@bollard) | [`Docker`] over the engine's API |
+//! | [`context`] | which engine the user's `docker` talks to |
 //! | [`failing`] | [`Docker`] that records calls and fails on demand, for tests |
 //! | `clone` | a container like another one, but for one mount |
 //! | `raw` | the API as plain JSON, where no field may be lost |
@@ -14,6 +15,7 @@
 
 pub mod bollard;
 mod clone;
+pub mod context;
 pub mod failing;
 pub mod helper;
 pub mod oneshot;

@@ -6,15 +6,19 @@ use std::time::Duration;
 use super::Context;
 use crate::database;
 use crate::engine::{DockerErrorKind, Grace};
-use crate::model::container::Container;
+use crate::model::container::{Container, EngineInfo};
 use crate::model::error::{Context as _, Error, Result};
 use crate::model::source::Source;
-use crate::selector;
-use crate::selector::{EngineInventory, Target};
+use crate::selector::{self, EngineInventory, Target};
 use crate::service::order;
 
 /// How long a running database may take to say where its data is.
 const ASK_LIMIT: Duration = Duration::from_secs(30);
+/// The label of a container that Swarm has made, with its task.
+const SWARM_TASK: &str = "com.docker.swarm.task.id";
+/// The label with the service that the task is of.
+const SWARM_SERVICE: &str = "com.docker.swarm.service.name";
+
 /// How long a container of no known database may take to stop.
 const STOP_LIMIT: Duration = Duration::from_mins(10);
 
@@ -106,9 +110,45 @@ impl Context {
     }
 }
 
-/// Refuses a container that cannot be stopped and brought back as it was.
-pub(super) fn refuse_what_cannot_be_stopped(container: &Container) -> Result<()> {
+/// Refuses Podman for what has to see the users of the data stopped; `hint` is what can be done in place of it.
+pub(super) fn refuse_podman(
+    engine: &EngineInfo,
+    source: &Source,
+    hint: impl FnOnce() -> String,
+) -> Result<()> {
+    if !engine.podman {
+        return Ok(());
+    }
+    Err(Error::failed(format!(
+        "the engine is Podman, which calls a container stopped while it still runs: whether what uses {} has stopped, \
+         and cleanly, cannot be told",
+        source.title
+    ))
+    .hint(hint()))
+}
+
+/// Returns the service of Swarm whose task a container is.
+pub(super) fn swarm_service(container: &Container) -> Option<&str> {
+    let task = container.labels.get(SWARM_TASK)?;
+    Some(container.labels.get(SWARM_SERVICE).unwrap_or(task))
+}
+
+/// Refuses a container that uses `source` and cannot be stopped and brought back as it was.
+pub(super) fn refuse_what_cannot_be_stopped(source: &Source, container: &Container) -> Result<()> {
     let name = &container.name;
+    if let Some(service) = swarm_service(container) {
+        let (target, service) =
+            (Target::at(&source.location).quoted(), crate::model::quote::shell_quote(service));
+        return Err(Error::failed(format!(
+            "container {name} is a task of the Swarm service {service}: Swarm takes a stopped one for a failed one and \
+             starts another on the same data"
+        ))
+        .hint(format!(
+            "volsnap snapshot {target} --quiesce pause    (a snapshot; --quiesce online of a PostgreSQL)\n\
+             docker service scale {service}=0    (before a restore, and {service}=1 after it)\n\
+             docker service update --force {service}    (restarts it)"
+        )));
+    }
     if container.state.paused {
         return Err(Error::failed(format!("container {name} is paused, and a paused one cannot be stopped"))
             .hint(format!("docker unpause {}", crate::model::quote::shell_quote(name))));

@@ -47,6 +47,8 @@ pub struct Context {
     pub docker: Arc<dyn Docker>,
     /// The engine's address as it was given, for whoever finishes a journal; `None` for the default.
     pub address: Option<String>,
+    /// The address that the engine has been reached at: what others are given who are to talk to the same one.
+    pub reached: String,
     /// Where journals are kept and what guards a run. The executable is also packed as the helper.
     pub saga: SagaOptions,
     /// The current directory, whose compose project comes first.

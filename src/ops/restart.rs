@@ -31,7 +31,7 @@ use super::check::latest;
 use super::errand::Errand;
 use super::facts::{find_checks, run_checks, take};
 use super::helper::{StartedHelper, busy, start_helper};
-use super::hold::refuse_what_cannot_be_stopped;
+use super::hold::{refuse_podman, refuse_what_cannot_be_stopped};
 use super::snapshot::{self, SnapshotOptions};
 use super::{Context, recover, with_leftovers};
 use crate::agent::client::AgentClient;
@@ -339,6 +339,10 @@ impl<'a> Run<'a> {
         if let Some(other) = &source.held_by {
             return Err(busy(&source, &other.container));
         }
+        refuse_podman(&engine, &source, || {
+            let target = self.options.target.quoted();
+            format!("volsnap snapshot {target} --quiesce pause    (then restart it by podman itself)")
+        })?;
         let stops = stops(&source)?;
         self.context.refuse_stranded(&source).await?;
         let database = database_of(&source);
@@ -455,7 +459,7 @@ impl<'a> Run<'a> {
                 .hint(format!("docker pull {}", shell_quote(&container.image))));
             }
         }
-        Recreate::of(&starts, self.context.address.as_deref()).await.map_err(|error| {
+        Recreate::of(&starts, Some(&self.context.reached)).await.map_err(|error| {
             let again = format!("volsnap restart {}", self.options.target.quoted());
             Error::failed("make the containers anew")
                 .with_source(error)
@@ -635,7 +639,7 @@ impl<'a> Run<'a> {
 fn stops(source: &Source) -> Result<Vec<Container>> {
     let users: Vec<_> = source.users.iter().filter(|user| user.is_to_be_held()).cloned().collect();
     let stops: Vec<Container> = order::stop_order(&users).into_iter().cloned().collect();
-    stops.iter().try_for_each(refuse_what_cannot_be_stopped)?;
+    stops.iter().try_for_each(|container| refuse_what_cannot_be_stopped(source, container))?;
     if stops.is_empty() {
         let start = match source.users.first() {
             Some(user) => format!("docker start {}", shell_quote(&user.container.name)),

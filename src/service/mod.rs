@@ -27,4 +27,12 @@ pub enum ServiceError {
         /// In which state it is instead.
         reason: String,
     },
+    /// A container was back, and has ended before the run did.
+    #[error("container {container} {reason}")]
+    EndedSince {
+        /// Its name.
+        container: String,
+        /// With what exit code, and its last words.
+        reason: String,
+    },
 }

@@ -107,6 +107,35 @@ pub async fn start_once(
     Ok(())
 }
 
+/// Returns those of the containers that were started, and have ended since, each with why. Looked at are those of no
+/// database we know and without a healthcheck: that they ran for a moment is all that was known of them.
+///
+/// # Errors
+/// When the engine does not say.
+pub async fn ended_since(
+    docker: &dyn Docker,
+    started: &[StoppedContainer],
+) -> Result<Vec<(StoppedContainer, ServiceError)>> {
+    let containers = docker.containers().await?;
+    let mut ended: Vec<(StoppedContainer, ServiceError)> = Vec::new();
+    for started in started {
+        if ended.iter().any(|(known, _)| known.identity == started.identity) {
+            continue;
+        }
+        // One that somebody has removed is not there to come back.
+        let Some(now) = find_recreated(&started.identity, &containers) else { continue };
+        let is_unknown = database::profile_of(now).is_none() && now.healthcheck.is_empty();
+        if is_unknown && (!now.state.running || now.state.restarting) {
+            let error = ServiceError::EndedSince {
+                container: now.name.clone(),
+                reason: why_ended(docker, now).await,
+            };
+            ended.push((started.clone(), error));
+        }
+    }
+    Ok(ended)
+}
+
 async fn bring_back(
     docker: &dyn Docker,
     stopped: &StoppedContainer,
@@ -307,13 +336,14 @@ async fn exits_with_0(
 }
 
 async fn ended(docker: &dyn Docker, container: &Container) -> ServiceError {
+    not_back(&container.name, &why_ended(docker, container).await)
+}
+
+async fn why_ended(docker: &dyn Docker, container: &Container) -> String {
     let log = docker.logs(&container.id, 5).await.unwrap_or_default();
     let reason = format!("ended with exit code {} after it was started", container.state.exit_code);
     let said = log.trim();
-    not_back(
-        &container.name,
-        &if said.is_empty() { reason } else { format!("{reason}; its log ends: {said}") },
-    )
+    if said.is_empty() { reason } else { format!("{reason}; its log ends: {said}") }
 }
 
 fn not_back(container: &str, reason: &str) -> ServiceError {

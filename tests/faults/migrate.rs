@@ -49,6 +49,7 @@ const STEPS: &[&str] = &[
     "remove-replaced",
     "discard-work",
     "delete-directory",
+    "look-again",
 ];
 
 /// The steps for a service that Compose makes anew.

@@ -78,6 +78,7 @@ impl Stage {
         let host = Context {
             docker: docker.clone(),
             address: None,
+            reached: DockerEngine::address(None).unwrap(),
             saga: SagaOptions {
                 state: volsnap.state(),
                 executable: PathBuf::from(env!("CARGO_BIN_EXE_volsnap")),

@@ -29,7 +29,7 @@ use crate::model::quote::shell_quote;
 use crate::model::source::{Source, User, key_of};
 use crate::ops::facts::find_checks;
 use crate::ops::helper::{StageMount, StartedHelper, busy, start_helper};
-use crate::ops::hold::refuse_what_cannot_be_stopped;
+use crate::ops::hold::{refuse_podman, refuse_what_cannot_be_stopped, swarm_service};
 use crate::ops::plan::{DowntimeEstimate, STAGE_RESERVE};
 use crate::saga::{UndoId, When};
 use crate::selector::{is_anonymous, location_of};
@@ -129,6 +129,10 @@ impl Run<'_> {
         if let Some(other) = &source.held_by {
             return Err(busy(&source, &other.container));
         }
+        refuse_podman(&engine, &source, || {
+            let target = self.options.target.quoted();
+            format!("volsnap snapshot {target} --quiesce pause    (then volsnap restore latest --dir DIR)")
+        })?;
         if !engine.local {
             return Err(Error::usage(format!(
                 "the engine is on another machine, and the directory for {} has to be made there",
@@ -535,7 +539,7 @@ fn names<'c>(containers: impl Iterator<Item = &'c Container>) -> Vec<String> {
 fn stops(source: &Source) -> Result<Vec<Container>> {
     let users: Vec<_> = source.users.iter().filter(|user| user.container.state.running).cloned().collect();
     let stops: Vec<Container> = order::stop_order(&users).into_iter().cloned().collect();
-    stops.iter().try_for_each(refuse_what_cannot_be_stopped)?;
+    stops.iter().try_for_each(|container| refuse_what_cannot_be_stopped(source, container))?;
     Ok(stops)
 }
 
@@ -544,6 +548,7 @@ fn mounting(source: &Source) -> Result<Vec<(User, PathBuf)>> {
     let mut users = Vec::new();
     for user in source.users.iter().filter(|user| !user.through_network) {
         let container = &user.container;
+        refuse_task(source, container)?;
         let Some(at) = source.mounted_at(container) else {
             return Err(Error::failed(format!(
                 "container {} mounts a directory above or below {}, and would be left with the old data",
@@ -563,6 +568,23 @@ fn mounting(source: &Source) -> Result<Vec<(User, PathBuf)>> {
         users.push((user.clone(), at));
     }
     Ok(users)
+}
+
+/// Refuses a task of Swarm, also one that has ended: what its service mounts is said by Swarm, which would start the
+/// next one on the old data.
+fn refuse_task(source: &Source, container: &Container) -> Result<()> {
+    let Some(service) = swarm_service(container).map(shell_quote) else { return Ok(()) };
+    let at = source.mounted_at(container).unwrap_or_else(|| PathBuf::from("PATH"));
+    let at = shell_quote(&at.to_string_lossy());
+    Err(Error::failed(format!(
+        "container {} is a task of the Swarm service {service}, and it is Swarm that says what its tasks mount",
+        container.name
+    ))
+    .hint(format!(
+        "volsnap snapshot {} --quiesce pause    (then volsnap restore latest --dir DIR)\n\
+         docker service update --mount-rm {at} --mount-add type=bind,src=DIR,dst={at} {service}    (mounts DIR)",
+        crate::selector::Target::at(&source.location).quoted()
+    )))
 }
 
 fn planned_user(user: &User, at: &Path) -> PlannedUser {

@@ -31,10 +31,22 @@ impl Migration {
     /// Returns the migrations that are remembered below `state`, of one engine. What cannot be read is none.
     #[must_use]
     pub fn all(state: &Path, engine: &str) -> Vec<Self> {
-        let entries = std::fs::read_dir(state.join("migrations")).into_iter().flatten().flatten();
-        let texts = entries.filter_map(|entry| std::fs::read(entry.path()).ok());
-        let migrations = texts.filter_map(|text| serde_json::from_slice::<Self>(&text).ok());
-        migrations.filter(|migration| migration.engine == engine).collect()
+        every(state).filter(|migration| migration.engine == engine).collect()
+    }
+
+    /// Returns the migrations out of a volume of this name, the last first, of whatever engine: an engine's
+    /// identifier may change, and what was left over is left over all the same.
+    #[must_use]
+    pub fn out_of(state: &Path, volume: &str) -> Vec<Self> {
+        let mut found: Vec<_> = every(state).filter(|migration| migration.volume == volume).collect();
+        found.sort_by_key(|migration| std::cmp::Reverse(migration.at));
+        found
+    }
+
+    /// Returns the file below `state` that it is remembered in.
+    #[must_use]
+    pub fn file(&self, state: &Path) -> PathBuf {
+        place(state, &self.directory)
     }
 
     /// Remembers it.
@@ -51,6 +63,12 @@ impl Migration {
             tracing::debug!(%error, "the migration is not forgotten");
         }
     }
+}
+
+fn every(state: &Path) -> impl Iterator<Item = Migration> {
+    let entries = std::fs::read_dir(state.join("migrations")).into_iter().flatten().flatten();
+    let texts = entries.filter_map(|entry| std::fs::read(entry.path()).ok());
+    texts.filter_map(|text| serde_json::from_slice(&text).ok())
 }
 
 fn place(state: &Path, directory: &Path) -> PathBuf {
@@ -76,6 +94,9 @@ mod tests {
         migration.remember(state.path()).unwrap();
         assert_eq!(Migration::all(state.path(), "engine"), [migration]);
         assert!(Migration::all(state.path(), "another").is_empty());
+        let left = Migration::out_of(state.path(), "app_pgdata");
+        assert_eq!(left.len(), 1, "whatever engine it was on");
+        assert!(left[0].file(state.path()).exists() && Migration::out_of(state.path(), "app").is_empty());
         Migration::forget(state.path(), Path::new("/data/other"));
         Migration::forget(state.path(), Path::new("/data/pg"));
         assert!(Migration::all(state.path(), "engine").is_empty());

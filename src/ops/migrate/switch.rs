@@ -157,7 +157,7 @@ impl Run<'_> {
         let found = FoundProject::of(&first.labels, &self.options.environment)
             .map_err(|error| self.no_files(first, error))?;
         let spelling = Spelling::find().await.context(|| format!("make container {} anew", first.name))?;
-        let compose = Compose::of(spelling, &first.labels, self.context.address.as_deref());
+        let compose = Compose::of(spelling, &first.labels, Some(&self.context.reached));
         let mut compose = compose.map_err(|error| self.no_files(first, error))?;
         self.refuse_changed(&compose, &found, containers).await?;
         let mut services = BTreeSet::new();

@@ -13,10 +13,11 @@ use super::{Destination, Run};
 use crate::agent::client::AgentClient;
 use crate::agent::protocol::{Room, Survey};
 use crate::agent::swap::PREFIX;
+use crate::compose::Membership;
 use crate::database;
 use crate::database::Profile;
 use crate::engine::helper::Access;
-use crate::model::container::{Container, EngineInfo};
+use crate::model::container::{Container, EngineInfo, Mount, MountKind};
 use crate::model::error::{Context as _, Error, Result};
 use crate::model::event::Phase;
 use crate::model::inspection::Inspection;
@@ -25,13 +26,13 @@ use crate::model::location::MountSource;
 use crate::model::quote::shell_quote;
 use crate::model::source::{Source, key_of};
 use crate::ops::helper::{StartedHelper, busy, start_helper};
-use crate::ops::hold::refuse_what_cannot_be_stopped;
+use crate::ops::hold::{refuse_podman, refuse_what_cannot_be_stopped};
 use crate::ops::libc_version::libc_of;
 use crate::ops::migrate::record::Migration;
 use crate::ops::plan::worst_case_bytes;
 use crate::saga::{UndoId, When};
-use crate::selector::Target;
 use crate::selector::inventory::inventory;
+use crate::selector::{Target, location_of};
 use crate::service::order;
 use crate::service::start::await_ready;
 use crate::undo::Saga;
@@ -137,6 +138,10 @@ impl Run<'_> {
         let source = self.destination(&engine).await?;
         source.warnings.iter().for_each(|warning| self.monitor().warning(warning));
         self.refuse_archive_inside(&source, &engine)?;
+        if !source.users.is_empty() {
+            let restore = format!("volsnap restore {}", shell_quote(&self.options.archive.name()));
+            refuse_podman(&engine, &source, || format!("{restore} --new-volume NAME\n{restore} --dir DIR"))?;
+        }
         let known = self.look().await?;
         let users = self.users(&source).await?;
         let database = self.database(&source, &known)?;
@@ -163,8 +168,12 @@ impl Run<'_> {
 
     async fn destination(&self, engine: &EngineInfo) -> Result<Source> {
         match &self.options.destination {
-            Destination::Target(target) => self.context.resolve_for(&self.command_to(), target).await,
-            Destination::Origin => self.origin(engine).await,
+            Destination::Target(target) => {
+                let source = self.context.resolve_for(&self.command_to(), target).await?;
+                self.refuse_left_over(&source).await?;
+                Ok(source)
+            }
+            Destination::Origin => self.origin().await,
             Destination::NewVolume(name) => {
                 let found = self.context.docker.volume(name).await;
                 if found.context(|| format!("look for volume {name}"))?.is_some() {
@@ -180,41 +189,81 @@ impl Run<'_> {
     }
 
     /// Returns the source that the snapshot was made of, as it is now.
-    async fn origin(&self, engine: &EngineInfo) -> Result<Source> {
+    async fn origin(&self) -> Result<Source> {
         let Some(snapshot) = self.options.archive.snapshot() else {
             return Err(Error::usage("an archive of another tool does not say where it came from")
                 .hint("--to TARGET, --new-volume NAME, or --dir DIR"));
         };
-        let target = match &snapshot.manifest.location {
-            MountSource::Volume(name) => Target::Volume(name.clone()),
-            MountSource::Directory(path) => Target::Directory(path.clone()),
-        };
+        let target = Target::at(&snapshot.manifest.location);
         let source = self.context.resolve_for(&self.command_to(), &target).await.map_err(|error| {
-            match &snapshot.manifest.location {
-                MountSource::Volume(name) => error.hint(format!(
+            let MountSource::Volume(name) = &snapshot.manifest.location else { return error };
+            match Migration::out_of(&self.context.saga.state, name).into_iter().next() {
+                Some(migration) => error.hint(self.instead(&migration.directory)),
+                None => error.hint(format!(
                     "--new-volume {}    (makes it, as Compose would), or --to TARGET",
                     shell_quote(name)
                 )),
-                MountSource::Directory(_) => error,
             }
         })?;
-        self.refuse_left_over(engine, &source)?;
+        self.refuse_left_over(&source).await?;
         Ok(source)
     }
 
-    /// Refuses a volume whose data was migrated, and that nothing uses any more: the service would not see what is
-    /// restored there.
-    fn refuse_left_over(&self, engine: &EngineInfo, source: &Source) -> Result<()> {
+    /// Refuses a volume whose data was migrated: the service would not see what is restored there. A volume that is
+    /// used again, with nothing on the directory, is none.
+    async fn refuse_left_over(&self, source: &Source) -> Result<()> {
         let MountSource::Volume(name) = &source.location else { return Ok(()) };
-        let migrations = Migration::all(&self.context.saga.state, &engine.id);
-        let migration = migrations.into_iter().find(|migration| migration.volume == *name);
-        let Some(migration) = migration.filter(|_| source.users.is_empty()) else { return Ok(()) };
-        let directory = Target::Directory(migration.directory.clone()).quoted();
+        let state = &self.context.saga.state;
+        let containers = self.context.docker.containers().await.context(|| "list containers".to_owned())?;
+        let mounts_it = |mount: &Mount, directory: &Path| {
+            location_of(mount) == Some(MountSource::Directory(directory.to_owned()))
+        };
+        let is_used = |directory: &Path| {
+            containers.iter().flat_map(|container| &container.mounts).any(|mount| mounts_it(mount, directory))
+        };
+        let mut remembered = Migration::out_of(state, name).into_iter();
+        let migration = remembered.find(|migration| source.users.is_empty() || is_used(&migration.directory));
+        let forget = migration.as_ref().map(|migration| {
+            let file = shell_quote(&migration.file(state).to_string_lossy());
+            format!("\nrm {file}    (forgets the migration, where the service is to use the volume again)")
+        });
+        let directory = migration.map(|migration| migration.directory);
+        let Some(directory) = directory.or_else(|| self.used_instead(source, &containers)) else {
+            return Ok(());
+        };
         Err(Error::failed(format!(
-            "nothing uses volume {name} any more: its data was migrated into {}",
-            migration.directory.display()
+            "the data of volume {name} was migrated into {}, and its service would not see what is restored into the \
+             volume",
+            directory.display()
         ))
-        .hint(format!("{0} {directory}    (where the data is now), or {0} volume:{name}", self.command_to())))
+        .hint(self.instead(&directory) + &forget.unwrap_or_default()))
+    }
+
+    /// Returns the directory that the service of the snapshot has in place of a volume that nothing uses. So it is
+    /// after a migration of which nothing is remembered here.
+    fn used_instead(&self, source: &Source, containers: &[Container]) -> Option<PathBuf> {
+        let manifest = &self.options.archive.snapshot()?.manifest;
+        if manifest.location != source.location || !source.users.is_empty() {
+            return None;
+        }
+        let (at, service) = (manifest.mounted_at()?, Membership::of(&manifest.environment.labels)?);
+        let is_it = |container: &&Container| {
+            Membership::of(&container.labels)
+                .is_some_and(|member| (member.project, member.service) == (service.project, service.service))
+        };
+        let mut mounts = containers.iter().filter(is_it).flat_map(|container| &container.mounts);
+        let mount = mounts.find(|mount| mount.destination == at && mount.kind == MountKind::Bind)?;
+        Some(mount.source.clone())
+    }
+
+    /// Returns what is typed in place of a restore into a volume whose data has moved.
+    fn instead(&self, directory: &Path) -> String {
+        let directory = Target::Directory(directory.to_owned()).quoted();
+        let restore = format!("volsnap restore {}", shell_quote(&self.options.archive.name()));
+        format!(
+            "{restore} --to {directory}    (where the data is now)\n\
+             {restore} --new-volume NAME    (a volume that no service uses)"
+        )
     }
 
     /// Returns the command that a target completes.
@@ -301,7 +350,7 @@ impl Run<'_> {
         let running: Vec<_> =
             source.users.iter().filter(|user| user.container.state.running).cloned().collect();
         let stops: Vec<Container> = order::stop_order(&running).into_iter().cloned().collect();
-        stops.iter().try_for_each(refuse_what_cannot_be_stopped)?;
+        stops.iter().try_for_each(|container| refuse_what_cannot_be_stopped(source, container))?;
         let mut answering = Vec::new();
         for container in &stops {
             let deadline = Instant::now() + ANSWER_LIMIT;

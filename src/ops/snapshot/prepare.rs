@@ -20,7 +20,7 @@ use crate::model::location::MountSource;
 use crate::model::manifest::{Capture, Quiesce};
 use crate::model::source::{Source, User};
 use crate::ops::helper::{StartedHelper, busy, start_helper};
-use crate::ops::hold::{refuse_what_cannot_be_frozen, refuse_what_cannot_be_stopped};
+use crate::ops::hold::{refuse_podman, refuse_what_cannot_be_frozen, refuse_what_cannot_be_stopped};
 use crate::ops::plan::{self, CaptureChoice, DowntimeEstimate, Plan, StageOutlook};
 use crate::repository::Repository;
 use crate::selector::Target;
@@ -43,6 +43,11 @@ impl Run<'_> {
         source.warnings.iter().for_each(|warning| self.monitor().warning(warning));
         self.refuse_what_cannot_be_held(&source)?;
         if self.options.quiesce == Quiesce::Stop {
+            // Also of one that is called stopped already.
+            if !source.users.is_empty() {
+                let target = self.options.target.quoted();
+                refuse_podman(&engine, &source, || format!("volsnap snapshot {target} --quiesce pause"))?;
+            }
             self.context.refuse_stranded(&source).await?;
         }
         refuse_file(&source, &engine)?;
@@ -195,7 +200,7 @@ impl Run<'_> {
         }
         let holds = self.holds(source);
         holds.pauses.iter().try_for_each(refuse_what_cannot_be_frozen)?;
-        holds.stops.iter().try_for_each(refuse_what_cannot_be_stopped)
+        holds.stops.iter().try_for_each(|container| refuse_what_cannot_be_stopped(source, container))
     }
 
     fn refuse_repository_inside(&self, source: &Source, engine: &EngineInfo) -> Result<()> {
