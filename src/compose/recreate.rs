@@ -11,7 +11,7 @@ use super::files::FilesError;
 use crate::model::container::Container;
 
 /// How long the making may take: an image may have to be fetched.
-const LIMIT: Duration = Duration::from_mins(10);
+pub const RECREATE_LIMIT: Duration = Duration::from_mins(10);
 /// How long a container may take to stop that somebody has started meanwhile.
 const GRACE: Duration = Duration::from_mins(10);
 
@@ -85,7 +85,7 @@ impl Recreate {
     /// # Errors
     /// When Compose fails, with what it said.
     pub async fn create(&self, run: &str) -> Result<(), ComposeError> {
-        self.compose.create(&self.services, run, GRACE, LIMIT).await
+        self.compose.create(&self.services, run, GRACE, RECREATE_LIMIT).await
     }
 }
 

@@ -184,6 +184,7 @@ pub struct Journal<U> {
 
 /// What became of opening a journal.
 #[derive(Debug)]
+#[expect(clippy::large_enum_variant, reason = "there is one at a time, and nearly always the large one")]
 pub enum Opened<U> {
     /// Nobody holds it: it is ours now.
     Orphan(Journal<U>),

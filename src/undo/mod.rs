@@ -15,19 +15,18 @@ pub mod recreate;
 pub mod restore_old;
 pub mod retract_copy;
 pub mod swap;
-pub mod unfreeze;
 
 use self::archive_old::ArchiveReplacedData;
 use self::recreate::ReplacedContainer;
 use self::restore_old::SafetySnapshotRef;
 use self::retract_copy::MigratedCopy;
 use self::swap::HelperTarget;
-use self::unfreeze::PausedContainer;
 use crate::compose::replacement::Replacement;
 use crate::engine::Docker;
 use crate::model::event::Monitor;
 use crate::model::labels::LABEL_RUN;
 use crate::saga::{Compensation, Rank, RetryBudget};
+use crate::service::freeze::{self, PausedContainer};
 use crate::service::identity::ContainerIdentity;
 use crate::service::start;
 use crate::service::start::StoppedContainer;
@@ -68,7 +67,7 @@ pub enum UndoError {
         /// The container that is to be put back.
         container: String,
         /// Why.
-        source: Box<crate::agent::client::AgentError>,
+        source: crate::engine::DockerError,
     },
     /// What a restore has replaced could not be kept.
     #[error("keep the old data, which lies whole in {} of {place}", .old.display())]
@@ -367,7 +366,7 @@ impl Compensation for Undo {
                 Ok(start::start_all(docker, containers, patience, monitor).await?)
             }
             Self::Unpause { containers } => {
-                unfreeze::unpause_all(docker, containers, patience, monitor).await
+                Ok(freeze::unpause_all(docker, containers, patience, monitor).await?)
             }
             Self::RemoveHelper { name, run } => {
                 remove_helper(docker, name, run, Duration::ZERO, patience).await

@@ -10,22 +10,15 @@ use super::{Result, UndoError};
 use crate::agent::client::{AgentClient, AgentError};
 use crate::agent::protocol::Request;
 use crate::agent::swap::{SwapState, work_name};
-use crate::database;
 use crate::engine::helper::{Access, helper_container};
-use crate::engine::{Docker, DockerErrorKind, Grace};
-use crate::model::container::Container;
+use crate::engine::{Docker, DockerErrorKind};
 use crate::model::event::Monitor;
 use crate::model::labels::LABEL_RUN;
 use crate::model::location::MountSource;
 use crate::saga::RetryBudget;
-use crate::service::identity::find_recreated;
 use crate::service::start::StoppedContainer;
+use crate::service::stop::stop_all_again;
 use crate::undo::remove_helper;
-
-/// How long a container that must not run on half of its data is asked to stop.
-const STOP_LIMIT: Duration = Duration::from_secs(600);
-/// After how long it is asked again.
-const STOP_AGAIN: Duration = Duration::from_secs(3);
 
 /// What a run does to a source, and with what helper.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -53,11 +46,11 @@ pub(super) async fn swap_back(
         if agent.swap_state(&place.run).await? != SwapState::Swapped {
             return Ok(());
         }
-        stop(docker, users, monitor).await?;
+        stop_all_again(docker, users, monitor).await?;
         monitor.step("swap-back");
         agent.perform(Request::SwapBack { run: place.run.clone() }).await?;
         // One that the dead command was just starting is to find all of the old data, from its begin on.
-        stop(docker, users, monitor).await
+        Ok(stop_all_again(docker, users, monitor).await?)
     })
     .await?;
     Ok(())
@@ -98,51 +91,6 @@ impl HelperTarget {
     #[must_use]
     pub fn directory(&self) -> String {
         work_name(&self.run)
-    }
-}
-
-pub(super) async fn stop(
-    docker: &dyn Docker,
-    users: &[StoppedContainer],
-    monitor: &dyn Monitor,
-) -> Result<(), AgentError> {
-    let containers = docker.containers().await?;
-    for user in users {
-        let Some(container) = find_recreated(&user.identity, &containers) else { continue };
-        stop_one(docker, container, monitor).await?;
-    }
-    Ok(())
-}
-
-/// Stops a container that may have been started on what it is not to stay on.
-pub(super) async fn stop_one(
-    docker: &dyn Docker,
-    container: &Container,
-    monitor: &dyn Monitor,
-) -> Result<(), AgentError> {
-    if !container.state.running && !container.state.restarting {
-        return Ok(());
-    }
-    monitor.step("stop-container-again");
-    let profile = database::profile_of(container);
-    let grace = if profile.is_some() { Grace::Unlimited } else { Grace::Own };
-    let signal = profile.map(database::Profile::stop_signal);
-    stop_insistently(docker, &container.id, signal, grace).await
-}
-
-/// Asks again and again: whoever has just been started may not be listening to the signal yet.
-async fn stop_insistently(
-    docker: &dyn Docker,
-    id: &str,
-    signal: Option<&str>,
-    grace: Grace,
-) -> Result<(), AgentError> {
-    let deadline = Instant::now() + STOP_LIMIT;
-    loop {
-        match docker.stop(id, signal, grace, STOP_AGAIN).await {
-            Err(error) if error.kind == DockerErrorKind::TimedOut && Instant::now() < deadline => {}
-            stopped => return Ok(stopped?),
-        }
     }
 }
 

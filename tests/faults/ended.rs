@@ -3,15 +3,15 @@
 
 use std::path::{Path, PathBuf};
 
-use async_trait::async_trait;
 use volsnap::model::facts::FactsLevel;
 use volsnap::model::manifest::Quiesce;
-use volsnap::ops::migrate::{self, MigrateOptions, MigratePlan};
+use volsnap::ops::execute;
+use volsnap::ops::migrate::{self, MigrateOptions};
 use volsnap::ops::plan::CaptureChoice;
 use volsnap::ops::restart::{self, RestartOptions};
-use volsnap::ops::restore::{self, Archive, Force, RestoreOptions, RestorePlan};
+use volsnap::ops::restore::{self, Archive, Force, RestoreOptions};
 use volsnap::ops::snapshot::{SnapshotOptions, snapshot};
-use volsnap::{Error, ErrorKind, Result};
+use volsnap::{Error, ErrorKind};
 
 use crate::stage::Stage;
 use crate::world::{World, docker};
@@ -19,22 +19,6 @@ use crate::world::{World, docker};
 /// Ends, with an error, as soon as it sees a file.
 const SCRIPT: &str = "trap 'exit 0' TERM; ready; while [ ! -e /data/end ]; do sleep 0.02; done; \
     echo it is not what it was; exit 7";
-
-struct Yes;
-
-#[async_trait]
-impl restore::Confirm for Yes {
-    async fn confirm(&self, _plan: &RestorePlan) -> Result<()> {
-        Ok(())
-    }
-}
-
-#[async_trait]
-impl migrate::Confirm for Yes {
-    async fn confirm(&self, _plan: &MigratePlan) -> Result<()> {
-        Ok(())
-    }
-}
 
 struct Scene {
     // Before the directory that it writes into.
@@ -97,7 +81,7 @@ async fn a_service_that_ends_while_the_run_clears_up_is_not_called_back() {
     for capture in [CaptureChoice::Direct, CaptureChoice::Staged] {
         scene.end_at_last(&stage, &root);
         let options = SnapshotOptions { capture, ..stage.options_of(&target) };
-        let error = snapshot(&stage.host, &options).await.unwrap_err();
+        let error = snapshot(&stage.host, &options, execute).await.unwrap_err();
         assert!(error.state_text().unwrap().contains("is published"), "{:?}", error.state_text());
         scene.assert_said(&stage, &error, &root);
     }
@@ -115,14 +99,14 @@ async fn a_service_that_ends_while_the_run_clears_up_is_not_called_back() {
             stop_timeout: None,
             helper_image: None,
         };
-        let error = restart::restart(&stage.host, &options).await.unwrap_err();
+        let error = restart::restart(&stage.host, &options, execute).await.unwrap_err();
         scene.assert_said(&stage, &error, &root);
     }
 
     // Frozen, it is never started: when it ends is its own affair, and nobody looks.
     let frozen = SnapshotOptions { quiesce: Quiesce::Pause, ..stage.options_of(&target) };
     stage.at("look-again", || panic!("it was looked at"));
-    let whole = snapshot(&stage.host, &frozen).await.unwrap();
+    let whole = snapshot(&stage.host, &frozen, execute).await.unwrap().unwrap();
 
     scene.end_at_last(&stage, &root);
     let options = RestoreOptions {
@@ -135,7 +119,7 @@ async fn a_service_that_ends_while_the_run_clears_up_is_not_called_back() {
         stop_timeout: None,
         helper_image: None,
     };
-    let error = restore::restore(&stage.host, &options, &Yes).await.unwrap_err();
+    let error = restore::restore(&stage.host, &options, execute).await.unwrap_err();
     scene.assert_said(&stage, &error, &root);
 
     let place = scene.directory.path().canonicalize().unwrap().join("moved");
@@ -150,7 +134,7 @@ async fn a_service_that_ends_while_the_run_clears_up_is_not_called_back() {
         environment: Default::default(),
         helper_image: None,
     };
-    let error = migrate::migrate(&stage.host, &options, &Yes).await.unwrap_err();
+    let error = migrate::migrate(&stage.host, &options, execute).await.unwrap_err();
     scene.assert_said(&stage, &error, &place);
     let mounts = "{{range .Mounts}}{{.Source}}{{end}}";
     assert_eq!(docker(&["inspect", "--format", mounts, &scene.container]), place.to_str().unwrap());

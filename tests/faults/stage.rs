@@ -13,9 +13,9 @@ use volsnap::engine::helper::HelperImage;
 use volsnap::model::event::{Event, Monitor};
 use volsnap::model::facts::FactsLevel;
 use volsnap::model::manifest::Quiesce;
-use volsnap::ops::Context;
 use volsnap::ops::plan::CaptureChoice;
 use volsnap::ops::snapshot::{SnapshotOptions, snapshot};
+use volsnap::ops::{Context, execute};
 use volsnap::repository::Snapshot;
 use volsnap::saga::{RetryBudget, SagaOptions};
 use volsnap::signal::Cancel;
@@ -146,7 +146,7 @@ impl Stage {
     }
 
     pub(crate) async fn snapshot(&self, postgres: &Postgres) -> Result<Snapshot> {
-        snapshot(&self.host, &self.options(postgres)).await
+        Ok(snapshot(&self.host, &self.options(postgres), execute).await?.unwrap())
     }
 
     /// The database answers, nothing of the run is left, and there are so many whole snapshots.

@@ -7,7 +7,7 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use chrono::{DateTime, Utc};
 
-use super::{Captured, Preparation, Run};
+use super::{Captured, Output, Preparation, SnapshotRun};
 use crate::agent::archive::ArchiveStats;
 use crate::agent::client::ArchiveSink;
 use crate::database;
@@ -27,27 +27,26 @@ use crate::saga::When;
 use crate::undo::Saga;
 use crate::undo::Undo;
 
-impl Run<'_> {
+impl SnapshotRun<'_> {
     pub(super) async fn publish(
         &self,
         prepared: Preparation,
-        pending: &PendingSnapshot,
-        writers: Writers,
+        Output { pending, writers }: Output,
         captured: (ArchiveStats, Captured),
         (held, released): (DateTime<Utc>, DateTime<Utc>),
     ) -> Result<Snapshot> {
-        self.phase(Phase::Publish, prepared.plan.archive.display().to_string(), None);
-        self.monitor().step("publish");
+        self.run.phase(Phase::Publish, prepared.plan.archive.display().to_string(), None);
+        self.run.monitor().step("publish");
         let archive = writers.archive.finish().await?;
         let list = writers.list.finish().await?;
-        let times = Times { started: self.started, held, released, published: Utc::now() };
+        let times = Times { started: self.run.started, held, released, published: Utc::now() };
         let manifest = self.manifest(&prepared, captured, (&archive, &list), times);
-        self.monitor().step("write-manifest");
+        self.run.monitor().step("write-manifest");
         // On this thread, though it blocks for a moment: a signal must find it done or not begun. What went on
         // behind a dropped procedure would make a snapshot of files that are being removed.
         let snapshot = pending.publish(manifest, &archive, &list)?;
         self.published.store(true, Ordering::Relaxed);
-        self.monitor().step("published");
+        self.run.monitor().step("published");
         Ok(snapshot)
     }
 
@@ -61,7 +60,7 @@ impl Run<'_> {
         let facts = recorded(prepared.facts.clone(), &captured.evidence);
         Manifest {
             format_version: FORMAT_VERSION,
-            id: self.id.clone(),
+            id: self.run.id.clone(),
             source: prepared.source.key.clone(),
             location: prepared.source.location.clone(),
             title: prepared.source.title.clone(),
@@ -70,8 +69,8 @@ impl Run<'_> {
             consistency: captured.consistency,
             evidence: captured.evidence,
             times,
-            downtime_ms: self.clock.away().map_or(0, milliseconds),
-            phases: self.clock.phases(),
+            downtime_ms: self.run.timer.away().map_or(0, milliseconds),
+            phases: self.run.timer.phases(),
             archive: ArchiveInfo {
                 file: archive.file.clone(),
                 codec: self.options.codec,
