@@ -328,7 +328,8 @@ impl<'o> Session<'o> {
             Some(open) => Ok(open),
             None => Stage::open(self.stage_directory(), &source),
         };
-        let made = open.and_then(|open| self.stage.insert(open).pass(request, &mut |done| self.events.tell(done)));
+        let made =
+            open.and_then(|open| self.stage.insert(open).pass(request, &mut |done| self.events.tell(done)));
         self.is_final = made.is_ok() && request.finish;
         if made.is_ok() {
             self.follower = request.apart.as_deref().and_then(|apart| self.follow(apart));
@@ -365,7 +366,10 @@ impl<'o> Session<'o> {
 
     fn stage_compare(&mut self, request: &StageCompareRequest) -> Result<Event, String> {
         let stage = self.stage.as_mut().ok_or("no pass was made")?;
-        stage.compare(request, &mut |done| self.events.tell(done)).map(Event::Compared).map_err(|error| chain(&error))
+        stage
+            .compare(request, &mut |done| self.events.tell(done))
+            .map(Event::Compared)
+            .map_err(|error| chain(&error))
     }
 
     /// Works on what the swap of the stage's tree is asked for.
@@ -496,7 +500,8 @@ fn archive(
         ..ArchiveOptions::default()
     };
     let frames = FrameWriter::new(sink);
-    let stats = archive_tree(&tree, &options, frames.archive(), frames.list(), &mut |done| events.tell(done))?;
+    let stats =
+        archive_tree(&tree, &options, frames.archive(), frames.list(), &mut |done| events.tell(done))?;
     frames.finish()?;
     Ok(Event::Archived(stats))
 }
