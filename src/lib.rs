@@ -40,6 +40,7 @@
 //! | bytes: blocks, tar, file list | [`archive`] |
 //! | pure data and rules | [`source`], [`manifest`], [`facts`], [`quote`] |
 //! | events out, signals in, errors | [`monitor`], [`signal`], [`error`](mod@error) |
+//! | threads, counted for tests | [`outside`] |
 
 pub mod agent;
 pub mod archive;
@@ -52,6 +53,7 @@ pub mod facts;
 pub mod manifest;
 pub mod monitor;
 pub mod ops;
+pub mod outside;
 pub mod quote;
 pub mod repository;
 pub mod saga;
