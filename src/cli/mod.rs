@@ -9,7 +9,7 @@ use volsnap::docker::Docker;
 use volsnap::docker::engine::DockerEngine;
 use volsnap::ops::Host;
 use volsnap::repository::{Repository, Snapshot};
-use volsnap::saga::{Patience, SagaOptions};
+use volsnap::saga::{GuardedBy, Patience, SagaOptions};
 use volsnap::signal::{self, Cancel};
 use volsnap::target::shell_quote;
 use volsnap::{Error, ErrorKind};
@@ -189,6 +189,7 @@ impl Global {
                 state: places::state_directory()?,
                 executable: executable()?,
                 patience: Patience::COMMAND,
+                guarded_by: GuardedBy::Process,
             },
             directory,
             compose_project: std::env::var("COMPOSE_PROJECT_NAME").ok().filter(|name| !name.is_empty()),

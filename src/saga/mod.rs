@@ -191,6 +191,7 @@ pub struct Failure {
 pub struct Saga {
     journal: Journal,
     guard: Option<Guard>,
+    guarded_by: GuardedBy,
     docker: Arc<dyn Docker>,
     patience: Patience,
 }
@@ -204,6 +205,18 @@ pub struct SagaOptions {
     pub executable: PathBuf,
     /// How long putting back is tried.
     pub patience: Patience,
+    /// Who finishes a run whose process has died.
+    pub guarded_by: GuardedBy,
+}
+
+/// Who finishes a run whose process has died.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum GuardedBy {
+    /// A process of its own that watches, then whoever finds the journal.
+    #[default]
+    Process,
+    /// Whoever finds the journal: for tests, whose runs die without a process.
+    Finder,
 }
 
 impl Saga {
@@ -214,7 +227,7 @@ impl Saga {
     /// When the journal cannot be written.
     pub fn begin(options: &SagaOptions, info: &RunInfo, docker: Arc<dyn Docker>) -> Result<Self> {
         let journal = Journal::create(&options.state, info)?;
-        Ok(Self { journal, guard: None, docker, patience: options.patience })
+        Ok(Self { journal, guard: None, guarded_by: options.guarded_by, docker, patience: options.patience })
     }
 
     /// Starts the guard, and returns once it watches. Nothing that needs a guard may be done before.
@@ -222,7 +235,9 @@ impl Saga {
     /// # Errors
     /// When it cannot be started.
     pub async fn watch(&mut self, executable: &Path) -> Result<()> {
-        self.guard = Some(Guard::start(executable, self.journal.path()).await?);
+        if self.guarded_by == GuardedBy::Process {
+            self.guard = Some(Guard::start(executable, self.journal.path()).await?);
+        }
         Ok(())
     }
 

@@ -17,7 +17,7 @@ use volsnap::ops::Host;
 use volsnap::ops::plan::CaptureChoice;
 use volsnap::ops::snapshot::{SnapshotOptions, snapshot};
 use volsnap::repository::Snapshot;
-use volsnap::saga::{Patience, SagaOptions};
+use volsnap::saga::{GuardedBy, Patience, SagaOptions};
 use volsnap::signal::Cancel;
 
 use crate::database::{Postgres, Volsnap};
@@ -82,6 +82,7 @@ impl Stage {
                 state: volsnap.state(),
                 executable: PathBuf::from(env!("CARGO_BIN_EXE_volsnap")),
                 patience: Patience(Duration::from_secs(30)),
+                guarded_by: GuardedBy::Process,
             },
             directory: PathBuf::from("/"),
             compose_project: None,
