@@ -7,6 +7,7 @@
 //! |---|---|
 //! | [`engine`] | [`Docker`] over the engine's API |
 //! | [`fake`] | [`Docker`] that records calls and fails on demand, for tests |
+//! | [`memory`] | [`Docker`] without an engine, for tests |
 //! | `likeness` | a container like another one, but for one mount |
 //! | `raw` | the API as plain JSON, where no field may be lost |
 //! | [`helper`] | the throwaway container and the image it runs |
@@ -17,6 +18,7 @@ pub mod fake;
 pub mod helper;
 pub mod inventory;
 mod likeness;
+pub mod memory;
 pub mod oneshot;
 pub mod order;
 mod raw;
