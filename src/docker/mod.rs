@@ -15,6 +15,7 @@
 
 pub mod engine;
 pub mod fake;
+mod fake_agent;
 pub mod helper;
 pub mod inventory;
 mod likeness;

@@ -1,0 +1,187 @@
+//! One call of a run fails, in every way there is; afterwards somebody recovers, where the run could not.
+
+use std::collections::BTreeSet;
+use std::panic::AssertUnwindSafe;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use futures_util::FutureExt as _;
+use futures_util::future::LocalBoxFuture;
+use tokio::time::sleep;
+use volsnap::docker::fake::{Call, Mode};
+use volsnap::ops::recover::{recover, unfinished};
+use volsnap::saga::Patience;
+use volsnap::signal::Interrupt;
+use volsnap::{ErrorKind, Result};
+
+use super::World;
+
+/// After how long somebody interrupts a run that hangs.
+const INTERRUPT_AFTER: Duration = Duration::from_secs(3600);
+/// After how long somebody kills one that hangs all the same.
+const KILL_AFTER: Duration = Duration::from_secs(2 * 3600);
+
+/// Calls that have no effect: it is all the same whether they fail before or after it.
+const READS: &[&str] = &[
+    "engine",
+    "containers",
+    "container",
+    "volumes",
+    "volume",
+    "image",
+    "images",
+    "logs",
+    "describe",
+    "exec",
+    "agent survey",
+    "agent inspect",
+    "agent room",
+    "agent stage-room",
+    "agent stage-compare",
+    "agent swap-state",
+];
+
+/// What is done to a service, and how it has to be afterwards.
+pub(crate) trait Scenario {
+    /// Makes what it needs.
+    fn prepare<'w>(&'w self, _world: &'w mut World) -> LocalBoxFuture<'w, ()> {
+        async {}.boxed_local()
+    }
+    /// Does it.
+    fn act<'w>(&'w self, world: &'w World) -> LocalBoxFuture<'w, Result<()>>;
+    /// Looks whether everything is as it has to be after an end.
+    fn check<'w>(&'w self, world: &'w World, end: &'w End, context: &'w str) -> LocalBoxFuture<'w, ()>;
+    /// Whether a failure may leave it to the next who recovers.
+    fn may_leave_journal(&self) -> bool {
+        false
+    }
+}
+
+/// How a run ended.
+#[derive(Debug)]
+pub(crate) enum End {
+    Done,
+    Failed(String),
+    /// It panicked outside of the procedure, or was killed; somebody has recovered since.
+    Died,
+}
+
+/// Returns the calls of a run that nothing disturbs.
+pub(crate) async fn record(scenario: &dyn Scenario) -> Vec<Call> {
+    let mut world = World::new().await;
+    scenario.prepare(&mut world).await;
+    world.arm(None);
+    scenario.act(&world).await.unwrap_or_else(|error| panic!("undisturbed: {}", error.chain()));
+    let calls = world.failing.calls();
+    scenario.check(&world, &End::Done, "undisturbed").await;
+    calls
+}
+
+/// Fails every call, one a run, in one mode.
+pub(crate) async fn fail_each(scenario: &dyn Scenario, mode: Mode) {
+    silence_injected_panics();
+    for call in record(scenario).await {
+        let is_read = READS.contains(&call.name);
+        if is_read && matches!(mode, Mode::After | Mode::KillAfter) {
+            continue;
+        }
+        fail_one(scenario, call.number, mode, &format!("{mode:?} {call}")).await;
+    }
+}
+
+pub(crate) async fn fail_one(scenario: &dyn Scenario, number: usize, mode: Mode, context: &str) {
+    let mut world = World::new().await;
+    scenario.prepare(&mut world).await;
+    world.arm(Some((number, mode)));
+    let end = match drive(&world, scenario.act(&world)).await {
+        Some(Ok(())) => End::Done,
+        Some(Err(error)) if error.kind() == ErrorKind::NotPutBack => {
+            let said = format!("{}; {:?}", error.chain(), error.state_text());
+            // Who answers nothing is waited for as long as anything is tried: the rest is for a guard.
+            let is_left = mode == Mode::Hang || scenario.may_leave_journal();
+            assert!(is_left, "{context}: not put back: {said}");
+            recover_twice(&mut world, context).await;
+            End::Died
+        }
+        Some(Err(error)) => End::Failed(format!("{}; {:?}", error.chain(), error.state_text())),
+        None => {
+            recover_twice(&mut world, context).await;
+            End::Died
+        }
+    };
+    if matches!(mode, Mode::Kill | Mode::KillAfter) {
+        assert!(matches!(end, End::Died), "{context}: it was not killed: {end:?}");
+    }
+    world.arm(None);
+    finish_what_can_wait(&world, context).await;
+    scenario.check(&world, &end, &format!("{context}, {end:?}")).await;
+}
+
+/// Does what a guard would be left with: nothing but to keep old data.
+async fn finish_what_can_wait(world: &World, context: &str) {
+    let left = unfinished(&world.state()).unwrap();
+    let waits = |open: &String| open.starts_with("keep what was replaced");
+    assert!(left.iter().all(|run| run.open.iter().all(waits)), "{context}: left: {left:?}");
+    if !left.is_empty() {
+        recover(&world.host, Patience::COMMAND).await.unwrap();
+    }
+}
+
+/// Drives a run to its end; `None` for one that has died.
+pub(crate) async fn drive(world: &World, act: impl Future<Output = Result<()>>) -> Option<Result<()>> {
+    let mut act = Box::pin(AssertUnwindSafe(act).catch_unwind());
+    let ended = tokio::select! {
+        biased;
+        () = world.failing.killed() => None,
+        ended = &mut act => Some(ended),
+        () = async {
+            sleep(INTERRUPT_AFTER).await;
+            world.host.cancel.request(Interrupt::Int);
+            sleep(KILL_AFTER).await;
+        } => None,
+    };
+    match ended {
+        // A panic has unwound it, with all its destructors.
+        Some(ended) => ended.ok(),
+        None => {
+            world.bury(act);
+            None
+        }
+    }
+}
+
+/// Recovers; then everything is put back once more, as by two who find the same journal.
+async fn recover_twice(world: &mut World, context: &str) {
+    world.arm(None);
+    let journals = journals(world);
+    let recovered = recover(&world.host, Patience::COMMAND).await;
+    recovered
+        .unwrap_or_else(|error| panic!("{context}: recover: {}; {:?}", error.chain(), error.state_text()));
+    for (path, content) in journals {
+        std::fs::write(path, content).unwrap();
+    }
+    let again = recover(&world.host, Patience::COMMAND).await;
+    again.unwrap_or_else(|error| {
+        panic!("{context}: recover again: {}; {:?}", error.chain(), error.state_text())
+    });
+}
+
+fn journals(world: &World) -> Vec<(PathBuf, Vec<u8>)> {
+    let Ok(entries) = std::fs::read_dir(world.state().join("journals")) else { return Vec::new() };
+    let paths: BTreeSet<PathBuf> = entries.map(|entry| entry.unwrap().path()).collect();
+    paths.into_iter().map(|path| (path.clone(), std::fs::read(path).unwrap())).collect()
+}
+
+/// Keeps what is injected out of the tests' output.
+fn silence_injected_panics() {
+    static ONCE: std::sync::Once = std::sync::Once::new();
+    ONCE.call_once(|| {
+        let before = std::panic::take_hook();
+        std::panic::set_hook(Box::new(move |info| {
+            let injected = info.payload().downcast_ref::<String>();
+            if !injected.is_some_and(|message| message.starts_with("injected panic")) {
+                before(info);
+            }
+        }));
+    });
+}

@@ -1,0 +1,171 @@
+//! A service without an engine: the engine in memory, a PostgreSQL in it with who else uses its data, and virtual time.
+
+pub(crate) mod faults;
+pub(crate) mod invariants;
+pub(crate) mod log;
+pub(crate) mod migrations;
+pub(crate) mod restarts;
+pub(crate) mod restores;
+pub(crate) mod verbs;
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use tempfile::TempDir;
+use volsnap::database::{Profile as _, postgres::Postgres};
+use volsnap::docker::fake::{FailingDocker, Mode};
+use volsnap::docker::memory::MemoryDocker;
+use volsnap::docker::memory::program::Behaviour;
+use volsnap::docker::{Container, Docker, Mount, MountKind};
+use volsnap::monitor::Silent;
+use volsnap::ops::Host;
+use volsnap::outside::Outside;
+use volsnap::saga::{GuardedBy, Patience, SagaOptions};
+use volsnap::signal::Cancel;
+
+/// The volume of the database.
+pub(crate) const DATA: &str = "data";
+/// The table that has to be there, and its rows.
+pub(crate) const KEPT: (&str, [&str; 3]) = ("kept", ["one", "two", "three"]);
+/// Where the database has its data.
+pub(crate) const PGDATA: &str = "/var/lib/postgresql/data";
+/// The image that is named as the helper.
+pub(crate) const HELPER: &str = "helper:1";
+
+/// A test's own engine, directories and time.
+pub(crate) struct World {
+    directory: TempDir,
+    /// Where data may be migrated to.
+    pub(crate) elsewhere: TempDir,
+    pub(crate) engine: MemoryDocker,
+    pub(crate) failing: Arc<FailingDocker>,
+    pub(crate) host: Host,
+    /// Whether a call will fail.
+    pub(crate) is_armed: bool,
+    outside: Outside,
+}
+
+/// Runs a test on virtual time.
+pub(crate) fn run<T>(test: impl Future<Output = T>) -> T {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .start_paused(true)
+        .on_thread_park(Outside::settle)
+        .build()
+        .unwrap();
+    runtime.block_on(test)
+}
+
+impl World {
+    /// Returns one with a running database `db`, a running `app` that can write to its volume too, and `old`, which
+    /// has ended long ago.
+    pub(crate) async fn new() -> Self {
+        let memory = Path::new("/dev/shm");
+        let directory = if memory.is_dir() { TempDir::new_in(memory) } else { TempDir::new() }.unwrap();
+        let outside = Outside::default();
+        outside.enter();
+        let root = directory.path().join("world");
+        std::fs::create_dir(&root).unwrap();
+        let engine = MemoryDocker::new(&root);
+        engine.add_image("postgres:15", &["PG_MAJOR=15", "PGDATA=/var/lib/postgresql/data"]);
+        engine.add_image("app:1", &[]);
+        engine.add_image(HELPER, &[]);
+        engine.teach("old", Behaviour { ends_after: Some(Duration::from_millis(10)), ..Behaviour::OBEDIENT });
+        let failing = Arc::new(FailingDocker::new(Arc::new(engine.clone())).with_agents());
+        let host = Host {
+            docker: failing.clone(),
+            address: None,
+            saga: SagaOptions {
+                state: root.join("state"),
+                executable: PathBuf::from("/bin/true"),
+                patience: Patience::COMMAND,
+                guarded_by: GuardedBy::Finder,
+            },
+            directory: root.clone(),
+            compose_project: None,
+            cancel: Cancel::default(),
+            monitor: Arc::new(Silent),
+        };
+        let elsewhere = TempDir::new().unwrap();
+        let world = Self { directory, elsewhere, engine, failing, host, is_armed: false, outside };
+        world.populate().await;
+        world
+    }
+
+    async fn populate(&self) {
+        let on_data = |destination: &str| Mount {
+            kind: MountKind::Volume,
+            volume: Some(DATA.to_owned()),
+            destination: destination.into(),
+            ..Mount::default()
+        };
+        let words = |words: &[&str]| words.iter().map(|word| (*word).to_owned()).collect();
+        let db = Container {
+            name: "db".to_owned(),
+            image: "postgres:15".to_owned(),
+            command: words(&["docker-entrypoint.sh", "postgres"]),
+            env: words(&["POSTGRES_USER=me", "POSTGRES_PASSWORD=secret-word", "POSTGRES_DB=shop"]),
+            mounts: vec![on_data(PGDATA)],
+            ..Container::default()
+        };
+        let other = |name: &str| Container {
+            name: name.to_owned(),
+            image: "app:1".to_owned(),
+            command: words(&["sh", "-c", name]),
+            mounts: vec![on_data("/view")],
+            ..Container::default()
+        };
+        for container in [db, other("app"), other("old")] {
+            let id = self.engine.add(container).unwrap();
+            self.engine.start(&id).await.unwrap();
+        }
+        tokio::time::sleep(Duration::from_secs(1)).await;
+        self.engine.insert("db", KEPT.0, &KEPT.1).unwrap();
+    }
+
+    pub(crate) fn root(&self) -> PathBuf {
+        self.directory.path().join("world")
+    }
+
+    pub(crate) fn repository(&self) -> PathBuf {
+        self.root().join("repository")
+    }
+
+    pub(crate) fn state(&self) -> PathBuf {
+        self.root().join("state")
+    }
+
+    /// Has calls counted from here on, and one of them fail.
+    pub(crate) fn arm(&mut self, fault: Option<(usize, Mode)>) {
+        self.failing = Arc::new(FailingDocker::new(Arc::new(self.engine.clone())).with_agents());
+        if let Some((number, mode)) = fault {
+            self.failing.fail_at(number, mode);
+        }
+        self.is_armed = fault.is_some();
+        self.host.docker = self.failing.clone();
+        self.host.cancel = Cancel::default();
+    }
+
+    /// Returns a container by its name.
+    pub(crate) async fn container(&self, name: &str) -> Container {
+        self.engine.container(name).await.unwrap().unwrap_or_else(|| panic!("{name} is gone"))
+    }
+
+    /// Returns whether the database answers.
+    pub(crate) async fn answers(&self, name: &str) -> bool {
+        let container = self.container(name).await;
+        let asked = self.engine.exec(name, &Postgres.ready_command(&container), Duration::from_secs(5)).await;
+        asked.is_ok_and(|answer| answer.exit_code == 0)
+    }
+
+    /// Has what a dropped process would still do come to nothing: its directories are elsewhere meanwhile.
+    pub(crate) fn bury(&self, process: impl Sized) {
+        let hidden = self.directory.path().join("hidden");
+        std::fs::rename(self.root(), &hidden).unwrap();
+        drop(process);
+        self.outside.await_end();
+        let _ = std::fs::remove_dir_all(self.root());
+        std::fs::rename(hidden, self.root()).unwrap();
+    }
+}
