@@ -307,11 +307,17 @@ impl Saga {
         self.journal.succeeded()
     }
 
+    /// Returns whether the run [has succeeded](Self::succeed).
+    #[must_use]
+    pub fn has_succeeded(&self) -> bool {
+        self.journal.has_succeeded()
+    }
+
     /// Ends the run: puts back what is still out, in reverse order, each whatever became of the
     /// others, then closes the journal. Returns what could not be put back; then the journal stays, and the
     /// guard goes on with it, as it does with what can wait.
     pub async fn finish(mut self, succeeded: bool, monitor: &dyn Monitor) -> Vec<Failure> {
-        let succeeded = succeeded || self.journal.has_succeeded();
+        let succeeded = succeeded || self.has_succeeded();
         let due = |entry: &Entry| entry.when.is_due(succeeded) && !entry.compensation.can_wait();
         let failures = put_back(&mut self.journal, due, &*self.docker, self.patience, monitor).await;
         let waits = self.journal.open_entries().any(|entry| entry.compensation.can_wait());

@@ -276,8 +276,12 @@ impl<'a> Run<'a> {
     }
 
     async fn conclude<T>(&self, saga: Saga, outcome: Result<T>, succeeded: bool) -> Result<T> {
+        let stays = saga.has_succeeded();
         let failures = saga.finish(succeeded, self.monitor()).await;
         let outcome = match (outcome, self.clock.away()) {
+            (Err(error), _) if stays && error.state_text().is_none() => {
+                Err(error.state("the service runs on the copy, and what it was made of is kept"))
+            }
             (Err(error), Some(away)) if failures.is_empty() && error.state_text().is_none() => {
                 let away = away.as_secs_f64();
                 Err(error.state(format!(
