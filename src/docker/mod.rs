@@ -36,6 +36,9 @@ use bytes::Bytes;
 use futures_util::Stream;
 use tokio::io::AsyncWrite;
 
+/// What engines say of a bind mount whose source is not there; they do not make it.
+pub(crate) const NO_DIRECTORY: &str = "bind source path does not exist";
+
 /// The result of a call to the engine.
 pub type Result<T, E = DockerError> = std::result::Result<T, E>;
 

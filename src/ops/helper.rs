@@ -6,15 +6,12 @@ use std::path::PathBuf;
 use super::Host;
 use crate::agent::client::{AgentClient, helper_name};
 use crate::docker::helper::{Access, FIFO, HelperImage, helper_container};
-use crate::docker::{DockerError, DockerErrorKind, Engine, MountSource};
+use crate::docker::{DockerError, DockerErrorKind, Engine, MountSource, NO_DIRECTORY};
 use crate::error::{Context as _, Error, Result};
 use crate::saga::volume::Workplace;
 use crate::saga::{Compensation, Registered, Saga, When};
 use crate::source::Source;
 use crate::target;
-
-/// What engines say of a bind mount whose source is not there; they do not make it.
-const NO_DIRECTORY: &str = "bind source path does not exist";
 
 /// A helper that runs, with what removes it.
 pub(super) struct StartedHelper {

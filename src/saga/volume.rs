@@ -15,7 +15,7 @@ use crate::agent::swap::{SwapState, work_name};
 use crate::database;
 use crate::docker::helper::{Access, LABEL_RUN, helper_container};
 use crate::docker::recorded::find_again;
-use crate::docker::{Container, Docker, DockerErrorKind, Grace, MountSource};
+use crate::docker::{Container, Docker, DockerError, DockerErrorKind, Grace, MountSource, NO_DIRECTORY};
 use crate::monitor::Monitor;
 
 /// How long a container that must not run on half of its data is asked to stop.
@@ -168,8 +168,9 @@ pub(super) async fn with_agent_of<T>(
             Ok(done) => return Ok(Some(done)),
             Err(error) => error,
         };
-        if matches!(&error, AgentError::Docker(error) if error.kind == DockerErrorKind::NotFound)
-            && is_gone(docker, &place.location).await
+        if let AgentError::Docker(error) = &error
+            && error.kind == DockerErrorKind::NotFound
+            && is_gone(docker, &place.location, error).await
         {
             return Ok(None);
         }
@@ -208,10 +209,12 @@ async fn attempt<T>(
     outcome
 }
 
-async fn is_gone(docker: &dyn Docker, location: &MountSource) -> bool {
+/// Returns whether there is no source any more, by what the engine says of it. Of a directory it is the engine itself
+/// that says so, since it may be on another machine.
+async fn is_gone(docker: &dyn Docker, location: &MountSource, error: &DockerError) -> bool {
     match location {
         MountSource::Volume(name) => matches!(docker.volume(name).await, Ok(None)),
-        MountSource::Directory(_) => false,
+        MountSource::Directory(_) => error.message.contains(NO_DIRECTORY),
     }
 }
 
