@@ -192,6 +192,7 @@ impl Global {
                 guarded_by: GuardedBy::Process,
             },
             directory,
+            compose: std::sync::Arc::new(volsnap::compose::runner::Processes),
             compose_project: std::env::var("COMPOSE_PROJECT_NAME").ok().filter(|name| !name.is_empty()),
             cancel,
             monitor,

@@ -29,10 +29,12 @@ use bytes::Bytes;
 use tokio::sync::watch;
 
 use super::fake_agent::listen_in;
+use super::fake_compose::FailingCompose;
 use super::{
     Attached, Container, ContainerSpec, Description, Docker, DockerError, DockerErrorKind, Engine,
     ExecOutput, Grace, Image, MountSource, Result, Volume,
 };
+use crate::compose::runner::Runner;
 
 /// One call made to a [`FailingDocker`].
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -105,11 +107,17 @@ impl Record {
     }
 }
 
-/// What is recorded, shared with the streams of agents.
+/// What is recorded, shared with the streams of agents and with Compose.
 pub(super) struct Shared {
     record: Mutex<Record>,
     /// Whether the process was killed.
     dead: watch::Sender<bool>,
+}
+
+impl fmt::Debug for Shared {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Shared")
+    }
 }
 
 impl Shared {
@@ -168,6 +176,12 @@ impl FailingDocker {
     /// Has somebody told of every call, before it is made.
     pub fn on_call(&self, listener: impl Fn(&Call) + Send + 'static) {
         self.record().listener = Some(Box::new(listener));
+    }
+
+    /// Returns Compose, with its commands as calls too.
+    #[must_use]
+    pub fn compose(&self, inner: Arc<dyn Runner>) -> Arc<dyn Runner> {
+        Arc::new(FailingCompose { inner, shared: self.shared.clone() })
     }
 
     /// Returns once the process is killed: whoever drives it is to drop it then.

@@ -16,6 +16,7 @@
 pub mod engine;
 pub mod fake;
 mod fake_agent;
+mod fake_compose;
 pub mod helper;
 pub mod inventory;
 mod likeness;

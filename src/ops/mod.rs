@@ -11,6 +11,7 @@ use chrono::{DateTime, Utc};
 use futures_util::FutureExt as _;
 
 use crate::archive::{FileListReader, FileRecord};
+use crate::compose::runner::Runner;
 use crate::docker::Docker;
 use crate::error::{Context as _, Error, ErrorKind, Result};
 use crate::manifest::SnapshotId;
@@ -49,6 +50,8 @@ pub struct Host {
     pub saga: SagaOptions,
     /// The current directory, whose compose project comes first.
     pub directory: PathBuf,
+    /// What runs Compose.
+    pub compose: Arc<dyn Runner>,
     /// The compose project named by the environment (`COMPOSE_PROJECT_NAME`).
     pub compose_project: Option<String>,
     /// Who asks for the end.

@@ -442,7 +442,7 @@ impl<'a> Run<'a> {
                 .hint(format!("docker pull {}", shell_quote(&container.image))));
             }
         }
-        Recreate::of(&starts, self.host.address.as_deref()).await.map_err(|error| {
+        Recreate::of(&self.host.compose, &starts, self.host.address.as_deref()).await.map_err(|error| {
             let again = format!("volsnap restart {}", self.options.target.quoted());
             Error::failed("make the containers anew")
                 .because(error)

@@ -85,6 +85,7 @@ impl Stage {
                 guarded_by: GuardedBy::Process,
             },
             directory: PathBuf::from("/"),
+            compose: std::sync::Arc::new(volsnap::compose::runner::Processes),
             compose_project: None,
             cancel: Cancel::default(),
             monitor: steps.clone(),

@@ -17,7 +17,7 @@ use simulated::{World, run};
 /// Returns the effects of a verb, in their order.
 fn effects(scenario: &dyn Scenario) -> String {
     run(async {
-        let mut world = World::new().await;
+        let mut world = World::new(scenario.is_composed()).await;
         scenario.prepare(&mut world).await;
         world.arm(None);
         let recording = world.record();
@@ -63,12 +63,17 @@ fn a_restore_into_a_new_directory() {
 
 #[test]
 fn a_restart() {
-    insta::assert_snapshot!(effects(&Restart { with_snapshot: false }));
+    insta::assert_snapshot!(effects(&Restart::PLAIN));
+}
+
+#[test]
+fn a_restart_in_which_compose_makes_the_containers_anew() {
+    insta::assert_snapshot!(effects(&Restart::RECREATED));
 }
 
 #[test]
 fn a_restart_with_a_snapshot() {
-    insta::assert_snapshot!(effects(&Restart { with_snapshot: true }));
+    insta::assert_snapshot!(effects(&Restart::WITH_SNAPSHOT));
 }
 
 #[test]
@@ -83,10 +88,20 @@ fn a_recovery_from_a_snapshot_that_died_with_everything_stopped() {
 
 #[test]
 fn a_migration_into_a_directory() {
-    insta::assert_snapshot!(effects(&Migrate::IntoDirectory));
+    insta::assert_snapshot!(effects(&Migrate::into_directory(false)));
 }
 
 #[test]
 fn a_migration_back_into_a_volume() {
-    insta::assert_snapshot!(effects(&Migrate::Back));
+    insta::assert_snapshot!(effects(&Migrate::back(false)));
+}
+
+#[test]
+fn a_migration_into_a_directory_with_compose() {
+    insta::assert_snapshot!(effects(&Migrate::into_directory(true)));
+}
+
+#[test]
+fn a_migration_back_into_a_volume_with_compose() {
+    insta::assert_snapshot!(effects(&Migrate::back(true)));
 }

@@ -1,8 +1,9 @@
 //! One call of a run fails, in every way there is; afterwards somebody recovers, where the run could not.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::panic::AssertUnwindSafe;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use futures_util::FutureExt as _;
@@ -15,6 +16,7 @@ use volsnap::signal::Interrupt;
 use volsnap::{ErrorKind, Result};
 
 use super::World;
+use super::invariants::files_below;
 
 /// After how long somebody interrupts a run that hangs.
 const INTERRUPT_AFTER: Duration = Duration::from_secs(3600);
@@ -51,6 +53,10 @@ pub(crate) trait Scenario {
     fn act<'w>(&'w self, world: &'w World) -> LocalBoxFuture<'w, Result<()>>;
     /// Looks whether everything is as it has to be after an end.
     fn check<'w>(&'w self, world: &'w World, end: &'w End, context: &'w str) -> LocalBoxFuture<'w, ()>;
+    /// Whether Compose has made the services.
+    fn is_composed(&self) -> bool {
+        false
+    }
     /// Whether a failure may leave it to the next who recovers.
     fn may_leave_journal(&self) -> bool {
         false
@@ -66,31 +72,54 @@ pub(crate) enum End {
     Died,
 }
 
+/// A call of a run that nothing disturbs.
+struct Recorded {
+    call: Call,
+    /// Whether the process has done anything by itself since the call before: else who dies before this one leaves
+    /// what was left after that one.
+    is_news: bool,
+}
+
 /// Returns the calls of a run that nothing disturbs.
-pub(crate) async fn record(scenario: &dyn Scenario) -> Vec<Call> {
-    let mut world = World::new().await;
+async fn record(scenario: &dyn Scenario) -> Vec<Recorded> {
+    let mut world = World::new(scenario.is_composed()).await;
     scenario.prepare(&mut world).await;
     world.arm(None);
+    let (states, root) = (Arc::<Mutex<Vec<_>>>::default(), world.root());
+    let seen = states.clone();
+    world.failing.on_call(move |_| seen.lock().unwrap().push(written_by_the_process(&root)));
     scenario.act(&world).await.unwrap_or_else(|error| panic!("undisturbed: {}", error.chain()));
     let calls = world.failing.calls();
     scenario.check(&world, &End::Done, "undisturbed").await;
-    calls
+    let states = states.lock().unwrap();
+    let is_news = |at: usize| at == 0 || states[at] != states[at - 1];
+    calls.into_iter().enumerate().map(|(at, call)| Recorded { call, is_news: is_news(at) }).collect()
+}
+
+/// Returns the files that only the process itself writes, with their lengths.
+fn written_by_the_process(root: &Path) -> BTreeMap<PathBuf, u64> {
+    let files = ["state", "repository", "project"].map(|name| files_below(&root.join(name)));
+    files.into_iter().flatten().filter_map(|path| Some((path.clone(), path.metadata().ok()?.len()))).collect()
 }
 
 /// Fails every call, one a run, in one mode.
 pub(crate) async fn fail_each(scenario: &dyn Scenario, mode: Mode) {
     silence_injected_panics();
-    for call in record(scenario).await {
+    for Recorded { call, is_news } in record(scenario).await {
         let is_read = READS.contains(&call.name);
-        if is_read && matches!(mode, Mode::After | Mode::KillAfter) {
-            continue;
+        let is_same = match mode {
+            Mode::After | Mode::KillAfter => is_read,
+            Mode::Kill => !is_news,
+            Mode::Before | Mode::Hang | Mode::Panic => false,
+        };
+        if !is_same {
+            fail_one(scenario, call.number, mode, &format!("{mode:?} {call}")).await;
         }
-        fail_one(scenario, call.number, mode, &format!("{mode:?} {call}")).await;
     }
 }
 
-pub(crate) async fn fail_one(scenario: &dyn Scenario, number: usize, mode: Mode, context: &str) {
-    let mut world = World::new().await;
+async fn fail_one(scenario: &dyn Scenario, number: usize, mode: Mode, context: &str) {
+    let mut world = World::new(scenario.is_composed()).await;
     scenario.prepare(&mut world).await;
     world.arm(Some((number, mode)));
     let end = match drive(&world, scenario.act(&world)).await {

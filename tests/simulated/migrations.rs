@@ -11,13 +11,19 @@ use volsnap::ops::migrate::{Confirm, Destination, MigrateOptions, MigratePlan, m
 
 use super::faults::{End, Scenario};
 use super::restores::LATER;
-use super::{DATA, HELPER, KEPT, World};
+use super::{COMPOSE_FILE, DATA, HELPER, KEPT, World};
 
 /// A volume becomes a directory, or a directory a volume again.
 #[derive(Clone, Copy)]
-pub(crate) enum Migrate {
-    IntoDirectory,
-    Back,
+pub(crate) struct Migrate {
+    to: To,
+    is_composed: bool,
+}
+
+#[derive(Clone, Copy)]
+enum To {
+    Directory,
+    Volume,
 }
 
 /// Says yes.
@@ -59,10 +65,20 @@ impl World {
 }
 
 impl Migrate {
+    pub(crate) fn into_directory(is_composed: bool) -> Self {
+        Self { to: To::Directory, is_composed }
+    }
+
+    pub(crate) fn back(is_composed: bool) -> Self {
+        Self { to: To::Volume, is_composed }
+    }
+}
+
+impl To {
     fn destination(self, world: &World) -> Destination {
         match self {
-            Self::IntoDirectory => Destination::Directory(world.migrated()),
-            Self::Back => Destination::Back { volume: None },
+            Self::Directory => Destination::Directory(world.migrated()),
+            Self::Volume => Destination::Back { volume: None },
         }
     }
 }
@@ -70,8 +86,8 @@ impl Migrate {
 impl Scenario for Migrate {
     fn prepare<'w>(&'w self, world: &'w mut World) -> LocalBoxFuture<'w, ()> {
         async move {
-            if let Self::Back = self {
-                world.migrate(Self::IntoDirectory.destination(world)).await.unwrap();
+            if let To::Volume = self.to {
+                world.migrate(To::Directory.destination(world)).await.unwrap();
                 let volume = world.engine.remove_volume(DATA).await;
                 volume.unwrap();
             }
@@ -81,16 +97,16 @@ impl Scenario for Migrate {
     }
 
     fn act<'w>(&'w self, world: &'w World) -> LocalBoxFuture<'w, Result<()>> {
-        async { world.migrate(self.destination(world)).await }.boxed_local()
+        async { world.migrate(self.to.destination(world)).await }.boxed_local()
     }
 
     fn check<'w>(&'w self, world: &'w World, end: &'w End, context: &'w str) -> LocalBoxFuture<'w, ()> {
         async move {
             world.assert_services(context).await;
             let (volume, directory) = (world.engine.directory_of(DATA), world.migrated());
-            let (old, new) = match self {
-                Self::IntoDirectory => (volume, directory),
-                Self::Back => (directory, volume),
+            let (old, new) = match self.to {
+                To::Directory => (volume, directory),
+                To::Volume => (directory, volume),
             };
             let at = world.data_of("db").await;
             for name in ["app", "old"] {
@@ -109,9 +125,27 @@ impl Scenario for Migrate {
             }
             let rows: Vec<_> = KEPT.1.into_iter().chain([LATER]).collect();
             assert_eq!(world.rows(&at), rows, "{context}");
+            if self.is_composed {
+                let text = std::fs::read_to_string(world.compose_file()).unwrap();
+                let in_volume = at == world.engine.directory_of(DATA);
+                assert_eq!(
+                    text.contains(world.migrated().to_str().unwrap()),
+                    !in_volume,
+                    "{context}: {text}"
+                );
+                if let (To::Directory, true) = (self.to, in_volume) {
+                    assert_eq!(text, COMPOSE_FILE, "{context}");
+                    let files = std::fs::read_dir(world.compose_file().parent().unwrap()).unwrap().count();
+                    assert_eq!(files, 1, "{context}: a file was left beside the compose file");
+                }
+            }
             // The old data is kept, whatever comes of it.
             assert_eq!(world.rows(&old), rows, "{context}");
         }
         .boxed_local()
+    }
+
+    fn is_composed(&self) -> bool {
+        self.is_composed
     }
 }

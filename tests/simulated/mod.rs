@@ -8,6 +8,7 @@ pub(crate) mod restarts;
 pub(crate) mod restores;
 pub(crate) mod verbs;
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -16,6 +17,7 @@ use tempfile::TempDir;
 use volsnap::database::{Profile as _, postgres::Postgres};
 use volsnap::docker::fake::{FailingDocker, Mode};
 use volsnap::docker::memory::MemoryDocker;
+use volsnap::docker::memory::compose::config_hash;
 use volsnap::docker::memory::program::Behaviour;
 use volsnap::docker::{Container, Docker, Mount, MountKind};
 use volsnap::monitor::Silent;
@@ -32,6 +34,22 @@ pub(crate) const KEPT: (&str, [&str; 3]) = ("kept", ["one", "two", "three"]);
 pub(crate) const PGDATA: &str = "/var/lib/postgresql/data";
 /// The image that is named as the helper.
 pub(crate) const HELPER: &str = "helper:1";
+
+/// The compose file of the services.
+pub(crate) const COMPOSE_FILE: &str = "\
+services:
+  db:
+    image: postgres:15
+    volumes:
+      - data:/var/lib/postgresql/data   # the shop's
+  app:
+    image: app:1
+    volumes:
+      - data:/view
+volumes:
+  data:
+    name: data
+";
 
 /// A test's own engine, directories and time.
 pub(crate) struct World {
@@ -60,7 +78,7 @@ pub(crate) fn run<T>(test: impl Future<Output = T>) -> T {
 impl World {
     /// Returns one with a running database `db`, a running `app` that can write to its volume too, and `old`, which
     /// has ended long ago.
-    pub(crate) async fn new() -> Self {
+    pub(crate) async fn new(is_composed: bool) -> Self {
         let memory = Path::new("/dev/shm");
         let directory = if memory.is_dir() { TempDir::new_in(memory) } else { TempDir::new() }.unwrap();
         let outside = Outside::default();
@@ -83,17 +101,18 @@ impl World {
                 guarded_by: GuardedBy::Finder,
             },
             directory: root.clone(),
+            compose: engine.compose(),
             compose_project: None,
             cancel: Cancel::default(),
             monitor: Arc::new(Silent),
         };
         let elsewhere = TempDir::new().unwrap();
         let world = Self { directory, elsewhere, engine, failing, host, is_armed: false, outside };
-        world.populate().await;
+        world.populate(is_composed).await;
         world
     }
 
-    async fn populate(&self) {
+    async fn populate(&self, is_composed: bool) {
         let on_data = |destination: &str| Mount {
             kind: MountKind::Volume,
             volume: Some(DATA.to_owned()),
@@ -116,12 +135,43 @@ impl World {
             mounts: vec![on_data("/view")],
             ..Container::default()
         };
-        for container in [db, other("app"), other("old")] {
+        if is_composed {
+            std::fs::create_dir(self.project()).unwrap();
+            std::fs::write(self.compose_file(), COMPOSE_FILE).unwrap();
+        }
+        for mut container in [db, other("app"), other("old")] {
+            if is_composed && container.name != "old" {
+                container.labels = self.labels(&container.name);
+            }
             let id = self.engine.add(container).unwrap();
             self.engine.start(&id).await.unwrap();
         }
         tokio::time::sleep(Duration::from_secs(1)).await;
         self.engine.insert("db", KEPT.0, &KEPT.1).unwrap();
+    }
+
+    /// Returns the labels of a service's container.
+    fn labels(&self, service: &str) -> BTreeMap<String, String> {
+        let (directory, file) = (self.project(), self.compose_file());
+        let labels = [
+            ("project", "shop"),
+            ("service", service),
+            ("container-number", "1"),
+            ("oneoff", "False"),
+            ("depends_on", if service == "app" { "db:service_started:false" } else { "" }),
+            ("project.working_dir", directory.to_str().unwrap()),
+            ("project.config_files", file.to_str().unwrap()),
+            ("config-hash", &config_hash(&[COMPOSE_FILE.to_owned()])),
+        ];
+        labels.map(|(name, value)| (format!("com.docker.compose.{name}"), value.to_owned())).into()
+    }
+
+    fn project(&self) -> PathBuf {
+        self.root().join("project")
+    }
+
+    pub(crate) fn compose_file(&self) -> PathBuf {
+        self.project().join("compose.yaml")
     }
 
     pub(crate) fn root(&self) -> PathBuf {
@@ -144,6 +194,7 @@ impl World {
         }
         self.is_armed = fault.is_some();
         self.host.docker = self.failing.clone();
+        self.host.compose = self.failing.compose(self.engine.compose());
         self.host.cancel = Cancel::default();
     }
 

@@ -16,9 +16,18 @@ use super::faults::{End, Scenario, drive};
 use super::verbs::TakeSnapshot;
 use super::{DATA, HELPER, KEPT, World};
 
-/// A restart, perhaps with a snapshot on the way.
+/// A restart, perhaps with a snapshot on the way, or with Compose making the containers anew.
+#[derive(Clone, Copy)]
 pub(crate) struct Restart {
-    pub(crate) with_snapshot: bool,
+    with_snapshot: bool,
+    recreates: bool,
+}
+
+impl Restart {
+    pub(crate) const PLAIN: Self = Self { with_snapshot: false, recreates: false };
+    pub(crate) const WITH_SNAPSHOT: Self = Self { with_snapshot: true, ..Self::PLAIN };
+    pub(crate) const RECREATED: Self = Self { recreates: true, ..Self::PLAIN };
+    pub(crate) const RECREATED_WITH_SNAPSHOT: Self = Self { with_snapshot: true, recreates: true };
 }
 
 impl Scenario for Restart {
@@ -30,7 +39,7 @@ impl Scenario for Restart {
                 repository: world.repository(),
                 level: FactsLevel::Quick,
                 snapshot: self.with_snapshot.then_some(snapshot),
-                recreate: false,
+                recreate: self.recreates,
                 checks: None,
                 stop_timeout: None,
                 helper_image: Some(HELPER.to_owned()),
@@ -54,6 +63,10 @@ impl Scenario for Restart {
             }
         }
         .boxed_local()
+    }
+
+    fn is_composed(&self) -> bool {
+        self.recreates
     }
 }
 

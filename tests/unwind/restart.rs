@@ -9,10 +9,11 @@ use crate::simulated::run;
 
 #[rstest]
 fn a_restart_has_the_service_run_again_whatever_call_fails(
-    #[values(false, true)] with_snapshot: bool,
+    #[values(Restart::PLAIN, Restart::WITH_SNAPSHOT, Restart::RECREATED, Restart::RECREATED_WITH_SNAPSHOT)]
+    scenario: Restart,
     #[values(Mode::Before, Mode::After, Mode::Hang, Mode::Panic, Mode::Kill, Mode::KillAfter)] mode: Mode,
 ) {
-    run(fail_each(&Restart { with_snapshot }, mode));
+    run(fail_each(&scenario, mode));
 }
 
 #[rstest]

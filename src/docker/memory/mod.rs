@@ -19,11 +19,13 @@
 //! | [`postgres`] | a server, by the files in its data directory |
 //! | `control` | its `global/pg_control` |
 //! | `probe` | its answers to what is run beside it |
+//! | [`compose`] | Compose, on its containers |
 //! | `backup` | its base backup, and the proof of one |
 //! | `files` | copying trees |
 
 mod agent;
 mod backup;
+pub mod compose;
 mod control;
 mod create;
 mod files;

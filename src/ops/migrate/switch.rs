@@ -152,8 +152,10 @@ impl Run<'_> {
         let (first, _) = containers[0];
         let found = FoundProject::of(&first.labels, &self.options.environment)
             .map_err(|error| self.no_files(first, error))?;
-        let spelling = Spelling::find().await.doing(|| format!("make container {} anew", first.name))?;
-        let compose = Compose::of(spelling, &first.labels, self.host.address.as_deref());
+        let spelling = Spelling::find(&*self.host.compose)
+            .await
+            .doing(|| format!("make container {} anew", first.name))?;
+        let compose = Compose::of(&self.host.compose, spelling, &first.labels, self.host.address.as_deref());
         let mut compose = compose.map_err(|error| self.no_files(first, error))?;
         self.refuse_changed(&compose, &found, containers).await?;
         let mut services = BTreeSet::new();
