@@ -52,6 +52,11 @@ fn a_restore_in_the_place_of_live_data() {
 }
 
 #[test]
+fn a_restore_in_the_place_of_live_data_without_room_for_both() {
+    insta::assert_snapshot!(effects(&Restore::InPlace));
+}
+
+#[test]
 fn a_restore_into_a_new_volume() {
     insta::assert_snapshot!(effects(&Restore::NewVolume));
 }

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::panic::AssertUnwindSafe;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -85,9 +85,10 @@ async fn record(scenario: &dyn Scenario) -> Vec<Recorded> {
     let mut world = World::new(scenario.is_composed()).await;
     scenario.prepare(&mut world).await;
     world.arm(None);
-    let (states, root) = (Arc::<Mutex<Vec<_>>>::default(), world.root());
+    let states = Arc::<Mutex<Vec<_>>>::default();
+    let directories = [world.root().join("state"), world.repository(), world.root().join("project")];
     let seen = states.clone();
-    world.failing.on_call(move |_| seen.lock().unwrap().push(written_by_the_process(&root)));
+    world.failing.on_call(move |_| seen.lock().unwrap().push(written_by_the_process(&directories)));
     scenario.act(&world).await.unwrap_or_else(|error| panic!("undisturbed: {}", error.chain()));
     let calls = world.failing.calls();
     scenario.check(&world, &End::Done, "undisturbed").await;
@@ -97,9 +98,9 @@ async fn record(scenario: &dyn Scenario) -> Vec<Recorded> {
 }
 
 /// Returns the files that only the process itself writes, with their lengths.
-fn written_by_the_process(root: &Path) -> BTreeMap<PathBuf, u64> {
-    let files = ["state", "repository", "project"].map(|name| files_below(&root.join(name)));
-    files.into_iter().flatten().filter_map(|path| Some((path.clone(), path.metadata().ok()?.len()))).collect()
+fn written_by_the_process(directories: &[PathBuf]) -> BTreeMap<PathBuf, u64> {
+    let files = directories.iter().map(|directory| files_below(directory));
+    files.flatten().filter_map(|path| Some((path.clone(), path.metadata().ok()?.len()))).collect()
 }
 
 /// Fails every call, one a run, in one mode.

@@ -19,6 +19,8 @@ struct Log {
     lines: Vec<String>,
     /// Journals by the run's name: a second name of the file, and how much of it was read.
     journals: BTreeMap<String, (PathBuf, usize)>,
+    /// What containers are called, by their ids.
+    names: BTreeMap<String, String>,
 }
 
 /// What is written down of a run.
@@ -71,7 +73,11 @@ impl Log {
         if QUESTIONS.contains(&call.name) {
             return;
         }
-        let object = engine.name_of(&call.object).unwrap_or_else(|| call.object.clone());
+        if let Some(name) = engine.name_of(&call.object) {
+            self.names.insert(call.object.clone(), name);
+        }
+        // A helper may have removed itself by now.
+        let object = self.names.get(&call.object).unwrap_or(&call.object);
         let line = format!("{} {object} {}", call.name, call.detail);
         self.push(line.trim_end().to_owned());
     }

@@ -179,7 +179,8 @@ impl World {
     }
 
     pub(crate) fn repository(&self) -> PathBuf {
-        self.root().join("repository")
+        let elsewhere = self.elsewhere.path().join("repository");
+        if elsewhere.exists() { elsewhere } else { self.root().join("repository") }
     }
 
     pub(crate) fn state(&self) -> PathBuf {
@@ -212,11 +213,19 @@ impl World {
 
     /// Has what a dropped process would still do come to nothing: its directories are elsewhere meanwhile.
     pub(crate) fn bury(&self, process: impl Sized) {
-        let hidden = self.directory.path().join("hidden");
-        std::fs::rename(self.root(), &hidden).unwrap();
+        let hide = |directory: PathBuf| {
+            let hidden = directory.with_file_name("hidden");
+            directory
+                .exists()
+                .then(|| std::fs::rename(&directory, &hidden).unwrap())
+                .map(|()| (directory, hidden))
+        };
+        let hidden = [self.root(), self.elsewhere.path().join("repository")].map(hide);
         drop(process);
         self.outside.await_end();
-        let _ = std::fs::remove_dir_all(self.root());
-        std::fs::rename(hidden, self.root()).unwrap();
+        for (directory, hidden) in hidden.into_iter().flatten() {
+            let _ = std::fs::remove_dir_all(&directory);
+            std::fs::rename(hidden, directory).unwrap();
+        }
     }
 }

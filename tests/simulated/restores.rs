@@ -5,7 +5,9 @@ use std::path::{Path, PathBuf};
 use futures_util::FutureExt as _;
 use futures_util::future::LocalBoxFuture;
 use volsnap::Result;
-use volsnap::ops::restore::{Archive, Confirm, Destination, Force, RestoreOptions, RestorePlan, restore};
+use volsnap::ops::restore::{
+    Archive, Confirm, Destination, Force, RestoreOptions, RestorePlan, dry_run, restore,
+};
 use volsnap::repository::{Repository, Snapshot};
 
 use super::faults::{End, Scenario};
@@ -20,6 +22,8 @@ pub(crate) const LATER: &str = "four";
 #[derive(Clone, Copy)]
 pub(crate) enum Restore {
     Origin,
+    /// Where there is no room for both, so that the old data is removed before.
+    InPlace,
     NewVolume,
     NewDirectory,
 }
@@ -48,9 +52,22 @@ impl World {
 impl Restore {
     fn destination(self, world: &World) -> Destination {
         match self {
-            Self::Origin => Destination::Origin,
+            Self::Origin | Self::InPlace => Destination::Origin,
             Self::NewVolume => Destination::NewVolume("copy".to_owned()),
             Self::NewDirectory => Destination::Directory(world.new_directory()),
+        }
+    }
+
+    fn options(self, world: &World) -> RestoreOptions {
+        RestoreOptions {
+            repository: world.repository(),
+            archive: Archive::Snapshot(Box::new(world.first_snapshot())),
+            destination: self.destination(world),
+            owner: None,
+            force: Force::default(),
+            safety: true,
+            stop_timeout: None,
+            helper_image: Some(HELPER.to_owned()),
         }
     }
 
@@ -70,28 +87,24 @@ impl Restore {
 
 impl Scenario for Restore {
     fn prepare<'w>(&'w self, world: &'w mut World) -> LocalBoxFuture<'w, ()> {
-        async {
+        async move {
+            if let Self::InPlace = self {
+                // On another disk than the data.
+                std::fs::create_dir(world.elsewhere.path().join("repository")).unwrap();
+            }
             TakeSnapshot::STOP_DIRECT.act(world).await.unwrap();
             world.engine.insert("db", KEPT.0, &[LATER]).unwrap();
+            if let Self::InPlace = self {
+                let plan = dry_run(&world.host, &self.options(world)).await.unwrap();
+                world.engine.pretend_room(plan.needed_bytes - 1);
+                assert!(dry_run(&world.host, &self.options(world)).await.unwrap().in_place);
+            }
         }
         .boxed_local()
     }
 
     fn act<'w>(&'w self, world: &'w World) -> LocalBoxFuture<'w, Result<()>> {
-        async {
-            let options = RestoreOptions {
-                repository: world.repository(),
-                archive: Archive::Snapshot(Box::new(world.first_snapshot())),
-                destination: self.destination(world),
-                owner: None,
-                force: Force::default(),
-                safety: true,
-                stop_timeout: None,
-                helper_image: Some(HELPER.to_owned()),
-            };
-            restore(&world.host, &options, &Yes).await.map(drop)
-        }
-        .boxed_local()
+        async { restore(&world.host, &self.options(world), &Yes).await.map(drop) }.boxed_local()
     }
 
     fn check<'w>(&'w self, world: &'w World, end: &'w End, context: &'w str) -> LocalBoxFuture<'w, ()> {
@@ -106,7 +119,7 @@ impl Scenario for Restore {
             let is_new = rows == KEPT.1;
             assert!(is_new || rows == old, "{context}: {rows:?}");
             match self {
-                Self::Origin => {
+                Self::Origin | Self::InPlace => {
                     match end {
                         End::Done => assert!(is_new, "{context}"),
                         End::Failed(said) if said.contains("the data is what it was before") => {
@@ -117,8 +130,14 @@ impl Scenario for Restore {
                         }
                         End::Failed(_) | End::Died => {}
                     }
-                    // What was replaced is kept.
-                    assert_eq!(snapshots.len(), 1 + usize::from(is_new), "{context}");
+                    // What was replaced is kept; where there is no room for both, before it is.
+                    let kept = snapshots.len() == 2;
+                    let may_be_kept = matches!(self, Self::InPlace);
+                    assert!(
+                        kept == is_new || kept && may_be_kept,
+                        "{context}: {} snapshots",
+                        snapshots.len()
+                    );
                     return;
                 }
                 Self::NewVolume => Self::check_made(end, &copy, world, context),

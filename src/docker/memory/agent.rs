@@ -17,6 +17,7 @@ use tokio::sync::mpsc;
 
 use super::{MemoryDocker, conflict};
 use crate::agent::dialogue::{Dialogue, Said, is_answer};
+use crate::agent::protocol::{Event, Room};
 use crate::agent::session::{self, SessionOptions, serve};
 use crate::docker::helper::{SOURCE, STAGE};
 use crate::docker::{Attached, Container, Output, OutputStream, Result};
@@ -197,11 +198,26 @@ impl Write for Archive {
 struct Events {
     wire: Wire,
     pipe: Arc<Pipe>,
+    /// What is told of the room, in place of what there is.
+    free_bytes: Option<u64>,
+}
+
+impl Events {
+    fn told(&self, line: &[u8]) -> Bytes {
+        match (self.free_bytes, serde_json::from_slice(line)) {
+            (Some(free_bytes), Ok(Event::Room(room))) => {
+                let event = Event::Room(Room { free_bytes, ..room });
+                let told = serde_json::to_vec(&event).unwrap_or_default();
+                [told, b"\n".to_vec()].concat().into()
+            }
+            _ => Bytes::copy_from_slice(line),
+        }
+    }
 }
 
 impl Write for Events {
     fn write(&mut self, line: &[u8]) -> io::Result<usize> {
-        self.wire.send(Output::Stderr(Bytes::copy_from_slice(line)));
+        self.wire.send(Output::Stderr(self.told(line)));
         if is_answer(line) {
             self.pipe.answered();
         }
@@ -266,6 +282,7 @@ impl MemoryDocker {
             let mount = container.mounts.iter().find(|mount| mount.destination == Path::new(destination));
             mount.map_or_else(|| PathBuf::from("/nonexistent"), |mount| mount.source.clone())
         };
+        let free_bytes = self.state().free_bytes;
         let options = SessionOptions {
             root: mounted(SOURCE),
             stage: mounted(STAGE),
@@ -275,7 +292,7 @@ impl MemoryDocker {
         let streams = session::Streams {
             input: Box::new(Reader(input.clone())),
             archive: session::Output::new(Archive(output.clone())),
-            events: session::Output::new(Events { wire: output.clone(), pipe: input.clone() }),
+            events: session::Output::new(Events { wire: output.clone(), pipe: input.clone(), free_bytes }),
         };
         input.serve();
         let ending = Ending { docker: self.clone(), container: container.clone(), wire: output, pipe: input };

@@ -107,6 +107,11 @@ impl MemoryDocker {
         self.create_from(template, &BTreeMap::new())
     }
 
+    /// Has agents that start from here on tell of so much room where their sources lie.
+    pub fn pretend_room(&self, free_bytes: u64) {
+        self.state().free_bytes = Some(free_bytes);
+    }
+
     /// Returns what was done to a service that nobody may do.
     #[must_use]
     pub fn violations(&self) -> Vec<String> {

@@ -14,6 +14,8 @@ pub(super) struct State {
     pub(super) images: Vec<KnownImage>,
     pub(super) scripts: BTreeMap<String, Behaviour>,
     pub(super) violations: Vec<String>,
+    /// What an agent tells of the room where its source lies, in place of what there is.
+    pub(super) free_bytes: Option<u64>,
     serial: u64,
 }
 
