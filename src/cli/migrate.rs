@@ -71,12 +71,9 @@ pub(crate) async fn run(global: &Global, args: Args, ui: &Ui) -> Result<ExitCode
             ui.migrate_plan(plan);
             return Ok(Consent::Decline);
         }
-        if args.yes {
-            return Ok(Consent::Execute);
-        }
         ui.finish_progress();
         ui.show_migrate_plan(plan);
-        ask(ui).await
+        if args.yes { Ok(Consent::Execute) } else { ask(ui).await }
     };
     let outcome = migrate(&host, &options, consent).await?;
     ui.finish_progress();

@@ -11,7 +11,7 @@ use volsnap::engine::context::{ContextError, Selection, refuse_other_engine};
 use volsnap::model::quote::shell_quote;
 use volsnap::ops::Context;
 use volsnap::repository::{Repository, Snapshot};
-use volsnap::saga::{RetryBudget, SagaOptions};
+use volsnap::saga::{GuardedBy, RetryBudget, SagaOptions};
 use volsnap::signal::{self, Cancel};
 use volsnap::{Error, ErrorKind};
 
@@ -198,8 +198,10 @@ impl Global {
                 state: dirs::state_directory()?,
                 executable: executable()?,
                 patience: RetryBudget::COMMAND,
+                guarded_by: GuardedBy::Process,
             },
             directory,
+            compose: std::sync::Arc::new(volsnap::compose::runner::Processes),
             compose_project: std::env::var("COMPOSE_PROJECT_NAME").ok().filter(|name| !name.is_empty()),
             cancel,
             monitor,

@@ -78,12 +78,9 @@ pub(crate) async fn run(global: &Global, args: Args, ui: &Ui) -> Result<ExitCode
             ui.restore_plan(plan);
             return Ok(Consent::Decline);
         }
-        if args.yes {
-            return Ok(Consent::Execute);
-        }
         ui.finish_progress();
         ui.show_restore_plan(plan);
-        ask(ui).await
+        if args.yes { Ok(Consent::Execute) } else { ask(ui).await }
     };
     let restored = restore(&host, &options, consent).await?;
     ui.finish_progress();

@@ -787,7 +787,7 @@ fn kind_of(error: &ClientError) -> DockerErrorKind {
         ClientError::DockerResponseServerError { status_code: 404, .. } => DockerErrorKind::NotFound,
         ClientError::DockerResponseServerError { status_code: 409, .. } => DockerErrorKind::Conflict,
         ClientError::DockerResponseServerError { message, .. }
-            if message.contains("bind source path does not exist")
+            if message.contains(super::NO_DIRECTORY)
                 // A short name that begins several ids, and is the name of none.
                 || message.to_ascii_lowercase().contains("multiple ids found") =>
         {

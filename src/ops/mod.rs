@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use crate::archive::{FileListReader, FileRecord};
+use crate::compose::runner::Runner;
 use crate::engine::Docker;
 use crate::model::error::{Context as _, Error, ErrorKind, Result, chain};
 use crate::model::event::Monitor;
@@ -51,6 +52,8 @@ pub struct Context {
     pub saga: SagaOptions,
     /// The current directory, whose compose project comes first.
     pub directory: PathBuf,
+    /// What runs Compose.
+    pub compose: Arc<dyn Runner>,
     /// The compose project named by the environment (`COMPOSE_PROJECT_NAME`).
     pub compose_project: Option<String>,
     /// Who asks for the end.

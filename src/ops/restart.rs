@@ -434,7 +434,8 @@ impl RestartRun<'_> {
                 .hint(format!("docker pull {}", shell_quote(&container.image))));
             }
         }
-        Recreate::of(&starts, Some(&self.run.context.reached)).await.map_err(|error| {
+        let runner = &self.run.context.compose;
+        Recreate::of(runner, &starts, Some(&self.run.context.reached)).await.map_err(|error| {
             let again = format!("volsnap restart {}", self.options.target.quoted());
             Error::failed("make the containers anew")
                 .with_source(error)

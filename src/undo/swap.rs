@@ -11,7 +11,7 @@ use crate::agent::client::{AgentClient, AgentError};
 use crate::agent::protocol::Request;
 use crate::agent::swap::{SwapState, work_name};
 use crate::engine::helper::{Access, helper_container};
-use crate::engine::{Docker, DockerErrorKind};
+use crate::engine::{Docker, DockerError, DockerErrorKind, NO_DIRECTORY};
 use crate::model::event::Monitor;
 use crate::model::labels::LABEL_RUN;
 use crate::model::location::MountSource;
@@ -120,8 +120,9 @@ pub(super) async fn with_agent_of<T>(
             Ok(done) => return Ok(Some(done)),
             Err(error) => error,
         };
-        if matches!(&error, AgentError::Docker(error) if error.kind == DockerErrorKind::NotFound)
-            && is_gone(docker, &place.location).await
+        if let AgentError::Docker(error) = &error
+            && error.kind == DockerErrorKind::NotFound
+            && is_gone(docker, &place.location, error).await
         {
             return Ok(None);
         }
@@ -160,10 +161,12 @@ async fn attempt<T>(
     outcome
 }
 
-async fn is_gone(docker: &dyn Docker, location: &MountSource) -> bool {
+/// Returns whether there is no source any more, by what the engine says of it. Of a directory it is the engine itself
+/// that says so, since it may be on another machine.
+async fn is_gone(docker: &dyn Docker, location: &MountSource, error: &DockerError) -> bool {
     match location {
         MountSource::Volume(name) => matches!(docker.volume(name).await, Ok(None)),
-        MountSource::Directory(_) => false,
+        MountSource::Directory(_) => error.message.contains(NO_DIRECTORY),
     }
 }
 

@@ -46,8 +46,8 @@ const STEPS: &[&str] = &[
     "commit",
     "succeed",
     "succeeded",
-    "remove-replaced",
     "discard-work",
+    "remove-replaced",
     "delete-directory",
     "look-again",
 ];
@@ -83,8 +83,8 @@ const COMPOSE_STEPS: &[&str] = &[
     "commit",
     "succeed",
     "succeeded",
-    "remove-replaced",
     "discard-work",
+    "remove-replaced",
     "delete-directory",
 ];
 

@@ -17,7 +17,7 @@ use volsnap::ops::plan::CaptureChoice;
 use volsnap::ops::snapshot::{SnapshotOptions, snapshot};
 use volsnap::ops::{Context, execute};
 use volsnap::repository::Snapshot;
-use volsnap::saga::{RetryBudget, SagaOptions};
+use volsnap::saga::{GuardedBy, RetryBudget, SagaOptions};
 use volsnap::signal::Cancel;
 
 use crate::database::{Postgres, Volsnap};
@@ -83,8 +83,10 @@ impl Stage {
                 state: volsnap.state(),
                 executable: PathBuf::from(env!("CARGO_BIN_EXE_volsnap")),
                 patience: RetryBudget(Duration::from_secs(30)),
+                guarded_by: GuardedBy::Process,
             },
             directory: PathBuf::from("/"),
+            compose: std::sync::Arc::new(volsnap::compose::runner::Processes),
             compose_project: None,
             cancel: Cancel::default(),
             monitor: steps.clone(),

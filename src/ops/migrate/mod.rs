@@ -28,6 +28,7 @@
 use std::io;
 use std::path::PathBuf;
 use std::sync::OnceLock;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use chrono::Utc;
@@ -140,7 +141,7 @@ pub async fn migrate(
     consent: impl AsyncFnOnce(&MigratePlan) -> Result<Consent>,
 ) -> Result<Option<Outcome>> {
     let run = Run::begin(context).await?;
-    let migrate_run = MigrateRun { run: &run, options, kept: OnceLock::new() };
+    let migrate_run = MigrateRun { run: &run, options, kept: OnceLock::new(), stays: AtomicBool::new(false) };
     let subject = options.target.to_string();
     run.conduct("migrate", subject, &migrate_run, async |saga| migrate_run.migrate(saga, consent).await).await
 }
@@ -150,6 +151,8 @@ struct MigrateRun<'a> {
     options: &'a MigrateOptions,
     /// Where the copy lies that another run can go on from, as soon as there is one.
     kept: OnceLock<MountSource>,
+    /// Whether the copy stays: the journal says that the run has succeeded.
+    stays: AtomicBool,
 }
 
 impl MigrateRun<'_> {
@@ -220,6 +223,9 @@ impl MigrateRun<'_> {
 
 impl Aftermath for MigrateRun<'_> {
     fn state(&self, all_back: bool) -> Option<String> {
+        if self.stays.load(Ordering::Relaxed) {
+            return Some("the service runs on the copy, and what it was made of is kept".to_owned());
+        }
         match self.run.timer.away() {
             Some(away) => all_back.then(|| {
                 let away = away.as_secs_f64();

@@ -153,8 +153,10 @@ impl MigrateRun<'_> {
         let (first, _) = containers[0];
         let found = FoundProject::of(&first.labels, &self.options.environment)
             .map_err(|error| self.no_files(first, error))?;
-        let spelling = Spelling::find().await.context(|| format!("make container {} anew", first.name))?;
-        let compose = Compose::of(spelling, &first.labels, Some(&self.run.context.reached));
+        let runner = &self.run.context.compose;
+        let spelling =
+            Spelling::find(&**runner).await.context(|| format!("make container {} anew", first.name))?;
+        let compose = Compose::of(runner, spelling, &first.labels, Some(&self.run.context.reached));
         let mut compose = compose.map_err(|error| self.no_files(first, error))?;
         self.refuse_changed(&compose, &found, containers).await?;
         let mut services = BTreeSet::new();
@@ -475,6 +477,7 @@ impl MigrateRun<'_> {
         prepared.agent.perform(commit).await.context(|| format!("keep the copy in {}", prepared.plan.to))?;
         self.run.monitor().step("succeed");
         saga.succeed().context(|| "write the journal".to_owned())?;
+        self.stays.store(true, std::sync::atomic::Ordering::Relaxed);
         self.run.monitor().step("succeeded");
         hold.held.dismiss(saga);
         // The helper has done its work; failing to remove it now is tried again at the end.
