@@ -800,7 +800,7 @@ mod damage {
     // F38.
     #[test]
     fn the_manifest_of_format_version_1_is_read_for_ever() {
-        let golden = include_str!("../../fixtures/manifest-v1.json");
+        let golden = include_str!("../../fixtures/formats/v1/manifest.json");
         let manifest = Manifest::from_json(golden.as_bytes()).unwrap();
         assert_eq!(manifest.id.as_str(), "20261120T203011Z-4f2a91");
         assert_eq!(manifest.source, "memory-service_db_data");

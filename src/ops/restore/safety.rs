@@ -42,7 +42,7 @@ impl Run<'_> {
             return Ok(None);
         }
         let safety = self.safety(ready, hold, released, old_tree(self.id.as_str())).await?;
-        let keep = Undo::KeepOld { place: ready.place.clone(), safety: safety.clone() };
+        let keep = Undo::ArchiveReplaced { place: ready.place.clone(), safety: safety.clone() };
         let registered = saga.register(When::Always, keep).context(|| "write the journal".to_owned())?;
         Ok(Some(PromisedSnapshot { safety, registered }))
     }
