@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 use chrono::{DateTime, Utc};
 use serde::Serialize;
 
-use super::facts::{Remembered, find_checks, of_snapshot, run_checks, take};
+use super::facts::{Remembered, find_checks, of_snapshot, run_checks, take, warn_of_later_facts};
 use super::helper::start_helper;
 use super::{Context, with_leftovers};
 use crate::engine::helper::Access;
@@ -120,6 +120,9 @@ async fn begin(context: &Context, options: &CheckOptions) -> Result<Begin> {
     let source = context.resolve(&options.target).await?;
     source.warnings.iter().for_each(|warning| context.monitor.warning(warning));
     let latest = latest(&options.repository, &source);
+    if let Some(snapshot) = options.against.as_ref().or(latest.as_ref()) {
+        warn_of_later_facts(snapshot, &*context.monitor);
+    }
     let baseline = match &options.against {
         Some(snapshot) => {
             let facts = of_snapshot(snapshot)?.ok_or_else(|| {

@@ -46,7 +46,7 @@ variants!(
     RestoreFile,
 );
 
-const NEWEST: &str = "v1";
+const NEWEST: &str = "v2";
 
 fn fixtures(format: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("fixtures/formats").join(format)
@@ -86,7 +86,7 @@ fn every_undo_is_in_a_journal_of_the_newest_format() {
 
 #[test]
 fn all_of_a_journal_is_understood_and_says_whose_it_is() {
-    for format in ["v1"] {
+    for format in ["v1", "v2"] {
         let journal = open_fixture(format, "journal.jsonl");
         assert_eq!(journal.newer_lines(), 0, "{format}");
         let info = journal.info();
@@ -106,7 +106,7 @@ fn what_a_journal_has_open_is_undone_by_rank_whatever_its_format() {
         let is_due = |entry: &Entry<Undo>| entry.when.is_due(journal.has_succeeded());
         in_turn(journal, is_due).iter().map(|entry| variant(entry.undo().unwrap())).collect()
     };
-    for format in ["v1"] {
+    for format in ["v1", "v2"] {
         let failed = [
             "EndProcesses",
             "RestoreOldData",
@@ -144,7 +144,7 @@ fn what_a_journal_has_open_is_undone_by_rank_whatever_its_format() {
 
 #[test]
 fn each_undo_means_what_it_meant_when_it_was_written() {
-    for format in ["v1"] {
+    for format in ["v1", "v2"] {
         for undo in undos(&open_fixture(format, "journal.jsonl")) {
             assert_means(&undo, format);
         }
@@ -197,7 +197,7 @@ fn assert_means(undo: &Undo, format: &str) {
             assert_eq!(safety.tree, Path::new(".volsnap-work-20261129T145840Z-32a94f/old"));
             let manifest = &safety.manifest;
             assert!(manifest.is_safety());
-            assert_eq!((manifest.quiesce, &manifest.location), (Quiesce::Stop, &volume));
+            assert_eq!((manifest.method.quiesce, manifest.location()), (Quiesce::Stop, &volume));
             assert_eq!(manifest.evidence.stopped[0].name, "shop_db_1");
         }
         Undo::RemoveVolume { name, run } => {

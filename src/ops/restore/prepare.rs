@@ -185,12 +185,12 @@ impl Run<'_> {
             return Err(Error::usage("an archive of another tool does not say where it came from")
                 .hint("--to TARGET, --new-volume NAME, or --dir DIR"));
         };
-        let target = match &snapshot.manifest.location {
+        let target = match snapshot.manifest.location() {
             MountSource::Volume(name) => Target::Volume(name.clone()),
             MountSource::Directory(path) => Target::Directory(path.clone()),
         };
         let source = self.context.resolve_for(&self.command_to(), &target).await.map_err(|error| {
-            match &snapshot.manifest.location {
+            match snapshot.manifest.location() {
                 MountSource::Volume(name) => error.hint(format!(
                     "--new-volume {}    (makes it, as Compose would), or --to TARGET",
                     shell_quote(name)
@@ -622,7 +622,7 @@ impl Run<'_> {
     fn compose_labels(&self, name: &str) -> std::collections::BTreeMap<String, String> {
         let manifest = self.options.archive.snapshot().map(|snapshot| &snapshot.manifest);
         let Some(manifest) = manifest else { return Default::default() };
-        let MountSource::Volume(origin) = &manifest.location else { return Default::default() };
+        let MountSource::Volume(origin) = manifest.location() else { return Default::default() };
         crate::compose::volume_labels(origin, &manifest.environment.labels, name)
     }
 }
