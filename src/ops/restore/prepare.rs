@@ -27,7 +27,7 @@ use crate::model::source::{Source, key_of};
 use crate::ops::helper::{StartedHelper, busy, start_helper};
 use crate::ops::hold::refuse_what_cannot_be_stopped;
 use crate::ops::libc_version::libc_of;
-use crate::ops::migrate::record::Migration;
+use crate::ops::migrate::record::Migrations;
 use crate::ops::plan::worst_case_bytes;
 use crate::saga::{UndoId, When};
 use crate::selector::Target;
@@ -206,9 +206,11 @@ impl Run<'_> {
     /// restored there.
     fn refuse_left_over(&self, engine: &EngineInfo, source: &Source) -> Result<()> {
         let MountSource::Volume(name) = &source.location else { return Ok(()) };
-        let migrations = Migration::all(&self.context.saga.state, &engine.id);
-        let migration = migrations.into_iter().find(|migration| migration.volume == *name);
-        let Some(migration) = migration.filter(|_| source.users.is_empty()) else { return Ok(()) };
+        if !source.users.is_empty() {
+            return Ok(());
+        }
+        let migrations = Migrations::read(&self.context.saga.state, &engine.id);
+        let Some(migration) = migrations.of_volume(name)? else { return Ok(()) };
         let directory = Target::Directory(migration.directory.clone()).quoted();
         Err(Error::failed(format!(
             "nothing uses volume {name} any more: its data was migrated into {}",
