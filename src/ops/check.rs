@@ -11,7 +11,7 @@ use chrono::{DateTime, Utc};
 use serde::Serialize;
 
 use super::Context;
-use super::facts::{Remembered, find_checks, of_snapshot, run_checks, take};
+use super::facts::{Remembered, find_checks, of_snapshot, run_checks, take, warn_of_later_facts};
 use super::helper::start_helper;
 use super::run::{Run, Untouched};
 use crate::engine::helper::Access;
@@ -122,6 +122,9 @@ async fn begin(context: &Context, options: &CheckOptions) -> Result<Begin> {
     let source = context.resolve(&options.target).await?;
     source.warnings.iter().for_each(|warning| context.monitor.warning(warning));
     let latest = latest(&options.repository, &source);
+    if let Some(snapshot) = options.against.as_ref().or(latest.as_ref()) {
+        warn_of_later_facts(snapshot, &*context.monitor);
+    }
     let baseline = match &options.against {
         Some(snapshot) => {
             let facts = of_snapshot(snapshot)?.ok_or_else(|| {

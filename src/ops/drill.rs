@@ -37,6 +37,7 @@ use crate::model::labels::LABEL_RUN;
 use crate::model::location::MountSource;
 use crate::model::manifest::{DrillTimes, Verification, VerificationKind};
 use crate::model::quote::shell_quote;
+use crate::model::unknown::UnknownFields;
 use crate::ops::phase_timer::milliseconds;
 use crate::repository::Snapshot;
 use crate::saga::When;
@@ -173,6 +174,7 @@ fn record(context: &Context, snapshot: &mut Snapshot, report: &DrillReport, begu
         ms: milliseconds(begun.elapsed()),
         drill: Some(report.times),
         tool_version: env!("CARGO_PKG_VERSION").to_owned(),
+        unknown: UnknownFields::default(),
     };
     if let Err(error) = snapshot.record_verification(verification) {
         let why = Error::failed("the outcome of the drill could not be written down").with_source(error);
@@ -396,6 +398,7 @@ impl DrillRun<'_> {
         self.run.monitor().phase(Phase::Facts, self.snapshot.name(), None);
         self.run.monitor().step("compare");
         let docker = &*self.run.context.docker;
+        facts::warn_of_later_facts(self.snapshot, self.run.monitor());
         let recorded = self.snapshot.manifest.facts.as_ref();
         let mut facts = match facts::take(docker, container, self.options.facts).await {
             Ok(Some(facts)) => facts,

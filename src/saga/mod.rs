@@ -376,9 +376,7 @@ pub(crate) async fn put_back<U: Compensation>(
     budget: RetryBudget,
     monitor: &dyn Monitor,
 ) -> Leftovers<U> {
-    let mut due: Vec<Entry<U>> =
-        journal.open_entries().rev().filter(|entry| is_due(entry)).cloned().collect();
-    due.sort_by_key(Entry::rank);
+    let due = in_turn(journal, is_due);
     let mut left = Leftovers { newer: journal.strange_lines(), ..Leftovers::default() };
     let mut undone: Vec<Entry<U>> = Vec::new();
     for entry in due {
@@ -405,6 +403,17 @@ pub(crate) async fn put_back<U: Compensation>(
         }
     }
     left
+}
+
+/// Returns what is due, in its turn: by rank, and within a rank the newest first.
+pub(crate) fn in_turn<U: Compensation>(
+    journal: &Journal<U>,
+    is_due: impl Fn(&Entry<U>) -> bool,
+) -> Vec<Entry<U>> {
+    let mut due: Vec<Entry<U>> =
+        journal.open_entries().rev().filter(|entry| is_due(entry)).cloned().collect();
+    due.sort_by_key(Entry::rank);
+    due
 }
 
 /// Returns whether what was not done must come before another compensation.

@@ -114,7 +114,7 @@ async fn a_stage_that_fills_its_disk_is_given_up_before_anything_is_held() {
 
     stage.at_steps(|_| ());
     let snapshot = stage.snapshot(&postgres).await.unwrap();
-    assert_eq!(snapshot.manifest.capture, Capture::Staged);
+    assert_eq!(snapshot.manifest.method.capture, Capture::Staged);
     assert_eq!(names().len(), 1, "{:?}", names());
     stage.assert_as_before(&postgres, 1);
     let _ = stage.volsnap.run(["verify", "--all"]).expect(0);
@@ -147,7 +147,7 @@ async fn where_the_stage_fills_its_disk_auto_captures_directly_and_says_so() {
         steps.push(step);
     });
     let snapshot = stage.snapshot(&postgres).await.unwrap();
-    assert_eq!(snapshot.manifest.capture, Capture::Direct);
+    assert_eq!(snapshot.manifest.method.capture, Capture::Direct);
     assert_eq!(names_on(&disk).len(), 2, "{:?}", names_on(&disk));
     std::fs::remove_file(disk.filler()).unwrap();
     stage.assert_as_before(&postgres, 1);

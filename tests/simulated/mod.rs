@@ -95,6 +95,7 @@ impl World {
         let host = Context {
             docker: failing.clone(),
             address: None,
+            reached: "unix:///var/run/docker.sock".to_owned(),
             saga: SagaOptions {
                 state: root.join("state"),
                 executable: PathBuf::from("/bin/true"),

@@ -40,7 +40,7 @@ pub(super) struct Hold {
 impl Hold {
     /// Has the journal know what is known of the copy by now.
     fn amend(&self, saga: &mut Saga) -> Result<()> {
-        let withdraw = Undo::Withdraw { copy: self.copy.clone() };
+        let withdraw = Undo::RetractCopy { copy: self.copy.clone() };
         saga.update(self.withdraw, withdraw).context(|| "write the journal".to_owned())
     }
 
@@ -175,7 +175,7 @@ impl MigrateRun<'_> {
             proof: None,
             made: prepared.made.clone(),
         };
-        let withdraw = Undo::Withdraw { copy: copy.clone() };
+        let withdraw = Undo::RetractCopy { copy: copy.clone() };
         let withdraw = saga.register(When::OnFailure, withdraw).context(journal)?;
         let plan = HoldPlan {
             containers: prepared.stops.clone(),

@@ -8,7 +8,7 @@ use tokio::time::{Duration, Instant};
 use super::copy::excluded;
 use super::place::{self, Made};
 use super::plan::{Direction, MigratePlan, PlannedEdit, PlannedUser};
-use super::record::Migration;
+use super::record::{Migration, Migrations};
 use super::switch::{Switch, how};
 use super::{Destination, MigrateRun};
 use crate::agent::client::{AgentClient, helper_name};
@@ -325,17 +325,17 @@ impl MigrateRun<'_> {
         if let Some(named) = named {
             return Ok(named.to_owned());
         }
-        self.migration(engine, source).map(|migration| migration.volume).ok_or_else(|| {
+        let hint = || format!("volsnap migrate {} --back --volume NAME", self.options.target.quoted());
+        let migration = self.migration(engine, source).map_err(|error| error.hint(hint()))?;
+        migration.map(|migration| migration.volume).ok_or_else(|| {
             Error::usage(format!("of what volume {} was migrated is not known here", source.title))
-                .hint(format!("volsnap migrate {} --back --volume NAME", self.options.target.quoted()))
+                .hint(hint())
         })
     }
 
-    fn migration(&self, engine: &EngineInfo, source: &Source) -> Option<Migration> {
-        let MountSource::Directory(directory) = &source.location else { return None };
-        Migration::all(&self.run.context.saga.state, &engine.id)
-            .into_iter()
-            .find(|migration| migration.directory == *directory)
+    fn migration(&self, engine: &EngineInfo, source: &Source) -> Result<Option<Migration>> {
+        let MountSource::Directory(directory) = &source.location else { return Ok(None) };
+        Migrations::into_directory(&self.run.context.saga.state, &engine.id, directory)
     }
 
     /// Makes the volume that the data goes back into, where it is not there.
@@ -353,7 +353,9 @@ impl MigrateRun<'_> {
         let removal = Undo::RemoveVolume { name: name.to_owned(), run: self.run.id.to_string() };
         saga.register(When::OnFailure, removal).context(|| "write the journal".to_owned())?;
         self.run.monitor().step("create-volume");
-        let remembered = self.migration(engine, source).filter(|migration| migration.volume == name);
+        // Without what is remembered, the labels are those that Compose would give it.
+        let remembered = self.migration(engine, source).ok().flatten();
+        let remembered = remembered.filter(|migration| migration.volume == name);
         let mut labels = match remembered {
             Some(migration) => migration.labels,
             None => compose_labels(source, name),

@@ -37,7 +37,7 @@ impl RestoreRun<'_> {
         let (safety, listed) = self.keep_first(saga, &mut ready, &hold).await?;
 
         let marker_files = ready.marker_files();
-        let back = Undo::BringBack {
+        let back = Undo::RestoreOldData {
             place: ready.place.clone(),
             kept: SafetySnapshotRef {
                 repository: self.site.root().to_owned(),

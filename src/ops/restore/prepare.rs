@@ -27,7 +27,7 @@ use crate::model::source::{Source, key_of};
 use crate::ops::evidence::DatabaseFiles;
 use crate::ops::helper::{StartedHelper, busy, start_helper};
 use crate::ops::libc_version::libc_of;
-use crate::ops::migrate::record::Migration;
+use crate::ops::migrate::record::Migrations;
 use crate::ops::plan::worst_case_bytes;
 use crate::ops::preconditions::{refuse_podman, refuse_what_cannot_be_stopped};
 use crate::saga::{UndoId, When};
@@ -185,10 +185,11 @@ impl RestoreRun<'_> {
             return Err(Error::usage("an archive of another tool does not say where it came from")
                 .hint("--to TARGET, --new-volume NAME, or --dir DIR"));
         };
-        let target = Target::at(&snapshot.manifest.location);
+        let target = Target::at(snapshot.manifest.location());
         let source = self.run.context.resolve_for(&self.command_to(), &target).await.map_err(|error| {
-            let MountSource::Volume(name) = &snapshot.manifest.location else { return error };
-            match Migration::out_of(&self.run.context.saga.state, name).into_iter().next() {
+            let MountSource::Volume(name) = snapshot.manifest.location() else { return error };
+            let migrations = Migrations::out_of(&self.run.context.saga.state, name).unwrap_or_default();
+            match migrations.into_iter().next() {
                 Some(migration) => error.hint(self.instead(&migration.directory)),
                 None => error.hint(format!(
                     "--new-volume {}    (makes it, as Compose would), or --to TARGET",
@@ -213,7 +214,12 @@ impl RestoreRun<'_> {
         let is_used = |directory: &Path| {
             containers.iter().flat_map(|container| &container.mounts).any(|mount| mounts_it(mount, directory))
         };
-        let mut remembered = Migration::out_of(state, name).into_iter();
+        let remembered = match Migrations::out_of(state, name) {
+            // What only a later volsnap understands need not be of a volume that is used.
+            Err(_) if !source.users.is_empty() => Vec::new(),
+            remembered => remembered?,
+        };
+        let mut remembered = remembered.into_iter();
         let migration = remembered.find(|migration| source.users.is_empty() || is_used(&migration.directory));
         let forget = migration.as_ref().map(|migration| {
             let file = shell_quote(&migration.file(state).to_string_lossy());
@@ -235,7 +241,7 @@ impl RestoreRun<'_> {
     /// after a migration of which nothing is remembered here.
     fn used_instead(&self, source: &Source, containers: &[Container]) -> Option<PathBuf> {
         let manifest = &self.options.archive.snapshot()?.manifest;
-        if manifest.location != source.location || !source.users.is_empty() {
+        if *manifest.location() != source.location || !source.users.is_empty() {
             return None;
         }
         let (at, service) = (manifest.mounted_at()?, Membership::of(&manifest.environment.labels)?);
@@ -665,7 +671,7 @@ impl RestoreRun<'_> {
     fn compose_labels(&self, name: &str) -> std::collections::BTreeMap<String, String> {
         let manifest = self.options.archive.snapshot().map(|snapshot| &snapshot.manifest);
         let Some(manifest) = manifest else { return Default::default() };
-        let MountSource::Volume(origin) = &manifest.location else { return Default::default() };
+        let MountSource::Volume(origin) = manifest.location() else { return Default::default() };
         crate::compose::volume_labels(origin, &manifest.environment.labels, name)
     }
 }

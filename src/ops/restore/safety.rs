@@ -11,13 +11,15 @@ use super::{Destination, RestoreRun};
 use crate::agent::protocol::Request;
 use crate::agent::swap::old_tree;
 use crate::archive::Codec;
+use crate::database;
 use crate::model::error::{Context as _, Result};
 use crate::model::location::MountSource;
 use crate::model::manifest::{
-    ArchiveInfo, Capture, Consistency, Counts, FORMAT_VERSION, FileListInfo, Manifest, Quiesce, SAFETY_TAG,
-    Times,
+    ArchiveInfo, Capture, Consistency, Counts, FORMAT_VERSION, FileListInfo, Manifest, Method, Part, Parts,
+    Payload, Quiesce, SAFETY_TAG, Times,
 };
 use crate::model::quote::shell_quote;
+use crate::model::unknown::UnknownFields;
 use crate::ops::helper::give_way;
 use crate::ops::phase_timer::milliseconds;
 use crate::ops::plan::worst_case_bytes;
@@ -42,7 +44,7 @@ impl RestoreRun<'_> {
             return Ok(None);
         }
         let safety = self.safety(ready, hold, released, old_tree(self.run.id.as_str())).await?;
-        let keep = Undo::KeepOld { place: ready.place.clone(), safety: safety.clone() };
+        let keep = Undo::ArchiveReplaced { place: ready.place.clone(), safety: safety.clone() };
         let registered = saga.register(When::Always, keep).context(|| "write the journal".to_owned())?;
         Ok(Some(PromisedSnapshot { safety, registered }))
     }
@@ -133,30 +135,35 @@ impl RestoreRun<'_> {
         environment.libc = environment.libc.or_else(|| ready.libc.clone());
         Manifest {
             format_version: FORMAT_VERSION,
+            requires: Vec::new(),
             id: self.run.id.clone(),
             source: ready.source.key.clone(),
-            location: ready.source.location.clone(),
+            group: None,
             title: ready.source.title.clone(),
-            quiesce: Quiesce::Stop,
-            capture: Capture::Direct,
+            method: Method { quiesce: Quiesce::Stop, capture: Capture::Direct },
+            payload: Payload::Physical,
             consistency: if evidence.reasons.is_empty() {
                 Consistency::Clean
             } else {
                 Consistency::CrashConsistent
             },
+            position: evidence.database.as_ref().and_then(database::position),
             evidence,
             times: Times { started: self.run.started, held: hold.held.at, released, published: released },
             downtime_ms: self.run.timer.away().map_or(0, milliseconds),
             phases: self.run.timer.phases(),
-            archive: ArchiveInfo {
-                file: String::new(),
-                codec,
-                stored_bytes: 0,
-                tar_bytes: 0,
-                blake3: String::new(),
-            },
-            file_list: FileListInfo { file: String::new(), stored_bytes: 0, blake3: String::new() },
-            counts: Counts { raw_bytes: ready.plan.replaces_bytes, ..Counts::default() },
+            parts: Parts::one(Part {
+                location: ready.source.location.clone(),
+                archive: ArchiveInfo {
+                    file: String::new(),
+                    codec,
+                    stored_bytes: 0,
+                    tar_bytes: 0,
+                    blake3: String::new(),
+                },
+                file_list: FileListInfo { file: String::new(), stored_bytes: 0, blake3: String::new() },
+                counts: Counts { raw_bytes: ready.plan.replaces_bytes, ..Counts::default() },
+            }),
             environment,
             facts: None,
             tags: BTreeMap::from([
@@ -164,6 +171,7 @@ impl RestoreRun<'_> {
                 ("replaced-by".to_owned(), self.options.archive.name()),
             ]),
             tool_version: env!("CARGO_PKG_VERSION").to_owned(),
+            unknown: UnknownFields::default(),
         }
     }
 

@@ -15,9 +15,11 @@ use crate::model::container::{Container, EngineInfo};
 use crate::model::error::{Context as _, Result};
 use crate::model::event::Phase;
 use crate::model::manifest::{
-    ArchiveInfo, Counts, Environment, FORMAT_VERSION, FileListInfo, Manifest, Times,
+    ArchiveInfo, Counts, Environment, FORMAT_VERSION, FileListInfo, Manifest, Method, Part, Parts, Payload,
+    Times,
 };
 use crate::model::source::Source;
+use crate::model::unknown::UnknownFields;
 use crate::ops::Context;
 use crate::ops::facts::recorded;
 use crate::ops::libc_version::libc_of;
@@ -60,42 +62,48 @@ impl SnapshotRun<'_> {
         let facts = recorded(prepared.facts.clone(), &captured.evidence);
         Manifest {
             format_version: FORMAT_VERSION,
+            requires: Vec::new(),
             id: self.run.id.clone(),
             source: prepared.source.key.clone(),
-            location: prepared.source.location.clone(),
+            group: None,
             title: prepared.source.title.clone(),
-            quiesce: self.options.quiesce,
-            capture: prepared.plan.capture,
+            method: Method { quiesce: self.options.quiesce, capture: prepared.plan.capture },
+            payload: Payload::Physical,
             consistency: captured.consistency,
+            position: captured.evidence.database.as_ref().and_then(database::position),
             evidence: captured.evidence,
             times,
             downtime_ms: self.run.timer.away().map_or(0, milliseconds),
             phases: self.run.timer.phases(),
-            archive: ArchiveInfo {
-                file: archive.file.clone(),
-                codec: self.options.codec,
-                stored_bytes: archive.bytes,
-                tar_bytes: archived.tar_bytes,
-                blake3: archive.blake3.clone(),
-            },
-            file_list: FileListInfo {
-                file: list.file.clone(),
-                stored_bytes: list.bytes,
-                blake3: list.blake3.clone(),
-            },
-            counts: Counts {
-                members: archived.members(),
-                files: archived.files,
-                raw_bytes: archived.raw_bytes,
-                sockets_skipped: archived.sockets_skipped,
-                excluded: archived.excluded,
-                vanished: archived.vanished,
-                changed: archived.changed,
-            },
+            parts: Parts::one(Part {
+                location: prepared.source.location.clone(),
+                archive: ArchiveInfo {
+                    file: archive.file.clone(),
+                    codec: self.options.codec,
+                    stored_bytes: archive.bytes,
+                    tar_bytes: archived.tar_bytes,
+                    blake3: archive.blake3.clone(),
+                },
+                file_list: FileListInfo {
+                    file: list.file.clone(),
+                    stored_bytes: list.bytes,
+                    blake3: list.blake3.clone(),
+                },
+                counts: Counts {
+                    members: archived.members(),
+                    files: archived.files,
+                    raw_bytes: archived.raw_bytes,
+                    sockets_skipped: archived.sockets_skipped,
+                    excluded: archived.excluded,
+                    vanished: archived.vanished,
+                    changed: archived.changed,
+                },
+            }),
             environment: prepared.environment.clone(),
             facts,
             tags: self.options.tags.clone(),
             tool_version: env!("CARGO_PKG_VERSION").to_owned(),
+            unknown: UnknownFields::default(),
         }
     }
 }
