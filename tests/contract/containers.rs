@@ -36,7 +36,7 @@ pub(crate) async fn what_is_not_there_is_none_or_not_found(bench: &Bench) {
             docker.lower_priority(name).await.unwrap_err(),
             docker.exec(name, &["true".to_owned()], LONG).await.unwrap_err(),
             docker.logs(name, 5).await.unwrap_err(),
-            docker.describe(name).await.unwrap_err(),
+            docker.inspect_raw(name).await.unwrap_err(),
             docker.attach(name).await.unwrap_err(),
             docker.rename_container(name, &bench.name("other")).await.unwrap_err(),
         ] {
@@ -176,7 +176,7 @@ pub(crate) async fn one_made_like_another_has_the_other_mount_and_needs_it_stopp
     let docker = &bench.docker;
     let (volume, other) = (bench.volume("data").await, bench.volume("other").await);
     let name = bench.run("db", OBEDIENT, Some(&volume), 7).await;
-    let model = docker.describe(&name).await.unwrap();
+    let model = docker.inspect_raw(&name).await.unwrap();
     let (new, at, source) = (bench.name("new"), Path::new("/data"), MountSource::Volume(other.clone()));
     let error = docker.clone_container(&model, &new, at, &source).await.unwrap_err();
     assert_eq!(error.kind, DockerErrorKind::Conflict, "{error}");
