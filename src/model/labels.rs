@@ -10,3 +10,5 @@ pub const LABEL_SOURCE: &str = "volsnap.source";
 pub const LABEL_STAGE: &str = "volsnap.stage";
 /// Label of the container: the process that made it.
 pub const LABEL_PID: &str = "volsnap.pid";
+/// Label of the container: the names of the containers that its run holds, or is about to hold, each after a space.
+pub const LABEL_HOLDS: &str = "volsnap.holds";

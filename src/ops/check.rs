@@ -238,7 +238,7 @@ async fn files(run: &Run, engine: &EngineInfo, source: &Source, options: &CheckO
         run.watch(saga).await?;
         let image = (engine, options.helper_image.as_deref());
         let (id, access) = (run.id.as_str(), (Access::Read, None));
-        let mut helper = start_helper(&run.context, saga, id, source, access, image).await?;
+        let mut helper = start_helper(&run.context, saga, id, source, access, image, &[]).await?;
         let kept = format!("{}*", crate::agent::swap::PREFIX);
         helper.agent.survey(&[kept]).await.context(|| format!("survey {}", source.title)).map(Some)
     };

@@ -7,8 +7,9 @@ use super::Context;
 use crate::agent::client::{AgentClient, helper_name};
 use crate::engine::helper::{Access, FIFO, HelperImage, helper_container};
 use crate::engine::{DockerError, DockerErrorKind, NO_DIRECTORY};
-use crate::model::container::EngineInfo;
+use crate::model::container::{Container, EngineInfo};
 use crate::model::error::{Context as _, Error, Result};
+use crate::model::labels::LABEL_HOLDS;
 use crate::model::location::MountSource;
 use crate::model::source::Source;
 use crate::saga::{UndoId, When};
@@ -34,7 +35,8 @@ pub(super) struct StageMount<'a> {
 }
 
 /// Creates the helper of a run beside a source, and beside a stage where there is one, and starts it.
-/// `image` replaces the one packed from the running program.
+/// `image` replaces the one packed from the running program. The helper says to all other runs which containers this one
+/// `holds`: see [`HoldPlan`](super::hold::HoldPlan).
 pub(super) async fn start_helper(
     context: &Context,
     saga: &mut Saga,
@@ -42,6 +44,7 @@ pub(super) async fn start_helper(
     source: &Source,
     (access, stage): (Access, Option<StageMount<'_>>),
     (engine, image): (&EngineInfo, Option<&str>),
+    holds: &[Container],
 ) -> Result<StartedHelper> {
     let docker = &*context.docker;
     let image = helper_image(context, image).await?;
@@ -52,6 +55,8 @@ pub(super) async fn start_helper(
     context.monitor.step("create-helper");
     let location = stage.map(|stage| stage.location);
     let mut spec = helper_container(&name, &image, run, &source.location, access, pipe.as_deref(), location);
+    let names: Vec<_> = holds.iter().map(|container| container.name.as_str()).collect();
+    spec.labels.insert(LABEL_HOLDS.to_owned(), names.join(" "));
     if let Some(StageMount { location: MountSource::Volume(volume), labels }) = stage {
         spec.new_volumes.insert(volume.clone(), labels.clone());
     }

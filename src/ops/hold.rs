@@ -15,6 +15,7 @@ use crate::database;
 use crate::model::container::Container;
 use crate::model::error::{Context as _, Error, Result};
 use crate::model::event::{Event, Phase};
+use crate::model::labels::{LABEL_HOLDS, LABEL_RUN};
 use crate::model::quote::shell_quote;
 use crate::saga::{Terms, UndoId, When};
 use crate::service::ServiceError;
@@ -39,7 +40,8 @@ pub(super) enum HoldMethod {
     Freeze,
 }
 
-/// Who will be held, how, and for how long.
+/// Who will be held, how, and for how long. A container is held by one run at a time, whatever source it is held for:
+/// a second one ends with [`ErrorKind::Busy`](crate::ErrorKind::Busy).
 #[derive(Debug, Clone, Default)]
 pub(super) struct HoldPlan {
     pub(super) method: HoldMethod,
@@ -121,6 +123,7 @@ impl Run {
         for container in &plan.containers {
             self.context.refuse_restarted(container, again).await?;
         }
+        self.refuse_held_elsewhere(plan).await?;
         let undo = if plan.freezes() {
             let containers = plan.containers.iter().map(PausedContainer::of).collect();
             Undo::Unpause { containers }
@@ -138,6 +141,28 @@ impl Run {
         }
         self.lease(Terms::of_hold(plan.expected, plan.max_downtime));
         Ok(held)
+    }
+
+    /// Refuses a container that another run holds, or is about to hold, for another source. Each run says so on its
+    /// helper before it looks here: so of two that come at once at least one sees the other.
+    async fn refuse_held_elsewhere(&self, plan: &HoldPlan) -> Result<()> {
+        let containers = self.context.docker.containers().await.context(|| "list containers".to_owned())?;
+        let others = containers.iter().filter(|one| {
+            let run = one.labels.get(LABEL_RUN);
+            one.state.running && run.is_some_and(|run| *run != self.id.as_str())
+        });
+        for other in others {
+            let held = other.labels.get(LABEL_HOLDS).map_or("", String::as_str);
+            let is_held = |container: &&Container| held.split(' ').any(|name| name == container.name);
+            if let Some(container) = plan.containers.iter().find(is_held) {
+                return Err(Error::busy(format!(
+                    "another volsnap run holds container {} (helper container {})",
+                    container.name, other.name
+                ))
+                .hint("volsnap recover --list    (shows what runs, and what died)"));
+            }
+        }
+        Ok(())
     }
 
     /// The moment from which the service is away.

@@ -319,8 +319,16 @@ impl RestartRun<'_> {
         let image = (&subject.engine, self.options.helper_image.as_deref());
         let run = self.run.id.as_str();
         let access = (Access::Read, None);
-        let StartedHelper { mut agent, registered, .. } =
-            start_helper(&self.run.context, saga, run, &subject.source, access, image).await?;
+        let StartedHelper { mut agent, registered, .. } = start_helper(
+            &self.run.context,
+            saga,
+            run,
+            &subject.source,
+            access,
+            image,
+            &subject.hold.containers,
+        )
+        .await?;
         if let Some(database) = &subject.database {
             let found = database.files.inspect(&mut agent).await?;
             subject.plan.database = Some(format!("{} {}", found.engine, found.version));

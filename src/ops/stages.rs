@@ -77,7 +77,7 @@ async fn measure(context: &Context, engine: &EngineInfo, volume: &Volume) -> Res
     let run = Run::new(context)?;
     let measuring = async |saga: &mut Saga| {
         let (id, access) = (run.id.as_str(), (Access::Read, None));
-        let mut helper = start_helper(&run.context, saga, id, &source, access, (engine, None)).await?;
+        let mut helper = start_helper(&run.context, saga, id, &source, access, (engine, None), &[]).await?;
         let survey = helper.agent.survey(&[]).await.context(|| format!("survey volume {}", volume.name))?;
         Ok(Some(survey.disk_bytes))
     };

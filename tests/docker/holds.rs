@@ -349,3 +349,28 @@ async fn a_kept_stage_is_listed_used_by_the_next_snapshot_and_removed_by_the_com
     let _ = volsnap.run([&["snapshot", &postgres.target()], &STAGED[..]].concat()).expect(0);
     postgres.assert_no_helper();
 }
+
+#[tokio::test]
+async fn a_container_is_held_by_one_run_at_a_time_whatever_source_it_is_held_for() {
+    let (postgres, volsnap) = (Postgres::start().await, Volsnap::new());
+    let (app, other) = (format!("{}-app", postgres.container), format!("{}-other", postgres.volume));
+    let image = crate::database::image();
+    let mounts = [format!("{}:/data", postgres.volume), format!("{other}:/other")];
+    docker(&["volume", "create", "--label", "volsnap.test", &other]);
+    let script = "trap 'exit 0' TERM; echo x > /other/x; while :; do sleep 0.05; done";
+    let run = ["run", "-d", "--label", "volsnap.test", "--network", "none", "--name", &app];
+    let what = ["-v", &mounts[0], "-v", &mounts[1], "--entrypoint", "sh", &image, "-c", script];
+    docker(&[&run[..], &what].concat());
+
+    let mut watched = postgres.snapshot(&volsnap, &["--capture", "direct"]);
+    assert!(watched.reach("stop-container"), "the run ended before the hold");
+    watched.signal(Signal::SIGSTOP);
+    let second = volsnap.run(["snapshot", &format!("volume:{other}"), "--capture", "direct"]);
+    watched.signal(Signal::SIGCONT);
+    let (code, said) = watched.end();
+    // Whatever became of the test, nothing of it is left.
+    let _ = Command::new("docker").args(["rm", "-f", &app]).output();
+    let _ = Command::new("docker").args(["volume", "rm", &other]).output();
+    second.refused(5, &["another volsnap run", "nothing was stopped"]);
+    assert_eq!(code, Some(0), "{said}");
+}

@@ -157,7 +157,7 @@ impl MigrateRun<'_> {
         let mount = StageMount { location: &target.location, labels: &none };
         let with = (Access::Stage, Some(mount));
         let StartedHelper { mut agent, registered: helper, place } =
-            start_helper(&self.run.context, saga, self.run.id.as_str(), &source, with, image).await?;
+            start_helper(&self.run.context, saga, self.run.id.as_str(), &source, with, image, &stops).await?;
         let place = HelperTarget {
             helper: helper_name(&key_of(&target.location)),
             location: target.location.clone(),

@@ -139,7 +139,9 @@ impl RestoreRun<'_> {
         self.run.phase(Phase::Prepare, source.title.clone(), None);
         let beside = match self.makes() {
             true => None,
-            false => Some(self.look_beside(saga, &source, &known, database.as_ref(), &engine).await?),
+            false => Some(
+                self.look_beside(saga, &source, &known, database.as_ref(), (&engine, &users.stops)).await?,
+            ),
         };
         let server = self.server(&source).await;
         let facts = self.facts(&source, &known, beside.as_ref(), &server, &engine);
@@ -391,9 +393,9 @@ impl RestoreRun<'_> {
         source: &Source,
         known: &ArchiveSummary,
         database: Option<&DatabaseFiles>,
-        engine: &EngineInfo,
+        engine_and_stops: (&EngineInfo, &[Container]),
     ) -> Result<ExistingData> {
-        let mut helper = self.start_helper(saga, source, known, engine).await?;
+        let mut helper = self.start_helper(saga, source, known, engine_and_stops).await?;
         let room = helper.agent.room().await.context(|| format!("look at {}", source.title))?;
         let survey = helper
             .agent
@@ -418,11 +420,20 @@ impl RestoreRun<'_> {
         saga: &mut Saga,
         source: &Source,
         known: &ArchiveSummary,
-        engine: &EngineInfo,
+        (engine, holds): (&EngineInfo, &[Container]),
     ) -> Result<StartedHelper> {
         let access = if known.special { Access::ReplaceWithDevices } else { Access::Replace };
         let image = (engine, self.options.helper_image.as_deref());
-        start_helper(&self.run.context, saga, self.run.id.as_str(), source, (access, None), image).await
+        start_helper(
+            &self.run.context,
+            saga,
+            self.run.id.as_str(),
+            source,
+            (access, None),
+            image,
+            &users.stops,
+        )
+        .await
     }
 
     /// Asks the server that uses the target, where it runs, what only it can tell. What it does not tell is not
@@ -605,7 +616,7 @@ impl RestoreRun<'_> {
             Some(beside) => (beside.helper, beside.present),
             None => {
                 self.make(saga, &mut source).await?;
-                let mut helper = self.start_helper(saga, &source, &known, &engine).await?;
+                let mut helper = self.start_helper(saga, &source, &known, (&engine, &users.stops)).await?;
                 let room = helper.agent.room().await.context(|| format!("look at {}", source.title))?;
                 let plan = RestorePlan { free_bytes: Some(room.free_bytes), ..plan.clone() };
                 checks::refuse_without_room(&plan, room.free_names)?;

@@ -69,7 +69,7 @@ impl SnapshotRun<'_> {
         let access = if stage.is_some() { Access::Stage } else { Access::Read };
         let mounts = (access, stage.as_ref().map(StageVolume::mount));
         let StartedHelper { mut agent, registered: helper, .. } =
-            start_helper(&self.run.context, saga, &run, &source, mounts, image).await?;
+            start_helper(&self.run.context, saga, &run, &source, mounts, image, &hold.containers).await?;
         let survey = agent.survey(&self.excluded()).await.context(|| format!("survey {}", source.title))?;
         let database = self.find_database(&source, &survey)?;
         let inspection = match &database {
