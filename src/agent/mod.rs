@@ -7,7 +7,7 @@
 //! | [`client`] | the command's side |
 //! | [`session`] | the agent's side |
 //! | [`survey`], [`tree`], [`archive`] | what the agent does to save |
-//! | [`stage`] | what the agent does to have a copy of what is still being written |
+//! | [`staging`] | what the agent does to have a copy of what is still being written |
 //! | [`extract`], [`swap`], [`metadata`] | what the agent does to restore |
 
 pub mod archive;
