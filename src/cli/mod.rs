@@ -130,13 +130,15 @@ pub(crate) fn main() -> ExitCode {
         progress: !global.no_progress,
         command: &global.command(),
     });
-    match run(&global, verb, &ui) {
+    let code = match run(&global, verb, &ui) {
         Ok(code) => code,
         Err(error) => {
             ui.error(&error);
             exit::code_of(error.kind())
         }
-    }
+    };
+    ui.finish_progress();
+    code
 }
 
 fn run(global: &Global, verb: Verb, ui: &Ui) -> Result<ExitCode, Error> {

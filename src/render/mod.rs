@@ -2,7 +2,9 @@
 //! with `--json` one JSON value is all that standard output gets. Bars only on a terminal.
 //!
 //! Names come from the outside world: whatever is printed for a person is [escaped](text::escape).
-//! A closed standard output or error is nobody's failure: what cannot be printed is dropped.
+//! A closed standard output or error is nobody's failure: what cannot be printed is dropped. Output that is
+//! stuck holds nobody up while a procedure runs: standard error is written by a [thread](progress) of its own,
+//! standard output only once a run is over.
 
 use std::io::{self, IsTerminal as _, Write as _};
 use std::process::ExitCode;
@@ -30,6 +32,7 @@ pub(crate) mod human;
 pub(crate) mod json;
 mod migrate;
 mod progress;
+mod queue;
 mod report;
 mod text;
 
@@ -64,6 +67,7 @@ impl Ui {
         let draw = options.progress && !options.quiet && options.verbose == 0 && io::stderr().is_terminal();
         let progress = Arc::new(Progress::new(draw, options.quiet));
         log_through(&progress, options);
+        panic_through(&progress);
         Self { json: options.json, command: options.command.to_owned(), progress }
     }
 
@@ -72,15 +76,14 @@ impl Ui {
         self.progress.clone()
     }
 
-    /// Takes away the bar, before a result is printed.
+    /// Takes away the bar, before a result is printed; waits for what is yet to be drawn.
     pub(crate) fn finish_progress(&self) {
         self.progress.finish();
     }
 
     /// Prints a failure: what was being done, why, the state now, the next command.
     pub(crate) fn error(&self, error: &Error) {
-        self.finish_progress();
-        self.progress.line(&human::error(error));
+        self.progress.last_line(&human::error(error));
     }
 
     /// Prints a remark.
@@ -143,8 +146,7 @@ impl Ui {
 
     /// Prints a question, whose answer follows on the same line.
     pub(crate) fn question(&self, text: &str) {
-        let mut err = io::stderr().lock();
-        let _ = write!(err, "{text}").and_then(|()| err.flush());
+        self.progress.question(text);
     }
 
     /// Prints what became of a restore.
@@ -275,4 +277,19 @@ fn log_through(progress: &Arc<Progress>, options: &UiOptions<'_>) {
         .with_ansi(io::stderr().is_terminal())
         .with_target(false)
         .try_init();
+}
+
+/// Has panics drawn with the rest: the run goes on after one, and puts everything back.
+fn panic_through(progress: &Arc<Progress>) {
+    let progress = progress.clone();
+    std::panic::set_hook(Box::new(move |panic| {
+        let trace = std::backtrace::Backtrace::capture();
+        let trace = match trace.status() {
+            std::backtrace::BacktraceStatus::Captured => format!("\n{trace}"),
+            _ => String::new(),
+        };
+        let said = panic.to_string();
+        let said: Vec<_> = said.lines().map(escape).collect();
+        progress.line(&format!("{}{trace}", said.join("\n")));
+    }));
 }
