@@ -7,14 +7,14 @@ use std::sync::Arc;
 use clap::{Parser, Subcommand};
 use volsnap::engine::Docker;
 use volsnap::engine::bollard::DockerEngine;
-use volsnap::model::quote::shell_quote;
+use volsnap::model::hint::Hint;
 use volsnap::ops::Context;
 use volsnap::repository::{Repository, Snapshot};
 use volsnap::saga::{RetryBudget, SagaOptions};
 use volsnap::signal::{self, Cancel};
 use volsnap::{Error, ErrorKind};
 
-use crate::render::{Ui, UiOptions};
+use crate::render::{Commands, Ui, UiOptions};
 
 mod agent;
 mod check;
@@ -123,12 +123,12 @@ pub(crate) fn main() -> ExitCode {
     if let Verb::Agent(args) = verb {
         return agent::run(&args);
     }
-    let ui = Ui::new(&UiOptions {
+    let ui = Ui::new(UiOptions {
         json: global.json,
         quiet: global.quiet,
         verbose: global.verbose,
         progress: !global.no_progress,
-        command: &global.command(),
+        commands: global.commands(),
     });
     let code = match run(&global, verb, &ui) {
         Ok(code) => code,
@@ -199,22 +199,12 @@ impl Global {
         })
     }
 
-    /// Returns the beginning of a command that means the same repository and engine as this one.
-    fn command(&self) -> String {
-        let repository = self
-            .repo
-            .as_ref()
-            .filter(|repo| std::env::var_os("VOLSNAP_REPO").as_deref() != Some(repo.as_os_str()));
-        let mut command = "volsnap".to_owned();
-        for (flag, value) in [
-            ("--repo", repository.map(|repo| repo.to_string_lossy().into_owned())),
-            ("--host", self.host.clone()),
-        ] {
-            if let Some(value) = value {
-                command.push_str(&format!(" {flag} {}", shell_quote(&value)));
-            }
-        }
-        command
+    /// Returns how a command is called that means the same repository and engine as this one.
+    fn commands(&self) -> Commands {
+        let named = |repo: &&PathBuf| std::env::var_os("VOLSNAP_REPO").as_deref() != Some(repo.as_os_str());
+        let repo = self.repo.as_ref().filter(named).map(|repo| repo.to_string_lossy().into_owned());
+        let typed = std::env::args_os().skip(1).map(|word| word.to_string_lossy().into_owned());
+        Commands { repo, host: self.host.clone(), typed: typed.collect() }
     }
 
     /// Returns where the repository is, or is to be.
@@ -242,7 +232,9 @@ async fn connect(address: Option<&str>) -> Result<Arc<dyn Docker>, Error> {
         Err(error) => Err(Error::failed("reach the Docker engine")
             .with_source(error)
             .state("nothing was touched")
-            .hint("docker info    (does it answer? may you use it? is --host or DOCKER_HOST right?)")),
+            .hint(
+                Hint::docker(["info"]).why("does it answer? may you use it? is --host or DOCKER_HOST right?"),
+            )),
     }
 }
 

@@ -8,6 +8,7 @@ use std::time::Duration;
 use clap::ValueEnum;
 use volsnap::archive::Codec;
 use volsnap::database::online::MaxRate;
+use volsnap::model::hint::Hint;
 use volsnap::model::manifest::Quiesce;
 use volsnap::ops::Context;
 use volsnap::ops::plan::CaptureChoice;
@@ -15,10 +16,10 @@ use volsnap::ops::snapshot::{SnapshotOptions, dry_run, snapshot};
 use volsnap::selector::Target;
 use volsnap::{Error, ErrorKind};
 
+use super::{Global, exit};
 use super::facts::FactsArg;
 use super::verify::drill_new;
-use super::{Global, exit};
-use crate::render::Ui;
+use crate::render::{Ui, json};
 
 /// Take a snapshot of a service, a volume or a directory
 ///
@@ -148,21 +149,21 @@ async fn one(
         let plan = dry_run(host, options).await?;
         ui.finish_progress();
         ui.plan(&plan);
-        return Ok((crate::render::json::value(&plan), None));
+        return Ok((json::value(&json::SnapshotPlanObject::from(&plan)), None));
     }
     let mut taken = snapshot(host, options).await?;
     ui.finish_progress();
     ui.snapshot(&taken);
-    let mut json = crate::render::json::snapshot(&taken);
     if !args.drill {
-        return Ok((json, None));
+        return Ok((json::value(&json::SnapshotObject::new(&taken, None)), None));
     }
     let helper = options.helper_image.as_deref();
     let drilled = drill_new(host, &options.repository, helper, &mut taken, ui).await;
     let drilled =
         drilled.map_err(|error| error.state(format!("snapshot {} is published", taken.manifest.id)))?;
-    json["drill"] = crate::render::json::value(&drilled);
-    Ok((json, (!drilled.ok).then_some(ErrorKind::Damaged)))
+    let drill = json::DrillObject::new(&drilled, ui.commands());
+    let object = json::SnapshotObject::new(&taken, Some(drill));
+    Ok((json::value(&object), (!drilled.ok).then_some(ErrorKind::Damaged)))
 }
 
 impl Args {
@@ -173,7 +174,8 @@ impl Args {
             return Err(Error::usage(
                 "--max-rate is how fast a database backs itself up, which it does not here",
             )
-            .hint("leave --max-rate out, or use --quiesce online"));
+            .hint(Hint::instead(&["--max-rate="], [""; 0]))
+            .or(Hint::instead(&["--quiesce="], ["--quiesce", "online"])));
         }
         let useless = match (self.quiesce, self.capture, self.keep_stage) {
             (QuiesceArg::Online, CaptureArg::Direct, _) => "--capture direct",
@@ -181,7 +183,8 @@ impl Args {
             _ => return Ok(()),
         };
         Err(Error::usage(format!("--quiesce online and {useless} do not go together"))
-            .hint(format!("leave {useless} out, or use --quiesce stop")))
+            .hint(Hint::instead(&["--capture=", "--keep-stage"], [""; 0]))
+            .or(Hint::instead(&["--quiesce="], ["--quiesce", "stop"])))
     }
 
     fn options(&self, target: &Target, repository: &Path) -> SnapshotOptions {

@@ -88,7 +88,7 @@ pub(crate) async fn run(global: &Global, args: &Args, ui: &Ui) -> Result<ExitCod
             Subject::Lost(name, error) => {
                 damaged = true;
                 ui.error(&error);
-                results.push(json::lost(name.as_deref(), &error.chain()));
+                results.push(json::value(&json::LostObject::new(name.as_deref(), error.chain())));
             }
             Subject::Snapshot(snapshot) => match prove(global, args, *snapshot, ui).await {
                 Ok((ok, result)) => {
@@ -99,7 +99,7 @@ pub(crate) async fn run(global: &Global, args: &Args, ui: &Ui) -> Result<ExitCod
                 Err(error) => {
                     ui.error(&error);
                     failed.get_or_insert(error.kind());
-                    results.push(json::lost(Some(&id), &error.chain()));
+                    results.push(json::value(&json::LostObject::new(Some(&id), error.chain())));
                 }
             },
         }
@@ -119,14 +119,13 @@ async fn prove(
     let report = verify(snapshot.clone(), ui.monitor()).await?;
     ui.finish_progress();
     ui.verified(&snapshot, &report);
-    let mut result = json::value(&report);
     if !args.drill {
-        return Ok((report.ok, result));
+        return Ok((report.ok, json::value(&json::VerifiedObject::new(&report, None))));
     }
     let host = global.host(ui).await?;
     let drilled = args.how.drill(global, &host, &mut snapshot, ui).await?;
-    result["ok"] = (report.ok && drilled.ok).into();
-    result["drill"] = json::value(&drilled);
+    let drill = json::DrillObject::new(&drilled, ui.commands());
+    let result = json::value(&json::VerifiedObject::new(&report, Some(drill)));
     Ok((report.ok && drilled.ok, result))
 }
 

@@ -10,6 +10,7 @@ use crate::model::error::{Context as _, Result};
 use crate::model::event::Phase;
 use crate::model::facts::checks::Checks;
 use crate::model::facts::{Facts, FactsLevel};
+use crate::model::hint::Hint;
 use crate::saga::When;
 use crate::selector::Target;
 use crate::undo::Saga;
@@ -40,8 +41,8 @@ impl Errand<'_> {
         }
         context.monitor.step("facts");
         let facts = take(&*context.docker, container, self.level).await;
-        let again = format!("volsnap restart {} --facts none", self.target.quoted());
-        let facts = facts.map_err(|error| error.hint(format!("{again}    (does not compare)")))?;
+        let again = Hint::volsnap(["restart", &self.target.spelling(), "--facts", "none"]);
+        let facts = facts.map_err(|error| error.hint(again.why("does not compare")))?;
         let Some(mut facts) = facts else { return Ok(None) };
         if let Some(checks) = self.checks {
             run_checks(&*context.docker, container, checks, None, &mut facts).await;

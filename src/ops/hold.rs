@@ -8,6 +8,7 @@ use crate::database;
 use crate::engine::{DockerErrorKind, Grace};
 use crate::model::container::Container;
 use crate::model::error::{Context as _, Error, Result};
+use crate::model::hint::Hint;
 use crate::model::source::Source;
 use crate::selector;
 use crate::selector::{EngineInventory, Target};
@@ -27,12 +28,15 @@ impl Context {
     /// Resolves a target. A running database is asked where its data is: its configuration may have moved
     /// it, and what it says wins.
     pub(super) async fn resolve(&self, target: &Target) -> Result<Source> {
-        self.resolve_for("volsnap snapshot", target).await
+        self.resolve_for(&["snapshot"], target).await
     }
 
     /// As [`resolve`](Self::resolve); hints complete `command` with a target.
-    pub(super) async fn resolve_for(&self, command: &str, target: &Target) -> Result<Source> {
-        let mut world = EngineInventory { command: command.to_owned(), ..self.world().await? };
+    pub(super) async fn resolve_for(&self, command: &[&str], target: &Target) -> Result<Source> {
+        let mut world = EngineInventory {
+            command: command.iter().map(ToString::to_string).collect(),
+            ..self.world().await?
+        };
         let source = selector::resolve(target, &world)?;
         let Some(container) = source.database().filter(|container| container.state.running) else {
             return Ok(source);
@@ -58,10 +62,7 @@ impl Context {
                 "container {} shares the network of one that does not run, so it could not be started again",
                 stranded.name
             ))
-            .hint(format!(
-                "docker stop {}    (or start the other one first)",
-                crate::model::quote::shell_quote(&stranded.name)
-            ))),
+            .hint(Hint::docker(["stop", &stranded.name]).why("or start the other one first"))),
             None => Ok(()),
         }
     }
@@ -84,7 +85,7 @@ impl Context {
                 wait.as_secs()
             ))
             .with_source(error)
-            .hint(format!("docker logs --tail 20 {}", crate::model::quote::shell_quote(&container.name))),
+            .hint(Hint::logs(&container.name)),
             _ => Error::failed(format!("stop container {}", container.name)).with_source(error),
         })
     }
@@ -92,7 +93,7 @@ impl Context {
     /// Refuses a container that is not in the run it was prepared in; `again` is the command to type. The
     /// journal tells by that run whether somebody has started the container again, or whether our stop may
     /// still reach it.
-    pub(super) async fn refuse_restarted(&self, container: &Container, again: &str) -> Result<()> {
+    pub(super) async fn refuse_restarted(&self, container: &Container, again: Hint) -> Result<()> {
         let looked = self.docker.container(&container.id).await;
         let now = looked.context(|| format!("look at container {}", container.name))?;
         if now.is_some_and(|now| now.state.running && now.state.started_at == container.state.started_at) {
@@ -111,13 +112,13 @@ pub(super) fn refuse_what_cannot_be_stopped(container: &Container) -> Result<()>
     let name = &container.name;
     if container.state.paused {
         return Err(Error::failed(format!("container {name} is paused, and a paused one cannot be stopped"))
-            .hint(format!("docker unpause {}", crate::model::quote::shell_quote(name))));
+            .hint(Hint::docker(["unpause", name])));
     }
     if container.auto_remove {
         return Err(Error::failed(format!(
             "container {name} is removed by the engine when it stops (--rm), so it could not be started again"
         ))
-        .hint(format!("stop {name} yourself, or run it without --rm")));
+        .hint(Hint::advice(format!("stop {name} yourself, or run it without --rm"))));
     }
     Ok(())
 }
@@ -129,7 +130,7 @@ pub(super) fn refuse_what_cannot_be_frozen(container: &Container) -> Result<()> 
             "container {} is between two starts, and only one that runs can be frozen",
             container.name
         ))
-        .hint(format!("docker logs --tail 20 {}", crate::model::quote::shell_quote(&container.name))));
+        .hint(Hint::logs(&container.name)));
     }
     Ok(())
 }

@@ -14,6 +14,7 @@ use crate::archive::{FileListReader, FileRecord};
 use crate::engine::Docker;
 use crate::model::error::{Context as _, Error, ErrorKind, Result, chain};
 use crate::model::event::Monitor;
+use crate::model::hint::Hint;
 use crate::model::ids::SnapshotId;
 use crate::repository::Snapshot;
 use crate::saga::Compensation as _;
@@ -80,7 +81,7 @@ impl Context {
             Error::failed("begin the run's journal")
                 .with_source(error)
                 .state("nothing was touched")
-                .hint("VOLSNAP_STATE_DIR=DIR chooses another directory for journals")
+                .hint(Hint::advice("VOLSNAP_STATE_DIR=DIR chooses another directory for journals"))
         })
     }
 
@@ -115,8 +116,9 @@ fn panicked(panic: &(dyn Any + Send)) -> Error {
         .map(ToString::to_string)
         .or_else(|| panic.downcast_ref::<String>().cloned())
         .unwrap_or_default();
-    Error::failed(format!("volsnap itself failed: {message}"))
-        .hint("report this at the project's issue tracker, with the output of the same command with -v")
+    Error::failed(format!("volsnap itself failed: {message}")).hint(Hint::advice(
+        "report this at the project's issue tracker, with the output of the same command with -v",
+    ))
 }
 
 /// Adds to the outcome of a procedure what could not be put back after it.
@@ -133,12 +135,9 @@ fn with_leftovers<T>(outcome: Result<T>, left: &Leftovers) -> Result<T> {
     if left.newer > 0 {
         undone.push(format!("{} things that only a newer volsnap knows", left.newer));
     }
-    let by_hand: Vec<String> = left.failed.iter().filter_map(|failed| failed.undo.by_hand()).collect();
+    let by_hand = left.failed.iter().filter_map(|failed| failed.undo.by_hand());
     let state = format!("not put back: {}", undone.join("; "));
-    let hint = match by_hand.as_slice() {
-        [] => "volsnap recover".to_owned(),
-        commands => format!("volsnap recover    (or by hand: {})", commands.join("; ")),
-    };
+    let hints = std::iter::once(Hint::volsnap(["recover"])).chain(by_hand.map(|hint| hint.why("by hand")));
     let error = match outcome {
         Err(error) => error,
         Ok(_) => Error::failed("the work was done, but not everything could be put back"),
@@ -147,5 +146,5 @@ fn with_leftovers<T>(outcome: Result<T>, left: &Leftovers) -> Result<T> {
         Some(before) => format!("{before}; {state}"),
         None => state,
     };
-    Err(error.with_kind(ErrorKind::NotPutBack).state(state).hint(hint))
+    Err(error.with_kind(ErrorKind::NotPutBack).state(state).with_hints(hints))
 }

@@ -48,6 +48,7 @@ use crate::model::event::{Event, Monitor, Phase};
 use crate::model::facts::checks::{Checked, Checks};
 use crate::model::facts::compare::{ComparisonContext, Difference, DifferenceKind, Severity, compare};
 use crate::model::facts::{Facts, FactsLevel, FactsSummary};
+use crate::model::hint::Hint;
 use crate::model::ids::SnapshotId;
 use crate::model::inspection::Inspection;
 use crate::model::location::MountSource;
@@ -334,7 +335,7 @@ impl<'a> Run<'a> {
         self.phase(Phase::Prepare, self.options.target.to_string());
         let docker = &*self.context.docker;
         let engine = docker.engine().await.context(|| "ask the engine what it is".to_owned())?;
-        let source = self.context.resolve(&self.options.target).await?;
+        let source = self.context.resolve_for(&["restart"], &self.options.target).await?;
         source.warnings.iter().for_each(|warning| self.monitor().warning(warning));
         if let Some(other) = &source.held_by {
             return Err(busy(&source, &other.container));
@@ -384,15 +385,15 @@ impl<'a> Run<'a> {
         await_ready(&*self.context.docker, container, deadline, self.monitor()).await.map_err(|error| {
             Error::failed(format!("container {} is not ready to be stopped", container.name))
                 .with_source(error)
-                .hint(format!("docker logs --tail 20 {}", shell_quote(&container.name)))
+                .hint(Hint::logs(&container.name))
         })
     }
 
     /// Stops the users. What starts them again is in the journal before the first is asked to stop.
     async fn hold(&self, saga: &mut Saga, subject: &Subject) -> Result<UndoId> {
-        let again = format!("volsnap restart {}", self.options.target.quoted());
+        let again = Hint::volsnap(["restart", &self.options.target.spelling()]);
         for container in &subject.stops {
-            self.context.refuse_restarted(container, &again).await?;
+            self.context.refuse_restarted(container, again.clone()).await?;
         }
         let containers = subject
             .stops
@@ -452,14 +453,14 @@ impl<'a> Run<'a> {
                     "the image {} of container {} is not on the engine",
                     container.image, container.name
                 ))
-                .hint(format!("docker pull {}", shell_quote(&container.image))));
+                .hint(Hint::docker(["pull", &container.image])));
             }
         }
         Recreate::of(&starts, self.context.address.as_deref()).await.map_err(|error| {
-            let again = format!("volsnap restart {}", self.options.target.quoted());
+            let again = Hint::volsnap(["restart", &self.options.target.spelling()]);
             Error::failed("make the containers anew")
                 .with_source(error)
-                .hint(format!("{again}    (starts the same containers again)"))
+                .hint(again.why("starts the same containers again"))
         })
     }
 
@@ -486,10 +487,8 @@ impl<'a> Run<'a> {
                     ),
                 )
                 .with_source(difference)
-                .hint(format!(
-                    "sed -n {line}p {file}    (mend it, then once more)\n{}    (if another volume is meant)",
-                    recreate.command()
-                ))
+                .hint(Hint::shell(format!("sed -n {line}p {file}")).why("mend it, then once more"))
+                .or(Hint::shell(recreate.command()).why("if another volume is meant"))
                 .state(format!("nothing was stopped, and the data is in volume {volume}")));
             }
         }
@@ -518,8 +517,8 @@ impl<'a> Run<'a> {
                     before: Some(lies(mount)),
                     after: now,
                     next: lost.then(|| {
-                        let command = recreate.command();
-                        format!("{command}    (once the compose file has {} there again)", lies(mount))
+                        let command = Hint::shell(recreate.command());
+                        command.why(format!("once the compose file has {} there again", lies(mount)))
                     }),
                 });
             }
@@ -549,7 +548,7 @@ impl<'a> Run<'a> {
         let container = self.again(&database.container).await?;
         self.phase(Phase::Facts, container.name.clone());
         self.monitor().step("facts");
-        let again = format!("volsnap check {}", self.options.target.quoted());
+        let again = Hint::volsnap(["check", &self.options.target.spelling()]);
         let facts = take(&*self.context.docker, &container, self.options.level).await;
         let Some(mut facts) = facts.map_err(|error| error.hint(again))? else {
             return Ok((None, Vec::new()));
@@ -638,8 +637,8 @@ fn stops(source: &Source) -> Result<Vec<Container>> {
     stops.iter().try_for_each(refuse_what_cannot_be_stopped)?;
     if stops.is_empty() {
         let start = match source.users.first() {
-            Some(user) => format!("docker start {}", shell_quote(&user.container.name)),
-            None => "docker ps --all".to_owned(),
+            Some(user) => Hint::docker(["start", &user.container.name]),
+            None => Hint::docker(["ps", "--all"]),
         };
         return Err(Error::failed(format!("nothing that uses {} runs", source.title)).hint(start));
     }

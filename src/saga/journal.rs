@@ -184,6 +184,7 @@ pub struct Journal<U> {
 
 /// What became of opening a journal.
 #[derive(Debug)]
+#[expect(clippy::large_enum_variant, reason = "it is taken apart at once, and there is one at a time")]
 pub enum Opened<U> {
     /// Nobody holds it: it is ours now.
     Orphan(Journal<U>),

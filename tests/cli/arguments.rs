@@ -77,7 +77,7 @@ fn an_engine_that_cannot_be_reached_is_named_and_nothing_is_made(#[case] host: &
             volsnap.run([arguments, &["--host", host]].concat()),
             volsnap.run_with(arguments, &[("DOCKER_HOST", host)]),
         ] {
-            ran.refused(1, &["reach the Docker engine", host, "nothing was touched", "docker info"]);
+            ran.refused(1, &["reach the Docker engine", host, "nothing was touched", "next: docker ", " info "]);
             assert_eq!(ran.stdout(), "");
         }
         assert!(!volsnap.repository().exists() && !volsnap.state().exists());

@@ -5,6 +5,7 @@
 mod arguments;
 mod damage;
 mod hand_made;
+mod hints;
 mod listing;
 mod output;
 #[path = "../shared/program.rs"]

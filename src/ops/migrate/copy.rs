@@ -15,6 +15,7 @@ use crate::model::error::{Context as _, Error, Result};
 use crate::model::event::{Event, Phase};
 use crate::model::facts::checks::Checks;
 use crate::model::facts::{Facts, FactsLevel};
+use crate::model::hint::Hint;
 use crate::model::inspection::Inspection;
 use crate::model::source::Source;
 use crate::ops::facts::{run_checks, take};
@@ -101,7 +102,11 @@ impl Run<'_> {
         let full = matches!(error, AgentError::StageFull(_));
         let error =
             Error::failed(format!("copy {} to {}", prepared.plan.from, prepared.plan.to)).with_source(error);
-        if full { error.hint("free some space there, or choose a directory on a larger disk") } else { error }
+        if full {
+            error.hint(Hint::advice("free some space there, or choose a directory on a larger disk"))
+        } else {
+            error
+        }
     }
 
     async fn compare(&self, prepared: &mut Preparation, finish: bool) -> Result<CompareStats> {
@@ -114,7 +119,7 @@ impl Run<'_> {
 
     /// Looks at the users once more: the passes took their time, and somebody may have restarted one.
     async fn look_again(&self, prepared: &mut Preparation) -> Result<()> {
-        let source = self.context.resolve_for("volsnap migrate", &self.options.target).await?;
+        let source = self.context.resolve_for(&["migrate"], &self.options.target).await?;
         let ids = |source: &Source| -> Vec<String> {
             let mut ids: Vec<_> = source.users.iter().map(|user| user.container.id.clone()).collect();
             ids.sort();
@@ -125,22 +130,17 @@ impl Run<'_> {
                 "who uses {} has changed while it was copied",
                 prepared.source.title
             ))
-            .hint(format!("{}    (goes on from the copy)", self.again())));
+            .hint(self.again().why("goes on from the copy")));
         }
         prepared.look_at(source)
     }
 
     /// Returns the command that was typed, as far as it matters for another attempt.
-    pub(super) fn again(&self) -> String {
-        let target = self.options.target.quoted();
+    pub(super) fn again(&self) -> Hint {
+        let migrate = Hint::volsnap(["migrate", &self.options.target.spelling()]);
         match &self.options.destination {
-            super::Destination::Directory(path) => {
-                format!(
-                    "volsnap migrate {target} {}",
-                    crate::model::quote::shell_quote(&path.to_string_lossy())
-                )
-            }
-            super::Destination::Back { .. } => format!("volsnap migrate {target} --back"),
+            super::Destination::Directory(path) => migrate.and([path.to_string_lossy()]),
+            super::Destination::Back { .. } => migrate.and(["--back"]),
         }
     }
 
@@ -148,7 +148,7 @@ impl Run<'_> {
     pub(super) async fn before(&self, prepared: &Preparation) -> Result<Option<Facts>> {
         let Some(database) = prepared.running_database() else { return Ok(None) };
         let facts = self.facts(&database.container, prepared.checks.as_ref()).await;
-        facts.map_err(|error| error.hint(format!("{} --facts none    (does not compare)", self.again())))
+        facts.map_err(|error| error.hint(self.again().and(["--facts", "none"]).why("does not compare")))
     }
 
     pub(super) async fn facts(
@@ -176,7 +176,7 @@ impl Run<'_> {
         self.context.checkpoint(&prepared.source).await;
         let journal = || "write the journal".to_owned();
         for container in &prepared.stops {
-            self.context.refuse_restarted(container, &self.again()).await?;
+            self.context.refuse_restarted(container, self.again()).await?;
         }
         let copy = MigratedCopy {
             place: prepared.place.clone(),
@@ -244,7 +244,7 @@ impl Run<'_> {
                 prepared.plan.from,
                 compared.differences.join("; ")
             ))
-            .hint("look at the disk of the copy: dmesg | tail"));
+            .hint(Hint::shell("dmesg | tail").why("says whether the disk of the copy is sound")));
         }
         self.refuse_running(prepared).await?;
         let (Some(database), Some(stopped)) = (&prepared.database, &hold.stopped) else {
@@ -276,7 +276,9 @@ impl Run<'_> {
                 "container {} was started by somebody on {} meanwhile",
                 user.container.name, prepared.source.title
             ))
-            .hint("find out who starts it (a restart policy, an updater, another person), then try again")),
+            .hint(Hint::advice(
+                "find out who starts it (a restart policy, an updater, another person), then try again",
+            ))),
             None => Ok(()),
         }
     }

@@ -41,6 +41,7 @@ use crate::compose::environment::Environment;
 use crate::model::error::{Context as _, Error, Result};
 use crate::model::event::{Monitor, Phase};
 use crate::model::facts::FactsLevel;
+use crate::model::hint::Hint;
 use crate::model::ids::SnapshotId;
 use crate::model::location::MountSource;
 use crate::model::quote::shell_quote;
@@ -137,9 +138,9 @@ pub struct Migrated {
     /// What the edited files were before.
     pub backups: Vec<PathBuf>,
     /// The command that removes the old data, which has been kept.
-    pub remove: String,
+    pub remove: Hint,
     /// The command that goes back.
-    pub back: Option<String>,
+    pub back: Option<Hint>,
 }
 
 /// Migrates, once `confirm` lets the plan be carried out.
@@ -249,7 +250,7 @@ impl<'a> Run<'a> {
     }
 
     /// Remembers what came of what; returns the command that removes the old data, and the one that goes back.
-    fn remember(&self, prepared: &prepare::Preparation) -> (String, Option<String>) {
+    fn remember(&self, prepared: &prepare::Preparation) -> (Hint, Option<Hint>) {
         let state = &self.context.saga.state;
         match (&prepared.source.location, &prepared.place.location) {
             (MountSource::Volume(volume), MountSource::Directory(directory)) => {
@@ -266,14 +267,14 @@ impl<'a> Run<'a> {
                         error.chain()
                     ));
                 }
-                let back = format!("volsnap migrate {} --back", self.options.target.quoted());
-                (format!("docker volume rm {}", shell_quote(volume)), Some(back))
+                let back = Hint::volsnap(["migrate", &self.options.target.spelling(), "--back"]);
+                (Hint::docker(["volume", "rm", volume]), Some(back))
             }
             (MountSource::Directory(directory), _) => {
                 Migration::forget(state, directory);
-                (format!("rm -r {}", shell_quote(&directory.to_string_lossy())), None)
+                (Hint::shell(format!("rm -r {}", shell_quote(&directory.to_string_lossy()))), None)
             }
-            (MountSource::Volume(volume), _) => (format!("docker volume rm {}", shell_quote(volume)), None),
+            (MountSource::Volume(volume), _) => (Hint::docker(["volume", "rm", volume]), None),
         }
     }
 
@@ -312,7 +313,7 @@ impl<'a> Run<'a> {
         );
         let state = error.state_text().map_or_else(|| kept.clone(), |state| format!("{state}; {kept}"));
         let error = error.state(state);
-        if error.hint_text().is_some() { error } else { error.hint(self.again()) }
+        if error.hints().is_empty() { error.hint(self.again()) } else { error }
     }
 
     fn monitor(&self) -> &dyn Monitor {

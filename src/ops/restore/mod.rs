@@ -28,6 +28,7 @@ use chrono::{DateTime, Utc};
 use super::{Context, recover, with_leftovers};
 use crate::model::error::{Context as _, Result};
 use crate::model::event::{Monitor, Phase};
+use crate::model::hint::Hint;
 use crate::model::ids::SnapshotId;
 use crate::ops::phase_timer::PhaseTimer;
 use crate::repository::{RepositoryLocation, Snapshot};
@@ -45,7 +46,7 @@ mod safety;
 
 pub use archive::Archive;
 pub use checks::Force;
-pub use plan::RestorePlan;
+pub use plan::{Level, RestorePlan};
 
 /// Where to.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -107,7 +108,7 @@ pub struct Restored {
     /// What was there before.
     pub safety: Option<Snapshot>,
     /// The command that undoes it.
-    pub undo: Option<String>,
+    pub undo: Option<Hint>,
 }
 
 /// Restores.

@@ -19,10 +19,10 @@ use crate::engine::helper::Access;
 use crate::model::container::{Container, EngineInfo};
 use crate::model::error::{Context as _, Error, Result};
 use crate::model::event::Phase;
+use crate::model::hint::Hint;
 use crate::model::inspection::Inspection;
 use crate::model::labels::LABEL_RUN;
 use crate::model::location::MountSource;
-use crate::model::quote::shell_quote;
 use crate::model::source::{Source, key_of};
 use crate::ops::helper::{StartedHelper, busy, start_helper};
 use crate::ops::hold::refuse_what_cannot_be_stopped;
@@ -163,15 +163,17 @@ impl Run<'_> {
 
     async fn destination(&self, engine: &EngineInfo) -> Result<Source> {
         match &self.options.destination {
-            Destination::Target(target) => self.context.resolve_for(&self.command_to(), target).await,
+            Destination::Target(target) => {
+                self.context.resolve_for(&self.command_to().each_ref().map(String::as_str), target).await
+            }
             Destination::Origin => self.origin(engine).await,
             Destination::NewVolume(name) => {
                 let found = self.context.docker.volume(name).await;
                 if found.context(|| format!("look for volume {name}"))?.is_some() {
-                    return Err(Error::usage(format!("there is a volume {name} already")).hint(format!(
-                        "--to {}    (replaces what is in it)",
-                        shell_quote(&format!("volume:{name}"))
-                    )));
+                    return Err(Error::usage(format!("there is a volume {name} already")).hint(
+                        Hint::instead(&["--new-volume="], ["--to".to_owned(), format!("volume:{name}")])
+                            .why("replaces what is in it"),
+                    ));
                 }
                 Ok(unused(MountSource::Volume(name.clone()), format!("the new volume {name}")))
             }
@@ -183,21 +185,24 @@ impl Run<'_> {
     async fn origin(&self, engine: &EngineInfo) -> Result<Source> {
         let Some(snapshot) = self.options.archive.snapshot() else {
             return Err(Error::usage("an archive of another tool does not say where it came from")
-                .hint("--to TARGET, --new-volume NAME, or --dir DIR"));
+                .hint(Hint::again(["--to", "TARGET"]))
+                .or(Hint::again(["--new-volume", "NAME"]))
+                .or(Hint::again(["--dir", "DIR"])));
         };
         let target = match &snapshot.manifest.location {
             MountSource::Volume(name) => Target::Volume(name.clone()),
             MountSource::Directory(path) => Target::Directory(path.clone()),
         };
-        let source = self.context.resolve_for(&self.command_to(), &target).await.map_err(|error| {
-            match &snapshot.manifest.location {
-                MountSource::Volume(name) => error.hint(format!(
-                    "--new-volume {}    (makes it, as Compose would), or --to TARGET",
-                    shell_quote(name)
-                )),
+        let source = self
+            .context
+            .resolve_for(&self.command_to().each_ref().map(String::as_str), &target)
+            .await
+            .map_err(|error| match &snapshot.manifest.location {
+                MountSource::Volume(name) => error
+                    .hint(Hint::again(["--new-volume", name]).why("makes it, as Compose would"))
+                    .or(Hint::again(["--to", "TARGET"])),
                 MountSource::Directory(_) => error,
-            }
-        })?;
+            })?;
         self.refuse_left_over(engine, &source)?;
         Ok(source)
     }
@@ -209,17 +214,18 @@ impl Run<'_> {
         let migrations = Migration::all(&self.context.saga.state, &engine.id);
         let migration = migrations.into_iter().find(|migration| migration.volume == *name);
         let Some(migration) = migration.filter(|_| source.users.is_empty()) else { return Ok(()) };
-        let directory = Target::Directory(migration.directory.clone()).quoted();
+        let directory = Target::Directory(migration.directory.clone()).spelling();
         Err(Error::failed(format!(
             "nothing uses volume {name} any more: its data was migrated into {}",
             migration.directory.display()
         ))
-        .hint(format!("{0} {directory}    (where the data is now), or {0} volume:{name}", self.command_to())))
+        .hint(Hint::again(["--to", &directory]).why("where the data is now"))
+        .or(Hint::again(["--to".to_owned(), format!("volume:{name}")])))
     }
 
     /// Returns the command that a target completes.
-    fn command_to(&self) -> String {
-        format!("volsnap restore {} --to", shell_quote(&self.options.archive.name()))
+    fn command_to(&self) -> [String; 3] {
+        ["restore".to_owned(), self.options.archive.name(), "--to".to_owned()]
     }
 
     async fn directory(&self, path: &Path, engine: &EngineInfo) -> Result<Source> {
@@ -227,7 +233,7 @@ impl Run<'_> {
             return Err(Error::usage(
                 "the engine is on another machine, whose directories are not reached from here",
             )
-            .hint("--to path:DIR    (a directory of that machine)"));
+            .hint(Hint::instead(&["--dir="], ["--to", "path:DIR"]).why("a directory of that machine")));
         }
         let path = std::path::absolute(path).context(|| format!("find {}", path.display()))?;
         let path = path.canonicalize().unwrap_or(path);
@@ -238,10 +244,10 @@ impl Run<'_> {
             Ok(_) => {
                 let mut entries = std::fs::read_dir(&path).context(|| format!("read {}", path.display()))?;
                 if entries.next().is_some() {
-                    return Err(Error::usage(format!("{} is not empty", path.display())).hint(format!(
-                        "--to {}    (replaces what is in it)",
-                        shell_quote(&format!("path:{}", path.display()))
-                    )));
+                    return Err(Error::usage(format!("{} is not empty", path.display())).hint(
+                        Hint::instead(&["--dir="], ["--to".to_owned(), format!("path:{}", path.display())])
+                            .why("replaces what is in it"),
+                    ));
                 }
             }
             Err(_) => {}
@@ -255,7 +261,7 @@ impl Run<'_> {
                 path.display(),
                 user.container.name
             ))
-            .hint(format!("--to {}", shell_quote(&format!("path:{}", path.display())))));
+            .hint(Hint::instead(&["--dir="], ["--to".to_owned(), format!("path:{}", path.display())])));
         }
         Ok(unused(location, path.display().to_string()))
     }
@@ -270,7 +276,7 @@ impl Run<'_> {
                 "the archive {} lies in what it is to replace",
                 archive.display()
             ))
-            .hint("copy it elsewhere first"));
+            .hint(Hint::advice("copy it elsewhere first")));
         }
         Ok(())
     }
@@ -543,7 +549,8 @@ impl Run<'_> {
                 free / 1_000_000,
                 needed / 1_000_000
             ))
-            .hint("--repo DIR    (another disk), or --no-safety    (what is replaced is then gone)")),
+            .hint(Hint::instead(&["--repo="], ["--repo", "DIR"]).why("another disk"))
+            .or(Hint::again(["--no-safety"]).why("what is replaced is then gone"))),
             _ => Ok(()),
         }
     }

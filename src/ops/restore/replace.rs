@@ -15,6 +15,7 @@ use crate::agent::swap::new_tree;
 use crate::database;
 use crate::model::error::{Context as _, Error, ErrorKind, Result};
 use crate::model::event::{Event, Phase};
+use crate::model::hint::Hint;
 use crate::model::inspection::Inspection;
 use crate::model::manifest;
 use crate::model::manifest::Evidence;
@@ -113,7 +114,7 @@ impl Run<'_> {
                 ErrorKind::Damaged,
                 format!("what {} unpacks to is not what its file list says", self.options.archive.name()),
             )
-            .hint("volsnap verify    (says what is damaged)"));
+            .hint(Hint::volsnap(["verify", &self.options.archive.name()]).why("says what is damaged")));
         }
         let Some(database) = &ready.database else { return Ok(()) };
         let tree = new_tree(self.id.as_str());
@@ -173,7 +174,7 @@ impl Run<'_> {
             Hold { start: None, containers: Vec::new(), held: Utc::now(), evidence: Evidence::default() };
         if !ready.users.stops.is_empty() {
             for container in &ready.users.stops {
-                self.context.refuse_restarted(container, "volsnap restore    (once more)").await?;
+                self.context.refuse_restarted(container, Hint::again([""; 0]).why("once more")).await?;
             }
             let stopped = ready.users.stops.iter().rev().map(|container| StoppedContainer {
                 answered: ready.users.answering.contains(&container.id),

@@ -13,6 +13,7 @@ use crate::database;
 use crate::model::container::Container;
 use crate::model::error::{Context as _, Error, Result};
 use crate::model::event::Phase;
+use crate::model::hint::Hint;
 use crate::model::inspection::Inspection;
 use crate::model::manifest::{Capture, Consistency, Evidence, Quiesce, StoppedContainer};
 use crate::model::source::{Source, User};
@@ -39,7 +40,7 @@ impl Run<'_> {
                         "gave up, since the service would have been away for longer than {} s",
                         limit.as_secs_f64()
                     ))
-                    .hint("a larger --max-downtime, or a time with less to save"))
+                    .hint(Hint::advice("a larger --max-downtime, or a time with less to save")))
                 })
             }
             _ => capture.await,
@@ -119,7 +120,9 @@ impl Run<'_> {
             "container {} was unfrozen, stopped or started by somebody meanwhile",
             before.name
         ))
-        .hint("find out who does it (a watchdog, an updater, another person), then take the snapshot again"))
+        .hint(Hint::advice(
+            "find out who does it (a watchdog, an updater, another person), then take the snapshot again",
+        )))
     }
 
     async fn still_there(&self, before: &Container) -> Result<Container> {
@@ -134,7 +137,7 @@ impl Run<'_> {
         let now = self.still_there(before).await?;
         if now.state.running || now.state.started_at != before.state.started_at {
             return Err(Error::failed(format!("container {} was started by somebody meanwhile", before.name))
-                .hint("find out who starts it (a restart policy, an updater, another person), then take the snapshot again"));
+                .hint(Hint::advice("find out who starts it (a restart policy, an updater, another person), then take the snapshot again")));
         }
         Ok(now)
     }
@@ -167,10 +170,8 @@ impl Run<'_> {
             return Ok(Consistency::CrashConsistent);
         }
         Err(Error::failed(format!("the shutdown is not clean: {}", evidence.reasons.join("; "))).hint(
-            format!(
-                "volsnap snapshot {} --allow-crash-consistent    (publishes it, marked as such)",
-                self.options.target.quoted()
-            ),
+            Hint::volsnap(["snapshot", &self.options.target.spelling(), "--allow-crash-consistent"])
+                .why("publishes it, marked as such"),
         ))
     }
 

@@ -11,6 +11,7 @@ use crate::database;
 use crate::model::container::Container;
 use crate::model::error::{Context as _, Error, Result};
 use crate::model::event::{Event, Phase};
+use crate::model::hint::Hint;
 use crate::model::manifest::Quiesce;
 use crate::model::source::Source;
 use crate::saga::When;
@@ -60,9 +61,9 @@ impl Run<'_> {
         if prepared.holds.is_empty() {
             return Ok(Hold { back: None, held: Utc::now() });
         }
-        let again = format!("volsnap snapshot {}", self.options.target.quoted());
+        let again = Hint::volsnap(["snapshot", &self.options.target.spelling()]);
         for container in prepared.holds.stops.iter().chain(&prepared.holds.pauses) {
-            self.context.refuse_restarted(container, &again).await?;
+            self.context.refuse_restarted(container, again.clone()).await?;
         }
         if prepared.holds.pauses.is_empty() {
             self.stop_users(saga, prepared).await
@@ -105,7 +106,12 @@ impl Run<'_> {
                 prepared.plan.freezes.join(", "),
                 FREEZE_LIMIT.as_secs()
             ))
-            .hint(format!("volsnap snapshot {} --quiesce stop", self.options.target.quoted()))
+            .hint(Hint::volsnap([
+                "snapshot",
+                &self.options.target.spelling(),
+                "--quiesce",
+                "stop",
+            ]))
         })?;
         for (container, frozen) in pauses.iter().zip(frozen) {
             frozen.context(|| format!("freeze container {}", container.name))?;
@@ -157,10 +163,7 @@ impl Run<'_> {
             .map_err(|error| {
                 Error::failed(format!("container {} goes on and does not answer", container.name))
                     .with_source(error)
-                    .hint(format!(
-                        "docker logs --tail 20 {}",
-                        crate::model::quote::shell_quote(&container.name)
-                    ))
+                    .hint(Hint::logs(&container.name))
             })
     }
 
