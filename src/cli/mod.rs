@@ -14,6 +14,7 @@ use volsnap::saga::{RetryBudget, SagaOptions};
 use volsnap::signal::{self, Cancel};
 use volsnap::{Error, ErrorKind};
 
+use self::exit::Exit;
 use crate::render::{Commands, Ui, UiOptions};
 
 mod agent;
@@ -54,6 +55,8 @@ Exit codes:
   3    verification found damage or a difference, or doctor something at high risk
   4    something could not be put back; the message has the command to type
   5    another run holds the lock
+  6    done, but not all of it: something asked for was not looked at, not proved or not copied
+       to its second place, and is named
   130, 143, 129   interrupted by INT, TERM, HUP; everything is back
 
 Examples:
@@ -116,7 +119,7 @@ pub(crate) fn main() -> ExitCode {
         Err(error) => {
             // Help and version are asked for; the rest is a usage error. A closed pipe is nobody's loss.
             let _ = error.print();
-            return if error.use_stderr() { exit::USAGE.into() } else { ExitCode::SUCCESS };
+            return if error.use_stderr() { Exit::Usage.into() } else { ExitCode::SUCCESS };
         }
     };
     // The agent runs alone in its container: no runtime, no terminal.
@@ -134,7 +137,7 @@ pub(crate) fn main() -> ExitCode {
         Ok(code) => code,
         Err(error) => {
             ui.error(&error);
-            exit::code_of(error.kind())
+            Exit::from(error.kind()).into()
         }
     };
     ui.finish_progress();

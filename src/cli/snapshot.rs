@@ -16,7 +16,8 @@ use volsnap::ops::snapshot::{SnapshotOptions, dry_run, snapshot};
 use volsnap::selector::Target;
 use volsnap::{Error, ErrorKind};
 
-use super::{Global, exit};
+use super::Global;
+use super::exit::Exit;
 use super::facts::FactsArg;
 use super::verify::drill_new;
 use crate::render::{Ui, json};
@@ -108,54 +109,50 @@ pub(crate) async fn run(global: &Global, args: Args, ui: &Ui) -> Result<ExitCode
     args.refuse_what_online_has_no_use_for()?;
     let host = global.host(ui).await?;
     let several = args.targets.len() > 1;
-    let mut worst = None;
+    let mut worst = Exit::Done;
     let mut results = Vec::new();
     for target in &args.targets {
         match one(&host, &args.options(target, &repository), &args, ui).await {
-            Ok((json, failed)) => {
+            Ok((json, exit)) => {
                 results.push(json);
-                worst = worst.or(failed);
+                worst = worst.worse(exit);
             }
             Err(error) if !several => return Err(error),
             Err(error) => {
                 ui.error(&error);
                 let interrupted = matches!(error.kind(), ErrorKind::Interrupted(_));
-                worst.get_or_insert(error.kind());
+                worst = worst.worse(error.kind().into());
                 if interrupted {
                     break;
                 }
             }
         }
     }
-    let Some(kind) = worst else {
-        ui.json_results(results, several);
-        return Ok(ExitCode::SUCCESS);
-    };
     if results.len() < args.targets.len() {
         ui.note(&format!("{} of {} snapshots were taken", results.len(), args.targets.len()));
     }
     ui.json_results(results, several);
-    Ok(exit::code_of(kind))
+    Ok(worst.into())
 }
 
-/// Takes one snapshot, or plans it; returns what `--json` prints of it, and whether a drill found it wanting.
+/// Takes one snapshot, or plans it; returns what `--json` prints of it, and what the exit code says of it.
 async fn one(
     host: &Context,
     options: &SnapshotOptions,
     args: &Args,
     ui: &Ui,
-) -> Result<(serde_json::Value, Option<ErrorKind>), Error> {
+) -> Result<(serde_json::Value, Exit), Error> {
     if args.dry_run {
         let plan = dry_run(host, options).await?;
         ui.finish_progress();
         ui.plan(&plan);
-        return Ok((json::value(&json::SnapshotPlanObject::from(&plan)), None));
+        return Ok((json::value(&json::SnapshotPlanObject::from(&plan)), Exit::Done));
     }
     let mut taken = snapshot(host, options).await?;
     ui.finish_progress();
     ui.snapshot(&taken);
     if !args.drill {
-        return Ok((json::value(&json::SnapshotObject::new(&taken, None)), None));
+        return Ok((json::value(&json::SnapshotObject::new(&taken, None)), Exit::Done));
     }
     let helper = options.helper_image.as_deref();
     let drilled = drill_new(host, &options.repository, helper, &mut taken, ui).await;
@@ -163,7 +160,7 @@ async fn one(
         drilled.map_err(|error| error.state(format!("snapshot {} is published", taken.manifest.id)))?;
     let drill = json::DrillObject::new(&drilled, ui.commands());
     let object = json::SnapshotObject::new(&taken, Some(drill));
-    Ok((json::value(&object), (!drilled.ok).then_some(ErrorKind::Damaged)))
+    Ok((json::value(&object), Exit::of_look(drilled.ok, drilled.image.is_some())))
 }
 
 impl Args {

@@ -25,6 +25,9 @@ pub enum ErrorKind {
     NotPutBack,
     /// Another run holds the lock.
     Busy,
+    /// It was done, but not all of it: something asked for was not looked at, not proved or not copied to its
+    /// second place, and is named.
+    Partial,
     /// A signal ended the run; everything is back.
     Interrupted(Interrupt),
 }
