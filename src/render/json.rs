@@ -1,5 +1,5 @@
 //! JSON for programs: every object that `--json` prints, as a type. Field names are part of the interface: added
-//! to, never changed.
+//! to, never changed; `docs/json-schema.json` has them for others, and a test holds the two together.
 //!
 //! A command in one of them is a line to be pasted, like those that people are shown.
 

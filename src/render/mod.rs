@@ -36,6 +36,11 @@ mod migrate;
 mod progress;
 mod queue;
 mod report;
+#[cfg(test)]
+mod samples;
+#[cfg(test)]
+#[path = "../../tests/shared/schema.rs"]
+mod schema;
 mod text;
 
 pub(crate) use command::Commands;

@@ -13,9 +13,11 @@ fn the_help_says_what_there_is() {
         String::from_utf8(output.stdout).unwrap()
     };
     insta::assert_snapshot!("help", help(&["--help"]));
-    insta::assert_snapshot!("help_snapshot", help(&["snapshot", "--help"]));
-    for verb in ["list", "show", "verify", "recover", "restart", "check"] {
+    for verb in
+        ["snapshot", "list", "show", "verify", "restore", "migrate", "recover", "restart", "check", "doctor"]
+    {
         let text = help(&[verb, "--help"]);
+        insta::assert_snapshot!(format!("help_{verb}"), text);
         assert!(text.contains(&format!("Usage: volsnap {verb}")), "{text}");
         assert!(help(&[verb, "-h"]).len() <= text.len());
     }
@@ -77,7 +79,10 @@ fn an_engine_that_cannot_be_reached_is_named_and_nothing_is_made(#[case] host: &
             volsnap.run([arguments, &["--host", host]].concat()),
             volsnap.run_with(arguments, &[("DOCKER_HOST", host)]),
         ] {
-            ran.refused(1, &["reach the Docker engine", host, "nothing was touched", "next: docker ", " info "]);
+            ran.refused(
+                1,
+                &["reach the Docker engine", host, "nothing was touched", "next: docker ", " info "],
+            );
             assert_eq!(ran.stdout(), "");
         }
         assert!(!volsnap.repository().exists() && !volsnap.state().exists());

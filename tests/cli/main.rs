@@ -11,3 +11,5 @@ mod output;
 #[path = "../shared/program.rs"]
 #[expect(dead_code, reason = "some of it is only for the tests with an engine")]
 mod program;
+#[path = "../shared/schema.rs"]
+mod schema;
