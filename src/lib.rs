@@ -26,19 +26,21 @@
 //!
 //! A room may use the rooms below it, never one above or beside it; `scripts/layers` reads this table and
 //! holds every file to it. `cli` and `render` are modules of the binary, so the compiler forbids the
-//! library to print or to parse a command line; `cli` may use `render`.
+//! library to print or to parse a command line; `cli` may use `render`. A room inside another, as
+//! `engine::memory`, has a row of its own, and may use what is beside it in there.
 //!
 //! | rooms | what they are about |
 //! |---|---|
 //! | [`ops`] | the procedures, a verb each |
 //! | [`undo`] | what takes an effect back, an undo each |
 //! | [`service`], [`selector`] | a service that goes and comes back; what the user names, and what that means |
+//! | [`engine::memory`], [`engine::failing`], `engine::failing_agent`, `engine::failing_compose` | an engine in memory, and one that fails, with all that they play, for tests |
 //! | [`agent`] | our code inside the helper container, and the command's way to talk to it |
 //! | [`repository`], [`database`] | where snapshots are kept; what is known of each database |
 //! | [`compose`], [`engine`] | Compose: its labels, its files and their edit, its command; the engine |
 //! | [`saga`] | the journal, the guard and the run of the undos, whatever they undo |
 //! | [`model`] | pure data and rules: no engine, no clock, no files |
-//! | [`archive`], `disk`, [`signal`] | bytes: blocks, tar, file list; how files are written; signals |
+//! | [`archive`], `disk`, [`signal`], [`outside`] | bytes: blocks, tar, file list; how files are written; signals; threads, counted |
 
 pub mod agent;
 pub mod archive;
@@ -48,6 +50,7 @@ mod disk;
 pub mod engine;
 pub mod model;
 pub mod ops;
+pub mod outside;
 pub mod repository;
 pub mod saga;
 pub mod selector;

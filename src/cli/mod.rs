@@ -5,12 +5,13 @@ use std::process::ExitCode;
 use std::sync::Arc;
 
 use clap::{Parser, Subcommand};
-use volsnap::engine::Docker;
+use volsnap::engine::DockerError;
 use volsnap::engine::bollard::DockerEngine;
+use volsnap::engine::context::{ContextError, Selection, refuse_other_engine};
 use volsnap::model::hint::Hint;
 use volsnap::ops::Context;
 use volsnap::repository::{Repository, Snapshot};
-use volsnap::saga::{RetryBudget, SagaOptions};
+use volsnap::saga::{GuardedBy, RetryBudget, SagaOptions};
 use volsnap::signal::{self, Cancel};
 use volsnap::{Error, ErrorKind};
 
@@ -174,7 +175,14 @@ impl Global {
     /// Connects to the engine and gathers what the procedures need, with signals being heard.
     async fn host(&self, ui: &Ui) -> Result<Context, Error> {
         let address = self.host.clone();
-        let docker = connect(address.as_deref()).await?;
+        let given =
+            address.clone().or_else(|| std::env::var("DOCKER_HOST").ok().filter(|host| !host.is_empty()));
+        let reached = DockerEngine::address(address.as_deref()).map_err(unreached)?;
+        if given.is_none() {
+            refuse_other_engine(&reached, |name| std::env::var(name).ok(), dirs::home().as_deref())
+                .map_err(|error| other_engine(error, &reached))?;
+        }
+        let docker = DockerEngine::connect(address.as_deref()).await.map_err(unreached)?;
         let directory = std::env::current_dir()
             .map_err(|error| Error::failed("find out the current directory").with_source(error))?;
         let cancel = Cancel::default();
@@ -188,14 +196,17 @@ impl Global {
         })
         .map_err(|error| Error::failed("listen for signals").with_source(error))?;
         Ok(Context {
-            docker,
-            address: address.or_else(|| std::env::var("DOCKER_HOST").ok().filter(|host| !host.is_empty())),
+            docker: Arc::new(docker),
+            address: given,
+            reached,
             saga: SagaOptions {
                 state: dirs::state_directory()?,
                 executable: executable()?,
                 patience: RetryBudget::COMMAND,
+                guarded_by: GuardedBy::Process,
             },
             directory,
+            compose: std::sync::Arc::new(volsnap::compose::runner::Processes),
             compose_project: std::env::var("COMPOSE_PROJECT_NAME").ok().filter(|name| !name.is_empty()),
             cancel,
             monitor,
@@ -229,16 +240,36 @@ impl Global {
     }
 }
 
-async fn connect(address: Option<&str>) -> Result<Arc<dyn Docker>, Error> {
-    match DockerEngine::connect(address).await {
-        Ok(engine) => Ok(Arc::new(engine)),
-        Err(error) => Err(Error::failed("reach the Docker engine")
-            .with_source(error)
-            .state("nothing was touched")
-            .hint(
-                Hint::docker(["info"]).why("does it answer? may you use it? is --host or DOCKER_HOST right?"),
-            )),
-    }
+fn unreached(error: DockerError) -> Error {
+    Error::failed("reach the Docker engine")
+        .with_source(error)
+        .state("nothing was touched")
+        .hint(Hint::docker(["info"]).why("does it answer? may you use it? is --host or DOCKER_HOST right?"))
+}
+
+/// Says how one engine is meant, where docker has another one selected, or cannot be asked which.
+fn other_engine(error: ContextError, reached: &str) -> Error {
+    let typed: Vec<_> = std::env::args_os().skip(1).map(|word| word.to_string_lossy().into_owned()).collect();
+    let at = |address: &str| Hint::volsnap(["--host", address]).and(typed.iter().cloned());
+    let hints = match &error {
+        ContextError::OtherEngine { name, by, endpoint, .. } => {
+            let unselect = match by {
+                Selection::Variable => Hint::shell("unset DOCKER_CONTEXT"),
+                Selection::File(_) => Hint::docker(["context", "use", "default"]),
+            };
+            vec![
+                at(endpoint).why(format!("the engine of context {name}")),
+                at(reached).why("the other one"),
+                unselect.why("then once more"),
+            ]
+        }
+        _ => vec![at(reached).why("whatever docker talks to")],
+    };
+    let error = match error {
+        ContextError::OtherEngine { .. } => Error::failed(error.to_string()),
+        unreadable => Error::failed("find out which engine docker talks to").with_source(unreadable),
+    };
+    error.state("nothing was touched").with_hints(hints)
 }
 
 /// Returns the running program: it is its own guard and its own helper.

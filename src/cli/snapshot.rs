@@ -10,9 +10,9 @@ use volsnap::archive::Codec;
 use volsnap::database::online::MaxRate;
 use volsnap::model::hint::Hint;
 use volsnap::model::manifest::Quiesce;
-use volsnap::ops::Context;
-use volsnap::ops::plan::CaptureChoice;
-use volsnap::ops::snapshot::{SnapshotOptions, dry_run, snapshot};
+use volsnap::ops::plan::{CaptureChoice, Plan};
+use volsnap::ops::snapshot::{SnapshotOptions, snapshot};
+use volsnap::ops::{Consent, Context};
 use volsnap::selector::Target;
 use volsnap::{Error, ErrorKind};
 
@@ -142,13 +142,17 @@ async fn one(
     args: &Args,
     ui: &Ui,
 ) -> Result<(serde_json::Value, Exit), Error> {
-    if args.dry_run {
-        let plan = dry_run(host, options).await?;
+    let mut planned = serde_json::Value::Null;
+    let consent = async |plan: &Plan| {
+        if !args.dry_run {
+            return Ok(Consent::Execute);
+        }
         ui.finish_progress();
-        ui.plan(&plan);
-        return Ok((json::value(&json::SnapshotPlanObject::from(&plan)), Exit::Done));
-    }
-    let mut taken = snapshot(host, options).await?;
+        ui.plan(plan);
+        planned = json::value(&json::SnapshotPlanObject::from(plan));
+        Ok(Consent::Decline)
+    };
+    let Some(mut taken) = snapshot(host, options, consent).await? else { return Ok((planned, Exit::Done)) };
     ui.finish_progress();
     ui.snapshot(&taken);
     if !args.drill {

@@ -37,7 +37,7 @@ impl Commands {
         let mut words = vec!["volsnap"];
         for (option, value) in [("--repo", &self.repo), ("--host", &self.host)] {
             // A hint that has another repository or engine means that.
-            if let (Some(value), false) = (value, args.iter().any(|arg| arg == option)) {
+            if let (Some(value), false) = (value, args.iter().any(|arg| is_given(arg, option))) {
                 words.extend([option, value.as_str()]);
             }
         }
@@ -82,6 +82,11 @@ impl Commands {
             _ => command.to_owned(),
         }
     }
+}
+
+/// Returns whether a word is this option, with its value or before it.
+fn is_given(word: &str, option: &str) -> bool {
+    word.strip_prefix(option).is_some_and(|rest| rest.is_empty() || rest.starts_with('='))
 }
 
 #[cfg(test)]

@@ -15,8 +15,10 @@ use volsnap::model::facts::checks::Checked;
 use volsnap::model::facts::compare::{DifferenceKind, Severity};
 use volsnap::model::facts::{FactsLevel, FactsSummary, compare};
 use volsnap::model::ids::SnapshotId;
+use volsnap::model::location::MountSource;
 use volsnap::model::manifest::{
-    Capture, Consistency, DrillTimes, Manifest, PhaseTime, Quiesce, Verification,
+    ArchiveInfo, Capture, Consistency, Counts, DrillTimes, FileListInfo, Manifest, PhaseTime, Quiesce,
+    Verification,
 };
 use volsnap::ops::check::Against;
 use volsnap::ops::doctor::{Kind, Risk};
@@ -84,17 +86,17 @@ impl<'a> SnapshotObject<'a> {
             source: &manifest.source,
             title: &manifest.title,
             archive: snapshot.archive_path(),
-            quiesce: manifest.quiesce,
-            capture: manifest.capture,
+            quiesce: manifest.method.quiesce,
+            capture: manifest.method.capture,
             consistency: manifest.consistency,
             reasons: &manifest.evidence.reasons,
-            compression: manifest.archive.codec.to_string(),
+            compression: manifest.archive().codec.to_string(),
             downtime_ms: manifest.downtime_ms,
             archive_ms: archive_ms(&manifest.phases),
-            raw_bytes: manifest.counts.raw_bytes,
-            stored_bytes: manifest.archive.stored_bytes,
-            files: manifest.counts.files,
-            blake3: &manifest.archive.blake3,
+            raw_bytes: manifest.counts().raw_bytes,
+            stored_bytes: manifest.archive().stored_bytes,
+            files: manifest.counts().files,
+            blake3: &manifest.archive().blake3,
             started: manifest.times.started,
             published: manifest.times.published,
             phases: &manifest.phases,
@@ -119,11 +121,19 @@ impl<'a> ListedObject<'a> {
     }
 }
 
-/// All that is known of a snapshot: its manifest, and its verifications.
+/// All that is known of a snapshot: its manifest, and its verifications. What the first format had is there by its
+/// names, also where the manifest has it elsewhere by now.
 #[derive(Debug, Serialize)]
 pub(crate) struct ShownObject<'a> {
     #[serde(flatten)]
     manifest: &'a Manifest,
+    format_version: u32,
+    location: &'a MountSource,
+    quiesce: Quiesce,
+    capture: Capture,
+    archive: &'a ArchiveInfo,
+    file_list: &'a FileListInfo,
+    counts: &'a Counts,
     archive_path: PathBuf,
     verified: &'a [Verification],
 }
@@ -131,8 +141,19 @@ pub(crate) struct ShownObject<'a> {
 impl<'a> ShownObject<'a> {
     /// Returns what `show --json` prints of a snapshot.
     pub(crate) fn new(shown: &'a Snapshot) -> Self {
-        let archive_path = shown.archive_path();
-        Self { manifest: &shown.manifest, archive_path, verified: &shown.verified }
+        let manifest = &shown.manifest;
+        Self {
+            manifest,
+            format_version: manifest.format_version,
+            location: manifest.location(),
+            quiesce: manifest.method.quiesce,
+            capture: manifest.method.capture,
+            archive: manifest.archive(),
+            file_list: manifest.file_list(),
+            counts: manifest.counts(),
+            archive_path: shown.archive_path(),
+            verified: &shown.verified,
+        }
     }
 }
 

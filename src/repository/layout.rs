@@ -18,6 +18,8 @@ use chrono::{DateTime, Utc};
 use crate::archive::Codec;
 use crate::model::ids::SnapshotId;
 
+/// The format version of a repository: of its layout, not of the manifests in it.
+pub const REPOSITORY_FORMAT: u32 = 1;
 /// The file that makes a directory a repository.
 pub const MARKER: &str = "volsnap.json";
 /// The folder of the sources' folders.

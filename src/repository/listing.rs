@@ -114,7 +114,7 @@ impl Snapshot {
     /// Returns where the archive lies.
     #[must_use]
     pub fn archive_path(&self) -> PathBuf {
-        self.storage.locate(&self.object(&self.manifest.archive.file))
+        self.storage.locate(&self.object(&self.manifest.archive().file))
     }
 
     /// Returns where the manifest lies.
@@ -128,7 +128,7 @@ impl Snapshot {
     /// # Errors
     /// When it cannot be opened.
     pub fn open_archive(&self) -> Result<Box<dyn ObjectReader>, RepositoryError> {
-        self.open(&self.manifest.archive.file)
+        self.open(&self.manifest.archive().file)
     }
 
     /// Opens the file list.
@@ -136,7 +136,7 @@ impl Snapshot {
     /// # Errors
     /// When it cannot be opened.
     pub fn open_file_list(&self) -> Result<Box<dyn ObjectReader>, RepositoryError> {
-        self.open(&self.manifest.file_list.file)
+        self.open(&self.manifest.file_list().file)
     }
 
     /// Writes down a verification beside the manifest. Those that are there are never changed.
@@ -290,14 +290,14 @@ impl SnapshotReader<'_> {
             let why = format!("it is the manifest of {}/{}", manifest.source, manifest.id);
             return Err(self.refuse(&names.manifest(), why));
         }
-        if manifest.archive.file != names.archive(manifest.archive.codec)
-            || manifest.file_list.file != names.file_list()
+        if manifest.archive().file != names.archive(manifest.archive().codec)
+            || manifest.file_list().file != names.file_list()
         {
             let why = "it is a manifest of files with other names".to_owned();
             return Err(self.refuse(&names.manifest(), why));
         }
-        self.check_length(files, &manifest.archive.file, manifest.archive.stored_bytes)?;
-        self.check_length(files, &manifest.file_list.file, manifest.file_list.stored_bytes)?;
+        self.check_length(files, &manifest.archive().file, manifest.archive().stored_bytes)?;
+        self.check_length(files, &manifest.file_list().file, manifest.file_list().stored_bytes)?;
         let verified = self.verifications(files, unreadable);
         let storage = Arc::clone(self.storage);
         Ok(Snapshot { manifest, verified, storage, folder: self.folder.to_owned() })

@@ -41,8 +41,7 @@ pub use writer::{ObjectWriter, Stored};
 
 use crate::archive::Codec;
 use crate::model::ids::SnapshotId;
-use crate::model::manifest::FORMAT_VERSION;
-use layout::{MARKER, SNAPSHOTS, SnapshotNames, is_source_key, partial};
+use layout::{MARKER, REPOSITORY_FORMAT, SNAPSHOTS, SnapshotNames, is_source_key, partial};
 use storage::{Directory, Storage};
 
 /// More than the marker has.
@@ -314,7 +313,7 @@ fn check_marker(root: &Path, bytes: &[u8]) -> Result<String, RepositoryError> {
         path: root.join(MARKER),
         why: format!("it does not say which format the repository has: {error}"),
     })?;
-    if marker.format_version > FORMAT_VERSION {
+    if marker.format_version > REPOSITORY_FORMAT {
         return Err(RepositoryError::LaterFormat { path: root.to_owned(), found: marker.format_version });
     }
     Ok(marker.repository_id)
@@ -353,7 +352,7 @@ fn init(root: &Path) -> Result<Repository, RepositoryError> {
     let mut random = [0_u8; 16];
     getrandom::fill(&mut random).map_err(|error| failed(io::Error::other(error)))?;
     let marker = Marker {
-        format_version: FORMAT_VERSION,
+        format_version: REPOSITORY_FORMAT,
         repository_id: random.iter().map(|byte| format!("{byte:02x}")).collect(),
     };
     let json = serde_json::to_string_pretty(&marker).map_err(|error| failed(error.into()))?;

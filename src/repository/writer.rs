@@ -11,6 +11,7 @@ use tokio::sync::{mpsc, oneshot};
 
 use super::error::RepositoryError;
 use super::storage::{ObjectSink, Storage};
+use crate::outside::{Outside, Token};
 
 /// Chunks that wait for the writer; with those of 4 MiB, 16 MiB.
 const QUEUE: usize = 4;
@@ -37,8 +38,8 @@ pub struct Stored {
 
 #[derive(Debug)]
 enum Message {
-    Data(Bytes),
-    Finish,
+    Data(Bytes, Token),
+    Finish(Token),
 }
 
 #[derive(Debug)]
@@ -62,11 +63,14 @@ impl ObjectWriter {
             bytes: 0,
             digest: blake3::Hasher::new(),
         };
+        let alive = Outside::alive();
         thread::Builder::new()
             .name("volsnap-writer".to_owned())
             .spawn(move || {
+                let _alive = alive;
+                let (outcome, _busy) = task.run(messages);
                 // Whoever is gone does not need to be told.
-                let _ = tell.send(task.run(messages));
+                let _ = tell.send(outcome);
             })
             .map_err(|source| RepositoryError::write(&path, 0, source))?;
         Ok(Self { feed, outcome, path, failed: false })
@@ -78,7 +82,7 @@ impl ObjectWriter {
     /// # Errors
     /// When an earlier chunk could not be stored; nothing of the object is left then.
     pub async fn write(&mut self, chunk: Bytes) -> Result<(), RepositoryError> {
-        match self.feed.send(Message::Data(chunk)).await {
+        match self.feed.send(Message::Data(chunk, Outside::busy())).await {
             Ok(()) => Ok(()),
             Err(_) => Err(self.failure().await),
         }
@@ -90,7 +94,7 @@ impl ObjectWriter {
     /// # Errors
     /// When anything could not be stored; nothing of the object is left then.
     pub async fn finish(mut self) -> Result<Stored, RepositoryError> {
-        if self.feed.send(Message::Finish).await.is_err() {
+        if self.feed.send(Message::Finish(Outside::busy())).await.is_err() {
             return Err(self.failure().await);
         }
         match (&mut self.outcome).await {
@@ -137,22 +141,23 @@ struct WriterTask {
 }
 
 impl WriterTask {
-    fn run(mut self, mut messages: mpsc::Receiver<Message>) -> Result<Outcome, RepositoryError> {
+    /// Returns what came of it, and what is to be held until that is told.
+    fn run(mut self, mut messages: mpsc::Receiver<Message>) -> (Result<Outcome, RepositoryError>, Token) {
         loop {
             match messages.blocking_recv() {
-                Some(Message::Data(chunk)) => {
+                Some(Message::Data(chunk, busy)) => {
                     if let Err(source) = self.sink.write(&chunk) {
                         let error = RepositoryError::write(&self.path, self.sink.stored(), source);
                         if let Err(left) = self.abort() {
                             tracing::warn!(error = %left, "a failed write left something");
                         }
-                        return Err(error);
+                        return (Err(error), busy);
                     }
                     self.digest.update(&chunk);
                     self.bytes += chunk.len() as u64;
                 }
-                Some(Message::Finish) => return self.finish(),
-                None => return self.abort(),
+                Some(Message::Finish(busy)) => return (self.finish(), busy),
+                None => return (self.abort(), Token::default()),
             }
         }
     }

@@ -60,7 +60,7 @@ impl ArchiveReplacedData {
     /// # Errors
     /// When any of it fails: then there is no snapshot and nothing of one, and the old data is as it was.
     pub async fn keep(&self, agent: &mut AgentClient, monitor: &dyn Monitor) -> crate::Result<Snapshot> {
-        monitor.phase(Phase::Safety, "what was replaced", Some(self.manifest.counts.raw_bytes));
+        monitor.phase(Phase::Safety, "what was replaced", Some(self.manifest.counts().raw_bytes));
         monitor.step("safety");
         let site = RepositoryLocation::probe(&self.repository)?;
         let repository = site.open_or_init()?;
@@ -72,7 +72,7 @@ impl ArchiveReplacedData {
         }
         self.refuse_without_room(&site)?;
         let manifest = &self.manifest;
-        let pending = repository.begin(&manifest.source, &manifest.id, manifest.archive.codec)?;
+        let pending = repository.begin(&manifest.source, &manifest.id, manifest.archive().codec)?;
         let kept = self.write(agent, &pending, monitor).await;
         if kept.is_err() {
             // What cannot be removed now is by the next attempt.
@@ -101,7 +101,7 @@ impl ArchiveReplacedData {
     ) -> crate::Result<Snapshot> {
         let mut files = Files { archive: pending.archive_writer()?, list: pending.list_writer()? };
         let request = ArchiveRequest {
-            codec: self.manifest.archive.codec,
+            codec: self.manifest.archive().codec,
             exclude: vec![format!("{PREFIX}*")],
             last: self.last.clone(),
             held: false,
@@ -120,14 +120,15 @@ impl ArchiveReplacedData {
         }
         let (archive, list) = (files.archive.finish().await?, files.list.finish().await?);
         let mut manifest = (*self.manifest).clone();
-        manifest.archive.file.clone_from(&archive.file);
-        manifest.archive.stored_bytes = archive.bytes;
-        manifest.archive.tar_bytes = archived.tar_bytes;
-        manifest.archive.blake3.clone_from(&archive.blake3);
-        manifest.file_list.file.clone_from(&list.file);
-        manifest.file_list.stored_bytes = list.bytes;
-        manifest.file_list.blake3.clone_from(&list.blake3);
-        manifest.counts = Counts {
+        let part = manifest.parts.first_mut();
+        part.archive.file.clone_from(&archive.file);
+        part.archive.stored_bytes = archive.bytes;
+        part.archive.tar_bytes = archived.tar_bytes;
+        part.archive.blake3.clone_from(&archive.blake3);
+        part.file_list.file.clone_from(&list.file);
+        part.file_list.stored_bytes = list.bytes;
+        part.file_list.blake3.clone_from(&list.blake3);
+        part.counts = Counts {
             members: archived.members(),
             files: archived.files,
             raw_bytes: archived.raw_bytes,
