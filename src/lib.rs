@@ -9,7 +9,7 @@
 //! - **G1 The service comes back.** Every effect is written to a [journal](saga) before it happens,
 //!   beside what undoes it. The process itself, the guard it leaves watching, `volsnap recover`, or
 //!   the next command: whoever holds the journal can finish.
-//! - **G2 Half is nothing.** A snapshot exists when its [manifest] exists, and that is written last,
+//! - **G2 Half is nothing.** A snapshot exists when its [manifest](model::manifest) exists, and that is written last,
 //!   durably ([repository]).
 //! - **G3 Never worse.** What can be checked is checked before live data is touched; a
 //!   [restore](ops::restore) writes beside it, swaps by renames, and has the old data back unless the
@@ -24,23 +24,23 @@
 //!
 //! # Layers
 //!
-//! A layer may use those below it, never above. `cli` and `ui` are modules of the binary, so the
-//! compiler forbids the library to print or to parse a command line.
+//! A room may use the rooms below it, never one above or beside it; `scripts/layers` reads this table and
+//! holds every file to it. `cli` and `render` are modules of the binary, so the compiler forbids the
+//! library to print or to parse a command line; `cli` may use `render`. A room inside another, as
+//! `engine::memory`, has a row of its own, and may use what is beside it in there.
 //!
-//! | layer | room |
+//! | rooms | what they are about |
 //! |---|---|
-//! | the procedures | [`ops`] |
-//! | what puts things back | [`saga`] |
-//! | our code inside the helper container | [`agent`] |
-//! | what the user names, and what that means | [`target`] |
-//! | what is known of each database | [`database`] |
-//! | the engine | [`docker`] |
-//! | Compose: its labels, its files and their edit, its command | [`compose`] |
-//! | where snapshots are kept | [`repository`] |
-//! | bytes: blocks, tar, file list | [`archive`] |
-//! | pure data and rules | [`source`], [`manifest`], [`facts`], [`quote`] |
-//! | events out, signals in, errors | [`monitor`], [`signal`], [`error`](mod@error) |
-//! | threads, counted for tests | [`outside`] |
+//! | [`ops`] | the procedures, a verb each |
+//! | [`undo`] | what takes an effect back, an undo each |
+//! | [`service`], [`selector`] | a service that goes and comes back; what the user names, and what that means |
+//! | [`engine::memory`], [`engine::failing`], `engine::failing_agent`, `engine::failing_compose` | an engine in memory, and one that fails, with all that they play, for tests |
+//! | [`agent`] | our code inside the helper container, and the command's way to talk to it |
+//! | [`repository`], [`database`] | where snapshots are kept; what is known of each database |
+//! | [`compose`], [`engine`] | Compose: its labels, its files and their edit, its command; the engine |
+//! | [`saga`] | the journal, the guard and the run of the undos, whatever they undo |
+//! | [`model`] | pure data and rules: no engine, no clock, no files |
+//! | [`archive`], `disk`, [`signal`], [`outside`] | bytes: blocks, tar, file list; how files are written; signals; threads, counted |
 
 pub mod agent;
 pub mod archive;

@@ -8,7 +8,7 @@
 //! | [`session`] | the agent's side |
 //! | [`dialogue`] | what goes to the agent, taken apart by whoever stands between |
 //! | [`survey`], [`tree`], [`archive`] | what the agent does to save |
-//! | [`stage`] | what the agent does to have a copy of what is still being written |
+//! | [`staging`] | what the agent does to have a copy of what is still being written |
 //! | [`extract`], [`swap`], [`metadata`] | what the agent does to restore |
 
 pub mod archive;

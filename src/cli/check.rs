@@ -4,12 +4,13 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::ValueEnum;
+use volsnap::Error;
 use volsnap::model::facts::FactsLevel;
 use volsnap::ops::check::{CheckOptions, check};
 use volsnap::selector::Target;
-use volsnap::{Error, ErrorKind};
 
-use super::{Global, exit};
+use super::Global;
+use super::exit::Exit;
 use crate::render::Ui;
 
 /// Check that live data is what it was, and as you want it; nothing is stopped
@@ -18,7 +19,7 @@ use crate::render::Ui;
 /// nowhere, empty BYTEA, sequences, indexes, extensions, roles, schema revisions. Compares that with the
 /// newest facts there are, those of the last snapshot, restart or check, and exits with 3 where something
 /// is lost. What clients do by writing is told apart: where the transaction numbers prove that nobody
-/// wrote, everything has to be the same.
+/// wrote, everything has to be the same. Exits with 6 where something could not be looked at.
 #[derive(Debug, clap::Args)]
 #[command(after_long_help = AFTER_HELP)]
 pub(crate) struct Args {
@@ -80,5 +81,5 @@ pub(crate) async fn run(global: &Global, args: Args, ui: &Ui) -> Result<ExitCode
     let report = check(&host, &options).await?;
     ui.finish_progress();
     ui.checked(&report);
-    Ok(if report.ok { ExitCode::SUCCESS } else { exit::code_of(ErrorKind::Damaged) })
+    Ok(Exit::of_look(report.ok, report.unread.is_empty()).into())
 }

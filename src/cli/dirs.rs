@@ -8,6 +8,7 @@ use std::ffi::OsString;
 use std::path::PathBuf;
 
 use volsnap::Error;
+use volsnap::model::hint::Hint;
 use volsnap::repository::Places;
 
 /// Returns where snapshots are kept by default.
@@ -41,7 +42,8 @@ pub(crate) fn home() -> Option<PathBuf> {
 }
 
 fn homeless(variable: &str, instead: &str) -> Error {
-    Error::usage(format!("neither {variable} nor HOME is set")).hint(format!("say where with {instead}"))
+    Error::usage(format!("neither {variable} nor HOME is set"))
+        .hint(Hint::advice(format!("say where with {instead}")))
 }
 
 fn set(variable: &str) -> Option<OsString> {

@@ -6,7 +6,8 @@ use volsnap::Error;
 use volsnap::ops::doctor::{DoctorOptions, Risk, doctor};
 use volsnap::selector::Target;
 
-use super::{Global, exit};
+use super::Global;
+use super::exit::Exit;
 use crate::render::Ui;
 
 /// Say what puts the data of databases at risk, each with the command that mends it
@@ -28,5 +29,5 @@ pub(crate) async fn run(global: &Global, args: Args, ui: &Ui) -> Result<ExitCode
     ui.finish_progress();
     ui.findings(&findings);
     let high = findings.iter().any(|finding| finding.risk == Risk::High);
-    Ok(if high { exit::DAMAGED.into() } else { ExitCode::SUCCESS })
+    Ok(if high { Exit::Damaged } else { Exit::Done }.into())
 }

@@ -11,7 +11,7 @@ use volsnap::model::event::Silent;
 use volsnap::saga::guard::watch;
 use volsnap::undo::Undo;
 
-use super::exit;
+use super::exit::Exit;
 
 /// Watches the command that started it, and finishes its journal if it dies.
 #[derive(Debug, clap::Args)]
@@ -28,7 +28,7 @@ pub(crate) async fn run(args: &Args) -> Result<ExitCode, Error> {
     };
     match watch::<Undo, _, _, _>(&args.journal, connect, &Silent).await {
         Ok(left) if left.is_empty() => Ok(ExitCode::SUCCESS),
-        Ok(_) => Ok(exit::code_of(volsnap::ErrorKind::NotPutBack)),
+        Ok(_) => Ok(Exit::NotPutBack.into()),
         Err(error) => Err(Error::failed("guard a run").with_source(error)),
     }
 }

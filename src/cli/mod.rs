@@ -8,14 +8,15 @@ use clap::{Parser, Subcommand};
 use volsnap::engine::DockerError;
 use volsnap::engine::bollard::DockerEngine;
 use volsnap::engine::context::{ContextError, Selection, refuse_other_engine};
-use volsnap::model::quote::shell_quote;
+use volsnap::model::hint::Hint;
 use volsnap::ops::Context;
 use volsnap::repository::{Repository, Snapshot};
 use volsnap::saga::{GuardedBy, RetryBudget, SagaOptions};
 use volsnap::signal::{self, Cancel};
 use volsnap::{Error, ErrorKind};
 
-use crate::render::{Ui, UiOptions};
+use self::exit::Exit;
+use crate::render::{Commands, Ui, UiOptions};
 
 mod agent;
 mod check;
@@ -55,6 +56,8 @@ Exit codes:
   3    verification found damage or a difference, or doctor something at high risk
   4    something could not be put back; the message has the command to type
   5    another run holds the lock
+  6    done, but not all of it: something asked for was not looked at, not proved or not copied
+       to its second place, and is named
   130, 143, 129   interrupted by INT, TERM, HUP; everything is back
 
 Examples:
@@ -117,27 +120,29 @@ pub(crate) fn main() -> ExitCode {
         Err(error) => {
             // Help and version are asked for; the rest is a usage error. A closed pipe is nobody's loss.
             let _ = error.print();
-            return if error.use_stderr() { exit::USAGE.into() } else { ExitCode::SUCCESS };
+            return if error.use_stderr() { Exit::Usage.into() } else { ExitCode::SUCCESS };
         }
     };
     // The agent runs alone in its container: no runtime, no terminal.
     if let Verb::Agent(args) = verb {
         return agent::run(&args);
     }
-    let ui = Ui::new(&UiOptions {
+    let ui = Ui::new(UiOptions {
         json: global.json,
         quiet: global.quiet,
         verbose: global.verbose,
         progress: !global.no_progress,
-        command: &global.command(),
+        commands: global.commands(),
     });
-    match run(&global, verb, &ui) {
+    let code = match run(&global, verb, &ui) {
         Ok(code) => code,
         Err(error) => {
             ui.error(&error);
-            exit::code_of(error.kind())
+            Exit::from(error.kind()).into()
         }
-    }
+    };
+    ui.finish_progress();
+    code
 }
 
 fn run(global: &Global, verb: Verb, ui: &Ui) -> Result<ExitCode, Error> {
@@ -208,22 +213,12 @@ impl Global {
         })
     }
 
-    /// Returns the beginning of a command that means the same repository and engine as this one.
-    fn command(&self) -> String {
-        let repository = self
-            .repo
-            .as_ref()
-            .filter(|repo| std::env::var_os("VOLSNAP_REPO").as_deref() != Some(repo.as_os_str()));
-        let mut command = "volsnap".to_owned();
-        for (flag, value) in [
-            ("--repo", repository.map(|repo| repo.to_string_lossy().into_owned())),
-            ("--host", self.host.clone()),
-        ] {
-            if let Some(value) = value {
-                command.push_str(&format!(" {flag} {}", shell_quote(&value)));
-            }
-        }
-        command
+    /// Returns how a command is called that means the same repository and engine as this one.
+    fn commands(&self) -> Commands {
+        let named = |repo: &&PathBuf| std::env::var_os("VOLSNAP_REPO").as_deref() != Some(repo.as_os_str());
+        let repo = self.repo.as_ref().filter(named).map(|repo| repo.to_string_lossy().into_owned());
+        let typed = std::env::args_os().skip(1).map(|word| word.to_string_lossy().into_owned());
+        Commands { repo, host: self.host.clone(), typed: typed.collect() }
     }
 
     /// Returns where the repository is, or is to be.
@@ -249,33 +244,32 @@ fn unreached(error: DockerError) -> Error {
     Error::failed("reach the Docker engine")
         .with_source(error)
         .state("nothing was touched")
-        .hint("docker info    (does it answer? may you use it? is --host or DOCKER_HOST right?)")
+        .hint(Hint::docker(["info"]).why("does it answer? may you use it? is --host or DOCKER_HOST right?"))
 }
 
 /// Says how one engine is meant, where docker has another one selected, or cannot be asked which.
 fn other_engine(error: ContextError, reached: &str) -> Error {
-    let typed: Vec<_> =
-        std::env::args_os().skip(1).map(|word| shell_quote(&word.to_string_lossy())).collect();
-    let at = |address: &str| format!("volsnap --host {} {}", shell_quote(address), typed.join(" "));
-    let hint = match &error {
+    let typed: Vec<_> = std::env::args_os().skip(1).map(|word| word.to_string_lossy().into_owned()).collect();
+    let at = |address: &str| Hint::volsnap(["--host", address]).and(typed.iter().cloned());
+    let hints = match &error {
         ContextError::OtherEngine { name, by, endpoint, .. } => {
-            let theirs = at(endpoint);
             let unselect = match by {
-                Selection::Variable => "unset DOCKER_CONTEXT",
-                Selection::File(_) => "docker context use default",
+                Selection::Variable => Hint::shell("unset DOCKER_CONTEXT"),
+                Selection::File(_) => Hint::docker(["context", "use", "default"]),
             };
-            format!(
-                "{theirs}    (the engine of context {name})\n{}    (the other one)\n{unselect}    (then once more)",
-                at(reached)
-            )
+            vec![
+                at(endpoint).why(format!("the engine of context {name}")),
+                at(reached).why("the other one"),
+                unselect.why("then once more"),
+            ]
         }
-        _ => format!("{}    (whatever docker talks to)", at(reached)),
+        _ => vec![at(reached).why("whatever docker talks to")],
     };
     let error = match error {
         ContextError::OtherEngine { .. } => Error::failed(error.to_string()),
         unreadable => Error::failed("find out which engine docker talks to").with_source(unreadable),
     };
-    error.state("nothing was touched").hint(hint)
+    error.state("nothing was touched").with_hints(hints)
 }
 
 /// Returns the running program: it is its own guard and its own helper.

@@ -3,6 +3,7 @@
 use std::io::{self, BufRead as _, IsTerminal as _};
 
 use volsnap::Error;
+use volsnap::model::hint::Hint;
 use volsnap::ops::Consent;
 
 use crate::render::Ui;
@@ -31,5 +32,6 @@ pub(super) fn refuse_without_terminal(what: &str) -> Result<(), Error> {
     }
     Err(Error::usage(format!("there is no terminal to ask on whether to {what}"))
         .state("nothing was touched")
-        .hint("-y    (goes ahead without asking), or --dry-run    (only prints the plan)"))
+        .hint(Hint::again(["--dry-run"]).why("only prints the plan"))
+        .or(Hint::again(["--yes"]).why("goes ahead without asking")))
 }

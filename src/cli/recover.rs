@@ -2,6 +2,7 @@
 
 use std::process::ExitCode;
 
+use volsnap::model::hint::Hint;
 use volsnap::ops::recover::{recover, unfinished};
 use volsnap::saga::RetryBudget;
 use volsnap::{Error, ErrorKind};
@@ -41,6 +42,6 @@ pub(crate) async fn run(global: &Global, args: &Args, ui: &Ui) -> Result<ExitCod
         None => Ok(ExitCode::SUCCESS),
         Some(what) => Err(Error::new(ErrorKind::NotPutBack, format!("not done: {what}"))
             .state("services run; nothing is lost")
-            .hint("volsnap recover    (once more, when what is in the way is gone)")),
+            .hint(Hint::volsnap(["recover"]).why("once more, when what is in the way is gone"))),
     }
 }

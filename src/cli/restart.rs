@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
 
+use volsnap::Error;
 use volsnap::archive::Codec;
 use volsnap::database::online::MaxRate;
 use volsnap::model::facts::FactsLevel;
@@ -14,10 +15,10 @@ use volsnap::ops::plan::CaptureChoice;
 use volsnap::ops::restart::{RestartOptions, RestartPlan, restart};
 use volsnap::ops::snapshot::SnapshotOptions;
 use volsnap::selector::Target;
-use volsnap::{Error, ErrorKind};
 
+use super::Global;
+use super::exit::Exit;
 use super::facts::FactsArg;
-use super::{Global, exit};
 use crate::render::Ui;
 
 /// Restart a database, and prove that its data is what it was
@@ -69,7 +70,7 @@ pub(crate) async fn run(global: &Global, args: Args, ui: &Ui) -> Result<ExitCode
     let Some(report) = restart(&host, &options, consent).await? else { return Ok(ExitCode::SUCCESS) };
     ui.finish_progress();
     ui.restarted(&report);
-    Ok(if report.ok { ExitCode::SUCCESS } else { exit::code_of(ErrorKind::Damaged) })
+    Ok(Exit::of_look(report.ok, report.unread.is_empty()).into())
 }
 
 impl Args {

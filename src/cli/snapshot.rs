@@ -8,6 +8,7 @@ use std::time::Duration;
 use clap::ValueEnum;
 use volsnap::archive::Codec;
 use volsnap::database::online::MaxRate;
+use volsnap::model::hint::Hint;
 use volsnap::model::manifest::Quiesce;
 use volsnap::ops::plan::{CaptureChoice, Plan};
 use volsnap::ops::snapshot::{SnapshotOptions, snapshot};
@@ -15,10 +16,11 @@ use volsnap::ops::{Consent, Context};
 use volsnap::selector::Target;
 use volsnap::{Error, ErrorKind};
 
+use super::Global;
+use super::exit::Exit;
 use super::facts::FactsArg;
 use super::verify::drill_new;
-use super::{Global, exit};
-use crate::render::Ui;
+use crate::render::{Ui, json};
 
 /// Take a snapshot of a service, a volume or a directory
 ///
@@ -107,43 +109,39 @@ pub(crate) async fn run(global: &Global, args: Args, ui: &Ui) -> Result<ExitCode
     args.refuse_what_online_has_no_use_for()?;
     let host = global.host(ui).await?;
     let several = args.targets.len() > 1;
-    let mut worst = None;
+    let mut worst = Exit::Done;
     let mut results = Vec::new();
     for target in &args.targets {
         match one(&host, &args.options(target, &repository), &args, ui).await {
-            Ok((json, failed)) => {
+            Ok((json, exit)) => {
                 results.push(json);
-                worst = worst.or(failed);
+                worst = worst.worse(exit);
             }
             Err(error) if !several => return Err(error),
             Err(error) => {
                 ui.error(&error);
                 let interrupted = matches!(error.kind(), ErrorKind::Interrupted(_));
-                worst.get_or_insert(error.kind());
+                worst = worst.worse(error.kind().into());
                 if interrupted {
                     break;
                 }
             }
         }
     }
-    let Some(kind) = worst else {
-        ui.json_results(results, several);
-        return Ok(ExitCode::SUCCESS);
-    };
     if results.len() < args.targets.len() {
         ui.note(&format!("{} of {} snapshots were taken", results.len(), args.targets.len()));
     }
     ui.json_results(results, several);
-    Ok(exit::code_of(kind))
+    Ok(worst.into())
 }
 
-/// Takes one snapshot, or plans it; returns what `--json` prints of it, and whether a drill found it wanting.
+/// Takes one snapshot, or plans it; returns what `--json` prints of it, and what the exit code says of it.
 async fn one(
     host: &Context,
     options: &SnapshotOptions,
     args: &Args,
     ui: &Ui,
-) -> Result<(serde_json::Value, Option<ErrorKind>), Error> {
+) -> Result<(serde_json::Value, Exit), Error> {
     let mut planned = serde_json::Value::Null;
     let consent = async |plan: &Plan| {
         if !args.dry_run {
@@ -151,22 +149,22 @@ async fn one(
         }
         ui.finish_progress();
         ui.plan(plan);
-        planned = crate::render::json::value(plan);
+        planned = json::value(&json::SnapshotPlanObject::from(plan));
         Ok(Consent::Decline)
     };
-    let Some(mut taken) = snapshot(host, options, consent).await? else { return Ok((planned, None)) };
+    let Some(mut taken) = snapshot(host, options, consent).await? else { return Ok((planned, Exit::Done)) };
     ui.finish_progress();
     ui.snapshot(&taken);
-    let mut json = crate::render::json::snapshot(&taken);
     if !args.drill {
-        return Ok((json, None));
+        return Ok((json::value(&json::SnapshotObject::new(&taken, None)), Exit::Done));
     }
     let helper = options.helper_image.as_deref();
     let drilled = drill_new(host, &options.repository, helper, &mut taken, ui).await;
     let drilled =
         drilled.map_err(|error| error.state(format!("snapshot {} is published", taken.manifest.id)))?;
-    json["drill"] = crate::render::json::value(&drilled);
-    Ok((json, (!drilled.ok).then_some(ErrorKind::Damaged)))
+    let drill = json::DrillObject::new(&drilled, ui.commands());
+    let object = json::SnapshotObject::new(&taken, Some(drill));
+    Ok((json::value(&object), Exit::of_look(drilled.ok, drilled.image.is_some())))
 }
 
 impl Args {
@@ -177,7 +175,8 @@ impl Args {
             return Err(Error::usage(
                 "--max-rate is how fast a database backs itself up, which it does not here",
             )
-            .hint("leave --max-rate out, or use --quiesce online"));
+            .hint(Hint::instead(&["--max-rate="], [""; 0]))
+            .or(Hint::instead(&["--quiesce="], ["--quiesce", "online"])));
         }
         let useless = match (self.quiesce, self.capture, self.keep_stage) {
             (QuiesceArg::Online, CaptureArg::Direct, _) => "--capture direct",
@@ -185,7 +184,8 @@ impl Args {
             _ => return Ok(()),
         };
         Err(Error::usage(format!("--quiesce online and {useless} do not go together"))
-            .hint(format!("leave {useless} out, or use --quiesce stop")))
+            .hint(Hint::instead(&["--capture=", "--keep-stage"], [""; 0]))
+            .or(Hint::instead(&["--quiesce="], ["--quiesce", "stop"])))
     }
 
     fn options(&self, target: &Target, repository: &Path) -> SnapshotOptions {

@@ -12,14 +12,16 @@ use volsnap::ops::verify::verify;
 use volsnap::repository::{RepositoryError, Snapshot, Unreadable};
 use volsnap::{Error, ErrorKind};
 
-use super::{Global, exit};
+use super::Global;
+use super::exit::Exit;
 use crate::render::{Ui, json};
 
 /// Read a snapshot back, whole: stored digest, every file's digest, and every page checksum
 ///
 /// With --drill it is also unpacked into a volume of its own and its database booted there, in the image it
 /// ran in, without network or secrets; what is true of it then is compared with what was true of the live data.
-/// Nothing that runs is touched, and nothing is left.
+/// Nothing that runs is touched, and nothing is left. What holds no database that is known is unpacked only, and
+/// exits with 6.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
     /// An id, a unique prefix of one, `latest`, `SOURCE/latest`, or a path to an archive
@@ -80,7 +82,7 @@ impl Subject {
 pub(crate) async fn run(global: &Global, args: &Args, ui: &Ui) -> Result<ExitCode, Error> {
     let subjects = if args.all { all(global, ui)? } else { named(global, &args.snapshots)? };
     let several = args.all || subjects.len() > 1;
-    let (mut results, mut failed) = (Vec::new(), None);
+    let (mut results, mut worst) = (Vec::new(), Exit::Done);
     let mut damaged = false;
     for subject in subjects {
         let id = subject.id();
@@ -88,46 +90,46 @@ pub(crate) async fn run(global: &Global, args: &Args, ui: &Ui) -> Result<ExitCod
             Subject::Lost(name, error) => {
                 damaged = true;
                 ui.error(&error);
-                results.push(json::lost(name.as_deref(), &error.chain()));
+                results.push(json::value(&json::LostObject::new(name.as_deref(), error.chain())));
             }
             Subject::Snapshot(snapshot) => match prove(global, args, *snapshot, ui).await {
-                Ok((ok, result)) => {
-                    damaged |= !ok;
+                Ok((exit, result)) => {
+                    damaged |= exit == Exit::Damaged;
+                    worst = worst.worse(exit);
                     results.push(result);
                 }
                 Err(error) if !several => return Err(error),
                 Err(error) => {
                     ui.error(&error);
-                    failed.get_or_insert(error.kind());
-                    results.push(json::lost(Some(&id), &error.chain()));
+                    worst = worst.worse(error.kind().into());
+                    results.push(json::value(&json::LostObject::new(Some(&id), error.chain())));
                 }
             },
         }
     }
     ui.json_results(results, several);
-    let worst = if damaged { Some(ErrorKind::Damaged) } else { failed };
-    Ok(worst.map_or(ExitCode::SUCCESS, exit::code_of))
+    // Damage counts before what could not be read for another reason.
+    Ok(if damaged { Exit::Damaged } else { worst }.into())
 }
 
-/// Reads a snapshot back, and boots it where that is asked for; returns whether nothing is wrong.
+/// Reads a snapshot back, and boots it where that is asked for; returns what the exit code says of it.
 async fn prove(
     global: &Global,
     args: &Args,
     mut snapshot: Snapshot,
     ui: &Ui,
-) -> Result<(bool, serde_json::Value), Error> {
+) -> Result<(Exit, serde_json::Value), Error> {
     let report = verify(snapshot.clone(), ui.monitor()).await?;
     ui.finish_progress();
     ui.verified(&snapshot, &report);
-    let mut result = json::value(&report);
     if !args.drill {
-        return Ok((report.ok, result));
+        return Ok((Exit::of_look(report.ok, true), json::value(&json::VerifiedObject::new(&report, None))));
     }
     let host = global.host(ui).await?;
     let drilled = args.how.drill(global, &host, &mut snapshot, ui).await?;
-    result["ok"] = (report.ok && drilled.ok).into();
-    result["drill"] = json::value(&drilled);
-    Ok((report.ok && drilled.ok, result))
+    let drill = json::DrillObject::new(&drilled, ui.commands());
+    let result = json::value(&json::VerifiedObject::new(&report, Some(drill)));
+    Ok((Exit::of_look(report.ok && drilled.ok, drilled.image.is_some()), result))
 }
 
 impl DrillArgs {

@@ -6,6 +6,7 @@
 use std::error::Error as StdError;
 use std::fmt;
 
+use super::hint::Hint;
 use crate::signal::Interrupt;
 
 /// The result of a procedure.
@@ -24,6 +25,9 @@ pub enum ErrorKind {
     NotPutBack,
     /// Another run holds the lock.
     Busy,
+    /// It was done, but not all of it: something asked for was not looked at, not proved or not copied to its
+    /// second place, and is named.
+    Partial,
     /// A signal ended the run; everything is back.
     Interrupted(Interrupt),
 }
@@ -34,7 +38,7 @@ pub struct Error {
     kind: ErrorKind,
     message: String,
     state: Option<String>,
-    hint: Option<String>,
+    hints: Vec<Hint>,
     source: Option<Box<dyn StdError + Send + Sync>>,
 }
 
@@ -42,7 +46,7 @@ impl Error {
     /// Returns an error of `kind`; `message` is a lower-case fragment naming the thing.
     #[must_use]
     pub fn new(kind: ErrorKind, message: impl Into<String>) -> Self {
-        Self { kind, message: message.into(), state: None, hint: None, source: None }
+        Self { kind, message: message.into(), state: None, hints: Vec::new(), source: None }
     }
 
     /// Returns an [`ErrorKind::Failed`] error.
@@ -63,10 +67,24 @@ impl Error {
         Self::new(ErrorKind::Busy, message)
     }
 
-    /// Adds the next command to type; a command the user can paste.
+    /// Says what to type next, in place of what was said before.
     #[must_use]
-    pub fn hint(mut self, hint: impl Into<String>) -> Self {
-        self.hint = Some(hint.into());
+    pub fn hint(mut self, hint: impl Into<Hint>) -> Self {
+        self.hints = vec![hint.into()];
+        self
+    }
+
+    /// Adds what can be typed next as well.
+    #[must_use]
+    pub fn or(mut self, hint: impl Into<Hint>) -> Self {
+        self.hints.push(hint.into());
+        self
+    }
+
+    /// Says what can be typed next, the likeliest first, in place of what was said before.
+    #[must_use]
+    pub fn with_hints(mut self, hints: impl IntoIterator<Item = Hint>) -> Self {
+        self.hints = hints.into_iter().collect();
         self
     }
 
@@ -97,10 +115,17 @@ impl Error {
         self.kind
     }
 
-    /// Returns the next command to type, if one is known.
+    /// Returns what can be typed next, the likeliest first.
     #[must_use]
-    pub fn hint_text(&self) -> Option<&str> {
-        self.hint.as_deref()
+    pub fn hints(&self) -> &[Hint] {
+        &self.hints
+    }
+
+    /// Returns the same as text, a line each.
+    #[must_use]
+    pub fn hint_text(&self) -> Option<String> {
+        let lines: Vec<_> = self.hints.iter().map(ToString::to_string).collect();
+        (!lines.is_empty()).then(|| lines.join("\n"))
     }
 
     /// Returns what state things are in now, where that was worth saying.

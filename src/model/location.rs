@@ -2,7 +2,7 @@
 
 use std::path::{Component, Path, PathBuf};
 
-/// What a [`MountSpec`] mounts. Neither is ever created by naming it [here](ContainerSpec::new_volumes) alone.
+/// What a mount mounts. Naming it never creates it.
 #[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum MountSource {

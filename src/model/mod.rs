@@ -4,6 +4,7 @@ pub mod container;
 pub mod error;
 pub mod event;
 pub mod facts;
+pub mod hint;
 pub mod ids;
 pub mod inspection;
 pub mod labels;

@@ -21,7 +21,7 @@ use crate::model::event::Phase;
 use crate::model::facts::checks::Checked;
 use crate::model::facts::compare::{Comparison, ComparisonContext, Difference, compare, first_look};
 use crate::model::facts::{Facts, FactsLevel, FactsSummary, Files};
-use crate::model::quote::shell_quote;
+use crate::model::hint::Hint;
 use crate::model::source::Source;
 use crate::repository::{Repository, Snapshot};
 use crate::selector::Target;
@@ -119,7 +119,7 @@ struct Begin {
 async fn begin(context: &Context, options: &CheckOptions) -> Result<Begin> {
     context.monitor.phase(Phase::Facts, options.target.to_string(), None);
     let engine = context.docker.engine().await.context(|| "ask the engine what it is".to_owned())?;
-    let source = context.resolve(&options.target).await?;
+    let source = context.resolve_for(&["check"], &options.target).await?;
     source.warnings.iter().for_each(|warning| context.monitor.warning(warning));
     let latest = latest(&options.repository, &source);
     if let Some(snapshot) = options.against.as_ref().or(latest.as_ref()) {
@@ -129,7 +129,7 @@ async fn begin(context: &Context, options: &CheckOptions) -> Result<Begin> {
         Some(snapshot) => {
             let facts = of_snapshot(snapshot)?.ok_or_else(|| {
                 Error::usage(format!("snapshot {} has no facts to compare with", snapshot.name()))
-                    .hint(format!("volsnap snapshot {}    (takes them)", options.target.quoted()))
+                    .hint(Hint::volsnap(["snapshot", &options.target.spelling()]).why("takes them"))
             })?;
             Some((facts, Some(snapshot.name())))
         }
@@ -145,7 +145,7 @@ fn refuse_database(source: &Source, before: Option<&Facts>) -> Result<()> {
             "{} is the data of a {}, and no container runs it that could be asked",
             source.title, before.engine
         ))
-        .hint("docker ps --all    (which one is it? it has to be there, and to run)")),
+        .hint(Hint::docker(["ps", "--all"]).why("which one is it? it has to be there, and to run"))),
         None => Ok(()),
     }
 }
@@ -216,14 +216,14 @@ async fn database(
             "container {} does not run, so its database cannot be asked",
             container.name
         ))
-        .hint(format!("docker start {}", shell_quote(&container.name))));
+        .hint(Hint::docker(["start", &container.name])));
     }
     let checks = find_checks(options.checks.as_deref(), container, &context.directory)?;
     context.monitor.step("facts");
     let level = options.level.max(FactsLevel::Quick);
     let mut facts = take(&*context.docker, container, level)
         .await
-        .map_err(|error| error.hint(format!("docker logs --tail 20 {}", shell_quote(&container.name))))?
+        .map_err(|error| error.hint(Hint::logs(&container.name)))?
         .ok_or_else(|| Error::failed(format!("container {} runs no database we can ask", container.name)))?;
     let checked = match checks {
         Some((_, checks)) => run_checks(&*context.docker, container, &checks, before, &mut facts).await,

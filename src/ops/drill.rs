@@ -32,11 +32,11 @@ use crate::model::event::Phase;
 use crate::model::facts::checks::{Checked, Checks};
 use crate::model::facts::compare::{ComparisonContext, Difference, Severity, compare, first_look};
 use crate::model::facts::{Facts, FactsLevel};
+use crate::model::hint::Hint;
 use crate::model::ids::SnapshotId;
 use crate::model::labels::LABEL_RUN;
 use crate::model::location::MountSource;
 use crate::model::manifest::{DrillTimes, Verification, VerificationKind};
-use crate::model::quote::shell_quote;
 use crate::model::unknown::UnknownFields;
 use crate::ops::phase_timer::milliseconds;
 use crate::repository::Snapshot;
@@ -273,7 +273,7 @@ impl DrillRun<'_> {
         if let Some(image) = &self.options.image {
             return look(image.clone()).await?.ok_or_else(|| {
                 Error::usage(format!("the image {image} is not on the engine"))
-                    .hint(format!("docker pull {}", shell_quote(image)))
+                    .hint(Hint::docker(["pull", image]))
             });
         }
         let environment = &self.snapshot.manifest.environment;
@@ -283,18 +283,19 @@ impl DrillRun<'_> {
                 return Ok(image);
             }
         }
-        let again = format!("volsnap verify --drill {} --image IMAGE", self.snapshot.manifest.id);
+        let id = self.snapshot.manifest.id.as_str();
+        let again = Hint::volsnap(["verify", "--drill", id, "--image", "IMAGE"])
+            .why("one of the same version, on the same system");
         let error = match (&environment.image, environment.image_digests.first()) {
             (Some(image), Some(digest)) => {
                 Error::failed(format!("the image that the data ran in ({image}) is not on the engine"))
-                    .hint(format!("docker pull {}", shell_quote(digest)))
+                    .hint(Hint::docker(["pull", digest]))
             }
             (Some(image), None) => Error::failed(format!(
                 "the image that the data ran in ({image}) is not on the engine, and no registry has it"
             ))
-            .hint(format!("{again}    (one of the same version, on the same system)")),
-            (None, _) => Error::failed("the snapshot does not say which image its data ran in")
-                .hint(format!("{again}    (one of the same version, on the same system)")),
+            .hint(again),
+            (None, _) => Error::failed("the snapshot does not say which image its data ran in").hint(again),
         };
         Err(error)
     }

@@ -8,6 +8,7 @@ use crate::agent::client::AgentClient;
 use crate::database::{self, Profile};
 use crate::model::container::Container;
 use crate::model::error::{Context as _, Error, Result};
+use crate::model::hint::Hint;
 use crate::model::inspection::Inspection;
 use crate::model::manifest::{Evidence, StoppedContainer};
 
@@ -103,7 +104,9 @@ pub(super) async fn still_frozen(context: &Context, before: &Container) -> Resul
         "container {} was unfrozen, stopped or started by somebody meanwhile",
         before.name
     ))
-    .hint("find out who does it (a watchdog, an updater, another person), then take the snapshot again"))
+    .hint(Hint::advice(
+        "find out who does it (a watchdog, an updater, another person), then take the snapshot again",
+    )))
 }
 
 /// Returns a stopped container as it is now, if it is still stopped and was not started in between.
@@ -111,7 +114,9 @@ pub(super) async fn still_stopped(context: &Context, before: &Container) -> Resu
     let now = still_there(context, before).await?;
     if now.state.running || now.state.started_at != before.state.started_at {
         return Err(Error::failed(format!("container {} was started by somebody meanwhile", before.name))
-            .hint("find out who starts it (a restart policy, an updater, another person), then try again"));
+            .hint(Hint::advice(
+                "find out who starts it (a restart policy, an updater, another person), then try again",
+            )));
     }
     Ok(now)
 }

@@ -23,6 +23,7 @@ use crate::model::error::{Context as _, Error, Result};
 use crate::model::event::Monitor;
 use crate::model::facts::checks::{Checked, Checks, FILE_NAME};
 use crate::model::facts::{FACTS_VERSION, Facts, FactsLevel, Files, SnapshotFacts};
+use crate::model::hint::Hint;
 use crate::model::manifest::Evidence;
 use crate::model::quote::shell_quote;
 use crate::model::source::Source;
@@ -139,7 +140,7 @@ pub fn find_checks(
     let checks = text.parse().map_err(|error: crate::model::facts::checks::InvalidChecks| {
         Error::usage(format!("understand the checks in {}", path.display()))
             .with_source(error)
-            .hint(format!("$EDITOR {}", shell_quote(&path.to_string_lossy())))
+            .hint(Hint::shell(format!("\"${{EDITOR:-vi}}\" {}", shell_quote(&path.to_string_lossy()))))
     })?;
     Ok(Some((path, checks)))
 }

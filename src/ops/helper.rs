@@ -9,6 +9,7 @@ use crate::engine::helper::{Access, FIFO, HelperImage, helper_container};
 use crate::engine::{DockerError, DockerErrorKind, NO_DIRECTORY};
 use crate::model::container::{Container, EngineInfo};
 use crate::model::error::{Context as _, Error, Result};
+use crate::model::hint::Hint;
 use crate::model::labels::LABEL_HOLDS;
 use crate::model::location::MountSource;
 use crate::model::source::Source;
@@ -95,7 +96,7 @@ async fn helper_image(context: &Context, image: Option<&str>) -> Result<String> 
         return match docker.image(image).await.context(|| format!("look for the image {image}"))? {
             Some(_) => Ok(image.to_owned()),
             None => Err(Error::usage(format!("the helper image {image} is not on the engine"))
-                .hint(format!("docker pull {}", crate::model::quote::shell_quote(image)))),
+                .hint(Hint::docker(["pull", image]))),
         };
     }
     let executable = &context.saga.executable;
@@ -121,15 +122,15 @@ fn pipe_directory(context: &Context, saga: &mut Saga, run: &str) -> Result<PathB
 pub(super) fn busy(source: &Source, helper: &str) -> Error {
     Error::busy(format!("another volsnap run is at work on {} (helper container {helper})", source.title))
         .state("nothing was stopped")
-        .hint("volsnap recover --list    (shows what runs, and what died)")
+        .hint(Hint::volsnap(["recover", "--list"]).why("shows what runs, and what died"))
 }
 
 fn no_directory(source: &Source) -> Error {
     let path = source.host_path.display();
-    Error::usage(format!("there is no directory {path} on the engine's host")).hint(format!(
+    Error::usage(format!("there is no directory {path} on the engine's host")).hint(Hint::shell(format!(
         "ls -ld {}",
         crate::model::quote::shell_quote(
             &source.host_path.parent().unwrap_or(&source.host_path).to_string_lossy()
         )
-    ))
+    )))
 }

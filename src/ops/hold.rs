@@ -15,8 +15,8 @@ use crate::database;
 use crate::model::container::Container;
 use crate::model::error::{Context as _, Error, Result};
 use crate::model::event::{Event, Phase};
+use crate::model::hint::Hint;
 use crate::model::labels::{LABEL_HOLDS, LABEL_RUN};
-use crate::model::quote::shell_quote;
 use crate::saga::{Terms, UndoId, When};
 use crate::service::ServiceError;
 use crate::service::freeze::{PausedContainer, freeze_all};
@@ -115,13 +115,13 @@ impl Run {
     ///
     /// # Errors
     /// When one cannot be held; those that are held already are put back at the run's end.
-    pub(super) async fn hold(&self, saga: &mut Saga, plan: &HoldPlan, again: &str) -> Result<Held> {
+    pub(super) async fn hold(&self, saga: &mut Saga, plan: &HoldPlan, again: Hint) -> Result<Held> {
         let mut held = Held { plan: plan.clone(), back: None, stopped: Vec::new(), at: Utc::now() };
         if plan.is_empty() {
             return Ok(held);
         }
         for container in &plan.containers {
-            self.context.refuse_restarted(container, again).await?;
+            self.context.refuse_restarted(container, again.clone()).await?;
         }
         self.refuse_held_elsewhere(plan).await?;
         let undo = if plan.freezes() {
@@ -159,7 +159,7 @@ impl Run {
                     "another volsnap run holds container {} (helper container {})",
                     container.name, other.name
                 ))
-                .hint("volsnap recover --list    (shows what runs, and what died)"));
+                .hint(Hint::volsnap(["recover", "--list"]).why("shows what runs, and what died")));
             }
         }
         Ok(())
@@ -183,9 +183,9 @@ impl Run {
         for container in &plan.containers {
             stop(&*self.context.docker, container, plan.stop_timeout, self.monitor()).await.map_err(
                 |error| match error {
-                    ServiceError::NotStopped { .. } => Error::failed(error.to_string())
-                        .with_source(error)
-                        .hint(format!("docker logs --tail 20 {}", shell_quote(&container.name))),
+                    ServiceError::NotStopped { .. } => {
+                        Error::failed(error.to_string()).with_source(error).hint(Hint::logs(&container.name))
+                    }
                     _ => Error::failed(format!("stop container {}", container.name)).with_source(error),
                 },
             )?;
@@ -246,7 +246,7 @@ impl Held {
             await_ready(&*run.context.docker, container, deadline, run.monitor()).await.map_err(|error| {
                 Error::failed(format!("container {} goes on and does not answer", container.name))
                     .with_source(error)
-                    .hint(format!("docker logs --tail 20 {}", shell_quote(&container.name)))
+                    .hint(Hint::logs(&container.name))
             })?;
         }
         Ok(())

@@ -10,6 +10,7 @@ use crate::compose::runner::Runner;
 use crate::engine::Docker;
 use crate::model::error::{Context as _, Error, ErrorKind, Result, chain};
 use crate::model::event::Monitor;
+use crate::model::hint::Hint;
 use crate::repository::Snapshot;
 use crate::saga::Compensation as _;
 use crate::saga::SagaOptions;
@@ -93,12 +94,9 @@ fn with_leftovers<T>(outcome: Result<T>, left: &Leftovers) -> Result<T> {
     if left.newer > 0 {
         undone.push(format!("{} things that only a newer volsnap knows", left.newer));
     }
-    let by_hand: Vec<String> = left.failed.iter().filter_map(|failed| failed.undo.by_hand()).collect();
+    let by_hand = left.failed.iter().filter_map(|failed| failed.undo.by_hand());
     let state = format!("not put back: {}", undone.join("; "));
-    let hint = match by_hand.as_slice() {
-        [] => "volsnap recover".to_owned(),
-        commands => format!("volsnap recover    (or by hand: {})", commands.join("; ")),
-    };
+    let hints = std::iter::once(Hint::volsnap(["recover"])).chain(by_hand.map(|hint| hint.why("by hand")));
     let error = match outcome {
         Err(error) => error,
         Ok(_) => Error::failed("the work was done, but not everything could be put back"),
@@ -107,5 +105,5 @@ fn with_leftovers<T>(outcome: Result<T>, left: &Leftovers) -> Result<T> {
         Some(before) => format!("{before}; {state}"),
         None => state,
     };
-    Err(error.with_kind(ErrorKind::NotPutBack).state(state).hint(hint))
+    Err(error.with_kind(ErrorKind::NotPutBack).state(state).with_hints(hints))
 }

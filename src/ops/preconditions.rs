@@ -7,6 +7,7 @@ use super::Context;
 use crate::database;
 use crate::model::container::{Container, EngineInfo};
 use crate::model::error::{Context as _, Error, Result};
+use crate::model::hint::Hint;
 use crate::model::source::Source;
 use crate::selector::{self, EngineInventory, Target};
 use crate::service::order;
@@ -27,12 +28,15 @@ impl Context {
     /// Resolves a target. A running database is asked where its data is: its configuration may have moved
     /// it, and what it says wins.
     pub(super) async fn resolve(&self, target: &Target) -> Result<Source> {
-        self.resolve_for("volsnap snapshot", target).await
+        self.resolve_for(&["snapshot"], target).await
     }
 
     /// As [`resolve`](Self::resolve); hints complete `command` with a target.
-    pub(super) async fn resolve_for(&self, command: &str, target: &Target) -> Result<Source> {
-        let mut world = EngineInventory { command: command.to_owned(), ..self.world().await? };
+    pub(super) async fn resolve_for(&self, command: &[&str], target: &Target) -> Result<Source> {
+        let mut world = EngineInventory {
+            command: command.iter().map(ToString::to_string).collect(),
+            ..self.world().await?
+        };
         let source = selector::resolve(target, &world)?;
         let Some(container) = source.database().filter(|container| container.state.running) else {
             return Ok(source);
@@ -58,10 +62,7 @@ impl Context {
                 "container {} shares the network of one that does not run, so it could not be started again",
                 stranded.name
             ))
-            .hint(format!(
-                "docker stop {}    (or start the other one first)",
-                crate::model::quote::shell_quote(&stranded.name)
-            ))),
+            .hint(Hint::docker(["stop", &stranded.name]).why("or start the other one first"))),
             None => Ok(()),
         }
     }
@@ -69,7 +70,7 @@ impl Context {
     /// Refuses a container that is not in the run it was prepared in; `again` is the command to type. The
     /// journal tells by that run whether somebody has started the container again, or whether our stop may
     /// still reach it.
-    pub(super) async fn refuse_restarted(&self, container: &Container, again: &str) -> Result<()> {
+    pub(super) async fn refuse_restarted(&self, container: &Container, again: Hint) -> Result<()> {
         let looked = self.docker.container(&container.id).await;
         let now = looked.context(|| format!("look at container {}", container.name))?;
         if now.is_some_and(|now| now.state.running && now.state.started_at == container.state.started_at) {
@@ -83,11 +84,11 @@ impl Context {
     }
 }
 
-/// Refuses Podman for what has to see the users of the data stopped; `hint` is what can be done in place of it.
+/// Refuses Podman for what has to see the users of the data stopped; `hints` are what can be done in place of it.
 pub(super) fn refuse_podman(
     engine: &EngineInfo,
     source: &Source,
-    hint: impl FnOnce() -> String,
+    hints: impl FnOnce() -> Vec<Hint>,
 ) -> Result<()> {
     if !engine.podman {
         return Ok(());
@@ -97,7 +98,7 @@ pub(super) fn refuse_podman(
          and cleanly, cannot be told",
         source.title
     ))
-    .hint(hint()))
+    .with_hints(hints()))
 }
 
 /// Returns the service of Swarm whose task a container is.
@@ -110,27 +111,28 @@ pub(super) fn swarm_service(container: &Container) -> Option<&str> {
 pub(super) fn refuse_what_cannot_be_stopped(source: &Source, container: &Container) -> Result<()> {
     let name = &container.name;
     if let Some(service) = swarm_service(container) {
-        let (target, service) =
-            (Target::at(&source.location).quoted(), crate::model::quote::shell_quote(service));
+        let target = Target::at(&source.location).spelling();
         return Err(Error::failed(format!(
             "container {name} is a task of the Swarm service {service}: Swarm takes a stopped one for a failed one and \
              starts another on the same data"
         ))
-        .hint(format!(
-            "volsnap snapshot {target} --quiesce pause    (a snapshot; --quiesce online of a PostgreSQL)\n\
-             docker service scale {service}=0    (before a restore, and {service}=1 after it)\n\
-             docker service update --force {service}    (restarts it)"
-        )));
+        .hint(
+            Hint::volsnap(["snapshot", &target, "--quiesce", "pause"])
+                .why("a snapshot; --quiesce online of a PostgreSQL"),
+        )
+        .or(Hint::docker(["service", "scale", &format!("{service}=0")])
+            .why(format!("before a restore, and {service}=1 after it")))
+        .or(Hint::docker(["service", "update", "--force", service]).why("restarts it")));
     }
     if container.state.paused {
         return Err(Error::failed(format!("container {name} is paused, and a paused one cannot be stopped"))
-            .hint(format!("docker unpause {}", crate::model::quote::shell_quote(name))));
+            .hint(Hint::docker(["unpause", name])));
     }
     if container.auto_remove {
         return Err(Error::failed(format!(
             "container {name} is removed by the engine when it stops (--rm), so it could not be started again"
         ))
-        .hint(format!("stop {name} yourself, or run it without --rm")));
+        .hint(Hint::advice(format!("stop {name} yourself, or run it without --rm"))));
     }
     Ok(())
 }
@@ -142,7 +144,7 @@ pub(super) fn refuse_what_cannot_be_frozen(container: &Container) -> Result<()> 
             "container {} is between two starts, and only one that runs can be frozen",
             container.name
         ))
-        .hint(format!("docker logs --tail 20 {}", crate::model::quote::shell_quote(&container.name))));
+        .hint(Hint::logs(&container.name)));
     }
     Ok(())
 }

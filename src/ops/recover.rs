@@ -5,6 +5,7 @@ use std::path::Path;
 use super::{Context, with_leftovers};
 use crate::model::error::{Context as _, Error, ErrorKind, Result, chain};
 use crate::model::event::Phase;
+use crate::model::hint::Hint;
 use crate::model::quote::shell_quote;
 use crate::saga::guard::finish_orphan;
 use crate::saga::journal::{Entry, Opened};
@@ -130,10 +131,9 @@ fn newer_error(journal: &Journal, path: &Path) -> Option<Error> {
         Error::failed(format!("the journal {} cannot be finished: {text}", path.display()))
             .with_kind(ErrorKind::NotPutBack)
             .state("what that run has stopped was started, but for what waits for the rest; the rest is as it was left")
-            .hint(format!(
-                "volsnap recover    (with the volsnap that wrote it; or put the rest back by hand, then: rm {})",
-                shell_quote(&path.to_string_lossy())
-            )),
+            .hint(Hint::volsnap(["recover"]).why("with the volsnap that wrote it"))
+            .or(Hint::shell(format!("rm {}", shell_quote(&path.to_string_lossy())))
+                .why("once the rest is put back by hand")),
     )
 }
 

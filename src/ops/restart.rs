@@ -49,6 +49,7 @@ use crate::model::event::Phase;
 use crate::model::facts::checks::{Checked, Checks};
 use crate::model::facts::compare::{ComparisonContext, Difference, DifferenceKind, Severity, compare};
 use crate::model::facts::{Facts, FactsLevel, FactsSummary};
+use crate::model::hint::Hint;
 use crate::model::inspection::Inspection;
 use crate::model::location::MountSource;
 use crate::model::quote::shell_quote;
@@ -220,7 +221,7 @@ impl RestartRun<'_> {
             return Ok(None);
         }
         let before = self.before(&subject).await?;
-        let held = self.run.hold(saga, &subject.hold, &self.again()).await?;
+        let held = self.run.hold(saga, &subject.hold, self.again()).await?;
         let shutdown = self.prove(&subject, &mut helper).await;
         self.recreate(saga, &subject).await?;
         held.release(self.run, saga).await?;
@@ -248,7 +249,7 @@ impl RestartRun<'_> {
         snapshot.stage_live(saga, &mut prepared).await?;
         prepared.facts = self.before(&subject).await?;
         let before = prepared.facts.clone();
-        let held = self.run.hold(saga, &prepared.hold, &self.again()).await?;
+        let held = self.run.hold(saga, &prepared.hold, self.again()).await?;
         let captured = snapshot.capture_in_time(&mut prepared, &mut output, &held).await?;
         let evidence = captured.evidence();
         let shutdown = Shutdown { inspection: evidence.database.clone(), reasons: evidence.reasons.clone() };
@@ -261,8 +262,8 @@ impl RestartRun<'_> {
         self.compare_and_report(&subject, outcome).await.map(Some)
     }
 
-    fn again(&self) -> String {
-        format!("volsnap restart {}", self.options.target.quoted())
+    fn again(&self) -> Hint {
+        Hint::volsnap(["restart", &self.options.target.spelling()])
     }
 
     /// Looks what is true of the data, with the values of the user's checks. Without that nothing is stopped:
@@ -276,8 +277,8 @@ impl RestartRun<'_> {
         self.run.monitor().step("facts");
         let docker = &*self.run.context.docker;
         let facts = take(docker, container, self.options.level).await;
-        let again = format!("{} --facts none", self.again());
-        let facts = facts.map_err(|error| error.hint(format!("{again}    (does not compare)")))?;
+        let again = self.again().and(["--facts", "none"]);
+        let facts = facts.map_err(|error| error.hint(again.why("does not compare")))?;
         let Some(mut facts) = facts else { return Ok(None) };
         if let Some(checks) = &subject.checks {
             run_checks(docker, container, checks, None, &mut facts).await;
@@ -341,14 +342,17 @@ impl RestartRun<'_> {
         self.run.phase(Phase::Prepare, self.options.target.to_string(), None);
         let docker = &*self.run.context.docker;
         let engine = docker.engine().await.context(|| "ask the engine what it is".to_owned())?;
-        let source = self.run.context.resolve(&self.options.target).await?;
+        let source = self.run.context.resolve_for(&["restart"], &self.options.target).await?;
         source.warnings.iter().for_each(|warning| self.run.monitor().warning(warning));
         if let Some(other) = &source.held_by {
             return Err(busy(&source, &other.container));
         }
         refuse_podman(&engine, &source, || {
-            let target = self.options.target.quoted();
-            format!("volsnap snapshot {target} --quiesce pause    (then restart it by podman itself)")
+            let target = self.options.target.spelling();
+            vec![
+                Hint::volsnap(["snapshot", &target, "--quiesce", "pause"])
+                    .why("then restart it by podman itself"),
+            ]
         })?;
         let stops = stops(&source)?;
         self.run.context.refuse_stranded(&source).await?;
@@ -398,7 +402,7 @@ impl RestartRun<'_> {
             |error| {
                 Error::failed(format!("container {} is not ready to be stopped", container.name))
                     .with_source(error)
-                    .hint(format!("docker logs --tail 20 {}", shell_quote(&container.name)))
+                    .hint(Hint::logs(&container.name))
             },
         )
     }
@@ -439,15 +443,15 @@ impl RestartRun<'_> {
                     "the image {} of container {} is not on the engine",
                     container.image, container.name
                 ))
-                .hint(format!("docker pull {}", shell_quote(&container.image))));
+                .hint(Hint::docker(["pull", &container.image])));
             }
         }
         let runner = &self.run.context.compose;
         Recreate::of(runner, &starts, Some(&self.run.context.reached)).await.map_err(|error| {
-            let again = format!("volsnap restart {}", self.options.target.quoted());
+            let again = self.again();
             Error::failed("make the containers anew")
                 .with_source(error)
-                .hint(format!("{again}    (starts the same containers again)"))
+                .hint(again.why("starts the same containers again"))
         })
     }
 
@@ -474,10 +478,8 @@ impl RestartRun<'_> {
                     ),
                 )
                 .with_source(difference)
-                .hint(format!(
-                    "sed -n {line}p {file}    (mend it, then once more)\n{}    (if another volume is meant)",
-                    recreate.command()
-                ))
+                .hint(Hint::shell(format!("sed -n {line}p {file}")).why("mend it, then once more"))
+                .or(Hint::shell(recreate.command()).why("if another volume is meant"))
                 .state(format!("nothing was stopped, and the data is in volume {volume}")));
             }
         }
@@ -506,8 +508,8 @@ impl RestartRun<'_> {
                     before: Some(lies(mount)),
                     after: now,
                     next: lost.then(|| {
-                        let command = recreate.command();
-                        format!("{command}    (once the compose file has {} there again)", lies(mount))
+                        let command = Hint::shell(recreate.command());
+                        command.why(format!("once the compose file has {} there again", lies(mount)))
                     }),
                 });
             }
@@ -527,7 +529,7 @@ impl RestartRun<'_> {
         let container = self.now(&database.container).await?;
         self.run.phase(Phase::Facts, container.name.clone(), None);
         self.run.monitor().step("facts");
-        let again = format!("volsnap check {}", self.options.target.quoted());
+        let again = Hint::volsnap(["check", &self.options.target.spelling()]);
         let facts = take(&*self.run.context.docker, &container, self.options.level).await;
         let Some(mut facts) = facts.map_err(|error| error.hint(again))? else {
             return Ok((None, Vec::new()));
@@ -620,8 +622,8 @@ fn stops(source: &Source) -> Result<Vec<Container>> {
     stops.iter().try_for_each(|container| refuse_what_cannot_be_stopped(source, container))?;
     if stops.is_empty() {
         let start = match source.users.first() {
-            Some(user) => format!("docker start {}", shell_quote(&user.container.name)),
-            None => "docker ps --all".to_owned(),
+            Some(user) => Hint::docker(["start", &user.container.name]),
+            None => Hint::docker(["ps", "--all"]),
         };
         return Err(Error::failed(format!("nothing that uses {} runs", source.title)).hint(start));
     }

@@ -15,8 +15,8 @@ use super::phase_timer::PhaseTimer;
 use super::{Context, recover, with_leftovers};
 use crate::model::error::{Context as _, Error, ErrorKind, Result};
 use crate::model::event::{Event, Monitor, Phase};
+use crate::model::hint::Hint;
 use crate::model::ids::SnapshotId;
-use crate::model::quote::shell_quote;
 use crate::saga::{Lease, RetryBudget, RunInfo, Terms};
 use crate::service::ServiceError;
 use crate::service::start::{StoppedContainer, ended_since};
@@ -193,7 +193,7 @@ impl Run {
             Error::failed("begin the run's journal")
                 .with_source(error)
                 .state("nothing was touched")
-                .hint("VOLSNAP_STATE_DIR=DIR chooses another directory for journals")
+                .hint(Hint::advice("VOLSNAP_STATE_DIR=DIR chooses another directory for journals"))
         })
     }
 
@@ -264,7 +264,7 @@ fn with_ended<T>(
         return outcome;
     }
     let said: Vec<_> = ended.iter().map(|(_, error)| error.to_string()).collect();
-    let names: Vec<_> = ended.iter().map(|(one, _)| shell_quote(&one.identity.name)).collect();
+    let names = ended.iter().map(|(one, _)| &one.identity.name);
     let error = match outcome {
         Err(error) => {
             let state = [error.state_text().unwrap_or_default(), &said.join("; ")].join("; ");
@@ -277,7 +277,7 @@ fn with_ended<T>(
             Error::new(ErrorKind::NotPutBack, said.join("; ")).state(state)
         }
     };
-    Err(error.hint(format!("docker start {}", names.join(" "))))
+    Err(error.hint(Hint::docker(["start"]).and(names)))
 }
 
 /// Tells another monitor, and renews the guard's lease: whatever is told is progress.
@@ -310,6 +310,7 @@ fn panicked(panic: &(dyn Any + Send)) -> Error {
         .map(ToString::to_string)
         .or_else(|| panic.downcast_ref::<String>().cloned())
         .unwrap_or_default();
-    Error::failed(format!("volsnap itself failed: {message}"))
-        .hint("report this at the project's issue tracker, with the output of the same command with -v")
+    Error::failed(format!("volsnap itself failed: {message}")).hint(Hint::advice(
+        "report this at the project's issue tracker, with the output of the same command with -v",
+    ))
 }

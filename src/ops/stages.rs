@@ -12,6 +12,7 @@ use super::run::{Run, Untouched};
 use crate::engine::helper::Access;
 use crate::model::container::{EngineInfo, Volume};
 use crate::model::error::{Context as _, Result};
+use crate::model::hint::Hint;
 use crate::model::ids::SnapshotId;
 use crate::model::labels::{LABEL_RUN, LABEL_STAGE};
 use crate::selector::Target;
@@ -31,7 +32,7 @@ pub struct KeptStage {
     /// Bytes that it occupies; `None` while a run is at work on it.
     pub bytes: Option<u64>,
     /// The command that removes it.
-    pub remove: String,
+    pub remove: Hint,
 }
 
 /// Returns the stages there are, by source and age.
@@ -59,7 +60,7 @@ pub async fn stages(context: &Context) -> Result<Vec<KeptStage>> {
             run: run.clone(),
             made: run.parse().ok().and_then(|id: SnapshotId| id.begun()),
             bytes,
-            remove: format!("docker volume rm {}", crate::model::quote::shell_quote(&volume.name)),
+            remove: Hint::docker(["volume", "rm", &volume.name]),
             volume: volume.name,
         });
     }

@@ -21,6 +21,7 @@ use crate::database;
 use crate::database::{ContentCheck, Profile};
 use crate::model::error::{Context as _, Error, ErrorKind, Result, chain};
 use crate::model::event::{Event, Monitor, Phase};
+use crate::model::hint::Hint;
 use crate::model::ids::SnapshotId;
 use crate::model::inspection::{Inspection, PageChecksums};
 use crate::model::manifest::{Consistency, Verification, VerificationKind};
@@ -173,7 +174,7 @@ fn check_digest(
 
 fn damaged(snapshot: &Snapshot, what: &str) -> Error {
     Error::new(ErrorKind::Damaged, format!("snapshot {} is damaged: {what}", snapshot.name()))
-        .hint(format!("volsnap verify {}    (says all that is damaged)", snapshot.manifest.id))
+        .hint(Hint::volsnap(["verify", snapshot.manifest.id.as_str()]).why("says all that is damaged"))
 }
 
 fn digest_of(mut reader: impl Read, monitor: &dyn Monitor) -> io::Result<String> {

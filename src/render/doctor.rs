@@ -4,10 +4,11 @@ use std::fmt::Write as _;
 
 use volsnap::ops::doctor::{Finding, Risk};
 
+use super::command::Commands;
 use super::text::escape;
 
 /// Returns the findings.
-pub(crate) fn findings(findings: &[Finding]) -> String {
+pub(crate) fn findings(findings: &[Finding], commands: &Commands) -> String {
     if findings.is_empty() {
         return "no database and nothing at risk was found".to_owned();
     }
@@ -19,8 +20,8 @@ pub(crate) fn findings(findings: &[Finding]) -> String {
             subject = Some(&finding.subject);
         }
         let _ = writeln!(out, "  {:<6}  {}", word(finding.risk), escape(&finding.what));
-        for line in finding.mitigation.iter().flat_map(|mitigation| mitigation.lines()) {
-            let _ = writeln!(out, "          -> {}", escape(line));
+        for line in commands.lines(&finding.mitigation) {
+            let _ = writeln!(out, "          -> {line}");
         }
     }
     let count = |risk| findings.iter().filter(|finding| finding.risk == risk).count();

@@ -5,6 +5,7 @@ use std::path::Path;
 
 use volsnap::Error;
 use volsnap::archive::{Codec, FileRecord};
+use volsnap::model::hint::Hint;
 use volsnap::model::inspection::PageChecksums;
 use volsnap::model::manifest::{Capture, Consistency, Manifest, Quiesce, Verification, VerificationKind};
 use volsnap::model::quote::shell_quote;
@@ -17,6 +18,7 @@ use volsnap::ops::verify::Report;
 use volsnap::repository::{Listing, Repository, Snapshot};
 use volsnap::saga::RunInfo;
 
+use super::command::Commands;
 use super::report;
 use super::text::{count, duration, escape, milliseconds, size, table, time};
 
@@ -24,15 +26,14 @@ use super::text::{count, duration, escape, milliseconds, size, table, time};
 const PROBLEMS_SHOWN: usize = 20;
 
 /// Returns a failure: what was being done, why, the state now, the next command.
-pub(crate) fn error(error: &Error) -> String {
+pub(crate) fn error(error: &Error, commands: &Commands) -> String {
     let mut out = format!("volsnap: {}", escape(&error.chain()));
     if let Some(state) = error.state_text() {
         let _ = write!(out, "\n  state: {}", escape(state));
     }
-    // Several commands stand on a line each; a name in them is quoted, and so has none.
-    for (number, command) in error.hint_text().into_iter().flat_map(str::lines).enumerate() {
+    for (number, line) in commands.lines(error.hints()).into_iter().enumerate() {
         let lead = if number == 0 { "next: " } else { "  or: " };
-        let _ = write!(out, "\n   {lead}{}", escape(command));
+        let _ = write!(out, "\n   {lead}{line}");
     }
     out
 }
@@ -51,11 +52,11 @@ impl Rows {
 }
 
 /// Returns what became of a snapshot.
-pub(crate) fn snapshot(snapshot: &Snapshot, command: &str) -> String {
-    summary(snapshot, command).0
+pub(crate) fn snapshot(snapshot: &Snapshot, commands: &Commands) -> String {
+    summary(snapshot, commands).0
 }
 
-fn summary(snapshot: &Snapshot, command: &str) -> Rows {
+fn summary(snapshot: &Snapshot, commands: &Commands) -> Rows {
     let (manifest, archive) = (&snapshot.manifest, snapshot.archive_path());
     let mut rows = Rows::new(&format!("snapshot {} of {}", manifest.id, escape(&manifest.title)));
     rows.row("consistency", &consistency(manifest));
@@ -65,7 +66,7 @@ fn summary(snapshot: &Snapshot, command: &str) -> Rows {
         rows.row(name, &value);
     }
     rows.row("archive", &escape(&archive.display().to_string()));
-    rows.row("verify", &escape(&format!("{command} verify {}", manifest.id)));
+    rows.row("verify", &commands.line(&Hint::volsnap(["verify", manifest.id.as_str()])));
     rows.row("unpack", &by_hand(manifest, &archive));
     rows
 }
@@ -212,7 +213,7 @@ pub(crate) fn list(listing: &Listing, source: Option<&str>, repository: &Reposit
 }
 
 /// Returns the list of kept stages, with what removes each.
-pub(crate) fn stages(stages: &[KeptStage]) -> String {
+pub(crate) fn stages(stages: &[KeptStage], commands: &Commands) -> String {
     if stages.is_empty() {
         return "no stages are kept".to_owned();
     }
@@ -223,7 +224,7 @@ pub(crate) fn stages(stages: &[KeptStage]) -> String {
             escape(&stage.source),
             stage.made.map_or_else(|| "unknown".to_owned(), time),
             stage.bytes.map_or_else(|| "in use".to_owned(), size),
-            escape(&stage.remove),
+            commands.line(&stage.remove),
         ]
     }));
     table(&rows)
@@ -300,9 +301,9 @@ fn recovery(verification: &Verification) -> String {
 }
 
 /// Returns everything that is known of one snapshot.
-pub(crate) fn show(snapshot: &Snapshot, command: &str) -> String {
+pub(crate) fn show(snapshot: &Snapshot, commands: &Commands) -> String {
     let manifest = &snapshot.manifest;
-    let mut rows = summary(snapshot, command);
+    let mut rows = summary(snapshot, commands);
     rows.row(
         "taken",
         &format!("{}, published {}", time(manifest.times.started), time(manifest.times.published)),
@@ -425,7 +426,7 @@ pub(crate) fn restore_plan(plan: &RestorePlan) -> String {
 }
 
 /// Returns what became of a restore.
-pub(crate) fn restored(restored: &Restored) -> String {
+pub(crate) fn restored(restored: &Restored, commands: &Commands) -> String {
     let plan = &restored.plan;
     let mut rows = Rows::new(&format!("restored {} into {}", escape(&plan.archive), escape(&plan.into)));
     rows.row("data", &format!("{} in {} files", size(restored.bytes), count(restored.files)));
@@ -436,13 +437,13 @@ pub(crate) fn restored(restored: &Restored) -> String {
         rows.row("before", &format!("kept as {}", escape(&safety.name())));
     }
     if let Some(undo) = &restored.undo {
-        rows.row("undo", &escape(undo));
+        rows.row("undo", &commands.line(undo));
     }
     rows.0
 }
 
 /// Returns what became of a verification.
-pub(crate) fn verified(snapshot: &Snapshot, report: &Report, command: &str) -> String {
+pub(crate) fn verified(snapshot: &Snapshot, report: &Report, commands: &Commands) -> String {
     let outcome = if report.ok { "is whole" } else { "is DAMAGED" };
     let mut rows =
         Rows::new(&format!("snapshot {} of {} {outcome}", report.id, escape(&snapshot.manifest.title)));
@@ -463,17 +464,14 @@ pub(crate) fn verified(snapshot: &Snapshot, report: &Report, command: &str) -> S
         rows.row("", &format!("and {} more (--json lists all)", report.problems.len() - PROBLEMS_SHOWN));
     }
     if !report.ok {
-        let list = format!(
-            "{command} list {}    (an older one may be whole)",
-            shell_quote(&snapshot.manifest.source)
-        );
-        rows.row("next", &escape(&list));
+        let list = Hint::volsnap(["list", &snapshot.manifest.source]).why("an older one may be whole");
+        rows.row("next", &commands.line(&list));
     }
     rows.0
 }
 
 /// Returns what became of a drill.
-pub(crate) fn drilled(snapshot: &Snapshot, report: &DrillReport, command: &str) -> String {
+pub(crate) fn drilled(snapshot: &Snapshot, report: &DrillReport, commands: &Commands) -> String {
     let outcome = match (report.ok, &report.image) {
         (true, Some(_)) => "boots, and its data is what it was",
         (true, None) => "unpacks to what was stored",
@@ -505,13 +503,10 @@ pub(crate) fn drilled(snapshot: &Snapshot, report: &DrillReport, command: &str) 
         rows.row("", &format!("and {} more (--json lists all)", report.problems.len() - PROBLEMS_SHOWN));
     }
     if !report.ok {
-        let list = format!(
-            "{command} list {}    (an older one may be sound)",
-            shell_quote(&snapshot.manifest.source)
-        );
-        rows.row("next", &escape(&list));
+        let list = Hint::volsnap(["list", &snapshot.manifest.source]).why("an older one may be sound");
+        rows.row("next", &commands.line(&list));
     }
-    report::findings(&mut rows.0, &report.differences, &report.checks, &report.unread);
+    report::findings(&mut rows.0, &report.differences, &report.checks, &report.unread, commands);
     rows.0
 }
 

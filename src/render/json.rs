@@ -1,91 +1,599 @@
-//! JSON for programs. Field names are part of the interface: added to, never changed.
+//! JSON for programs: every object that `--json` prints, as a type. Field names are part of the interface: added
+//! to, never changed; `docs/json-schema.json` has them for others, and a test holds the two together.
+//!
+//! A command in one of them is a line to be pasted, like those that people are shown.
 
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use chrono::{DateTime, Utc};
 use serde::Serialize;
-use serde_json::{Value, json};
+use serde_json::Value;
+use volsnap::archive::Codec;
 use volsnap::model::event::Phase;
-use volsnap::model::manifest::PhaseTime;
-use volsnap::ops::restore::Restored;
+use volsnap::model::facts::checks::Checked;
+use volsnap::model::facts::compare::{DifferenceKind, Severity};
+use volsnap::model::facts::{FactsLevel, FactsSummary, compare};
+use volsnap::model::ids::SnapshotId;
+use volsnap::model::location::MountSource;
+use volsnap::model::manifest::{
+    ArchiveInfo, Capture, Consistency, Counts, DrillTimes, FileListInfo, Manifest, PhaseTime, Quiesce,
+    Verification,
+};
+use volsnap::ops::check::Against;
+use volsnap::ops::doctor::{Kind, Risk};
+use volsnap::ops::migrate::{Direction, PlannedEdit, PlannedUser};
+use volsnap::ops::restore::Level;
+use volsnap::ops::verify::Problem;
+use volsnap::ops::{check, doctor, drill, migrate, plan, recover, restart, restore, stages, verify};
 use volsnap::repository::Snapshot;
+use volsnap::saga::RunInfo;
+
+use super::command::Commands;
 
 /// Returns a value as JSON; `null` for what cannot be (no type here is such).
 pub(crate) fn value(value: &impl Serialize) -> Value {
     serde_json::to_value(value).unwrap_or_default()
 }
 
-/// Returns a snapshot as `snapshot --json` prints it.
-pub(crate) fn snapshot(snapshot: &Snapshot) -> Value {
-    let manifest = &snapshot.manifest;
-    json!({
-        "id": manifest.id,
-        "source": manifest.source,
-        "title": manifest.title,
-        "archive": snapshot.archive_path(),
-        "quiesce": manifest.method.quiesce,
-        "capture": manifest.method.capture,
-        "consistency": manifest.consistency,
-        "reasons": manifest.evidence.reasons,
-        "compression": manifest.archive().codec.to_string(),
-        "downtime_ms": manifest.downtime_ms,
-        "archive_ms": archive_ms(&manifest.phases),
-        "raw_bytes": manifest.counts().raw_bytes,
-        "stored_bytes": manifest.archive().stored_bytes,
-        "files": manifest.counts().files,
-        "blake3": manifest.archive().blake3,
-        "started": manifest.times.started,
-        "published": manifest.times.published,
-        "phases": manifest.phases,
-        "tags": manifest.tags,
-    })
+/// Declares an object that has fields of a value of the library, by the same names.
+macro_rules! object {
+    ($(#[$doc:meta])* $name:ident of $source:ty { $($field:ident: $type:ty,)* }) => {
+        $(#[$doc])*
+        #[derive(Debug, Serialize)]
+        pub(crate) struct $name<'a> { $($field: &'a $type,)* }
+
+        impl<'a> From<&'a $source> for $name<'a> {
+            fn from(value: &'a $source) -> Self {
+                Self { $($field: &value.$field,)* }
+            }
+        }
+    };
 }
 
-/// Returns a restore as `restore --json` prints it.
-pub(crate) fn restored(restored: &Restored) -> Value {
-    let ms = |duration: Duration| u64::try_from(duration.as_millis()).unwrap_or(u64::MAX);
-    json!({
-        "id": restored.plan.id,
-        "archive": restored.plan.archive,
-        "into": restored.plan.into,
-        "host_path": restored.plan.host_path,
-        "database": restored.plan.database,
-        "files": restored.files,
-        "raw_bytes": restored.bytes,
-        "downtime_ms": restored.downtime.map_or(0, ms),
-        "restore_ms": ms(restored.elapsed),
-        "safety": restored.safety.as_ref().map(volsnap::repository::Snapshot::name),
-        "undo": restored.undo,
-        "warnings": restored.plan.warnings,
-    })
+/// A snapshot, as `snapshot --json` and, with its last verification, `list --json` print it.
+#[derive(Debug, Serialize)]
+pub(crate) struct SnapshotObject<'a> {
+    id: &'a SnapshotId,
+    source: &'a str,
+    title: &'a str,
+    archive: PathBuf,
+    quiesce: Quiesce,
+    capture: Capture,
+    consistency: Consistency,
+    reasons: &'a [String],
+    compression: String,
+    downtime_ms: u64,
+    archive_ms: u64,
+    raw_bytes: u64,
+    stored_bytes: u64,
+    files: u64,
+    blake3: &'a str,
+    started: DateTime<Utc>,
+    published: DateTime<Utc>,
+    phases: &'a [PhaseTime],
+    tags: &'a std::collections::BTreeMap<String, String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    drill: Option<DrillObject<'a>>,
 }
 
-/// Returns a snapshot as `list --json` prints it.
-pub(crate) fn listed(listed: &Snapshot) -> Value {
-    let mut value = snapshot(listed);
-    value["verified"] = self::value(&listed.verified.last());
-    value
+impl<'a> SnapshotObject<'a> {
+    /// Returns what is printed of a snapshot, with the drill that it was put to.
+    pub(crate) fn new(snapshot: &'a Snapshot, drill: Option<DrillObject<'a>>) -> Self {
+        let manifest = &snapshot.manifest;
+        Self {
+            id: &manifest.id,
+            source: &manifest.source,
+            title: &manifest.title,
+            archive: snapshot.archive_path(),
+            quiesce: manifest.method.quiesce,
+            capture: manifest.method.capture,
+            consistency: manifest.consistency,
+            reasons: &manifest.evidence.reasons,
+            compression: manifest.archive().codec.to_string(),
+            downtime_ms: manifest.downtime_ms,
+            archive_ms: archive_ms(&manifest.phases),
+            raw_bytes: manifest.counts().raw_bytes,
+            stored_bytes: manifest.archive().stored_bytes,
+            files: manifest.counts().files,
+            blake3: &manifest.archive().blake3,
+            started: manifest.times.started,
+            published: manifest.times.published,
+            phases: &manifest.phases,
+            tags: &manifest.tags,
+            drill,
+        }
+    }
 }
 
-/// Returns a snapshot as `show --json` prints it: the manifest, and its verifications. What the first format had is
-/// there by its names, also where the manifest has it elsewhere by now.
-pub(crate) fn shown(shown: &Snapshot) -> Value {
-    let manifest = &shown.manifest;
-    let mut value = self::value(manifest);
-    value["format_version"] = self::value(&manifest.format_version);
-    value["location"] = self::value(manifest.location());
-    value["quiesce"] = self::value(&manifest.method.quiesce);
-    value["capture"] = self::value(&manifest.method.capture);
-    value["archive"] = self::value(manifest.archive());
-    value["file_list"] = self::value(manifest.file_list());
-    value["counts"] = self::value(manifest.counts());
-    value["archive_path"] = self::value(&shown.archive_path());
-    value["verified"] = self::value(&shown.verified);
-    value
+/// A snapshot in a list.
+#[derive(Debug, Serialize)]
+pub(crate) struct ListedObject<'a> {
+    #[serde(flatten)]
+    snapshot: SnapshotObject<'a>,
+    verified: Option<&'a Verification>,
 }
 
-/// Returns a snapshot that could not be read at all as `verify --json` prints it.
-pub(crate) fn lost(name: Option<&str>, what: &str) -> Value {
-    json!({ "id": name, "ok": false, "problems": [{ "path": null, "block": null, "what": what }] })
+impl<'a> ListedObject<'a> {
+    /// Returns what `list --json` prints of a snapshot.
+    pub(crate) fn new(listed: &'a Snapshot) -> Self {
+        Self { snapshot: SnapshotObject::new(listed, None), verified: listed.verified.last() }
+    }
+}
+
+/// All that is known of a snapshot: its manifest, and its verifications. What the first format had is there by its
+/// names, also where the manifest has it elsewhere by now.
+#[derive(Debug, Serialize)]
+pub(crate) struct ShownObject<'a> {
+    #[serde(flatten)]
+    manifest: &'a Manifest,
+    format_version: u32,
+    location: &'a MountSource,
+    quiesce: Quiesce,
+    capture: Capture,
+    archive: &'a ArchiveInfo,
+    file_list: &'a FileListInfo,
+    counts: &'a Counts,
+    archive_path: PathBuf,
+    verified: &'a [Verification],
+}
+
+impl<'a> ShownObject<'a> {
+    /// Returns what `show --json` prints of a snapshot.
+    pub(crate) fn new(shown: &'a Snapshot) -> Self {
+        let manifest = &shown.manifest;
+        Self {
+            manifest,
+            format_version: manifest.format_version,
+            location: manifest.location(),
+            quiesce: manifest.method.quiesce,
+            capture: manifest.method.capture,
+            archive: manifest.archive(),
+            file_list: manifest.file_list(),
+            counts: manifest.counts(),
+            archive_path: shown.archive_path(),
+            verified: &shown.verified,
+        }
+    }
+}
+
+object! {
+    /// The plan of a snapshot.
+    SnapshotPlanObject of plan::Plan {
+        id: String,
+        source: String,
+        title: String,
+        host_path: PathBuf,
+        database: Option<String>,
+        data_directory: Option<PathBuf>,
+        quiesce: Quiesce,
+        capture: Capture,
+        capture_reason: String,
+        stage: Option<String>,
+        stage_needed_bytes: Option<u64>,
+        stage_free_bytes: Option<u64>,
+        codec: Codec,
+        stops: Vec<String>,
+        freezes: Vec<String>,
+        starts: Vec<String>,
+        stay_stopped: Vec<String>,
+        entries: u64,
+        raw_bytes: u64,
+        needed_bytes: u64,
+        free_bytes: Option<u64>,
+        expected_downtime_ms: u64,
+        archive: PathBuf,
+    }
+}
+
+object! {
+    /// The plan of a restore.
+    RestorePlanObject of restore::RestorePlan {
+        id: String,
+        archive: String,
+        of: String,
+        database: Option<String>,
+        into: String,
+        host_path: PathBuf,
+        makes: bool,
+        stops: Vec<String>,
+        starts: Vec<String>,
+        stay_stopped: Vec<String>,
+        members: u64,
+        bytes: u64,
+        needed_bytes: u64,
+        free_bytes: Option<u64>,
+        replaces_entries: u64,
+        replaces_bytes: u64,
+        in_place: bool,
+        safety: Option<String>,
+        level: Level,
+        warnings: Vec<String>,
+    }
+}
+
+/// What became of a restore.
+#[derive(Debug, Serialize)]
+pub(crate) struct RestoredObject<'a> {
+    id: &'a str,
+    archive: &'a str,
+    into: &'a str,
+    host_path: &'a Path,
+    database: Option<&'a str>,
+    files: u64,
+    raw_bytes: u64,
+    downtime_ms: u64,
+    restore_ms: u64,
+    safety: Option<String>,
+    undo: Option<String>,
+    warnings: &'a [String],
+}
+
+impl<'a> RestoredObject<'a> {
+    /// Returns what `restore --json` prints.
+    pub(crate) fn new(restored: &'a restore::Restored, commands: &Commands) -> Self {
+        let ms = |duration: Duration| u64::try_from(duration.as_millis()).unwrap_or(u64::MAX);
+        Self {
+            id: &restored.plan.id,
+            archive: &restored.plan.archive,
+            into: &restored.plan.into,
+            host_path: &restored.plan.host_path,
+            database: restored.plan.database.as_deref(),
+            files: restored.files,
+            raw_bytes: restored.bytes,
+            downtime_ms: restored.downtime.map_or(0, ms),
+            restore_ms: ms(restored.elapsed),
+            safety: restored.safety.as_ref().map(Snapshot::name),
+            undo: restored.undo.as_ref().map(|undo| commands.line(undo)),
+            warnings: &restored.plan.warnings,
+        }
+    }
+}
+
+object! {
+    /// The plan of a migration.
+    MigratePlanObject of migrate::MigratePlan {
+        id: String,
+        direction: Direction,
+        title: String,
+        database: Option<String>,
+        from: String,
+        from_path: PathBuf,
+        to: String,
+        makes: bool,
+        resumes: bool,
+        file_system: Option<String>,
+        bytes: u64,
+        entries: u64,
+        needed_bytes: u64,
+        free_bytes: u64,
+        owner: (u32, u32),
+        replaces: bool,
+        users: Vec<PlannedUser>,
+        stops: Vec<String>,
+        starts: Vec<String>,
+        edits: Vec<PlannedEdit>,
+        commands: Vec<String>,
+        expected_downtime_ms: u64,
+        warnings: Vec<String>,
+    }
+}
+
+/// What became of a migration.
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "kebab-case", tag = "outcome")]
+pub(crate) enum MigrationObject<'a> {
+    /// The service runs on the copy.
+    Migrated {
+        plan: Box<MigratePlanObject<'a>>,
+        downtime_ms: Option<u64>,
+        elapsed_ms: u64,
+        compared_files: u64,
+        compared_bytes: u64,
+        strict: Option<bool>,
+        backups: &'a [PathBuf],
+        remove: String,
+        back: Option<String>,
+    },
+    /// It did so before.
+    Already { title: &'a str, at: &'a str },
+}
+
+impl<'a> MigrationObject<'a> {
+    /// Returns what `migrate --json` prints.
+    pub(crate) fn new(outcome: &'a migrate::Outcome, commands: &Commands) -> Self {
+        match outcome {
+            migrate::Outcome::Migrated(migrated) => Self::Migrated {
+                plan: Box::new(MigratePlanObject::from(&migrated.plan)),
+                downtime_ms: migrated.downtime_ms,
+                elapsed_ms: migrated.elapsed_ms,
+                compared_files: migrated.compared_files,
+                compared_bytes: migrated.compared_bytes,
+                strict: migrated.strict,
+                backups: &migrated.backups,
+                remove: commands.line(&migrated.remove),
+                back: migrated.back.as_ref().map(|back| commands.line(back)),
+            },
+            migrate::Outcome::Already { title, at } => Self::Already { title, at },
+        }
+    }
+}
+
+/// Something that differs, with the command that mends it.
+#[derive(Debug, Serialize)]
+pub(crate) struct DifferenceObject<'a> {
+    kind: DifferenceKind,
+    severity: Severity,
+    object: &'a str,
+    before: Option<&'a str>,
+    after: Option<&'a str>,
+    next: Option<String>,
+}
+
+fn differences<'a>(found: &'a [compare::Difference], commands: &Commands) -> Vec<DifferenceObject<'a>> {
+    let object = |one: &'a compare::Difference| DifferenceObject {
+        kind: one.kind,
+        severity: one.severity,
+        object: &one.object,
+        before: one.before.as_deref(),
+        after: one.after.as_deref(),
+        next: one.next.as_ref().map(|next| commands.line(next)),
+    };
+    found.iter().map(object).collect()
+}
+
+/// What came of a check.
+#[derive(Debug, Serialize)]
+pub(crate) struct CheckObject<'a> {
+    ok: bool,
+    title: &'a str,
+    container: Option<&'a str>,
+    against: Option<&'a Against>,
+    strict: bool,
+    differences: Vec<DifferenceObject<'a>>,
+    checks: &'a [Checked],
+    level: FactsLevel,
+    before: Option<FactsSummary>,
+    now: FactsSummary,
+    unread: &'a [String],
+    ms: u64,
+}
+
+impl<'a> CheckObject<'a> {
+    /// Returns what `check --json` prints.
+    pub(crate) fn new(report: &'a check::CheckReport, commands: &Commands) -> Self {
+        Self {
+            ok: report.ok,
+            title: &report.title,
+            container: report.container.as_deref(),
+            against: report.against.as_ref(),
+            strict: report.strict,
+            differences: differences(&report.differences, commands),
+            checks: &report.checks,
+            level: report.level,
+            before: report.before,
+            now: report.now,
+            unread: &report.unread,
+            ms: report.ms,
+        }
+    }
+}
+
+object! {
+    /// The plan of a restart.
+    RestartPlanObject of restart::RestartPlan {
+        title: String,
+        database: Option<String>,
+        snapshot: bool,
+        facts: FactsLevel,
+        stops: Vec<String>,
+        recreate: Option<String>,
+        starts: Vec<String>,
+        stay_stopped: Vec<String>,
+    }
+}
+
+/// What came of a restart.
+#[derive(Debug, Serialize)]
+pub(crate) struct RestartObject<'a> {
+    ok: bool,
+    title: &'a str,
+    containers: &'a [String],
+    downtime_ms: u64,
+    snapshot: Option<&'a str>,
+    shutdown: Option<&'a str>,
+    clean: Option<bool>,
+    strict: bool,
+    differences: Vec<DifferenceObject<'a>>,
+    checks: &'a [Checked],
+    level: FactsLevel,
+    before: Option<FactsSummary>,
+    now: Option<FactsSummary>,
+    unread: &'a [String],
+}
+
+impl<'a> RestartObject<'a> {
+    /// Returns what `restart --json` prints.
+    pub(crate) fn new(report: &'a restart::RestartReport, commands: &Commands) -> Self {
+        Self {
+            ok: report.ok,
+            title: &report.title,
+            containers: &report.containers,
+            downtime_ms: report.downtime_ms,
+            snapshot: report.snapshot.as_deref(),
+            shutdown: report.shutdown.as_deref(),
+            clean: report.clean,
+            strict: report.strict,
+            differences: differences(&report.differences, commands),
+            checks: &report.checks,
+            level: report.level,
+            before: report.before,
+            now: report.now,
+            unread: &report.unread,
+        }
+    }
+}
+
+/// What a verification found; with the drill, where there was one.
+#[derive(Debug, Serialize)]
+pub(crate) struct VerifiedObject<'a> {
+    id: &'a SnapshotId,
+    ok: bool,
+    problems: &'a [Problem],
+    notes: &'a [String],
+    files: u64,
+    raw_bytes: u64,
+    pages: u64,
+    ms: u64,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    drill: Option<DrillObject<'a>>,
+}
+
+impl<'a> VerifiedObject<'a> {
+    /// Returns what `verify --json` prints of a snapshot.
+    pub(crate) fn new(report: &'a verify::Report, drill: Option<DrillObject<'a>>) -> Self {
+        Self {
+            id: &report.id,
+            ok: report.ok && drill.as_ref().is_none_or(|drill| drill.ok),
+            problems: &report.problems,
+            notes: &report.notes,
+            files: report.files,
+            raw_bytes: report.raw_bytes,
+            pages: report.pages,
+            ms: report.ms,
+            drill,
+        }
+    }
+}
+
+/// A snapshot that could not be verified at all, as `verify --json` prints it.
+#[derive(Debug, Serialize)]
+pub(crate) struct LostObject<'a> {
+    id: Option<&'a str>,
+    ok: bool,
+    problems: [Problem; 1],
+}
+
+impl<'a> LostObject<'a> {
+    /// Returns what is printed of a snapshot of which no more is known than its name, if that.
+    pub(crate) fn new(name: Option<&'a str>, what: String) -> Self {
+        Self { id: name, ok: false, problems: [Problem { path: None, block: None, what }] }
+    }
+}
+
+/// What a drill found.
+#[derive(Debug, Serialize)]
+pub(crate) struct DrillObject<'a> {
+    id: &'a SnapshotId,
+    ok: bool,
+    problems: &'a [String],
+    differences: Vec<DifferenceObject<'a>>,
+    checks: &'a [Checked],
+    unread: &'a [String],
+    notes: &'a [String],
+    image: Option<&'a str>,
+    files: u64,
+    raw_bytes: u64,
+    #[serde(flatten)]
+    times: DrillTimes,
+}
+
+impl<'a> DrillObject<'a> {
+    /// Returns what `--drill --json` adds.
+    pub(crate) fn new(report: &'a drill::DrillReport, commands: &Commands) -> Self {
+        Self {
+            id: &report.id,
+            ok: report.ok,
+            problems: &report.problems,
+            differences: differences(&report.differences, commands),
+            checks: &report.checks,
+            unread: &report.unread,
+            notes: &report.notes,
+            image: report.image.as_deref(),
+            files: report.files,
+            raw_bytes: report.raw_bytes,
+            times: report.times,
+        }
+    }
+}
+
+/// Something that a doctor found.
+#[derive(Debug, Serialize)]
+pub(crate) struct FindingObject<'a> {
+    kind: Kind,
+    risk: Risk,
+    subject: &'a str,
+    container: Option<&'a str>,
+    what: &'a str,
+    /// What mends it, a line each; none where nothing does.
+    mitigation: Option<String>,
+}
+
+impl<'a> FindingObject<'a> {
+    /// Returns what `doctor --json` prints of a finding.
+    pub(crate) fn new(finding: &'a doctor::Finding, commands: &Commands) -> Self {
+        let lines = commands.lines(&finding.mitigation);
+        Self {
+            kind: finding.kind,
+            risk: finding.risk,
+            subject: &finding.subject,
+            container: finding.container.as_deref(),
+            what: &finding.what,
+            mitigation: (!lines.is_empty()).then(|| lines.join("\n")),
+        }
+    }
+}
+
+/// A stage that a snapshot has kept.
+#[derive(Debug, Serialize)]
+pub(crate) struct StageObject<'a> {
+    source: &'a str,
+    volume: &'a str,
+    run: &'a str,
+    made: Option<DateTime<Utc>>,
+    bytes: Option<u64>,
+    remove: String,
+}
+
+impl<'a> StageObject<'a> {
+    /// Returns what `list --stages --json` prints of a stage.
+    pub(crate) fn new(stage: &'a stages::KeptStage, commands: &Commands) -> Self {
+        Self {
+            source: &stage.source,
+            volume: &stage.volume,
+            run: &stage.run,
+            made: stage.made,
+            bytes: stage.bytes,
+            remove: commands.line(&stage.remove),
+        }
+    }
+}
+
+object! {
+    /// A run that was finished, as `recover --json` prints it.
+    RunObject of RunInfo {
+        run: String,
+        verb: String,
+        subject: String,
+        host: Option<String>,
+        pid: u32,
+        started: DateTime<Utc>,
+    }
+}
+
+/// A run that is not finished, as `recover --list --json` prints it.
+#[derive(Debug, Serialize)]
+pub(crate) struct UnfinishedObject<'a> {
+    #[serde(flatten)]
+    run: RunObject<'a>,
+    held: bool,
+    open: &'a [String],
+}
+
+impl<'a> From<&'a recover::Unfinished> for UnfinishedObject<'a> {
+    fn from(unfinished: &'a recover::Unfinished) -> Self {
+        Self { run: (&unfinished.run).into(), held: unfinished.held, open: &unfinished.open }
+    }
 }
 
 /// Returns the milliseconds from the first byte of the archive to the last one being durable.

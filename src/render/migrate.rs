@@ -4,6 +4,7 @@ use std::fmt::Write as _;
 
 use volsnap::ops::migrate::{Direction, MigratePlan, Migrated, Outcome};
 
+use super::command::Commands;
 use super::text::{count, escape, milliseconds, size};
 
 fn row(out: &mut String, name: &str, value: &str) {
@@ -67,16 +68,16 @@ fn place(plan: &MigratePlan) -> String {
 }
 
 /// Returns what became of a migration.
-pub(crate) fn outcome(outcome: &Outcome) -> String {
+pub(crate) fn outcome(outcome: &Outcome, commands: &Commands) -> String {
     match outcome {
-        Outcome::Migrated(migrated) => done(migrated),
+        Outcome::Migrated(migrated) => done(migrated, commands),
         Outcome::Already { title, at } => {
             format!("{} has its data in {} already: nothing to do\n", escape(title), escape(at))
         }
     }
 }
 
-fn done(migrated: &Migrated) -> String {
+fn done(migrated: &Migrated, commands: &Commands) -> String {
     let plan = &migrated.plan;
     let mut out = format!("migrated {}: its data is in {}\n", escape(&plan.title), escape(&plan.to));
     let downtime = migrated.downtime_ms.map_or_else(|| "none, nothing ran".to_owned(), milliseconds);
@@ -98,9 +99,9 @@ fn done(migrated: &Migrated) -> String {
     }
     let kept = format!("{} has the old data still; once you are content:", escape(&plan.from));
     row(&mut out, "kept", &kept);
-    row(&mut out, "", &escape(&migrated.remove));
+    row(&mut out, "", &commands.line(&migrated.remove));
     if let Some(back) = &migrated.back {
-        row(&mut out, "back", &escape(back));
+        row(&mut out, "back", &commands.line(back));
     }
     out
 }

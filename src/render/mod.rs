@@ -2,12 +2,15 @@
 //! with `--json` one JSON value is all that standard output gets. Bars only on a terminal.
 //!
 //! Names come from the outside world: whatever is printed for a person is [escaped](text::escape).
-//! A closed standard output or error is nobody's failure: what cannot be printed is dropped.
+//! A closed standard output or error is nobody's failure: what cannot be printed is dropped. Output that is
+//! stuck holds nobody up while a procedure runs: standard error is written by a [thread](progress) of its own,
+//! standard output only once a run is over.
 
 use std::io::{self, IsTerminal as _, Write as _};
 use std::process::ExitCode;
 use std::sync::Arc;
 
+use serde::Serialize;
 use tracing_subscriber::EnvFilter;
 use volsnap::Error;
 use volsnap::archive::FileRecord;
@@ -25,20 +28,28 @@ use volsnap::ops::verify::Report;
 use volsnap::repository::{Listing, Repository, Snapshot};
 use volsnap::saga::RunInfo;
 
+mod command;
 mod doctor;
 pub(crate) mod human;
 pub(crate) mod json;
 mod migrate;
 mod progress;
+mod queue;
 mod report;
+#[cfg(test)]
+mod samples;
+#[cfg(test)]
+#[path = "../../tests/shared/schema.rs"]
+mod schema;
 mod text;
 
+pub(crate) use command::Commands;
 use progress::Progress;
 use text::escape;
 
 /// How to print.
-#[derive(Debug, Clone, Copy)]
-pub(crate) struct UiOptions<'a> {
+#[derive(Debug, Clone)]
+pub(crate) struct UiOptions {
     /// One JSON value on standard output.
     pub(crate) json: bool,
     /// Only results and failures.
@@ -47,24 +58,25 @@ pub(crate) struct UiOptions<'a> {
     pub(crate) verbose: u8,
     /// Whether bars may be drawn.
     pub(crate) progress: bool,
-    /// The beginning of every command that is printed to be typed next: "volsnap --repo DIR".
-    pub(crate) command: &'a str,
+    /// How the commands are called that are printed to be typed next.
+    pub(crate) commands: Commands,
 }
 
 /// Prints.
 pub(crate) struct Ui {
     json: bool,
-    command: String,
+    commands: Commands,
     progress: Arc<Progress>,
 }
 
 impl Ui {
     /// Returns what prints by these options, and has the log go through it.
-    pub(crate) fn new(options: &UiOptions<'_>) -> Self {
+    pub(crate) fn new(options: UiOptions) -> Self {
         let draw = options.progress && !options.quiet && options.verbose == 0 && io::stderr().is_terminal();
         let progress = Arc::new(Progress::new(draw, options.quiet));
-        log_through(&progress, options);
-        Self { json: options.json, command: options.command.to_owned(), progress }
+        log_through(&progress, &options);
+        panic_through(&progress);
+        Self { json: options.json, commands: options.commands, progress }
     }
 
     /// Returns the monitor that draws what a procedure does.
@@ -72,15 +84,14 @@ impl Ui {
         self.progress.clone()
     }
 
-    /// Takes away the bar, before a result is printed.
+    /// Takes away the bar, before a result is printed; waits for what is yet to be drawn.
     pub(crate) fn finish_progress(&self) {
         self.progress.finish();
     }
 
     /// Prints a failure: what was being done, why, the state now, the next command.
     pub(crate) fn error(&self, error: &Error) {
-        self.finish_progress();
-        self.progress.line(&human::error(error));
+        self.progress.last_line(&human::error(error, &self.commands));
     }
 
     /// Prints a remark.
@@ -103,6 +114,21 @@ impl Ui {
         print(&format!("{value:#}"));
     }
 
+    /// Prints an object, where JSON was asked for.
+    fn json(&self, object: &impl Serialize) {
+        self.json_results(vec![json::value(object)], false);
+    }
+
+    /// Prints an array of objects, where JSON was asked for.
+    fn json_array<T: Serialize>(&self, objects: impl Iterator<Item = T>) {
+        self.json_results(objects.map(|object| json::value(&object)).collect(), true);
+    }
+
+    /// Returns how commands are called that are printed to be typed next.
+    pub(crate) fn commands(&self) -> &Commands {
+        &self.commands
+    }
+
     /// Prints a plan.
     pub(crate) fn plan(&self, plan: &Plan) {
         self.text(|| human::plan(plan));
@@ -110,12 +136,12 @@ impl Ui {
 
     /// Prints what became of a snapshot.
     pub(crate) fn snapshot(&self, snapshot: &Snapshot) {
-        self.text(|| human::snapshot(snapshot, &self.command));
+        self.text(|| human::snapshot(snapshot, &self.commands));
     }
 
     /// Prints the plan of a restore: the result of a dry run.
     pub(crate) fn restore_plan(&self, plan: &RestorePlan) {
-        self.json_results(vec![json::value(plan)], false);
+        self.json(&json::RestorePlanObject::from(plan));
         self.text(|| human::restore_plan(plan));
     }
 
@@ -126,7 +152,7 @@ impl Ui {
 
     /// Prints the plan of a migration: the result of a dry run.
     pub(crate) fn migrate_plan(&self, plan: &MigratePlan) {
-        self.json_results(vec![json::value(plan)], false);
+        self.json(&json::MigratePlanObject::from(plan));
         self.text(|| migrate::plan(plan));
     }
 
@@ -137,53 +163,52 @@ impl Ui {
 
     /// Prints what became of a migration.
     pub(crate) fn migrated(&self, outcome: &Outcome) {
-        self.json_results(vec![json::value(outcome)], false);
-        self.text(|| migrate::outcome(outcome));
+        self.json(&json::MigrationObject::new(outcome, &self.commands));
+        self.text(|| migrate::outcome(outcome, &self.commands));
     }
 
     /// Prints a question, whose answer follows on the same line.
     pub(crate) fn question(&self, text: &str) {
-        let mut err = io::stderr().lock();
-        let _ = write!(err, "{text}").and_then(|()| err.flush());
+        self.progress.question(text);
     }
 
     /// Prints what became of a restore.
     pub(crate) fn restored(&self, restored: &Restored) {
-        self.json_results(vec![json::restored(restored)], false);
-        self.text(|| human::restored(restored));
+        self.json(&json::RestoredObject::new(restored, &self.commands));
+        self.text(|| human::restored(restored, &self.commands));
     }
 
     /// Prints what became of a check.
     pub(crate) fn checked(&self, report: &CheckReport) {
-        self.json_results(vec![json::value(report)], false);
-        self.text(|| report::check(report));
+        self.json(&json::CheckObject::new(report, &self.commands));
+        self.text(|| report::check(report, &self.commands));
     }
 
     /// Prints the plan of a restart.
     pub(crate) fn restart_plan(&self, plan: &RestartPlan) {
-        self.json_results(vec![json::value(plan)], false);
+        self.json(&json::RestartPlanObject::from(plan));
         self.text(|| report::restart_plan(plan));
     }
 
     /// Prints what became of a restart.
     pub(crate) fn restarted(&self, report: &RestartReport) {
-        self.json_results(vec![json::value(report)], false);
-        self.text(|| report::restart(report));
+        self.json(&json::RestartObject::new(report, &self.commands));
+        self.text(|| report::restart(report, &self.commands));
     }
 
     /// Prints what became of a verification.
     pub(crate) fn verified(&self, snapshot: &Snapshot, report: &Report) {
-        self.text(|| human::verified(snapshot, report, &self.command));
+        self.text(|| human::verified(snapshot, report, &self.commands));
     }
 
     /// Prints what became of a drill.
     pub(crate) fn drilled(&self, snapshot: &Snapshot, report: &DrillReport) {
-        self.text(|| human::drilled(snapshot, report, &self.command));
+        self.text(|| human::drilled(snapshot, report, &self.commands));
     }
 
     /// Prints the list of snapshots.
     pub(crate) fn list(&self, listing: &Listing, source: Option<&str>, repository: &Repository) {
-        self.json_results(listing.snapshots.iter().map(json::listed).collect(), true);
+        self.json_array(listing.snapshots.iter().map(json::ListedObject::new));
         self.text(|| human::list(listing, source, repository));
         // The array has snapshots only; whoever runs the script learns of the rest.
         let apart = human::set_apart(listing);
@@ -194,8 +219,8 @@ impl Ui {
 
     /// Prints the list of kept stages.
     pub(crate) fn stages(&self, stages: &[KeptStage]) {
-        self.json_results(stages.iter().map(json::value).collect(), true);
-        self.text(|| human::stages(stages));
+        self.json_array(stages.iter().map(|stage| json::StageObject::new(stage, &self.commands)));
+        self.text(|| human::stages(stages, &self.commands));
     }
 
     /// Says that there is nothing to work on.
@@ -205,8 +230,8 @@ impl Ui {
 
     /// Prints one snapshot.
     pub(crate) fn show(&self, snapshot: &Snapshot) {
-        self.json_results(vec![json::shown(snapshot)], false);
-        self.text(|| human::show(snapshot, &self.command));
+        self.json(&json::ShownObject::new(snapshot));
+        self.text(|| human::show(snapshot, &self.commands));
     }
 
     /// Prints the files of a snapshot, a line each.
@@ -227,13 +252,13 @@ impl Ui {
 
     /// Prints what a doctor found.
     pub(crate) fn findings(&self, findings: &[Finding]) {
-        self.json_results(findings.iter().map(json::value).collect(), true);
-        self.text(|| doctor::findings(findings));
+        self.json_array(findings.iter().map(|finding| json::FindingObject::new(finding, &self.commands)));
+        self.text(|| doctor::findings(findings, &self.commands));
     }
 
     /// Prints the unfinished runs.
     pub(crate) fn unfinished(&self, runs: &[Unfinished]) {
-        self.json_results(runs.iter().map(json::value).collect(), true);
+        self.json_array(runs.iter().map(json::UnfinishedObject::from));
         self.text(|| human::unfinished(runs));
     }
 
@@ -244,7 +269,7 @@ impl Ui {
 
     /// Prints which runs were finished.
     pub(crate) fn recovered(&self, runs: &[RunInfo]) {
-        self.json_results(runs.iter().map(json::value).collect(), true);
+        self.json_array(runs.iter().map(json::RunObject::from));
         self.text(|| human::recovered(runs));
     }
 
@@ -260,7 +285,7 @@ fn print(text: &str) {
     let _ = writeln!(out, "{}", text.trim_end());
 }
 
-fn log_through(progress: &Arc<Progress>, options: &UiOptions<'_>) {
+fn log_through(progress: &Arc<Progress>, options: &UiOptions) {
     // Only our own words: the engine's client logs whole responses, with every container's secrets.
     let level = match options.verbose {
         0 => "volsnap=error",
@@ -275,4 +300,19 @@ fn log_through(progress: &Arc<Progress>, options: &UiOptions<'_>) {
         .with_ansi(io::stderr().is_terminal())
         .with_target(false)
         .try_init();
+}
+
+/// Has panics drawn with the rest: the run goes on after one, and puts everything back.
+fn panic_through(progress: &Arc<Progress>) {
+    let progress = progress.clone();
+    std::panic::set_hook(Box::new(move |panic| {
+        let trace = std::backtrace::Backtrace::capture();
+        let trace = match trace.status() {
+            std::backtrace::BacktraceStatus::Captured => format!("\n{trace}"),
+            _ => String::new(),
+        };
+        let said = panic.to_string();
+        let said: Vec<_> = said.lines().map(escape).collect();
+        progress.line(&format!("{}{trace}", said.join("\n")));
+    }));
 }

@@ -1,12 +1,19 @@
 //! What is seen of a procedure while it runs: a bar on a terminal, plain lines elsewhere.
+//!
+//! A thread of its own draws it, from a [queue](Queue): output that is stuck (Ctrl-S, a pipe that nobody reads)
+//! blocks that thread and nobody else, least of all a run that holds a service. What found no room meanwhile is
+//! counted, and said when there is room again.
 
 use std::io::{self, Write};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
 use std::time::Duration;
 
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use volsnap::model::event::{Event, Monitor, Phase};
 
+use super::queue::{Entry, Queue};
 use super::text::{duration, escape};
 
 const BAR: &str =
@@ -14,36 +21,62 @@ const BAR: &str =
 const SPINNER: &str = "{prefix:>10} {msg} {spinner}";
 const DONE: &str = "{prefix:>10} {msg}";
 
-/// Draws a procedure.
+/// How much may wait to be drawn.
+const ROOM: usize = 1024;
+/// How often a bar moves by itself.
+const TICK: Duration = Duration::from_millis(100);
+/// How long one waits at the end for output that is stuck.
+const PATIENCE: Duration = Duration::from_secs(2);
+
+/// What is to be drawn.
+enum Drawn {
+    /// A phase: a bar, or a line.
+    Phase { phase: Phase, detail: String, total_bytes: Option<u64> },
+    /// How far the phase is, in bytes.
+    Position(u64),
+    /// A line.
+    Line(String),
+    /// What has no line of its own: a question, whose answer follows.
+    Question(String),
+    /// The bar goes; the line of what it showed stays.
+    Finish,
+}
+
+/// Has a procedure drawn.
 pub(crate) struct Progress {
     draw: bool,
     quiet: bool,
-    bar: Mutex<Option<ProgressBar>>,
+    queue: Arc<Queue<Drawn>>,
+    /// Whether output was stuck when it was waited for last.
+    stuck: AtomicBool,
 }
 
 impl Progress {
-    /// Returns what draws a bar (or prints lines), or keeps quiet.
+    /// Returns what has a bar drawn (or lines), or keeps quiet.
     pub(crate) fn new(draw: bool, quiet: bool) -> Self {
-        Self { draw, quiet, bar: Mutex::new(None) }
+        let queue = Arc::new(Queue::new(ROOM));
+        let mut pen = Pen { draw, bar: None, queue: queue.clone() };
+        // Where there is no thread to be had there is nothing to see, and the run goes on.
+        let _ = thread::Builder::new().name("render".to_owned()).spawn(move || pen.work());
+        Self { draw, quiet, queue, stuck: AtomicBool::new(false) }
     }
 
-    /// Takes away the bar; the line of what it showed stays.
+    /// Takes away the bar, and waits until all is drawn, but not for output that is stuck.
     pub(crate) fn finish(&self) {
-        if let Some(bar) = self.bar().take() {
-            restyle(&bar, DONE);
-            bar.finish();
-        }
+        self.queue.put_always(Drawn::Finish);
+        self.wait();
     }
 
-    /// Prints a line to standard error, above the bar.
+    /// Prints a line to standard error, above the bar; dropped where output is stuck.
     pub(crate) fn line(&self, text: &str) {
-        let write = || {
-            let _ = writeln!(io::stderr().lock(), "{text}");
-        };
-        match &*self.bar() {
-            Some(bar) => bar.suspend(write),
-            None => write(),
-        }
+        self.queue.put(Drawn::Line(text.to_owned()));
+    }
+
+    /// Prints what ends a run: it is dropped under no circumstances, and waited for.
+    pub(crate) fn last_line(&self, text: &str) {
+        self.queue.put_always(Drawn::Finish);
+        self.queue.put_always(Drawn::Line(text.to_owned()));
+        self.wait();
     }
 
     /// Prints what need not be read where only results are wanted.
@@ -53,16 +86,88 @@ impl Progress {
         }
     }
 
+    /// Prints a question, whose answer follows on the same line.
+    pub(crate) fn question(&self, text: &str) {
+        self.queue.put_always(Drawn::Question(text.to_owned()));
+    }
+
     /// Prints a line that is not overlooked among the others.
     fn stand_out(&self, text: &str) {
         let (bold, plain) = if self.draw { ("\x1b[1m", "\x1b[0m") } else { ("", "") };
         self.line(&format!("{bold}{:>10} {text}{plain}", ">>>"));
     }
 
-    fn begin(&self, phase: Phase, detail: &str, total_bytes: Option<u64>) {
-        if self.quiet {
-            return;
+    fn wait(&self) {
+        // Whoever has waited in vain once does not wait as long again.
+        let stuck = self.stuck.load(Ordering::Relaxed);
+        let patience = if stuck { PATIENCE / 20 } else { PATIENCE };
+        self.stuck.store(!self.queue.drain(patience), Ordering::Relaxed);
+    }
+}
+
+impl Monitor for Progress {
+    fn event(&self, event: Event) {
+        match event {
+            Event::Phase { phase, detail, total_bytes } if !self.quiet => {
+                self.queue.put(Drawn::Phase { phase, detail, total_bytes });
+            }
+            Event::Progress { bytes, .. } if self.draw => {
+                self.queue.put_latest(Drawn::Position(bytes), |last| matches!(last, Drawn::Position(_)));
+            }
+            Event::Held if !self.quiet => self.stand_out("the service is held from now on"),
+            Event::Released { downtime } if !self.quiet => {
+                self.stand_out(&format!("the service answers again, after {}", duration(downtime)));
+            }
+            Event::Warning(text) => self.line(&format!("{:>10} {}", "warning", escape(&text))),
+            Event::Note(text) if !self.quiet => self.line(&format!("{:>10} {}", "", escape(&text))),
+            Event::Phase { .. }
+            | Event::Progress { .. }
+            | Event::Held
+            | Event::Released { .. }
+            | Event::Note(_) => {}
         }
+    }
+
+    fn step(&self, step: &'static str) {
+        tracing::debug!(step);
+    }
+}
+
+/// Draws, in a thread of its own: the only one that writes to standard error.
+struct Pen {
+    draw: bool,
+    bar: Option<ProgressBar>,
+    queue: Arc<Queue<Drawn>>,
+}
+
+impl Pen {
+    fn work(&mut self) {
+        loop {
+            match self.queue.take(self.bar.as_ref().map(|_| TICK)) {
+                Some(Entry::Item(drawn)) => self.put(drawn),
+                Some(Entry::Dropped(count)) => {
+                    self.line(&format!("{:>10} {count} lines are not shown: output was stuck", ""));
+                }
+                None => self.bar.iter().for_each(ProgressBar::tick),
+            }
+        }
+    }
+
+    fn put(&mut self, drawn: Drawn) {
+        match drawn {
+            Drawn::Phase { phase, detail, total_bytes } => self.begin(phase, &detail, total_bytes),
+            Drawn::Position(bytes) => self.bar.iter().for_each(|bar| bar.set_position(bytes)),
+            Drawn::Line(text) => self.line(&text),
+            Drawn::Question(text) => {
+                self.finish();
+                let mut err = io::stderr().lock();
+                let _ = write!(err, "{text}").and_then(|()| err.flush());
+            }
+            Drawn::Finish => self.finish(),
+        }
+    }
+
+    fn begin(&mut self, phase: Phase, detail: &str, total_bytes: Option<u64>) {
         if !self.draw {
             self.line(format!("{:>10} {}", phase.to_string(), escape(detail)).trim_end());
             return;
@@ -72,12 +177,25 @@ impl Progress {
         restyle(&bar, if total_bytes.is_some() { BAR } else { SPINNER });
         bar.set_prefix(phase.to_string());
         bar.set_message(escape(detail));
-        bar.enable_steady_tick(Duration::from_millis(100));
-        *self.bar() = Some(bar);
+        bar.tick();
+        self.bar = Some(bar);
     }
 
-    fn bar(&self) -> MutexGuard<'_, Option<ProgressBar>> {
-        self.bar.lock().unwrap_or_else(PoisonError::into_inner)
+    fn line(&self, text: &str) {
+        let write = || {
+            let _ = writeln!(io::stderr().lock(), "{text}");
+        };
+        match &self.bar {
+            Some(bar) => bar.suspend(write),
+            None => write(),
+        }
+    }
+
+    fn finish(&mut self) {
+        if let Some(bar) = self.bar.take() {
+            restyle(&bar, DONE);
+            bar.finish();
+        }
     }
 }
 
@@ -87,31 +205,7 @@ fn restyle(bar: &ProgressBar, template: &str) {
     }
 }
 
-impl Monitor for Progress {
-    fn event(&self, event: Event) {
-        match event {
-            Event::Phase { phase, detail, total_bytes } => self.begin(phase, &detail, total_bytes),
-            Event::Progress { bytes, .. } => {
-                if let Some(bar) = &*self.bar() {
-                    bar.set_position(bytes);
-                }
-            }
-            Event::Held if !self.quiet => self.stand_out("the service is held from now on"),
-            Event::Released { downtime } if !self.quiet => {
-                self.stand_out(&format!("the service answers again, after {}", duration(downtime)));
-            }
-            Event::Warning(text) => self.line(&format!("{:>10} {}", "warning", escape(&text))),
-            Event::Note(text) if !self.quiet => self.line(&format!("{:>10} {}", "", escape(&text))),
-            Event::Held | Event::Released { .. } | Event::Note(_) => {}
-        }
-    }
-
-    fn step(&self, step: &'static str) {
-        tracing::debug!(step);
-    }
-}
-
-/// Writes the log above the bar.
+/// Has the log drawn with the rest.
 pub(crate) struct LogWriter {
     progress: Arc<Progress>,
     line: Vec<u8>,

@@ -10,13 +10,14 @@ use volsnap::ops::check::CheckReport;
 use volsnap::ops::facts::wrong;
 use volsnap::ops::restart::{RestartPlan, RestartReport};
 
+use super::command::Commands;
 use super::text::{count, escape, milliseconds, table, time};
 
 /// Of what is no damage, so much is shown; `--json` has all of it.
 const SHOWN: usize = 10;
 
 /// Returns what became of a check.
-pub(crate) fn check(report: &CheckReport) -> String {
+pub(crate) fn check(report: &CheckReport, commands: &Commands) -> String {
     let outcome = match (report.ok, &report.against) {
         (false, _) => "is NOT as it is to be",
         (true, Some(_)) => "is what it was",
@@ -36,7 +37,7 @@ pub(crate) fn check(report: &CheckReport) -> String {
         None => row("compared", "with nothing: there are no facts of it yet"),
     }
     row("looked", &format!("{}, in {}", level(report.level), milliseconds(report.ms)));
-    findings(&mut out, &report.differences, &report.checks, &report.unread);
+    findings(&mut out, &report.differences, &report.checks, &report.unread, commands);
     same(&mut out, report.before, Some(report.now));
     out
 }
@@ -65,7 +66,7 @@ pub(crate) fn restart_plan(plan: &RestartPlan) -> String {
 }
 
 /// Returns what became of a restart.
-pub(crate) fn restart(report: &RestartReport) -> String {
+pub(crate) fn restart(report: &RestartReport, commands: &Commands) -> String {
     let outcome = match (report.ok, report.now) {
         (false, _) => ", and the data is NOT as it is to be",
         (true, Some(_)) => ", and the data is what it was",
@@ -87,7 +88,7 @@ pub(crate) fn restart(report: &RestartReport) -> String {
         row("meanwhile", written(report.strict));
         row("looked", level(report.level));
     }
-    findings(&mut out, &report.differences, &report.checks, &report.unread);
+    findings(&mut out, &report.differences, &report.checks, &report.unread, commands);
     same(&mut out, report.before, report.now);
     out
 }
@@ -125,7 +126,13 @@ fn summary(summary: &FactsSummary) -> String {
     )
 }
 
-pub(super) fn findings(out: &mut String, differences: &[Difference], checks: &[Checked], unread: &[String]) {
+pub(super) fn findings(
+    out: &mut String,
+    differences: &[Difference],
+    checks: &[Checked],
+    unread: &[String],
+    commands: &Commands,
+) {
     for (severity, head) in [
         (Severity::Damage, "lost or broken"),
         (Severity::Explained, "explained by writes"),
@@ -142,7 +149,7 @@ pub(super) fn findings(out: &mut String, differences: &[Difference], checks: &[C
             // What mends several things in a row is said once, after the last of them.
             let again = found.get(at + 1).filter(|_| at + 1 < most).is_some_and(|next| next.next == one.next);
             if let Some(next) = one.next.as_ref().filter(|_| !again) {
-                let _ = writeln!(out, "    next: {}", escape(next));
+                let _ = writeln!(out, "    next: {}", commands.line(next));
             }
         }
         if found.len() > most {

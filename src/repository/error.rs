@@ -4,6 +4,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use crate::model::error::{Error, ErrorKind};
+use crate::model::hint::Hint;
 use crate::model::ids::SnapshotId;
 use crate::model::quote::shell_quote;
 use crate::repository::layout::REPOSITORY_FORMAT;
@@ -139,21 +140,22 @@ impl RepositoryError {
 
     /// Returns the next command to type, where one is known.
     #[must_use]
-    pub fn hint(&self) -> Option<String> {
+    pub fn hint(&self) -> Option<Hint> {
         match self {
-            Self::Missing { path } => Some(format!(
-                "`volsnap --repo {} snapshot TARGET` creates it with the first snapshot",
-                shell_quote(&path.to_string_lossy())
-            )),
+            Self::Missing { path } => {
+                let snapshot = Hint::volsnap(["--repo", &path.to_string_lossy(), "snapshot", "TARGET"]);
+                Some(snapshot.why("makes it, with the first snapshot"))
+            }
             Self::Refused { .. } => {
-                Some("name an empty or a new directory, as with `--repo /var/backups/volsnap`".to_owned())
+                Some(Hint::advice("name an empty or a new directory, as with --repo /var/backups/volsnap"))
             }
             Self::DiskFull { path, .. } => {
                 let folder = path.parent().unwrap_or(path);
-                Some(format!("see what is left with `df -h {}`", shell_quote(&folder.to_string_lossy())))
+                let free = Hint::shell(format!("df -h {}", shell_quote(&folder.to_string_lossy())));
+                Some(free.why("says what is left"))
             }
             Self::Unknown { .. } | Self::Ambiguous { .. } => {
-                Some("see what there is with `volsnap list`".to_owned())
+                Some(Hint::volsnap(["list"]).why("says what there is"))
             }
             _ => None,
         }

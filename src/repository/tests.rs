@@ -226,7 +226,7 @@ mod opening {
         for place in [folder.path().to_owned(), folder.path().join("none")] {
             let error = Repository::open(&place).unwrap_err();
             assert!(error.to_string().contains(place.to_str().unwrap()));
-            assert!(error.hint().unwrap().contains("snapshot TARGET"));
+            assert!(error.hint().unwrap().to_string().contains("snapshot TARGET"));
         }
         assert_eq!(files_below(folder.path()), Vec::<PathBuf>::new());
     }
@@ -858,7 +858,7 @@ mod resolving {
         ] {
             let error = resolve(&snapshots, spec).await.unwrap_err();
             assert!(error.to_string().contains(&nearest), "{spec}: {error}");
-            assert!(error.hint().unwrap().contains("volsnap list"));
+            assert!(error.hint().unwrap().to_string().contains("volsnap list"));
         }
         for spec in ["", "/", "latest/", "db/", "/latest", "zzz", "../db/latest"] {
             let error = resolve(&snapshots, spec).await.unwrap_err();

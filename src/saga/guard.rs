@@ -3,7 +3,7 @@
 //! It holds the read end of a pipe whose write end only the command has. The command tells it over the pipe every line
 //! of its journal, and the guard says of each that it has it in memory: so a state directory that is full or stuck
 //! cannot keep a service down. "Done" means done; end of file without it means that the command died, by whatever
-//! signal, and the guard runs the journal. When the [lease](super::lease) runs out it ends the command first, by
+//! signal, and the guard runs the journal. When the [lease](super::Lease) runs out it ends the command first, by
 //! SIGKILL through a handle taken at the begin, and waits neither for the process to be gone nor for the journal's
 //! lock: a process in an uninterruptible read keeps both.
 //!

@@ -7,6 +7,7 @@ use super::names::describe;
 use crate::database::{self, Profile};
 use crate::model::container::{Container, Mount, MountKind};
 use crate::model::error::{Error, Result};
+use crate::model::hint::Hint;
 use crate::model::location::MountSource;
 use crate::model::location::normalize;
 use crate::model::quote::{printable, shell_quote};
@@ -95,23 +96,20 @@ impl<'w> DatabaseData<'w> {
             printable(&self.container.name),
             shown(&part.destination)
         ))
-        .hint(format!(
-            "docker inspect --format '{{{{json .Mounts}}}}' {}",
-            shell_quote(&self.container.name)
-        )))
+        .hint(Hint::mounts(&self.container.name)))
     }
 }
 
 /// Returns the command that brings data out of a container's own layer; it has to be stopped for it.
-fn rescue(container: &Container, directory: &Path) -> String {
+fn rescue(container: &Container, directory: &Path) -> Hint {
     let name = shell_quote(&container.name);
     let from = shell_quote(&format!("{}:{}", container.name, directory.display()));
     let copy = format!("docker cp --archive {from} ./rescued-data");
     if container.state.running {
         // Started again whatever came of the copy.
-        format!("docker stop -t 600 {name} && {copy}; docker start {name}")
+        Hint::shell(format!("docker stop -t 600 {name} && {copy}; docker start {name}"))
     } else {
-        copy
+        Hint::shell(copy)
     }
 }
 
@@ -135,13 +133,13 @@ pub(super) fn only_writable(container: &Container, world: &EngineInventory) -> R
         [] => Err(Error::failed(format!(
             "there is nothing to capture of container {name}: no volume and no directory that it writes to is mounted in it"
         ))
-        .hint(format!("docker inspect --format '{{{{json .Mounts}}}}' {}", shell_quote(&container.name)))),
+        .hint(Hint::mounts(&container.name))),
         several => {
             let targets: Vec<_> = several.iter().map(target_of).collect();
             let names: Vec<_> = targets.iter().map(ToString::to_string).collect();
             let commands: Vec<_> = targets.iter().map(|target| world.command_for(target)).collect();
             let message = format!("container {name} writes to several places, name one: {}", names.join(", "));
-            Err(Error::usage(message).hint(commands.join("\n")))
+            Err(Error::usage(message).with_hints(commands))
         }
     }
 }

@@ -8,8 +8,8 @@ use crate::compose::{DirectoryProject, Membership, WORKING_DIR_LABEL};
 use crate::engine::Docker;
 use crate::model::container::{Container, Volume};
 use crate::model::error::{Context as _, Result};
+use crate::model::hint::Hint;
 use crate::model::location::normalize;
-use crate::model::quote::shell_quote;
 
 /// Everything a target may mean.
 #[derive(Debug, Clone)]
@@ -27,8 +27,8 @@ pub struct EngineInventory {
     /// Data directories as running databases themselves say, by container id: they win over what the
     /// container's configuration has.
     pub data_directories: BTreeMap<String, PathBuf>,
-    /// The command that hints complete with a target: "volsnap snapshot".
-    pub command: String,
+    /// The command of ours that hints complete with a target, as its words: "snapshot".
+    pub command: Vec<String>,
 }
 
 impl EngineInventory {
@@ -44,13 +44,13 @@ impl EngineInventory {
             compose_project: compose_project.filter(|name| !name.is_empty()).map(str::to_owned),
             directory_project: DirectoryProject::discover(directory),
             data_directories: BTreeMap::new(),
-            command: "volsnap snapshot".to_owned(),
+            command: vec!["snapshot".to_owned()],
         })
     }
 
     /// Returns the command that names this target instead, to be pasted.
-    pub(super) fn command_for(&self, target: &Target) -> String {
-        format!("{} {}", self.command, shell_quote(&target.spelling()))
+    pub(super) fn command_for(&self, target: &Target) -> Hint {
+        Hint::volsnap(self.command.iter().cloned()).and([target.spelling()])
     }
 
     /// Returns whether this is the project the user stands in.

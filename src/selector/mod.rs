@@ -107,7 +107,7 @@ impl FromStr for Target {
         };
         if target.names_nothing() {
             let message = format!("the target \"{}\" has an empty name", printable(text));
-            return Err(Error::usage(message).hint("docker ps --all && docker volume ls"));
+            return Err(Error::usage(message).with_hints(suggest::what_there_is()));
         }
         Ok(target)
     }

@@ -9,6 +9,7 @@ use super::{Target, suggest};
 use crate::database;
 use crate::model::container::Container;
 use crate::model::error::{Error, Result};
+use crate::model::hint::Hint;
 use crate::model::location::MountSource;
 use crate::model::quote::printable;
 use crate::model::source::{Source, key_of};
@@ -96,7 +97,7 @@ impl<'w> Resolver<'w> {
     fn choose(&self, why: &str, targets: &[Target]) -> Error {
         let names: Vec<_> = targets.iter().map(ToString::to_string).collect();
         let commands: Vec<_> = targets.iter().map(|target| self.world.command_for(target)).collect();
-        Error::usage(format!("{why}, name one: {}", names.join(", "))).hint(commands.join("\n"))
+        Error::usage(format!("{why}, name one: {}", names.join(", "))).with_hints(commands)
     }
 
     fn source(&self, named: &Match<'_>, location: MountSource) -> Result<Source> {
@@ -163,7 +164,7 @@ impl<'w> Resolver<'w> {
             && one.below == other.below
         {
             let [one, other] = [one, other].map(|one| printable(&one.data.container.name));
-            let stop = format!("docker stop -t 600 {}", crate::model::quote::shell_quote(&other));
+            let stop = Hint::docker(["stop", "-t", "600", &other]);
             let message = format!(
                 "containers {one} and {other} run two servers on one data directory, which damages it"
             );

@@ -7,6 +7,7 @@ use super::names::{all_services, nameable};
 use crate::compose::VolumeKey;
 use crate::model::container::Volume;
 use crate::model::error::Error;
+use crate::model::hint::Hint;
 use crate::model::quote::printable;
 use crate::selector::EngineInventory;
 
@@ -37,11 +38,16 @@ pub(super) fn unknown(target: &Target, world: &EngineInventory) -> Error {
         ("with its project's prefix there is", prefixed)
     };
     if offered.is_empty() {
-        return Error::usage(nothing).hint("docker ps --all && docker volume ls");
+        return Error::usage(nothing).with_hints(what_there_is());
     }
     let names: Vec<_> = offered.iter().map(ToString::to_string).collect();
     let commands: Vec<_> = offered.iter().map(|target| world.command_for(target)).collect();
-    Error::usage(format!("{nothing}; {said} {}", names.join(", "))).hint(commands.join("\n"))
+    Error::usage(format!("{nothing}; {said} {}", names.join(", "))).with_hints(commands)
+}
+
+/// Returns the commands that show what can be named.
+pub(super) fn what_there_is() -> [Hint; 2] {
+    [Hint::docker(["ps", "--all"]), Hint::docker(["volume", "ls"])]
 }
 
 /// Returns the volumes whose name is this one behind a project's: Compose adds that prefix, and an

@@ -24,6 +24,7 @@ use self::swap::HelperTarget;
 use crate::compose::replacement::Replacement;
 use crate::engine::Docker;
 use crate::model::event::Monitor;
+use crate::model::hint::Hint;
 use crate::model::labels::LABEL_RUN;
 use crate::saga::{Compensation, Rank, RetryBudget};
 use crate::service::freeze::{self, PausedContainer};
@@ -225,25 +226,20 @@ pub enum Undo {
 impl Undo {
     /// Returns the command a person can type where this could not be done.
     #[must_use]
-    pub fn by_hand(&self) -> Option<String> {
+    pub fn by_hand(&self) -> Option<Hint> {
         match self {
             Self::StartContainers { containers } => {
-                let names: Vec<_> = containers
-                    .iter()
-                    .map(|container| crate::model::quote::shell_quote(&container.identity.name))
-                    .collect();
-                Some(format!("docker start {}", names.join(" ")))
+                let names = containers.iter().map(|container| container.identity.name.as_str());
+                Some(Hint::docker(["start"]).and(names))
             }
             Self::Unpause { containers } => {
-                let names: Vec<_> = containers
-                    .iter()
-                    .map(|container| crate::model::quote::shell_quote(&container.name))
-                    .collect();
-                Some(format!("docker unpause {}", names.join(" ")))
+                let names = containers.iter().map(|container| container.name.as_str());
+                Some(Hint::docker(["unpause"]).and(names))
             }
             Self::RestoreFile { file } => {
                 let quoted = |path: &Path| crate::model::quote::shell_quote(&path.to_string_lossy());
-                file.backup.as_ref().map(|backup| format!("mv {} {}", quoted(backup), quoted(&file.path)))
+                let back = |backup: &PathBuf| format!("mv {} {}", quoted(backup), quoted(&file.path));
+                file.backup.as_ref().map(|backup| Hint::shell(back(backup)))
             }
             _ => None,
         }

@@ -8,6 +8,7 @@ use volsnap::archive::Codec;
 
 use crate::hand_made::{Changed, Recipe, make, tree};
 use crate::program::Volsnap;
+use crate::schema::assert_fits;
 
 /// Clears the screen, colours the rest, turns the text around and ends the line.
 const EVIL: &str = "\u{1b}[2J\u{1b}]0;owned\u{7}\u{202e}evil\r\nsnapshot faked";
@@ -139,4 +140,40 @@ fn with_json_standard_output_has_json_and_nothing_else() {
         volsnap.assert_no_leftovers();
     }
     assert!(!volsnap.repository_files().is_empty());
+}
+
+#[test]
+fn what_is_printed_for_programs_is_what_the_schema_says() {
+    let (volsnap, tree) = (Volsnap::new(), tree(1));
+    let _ = make(&volsnap, tree.path(), &Recipe::default());
+    let _ = volsnap.run(["verify", "latest"]).expect(0);
+    assert_fits("list", &volsnap.run(["list", "--json"]).json());
+    assert_fits("show", &volsnap.run(["show", "latest", "--json"]).json());
+    assert_fits("verify", &volsnap.run(["verify", "latest", "--json"]).json());
+    assert_fits("verify", &volsnap.run(["verify", "--all", "--json"]).json());
+    assert_fits("recover --list", &volsnap.run(["recover", "--list", "--json"]).json());
+    for line in volsnap.run(["show", "latest", "--files", "--json"]).expect(0).stdout().lines() {
+        assert_fits("show --files", &serde_json::from_str(line).unwrap());
+    }
+}
+
+#[test]
+fn failures_are_said_as_they_were() {
+    let (volsnap, tree) = (Volsnap::new(), tree(1));
+    for second in [0, 60] {
+        let _ = make(&volsnap, tree.path(), &Recipe { second, ..Recipe::default() });
+    }
+    let place = volsnap.repository().parent().unwrap().display().to_string();
+    let said: Vec<_> = [
+        &["show", "nosuch"][..],
+        &["show", "20261120"],
+        &["show", "2026", "--repo", "no such place"],
+        &["restore", "latest"],
+        &["snapshot", "db", "--max-rate", "1MB", "--quiesce", "stop"],
+        &["snapshot", "db", "--quiesce", "online", "--capture", "direct"],
+    ]
+    .into_iter()
+    .map(|arguments| format!("$ volsnap {}\n{}", arguments.join(" "), volsnap.run(arguments).stderr()))
+    .collect();
+    insta::assert_snapshot!("failures", said.join("\n").replace(&place, "PLACE"));
 }

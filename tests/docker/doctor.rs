@@ -176,7 +176,7 @@ async fn data_that_is_where_nobody_meant_it_to_be_is_found_without_a_container_r
         found.iter().find(is_it).unwrap_or_else(|| panic!("no {kind} of {name}")).clone()
     };
     // Nobody remembers its migration, so it may be another service's.
-    let first = format!("volsnap snapshot volume:{old}    (keeps what is in it)\ndocker volume rm {old}");
+    let first = format!("volsnap snapshot volume:{old}    # keeps what is in it\ndocker volume rm {old}");
     assert_eq!(about("leftover-volume", &old)["mitigation"], first);
     assert_eq!(about("open-journal", &info.run)["mitigation"], "volsnap recover");
     assert_eq!(about("stray-helper", &helper)["mitigation"], format!("docker rm -f {helper}"));

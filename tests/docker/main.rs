@@ -27,4 +27,5 @@ mod round_trip;
 mod small;
 mod snapshots;
 mod staging;
+mod stuck;
 mod world;

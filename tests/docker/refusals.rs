@@ -93,6 +93,10 @@ async fn a_volume_named_without_its_projects_prefix_is_refused_and_the_prefixed_
         refuse(&volsnap, &[&target], 2, &["with its project's prefix there is", &offered]);
     }
     assert!(!docker(&["volume", "ls", "-q"]).lines().any(|name| name == key), "it was made by naming it");
+    for verb in ["check", "restart"] {
+        let [only] = &volsnap.run([verb, &key]).next()[..] else { panic!("{verb}") };
+        assert_eq!(*only, format!("volsnap {verb} volume:{volume}"));
+    }
     // In the project's own directory the key is a name.
     let ran = volsnap.run_with(&["snapshot", &key], &[("COMPOSE_PROJECT_NAME", &project)]);
     ran.refused(1, &[&volume, "is empty"]);
@@ -113,6 +117,40 @@ async fn a_name_of_two_things_is_refused_with_a_command_for_each() {
     );
     refuse(&volsnap, &[&twin], 2, &["is the name of several things", &first, &second]);
     assert_eq!(state_of(&container), before);
+}
+
+#[tokio::test]
+async fn every_command_that_a_refusal_prints_can_be_pasted_and_does_what_it_says() {
+    let (postgres, volsnap) = (Postgres::start().await, Volsnap::new());
+    let host = "unix:///var/run/docker.sock";
+    let elsewhere = volsnap.directory().join("it's elsewhere");
+    let globals = ["--repo", elsewhere.to_str().unwrap(), "--host", host];
+    let run = |arguments: &[&str]| volsnap.run([&globals[..], arguments].concat());
+    let taken = run(&["snapshot", &postgres.target()]);
+    let [verify] = &taken.expect(0).next()[..] else { panic!("{}", taken.stdout()) };
+    assert!(volsnap.paste(verify).expect(0).stdout().contains("is whole"), "{verify}");
+
+    // Of each, the command that is pasted, and what it then says.
+    for (arguments, number, said) in [
+        (&["restore", "latest"][..], 0, "restore "),
+        (&["restore", "latest", "--new-volume", &postgres.volume, "--dry-run"], 0, "restore "),
+        (&["snapshot", "nothing-of-that-name"], 0, "CONTAINER ID"),
+        (&["snapshot", "nothing-of-that-name"], 1, "DRIVER"),
+        (&["show", "nosuch"], 0, "SNAPSHOT"),
+    ] {
+        let refused = run(arguments);
+        assert_eq!(refused.code(), Some(2), "{}", refused.stderr());
+        let command = refused.next()[number].clone();
+        let pasted = volsnap.paste(&command);
+        let _ = pasted.expect(0);
+        assert!(pasted.stdout().contains(said), "{command}: {}", pasted.stdout());
+    }
+    // Whose client is it? The one of the engine that was named.
+    let refused = volsnap.run(["--host", host, "snapshot", "nothing-of-that-name"]).next();
+    assert_eq!(
+        refused,
+        [format!("docker --host {host} ps --all"), format!("docker --host {host} volume ls")]
+    );
 }
 
 #[tokio::test]

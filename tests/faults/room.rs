@@ -44,7 +44,7 @@ async fn without_room_for_two_copies_the_data_is_kept_first_and_replaced_in_plac
     stage.volsnap.assert_no_leftovers();
     let _ = stage.volsnap.run(["verify", "--all"]).expect(0);
     // The command that undoes it, which has no more room than this one had.
-    let undo = restored.undo.unwrap();
+    let undo = restored.undo.unwrap().to_string();
     let _ = stage.volsnap.run(undo.split(' ').skip(1).chain(["-y"])).expect(0);
     scene.service.assert_runs_on(&scene.second, "undone");
 
@@ -146,7 +146,7 @@ async fn what_cannot_be_had_back_for_want_of_room_is_as_soon_as_there_is_some() 
     assert_eq!(error.kind(), ErrorKind::NotPutBack, "{}", error.chain());
     let state = error.state_text().unwrap();
     assert!(state.contains("have the old data back"), "{state}");
-    assert_eq!(error.hint_text(), Some("volsnap recover"));
+    assert_eq!(error.hint_text().as_deref(), Some("volsnap recover"));
     assert_eq!(scene.service.state(), "exited", "it must not start on nothing");
 
     std::fs::remove_file(disk.filler()).unwrap();

@@ -56,6 +56,17 @@ impl Volsnap {
         Ran::of(self.command(arguments).envs(environment.iter().copied()))
     }
 
+    /// Pastes a printed command into a shell, which finds this program by its name.
+    pub(crate) fn paste(&self, line: &str) -> Ran {
+        let program = Path::new(env!("CARGO_BIN_EXE_volsnap")).parent().unwrap().display().to_string();
+        let path = format!("{program}:{}", std::env::var("PATH").unwrap());
+        let as_volsnap = self.command::<&str>([]);
+        let mut command = Command::new("bash");
+        command.env_clear().current_dir(self.directory()).stdin(Stdio::null());
+        command.envs(as_volsnap.get_envs().filter_map(|(name, value)| Some((name, value?))));
+        Ran::of(command.env("PATH", path).args(["-c", line]))
+    }
+
     /// Returns what `list --json` has.
     pub(crate) fn list(&self) -> Vec<Value> {
         match self.run(["list", "--json"]).json() {
@@ -133,6 +144,18 @@ impl Ran {
 
     pub(crate) fn stderr(&self) -> String {
         String::from_utf8(self.output.stderr.clone()).unwrap()
+    }
+
+    /// Returns the commands that the message says to type next.
+    pub(crate) fn next(&self) -> Vec<String> {
+        let printed = format!("{}{}", self.stderr(), self.stdout());
+        let lines = printed.lines().map(str::trim_start);
+        let command = |line: &str| {
+            let leads = ["next: ", "or: ", "next ", "undo ", "verify "];
+            let rest = leads.iter().find_map(|lead| line.strip_prefix(lead))?.trim_start();
+            (rest.starts_with("volsnap ") || rest.starts_with("docker ")).then(|| rest.to_owned())
+        };
+        lines.filter_map(command).collect()
     }
 
     #[track_caller]

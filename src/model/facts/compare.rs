@@ -11,7 +11,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use serde::{Deserialize, Serialize};
 
 use super::{Database, Facts, ForeignKey, Name, Revision, Table, Worth, identifier};
-use crate::model::quote::shell_quote;
+use crate::model::hint::Hint;
 
 /// What kind of thing differs. Programs rely on the names.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -115,7 +115,7 @@ pub struct Difference {
     /// What it is.
     pub after: Option<String>,
     /// The next command to type.
-    pub next: Option<String>,
+    pub next: Option<Hint>,
 }
 
 /// What a comparison needs to know beside the facts.
@@ -238,7 +238,7 @@ impl Comparing<'_> {
         severity: Severity,
         object: impl Into<String>,
         (before, after): Change,
-        next: Option<String>,
+        next: Option<Hint>,
     ) {
         let next = next.filter(|_| severity != Severity::Explained);
         self.found.push(Difference { kind, severity, object: object.into(), before, after, next });
@@ -250,38 +250,27 @@ impl Comparing<'_> {
     }
 
     /// Returns the command that has back what is gone.
-    fn restore(&self) -> Option<String> {
+    fn restore(&self) -> Option<Hint> {
         Some(match self.context.snapshot {
-            Some(snapshot) => format!(
-                "volsnap restore {}    (puts all of it back; what is there now is kept as a safety snapshot)",
-                shell_quote(snapshot)
-            ),
-            None => "volsnap list    (a snapshot from before may have it)".to_owned(),
+            Some(snapshot) => Hint::volsnap(["restore", snapshot])
+                .why("puts all of it back; what is there now is kept as a safety snapshot"),
+            None => Hint::volsnap(["list"]).why("a snapshot from before may have it"),
         })
     }
 
     /// Returns the command that runs a statement in a database.
-    fn psql(&self, database: &str, sql: &str) -> Option<String> {
+    fn psql(&self, database: &str, sql: &str) -> Option<Hint> {
         let container = self.context.container?;
         let user = self.after.user.as_deref().unwrap_or("postgres");
-        Some(format!(
-            "docker exec {} psql -U {} -d {} -c {}",
-            shell_quote(container),
-            shell_quote(user),
-            shell_quote(database),
-            shell_quote(sql)
-        ))
+        Some(Hint::docker(["exec", container, "psql", "-U", user, "-d", database, "-c", sql]))
     }
 
-    fn logs(&self) -> Option<String> {
-        Some(format!("docker logs --tail 50 {}", shell_quote(self.context.container?)))
+    fn logs(&self) -> Option<Hint> {
+        Some(Hint::docker(["logs", "--tail", "50", self.context.container?]))
     }
 
-    fn mounts(&self) -> Option<String> {
-        let container = shell_quote(self.context.container?);
-        Some(format!(
-            "docker inspect --format '{{{{json .Mounts}}}}' {container}    (is it on the right volume?)"
-        ))
+    fn mounts(&self) -> Option<Hint> {
+        Some(Hint::mounts(self.context.container?).why("is it on the right volume?"))
     }
 
     fn shutdown(&mut self) {

@@ -9,6 +9,7 @@ use super::rules::{days, shown, target_of};
 use super::{Finding, Kind, Risk};
 use crate::compose::{Membership, VolumeKey};
 use crate::model::container::{Container, Mount, MountKind, Volume};
+use crate::model::hint::Hint;
 use crate::model::quote::{printable, shell_quote};
 use crate::ops::migrate::record::Migration;
 use crate::selector::Target;
@@ -46,9 +47,9 @@ impl Migrated<'_> {
         }
     }
 
-    fn finding(&self, kind: Kind, risk: Risk, what: String, mitigation: String) -> Finding {
+    fn finding(&self, kind: Kind, risk: Risk, what: String, mitigation: Vec<Hint>) -> Finding {
         let subject = format!("volume {}", printable(&self.migration.volume));
-        Finding { kind, risk, subject, container: None, what, mitigation: Some(mitigation) }
+        Finding { kind, risk, subject, container: None, what, mitigation }
     }
 
     fn directory(&self) -> String {
@@ -66,14 +67,13 @@ impl Migrated<'_> {
             self.moment(),
             self.directory()
         );
-        let remove = format!("docker volume rm {}", shell_quote(&self.migration.volume));
+        let remove = Hint::docker(["volume", "rm", &self.migration.volume]);
         let mitigation = match self.service {
-            Some(service) => format!(
-                "{remove}    (once it is not needed any more)\n\
-                 volsnap migrate {} --back    (takes the data back into it)",
-                target_of(service)
-            ),
-            None => remove,
+            Some(service) => vec![
+                remove.why("once it is not needed any more"),
+                Hint::volsnap(["migrate", &target_of(service), "--back"]).why("takes the data back into it"),
+            ],
+            None => vec![remove],
         };
         self.finding(Kind::LeftoverVolume, Risk::Low, what, mitigation)
     }
@@ -84,8 +84,9 @@ impl Migrated<'_> {
             self.directory(),
             self.moment()
         );
-        let volume = Target::Volume(self.migration.volume.clone()).quoted();
-        self.finding(Kind::LeftoverVolume, Risk::Medium, what, format!("volsnap snapshot {volume}"))
+        let volume = Target::Volume(self.migration.volume.clone()).spelling();
+        let take = Hint::volsnap(["snapshot", &volume]);
+        self.finding(Kind::LeftoverVolume, Risk::Medium, what, vec![take])
     }
 
     fn in_use(&self, user: &Container) -> Finding {
@@ -107,24 +108,24 @@ impl Migrated<'_> {
         if self.service.is_none() {
             let directory = self.migration.directory.to_string_lossy();
             let (from, to) = (shell_quote(&directory), shell_quote(&format!("{directory}.old")));
-            mitigation += &format!("\nmv {from} {to}    (if what the volume has is what is wanted)");
+            let aside = Hint::shell(format!("mv {from} {to}"));
+            mitigation.push(aside.why("if what the volume has is what is wanted"));
         }
         let container = Some(user.name.clone());
         Finding { container, ..self.finding(Kind::LeftoverInUse, risk, what, mitigation) }
     }
 
     /// Returns how a container comes to use the directory.
-    fn mount_again(&self, user: &Container) -> String {
+    fn mount_again(&self, user: &Container) -> Vec<Hint> {
         let is_volume = |mount: &&Mount| mount.volume.as_deref() == Some(&*self.migration.volume);
         let at = user.mounts.iter().find(is_volume).map(|mount| mount.destination.as_path());
         let mount = format!("{}:{}", self.directory(), shown(at.unwrap_or(Path::new("…"))));
         match Membership::of(&user.labels) {
-            Some(member) => format!(
-                "mount `{mount}` in the service {} in the project's file, then: volsnap restart {} --recreate",
-                printable(member.service),
-                target_of(user)
-            ),
-            None => format!("make the container anew with: docker run -v {mount} …"),
+            Some(member) => vec![Hint::volsnap(["restart", &target_of(user), "--recreate"]).why(format!(
+                "once `{mount}` is mounted in the service {} in the project's file",
+                member.service
+            ))],
+            None => vec![Hint::advice(format!("make the container anew with: docker run -v {mount} …"))],
         }
     }
 }
@@ -132,18 +133,23 @@ impl Migrated<'_> {
 impl Stage<'_> {
     /// Returns what is to be said of it.
     pub(super) fn finding(&self, now: DateTime<Utc>) -> Finding {
-        let size = match self.bytes {
-            Some(bytes) => format!("it takes {} MB", bytes.div_ceil(1_000_000)),
-            None => "`volsnap list --stages` says what it takes".to_owned(),
-        };
+        let size = self.bytes.map(|bytes| format!("; it takes {} MB", bytes.div_ceil(1_000_000)));
+        let mut mitigation = vec![Hint::docker(["volume", "rm", self.volume])];
+        if size.is_none() {
+            mitigation.push(Hint::volsnap(["list", "--stages"]).why("says what it takes"));
+        }
         let made = self.made.map_or_else(String::new, |made| format!(", made {} ago", days(now - made)));
         Finding {
             kind: Kind::KeptStage,
             risk: Risk::Low,
             subject: format!("stage {}", printable(self.volume)),
             container: None,
-            what: format!("a copy of {} for its next snapshot{made}; {size}", printable(self.source)),
-            mitigation: Some(format!("docker volume rm {}", shell_quote(self.volume))),
+            what: format!(
+                "a copy of {} for its next snapshot{made}{}",
+                printable(self.source),
+                size.unwrap_or_default()
+            ),
+            mitigation,
         }
     }
 }
@@ -157,7 +163,7 @@ pub(super) fn moved_from(volume: &Volume, container: &Container, mount: &Mount) 
 
 /// Says of a volume what is only guessed: nobody remembers a migration of it.
 pub(super) fn leftover_volume(name: &str, directory: &Path) -> Finding {
-    let volume = Target::Volume(name.to_owned()).quoted();
+    let volume = Target::Volume(name.to_owned()).spelling();
     Finding {
         kind: Kind::LeftoverVolume,
         risk: Risk::Low,
@@ -168,10 +174,10 @@ pub(super) fn leftover_volume(name: &str, directory: &Path) -> Finding {
             shown(directory)
         ),
         // It may be another service's, that is down.
-        mitigation: Some(format!(
-            "volsnap snapshot {volume}    (keeps what is in it)\ndocker volume rm {}",
-            shell_quote(name)
-        )),
+        mitigation: vec![
+            Hint::volsnap(["snapshot", &volume]).why("keeps what is in it"),
+            Hint::docker(["volume", "rm", name]),
+        ],
     }
 }
 
@@ -230,12 +236,12 @@ mod tests {
             "no container uses it: it has the data as of 2026-11-20 20:30 UTC, which has been in /srv/shop/db since"
         );
         assert_eq!(
-            finding.mitigation.unwrap(),
-            "docker volume rm shop_data    (once it is not needed any more)\n\
-             volsnap migrate service:shop/db --back    (takes the data back into it)"
+            finding.mended_by(),
+            "docker volume rm shop_data    # once it is not needed any more\n\
+             volsnap migrate service:shop/db --back    # takes the data back into it"
         );
         migrated.service = None;
-        assert_eq!(only(migrated.findings()).mitigation.unwrap(), "docker volume rm shop_data");
+        assert_eq!(only(migrated.findings()).mended_by(), "docker volume rm shop_data");
     }
 
     #[test]
@@ -244,7 +250,7 @@ mod tests {
         let migrated = Migrated { migration: &migration, users: Vec::new(), service: None, gone: true };
         let finding = only(migrated.findings());
         assert_eq!(finding.risk, Risk::Medium);
-        assert_eq!(finding.mitigation.unwrap(), "volsnap snapshot volume:shop_data");
+        assert_eq!(finding.mended_by(), "volsnap snapshot volume:shop_data");
     }
 
     #[test]
@@ -260,21 +266,21 @@ mod tests {
              after that is in /srv/shop/db alone"
         );
         assert_eq!(
-            finding.mitigation.unwrap(),
-            "mount `/srv/shop/db:/var/lib/postgresql/data` in the service db in the project's file, then: volsnap \
-             restart service:shop/db --recreate\n\
-             mv /srv/shop/db /srv/shop/db.old    (if what the volume has is what is wanted)"
+            finding.mended_by(),
+            "volsnap restart service:shop/db --recreate    # once `/srv/shop/db:/var/lib/postgresql/data` is mounted in \
+             the service db in the project's file\n\
+             mv /srv/shop/db /srv/shop/db.old    # if what the volume has is what is wanted"
         );
         migrated.service = Some(&service);
         let finding = only(migrated.findings());
         assert!(finding.what.ends_with("is in /srv/shop/db, which other uses"), "{}", finding.what);
-        assert!(!finding.mitigation.unwrap().contains("mv "), "the directory is in use");
+        assert!(!finding.mended_by().contains("mv "), "the directory is in use");
         let stopped = container("a b", false);
         migrated.users = vec![&stopped];
         let finding = only(migrated.findings());
         assert_eq!(finding.risk, Risk::Medium);
         assert_eq!(
-            finding.mitigation.unwrap(),
+            finding.mended_by(),
             "make the container anew with: docker run -v /srv/shop/db:/var/lib/postgresql/data …"
         );
         migrated.gone = true;
@@ -296,12 +302,11 @@ mod tests {
             finding.what,
             "a copy of shop_data for its next snapshot, made 3 days ago; it takes 3201 MB"
         );
-        assert_eq!(finding.mitigation.unwrap(), "docker volume rm volsnap-stage-x");
+        assert_eq!(finding.mended_by(), "docker volume rm volsnap-stage-x");
         (stage.made, stage.bytes) = (None, None);
-        assert_eq!(
-            stage.finding(now).what,
-            "a copy of shop_data for its next snapshot; `volsnap list --stages` says what it takes"
-        );
+        let finding = stage.finding(now);
+        assert_eq!(finding.what, "a copy of shop_data for its next snapshot");
+        assert!(finding.mended_by().ends_with("volsnap list --stages    # says what it takes"));
     }
 
     #[test]

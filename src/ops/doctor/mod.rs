@@ -25,6 +25,7 @@ use crate::agent::swap::PREFIX;
 use crate::database::{self, Profile};
 use crate::model::container::{Container, EngineInfo, Volume};
 use crate::model::error::{Context as _, Result};
+use crate::model::hint::Hint;
 use crate::model::ids::SnapshotId;
 use crate::model::labels::{LABEL_RUN, LABEL_STAGE};
 use crate::model::location::MountSource;
@@ -137,8 +138,16 @@ pub struct Finding {
     pub container: Option<String>,
     /// What it is, in a sentence.
     pub what: String,
-    /// What mends it: a command, where there is one.
-    pub mitigation: Option<String>,
+    /// What mends it, each a command where there is one.
+    pub mitigation: Vec<Hint>,
+}
+
+#[cfg(test)]
+impl Finding {
+    /// Returns what mends it, a line each.
+    fn mended_by(&self) -> String {
+        self.mitigation.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n")
+    }
 }
 
 /// A database that runs, or was made to run, in a container.
@@ -163,7 +172,7 @@ struct Answer {
 pub async fn doctor(context: &Context, options: &DoctorOptions) -> Result<Vec<Finding>> {
     let engine = context.docker.engine().await.context(|| "ask the engine what it is".to_owned())?;
     let mut world = context.world().await?;
-    "volsnap doctor".clone_into(&mut world.command);
+    world.command = vec!["doctor".to_owned()];
     let chosen: Vec<Container> = match &options.target {
         Some(target) => selector::containers(target, &world)?.into_iter().cloned().collect(),
         None => world.containers.clone(),

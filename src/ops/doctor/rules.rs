@@ -8,6 +8,7 @@ use super::{Finding, Kind, Risk};
 use crate::compose::{Membership, VolumeKey};
 use crate::database::Profile;
 use crate::model::container::{ApiVersion, Container, Mount, MountKind, Volume};
+use crate::model::hint::Hint;
 use crate::model::location::MountSource;
 use crate::model::quote::{printable, shell_quote};
 use crate::model::source::OtherRun;
@@ -96,7 +97,13 @@ pub(super) fn examine(case: &Case<'_>) -> Vec<Finding> {
 }
 
 impl Case<'_> {
-    fn finding(&self, kind: Kind, risk: Risk, what: String, mitigation: Option<String>) -> Finding {
+    fn finding(
+        &self,
+        kind: Kind,
+        risk: Risk,
+        what: String,
+        mitigation: impl IntoIterator<Item = Hint>,
+    ) -> Finding {
         let name = printable(&self.container.name);
         let subject = match Membership::of(&self.container.labels) {
             Some(member) => {
@@ -108,11 +115,12 @@ impl Case<'_> {
             }
             None => format!("container {name}"),
         };
-        Finding { kind, risk, subject, container: Some(self.container.name.clone()), what, mitigation }
+        let container = Some(self.container.name.clone());
+        Finding { kind, risk, subject, container, what, mitigation: mitigation.into_iter().collect() }
     }
 
-    fn name(&self) -> String {
-        shell_quote(&self.container.name)
+    fn name(&self) -> &str {
+        &self.container.name
     }
 
     fn target(&self) -> String {
@@ -153,27 +161,22 @@ impl Case<'_> {
 
     /// Returns the command after which nothing that removes volumes removes the data; where that cannot be done, the
     /// one whose outcome is still there when the volume is not.
-    fn save(&self) -> String {
+    fn save(&self) -> Hint {
         // What `migrate` would refuse is not recommended.
         let whole = self.outside.as_ref().is_none_or(Vec::is_empty);
         let movable = whole && !self.container.auto_remove && !self.container.state.paused;
         match self.migrate_to.filter(|_| movable) {
-            Some(directory) => {
-                format!("volsnap migrate {} {}", self.target(), shell_quote(&directory.to_string_lossy()))
-            }
-            None => format!("volsnap snapshot {}", self.target()),
+            Some(directory) => Hint::volsnap(["migrate", &self.target(), &directory.to_string_lossy()]),
+            None => Hint::volsnap(["snapshot", &self.target()]),
         }
     }
 
     /// Returns how its container is changed: by its project's file, or by making it anew.
-    fn changed_by(&self, in_file: &str, option: &str) -> String {
+    fn changed_by(&self, in_file: &str, option: &str) -> Hint {
         match Membership::of(&self.container.labels) {
-            Some(member) => format!(
-                "add `{in_file}` to the service {} in the project's file, then: volsnap restart {} --recreate",
-                printable(member.service),
-                self.target()
-            ),
-            None => format!("make the container anew with: docker run {option} …"),
+            Some(member) => Hint::volsnap(["restart", &self.target(), "--recreate"])
+                .why(format!("once `{in_file}` is in the service {} in the project's file", member.service)),
+            None => Hint::advice(format!("make the container anew with: docker run {option} …")),
         }
     }
 }
@@ -188,7 +191,7 @@ pub(super) fn target_of(container: &Container) -> String {
         project: Some(member.project.to_owned()),
         service: member.service.to_owned(),
     });
-    service.unwrap_or_else(|| Target::Container(container.name.clone())).quoted()
+    service.unwrap_or_else(|| Target::Container(container.name.clone())).spelling()
 }
 
 /// Returns where the data of a container would be well placed on its host: `/srv/PROJECT/SERVICE`.
@@ -212,6 +215,11 @@ pub(super) fn days(time: Duration) -> String {
     }
 }
 
+/// Returns what brings data out of the container that it would go with.
+fn rescue(case: &Case<'_>) -> Vec<Hint> {
+    case.data.location().err().map(|error| error.hints().to_vec()).unwrap_or_default()
+}
+
 fn where_the_data_is(case: &Case<'_>) -> Vec<Finding> {
     let mut findings = Vec::new();
     let directory = shown(&case.data.directory);
@@ -220,22 +228,22 @@ fn where_the_data_is(case: &Case<'_>) -> Vec<Finding> {
             let what = format!(
                 "nothing is mounted at {directory}: the data goes with the container (docker rm, compose down, a new image)"
             );
-            let rescue = case.data.location().err().and_then(|error| error.hint_text().map(str::to_owned));
-            findings.push(case.finding(Kind::DataInContainer, Risk::High, what, rescue));
+            findings.push(case.finding(Kind::DataInContainer, Risk::High, what, rescue(case)));
         }
         Some(mount) if matches!(mount.kind, MountKind::Tmpfs | MountKind::Other) => {
             let what = format!(
                 "the data lies in memory ({}) and goes when the container stops",
                 shown(&mount.destination)
             );
-            let dump = format!("docker exec {} pg_dumpall --username=USER > dump.sql", case.name());
+            let name = shell_quote(case.name());
+            let dump = Hint::shell(format!("docker exec {name} pg_dumpall --username=USER > dump.sql"));
             let mitigation = (case.profile.name() == "postgresql").then_some(dump);
             findings.push(case.finding(Kind::DataInMemory, Risk::High, what, mitigation));
         }
         Some(mount) if case.is_anonymous() => {
             let what = "the data is in a volume without a name: a container made anew starts without it, and \
                         `docker rm -v`, `compose down -v` and pruning remove it";
-            let snapshot = format!("volsnap snapshot {}", case.target());
+            let snapshot = Hint::volsnap(["snapshot", &case.target()]);
             findings.push(case.finding(Kind::AnonymousVolume, Risk::High, what.to_owned(), Some(snapshot)));
             findings.extend(wrong_level(case, mount));
         }
@@ -246,7 +254,7 @@ fn where_the_data_is(case: &Case<'_>) -> Vec<Finding> {
             "{} lies in the data: a restore has left it, perhaps with the data from before",
             printable(directory)
         );
-        findings.push(case.finding(Kind::WorkDirectory, Risk::Low, what, Some("volsnap recover".to_owned())));
+        findings.push(case.finding(Kind::WorkDirectory, Risk::Low, what, [Hint::volsnap(["recover"])]));
     }
     findings
 }
@@ -266,11 +274,8 @@ fn wrong_level(case: &Case<'_>, mount: &Mount) -> Option<Finding> {
         shown(&mount.destination)
     );
     // The data comes first; then the mount can go where it belongs.
-    let mitigation = format!(
-        "volsnap snapshot {}    (then mount it at {}, and restore into it)",
-        case.target(),
-        shown(&mount.destination)
-    );
+    let mitigation = Hint::volsnap(["snapshot", &case.target()])
+        .why(format!("then mount it at {}, and restore into it", shown(&mount.destination)));
     Some(case.finding(Kind::WrongMountLevel, Risk::High, what, Some(mitigation)))
 }
 
@@ -279,7 +284,7 @@ fn outside(case: &Case<'_>) -> Vec<Finding> {
         let what =
             "it could not be asked, so tablespaces and pg_wal outside its data directory were not looked for"
                 .to_owned();
-        let start = (!case.runs()).then(|| format!("docker start {}", case.name()));
+        let start = (!case.runs()).then(|| Hint::docker(["start", case.name()]));
         return vec![case.finding(Kind::NotExamined, Risk::Low, what, start)];
     };
     let finding = |one: &OutsideData| {
@@ -291,11 +296,8 @@ fn outside(case: &Case<'_>) -> Vec<Finding> {
                 format!("{}: a copy of the data alone is no database", selector::describe(location)),
             ),
         };
-        let list = format!(
-            "docker exec {} ls -l {}/pg_tblspc",
-            case.name(),
-            shell_quote(&case.data.directory.to_string_lossy())
-        );
+        let tablespaces = case.data.directory.join("pg_tblspc");
+        let list = Hint::docker(["exec", case.name(), "ls", "-l", &tablespaces.to_string_lossy()]);
         let what = format!("{what} lies at {path}, outside the data, in {place}");
         case.finding(Kind::DataOutside, risk, what, Some(list))
     };
@@ -309,12 +311,11 @@ fn what_removes_it(case: &Case<'_>) -> Vec<Finding> {
         let lost = case.is_anonymous() || case.data.mount.is_none();
         let (risk, with_it) = if lost { (Risk::High, ", and its data with it") } else { (Risk::Medium, "") };
         let what = format!("the engine removes the container when it stops (--rm){with_it}");
-        let mitigation = match lost {
-            true => case.data.location().err().and_then(|error| error.hint_text().map(str::to_owned)),
-            false => None,
-        };
-        let mitigation = mitigation.unwrap_or_else(|| "make the container anew without --rm".to_owned());
-        findings.push(case.finding(Kind::AutoRemove, risk, what, Some(mitigation)));
+        let mut mitigation = if lost { rescue(case) } else { Vec::new() };
+        if mitigation.is_empty() {
+            mitigation.push(Hint::advice("make the container anew without --rm"));
+        }
+        findings.push(case.finding(Kind::AutoRemove, risk, what, mitigation));
     }
     let Some(volume) = case.volume.filter(|_| !case.is_anonymous()) else { return findings };
     let name = printable(&volume.name);
@@ -382,14 +383,14 @@ fn whether_it_comes_back(case: &Case<'_>) -> Option<Finding> {
     match policy {
         "unless-stopped" if status == "exited" => {
             let what = "it was stopped by hand (restart policy unless-stopped): it stays away when the machine restarts";
-            let start = format!("docker start {}", case.name());
+            let start = Hint::docker(["start", case.name()]);
             Some(case.finding(Kind::StaysStopped, Risk::Medium, what.to_owned(), Some(start)))
         }
         "" | "no" if case.runs() && !container.auto_remove => {
             let what = "it has no restart policy: it stays away when the machine or the engine restarts";
-            let update = format!("docker update --restart unless-stopped {}", case.name());
+            let update = Hint::docker(["update", "--restart", "unless-stopped", case.name()]);
             let update = match Membership::of(&container.labels) {
-                Some(_) => format!("{update}    (and `restart: unless-stopped` in the project's file)"),
+                Some(_) => update.why("and `restart: unless-stopped` in the project's file"),
                 None => update,
             };
             Some(case.finding(Kind::NoRestartPolicy, Risk::Low, what.to_owned(), Some(update)))
@@ -403,34 +404,24 @@ fn snapshots(case: &Case<'_>) -> Vec<Finding> {
     if case.location.is_none() {
         return findings;
     }
-    let take = format!("volsnap snapshot {}", case.target());
+    let take = Hint::volsnap(["snapshot", &case.target()]);
     let Some(newest) = &case.history.newest else {
         let what = format!("no snapshot of it is in {}", shown(case.repository));
         findings.push(case.finding(Kind::NoSnapshot, Risk::High, what, Some(take)));
         return findings;
     };
-    let name = shell_quote(&newest.name);
+    let verify = Hint::volsnap(["verify", &newest.name]);
     if newest.damaged {
         let what =
             format!("the newest snapshot {} did not pass its last verification", printable(&newest.name));
         findings.push(case.finding(Kind::DamagedSnapshot, Risk::High, what, Some(take.clone())));
     } else if !newest.verified {
         let what = format!("the newest snapshot {} was never read back", printable(&newest.name));
-        findings.push(case.finding(
-            Kind::NeverVerified,
-            Risk::Medium,
-            what,
-            Some(format!("volsnap verify {name}")),
-        ));
+        findings.push(case.finding(Kind::NeverVerified, Risk::Medium, what, [verify.clone()]));
     }
     if !case.history.drilled {
         let what = "no snapshot of it was ever booted to try it".to_owned();
-        findings.push(case.finding(
-            Kind::NeverDrilled,
-            Risk::Low,
-            what,
-            Some(format!("volsnap verify {name} --drill")),
-        ));
+        findings.push(case.finding(Kind::NeverDrilled, Risk::Low, what, [verify.and(["--drill"])]));
     }
     if let Some(since) = unsaved_since(case, newest) {
         let age = days(case.now - newest.held);
@@ -441,7 +432,7 @@ fn snapshots(case: &Case<'_>) -> Vec<Finding> {
         Some(Some(true)) => {
             let what =
                 format!("the repository {} is on the disk that the data is on", shown(case.repository));
-            let mitigation = format!("volsnap --repo /another/disk snapshot {}", case.target());
+            let mitigation = Hint::volsnap(["--repo", "/another/disk", "snapshot", &case.target()]);
             findings.push(case.finding(Kind::SameDisk, Risk::Medium, what, Some(mitigation)));
         }
         Some(Some(false)) => {}
@@ -475,10 +466,8 @@ pub(super) fn open_journal(run: &Unfinished, address: Option<&str>) -> Option<Fi
     }
     let info = &run.run;
     let recover = match (&info.host, address) {
-        (Some(host), ours) if ours != Some(host) => {
-            format!("volsnap --host {} recover", shell_quote(host))
-        }
-        _ => "volsnap recover".to_owned(),
+        (Some(host), ours) if ours != Some(host) => Hint::volsnap(["--host", host, "recover"]),
+        _ => Hint::volsnap(["recover"]),
     };
     let open: Vec<String> = run.open.iter().map(|open| printable(open)).collect();
     Some(Finding {
@@ -492,7 +481,7 @@ pub(super) fn open_journal(run: &Unfinished, address: Option<&str>) -> Option<Fi
             printable(&info.subject),
             open.join("; ")
         ),
-        mitigation: Some(recover),
+        mitigation: vec![recover],
     })
 }
 
@@ -505,7 +494,7 @@ pub(super) fn stray_helper(helper: &OtherRun) -> Finding {
         subject: format!("helper {}", printable(&helper.container)),
         container: None,
         what: format!("it {state} ({})", printable(&helper.run)),
-        mitigation: Some(format!("docker rm -f {}", shell_quote(&helper.container))),
+        mitigation: vec![Hint::docker(["rm", "-f", &helper.container])],
     }
 }
 
@@ -514,21 +503,21 @@ pub(super) fn unreadable(repository: &Path, unreadable: &[Unreadable]) -> Option
     let others =
         if unreadable.len() > 1 { format!(", and {} more", unreadable.len() - 1) } else { String::new() };
     let what = format!("{}: {}{others}", shown(&first.path), printable(&first.why));
-    Some(of_repository(repository, Risk::Medium, what, "volsnap list"))
+    Some(of_repository(repository, Risk::Medium, what))
 }
 
 pub(super) fn no_repository(repository: &Path, why: &str) -> Finding {
-    of_repository(repository, Risk::High, printable(why), "volsnap list")
+    of_repository(repository, Risk::High, printable(why))
 }
 
-fn of_repository(repository: &Path, risk: Risk, what: String, mitigation: &str) -> Finding {
+fn of_repository(repository: &Path, risk: Risk, what: String) -> Finding {
     Finding {
         kind: Kind::Repository,
         risk,
         subject: format!("repository {}", shown(repository)),
         container: None,
         what,
-        mitigation: Some(mitigation.to_owned()),
+        mitigation: vec![Hint::volsnap(["list"])],
     }
 }
 

@@ -228,10 +228,10 @@ fn a_projects_volume_goes_with_compose_down() {
     let mut situation = Situation::healthy().in_project();
     let finding = situation.what(Kind::ComposeDown);
     assert_eq!(finding.subject, "service db of shop (container shop_db_1)");
-    assert_eq!(finding.mitigation.unwrap(), "volsnap migrate service:shop/db /srv/shop/db");
+    assert_eq!(finding.mended_by(), "volsnap migrate service:shop/db /srv/shop/db");
     situation.container.stop_timeout = Some(10);
-    let grace = situation.what(Kind::StopGrace).mitigation.unwrap();
-    assert!(grace.ends_with("then: volsnap restart service:shop/db --recreate"), "{grace}");
+    let grace = situation.what(Kind::StopGrace).mended_by();
+    assert!(grace.starts_with("volsnap restart service:shop/db --recreate    # once `stop_grace"), "{grace}");
 }
 
 #[rstest]
@@ -261,7 +261,7 @@ fn names_are_quoted_in_commands_and_escaped_in_words() {
     let finding = situation.what(Kind::NoSnapshot);
     assert!(!finding.subject.contains('\n'));
     let quoted = shell_quote("container:a b\n");
-    assert_eq!(finding.mitigation.unwrap(), format!("volsnap snapshot {quoted}"));
+    assert_eq!(finding.mended_by(), format!("volsnap snapshot {quoted}"));
     assert_ne!(quoted, "container:a b\n");
 }
 
@@ -278,11 +278,8 @@ fn a_dead_run_is_a_high_risk_and_one_at_work_is_none() {
     let mut run = Unfinished { run: info, held: false, open: vec!["start db".to_owned()] };
     let finding = open_journal(&run, None).unwrap();
     assert_eq!((finding.kind, finding.risk), (Kind::OpenJournal, Risk::High));
-    assert_eq!(finding.mitigation.unwrap(), "volsnap --host tcp://10.0.0.2:2375 recover");
-    assert_eq!(
-        open_journal(&run, Some("tcp://10.0.0.2:2375")).unwrap().mitigation.unwrap(),
-        "volsnap recover"
-    );
+    assert_eq!(finding.mended_by(), "volsnap --host tcp://10.0.0.2:2375 recover");
+    assert_eq!(open_journal(&run, Some("tcp://10.0.0.2:2375")).unwrap().mended_by(), "volsnap recover");
     run.held = true;
     assert_eq!(open_journal(&run, None), None);
 }
@@ -295,12 +292,12 @@ fn a_dead_run_is_a_high_risk_and_one_at_work_is_none() {
 fn what_cannot_be_migrated_is_saved_by_a_snapshot(#[case] prevent: fn(&mut Situation)) {
     let mut situation = Situation::healthy().in_project();
     for kind in [Kind::ComposeDown, Kind::Prune] {
-        let mitigation = situation.what(kind).mitigation.unwrap();
+        let mitigation = situation.what(kind).mended_by();
         assert_eq!(mitigation, "volsnap migrate service:shop/db /srv/shop/db");
     }
     prevent(&mut situation);
     for kind in [Kind::ComposeDown, Kind::Prune] {
-        assert_eq!(situation.what(kind).mitigation.unwrap(), "volsnap snapshot service:shop/db");
+        assert_eq!(situation.what(kind).mended_by(), "volsnap snapshot service:shop/db");
     }
 }
 

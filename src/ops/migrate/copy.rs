@@ -14,6 +14,7 @@ use crate::model::error::{Context as _, Error, Result};
 use crate::model::event::Phase;
 use crate::model::facts::checks::Checks;
 use crate::model::facts::{Facts, FactsLevel};
+use crate::model::hint::Hint;
 use crate::model::inspection::Inspection;
 use crate::model::source::Source;
 use crate::ops::facts::{run_checks, take};
@@ -95,7 +96,11 @@ impl MigrateRun<'_> {
         let full = matches!(error, AgentError::StageFull(_));
         let error =
             Error::failed(format!("copy {} to {}", prepared.plan.from, prepared.plan.to)).with_source(error);
-        if full { error.hint("free some space there, or choose a directory on a larger disk") } else { error }
+        if full {
+            error.hint(Hint::advice("free some space there, or choose a directory on a larger disk"))
+        } else {
+            error
+        }
     }
 
     async fn compare(&self, prepared: &mut Preparation, finish: bool) -> Result<CompareStats> {
@@ -108,7 +113,7 @@ impl MigrateRun<'_> {
 
     /// Looks at the users once more: the passes took their time, and somebody may have restarted one.
     async fn look_again(&self, prepared: &mut Preparation) -> Result<()> {
-        let source = self.run.context.resolve_for("volsnap migrate", &self.options.target).await?;
+        let source = self.run.context.resolve_for(&["migrate"], &self.options.target).await?;
         let ids = |source: &Source| -> Vec<String> {
             let mut ids: Vec<_> = source.users.iter().map(|user| user.container.id.clone()).collect();
             ids.sort();
@@ -119,22 +124,17 @@ impl MigrateRun<'_> {
                 "who uses {} has changed while it was copied",
                 prepared.source.title
             ))
-            .hint(format!("{}    (goes on from the copy)", self.again())));
+            .hint(self.again().why("goes on from the copy")));
         }
         prepared.look_at(source)
     }
 
     /// Returns the command that was typed, as far as it matters for another attempt.
-    pub(super) fn again(&self) -> String {
-        let target = self.options.target.quoted();
+    pub(super) fn again(&self) -> Hint {
+        let migrate = Hint::volsnap(["migrate", &self.options.target.spelling()]);
         match &self.options.destination {
-            super::Destination::Directory(path) => {
-                format!(
-                    "volsnap migrate {target} {}",
-                    crate::model::quote::shell_quote(&path.to_string_lossy())
-                )
-            }
-            super::Destination::Back { .. } => format!("volsnap migrate {target} --back"),
+            super::Destination::Directory(path) => migrate.and([path.to_string_lossy()]),
+            super::Destination::Back { .. } => migrate.and(["--back"]),
         }
     }
 
@@ -142,7 +142,7 @@ impl MigrateRun<'_> {
     pub(super) async fn before(&self, prepared: &Preparation) -> Result<Option<Facts>> {
         let Some(database) = prepared.running_database() else { return Ok(None) };
         let facts = self.facts(&database.container, prepared.checks.as_ref()).await;
-        facts.map_err(|error| error.hint(format!("{} --facts none    (does not compare)", self.again())))
+        facts.map_err(|error| error.hint(self.again().and(["--facts", "none"]).why("does not compare")))
     }
 
     pub(super) async fn facts(
@@ -182,7 +182,7 @@ impl MigrateRun<'_> {
             stop_timeout: self.options.stop_timeout,
             ..HoldPlan::default()
         };
-        let held = self.run.hold(saga, &plan, &self.again()).await?;
+        let held = self.run.hold(saga, &plan, self.again()).await?;
         // Each phase goes on as long as it makes progress: the copy's last pass is as long as what was written.
         if !plan.is_empty() {
             self.run.lease(Terms::of_progress());
@@ -229,7 +229,7 @@ impl MigrateRun<'_> {
                 prepared.plan.from,
                 compared.differences.join("; ")
             ))
-            .hint("look at the disk of the copy: dmesg | tail"));
+            .hint(Hint::shell("dmesg | tail").why("says whether the disk of the copy is sound")));
         }
         self.refuse_running(prepared).await?;
         let (Some(database), Some(stopped)) = (&prepared.database, &hold.stopped) else {
@@ -261,7 +261,9 @@ impl MigrateRun<'_> {
                 "container {} was started by somebody on {} meanwhile",
                 user.container.name, prepared.source.title
             ))
-            .hint("find out who starts it (a restart policy, an updater, another person), then try again")),
+            .hint(Hint::advice(
+                "find out who starts it (a restart policy, an updater, another person), then try again",
+            ))),
             None => Ok(()),
         }
     }

@@ -41,6 +41,7 @@ use crate::agent::swap::PREFIX;
 use crate::compose::environment::Environment;
 use crate::model::error::{Error, Result};
 use crate::model::facts::FactsLevel;
+use crate::model::hint::Hint;
 use crate::model::location::MountSource;
 use crate::model::quote::shell_quote;
 use crate::selector::Target;
@@ -124,9 +125,9 @@ pub struct Migrated {
     /// What the edited files were before.
     pub backups: Vec<PathBuf>,
     /// The command that removes the old data, which has been kept.
-    pub remove: String,
+    pub remove: Hint,
     /// The command that goes back.
-    pub back: Option<String>,
+    pub back: Option<Hint>,
 }
 
 /// Migrates as planned, once `consent` was given to the plan; `None` where it was declined. Where the data is there
@@ -192,7 +193,7 @@ impl MigrateRun<'_> {
     }
 
     /// Remembers what came of what; returns the command that removes the old data, and the one that goes back.
-    fn remember(&self, prepared: &prepare::Preparation) -> (String, Option<String>) {
+    fn remember(&self, prepared: &prepare::Preparation) -> (Hint, Option<Hint>) {
         let state = &self.run.context.saga.state;
         match (&prepared.source.location, &prepared.place.location) {
             (MountSource::Volume(volume), MountSource::Directory(directory)) => {
@@ -209,14 +210,14 @@ impl MigrateRun<'_> {
                         error.chain()
                     ));
                 }
-                let back = format!("volsnap migrate {} --back", self.options.target.quoted());
-                (format!("docker volume rm {}", shell_quote(volume)), Some(back))
+                let back = Hint::volsnap(["migrate", &self.options.target.spelling(), "--back"]);
+                (Hint::docker(["volume", "rm", volume]), Some(back))
             }
             (MountSource::Directory(directory), _) => {
                 Migration::forget(state, directory);
-                (format!("rm -r {}", shell_quote(&directory.to_string_lossy())), None)
+                (Hint::shell(format!("rm -r {}", shell_quote(&directory.to_string_lossy()))), None)
             }
-            (MountSource::Volume(volume), _) => (format!("docker volume rm {}", shell_quote(volume)), None),
+            (MountSource::Volume(volume), _) => (Hint::docker(["volume", "rm", volume]), None),
         }
     }
 }
@@ -255,6 +256,6 @@ impl Aftermath for MigrateRun<'_> {
         );
         let state = error.state_text().map_or_else(|| kept.clone(), |state| format!("{state}; {kept}"));
         let error = error.state(state);
-        if error.hint_text().is_some() { error } else { error.hint(self.again()) }
+        if error.hints().is_empty() { error.hint(self.again()) } else { error }
     }
 }

@@ -10,6 +10,7 @@ use std::path::{Component, Path, PathBuf};
 use super::MigrateRun;
 use crate::agent::swap::PREFIX;
 use crate::model::error::{Context as _, Error, Result};
+use crate::model::hint::Hint;
 use crate::model::quote::shell_quote;
 use crate::saga::{UndoId, When};
 use crate::undo::Saga;
@@ -41,12 +42,12 @@ pub(super) fn look(named: &Path, here: &Path, store: Option<&Path>) -> Result<De
     let absolute = here.join(named);
     let shown = absolute.display();
     if absolute.components().any(|component| matches!(component, Component::ParentDir)) {
-        return Err(
-            Error::usage(format!("the directory {shown} has `..` in it")).hint("write it out in full")
-        );
+        return Err(Error::usage(format!("the directory {shown} has `..` in it"))
+            .hint(Hint::advice("write it out in full")));
     }
     if absolute.to_str().is_none() {
-        return Err(Error::usage(format!("the directory {shown} is not UTF-8")).hint("choose another name"));
+        return Err(Error::usage(format!("the directory {shown} is not UTF-8"))
+            .hint(Hint::advice("choose another name")));
     }
     let metadata = match absolute.symlink_metadata() {
         Ok(metadata) => Some(metadata),
@@ -59,10 +60,14 @@ pub(super) fn look(named: &Path, here: &Path, store: Option<&Path>) -> Result<De
             return Err(Error::usage(format!(
                 "{shown} is a symbolic link, which anybody could lead elsewhere later"
             ))
-            .hint(format!("name the directory itself: {}", shell_quote(&target.to_string_lossy()))));
+            .hint(Hint::advice(format!(
+                "name the directory itself: {}",
+                shell_quote(&target.to_string_lossy())
+            ))));
         }
         Some(metadata) if !metadata.is_dir() => {
-            return Err(Error::usage(format!("{shown} is there and is no directory")).hint("choose another"));
+            return Err(Error::usage(format!("{shown} is there and is no directory"))
+                .hint(Hint::advice("choose another")));
         }
         _ => {}
     }
@@ -75,7 +80,10 @@ pub(super) fn look(named: &Path, here: &Path, store: Option<&Path>) -> Result<De
             "{} is a mount point: when its disk is not mounted, the service would start on an empty directory",
             path.display()
         ))
-        .hint(format!("name a directory in it, as {}", shell_quote(&path.join("data").to_string_lossy()))));
+        .hint(Hint::advice(format!(
+            "name a directory in it, as {}",
+            shell_quote(&path.join("data").to_string_lossy())
+        ))));
     }
     if metadata.is_some() && has_others(&path) {
         return Err(not_empty(&path.display().to_string()));
@@ -105,8 +113,9 @@ fn without_links(path: &Path) -> Result<PathBuf> {
 
 fn refuse_system(path: &Path, store: Option<&Path>) -> Result<()> {
     let refused = |why: String| {
-        Err(Error::usage(format!("{} {why}", path.display()))
-            .hint("choose a directory of its own, as /srv/postgres or /data/db-server/postgres"))
+        Err(Error::usage(format!("{} {why}", path.display())).hint(Hint::advice(
+            "choose a directory of its own, as /srv/postgres or /data/db-server/postgres",
+        )))
     };
     // A directory right below the root is somebody's, as /home or /var.
     if path.components().count() <= 1 {
@@ -134,7 +143,8 @@ fn has_others(path: &Path) -> bool {
 }
 
 pub(super) fn not_empty(shown: &str) -> Error {
-    Error::failed(format!("{shown} is not empty")).hint("choose a directory that is empty or not there yet")
+    Error::failed(format!("{shown} is not empty"))
+        .hint(Hint::advice("choose a directory that is empty or not there yet"))
 }
 
 /// Returns where the engine has everything, by the place of one of its own volumes.
@@ -205,7 +215,7 @@ fn needs_root(doing: String, error: io::Error) -> Error {
     let denied = error.kind() == io::ErrorKind::PermissionDenied;
     let error = Error::failed(doing).with_source(error);
     if denied {
-        error.hint("sudo volsnap migrate …    (or make the directory, empty, before)")
+        error.hint(Hint::advice("run it as root (sudo), or make the directory, empty, before"))
     } else {
         error
     }

@@ -20,11 +20,11 @@ use crate::model::container::{Container, EngineInfo, Mount};
 use crate::model::error::{Context as _, Error, Result};
 use crate::model::event::Phase;
 use crate::model::facts::checks::Checks;
+use crate::model::hint::Hint;
 use crate::model::inspection::Inspection;
 use crate::model::labels::LABEL_RUN;
 use crate::model::location::MountSource;
 use crate::model::manifest::Quiesce;
-use crate::model::quote::shell_quote;
 use crate::model::source::{Source, User, key_of};
 use crate::ops::evidence::DatabaseFiles;
 use crate::ops::facts::find_checks;
@@ -119,21 +119,24 @@ impl MigrateRun<'_> {
         self.run.watch(saga).await?;
         let docker = &*self.run.context.docker;
         let engine = docker.engine().await.context(|| "ask the engine what it is".to_owned())?;
-        let source = self.run.context.resolve_for("volsnap migrate", &self.options.target).await?;
+        let source = self.run.context.resolve_for(&["migrate"], &self.options.target).await?;
         source.warnings.iter().for_each(|warning| self.run.monitor().warning(warning));
         if let Some(other) = &source.held_by {
             return Err(busy(&source, &other.container));
         }
         refuse_podman(&engine, &source, || {
-            let target = self.options.target.quoted();
-            format!("volsnap snapshot {target} --quiesce pause    (then volsnap restore latest --dir DIR)")
+            let target = self.options.target.spelling();
+            vec![
+                Hint::volsnap(["snapshot", &target, "--quiesce", "pause"]),
+                Hint::volsnap(["restore", "latest", "--dir", "DIR"]).why("then"),
+            ]
         })?;
         if !engine.local {
             return Err(Error::usage(format!(
                 "the engine is on another machine, and the directory for {} has to be made there",
                 source.title
             ))
-            .hint("run volsnap on the engine's machine"));
+            .hint(Hint::advice("run volsnap on the engine's machine")));
         }
         if let Some(at) = self.is_done(&source) {
             return Ok(Prepared::Already { title: source.title, at });
@@ -203,7 +206,7 @@ impl MigrateRun<'_> {
                 plan.free_bytes / 1_000_000,
                 plan.needed_bytes / 1_000_000
             ))
-            .hint("free some space there, or choose a directory on a larger disk"));
+            .hint(Hint::advice("free some space there, or choose a directory on a larger disk")));
         }
         let checks = checks.map(|(_, checks)| checks);
         Ok(Prepared::Ready(Box::new(Preparation {
@@ -241,7 +244,7 @@ impl MigrateRun<'_> {
 
     /// Refuses data that does not lie where such a migration begins.
     fn refuse_location(&self, source: &Source) -> Result<()> {
-        let target = self.options.target.quoted();
+        let target = self.options.target.spelling();
         match (&self.options.destination, &source.location) {
             (Destination::Directory(_), MountSource::Volume(name)) if is_anonymous(&source.location) => {
                 Err(Error::usage(format!(
@@ -249,16 +252,17 @@ impl MigrateRun<'_> {
                     source.title,
                     &name[..name.len().min(12)]
                 ))
-                .hint(format!(
-                    "volsnap snapshot {target}    (then give it a named volume, and restore into that)"
-                )))
+                .hint(
+                    Hint::volsnap(["snapshot", &target])
+                        .why("then give it a named volume, and restore into that"),
+                ))
             }
             (Destination::Directory(_), MountSource::Directory(directory)) => Err(Error::usage(format!(
                 "{} has its data in a directory already: {}",
                 source.title,
                 directory.display()
             ))
-            .hint(format!("volsnap migrate {target} --back    (into a volume)"))),
+            .hint(Hint::volsnap(["migrate", &target, "--back"]).why("into a volume"))),
             (Destination::Back { .. }, MountSource::Volume(_)) | (Destination::Directory(_), _) => Ok(()),
             (Destination::Back { .. }, MountSource::Directory(_)) => Ok(()),
         }
@@ -275,10 +279,7 @@ impl MigrateRun<'_> {
                     "container {} shares the network of {}, which has to be made anew: it would lose it",
                     sharer.name, user.container.name
                 ))
-                .hint(format!(
-                    "docker rm -f {}    (and make it again afterwards)",
-                    shell_quote(&sharer.name)
-                )));
+                .hint(Hint::docker(["rm", "-f", &sharer.name]).why("and make it again afterwards")));
             }
         }
         Ok(())
@@ -293,7 +294,7 @@ impl MigrateRun<'_> {
             |error| {
                 Error::failed(format!("container {} is not ready to be stopped", container.name))
                     .with_source(error)
-                    .hint(format!("docker logs --tail 20 {}", shell_quote(&container.name)))
+                    .hint(Hint::logs(&container.name))
             },
         )
     }
@@ -325,7 +326,8 @@ impl MigrateRun<'_> {
         if let Some(named) = named {
             return Ok(named.to_owned());
         }
-        let hint = || format!("volsnap migrate {} --back --volume NAME", self.options.target.quoted());
+        let hint =
+            || Hint::volsnap(["migrate", &self.options.target.spelling(), "--back", "--volume", "NAME"]);
         let migration = self.migration(engine, source).map_err(|error| error.hint(hint()))?;
         migration.map(|migration| migration.volume).ok_or_else(|| {
             Error::usage(format!("of what volume {} was migrated is not known here", source.title))
@@ -372,7 +374,7 @@ impl MigrateRun<'_> {
                 "container {} uses the volume that the data is to go back into",
                 user.container.name
             ))
-            .hint(format!("docker rm {}", shell_quote(&user.container.name)))),
+            .hint(Hint::docker(["rm", &user.container.name]))),
             None => Ok(()),
         }
     }
@@ -393,7 +395,7 @@ impl MigrateRun<'_> {
         agent.stage_into(&place.run).await.map_err(|error| {
             Error::failed(format!("go on with what an earlier run has left in {shown}"))
                 .with_source(error)
-                .hint(format!("look into {shown}, and empty it or choose another place"))
+                .hint(Hint::advice(format!("look into {shown}, and empty it or choose another place")))
         })?;
         let warm = agent.stage_room(Path::new("")).await.context(looking)?.warm;
         if !warm {
@@ -407,7 +409,7 @@ impl MigrateRun<'_> {
         }
         if let Some(mounted) = room.mounted.first() {
             return Err(Error::failed(format!("something is mounted on {mounted} in {shown}"))
-                .hint("choose another place"));
+                .hint(Hint::advice("choose another place")));
         }
         if !warm {
             self.try_owners(agent, &shown).await?;
@@ -421,7 +423,9 @@ impl MigrateRun<'_> {
             Error::failed(format!(
                 "{shown} is on a file system that cannot hold what the data has (owners, modes, times): {why}"
             ))
-            .hint("choose a directory on a local disk, not on NFS with root squash, FAT or the like")
+            .hint(Hint::advice(
+                "choose a directory on a local disk, not on NFS with root squash, FAT or the like",
+            ))
         };
         let everything = vec!["*".to_owned()];
         let pass = StagePassRequest {
@@ -518,7 +522,8 @@ impl MigrateRun<'_> {
             return Ok(());
         }
         Err(Error::failed(format!("volume {name} has data that is not known to be of this database"))
-            .hint(format!("docker volume rm {}    (if it may go), or --volume NAME", shell_quote(name))))
+            .hint(Hint::docker(["volume", "rm", name]).why("if it may go"))
+            .or(Hint::instead(&["--volume="], ["--volume", "NAME"])))
     }
 }
 
@@ -554,7 +559,7 @@ fn mounting(source: &Source) -> Result<Vec<(User, PathBuf)>> {
                 "container {} mounts a directory above or below {}, and would be left with the old data",
                 container.name, source.title
             ))
-            .hint(format!("docker rm -f {}    (where it is not needed)", shell_quote(&container.name))));
+            .hint(Hint::docker(["rm", "-f", &container.name]).why("where it is not needed")));
         };
         let is_same = |mount: &&Mount| location_of(mount).as_ref() == Some(&source.location);
         let mounts = container.mounts.iter().filter(is_same);
@@ -563,7 +568,7 @@ fn mounting(source: &Source) -> Result<Vec<(User, PathBuf)>> {
                 "container {} mounts {} at more than one place",
                 container.name, source.title
             ))
-            .hint("mount it once, and try again"));
+            .hint(Hint::advice("mount it once, and try again")));
         }
         users.push((user.clone(), at));
     }
@@ -573,18 +578,19 @@ fn mounting(source: &Source) -> Result<Vec<(User, PathBuf)>> {
 /// Refuses a task of Swarm, also one that has ended: what its service mounts is said by Swarm, which would start the
 /// next one on the old data.
 fn refuse_task(source: &Source, container: &Container) -> Result<()> {
-    let Some(service) = swarm_service(container).map(shell_quote) else { return Ok(()) };
+    let Some(service) = swarm_service(container) else { return Ok(()) };
     let at = source.mounted_at(container).unwrap_or_else(|| PathBuf::from("PATH"));
-    let at = shell_quote(&at.to_string_lossy());
+    let at = at.to_string_lossy();
+    let target = crate::selector::Target::at(&source.location).spelling();
     Err(Error::failed(format!(
         "container {} is a task of the Swarm service {service}, and it is Swarm that says what its tasks mount",
         container.name
     ))
-    .hint(format!(
-        "volsnap snapshot {} --quiesce pause    (then volsnap restore latest --dir DIR)\n\
-         docker service update --mount-rm {at} --mount-add type=bind,src=DIR,dst={at} {service}    (mounts DIR)",
-        crate::selector::Target::at(&source.location).quoted()
-    )))
+    .hint(Hint::volsnap(["snapshot", &target, "--quiesce", "pause"]))
+    .or(Hint::volsnap(["restore", "latest", "--dir", "DIR"]).why("then"))
+    .or(Hint::docker(["service", "update", "--mount-rm", &at, "--mount-add"])
+        .and([&format!("type=bind,src=DIR,dst={at}"), service])
+        .why("mounts DIR")))
 }
 
 fn planned_user(user: &User, at: &Path) -> PlannedUser {
@@ -620,7 +626,7 @@ fn refuse_outside_links(source: &Source, inspection: &Inspection) -> Result<()> 
         link.what,
         link.target.display()
     ))
-    .hint("move it into the data directory's volume, and migrate then"))
+    .hint(Hint::advice("move it into the data directory's volume, and migrate then")))
 }
 
 /// Returns the labels with which Compose takes a volume for one of its own.

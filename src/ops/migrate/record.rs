@@ -9,6 +9,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use crate::model::error::{Error, Result};
+use crate::model::hint::Hint;
 use crate::model::location::MountSource;
 use crate::model::quote::shell_quote;
 use crate::model::source::key_of;
@@ -132,8 +133,10 @@ impl Migrations {
 
 impl LaterRecord {
     fn refusal(&self) -> Error {
-        Error::failed(format!("the record of a migration in {} is {}", self.path.display(), self.why()))
-            .hint(format!("rm {}    (forgets the migration)", shell_quote(&self.path.to_string_lossy())))
+        Error::failed(format!("the record of a migration in {} is {}", self.path.display(), self.why())).hint(
+            Hint::shell(format!("rm {}", shell_quote(&self.path.to_string_lossy())))
+                .why("forgets the migration"),
+        )
     }
 
     /// Returns why it is not understood.

@@ -20,8 +20,8 @@ use crate::model::error::{Context as _, Error, Result};
 use crate::model::event::Phase;
 use crate::model::facts::Facts;
 use crate::model::facts::compare::{ComparisonContext, compare};
+use crate::model::hint::Hint;
 use crate::model::location::MountSource;
-use crate::model::quote::shell_quote;
 use crate::model::source::{Source, User, key_of};
 use crate::saga::{Terms, When};
 use crate::selector::{is_anonymous, location_of};
@@ -124,7 +124,7 @@ impl MigrateRun<'_> {
                         "container {} was made by `compose run` and still runs: it cannot be made again as it is",
                         container.name
                     ))
-                    .hint(format!("docker stop {}", shell_quote(&container.name))));
+                    .hint(Hint::docker(["stop", &container.name])));
                 }
                 (How::Never, _) => {
                     switch.warnings.push(format!("container {} stays with the old data", container.name));
@@ -168,7 +168,7 @@ impl MigrateRun<'_> {
                     "service {} has more than one container on the same data",
                     member.service
                 ))
-                .hint("scale it down to one, and try again"));
+                .hint(Hint::advice("scale it down to one, and try again")));
             }
             changes.push(MountChange {
                 service: member.service.to_owned(),
@@ -196,10 +196,9 @@ impl MigrateRun<'_> {
 
     fn no_files(&self, container: &Container, error: FilesError) -> Error {
         let hint = match &error {
-            FilesError::NotNamed | FilesError::StandardInput => {
-                "docker compose up -d    (in the project's directory, with its file; then try again)"
-            }
-            _ => "put the file back where it was, and try again",
+            FilesError::NotNamed | FilesError::StandardInput => Hint::docker(["compose", "up", "-d"])
+                .why("in the project's directory, with its file; then try again"),
+            _ => Hint::advice("put the file back where it was, and try again"),
         };
         Error::failed(format!("find the compose files of container {}", container.name))
             .with_source(error)
@@ -209,10 +208,11 @@ impl MigrateRun<'_> {
     fn not_edited(&self, container: &Container, error: EditError) -> Error {
         let hint = match &error {
             EditError::Different(_) | EditError::NoService { .. } | EditError::NoMount { .. } => {
-                "docker compose up -d    (so that the container is as the file says; then try again)"
-                    .to_owned()
+                Hint::docker(["compose", "up", "-d"]).why(
+                    "in the project's directory, so that the container is as its file says; then try again",
+                )
             }
-            _ => format!("{} --override    (writes an override file instead)", self.again()),
+            _ => self.again().and(["--override"]).why("writes an override file instead"),
         };
         Error::failed(format!("edit the compose files of container {}", container.name))
             .with_source(error)
@@ -239,10 +239,10 @@ impl MigrateRun<'_> {
                     "the compose files say another thing than container {} was made from: they have changed since",
                     container.name
                 ))
-                .hint(format!(
-                    "{}    (makes it as they say; then try again)",
-                    compose.command(&["up", "-d", member.service])
-                )));
+                .hint(
+                    Hint::shell(compose.command(&["up", "-d", member.service]))
+                        .why("makes it as they say; then try again"),
+                ));
             }
         }
         Ok(())
@@ -362,7 +362,7 @@ impl MigrateRun<'_> {
                     prepared.plan.to,
                     at.display()
                 ))
-                .hint(format!("{} --override    (writes an override file instead)", self.again())));
+                .hint(self.again().and(["--override"]).why("writes an override file instead")));
             }
         }
         Ok(())

@@ -12,6 +12,7 @@ use crate::archive::{BlockReader, EntryKind, Origin, TarReader};
 use crate::database;
 use crate::model::error::{Context as _, Error, Result};
 use crate::model::event::{Event, Monitor, Phase};
+use crate::model::hint::Hint;
 use crate::ops::verify::{check_archive, check_list};
 use crate::repository::Snapshot;
 
@@ -164,7 +165,7 @@ fn only_database(marker_files: &BTreeSet<PathBuf>) -> Result<Option<(String, Pat
     match places.len() {
         0 | 1 => Ok(found.pop_first()),
         _ => Err(Error::failed(format!("it holds several databases: in {}", places.join(", ")))
-            .hint("unpack it, and archive the directory of one of them")),
+            .hint(Hint::advice("unpack it, and archive the directory of one of them"))),
     }
 }
 

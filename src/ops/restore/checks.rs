@@ -2,6 +2,7 @@
 
 use super::plan::RestorePlan;
 use crate::model::error::{Error, Result};
+use crate::model::hint::Hint;
 
 /// Which mismatches are accepted.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -80,7 +81,7 @@ pub(super) fn check(facts: &Facts, force: Force) -> Result<Vec<String>> {
     Err(if flags.is_empty() {
         error
     } else {
-        error.hint(format!("{}    (restores all the same; only if you are sure)", flags.join(" ")))
+        error.hint(Hint::again(flags).why("restores all the same; only if you are sure"))
     })
 }
 
@@ -203,13 +204,14 @@ pub(super) fn refuse_without_room(plan: &RestorePlan, names: Option<u64>) -> Res
             free / 1_000_000,
             plan.needed_bytes / 1_000_000
         ))
-        .hint(
-            if plan.replaces_entries > 0 && plan.safety.is_none() {
-                "without --no-safety    (what is there is then kept elsewhere, and removed first), or free some space"
-            } else {
-                "--new-volume NAME    (on a disk with more room), or free some space"
-            },
-        ));
+        .hint(if plan.replaces_entries > 0 && plan.safety.is_none() {
+            Hint::instead(&["--no-safety"], [""; 0])
+                .why("what is there is then kept elsewhere, and removed first")
+        } else {
+            Hint::instead(&["--to=", "--dir=", "--new-volume="], ["--new-volume", "NAME"])
+                .why("on a disk with more room")
+        })
+        .or(Hint::advice("free some space")));
     }
     match names {
         Some(names) if names < plan.members.saturating_add(1000) => Err(Error::failed(format!(

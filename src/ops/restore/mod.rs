@@ -25,6 +25,7 @@ use std::time::Duration;
 use super::Context;
 use super::run::{Aftermath, Consent, Run};
 use crate::model::error::Result;
+use crate::model::hint::Hint;
 use crate::repository::{RepositoryLocation, Snapshot};
 use crate::selector::Target;
 use crate::undo::Saga;
@@ -39,7 +40,7 @@ mod safety;
 
 pub use archive::Archive;
 pub use checks::Force;
-pub use plan::RestorePlan;
+pub use plan::{Level, RestorePlan};
 
 /// Where to.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -91,7 +92,7 @@ pub struct Restored {
     /// What was there before.
     pub safety: Option<Snapshot>,
     /// The command that undoes it.
-    pub undo: Option<String>,
+    pub undo: Option<Hint>,
 }
 
 /// Restores what was planned, once `consent` was given to the plan. Where it was declined, the archive is read and

@@ -19,6 +19,7 @@ use crate::engine::helper::Access;
 use crate::model::container::{Container, EngineInfo, Mount, MountKind};
 use crate::model::error::{Context as _, Error, Result};
 use crate::model::event::Phase;
+use crate::model::hint::Hint;
 use crate::model::inspection::Inspection;
 use crate::model::labels::LABEL_RUN;
 use crate::model::location::MountSource;
@@ -130,8 +131,10 @@ impl RestoreRun<'_> {
         source.warnings.iter().for_each(|warning| self.run.monitor().warning(warning));
         self.refuse_archive_inside(&source, &engine)?;
         if !source.users.is_empty() {
-            let restore = format!("volsnap restore {}", shell_quote(&self.options.archive.name()));
-            refuse_podman(&engine, &source, || format!("{restore} --new-volume NAME\n{restore} --dir DIR"))?;
+            let restore = || Hint::volsnap(["restore", &self.options.archive.name()]);
+            refuse_podman(&engine, &source, || {
+                vec![restore().and(["--new-volume", "NAME"]), restore().and(["--dir", "DIR"])]
+            })?;
         }
         let known = self.look().await?;
         let users = self.users(&source).await?;
@@ -162,7 +165,9 @@ impl RestoreRun<'_> {
     async fn destination(&self, engine: &EngineInfo) -> Result<Source> {
         match &self.options.destination {
             Destination::Target(target) => {
-                let source = self.run.context.resolve_for(&self.command_to(), target).await?;
+                let command = self.command_to();
+                let command = command.each_ref().map(String::as_str);
+                let source = self.run.context.resolve_for(&command, target).await?;
                 self.refuse_left_over(&source).await?;
                 Ok(source)
             }
@@ -170,10 +175,10 @@ impl RestoreRun<'_> {
             Destination::NewVolume(name) => {
                 let found = self.run.context.docker.volume(name).await;
                 if found.context(|| format!("look for volume {name}"))?.is_some() {
-                    return Err(Error::usage(format!("there is a volume {name} already")).hint(format!(
-                        "--to {}    (replaces what is in it)",
-                        shell_quote(&format!("volume:{name}"))
-                    )));
+                    return Err(Error::usage(format!("there is a volume {name} already")).hint(
+                        Hint::instead(&["--new-volume="], ["--to".to_owned(), format!("volume:{name}")])
+                            .why("replaces what is in it"),
+                    ));
                 }
                 Ok(unused(MountSource::Volume(name.clone()), format!("the new volume {name}")))
             }
@@ -185,18 +190,21 @@ impl RestoreRun<'_> {
     async fn origin(&self) -> Result<Source> {
         let Some(snapshot) = self.options.archive.snapshot() else {
             return Err(Error::usage("an archive of another tool does not say where it came from")
-                .hint("--to TARGET, --new-volume NAME, or --dir DIR"));
+                .hint(Hint::again(["--to", "TARGET"]))
+                .or(Hint::again(["--new-volume", "NAME"]))
+                .or(Hint::again(["--dir", "DIR"])));
         };
         let target = Target::at(snapshot.manifest.location());
-        let source = self.run.context.resolve_for(&self.command_to(), &target).await.map_err(|error| {
+        let command = self.command_to();
+        let command = command.each_ref().map(String::as_str);
+        let source = self.run.context.resolve_for(&command, &target).await.map_err(|error| {
             let MountSource::Volume(name) = snapshot.manifest.location() else { return error };
             let migrations = Migrations::out_of(&self.run.context.saga.state, name).unwrap_or_default();
             match migrations.into_iter().next() {
-                Some(migration) => error.hint(self.instead(&migration.directory)),
-                None => error.hint(format!(
-                    "--new-volume {}    (makes it, as Compose would), or --to TARGET",
-                    shell_quote(name)
-                )),
+                Some(migration) => error.with_hints(self.instead(&migration.directory)),
+                None => error
+                    .hint(Hint::again(["--new-volume", name]).why("makes it, as Compose would"))
+                    .or(Hint::again(["--to", "TARGET"])),
             }
         })?;
         self.refuse_left_over(&source).await?;
@@ -225,7 +233,8 @@ impl RestoreRun<'_> {
         let migration = remembered.find(|migration| source.users.is_empty() || is_used(&migration.directory));
         let forget = migration.as_ref().map(|migration| {
             let file = shell_quote(&migration.file(state).to_string_lossy());
-            format!("\nrm {file}    (forgets the migration, where the service is to use the volume again)")
+            Hint::shell(format!("rm {file}"))
+                .why("forgets the migration, where the service is to use the volume again")
         });
         let directory = migration.map(|migration| migration.directory);
         let Some(directory) = directory.or_else(|| self.used_instead(source, &containers)) else {
@@ -236,7 +245,7 @@ impl RestoreRun<'_> {
              volume",
             directory.display()
         ))
-        .hint(self.instead(&directory) + &forget.unwrap_or_default()))
+        .with_hints(self.instead(&directory).into_iter().chain(forget)))
     }
 
     /// Returns the directory that the service of the snapshot has in place of a volume that nothing uses. So it is
@@ -257,18 +266,18 @@ impl RestoreRun<'_> {
     }
 
     /// Returns what is typed in place of a restore into a volume whose data has moved.
-    fn instead(&self, directory: &Path) -> String {
-        let directory = Target::Directory(directory.to_owned()).quoted();
-        let restore = format!("volsnap restore {}", shell_quote(&self.options.archive.name()));
-        format!(
-            "{restore} --to {directory}    (where the data is now)\n\
-             {restore} --new-volume NAME    (a volume that no service uses)"
-        )
+    fn instead(&self, directory: &Path) -> [Hint; 2] {
+        let directory = Target::Directory(directory.to_owned()).spelling();
+        let restore = || Hint::volsnap(["restore", &self.options.archive.name()]);
+        [
+            restore().and(["--to", &directory]).why("where the data is now"),
+            restore().and(["--new-volume", "NAME"]).why("a volume that no service uses"),
+        ]
     }
 
     /// Returns the command that a target completes.
-    fn command_to(&self) -> String {
-        format!("volsnap restore {} --to", shell_quote(&self.options.archive.name()))
+    fn command_to(&self) -> [String; 3] {
+        ["restore".to_owned(), self.options.archive.name(), "--to".to_owned()]
     }
 
     async fn directory(&self, path: &Path, engine: &EngineInfo) -> Result<Source> {
@@ -276,7 +285,7 @@ impl RestoreRun<'_> {
             return Err(Error::usage(
                 "the engine is on another machine, whose directories are not reached from here",
             )
-            .hint("--to path:DIR    (a directory of that machine)"));
+            .hint(Hint::instead(&["--dir="], ["--to", "path:DIR"]).why("a directory of that machine")));
         }
         let path = std::path::absolute(path).context(|| format!("find {}", path.display()))?;
         let path = path.canonicalize().unwrap_or(path);
@@ -287,10 +296,10 @@ impl RestoreRun<'_> {
             Ok(_) => {
                 let mut entries = std::fs::read_dir(&path).context(|| format!("read {}", path.display()))?;
                 if entries.next().is_some() {
-                    return Err(Error::usage(format!("{} is not empty", path.display())).hint(format!(
-                        "--to {}    (replaces what is in it)",
-                        shell_quote(&format!("path:{}", path.display()))
-                    )));
+                    return Err(Error::usage(format!("{} is not empty", path.display())).hint(
+                        Hint::instead(&["--dir="], ["--to".to_owned(), format!("path:{}", path.display())])
+                            .why("replaces what is in it"),
+                    ));
                 }
             }
             Err(_) => {}
@@ -304,7 +313,7 @@ impl RestoreRun<'_> {
                 path.display(),
                 user.container.name
             ))
-            .hint(format!("--to {}", shell_quote(&format!("path:{}", path.display())))));
+            .hint(Hint::instead(&["--dir="], ["--to".to_owned(), format!("path:{}", path.display())])));
         }
         Ok(unused(location, path.display().to_string()))
     }
@@ -319,7 +328,7 @@ impl RestoreRun<'_> {
                 "the archive {} lies in what it is to replace",
                 archive.display()
             ))
-            .hint("copy it elsewhere first"));
+            .hint(Hint::advice("copy it elsewhere first")));
         }
         Ok(())
     }
@@ -424,16 +433,8 @@ impl RestoreRun<'_> {
     ) -> Result<StartedHelper> {
         let access = if known.special { Access::ReplaceWithDevices } else { Access::Replace };
         let image = (engine, self.options.helper_image.as_deref());
-        start_helper(
-            &self.run.context,
-            saga,
-            self.run.id.as_str(),
-            source,
-            (access, None),
-            image,
-            &users.stops,
-        )
-        .await
+        start_helper(&self.run.context, saga, self.run.id.as_str(), source, (access, None), image, holds)
+            .await
     }
 
     /// Asks the server that uses the target, where it runs, what only it can tell. What it does not tell is not
@@ -603,7 +604,8 @@ impl RestoreRun<'_> {
                 free / 1_000_000,
                 needed / 1_000_000
             ))
-            .hint("--repo DIR    (another disk), or --no-safety    (what is replaced is then gone)")),
+            .hint(Hint::instead(&["--repo="], ["--repo", "DIR"]).why("another disk"))
+            .or(Hint::again(["--no-safety"]).why("what is replaced is then gone"))),
             _ => Ok(()),
         }
     }

@@ -15,6 +15,7 @@ use crate::agent::swap::new_tree;
 use crate::database;
 use crate::model::error::{Context as _, Error, ErrorKind, Result};
 use crate::model::event::Phase;
+use crate::model::hint::Hint;
 use crate::model::inspection::Inspection;
 use crate::model::manifest::{Consistency, Evidence};
 use crate::ops::evidence;
@@ -115,7 +116,7 @@ impl RestoreRun<'_> {
                 ErrorKind::Damaged,
                 format!("what {} unpacks to is not what its file list says", self.options.archive.name()),
             )
-            .hint("volsnap verify    (says what is damaged)"));
+            .hint(Hint::volsnap(["verify", &self.options.archive.name()]).why("says what is damaged")));
         }
         let Some(database) = &ready.database else { return Ok(()) };
         let tree = new_tree(self.run.id.as_str());
@@ -177,7 +178,7 @@ impl RestoreRun<'_> {
             stop_timeout: self.options.stop_timeout,
             ..HoldPlan::default()
         };
-        let held = self.run.hold(saga, &plan, "volsnap restore    (once more)").await?;
+        let held = self.run.hold(saga, &plan, Hint::again([""; 0]).why("once more")).await?;
         // The data is changed from here on. Each phase goes on as long as it makes progress.
         if !plan.is_empty() {
             self.run.lease(Terms::of_progress());

@@ -13,12 +13,12 @@ use crate::agent::swap::old_tree;
 use crate::archive::Codec;
 use crate::database;
 use crate::model::error::{Context as _, Result};
+use crate::model::hint::Hint;
 use crate::model::location::MountSource;
 use crate::model::manifest::{
     ArchiveInfo, Capture, Consistency, Counts, FORMAT_VERSION, FileListInfo, Manifest, Method, Part, Parts,
     Payload, Quiesce, SAFETY_TAG, Times,
 };
-use crate::model::quote::shell_quote;
 use crate::model::unknown::UnknownFields;
 use crate::ops::helper::give_way;
 use crate::ops::phase_timer::milliseconds;
@@ -176,18 +176,18 @@ impl RestoreRun<'_> {
     }
 
     /// Returns the command that undoes the restore.
-    pub(super) fn undo(&self, safety: &Snapshot, ready: &Prepared) -> String {
+    pub(super) fn undo(&self, safety: &Snapshot, ready: &Prepared) -> Hint {
         let location = match &ready.source.location {
             MountSource::Volume(name) => format!("volume:{name}"),
             MountSource::Directory(path) => format!("path:{}", path.display()),
         };
         // Forced where this one was: the safety snapshot is of the other cluster.
-        let cluster = if self.options.force.different_cluster { " --force-different-cluster" } else { "" };
+        let cluster = self.options.force.different_cluster.then_some("--force-different-cluster");
         let to = match self.options.destination {
-            Destination::Origin => String::new(),
-            _ => format!(" --to {}", shell_quote(&location)),
+            Destination::Origin => Vec::new(),
+            _ => vec!["--to", location.as_str()],
         };
-        format!("volsnap restore {}{to}{cluster}", shell_quote(&safety.name()))
+        Hint::volsnap(["restore", &safety.name()]).and(to).and(cluster)
     }
 }
 

@@ -10,6 +10,7 @@ use crate::agent::archive::ArchiveStats;
 use crate::agent::protocol::ArchiveRequest;
 use crate::model::error::{Context as _, Error, Result};
 use crate::model::event::Phase;
+use crate::model::hint::Hint;
 use crate::model::manifest::{Capture, Consistency, Evidence, Quiesce};
 use crate::model::source::{Source, User};
 use crate::ops::evidence::{self, DatabaseFiles, still_frozen, still_stopped};
@@ -38,7 +39,7 @@ impl SnapshotRun<'_> {
                         "gave up, since the service would have been away for longer than {} s",
                         limit.as_secs_f64()
                     ))
-                    .hint("a larger --max-downtime, or a time with less to save"))
+                    .hint(Hint::advice("a larger --max-downtime, or a time with less to save")))
                 })
             }
             _ => capture.await,
@@ -120,10 +121,8 @@ impl SnapshotRun<'_> {
             return Ok(Consistency::CrashConsistent);
         }
         Err(Error::failed(format!("the shutdown is not clean: {}", evidence.reasons.join("; "))).hint(
-            format!(
-                "volsnap snapshot {} --allow-crash-consistent    (publishes it, marked as such)",
-                self.options.target.quoted()
-            ),
+            Hint::volsnap(["snapshot", &self.options.target.spelling(), "--allow-crash-consistent"])
+                .why("publishes it, marked as such"),
         ))
     }
 

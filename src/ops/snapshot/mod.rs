@@ -39,6 +39,7 @@ use crate::archive::Codec;
 use crate::database::online::MaxRate;
 use crate::model::error::{Error, Result};
 use crate::model::facts::{Facts, FactsLevel};
+use crate::model::hint::Hint;
 use crate::model::manifest::{Consistency, Environment, Evidence, Quiesce};
 use crate::model::source::Source;
 use crate::repository::{PendingSnapshot, RepositoryLocation, Snapshot};
@@ -182,7 +183,7 @@ impl<'a> SnapshotRun<'a> {
         }
         self.stage_live(saga, &mut prepared).await?;
         prepared.facts = self.run.context.facts_for_snapshot(&prepared.source, self.options.facts).await;
-        let held = self.run.hold(saga, &prepared.hold, &self.again()).await?;
+        let held = self.run.hold(saga, &prepared.hold, self.again()).await?;
         let captured = self.capture_in_time(&mut prepared, &mut output, &held).await?;
         let released = held.release(self.run, saga).await;
         self.finish(saga, prepared, output, captured, (&held, released)).await.map(Some)
@@ -229,8 +230,8 @@ impl<'a> SnapshotRun<'a> {
     }
 
     /// Returns the command that was typed, as far as it matters for another attempt.
-    fn again(&self) -> String {
-        format!("volsnap snapshot {}", self.options.target.quoted())
+    fn again(&self) -> Hint {
+        Hint::volsnap(["snapshot", &self.options.target.spelling()])
     }
 
     /// Returns what is done to who uses the data, as "stopped".

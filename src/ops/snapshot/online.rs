@@ -29,6 +29,7 @@ use crate::engine::{ContainerSpec, DockerError, MountSpec, Network, TmpfsSpec};
 use crate::model::container::Container;
 use crate::model::error::{Context as _, Error, Result};
 use crate::model::event::{Event, Phase};
+use crate::model::hint::Hint;
 use crate::model::inspection::Inspection;
 use crate::model::labels::{LABEL_PID, LABEL_RUN};
 use crate::model::location::MountSource;
@@ -56,7 +57,7 @@ pub(super) struct Online {
 impl SnapshotRun<'_> {
     /// Asks the database whether it can be backed up while it runs.
     pub(super) async fn ask_online(&self, source: &Source) -> Result<Online> {
-        let instead = format!("volsnap snapshot {} --quiesce stop", self.options.target.quoted());
+        let instead = Hint::volsnap(["snapshot", &self.options.target.spelling(), "--quiesce", "stop"]);
         let running = |container: &&Container| container.state.running && !container.state.paused;
         let Some(container) = source.database().filter(running) else {
             return Err(Error::usage(format!(
@@ -253,11 +254,8 @@ fn succeeded(online: &Online, doing: &str, finished: Result<Finished>) -> Result
     let refusal = online.backup.failure(&online.access, &String::from_utf8_lossy(&said));
     let error = Error::failed(format!("{doing}: {}", refusal.problem));
     Err(match refusal.mend {
-        Some(mend) => error.hint(mend),
-        None => error.hint(format!(
-            "docker logs --tail 20 {}",
-            crate::model::quote::shell_quote(&online.container.name)
-        )),
+        Some(mend) => error.hint(Hint::advice(mend)),
+        None => error.hint(Hint::logs(&online.container.name)),
     })
 }
 
@@ -267,7 +265,7 @@ fn refused(container: &Container, refusal: OnlineRefusal) -> Error {
         container.name, refusal.problem
     ));
     match refusal.mend {
-        Some(mend) => error.hint(mend),
+        Some(mend) => error.hint(Hint::advice(mend)),
         None => error,
     }
 }

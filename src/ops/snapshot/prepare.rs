@@ -13,6 +13,7 @@ use crate::engine::helper::Access;
 use crate::model::container::EngineInfo;
 use crate::model::error::{Context as _, Error, Result};
 use crate::model::event::Phase;
+use crate::model::hint::Hint;
 use crate::model::inspection::Inspection;
 use crate::model::location::MountSource;
 use crate::model::manifest::{Capture, Quiesce};
@@ -43,8 +44,10 @@ impl SnapshotRun<'_> {
         if self.options.quiesce == Quiesce::Stop {
             // Also of one that is called stopped already.
             if !source.users.is_empty() {
-                let target = self.options.target.quoted();
-                refuse_podman(&engine, &source, || format!("volsnap snapshot {target} --quiesce pause"))?;
+                let target = self.options.target.spelling();
+                refuse_podman(&engine, &source, || {
+                    vec![Hint::volsnap(["snapshot", &target, "--quiesce", "pause"])]
+                })?;
             }
             self.run.context.refuse_stranded(&source).await?;
         }
@@ -124,9 +127,10 @@ impl SnapshotRun<'_> {
         let choice = if prepared.online.is_some() { CaptureChoice::Staged } else { self.options.capture };
         let mut chosen = plan::choose(choice, prepared.estimate, stage);
         if chosen.no_room && choice == CaptureChoice::Staged {
-            let instead = if prepared.online.is_some() { "--quiesce stop" } else { "--capture direct" };
+            let instead =
+                if prepared.online.is_some() { ["--quiesce", "stop"] } else { ["--capture", "direct"] };
             return Err(Error::failed(chosen.reason)
-                .hint(format!("volsnap snapshot {} {instead}", self.options.target.quoted())));
+                .hint(Hint::volsnap(["snapshot", &self.options.target.spelling()]).and(instead)));
         }
         if prepared.online.is_some() {
             "the database's own backup is archived".clone_into(&mut chosen.reason);
@@ -195,7 +199,7 @@ impl SnapshotRun<'_> {
                     "container {} is a running database: copied while it writes, its files fit together only by luck",
                     container.name
                 ))
-                .hint(format!("volsnap snapshot {} --quiesce stop", self.options.target.quoted()))),
+                .hint(Hint::volsnap(["snapshot", &self.options.target.spelling(), "--quiesce", "stop"]))),
                 None => Ok(()),
             };
         }
@@ -221,7 +225,7 @@ impl SnapshotRun<'_> {
                 repository.display(),
                 source_path.display()
             ))
-            .hint("choose another directory with --repo DIR"));
+            .hint(Hint::instead(&["--repo="], ["--repo", "DIR"])));
         }
         Ok(())
     }
@@ -264,10 +268,7 @@ impl SnapshotRun<'_> {
             .await
             .map_err(|error| {
                 let what = format!("container {} is not ready to be {}", container.name, self.held_word());
-                Error::failed(what).with_source(error).hint(format!(
-                    "docker logs --tail 20 {}",
-                    crate::model::quote::shell_quote(&container.name)
-                ))
+                Error::failed(what).with_source(error).hint(Hint::logs(&container.name))
             })
     }
 
@@ -276,7 +277,8 @@ impl SnapshotRun<'_> {
     fn find_database(&self, source: &Source, survey: &Survey) -> Result<Option<DatabaseFiles>> {
         if survey.entries == 0 {
             return Err(Error::failed(format!("{} is empty: there is nothing to save", source.title)).hint(
-                "docker volume ls    (is it the one you mean? Compose puts the project's name before it)",
+                Hint::docker(["volume", "ls"])
+                    .why("is it the one you mean? Compose puts the project's name before it"),
             ));
         }
         let (Some(container), Some(data_directory)) = (source.database(), &source.data_directory) else {
@@ -293,10 +295,7 @@ impl SnapshotRun<'_> {
                 container.name,
                 at(data_directory)
             ))
-            .hint(format!(
-                "docker inspect --format '{{{{json .Mounts}}}}' {}",
-                crate::model::quote::shell_quote(&container.name)
-            )));
+            .hint(Hint::mounts(&container.name)));
         }
         let mounted_at = source.mounted_at(container);
         Ok(Some(DatabaseFiles { profile, data_directory: data_directory.clone(), mounted_at }))
@@ -349,7 +348,7 @@ fn only_database(source: &Source, survey: &Survey) -> Result<Option<DatabaseFile
                 source.title,
                 places.join(", ")
             ))
-            .hint("volsnap snapshot path:DIR    (the directory of one of them)"))
+            .hint(Hint::volsnap(["snapshot", "path:DIR"]).why("the directory of one of them")))
         }
     }
 }
@@ -362,7 +361,7 @@ fn refuse_file(source: &Source, engine: &EngineInfo) -> Result<()> {
         (MountSource::Directory(_), Some(parent)) if engine.local && is_file() => {
             let target = Target::Directory(parent.to_owned());
             Err(Error::usage(format!("{} is not a directory", path.display()))
-                .hint(format!("volsnap snapshot {}    (the directory it is in)", target.quoted())))
+                .hint(Hint::volsnap(["snapshot", &target.spelling()]).why("the directory it is in")))
         }
         _ => Ok(()),
     }
@@ -377,7 +376,9 @@ fn refuse_outside_links(source: &Source, inspection: &Inspection) -> Result<()> 
         link.what,
         link.target.display()
     ))
-    .hint("move it into the data directory's volume; volsnap captures one volume or directory at a time"))
+    .hint(Hint::advice(
+        "move it into the data directory's volume; volsnap captures one volume or directory at a time",
+    )))
 }
 
 fn refuse_without_space(plan: &Plan, repository: &Path) -> Result<()> {
@@ -388,7 +389,8 @@ fn refuse_without_space(plan: &Plan, repository: &Path) -> Result<()> {
             free / 1_000_000,
             plan.needed_bytes / 1_000_000
         ))
-        .hint("choose a larger disk with --repo DIR, or remove what is not needed")),
+        .hint(Hint::instead(&["--repo="], ["--repo", "DIR"]).why("a larger disk"))
+        .or(Hint::advice("remove what is not needed"))),
         _ => Ok(()),
     }
 }

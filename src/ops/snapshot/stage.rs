@@ -17,6 +17,7 @@ use crate::agent::client::AgentError;
 use crate::agent::protocol::StagePassRequest;
 use crate::model::container::EngineInfo;
 use crate::model::error::{Context as _, Error, Result};
+use crate::model::hint::Hint;
 use crate::model::labels::{LABEL_RUN, LABEL_STAGE};
 use crate::model::location::MountSource;
 use crate::model::manifest::{Capture, Quiesce};
@@ -167,12 +168,12 @@ impl SnapshotRun<'_> {
                 self.fall_back(prepared, &why).await;
             }
             Err(error @ AgentError::StageFull(_)) => {
-                return Err(Error::failed(format!("stage {}", prepared.source.title)).with_source(error).hint(
-                    format!(
-                        "volsnap snapshot {} --capture direct    (needs no stage, and holds the service for longer)",
-                        self.options.target.quoted()
-                    ),
-                ));
+                return Err(Error::failed(format!("stage {}", prepared.source.title))
+                    .with_source(error)
+                    .hint(
+                        Hint::volsnap(["snapshot", &self.options.target.spelling(), "--capture", "direct"])
+                            .why("needs no stage, and holds the service for longer"),
+                    ));
             }
             Err(error) => {
                 return Err(Error::failed(format!("stage {}", prepared.source.title)).with_source(error));

@@ -89,7 +89,7 @@ fn resolved(target: &str, world: &EngineInventory) -> Result<Source> {
 /// Returns the refusal: its kind, its message and its hint.
 fn refusal(target: &str, world: &EngineInventory) -> (ErrorKind, String, String) {
     let error = resolved(target, world).expect_err(target);
-    (error.kind(), error.to_string(), error.hint_text().unwrap_or_default().to_owned())
+    (error.kind(), error.to_string(), error.hint_text().unwrap_or_default())
 }
 
 fn location(target: &str, world: &EngineInventory) -> String {
@@ -170,7 +170,7 @@ fn world(directory: &str, containers: Vec<Container>, volumes: Vec<Volume>) -> E
         compose_project: None,
         directory_project: None,
         data_directories: std::collections::BTreeMap::new(),
-        command: "volsnap snapshot".to_owned(),
+        command: vec!["snapshot".to_owned()],
     }
 }
 

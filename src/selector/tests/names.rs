@@ -148,7 +148,7 @@ fn an_unknown_name_is_refused_with_the_nearest(#[case] target: &str, #[case] nea
 fn a_name_like_no_other_is_refused_with_the_way_to_look() {
     let (_, message, hint) = refusal("zzzzzz", &town("/"));
     assert_eq!(message, "no service, container or volume is called \"zzzzzz\"");
-    assert_eq!(hint, "docker ps --all && docker volume ls");
+    assert_eq!(hint, "docker ps --all\ndocker volume ls");
 }
 
 // faults.md row 17.

@@ -1,0 +1,152 @@
+//! What to type next, as data. The library does not know how it was called: the repository and the engine that
+//! a command was given are put into the hints where they are printed.
+
+use std::fmt;
+
+use super::quote::{printable, shell_quote};
+
+/// What to type next.
+#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Hint {
+    /// A command of our own, on the repository and the engine that the failed one was given.
+    Volsnap {
+        /// Its words, unquoted, without `volsnap`.
+        args: Vec<String>,
+        /// What it is for.
+        why: Option<String>,
+    },
+    /// The command that was typed, changed.
+    Again {
+        /// Options that it is to be without; with a `=` at their end where they have a value.
+        without: Vec<String>,
+        /// Words that it is to have besides, unquoted.
+        with: Vec<String>,
+        /// What it is for.
+        why: Option<String>,
+    },
+    /// A command of the engine's client, on the same engine.
+    Docker {
+        /// Its words, unquoted, without `docker`.
+        args: Vec<String>,
+        /// What it is for.
+        why: Option<String>,
+    },
+    /// Another command line, quoted as it has to be.
+    Shell {
+        /// The line.
+        command: String,
+        /// What it is for.
+        why: Option<String>,
+    },
+    /// What no command does.
+    Advice(String),
+}
+
+impl Hint {
+    /// Returns a command of our own by its words, unquoted.
+    pub fn volsnap<A: Into<String>>(args: impl IntoIterator<Item = A>) -> Self {
+        Self::Volsnap { args: words(args), why: None }
+    }
+
+    /// Returns the command that was typed, with more words, unquoted.
+    pub fn again<A: Into<String>>(with: impl IntoIterator<Item = A>) -> Self {
+        Self::Again { without: Vec::new(), with: words(with), why: None }
+    }
+
+    /// Returns the command that was typed without these options, and with other words. An option that has a value
+    /// is written with a `=` at its end.
+    pub fn instead<A: Into<String>>(without: &[&str], with: impl IntoIterator<Item = A>) -> Self {
+        Self::Again { without: words(without.iter().copied()), with: words(with), why: None }
+    }
+
+    /// Returns a command of the engine's client by its words, unquoted.
+    pub fn docker<A: Into<String>>(args: impl IntoIterator<Item = A>) -> Self {
+        Self::Docker { args: words(args), why: None }
+    }
+
+    /// Returns the command that shows what a container has said last.
+    #[must_use]
+    pub fn logs(container: &str) -> Self {
+        Self::docker(["logs", "--tail", "20", container])
+    }
+
+    /// Returns the command that shows what is mounted in a container.
+    #[must_use]
+    pub fn mounts(container: &str) -> Self {
+        Self::docker(["inspect", "--format", "{{json .Mounts}}", container])
+    }
+
+    /// Returns another command line, quoted as it has to be.
+    pub fn shell(command: impl Into<String>) -> Self {
+        Self::Shell { command: command.into(), why: None }
+    }
+
+    /// Returns what is to be done, where no command does it.
+    pub fn advice(text: impl Into<String>) -> Self {
+        Self::Advice(text.into())
+    }
+
+    /// Adds what a command is for.
+    #[must_use]
+    pub fn why(mut self, reason: impl Into<String>) -> Self {
+        match &mut self {
+            Self::Volsnap { why, .. }
+            | Self::Again { why, .. }
+            | Self::Docker { why, .. }
+            | Self::Shell { why, .. } => *why = Some(reason.into()),
+            Self::Advice(text) => *text = format!("{text}: {}", reason.into()),
+        }
+        self
+    }
+
+    /// Adds words to a command of our own, or of the engine's client.
+    #[must_use]
+    pub fn and<A: Into<String>>(mut self, more: impl IntoIterator<Item = A>) -> Self {
+        match &mut self {
+            Self::Volsnap { args, .. } | Self::Docker { args, .. } | Self::Again { with: args, .. } => {
+                args.extend(words(more));
+            }
+            Self::Shell { .. } | Self::Advice(_) => {}
+        }
+        self
+    }
+}
+
+fn words<A: Into<String>>(args: impl IntoIterator<Item = A>) -> Vec<String> {
+    args.into_iter().map(Into::into).collect()
+}
+
+/// Returns words as a command line.
+#[must_use]
+pub fn command_line<A: AsRef<str>>(words: impl IntoIterator<Item = A>) -> String {
+    words.into_iter().map(|word| shell_quote(word.as_ref())).collect::<Vec<_>>().join(" ")
+}
+
+/// Adds to a command line what it is for, so that a shell does not mind.
+#[must_use]
+pub fn explained(command: String, why: Option<&str>) -> String {
+    match why {
+        Some(why) => format!("{command}    # {}", printable(why)),
+        None => command,
+    }
+}
+
+/// Shows the hint as it is typed where nothing was said of a repository or an engine.
+impl fmt::Display for Hint {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (command, why) = match self {
+            Self::Volsnap { args, why } => (format!("volsnap {}", command_line(args)), why),
+            Self::Again { without, with, why } => {
+                let changes = [("without", without), ("with", with)];
+                let changes = changes.into_iter().filter(|(_, words)| !words.is_empty());
+                let changes = changes.map(|(how, words)| format!(" {how} {}", command_line(words)));
+                (format!("the same command{}", changes.collect::<String>()), why)
+            }
+            Self::Docker { args, why } => (format!("docker {}", command_line(args)), why),
+            Self::Shell { command, why } => (command.clone(), why),
+            Self::Advice(text) => return f.write_str(&printable(text)),
+        };
+        f.write_str(&explained(command, why.as_deref()))
+    }
+}

@@ -1,0 +1,157 @@
+//! The commands that are printed to be typed next: they mean the repository and the engine that this one was
+//! given, whatever a shell makes of the names in them.
+
+use volsnap::model::hint::{Hint, command_line, explained};
+use volsnap::model::quote::{printable, shell_quote};
+
+/// How this command was called, as far as the next one has to be called so.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Commands {
+    /// The repository, where it was named on the command line.
+    pub(crate) repo: Option<String>,
+    /// The engine, where it was named on the command line.
+    pub(crate) host: Option<String>,
+    /// All that was typed after `volsnap`.
+    pub(crate) typed: Vec<String>,
+}
+
+impl Commands {
+    /// Returns a hint as a line to be pasted, with what it is for behind a `#`.
+    pub(crate) fn line(&self, hint: &Hint) -> String {
+        let (command, why) = match hint {
+            Hint::Volsnap { args, why } => (self.volsnap(args), why),
+            Hint::Again { without, with, why } => (self.again(without, with), why),
+            Hint::Docker { args, why } => (self.docker(args), why),
+            Hint::Shell { command, why } => (self.shell(command), why),
+            Hint::Advice(text) => return printable(text),
+        };
+        explained(command, why.as_deref())
+    }
+
+    /// Returns several, each on a line of its own.
+    pub(crate) fn lines<'h>(&self, hints: impl IntoIterator<Item = &'h Hint>) -> Vec<String> {
+        hints.into_iter().map(|hint| self.line(hint)).collect()
+    }
+
+    fn volsnap(&self, args: &[String]) -> String {
+        let mut words = vec!["volsnap"];
+        for (option, value) in [("--repo", &self.repo), ("--host", &self.host)] {
+            // A hint that has another repository or engine means that.
+            if let (Some(value), false) = (value, args.iter().any(|arg| is_given(arg, option))) {
+                words.extend([option, value.as_str()]);
+            }
+        }
+        command_line(words.into_iter().chain(args.iter().map(String::as_str)))
+    }
+
+    fn again(&self, without: &[String], with: &[String]) -> String {
+        let (mut words, mut rest) = (vec!["volsnap".to_owned()], Vec::new());
+        let mut typed = self.typed.iter();
+        while let Some(word) = typed.next() {
+            if word == "--" {
+                rest = std::iter::once(word).chain(typed).cloned().collect();
+                break;
+            }
+            let is = |option: &String| match option.strip_suffix('=') {
+                Some(name) => word == name || word.starts_with(option.as_str()),
+                None => word == option,
+            };
+            match without.iter().find(|option| is(option)) {
+                None => words.push(word.clone()),
+                // Its value is the next word.
+                Some(option) if option.strip_suffix('=') == Some(word.as_str()) => _ = typed.next(),
+                Some(_) => {}
+            }
+        }
+        words.extend(with.iter().cloned());
+        words.extend(rest);
+        command_line(words)
+    }
+
+    fn docker(&self, args: &[String]) -> String {
+        let host = self.host.iter().flat_map(|host| ["--host", host.as_str()]);
+        command_line(std::iter::once("docker").chain(host).chain(args.iter().map(String::as_str)))
+    }
+
+    fn shell(&self, command: &str) -> String {
+        match &self.host {
+            // It can be several commands; the parentheses keep the variable from the shell it is pasted into.
+            Some(host) if command.contains("docker") => {
+                format!("(export DOCKER_HOST={}; {command})", shell_quote(host))
+            }
+            _ => command.to_owned(),
+        }
+    }
+}
+
+/// Returns whether a word is this option, with its value or before it.
+fn is_given(word: &str, option: &str) -> bool {
+    word.strip_prefix(option).is_some_and(|rest| rest.is_empty() || rest.starts_with('='))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::process::Command;
+
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn commands(typed: &[&str]) -> Commands {
+        Commands {
+            repo: Some("/my repo".to_owned()),
+            host: Some("tcp://db:2375".to_owned()),
+            typed: typed.iter().map(|&word| word.to_owned()).collect(),
+        }
+    }
+
+    #[test]
+    fn a_command_means_the_repository_and_the_engine_that_this_one_was_given() {
+        let (here, there) = (Commands::default(), commands(&[]));
+        let list = Hint::volsnap(["list", "it's"]).why("says what there is");
+        assert_eq!(here.line(&list), r"volsnap list 'it'\''s'    # says what there is");
+        assert_eq!(
+            there.line(&list),
+            r"volsnap --repo '/my repo' --host tcp://db:2375 list 'it'\''s'    # says what there is"
+        );
+        let elsewhere = Hint::volsnap(["--repo", "/other", "snapshot", "db"]);
+        assert_eq!(there.line(&elsewhere), "volsnap --host tcp://db:2375 --repo /other snapshot db");
+        assert_eq!(here.line(&Hint::logs("db")), "docker logs --tail 20 db");
+        assert_eq!(there.line(&Hint::logs("db")), "docker --host tcp://db:2375 logs --tail 20 db");
+        let rescue = Hint::shell("docker stop a && docker cp a:/x .; docker start a");
+        assert_eq!(
+            there.line(&rescue),
+            "(export DOCKER_HOST=tcp://db:2375; docker stop a && docker cp a:/x .; docker start a)"
+        );
+        assert_eq!(there.line(&Hint::shell("df -h /x")), "df -h /x");
+        assert_eq!(there.line(&Hint::advice("free some\nspace")), r"free some\nspace");
+    }
+
+    #[test]
+    fn the_command_that_was_typed_is_changed_only_where_it_is_to_be() {
+        let typed = commands(&["restore", "--dir=/x y", "latest", "--owner", "1:1", "--no-safety", "-y"]);
+        let to = Hint::instead(&["--dir=", "--no-safety"], ["--to", "path:/x y"]);
+        assert_eq!(typed.line(&to), "volsnap restore latest --owner 1:1 -y --to 'path:/x y'");
+        let owner = Hint::instead(&["--owner="], [""; 0]);
+        assert_eq!(typed.line(&owner), "volsnap restore '--dir=/x y' latest --no-safety -y");
+        let behind = commands(&["snapshot", "--", "-odd"]);
+        assert_eq!(behind.line(&Hint::again(["--dry-run"])), "volsnap snapshot --dry-run -- -odd");
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(64))]
+        #[test]
+        fn a_shell_reads_what_is_printed_as_it_was_meant(
+            name in "([^\0]|\\PC|[ '\"\\\\$`;\n\t\u{1b}!*#]){1,20}",
+            why in "\\PC*|.*",
+        ) {
+            let commands = Commands { repo: Some(name.clone()), ..Commands::default() };
+            let line = commands.line(&Hint::volsnap(["show", &name]).why(&why));
+            prop_assert!(!line.chars().any(char::is_control));
+            let script = format!("volsnap() {{ printf '%s\\0' \"$@\"; }}\n{line}");
+            let output = Command::new("bash").args(["-c", &script]).output().unwrap();
+            let expected = format!("--repo\0{name}\0show\0{name}\0");
+            prop_assert_eq!(String::from_utf8(output.stdout).unwrap(), expected);
+        }
+    }
+}

@@ -1,0 +1,387 @@
+//! Every plan and every report, with a fixed clock and fixed ids, pinned as people and as programs get them.
+
+use std::fmt::Debug;
+
+use chrono::{DateTime, TimeZone as _, Utc};
+use serde::Serialize;
+use volsnap::Error;
+use volsnap::archive::Codec;
+use volsnap::model::facts::checks::Checked;
+use volsnap::model::facts::compare::{Difference, DifferenceKind, Severity};
+use volsnap::model::facts::{FactsLevel, FactsSummary};
+use volsnap::model::hint::Hint;
+use volsnap::model::ids::SnapshotId;
+use volsnap::model::manifest::{Capture, DrillTimes, Quiesce};
+use volsnap::ops::check::{Against, CheckReport};
+use volsnap::ops::doctor::{Finding, Kind, Risk};
+use volsnap::ops::drill::DrillReport;
+use volsnap::ops::migrate::{Direction, MigratePlan, Migrated, Outcome, PlannedEdit, PlannedUser};
+use volsnap::ops::plan::Plan;
+use volsnap::ops::recover::Unfinished;
+use volsnap::ops::restart::{RestartPlan, RestartReport};
+use volsnap::ops::restore::{Level, RestorePlan, Restored};
+use volsnap::ops::stages::KeptStage;
+use volsnap::ops::verify::{Problem, Report};
+use volsnap::saga::RunInfo;
+
+use super::command::Commands;
+use super::schema::assert_fits;
+use super::{doctor, human, json, migrate, report, text};
+
+const ID: &str = "20261120T203011Z-4f2a91";
+
+fn now() -> DateTime<Utc> {
+    Utc.timestamp_opt(1_795_206_611, 0).unwrap()
+}
+
+fn id() -> SnapshotId {
+    SnapshotId::new(now(), [0x4f, 0x2a, 0x91])
+}
+
+fn commands() -> Commands {
+    Commands {
+        repo: Some("/my repo".to_owned()),
+        host: Some("tcp://db:2375".to_owned()),
+        typed: ["--repo", "/my repo", "restore", "latest"].map(str::to_owned).to_vec(),
+    }
+}
+
+fn names(names: &[&str]) -> Vec<String> {
+    names.iter().map(|&name| name.to_owned()).collect()
+}
+
+/// Pins an object, which has to fit the schema.
+fn pin_json(name: &str, command: &str, object: &(impl Serialize + Debug)) {
+    let value = json::value(object);
+    assert_fits(command, &value);
+    insta::assert_snapshot!(format!("{name}_json"), format!("{value:#}"));
+}
+
+/// Pins a text; times are in the zone of whoever reads it.
+fn pin_text(name: &str, said: &str) {
+    insta::assert_snapshot!(name, said.replace(&text::time(now()), "2026-11-20 (in the zone of the reader)"));
+}
+
+fn summary(rows: u64) -> FactsSummary {
+    FactsSummary { databases: 2, tables: 31, rows, estimated: false }
+}
+
+fn differences() -> Vec<Difference> {
+    let lost = Difference {
+        kind: DifferenceKind::MissingTable,
+        severity: Severity::Damage,
+        object: "memory_db: table public.images".to_owned(),
+        before: Some("1000 rows".to_owned()),
+        after: None,
+        next: Some(Hint::volsnap(["restore", ID]).why("puts all of it back")),
+    };
+    let more = Difference {
+        kind: DifferenceKind::MoreRows,
+        severity: Severity::Explained,
+        object: "memory_db: table public.users".to_owned(),
+        before: Some("10 rows".to_owned()),
+        after: Some("12 rows".to_owned()),
+        next: None,
+    };
+    vec![lost, more]
+}
+
+fn checks() -> Vec<Checked> {
+    let check = |name: &str, ok: bool| Checked {
+        name: name.to_owned(),
+        expect: "= 0".to_owned(),
+        value: Some(if ok { "0" } else { "3" }.to_owned()),
+        before: None,
+        ok,
+        why: None,
+    };
+    vec![check("images have bytes", true), check("no orphans", false)]
+}
+
+#[test]
+fn the_plan_of_a_snapshot() {
+    let plan = Plan {
+        id: ID.to_owned(),
+        source: "shop_db_data".to_owned(),
+        title: "volume shop_db_data".to_owned(),
+        host_path: "/var/lib/docker/volumes/shop_db_data/_data".into(),
+        database: Some("postgresql 15".to_owned()),
+        data_directory: Some("".into()),
+        quiesce: Quiesce::Stop,
+        capture: Capture::Staged,
+        capture_reason: "there is room for the copy".to_owned(),
+        stage: Some("volsnap-stage-x".to_owned()),
+        stage_needed_bytes: Some(3_000_000_000),
+        stage_free_bytes: Some(80_000_000_000),
+        codec: Codec::default(),
+        stops: names(&["shop-app-1", "shop-db-1"]),
+        freezes: Vec::new(),
+        starts: names(&["shop-db-1", "shop-app-1"]),
+        stay_stopped: names(&["shop-backup-1"]),
+        entries: 1234,
+        raw_bytes: 2_900_000_000,
+        needed_bytes: 2_950_000_000,
+        free_bytes: Some(80_000_000_000),
+        expected_downtime_ms: 1800,
+        archive: format!("/my repo/snapshots/shop_db_data/shop_db_data-{ID}.tar.zst").into(),
+    };
+    pin_text("snapshot_plan", &human::plan(&plan));
+    pin_json("snapshot_plan", "snapshot --dry-run", &json::SnapshotPlanObject::from(&plan));
+}
+
+fn restore_plan() -> RestorePlan {
+    RestorePlan {
+        id: ID.to_owned(),
+        archive: format!("shop_db_data/{ID}"),
+        of: "volume shop_db_data".to_owned(),
+        database: Some("postgresql 15".to_owned()),
+        into: "volume shop_db_data".to_owned(),
+        host_path: "/var/lib/docker/volumes/shop_db_data/_data".into(),
+        makes: false,
+        stops: names(&["shop-db-1"]),
+        starts: names(&["shop-db-1"]),
+        stay_stopped: Vec::new(),
+        members: 1234,
+        bytes: 2_900_000_000,
+        needed_bytes: 2_950_000_000,
+        free_bytes: Some(80_000_000_000),
+        replaces_entries: 1200,
+        replaces_bytes: 2_800_000_000,
+        in_place: false,
+        safety: Some(format!("shop_db_data/{ID}")),
+        level: Level::default(),
+        warnings: names(&["the snapshot is crash-consistent"]),
+    }
+}
+
+#[test]
+fn a_restore() {
+    let plan = restore_plan();
+    pin_text("restore_plan", &human::restore_plan(&plan));
+    pin_json("restore_plan", "restore --dry-run", &json::RestorePlanObject::from(&plan));
+    let restored = Restored {
+        plan,
+        files: 1000,
+        bytes: 2_900_000_000,
+        downtime: Some(std::time::Duration::from_millis(2410)),
+        elapsed: std::time::Duration::from_secs(21),
+        safety: None,
+        undo: Some(Hint::volsnap(["restore", &format!("shop_db_data/{ID}")])),
+    };
+    pin_text("restored", &human::restored(&restored, &commands()));
+    pin_json("restored", "restore", &json::RestoredObject::new(&restored, &commands()));
+}
+
+#[test]
+fn a_migration() {
+    let plan = MigratePlan {
+        id: ID.to_owned(),
+        direction: Direction::ToDirectory,
+        title: "service db of shop".to_owned(),
+        database: Some("postgresql 15".to_owned()),
+        from: "volume shop_db_data".to_owned(),
+        from_path: "/var/lib/docker/volumes/shop_db_data/_data".into(),
+        to: "/srv/shop/db".to_owned(),
+        makes: true,
+        resumes: false,
+        file_system: Some("ext4".to_owned()),
+        bytes: 2_900_000_000,
+        entries: 1234,
+        needed_bytes: 2_950_000_000,
+        free_bytes: 80_000_000_000,
+        owner: (999, 999),
+        replaces: false,
+        users: vec![PlannedUser {
+            container: "shop-db-1".to_owned(),
+            running: true,
+            mounted_at: "/var/lib/postgresql/data".into(),
+            service: Some("service db of shop".to_owned()),
+        }],
+        stops: names(&["shop-db-1"]),
+        starts: names(&["shop-db-1"]),
+        edits: vec![PlannedEdit {
+            path: "/srv/shop/compose.yaml".into(),
+            new: false,
+            diff: "--- a\n+++ b\n-      - db_data:/var/lib/postgresql/data\n+      - /srv/shop/db:/var/lib/postgresql/data\n"
+                .to_owned(),
+        }],
+        commands: names(&["docker compose up -d --no-deps db"]),
+        expected_downtime_ms: 4200,
+        warnings: Vec::new(),
+    };
+    pin_text("migrate_plan", &migrate::plan(&plan));
+    pin_json("migrate_plan", "migrate --dry-run", &json::MigratePlanObject::from(&plan));
+    let outcome = Outcome::Migrated(Box::new(Migrated {
+        plan,
+        downtime_ms: Some(4100),
+        elapsed_ms: 21_000,
+        compared_files: 1000,
+        compared_bytes: 2_900_000_000,
+        strict: Some(true),
+        backups: vec![format!("/srv/shop/compose.yaml.volsnap-{ID}.bak").into()],
+        remove: Hint::docker(["volume", "rm", "shop_db_data"]),
+        back: Some(Hint::volsnap(["migrate", "service:shop/db", "--back"])),
+    }));
+    pin_text("migrated", &migrate::outcome(&outcome, &commands()));
+    pin_json("migrated", "migrate", &json::MigrationObject::new(&outcome, &commands()));
+    let already = Outcome::Already { title: "service db of shop".to_owned(), at: "/srv/shop/db".to_owned() };
+    pin_text("already_migrated", &migrate::outcome(&already, &commands()));
+    pin_json("already_migrated", "migrate", &json::MigrationObject::new(&already, &commands()));
+}
+
+#[test]
+fn a_restart() {
+    let plan = RestartPlan {
+        title: "service db of shop".to_owned(),
+        database: Some("postgresql 15".to_owned()),
+        snapshot: true,
+        facts: FactsLevel::Quick,
+        stops: names(&["shop-app-1", "shop-db-1"]),
+        recreate: None,
+        starts: names(&["shop-db-1", "shop-app-1"]),
+        stay_stopped: Vec::new(),
+    };
+    pin_text("restart_plan", &report::restart_plan(&plan));
+    pin_json("restart_plan", "restart --dry-run", &json::RestartPlanObject::from(&plan));
+    let done = RestartReport {
+        ok: false,
+        title: "service db of shop".to_owned(),
+        containers: names(&["shop-db-1", "shop-app-1"]),
+        downtime_ms: 1830,
+        snapshot: Some(format!("shop_db_data/{ID}")),
+        shutdown: Some("shut down".to_owned()),
+        clean: Some(true),
+        strict: true,
+        differences: differences(),
+        checks: checks(),
+        level: FactsLevel::Quick,
+        before: Some(summary(2000)),
+        now: Some(summary(1002)),
+        unread: Vec::new(),
+    };
+    pin_text("restarted", &report::restart(&done, &commands()));
+    pin_json("restarted", "restart", &json::RestartObject::new(&done, &commands()));
+}
+
+#[test]
+fn a_check() {
+    let checked = CheckReport {
+        ok: true,
+        title: "service db of shop".to_owned(),
+        container: Some("shop-db-1".to_owned()),
+        against: Some(Against { snapshot: Some(format!("shop_db_data/{ID}")), taken: now() }),
+        strict: false,
+        differences: Vec::new(),
+        checks: Vec::new(),
+        level: FactsLevel::Full,
+        before: Some(summary(2000)),
+        now: summary(2002),
+        unread: names(&["database closed: it takes no connections"]),
+        ms: 320,
+    };
+    pin_text("checked", &report::check(&checked, &commands()));
+    pin_json("checked", "check", &json::CheckObject::new(&checked, &commands()));
+}
+
+#[test]
+fn a_verification_with_a_drill() {
+    let verified = Report {
+        id: id(),
+        ok: true,
+        problems: Vec::new(),
+        notes: names(&["the checksums of 1234 pages"]),
+        files: 1000,
+        raw_bytes: 2_900_000_000,
+        pages: 1234,
+        ms: 1700,
+    };
+    let drilled = DrillReport {
+        id: id(),
+        ok: false,
+        problems: names(&["the database did not come up"]),
+        differences: differences(),
+        checks: checks(),
+        unread: Vec::new(),
+        notes: Vec::new(),
+        image: Some("postgres:15".to_owned()),
+        files: 1000,
+        raw_bytes: 2_900_000_000,
+        times: DrillTimes { extract_ms: 3000, boot_ms: 900, compare_ms: 200, recovery_ms: 3900 },
+    };
+    let drill = json::DrillObject::new(&drilled, &commands());
+    pin_json("verified", "verify", &json::VerifiedObject::new(&verified, Some(drill)));
+    let damaged = Report {
+        ok: false,
+        problems: vec![Problem { path: Some("base/5/1".into()), block: Some(7), what: "wrong".into() }],
+        ..verified
+    };
+    pin_json("damaged", "verify", &json::VerifiedObject::new(&damaged, None));
+    pin_json("lost", "verify", &json::LostObject::new(None, "the manifest is gone".to_owned()));
+}
+
+#[test]
+fn what_a_doctor_finds() {
+    let finding = |kind, risk, mitigation| Finding {
+        kind,
+        risk,
+        subject: "service db of shop (container shop-db-1)".to_owned(),
+        container: Some("shop-db-1".to_owned()),
+        what: "what there is to say of it".to_owned(),
+        mitigation,
+    };
+    let snapshot = Hint::volsnap(["snapshot", "service:shop/db"]);
+    let findings = [
+        finding(Kind::NoSnapshot, Risk::High, vec![snapshot.clone()]),
+        finding(Kind::SameDisk, Risk::Medium, vec![Hint::volsnap(["--repo", "/another/disk", "list"])]),
+        finding(
+            Kind::LeftoverVolume,
+            Risk::Low,
+            vec![snapshot.why("keeps what is in it"), Hint::docker(["volume", "rm", "shop_old"])],
+        ),
+        finding(Kind::DataLocation, Risk::Info, Vec::new()),
+    ];
+    pin_text("findings", &doctor::findings(&findings, &commands()));
+    let objects: Vec<_> =
+        findings.iter().map(|finding| json::FindingObject::new(finding, &commands())).collect();
+    pin_json("findings", "doctor", &objects);
+}
+
+#[test]
+fn what_runs_have_left() {
+    let stage = KeptStage {
+        source: "shop_db_data".to_owned(),
+        volume: "volsnap-stage-x".to_owned(),
+        run: ID.to_owned(),
+        made: Some(now()),
+        bytes: Some(2_900_000_000),
+        remove: Hint::docker(["volume", "rm", "volsnap-stage-x"]),
+    };
+    let stages = [stage];
+    pin_text("stages", &human::stages(&stages, &commands()));
+    let objects: Vec<_> = stages.iter().map(|stage| json::StageObject::new(stage, &commands())).collect();
+    pin_json("stages", "list --stages", &objects);
+    let run = RunInfo {
+        run: ID.to_owned(),
+        verb: "snapshot".to_owned(),
+        subject: "volume shop_db_data".to_owned(),
+        host: None,
+        pid: 4711,
+        started: now(),
+    };
+    pin_json("recovered", "recover", &[json::RunObject::from(&run)]);
+    let unfinished = Unfinished { run, held: false, open: names(&["start shop-db-1"]) };
+    pin_text("unfinished", &human::unfinished(std::slice::from_ref(&unfinished)));
+    pin_json("unfinished", "recover --list", &[json::UnfinishedObject::from(&unfinished)]);
+}
+
+#[test]
+fn a_failure() {
+    let error = Error::failed("stop container shop-db-1")
+        .with_source(std::io::Error::other("it did not stop in 10 min"))
+        .state("nothing was stopped")
+        .hint(Hint::logs("shop-db-1"))
+        .or(Hint::instead(&["--repo="], ["--repo", "DIR"]).why("another disk"))
+        .or(Hint::volsnap(["snapshot", "service:shop/db", "--quiesce", "pause"]))
+        .or(Hint::advice("find out who starts it"));
+    pin_text("failure", &human::error(&error, &commands()));
+}
