@@ -156,7 +156,7 @@ async fn data_that_was_not_shut_down_recovers_in_the_drill_and_other_data_is_unp
     let taken: Value = serde_json::from_str(&ran.expect(6).stdout()).unwrap();
     assert_eq!(taken["drill"]["ok"], true, "{taken:#}");
     assert_eq!(taken["drill"]["image"], Value::Null);
-    let said = volsnap.run(["verify", "--drill", "latest"]).expect(6).stdout();
+    let said = volsnap.run(["verify", "--drill", taken["id"].as_str().unwrap()]).expect(6).stdout();
     assert!(said.contains("not booted"), "{said}");
     volsnap.assert_no_leftovers();
 }
