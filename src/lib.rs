@@ -37,6 +37,7 @@
 //! | the engine | [`docker`] |
 //! | Compose: its labels, its files and their edit, its command | [`compose`] |
 //! | where snapshots are kept | [`repository`] |
+//! | where their objects lie, by address and key | [`store`] |
 //! | bytes: blocks, tar, file list | [`archive`] |
 //! | pure data and rules | [`source`], [`manifest`], [`facts`], [`quote`] |
 //! | events out, signals in, errors | [`monitor`], [`signal`], [`error`](mod@error) |
@@ -54,6 +55,7 @@ pub mod saga;
 pub mod selector;
 pub mod service;
 pub mod signal;
+pub mod store;
 pub mod undo;
 
 pub use model::error::{Error, ErrorKind, Result};

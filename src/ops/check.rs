@@ -119,7 +119,7 @@ async fn begin(context: &Context, options: &CheckOptions) -> Result<Begin> {
     let engine = context.docker.engine().await.context(|| "ask the engine what it is".to_owned())?;
     let source = context.resolve(&options.target).await?;
     source.warnings.iter().for_each(|warning| context.monitor.warning(warning));
-    let latest = latest(&options.repository, &source);
+    let latest = latest(&options.repository, &source).await;
     let baseline = match &options.against {
         Some(snapshot) => {
             let facts = of_snapshot(snapshot)?.ok_or_else(|| {
@@ -194,8 +194,8 @@ fn newest(
 
 /// Returns the newest snapshot of a source, where there is a repository that can be read; not what a restore has
 /// kept of data that was replaced.
-pub(super) fn latest(repository: &Path, source: &Source) -> Option<Snapshot> {
-    let listing = Repository::open(repository).ok()?.snapshots(Some(&source.key)).ok()?;
+pub(super) async fn latest(repository: &Path, source: &Source) -> Option<Snapshot> {
+    let listing = Repository::open(repository).await.ok()?.snapshots(Some(&source.key)).await.ok()?;
     listing.snapshots.into_iter().rfind(|snapshot| !snapshot.manifest.is_safety())
 }
 

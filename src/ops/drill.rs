@@ -161,11 +161,11 @@ pub async fn drill(
     };
     let report = with_leftovers(outcome.map_err(nothing_touched), &left)?;
     let begun = run.begun;
-    record(context, snapshot, &report, begun);
+    record(context, snapshot, &report, begun).await;
     Ok(report)
 }
 
-fn record(context: &Context, snapshot: &mut Snapshot, report: &DrillReport, begun: Instant) {
+async fn record(context: &Context, snapshot: &mut Snapshot, report: &DrillReport, begun: Instant) {
     let damage = report.differences.iter().filter(|difference| difference.severity == Severity::Damage);
     let failed = report.checks.iter().filter(|check| !check.ok);
     let verification = Verification {
@@ -177,7 +177,7 @@ fn record(context: &Context, snapshot: &mut Snapshot, report: &DrillReport, begu
         drill: Some(report.times),
         tool_version: env!("CARGO_PKG_VERSION").to_owned(),
     };
-    if let Err(error) = snapshot.record_verification(verification) {
+    if let Err(error) = snapshot.record_verification(verification).await {
         let why = Error::failed("the outcome of the drill could not be written down").with_source(error);
         context.monitor.warning(why.chain());
     }

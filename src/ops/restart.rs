@@ -298,7 +298,7 @@ impl<'a> Run<'a> {
             }
             seen => seen?,
         };
-        Ok(self.report(subject, outcome, moved, after, checks))
+        Ok(self.report(subject, outcome, moved, after, checks).await)
     }
 
     async fn conclude<T>(&self, saga: Saga, outcome: Result<T>) -> Result<T> {
@@ -571,7 +571,7 @@ impl<'a> Run<'a> {
         found.ok_or_else(|| Error::failed(format!("container {} is gone", container.name)))
     }
 
-    fn report(
+    async fn report(
         &self,
         subject: &Subject,
         outcome: Outcome,
@@ -581,7 +581,10 @@ impl<'a> Run<'a> {
     ) -> RestartReport {
         let Outcome { taken, shutdown, downtime_ms, before } = outcome;
         let container = subject.database.as_ref().map(|database| database.container.name.clone());
-        let snapshot = taken.clone().or_else(|| latest(&self.options.repository, &subject.source));
+        let snapshot = match &taken {
+            Some(taken) => Some(taken.clone()),
+            None => latest(&self.options.repository, &subject.source).await,
+        };
         let snapshot = snapshot.as_ref().map(Snapshot::name);
         let context = ComparisonContext {
             container: container.as_deref(),

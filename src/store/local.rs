@@ -1,155 +1,230 @@
-//! Where a repository's objects lie: one interface, with a local directory behind it.
+//! A directory of this machine: where repositories lie today.
 //!
-//! An object appears under its name whole and durable, or not at all: it is written under a partial
-//! name, synced, renamed without replacing anything, and its folder is synced. Big and small objects
-//! go the same way, so there is one order to get right. Nothing that exists is ever overwritten.
-//!
-//! Names are relative, with `/` between folders, and come from [`layout`](super::layout) alone. All
-//! calls block.
+//! An object is written under a partial name, synced, renamed without replacing anything, and its folder is synced.
+//! Folders are for the owner alone (0700), and so are files (0600): they hold all of a database. A folder is made, and
+//! synced, when the first object is stored in it. Links are not followed: they would take the snapshots elsewhere.
 
 use std::fmt;
 use std::fs::{self, DirBuilder, File, OpenOptions};
-use std::io::{self, Read, Seek, Write};
+use std::io::{self, Seek, SeekFrom, Write};
+use std::ops::Range;
 use std::os::unix::ffi::OsStrExt as _;
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::SystemTime;
 
-use super::layout::partial;
+use async_trait::async_trait;
+use bytes::Bytes;
+use nix::unistd::{AccessFlags, access};
+
+use super::bridge::blocking;
+use super::{
+    ByteStream, Capabilities, Claim, Key, ObjectKind, ObjectMeta, ObjectWriter, OpenError, Store,
+    StoreAddress,
+};
 use crate::disk::uncached_writer::{BULK_MIN, BulkWriter};
 
-/// A place for objects.
-pub trait Storage: Send + Sync + fmt::Debug {
-    /// Returns how messages call an object.
-    fn locate(&self, name: &str) -> PathBuf;
+/// The end of the name of a file that is being written.
+pub const PARTIAL: &str = ".partial";
+/// What is written to find out whether anything can be.
+const PROBE: [u8; 4096] = [0; 4096];
 
-    /// Returns the path of an object that this machine can open as a file.
-    fn local_path(&self, name: &str) -> Option<PathBuf>;
+/// Returns the name that an object has while it is written.
+#[must_use]
+pub fn partial(name: &str) -> String {
+    format!("{name}{PARTIAL}")
+}
 
-    /// Returns the bytes that can still be stored, where that is known.
+/// The store in a directory.
+#[derive(Debug)]
+pub struct LocalStore {
+    address: StoreAddress,
+    directory: Directory,
+}
+
+impl LocalStore {
+    /// Returns the store in a directory, which need not be there yet, and changes nothing.
     ///
     /// # Errors
-    /// When the system does not tell.
-    fn free_space(&self) -> io::Result<Option<u64>>;
+    /// When there is something else, or it cannot be looked at.
+    pub async fn open(root: &Path) -> Result<Self, OpenError> {
+        let root = root.to_owned();
+        let looked = blocking(move || Ok(real_root(&root))).await.map_err(OpenError::Io)?;
+        Ok(Self::at(looked?))
+    }
 
-    /// Makes sure of a folder, durably.
-    ///
-    /// # Errors
-    /// When it cannot be made, or is no folder.
-    fn make_folder(&self, name: &str) -> io::Result<()>;
+    /// Returns the store in a directory whose path has no links.
+    #[must_use]
+    pub fn at(root: PathBuf) -> Self {
+        Self { address: StoreAddress::Directory(root.clone()), directory: Directory::new(root) }
+    }
 
-    /// Begins a new object.
-    ///
-    /// # Errors
-    /// [`io::ErrorKind::AlreadyExists`] when it is there or being written; or it cannot be created.
-    fn create(&self, name: &str) -> io::Result<Box<dyn ObjectSink>>;
+    /// Returns the store in a directory, each effect of which `watch` sees first.
+    #[cfg(test)]
+    pub(crate) fn watched(root: PathBuf, watch: Arc<dyn Watch>) -> Self {
+        Self { address: StoreAddress::Directory(root.clone()), directory: Directory { root, watch } }
+    }
 
-    /// Stores a small new object.
-    ///
-    /// # Errors
-    /// As for [`create`](Self::create) and [`ObjectSink`]; then nothing of it is left.
-    fn put_new(&self, name: &str, contents: &[u8]) -> io::Result<()> {
-        let mut sink = self.create(name)?;
-        match sink.write(contents) {
-            Ok(()) => sink.finish(),
-            Err(error) => {
-                if let Err(left) = sink.abort() {
-                    tracing::warn!(name, error = %left, "a failed write left something");
-                }
-                Err(error)
+    async fn blocking<T: Send + 'static>(
+        &self,
+        work: impl FnOnce(&Directory) -> io::Result<T> + Send + 'static,
+    ) -> io::Result<T> {
+        let directory = self.directory.clone();
+        blocking(move || work(&directory)).await
+    }
+}
+
+/// Returns the path of a root without links.
+fn real_root(root: &Path) -> Result<PathBuf, OpenError> {
+    let refused = |why: &str| Err(OpenError::Refused(why.to_owned()));
+    match fs::metadata(root) {
+        Ok(metadata) if metadata.is_dir() => root.canonicalize().map_err(OpenError::Io),
+        Ok(_) => refused("it is not a directory"),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => match fs::symlink_metadata(root) {
+            Ok(_) => refused("it is a link that leads nowhere"),
+            // Where it will be, once it is made.
+            Err(_) => Ok(root
+                .ancestors()
+                .find_map(|above| Some(above.canonicalize().ok()?.join(root.strip_prefix(above).ok()?)))
+                .unwrap_or_else(|| root.to_owned())),
+        },
+        Err(error) if error.kind() == io::ErrorKind::NotADirectory => refused("a part of the path is a file"),
+        Err(error) => Err(OpenError::Io(error)),
+    }
+}
+
+impl From<io::Error> for OpenError {
+    fn from(error: io::Error) -> Self {
+        Self::Io(error)
+    }
+}
+
+#[async_trait]
+impl Store for LocalStore {
+    fn address(&self) -> &StoreAddress {
+        &self.address
+    }
+
+    fn capabilities(&self) -> Capabilities {
+        Capabilities { is_local: true, never_overwrites: true, knows_free_space: true }
+    }
+
+    async fn free_space(&self) -> io::Result<Option<u64>> {
+        self.blocking(Directory::free_space).await
+    }
+
+    async fn may_write(&self) -> io::Result<()> {
+        self.blocking(|directory| match directory.root.ancestors().find(|path| path.exists()) {
+            Some(existing) => Ok(access(existing, AccessFlags::W_OK | AccessFlags::X_OK)?),
+            None => Ok(()),
+        })
+        .await
+    }
+
+    async fn prove_writable(&self, folder: &Key) -> io::Result<()> {
+        let folder = folder.clone();
+        self.blocking(move |directory| {
+            directory.make_folder(&folder)?;
+            // The file has no name, so nothing can be left of it.
+            tempfile::tempfile_in(directory.path(&folder))?.write_all(&PROBE)
+        })
+        .await
+    }
+
+    /// The claim is a lock of the directory, where its file system has locks.
+    async fn claim(&self) -> io::Result<Claim> {
+        self.blocking(|directory| {
+            make_root(&directory.root)?;
+            let locked = File::open(&directory.root)?;
+            if let Err(error) = locked.lock() {
+                tracing::debug!(%error, "the repository's directory cannot be locked");
             }
-        }
+            Ok(Claim::new(locked))
+        })
+        .await
     }
 
-    /// Returns the contents of a small object.
-    ///
-    /// # Errors
-    /// When it cannot be read, is no plain object, or is longer than `limit`.
-    fn read(&self, name: &str, limit: u64) -> io::Result<Vec<u8>> {
-        let mut contents = Vec::new();
-        self.open(name)?.take(limit + 1).read_to_end(&mut contents)?;
-        if contents.len() as u64 > limit {
-            return Err(io::Error::new(io::ErrorKind::FileTooLarge, format!("longer than {limit} bytes")));
-        }
-        Ok(contents)
+    async fn create(&self, key: &Key) -> io::Result<Box<dyn ObjectWriter>> {
+        // On this thread, though it blocks for a moment: a file that another thread creates after its caller was
+        // dropped would come after what removes it.
+        let sink = self.directory.create(key)?;
+        Ok(Box::new(FileWriter(Some(sink))))
     }
 
-    /// Opens an object to read it.
-    ///
-    /// # Errors
-    /// When it cannot be opened or is no plain object.
-    fn open(&self, name: &str) -> io::Result<Box<dyn ObjectReader>>;
+    async fn get(&self, key: &Key, range: Option<Range<u64>>) -> io::Result<ByteStream> {
+        let key = key.clone();
+        self.blocking(move |directory| directory.get(&key, range)).await
+    }
 
-    /// Returns what lies in a folder, in no order.
-    ///
-    /// # Errors
-    /// When the folder cannot be read; [`io::ErrorKind::NotFound`] when there is none.
-    fn list(&self, folder: &str) -> io::Result<Vec<Entry>>;
+    async fn head(&self, key: &Key) -> io::Result<ObjectMeta> {
+        let key = key.clone();
+        self.blocking(move |directory| {
+            let metadata = fs::symlink_metadata(directory.path(&key))?;
+            meta(key, &metadata)
+        })
+        .await
+    }
 
-    /// Deletes an object or a partial one, durably.
-    ///
-    /// # Errors
-    /// When it cannot be deleted; [`io::ErrorKind::NotFound`] when there is none.
-    fn delete(&self, name: &str) -> io::Result<()>;
+    async fn list(&self, folder: &Key) -> io::Result<Vec<ObjectMeta>> {
+        let folder = folder.clone();
+        self.blocking(move |directory| directory.list(&folder)).await
+    }
+
+    async fn delete(&self, key: &Key) -> io::Result<()> {
+        let key = key.clone();
+        self.blocking(move |directory| directory.delete(&directory.path(&key))).await
+    }
+
+    async fn delete_partial(&self, key: &Key) -> io::Result<()> {
+        let key = key.clone();
+        self.blocking(move |directory| directory.delete(&directory.partial(&key))).await
+    }
 }
 
-/// An object being written.
-pub trait ObjectSink: Send {
-    /// Appends bytes.
-    ///
-    /// # Errors
-    /// When these, or any written before, cannot be stored.
-    fn write(&mut self, bytes: &[u8]) -> io::Result<()>;
+/// Writes a file on a thread that may block.
+#[derive(Debug)]
+struct FileWriter(
+    /// `None` once a call was dropped.
+    Option<FileSink>,
+);
 
-    /// Returns how many bytes are stored by now: what was written last may still be on its way.
-    fn stored(&self) -> u64;
-
-    /// Makes the object durable and gives it its name.
-    ///
-    /// # Errors
-    /// When any of that fails; then nothing bears the name.
-    fn finish(self: Box<Self>) -> io::Result<()>;
-
-    /// Removes what was written.
-    ///
-    /// # Errors
-    /// When it cannot be removed.
-    fn abort(self: Box<Self>) -> io::Result<()>;
+impl FileWriter {
+    fn sink(&mut self) -> io::Result<FileSink> {
+        self.0.take().ok_or_else(lost)
+    }
 }
 
-/// An object being read, from any position.
-pub trait ObjectReader: Read + Seek + Send {}
+#[async_trait]
+impl ObjectWriter for FileWriter {
+    async fn write(&mut self, bytes: Bytes) -> io::Result<()> {
+        let mut sink = self.sink()?;
+        let (sink, written) = blocking(move || {
+            let written = sink.write(&bytes);
+            Ok((sink, written))
+        })
+        .await?;
+        self.0 = Some(sink);
+        written
+    }
 
-impl<T: Read + Seek + Send> ObjectReader for T {}
+    fn stored(&self) -> u64 {
+        self.0.as_ref().map_or(0, FileSink::stored)
+    }
 
-/// Something in a folder.
-#[derive(Debug, Clone)]
-pub struct Entry {
-    /// Its name in the folder.
-    pub name: String,
-    /// What it is.
-    pub kind: EntryKind,
-    /// Bytes stored.
-    pub bytes: u64,
-    /// When it was last written.
-    pub modified: SystemTime,
-}
+    async fn finish(mut self: Box<Self>) -> io::Result<()> {
+        let sink = self.sink()?;
+        blocking(move || sink.finish()).await
+    }
 
-/// What an [`Entry`] is.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum EntryKind {
-    /// An object.
-    Object,
-    /// A folder.
-    Folder,
-    /// A symbolic link, a device …: nothing volsnap makes, and nothing it follows.
-    Foreign,
+    async fn abort(mut self: Box<Self>) -> io::Result<()> {
+        let sink = self.sink()?;
+        blocking(move || sink.abort()).await
+    }
 }
 
 /// One effect on the disk, named before it happens.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) enum Step {
+pub(crate) enum Step {
     /// A folder is made.
     MakeFolder(PathBuf),
     /// A partial file is created.
@@ -168,7 +243,7 @@ pub(super) enum Step {
 
 /// Sees every effect before it happens, and may fail it: how tests assert the order of effects and
 /// what is left after each failure.
-pub(super) trait Watch: Send + Sync + fmt::Debug {
+pub(crate) trait Watch: Send + Sync + fmt::Debug {
     /// Lets the effect happen.
     ///
     /// # Errors
@@ -186,126 +261,155 @@ impl Watch for Unwatched {
     }
 }
 
-/// A directory of this machine. Its folders are for the owner alone, and so are its files.
+/// A directory of this machine, whose calls block.
 #[derive(Debug, Clone)]
-pub struct Directory {
+struct Directory {
     root: PathBuf,
     watch: Arc<dyn Watch>,
 }
 
 impl Directory {
-    /// Returns the storage in a directory that exists.
-    #[must_use]
-    pub fn new(root: PathBuf) -> Self {
+    fn new(root: PathBuf) -> Self {
         Self { root, watch: Arc::new(Unwatched) }
     }
 
-    /// Returns the storage in a directory, each effect of which `watch` sees first.
-    #[cfg(test)]
-    pub(super) fn watched(root: PathBuf, watch: Arc<dyn Watch>) -> Self {
-        Self { root, watch }
-    }
-
-    fn path(&self, name: &str) -> PathBuf {
+    fn path(&self, key: &Key) -> PathBuf {
         // Joining nothing would add a slash.
-        if name.is_empty() { self.root.clone() } else { self.root.join(name) }
-    }
-}
-
-impl Storage for Directory {
-    fn locate(&self, name: &str) -> PathBuf {
-        self.path(name)
+        if key.is_root() { self.root.clone() } else { self.root.join(key.as_str()) }
     }
 
-    fn local_path(&self, name: &str) -> Option<PathBuf> {
-        Some(self.path(name))
+    fn partial(&self, key: &Key) -> PathBuf {
+        self.root.join(partial(key.as_str()))
     }
 
     fn free_space(&self) -> io::Result<Option<u64>> {
-        let stat = nix::sys::statvfs::statvfs(&self.root)?;
+        let Some(existing) = self.root.ancestors().find(|path| path.is_dir()) else { return Ok(None) };
+        let stat = nix::sys::statvfs::statvfs(existing)?;
         Ok(Some(stat.blocks_available().saturating_mul(stat.fragment_size())))
     }
 
-    fn make_folder(&self, name: &str) -> io::Result<()> {
-        let path = self.path(name);
-        // A link is not followed: it would take the snapshots elsewhere.
-        match fs::symlink_metadata(&path) {
-            Ok(metadata) if metadata.is_dir() => return Ok(()),
-            Ok(_) => return Err(io::ErrorKind::NotADirectory.into()),
-            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
-            Err(error) => return Err(error),
+    /// Makes sure of a folder and of those above it, durably.
+    fn make_folder(&self, key: &Key) -> io::Result<()> {
+        let mut path = self.root.clone();
+        for name in key.as_str().split('/').filter(|name| !name.is_empty()) {
+            path.push(name);
+            match fs::symlink_metadata(&path) {
+                Ok(metadata) if metadata.is_dir() => continue,
+                Ok(_) => return Err(io::ErrorKind::NotADirectory.into()),
+                Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+                Err(error) => return Err(error),
+            }
+            self.watch.before(Step::MakeFolder(path.clone()))?;
+            match DirBuilder::new().mode(0o700).create(&path) {
+                // Another run was quicker.
+                Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
+                made => made?,
+            }
+            sync_parent(&path, &*self.watch)?;
         }
-        self.watch.before(Step::MakeFolder(path.clone()))?;
-        match DirBuilder::new().mode(0o700).create(&path) {
-            // Another run was quicker.
-            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
-            made => made?,
-        }
-        sync_parent(&path, &*self.watch)
+        Ok(())
     }
 
-    fn create(&self, name: &str) -> io::Result<Box<dyn ObjectSink>> {
-        let path = self.path(name);
+    fn create(&self, key: &Key) -> io::Result<FileSink> {
+        let path = self.path(key);
         if fs::symlink_metadata(&path).is_ok() {
             return Err(io::ErrorKind::AlreadyExists.into());
         }
-        let partial = self.path(&partial(name));
+        if let Some((folder, _)) = key.as_str().rsplit_once('/') {
+            self.make_folder(&Key::new(folder)?)?;
+        }
+        let partial = self.partial(key);
         self.watch.before(Step::Create(partial.clone()))?;
         let file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&partial)?;
         let watch = Arc::clone(&self.watch);
-        Ok(Box::new(FileSink { file, partial, path, content: Content::Little(Vec::new()), watch }))
+        Ok(FileSink { file, partial, path, content: Content::Little(Vec::new()), watch, is_over: false })
     }
 
-    fn open(&self, name: &str) -> io::Result<Box<dyn ObjectReader>> {
-        let path = self.path(name);
+    fn get(&self, key: &Key, range: Option<Range<u64>>) -> io::Result<ByteStream> {
+        let path = self.path(key);
         // Asked first: opening a FIFO would wait for its other end.
         if !fs::symlink_metadata(&path)?.is_file() {
             return Err(io::Error::new(io::ErrorKind::InvalidInput, "not a regular file"));
         }
-        Ok(Box::new(File::open(path)?))
+        let mut file = File::open(path)?;
+        let length = file.metadata()?.len();
+        let Range { start, end } = range.unwrap_or(0..length);
+        let (start, end) = (start.min(length), end.min(length));
+        if start > 0 {
+            file.seek(SeekFrom::Start(start))?;
+        }
+        Ok(ByteStream::of_file(file, end.saturating_sub(start)))
     }
 
-    fn list(&self, folder: &str) -> io::Result<Vec<Entry>> {
-        let mut entries = Vec::new();
-        for entry in fs::read_dir(self.path(folder))? {
+    fn list(&self, folder: &Key) -> io::Result<Vec<ObjectMeta>> {
+        let path = self.path(folder);
+        match fs::symlink_metadata(&path) {
+            Ok(metadata) if metadata.is_dir() || folder.is_root() => {}
+            Ok(_) => return Err(io::ErrorKind::NotADirectory.into()),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+            Err(error) => return Err(error),
+        }
+        let mut found = Vec::new();
+        for entry in fs::read_dir(path)? {
             let entry = entry?;
             let metadata = match entry.metadata() {
                 // Another run has just renamed or removed it.
                 Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
                 metadata => metadata?,
             };
-            let kind = if metadata.is_file() {
-                EntryKind::Object
-            } else if metadata.is_dir() {
-                EntryKind::Folder
-            } else {
-                EntryKind::Foreign
-            };
-            entries.push(Entry {
-                name: entry.file_name().to_string_lossy().into_owned(),
-                kind,
-                bytes: metadata.len(),
-                modified: metadata.modified()?,
-            });
+            found.push(meta(folder.join(&entry.file_name().to_string_lossy())?, &metadata)?);
         }
-        Ok(entries)
+        Ok(found)
     }
 
-    fn delete(&self, name: &str) -> io::Result<()> {
-        let path = self.path(name);
-        self.watch.before(Step::Remove(path.clone()))?;
-        fs::remove_file(&path)?;
-        sync_parent(&path, &*self.watch)
+    fn delete(&self, path: &Path) -> io::Result<()> {
+        self.watch.before(Step::Remove(path.to_owned()))?;
+        fs::remove_file(path)?;
+        sync_parent(path, &*self.watch)
     }
 }
 
-/// A file being written under its partial name.
+fn meta(key: Key, metadata: &fs::Metadata) -> io::Result<ObjectMeta> {
+    let kind = if metadata.is_file() {
+        ObjectKind::Object
+    } else if metadata.is_dir() {
+        ObjectKind::Folder
+    } else {
+        ObjectKind::Foreign
+    };
+    Ok(ObjectMeta { key, kind, bytes: metadata.len(), modified: metadata.modified()? })
+}
+
+/// Makes the directory and those above it, durably.
+fn make_root(root: &Path) -> io::Result<()> {
+    let missing: Vec<_> = root.ancestors().take_while(|ancestor| !ancestor.exists()).collect();
+    DirBuilder::new().recursive(true).mode(0o700).create(root)?;
+    missing.iter().filter_map(|made| made.parent()).try_for_each(sync_folder)
+}
+
+/// A file being written under its partial name; calls block.
 struct FileSink {
     file: File,
     partial: PathBuf,
     path: PathBuf,
     content: Content,
     watch: Arc<dyn Watch>,
+    /// Whether it has its name, or is gone.
+    is_over: bool,
+}
+
+impl fmt::Debug for FileSink {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("FileSink").field("path", &self.path).finish_non_exhaustive()
+    }
+}
+
+impl Drop for FileSink {
+    fn drop(&mut self) {
+        if !self.is_over {
+            remove_or_warn(&self.partial);
+        }
+    }
 }
 
 /// What was written so far.
@@ -353,7 +457,7 @@ impl FileSink {
     }
 }
 
-impl ObjectSink for FileSink {
+impl FileSink {
     fn write(&mut self, bytes: &[u8]) -> io::Result<()> {
         self.watch.before(Step::Write(self.partial.clone()))?;
         self.append(bytes)
@@ -363,11 +467,15 @@ impl ObjectSink for FileSink {
         self.file.metadata().map_or(0, |metadata| metadata.len())
     }
 
-    fn finish(mut self: Box<Self>) -> io::Result<()> {
-        self.publish().inspect_err(|_| remove_or_warn(&self.partial))
+    /// Makes the file durable and gives it its name; when that fails, nothing is left.
+    fn finish(mut self) -> io::Result<()> {
+        self.publish()?;
+        self.is_over = true;
+        Ok(())
     }
 
-    fn abort(self: Box<Self>) -> io::Result<()> {
+    fn abort(mut self) -> io::Result<()> {
+        self.is_over = true;
         self.watch.before(Step::Remove(self.partial.clone()))?;
         match fs::remove_file(&self.partial) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
@@ -409,7 +517,7 @@ fn sync_parent(path: &Path, watch: &dyn Watch) -> io::Result<()> {
 }
 
 /// Makes the names in a folder durable.
-pub(super) fn sync_folder(folder: &Path) -> io::Result<()> {
+fn sync_folder(folder: &Path) -> io::Result<()> {
     match File::open(folder)?.sync_all() {
         // Some network and FUSE file systems have nothing to sync in a directory, and say so.
         Err(error) if error.kind() == io::ErrorKind::InvalidInput => Ok(()),
@@ -451,12 +559,12 @@ mod tests {
     #[test]
     fn an_object_of_any_size_is_stored_whole() {
         let folder = tempfile::tempdir().unwrap();
-        let storage = Directory::new(folder.path().to_owned());
+        let directory = Directory::new(folder.path().to_owned());
         let chunk: Vec<u8> = (0..300_007u32).map(|at| (at % 251) as u8).collect();
         // Nothing, little, just as much as is little, and much.
         for count in [0, 1, 3, 4, 40] {
             let name = format!("{count}");
-            let mut sink = storage.create(&name).unwrap();
+            let mut sink = directory.create(&Key::new(name.clone()).unwrap()).unwrap();
             for _ in 0..count {
                 sink.write(&chunk).unwrap();
             }
@@ -472,7 +580,8 @@ mod tests {
         fs::write(&partial, "").unwrap();
         let file = OpenOptions::new().write(true).open("/dev/full").unwrap();
         let (content, watch) = (Content::Little(Vec::new()), Arc::new(Unwatched));
-        let mut sink = FileSink { file, partial: partial.clone(), path: path.clone(), content, watch };
+        let mut sink =
+            FileSink { file, partial: partial.clone(), path: path.clone(), content, watch, is_over: false };
         let error = loop {
             match sink.write(&[7; 1 << 20]) {
                 Ok(()) => {}
@@ -481,7 +590,7 @@ mod tests {
         };
         assert_eq!(error.kind(), io::ErrorKind::StorageFull);
         assert!(sink.write(b"more").is_err());
-        assert!(Box::new(sink).finish().is_err());
+        assert!(sink.finish().is_err());
         assert!(!path.exists() && !partial.exists());
     }
 }

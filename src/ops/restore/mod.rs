@@ -117,7 +117,7 @@ pub struct Restored {
 /// [`ErrorKind::NotPutBack`](crate::ErrorKind::NotPutBack).
 pub async fn restore(context: &Context, options: &RestoreOptions, confirm: &dyn Confirm) -> Result<Restored> {
     recover::recover(context, RetryBudget::COMMAND).await?;
-    let run = Run::begin(context, options)?;
+    let run = Run::begin(context, options).await?;
     let mut saga = run.context.begin("restore", run.options.archive.name(), &run.id, run.started)?;
     let outcome = context.run_to_end(run.restore(&mut saga, confirm)).await;
     run.conclude(saga, outcome).await
@@ -129,7 +129,7 @@ pub async fn restore(context: &Context, options: &RestoreOptions, confirm: &dyn 
 /// Everything that would make it fail before anything is touched.
 pub async fn dry_run(context: &Context, options: &RestoreOptions) -> Result<RestorePlan> {
     recover::recover(context, RetryBudget::COMMAND).await?;
-    let run = Run::begin(context, options)?;
+    let run = Run::begin(context, options).await?;
     let mut saga = run.context.begin("restore", run.options.archive.name(), &run.id, run.started)?;
     let outcome = context
         .run_to_end(async {
@@ -162,7 +162,7 @@ pub(super) async fn unpack(
     id: &SnapshotId,
     saga: &mut Saga,
 ) -> Result<Unpacked> {
-    let run = Run { id: id.clone(), ..Run::begin(context, options)? };
+    let run = Run { id: id.clone(), ..Run::begin(context, options).await? };
     let prepared = run.prepare(saga).await?;
     let mut ready = run.make_ready(saga, prepared).await?;
     let owner = ready.known.owner;
@@ -193,11 +193,11 @@ const IN_DOUBT: u8 = 1;
 const NEW_STAYS: u8 = 2;
 
 impl<'a> Run<'a> {
-    fn begin(context: &'a Context, options: &'a RestoreOptions) -> Result<Self> {
+    async fn begin(context: &'a Context, options: &'a RestoreOptions) -> Result<Self> {
         let mut random = [0; 3];
         getrandom::fill(&mut random).context(|| "draw a random id".to_owned())?;
         let started = Utc::now();
-        let site = RepositoryLocation::probe(&options.repository)?;
+        let site = RepositoryLocation::probe(&options.repository).await?;
         let begun = tokio::time::Instant::now();
         let id = SnapshotId::new(started, random);
         Ok(Self {

@@ -22,6 +22,7 @@
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use chrono::{DateTime, Utc};
@@ -111,7 +112,7 @@ pub(super) async fn take(
     errand: Option<Errand<'_>>,
 ) -> Result<Snapshot> {
     finish_dead_runs(context).await?;
-    let run = Run { errand, ..Run::begin(context, options)? };
+    let run = Run { errand, ..Run::begin(context, options).await? };
     let mut saga = run.context.begin("snapshot", run.options.target.to_string(), &run.id, run.started)?;
     let outcome = context.run_to_end(run.snapshot(&mut saga)).await;
     run.conclude(saga, outcome).await
@@ -123,7 +124,7 @@ pub(super) async fn take(
 /// Everything that would make the snapshot fail before anything is touched.
 pub async fn dry_run(context: &Context, options: &SnapshotOptions) -> Result<Plan> {
     finish_dead_runs(context).await?;
-    let run = Run::begin(context, options)?;
+    let run = Run::begin(context, options).await?;
     let mut saga = run.context.begin("snapshot", run.options.target.to_string(), &run.id, run.started)?;
     let outcome = context.run_to_end(async { Ok(run.prepare(&mut saga).await?.plan) }).await;
     run.conclude(saga, outcome).await
@@ -147,8 +148,8 @@ struct Run<'a> {
     id: SnapshotId,
     started: DateTime<Utc>,
     clock: PhaseTimer,
-    /// Whether the manifest is there.
-    published: AtomicBool,
+    /// Whether the manifest is there, once it is known where it will be.
+    published: OnceLock<Arc<AtomicBool>>,
 }
 
 /// Everything that is known, checked and running before anything is touched.
@@ -195,12 +196,13 @@ struct Captured {
 }
 
 impl<'a> Run<'a> {
-    fn begin(context: &'a Context, options: &'a SnapshotOptions) -> Result<Self> {
+    async fn begin(context: &'a Context, options: &'a SnapshotOptions) -> Result<Self> {
         let mut random = [0; 3];
         getrandom::fill(&mut random).context(|| "draw a random id".to_owned())?;
         let started = Utc::now();
         let id = SnapshotId::new(started, random);
         let site = RepositoryLocation::probe(&options.repository)
+            .await
             .map_err(|error| Error::from(error).state("nothing was touched"))?;
         Ok(Self {
             context,
@@ -210,14 +212,16 @@ impl<'a> Run<'a> {
             id,
             started,
             clock: PhaseTimer::default(),
-            published: AtomicBool::new(false),
+            published: OnceLock::new(),
         })
     }
 
     async fn snapshot(&self, saga: &mut Saga) -> Result<Snapshot> {
         let mut prepared = self.prepare(saga).await?;
-        let pending = self.site.open_or_init()?.begin(&prepared.source.key, &self.id, self.options.codec)?;
-        let mut writers = Writers::open(saga, &pending)?;
+        let repository = self.site.open_or_init().await?;
+        let pending = repository.begin(&prepared.source.key, &self.id, self.options.codec).await?;
+        self.published.get_or_init(|| pending.published());
+        let mut writers = Writers::open(saga, &pending).await?;
         if let Some(online) = prepared.online.take() {
             let (captured, moments) = self.capture_online(saga, &mut prepared, &online).await?;
             let archived = self.archive_stage(saga, &mut prepared, &mut writers).await?;
@@ -267,7 +271,8 @@ impl<'a> Run<'a> {
 
     /// Says in which state a failed run leaves things; what is not put back is told beside it.
     fn state(&self, all_back: bool) -> String {
-        let snapshot = if self.published.load(Ordering::Relaxed) {
+        let published = self.published.get().is_some_and(|published| published.load(Ordering::Acquire));
+        let snapshot = if published {
             format!("snapshot {} is published", self.id)
         } else {
             "nothing was published".to_owned()
