@@ -9,7 +9,8 @@
 //! 3. The journal says what will be started (or unfrozen); only then the users are stopped (or frozen).
 //! 4. The database's own files prove the shutdown. Without the proof nothing is published. What was
 //!    frozen cannot prove one, and is published as crash-consistent.
-//! 5. The archive is written, or the stage is brought up to the data. Then the proof is read again, in
+//! 5. The archive is written (for a repository that is not local, to the [spool](crate::store::spool)), or the stage
+//!    is brought up to the data. Then the proof is read again, in
 //!    the stage too: nobody started anything meanwhile.
 //! 6. The users are started (or unfrozen) at once, before anything else is done; a restart that has asked for
 //!    the snapshot makes them anew before.
@@ -40,12 +41,13 @@ use crate::model::error::{Context as _, Error, Result};
 use crate::model::event::{Monitor, Phase};
 use crate::model::facts::{Facts, FactsLevel};
 use crate::model::ids::SnapshotId;
-use crate::model::manifest::{Consistency, Environment, Evidence, Quiesce};
+use crate::model::manifest::{Capture, Consistency, Environment, Evidence, Quiesce};
 use crate::model::source::Source;
 use crate::ops::phase_timer::PhaseTimer;
 use crate::repository::{RepositoryLocation, Snapshot};
 use crate::saga::{RetryBudget, UndoId};
 use crate::selector::Target;
+use crate::store::spool::Spool;
 use crate::undo::Saga;
 
 mod capture;
@@ -219,7 +221,10 @@ impl<'a> Run<'a> {
     async fn snapshot(&self, saga: &mut Saga) -> Result<Snapshot> {
         let mut prepared = self.prepare(saga).await?;
         let repository = self.site.open_or_init().await?;
-        let pending = repository.begin(&prepared.source.key, &self.id, self.options.codec).await?;
+        let mut pending = repository.begin(&prepared.source.key, &self.id, self.options.codec).await?;
+        if prepared.plan.capture == Capture::Direct {
+            pending = pending.spooled(Spool::new(self.context.saga.state.join("spool")));
+        }
         self.published.get_or_init(|| pending.published());
         let mut writers = Writers::open(saga, &pending).await?;
         if let Some(online) = prepared.online.take() {
