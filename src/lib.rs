@@ -41,6 +41,7 @@
 //! | bytes: blocks, tar, file list | [`archive`] |
 //! | pure data and rules | [`source`], [`manifest`], [`facts`], [`quote`] |
 //! | events out, signals in, errors | [`monitor`], [`signal`], [`error`](mod@error) |
+//! | threads, counted for tests | [`outside`] |
 
 pub mod agent;
 pub mod archive;
@@ -50,6 +51,7 @@ mod disk;
 pub mod engine;
 pub mod model;
 pub mod ops;
+pub mod outside;
 pub mod repository;
 pub mod saga;
 pub mod selector;

@@ -6,12 +6,14 @@
 //! | [`protocol`] | what the two sides say to each other |
 //! | [`client`] | the command's side |
 //! | [`session`] | the agent's side |
+//! | [`dialogue`] | what goes to the agent, taken apart by whoever stands between |
 //! | [`survey`], [`tree`], [`archive`] | what the agent does to save |
 //! | [`stage`] | what the agent does to have a copy of what is still being written |
 //! | [`extract`], [`swap`], [`metadata`] | what the agent does to restore |
 
 pub mod archive;
 pub mod client;
+pub mod dialogue;
 pub mod extract;
 pub mod feed;
 pub mod metadata;

@@ -1,14 +1,16 @@
-//! The agent's side of a session: answers requests until its standard input ends.
+//! The agent's side of a session: answers requests until its input ends.
 //!
 //! A request is answered by exactly one event (after any number of [`Event::Progress`]); a failed one
-//! by [`Event::Failed`], and the session goes on. When standard input ends, the process ends at
-//! once, in the middle of whatever it does: its command is gone.
+//! by [`Event::Failed`], and the session goes on. When the input ends, the command is gone: the process of an
+//! agent ends at once, in the middle of whatever it does.
+//!
+//! The [streams](Streams) are arguments, so that a session can run in a thread of a test.
 
 use std::fs::OpenOptions;
-use std::io::{self, BufRead as _, Read, Write};
+use std::io::{self, BufRead as _, BufReader, Read, Write};
 use std::os::unix::fs::FileTypeExt as _;
 use std::path::{Path, PathBuf};
-use std::sync::mpsc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, mpsc};
 
 use super::archive::{ArchiveOptions, Progress, archive_tree};
 use super::extract::{ExtractOptions, extract, free_bytes};
@@ -31,23 +33,100 @@ pub struct SessionOptions {
     pub root: PathBuf,
     /// The stage's directory, where there is one.
     pub stage: PathBuf,
-    /// The FIFO to the command; standard output serves when it is not there.
+    /// The FIFO to the command; [`Streams::archive`] serves when it is not there.
     pub fifo: PathBuf,
-    /// The FIFO from the command; standard input serves when it is not there.
+    /// The FIFO from the command; [`Streams::input`] serves when it is not there.
     pub input: PathBuf,
+}
+
+/// The streams that command and agent talk over.
+pub struct Streams {
+    /// Requests, a line each, and the pieces of an archive.
+    pub input: Box<dyn Read + Send>,
+    /// The archive that is written.
+    pub archive: Output,
+    /// Events, a line each.
+    pub events: Output,
+}
+
+impl std::fmt::Debug for Streams {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Streams")
+    }
+}
+
+impl Streams {
+    /// Returns the streams of this process: requests on its standard input, events on its standard error, the
+    /// archive on its standard output.
+    #[must_use]
+    pub fn of_process() -> Self {
+        Self {
+            input: Box::new(io::stdin()),
+            archive: Output::new(io::stdout()),
+            events: Output::new(io::stderr()),
+        }
+    }
+}
+
+/// Where a session writes to, shared by its threads.
+#[derive(Clone)]
+pub struct Output(Arc<Mutex<dyn Write + Send>>);
+
+impl std::fmt::Debug for Output {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Output")
+    }
+}
+
+impl Output {
+    /// Returns an output that goes there.
+    pub fn new(writer: impl Write + Send + 'static) -> Self {
+        Self(Arc::new(Mutex::new(writer)))
+    }
+
+    fn lock(&self) -> MutexGuard<'_, dyn Write + Send + 'static> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn say(&self, event: &Event) {
+        if let Ok(mut line) = serde_json::to_vec(event) {
+            line.push(b'\n');
+            // Without anybody to hear, the end of the input is about to end this session.
+            let _ = self.lock().write_all(&line);
+        }
+    }
+
+    fn tell(&self, done: Progress) {
+        self.say(&Event::Progress { files: done.members, bytes: done.raw_bytes });
+    }
+}
+
+impl Write for Output {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.lock().write(bytes)
+    }
+
+    fn write_all(&mut self, bytes: &[u8]) -> io::Result<()> {
+        self.lock().write_all(bytes)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.lock().flush()
+    }
 }
 
 /// The longest piece of an archive that comes on the standard input.
 const PIECE_MAX: usize = 4 << 20;
 
-/// Serves requests from standard input until it ends; the process ends with it.
-pub fn serve(options: &SessionOptions) {
+/// Serves requests until the input ends; `ended` is called then, on another thread, whatever is being worked on.
+pub fn serve(options: &SessionOptions, streams: Streams, ended: impl FnOnce() + Send + 'static) {
+    let Streams { input, archive, events } = streams;
     let fifo = is_fifo(&options.fifo);
-    say(&Event::Ready { version: env!("CARGO_PKG_VERSION").to_owned(), fifo });
-    let (requests, input) = requests();
-    let mut session = Session::new(options, fifo, input);
+    events.say(&Event::Ready { version: env!("CARGO_PKG_VERSION").to_owned(), fifo });
+    let (requests, pieces) = requests(input, events.clone(), ended);
+    let mut session = Session::new(options, fifo, pieces, archive, events.clone());
     for request in requests {
-        say(&session.answer(request).unwrap_or_else(|message| Event::Failed { message }));
+        events.say(&session.answer(request).unwrap_or_else(|message| Event::Failed { message }));
     }
 }
 
@@ -57,6 +136,8 @@ struct Session<'o> {
     fifo: bool,
     /// The pieces of an archive.
     input: mpsc::Receiver<Vec<u8>>,
+    archive: Output,
+    events: Output,
     stage: Option<Stage>,
     /// Follows what another container writes into the stage.
     follower: Option<Follower>,
@@ -71,43 +152,48 @@ fn is_fifo(path: &Path) -> bool {
 }
 
 /// Returns the requests as they come, and the pieces of an archive that follows one of them. A thread of
-/// its own reads them, so that the end of standard input is seen, and obeyed, while a request is being
-/// worked on.
-fn requests() -> (mpsc::Receiver<Request>, mpsc::Receiver<Vec<u8>>) {
+/// its own reads them, so that the end of the input is seen, and obeyed, while a request is being worked on.
+fn requests(
+    input: Box<dyn Read + Send>,
+    events: Output,
+    ended: impl FnOnce() + Send + 'static,
+) -> (mpsc::Receiver<Request>, mpsc::Receiver<Vec<u8>>) {
     let (sender, receiver) = mpsc::channel();
     let (piece_sender, pieces) = mpsc::sync_channel(4);
     std::thread::spawn(move || {
-        let mut stdin = io::stdin().lock();
+        let mut input = BufReader::new(input);
         let mut line = Vec::new();
-        while matches!(stdin.read_until(b'\n', &mut line), Ok(1..)) {
+        while matches!(input.read_until(b'\n', &mut line), Ok(1..)) {
             match serde_json::from_slice(&line) {
                 Ok(request) => {
                     let followed = matches!(&request, Request::Extract(extract) if !extract.fifo);
                     drop(sender.send(request));
-                    if followed && take_pieces(&mut stdin, &piece_sender).is_err() {
+                    if followed && take_pieces(&mut input, &piece_sender).is_err() {
                         break;
                     }
                 }
-                Err(error) => say(&Event::Failed { message: format!("understand the request: {error}") }),
+                Err(error) => {
+                    events.say(&Event::Failed { message: format!("understand the request: {error}") });
+                }
             }
             line.clear();
         }
-        std::process::exit(0);
+        ended();
     });
     (receiver, pieces)
 }
 
 /// Takes the pieces of an archive until the one of no length, which is handed on too.
-fn take_pieces(stdin: &mut impl Read, pieces: &mpsc::SyncSender<Vec<u8>>) -> io::Result<()> {
+fn take_pieces(input: &mut impl Read, pieces: &mpsc::SyncSender<Vec<u8>>) -> io::Result<()> {
     loop {
         let mut length = [0; 4];
-        stdin.read_exact(&mut length)?;
+        input.read_exact(&mut length)?;
         let length = u32::from_le_bytes(length) as usize;
         if length > PIECE_MAX {
             return Err(io::ErrorKind::InvalidData.into());
         }
         let mut piece = vec![0; length];
-        stdin.read_exact(&mut piece)?;
+        input.read_exact(&mut piece)?;
         pieces.send(piece).map_err(io::Error::other)?;
         if length == 0 {
             return Ok(());
@@ -142,17 +228,25 @@ impl Drop for Pieces<'_> {
     }
 }
 
-fn say(event: &Event) {
-    if let Ok(mut line) = serde_json::to_vec(event) {
-        line.push(b'\n');
-        // Without anybody to hear, the end of standard input is about to end this process.
-        let _ = io::stderr().lock().write_all(&line);
-    }
-}
-
 impl<'o> Session<'o> {
-    fn new(options: &'o SessionOptions, fifo: bool, input: mpsc::Receiver<Vec<u8>>) -> Self {
-        Self { options, fifo, input, stage: None, follower: None, is_final: false, place: None }
+    fn new(
+        options: &'o SessionOptions,
+        fifo: bool,
+        input: mpsc::Receiver<Vec<u8>>,
+        archive: Output,
+        events: Output,
+    ) -> Self {
+        Self {
+            options,
+            fifo,
+            input,
+            archive,
+            events,
+            stage: None,
+            follower: None,
+            is_final: false,
+            place: None,
+        }
     }
 
     fn answer(&mut self, request: Request) -> Result<Event, String> {
@@ -178,9 +272,10 @@ impl<'o> Session<'o> {
                     let fifo = OpenOptions::new().write(true).open(&self.options.fifo);
                     Box::new(fifo.map_err(|error| format!("open the FIFO: {error}"))?)
                 } else {
-                    Box::new(io::stdout())
+                    Box::new(self.archive.clone())
                 };
-                archive(&self.tree(request.from_stage), request, sink).map_err(|error| chain(&error))
+                let tree = self.tree(request.from_stage);
+                archive(&tree, request, sink, &self.events).map_err(|error| chain(&error))
             }
             Request::StageRoom { tree } => self.stage_room(&tree),
             Request::StagePass(request) => self.stage_pass(&request),
@@ -188,7 +283,7 @@ impl<'o> Session<'o> {
             Request::StageKeep => self.stage_keep(),
             Request::StageClear => self.stage_clear(),
             Request::StageCompare(request) => self.stage_compare(&request),
-            Request::Extract(request) => extract_beside(self.options, request, &self.input),
+            Request::Extract(request) => extract_beside(self.options, request, &self.input, &self.events),
             Request::Room => room(self.swap_root()).map(Event::Room).map_err(|error| error.to_string()),
             request if self.place.is_some() => self.swap_stage(request),
             request => swap_request(&self.options.root, request).map_err(|error| error.to_string()),
@@ -234,7 +329,8 @@ impl<'o> Session<'o> {
             Some(open) => Ok(open),
             None => Stage::open(self.stage_directory(), &source),
         };
-        let made = open.and_then(|open| self.stage.insert(open).pass(request, &mut tell));
+        let made =
+            open.and_then(|open| self.stage.insert(open).pass(request, &mut |done| self.events.tell(done)));
         self.is_final = made.is_ok() && request.finish;
         if made.is_ok() {
             self.follower =
@@ -250,7 +346,7 @@ impl<'o> Session<'o> {
     /// Leaves the stage to a later run, or to a later pass of this one.
     fn stage_keep(&mut self) -> Result<Event, String> {
         let stage = self.stage.as_mut().ok_or("no pass was made")?;
-        stage.keep(&mut tell).map_err(|error| chain(&error))?;
+        stage.keep(&mut |done| self.events.tell(done)).map_err(|error| chain(&error))?;
         Ok(Event::Done)
     }
 
@@ -258,7 +354,7 @@ impl<'o> Session<'o> {
     fn stage_clear(&mut self) -> Result<Event, String> {
         // It knows of files that will not be there.
         (self.stage, self.is_final) = (None, false);
-        let cleared = staging::clear(self.stage_directory(), &mut tell);
+        let cleared = staging::clear(self.stage_directory(), &mut |done| self.events.tell(done));
         cleared.map_err(|error| format!("remove the stage's tree: {error}"))?;
         Ok(Event::Done)
     }
@@ -272,7 +368,10 @@ impl<'o> Session<'o> {
 
     fn stage_compare(&mut self, request: &StageCompareRequest) -> Result<Event, String> {
         let stage = self.stage.as_mut().ok_or("no pass was made")?;
-        stage.compare(request, &mut tell).map(Event::Compared).map_err(|error| chain(&error))
+        stage
+            .compare(request, &mut |done| self.events.tell(done))
+            .map(Event::Compared)
+            .map_err(|error| chain(&error))
     }
 
     /// Works on what the swap of the stage's tree is asked for.
@@ -281,7 +380,7 @@ impl<'o> Session<'o> {
             Request::Empty { .. } => return Err("a stage lies in what would be emptied".to_owned()),
             Request::SwapIn { root, .. } => {
                 let stage = self.stage.as_ref().filter(|_| self.is_final).ok_or("no final pass was made")?;
-                stage.sync(&mut tell).map_err(|error| chain(&error))?;
+                stage.sync(&mut |done| self.events.tell(done)).map_err(|error| chain(&error))?;
                 if root.is_none() {
                     let staged = stage.root_metadata().map_err(|error| chain(&error))?;
                     *root = Some(staged.to_record());
@@ -295,10 +394,6 @@ impl<'o> Session<'o> {
         }
         swap_request(self.swap_root(), request).map_err(|error| error.to_string())
     }
-}
-
-fn tell(done: Progress) {
-    say(&Event::Progress { files: done.members, bytes: done.raw_bytes });
 }
 
 /// Works on what the swap is asked for.
@@ -356,13 +451,14 @@ fn extract_beside(
     options: &SessionOptions,
     request: ExtractRequest,
     input: &mpsc::Receiver<Vec<u8>>,
+    events: &Output,
 ) -> Result<Event, String> {
     // From the first on: whatever fails, what comes must be taken.
     let source: Box<dyn Read + '_> = if request.fifo {
         let fifo = std::fs::File::open(&options.input);
         let fifo = fifo.map_err(|error| format!("open the FIFO: {error}"))?;
         // Until it has heard this, the command keeps it open.
-        say(&Event::Progress { files: 0, bytes: 0 });
+        events.say(&Event::Progress { files: 0, bytes: 0 });
         Box::new(fifo)
     } else {
         Box::new(Pieces { pieces: input, piece: io::Cursor::default(), ended: false })
@@ -387,11 +483,16 @@ fn extract_beside(
         bytes: request.bytes,
         reserve: request.reserve,
     };
-    let extracted = extract(archive, directory, &extraction, &mut tell);
+    let extracted = extract(archive, directory, &extraction, &mut |done| events.tell(done));
     extracted.map(Event::Extracted).map_err(|error| chain(&error))
 }
 
-fn archive(root: &Path, request: ArchiveRequest, sink: Box<dyn Write + Send>) -> Result<Event, ArchiveError> {
+fn archive(
+    root: &Path,
+    request: ArchiveRequest,
+    sink: Box<dyn Write + Send>,
+    events: &Output,
+) -> Result<Event, ArchiveError> {
     let tree = root.join(&request.tree);
     let options = ArchiveOptions {
         codec: request.codec,
@@ -401,7 +502,8 @@ fn archive(root: &Path, request: ArchiveRequest, sink: Box<dyn Write + Send>) ->
         ..ArchiveOptions::default()
     };
     let frames = FrameWriter::new(sink);
-    let stats = archive_tree(&tree, &options, frames.archive(), frames.list(), &mut tell)?;
+    let stats =
+        archive_tree(&tree, &options, frames.archive(), frames.list(), &mut |done| events.tell(done))?;
     frames.finish()?;
     Ok(Event::Archived(stats))
 }

@@ -36,7 +36,7 @@ impl World {
     fn session(&self) -> Session<'_> {
         let (_, input) = mpsc::channel();
         let options = &self.options;
-        Session::new(options, false, input)
+        Session::new(options, false, input, Output::new(io::sink()), Output::new(io::sink()))
     }
 
     /// Starts a session whose stage lies in the destination.

@@ -121,9 +121,14 @@ pub enum Step {
 /// Sees each step before it is taken, and may fail it.
 pub type Watch<'w> = &'w mut dyn FnMut(&Step) -> io::Result<()>;
 
+/// The format of a plan. One that names none is of format 1, and has the same fields.
+const PLAN_FORMAT: u32 = 2;
+
 /// What is owed.
 #[derive(Debug, Serialize, Deserialize)]
 struct Plan {
+    #[serde(default = "unnumbered")]
+    format: u32,
     /// The names in the root that are the old tree.
     old: Vec<Name>,
     /// Those of both trees that go first and come last, the very last one last.
@@ -131,6 +136,10 @@ struct Plan {
     marker_files: Vec<Name>,
     /// Owner, mode, times and attributes of the root as it was.
     root: FileRecord,
+}
+
+fn unnumbered() -> u32 {
+    1
 }
 
 /// A file name; text where it is.
@@ -284,6 +293,7 @@ impl<'w> WorkDir<'w> {
         let old = self.names(&self.root, true)?;
         self.make(OLD)?;
         self.write_plan(&Plan {
+            format: PLAN_FORMAT,
             old: old.iter().map(|name| Name::of(name)).collect(),
             marker_files: marker_files.iter().map(|head| Name::of(head)).collect(),
             root: before.to_record(),
@@ -471,8 +481,19 @@ impl<'w> WorkDir<'w> {
         let file = File::from(openat(&self.work, PLAN, flags, Mode::empty())?);
         let mut bytes = Vec::new();
         file.take(PLAN_MAX).read_to_end(&mut bytes)?;
-        serde_json::from_slice(&bytes)
-            .map_err(|error| io::Error::other(format!("understand the plan: {error}")))
+        understand_plan(&bytes)
+    }
+}
+
+fn understand_plan(bytes: &[u8]) -> io::Result<Plan> {
+    let failed = |error| io::Error::other(format!("understand the plan: {error}"));
+    // Whatever else a later plan has: what is owed by it is not guessed.
+    let value: serde_json::Value = serde_json::from_slice(bytes).map_err(failed)?;
+    match value.get("format").and_then(serde_json::Value::as_u64) {
+        Some(found) if found > u64::from(PLAN_FORMAT) => Err(io::Error::other(format!(
+            "the plan of the swap is of a later volsnap (format {found}), which alone can have the old data back"
+        ))),
+        _ => serde_json::from_value(value).map_err(failed),
     }
 }
 

@@ -335,3 +335,51 @@ fn wherever_emptying_ends_it_can_be_begun_anew() {
         }
     }
 }
+
+fn plan_fixture(format: &str) -> Vec<u8> {
+    fs::read(Path::new(env!("CARGO_MANIFEST_DIR")).join(format!("fixtures/formats/{format}/swap-plan")))
+        .unwrap()
+}
+
+#[rstest]
+#[case("v1", 1)]
+#[case("v2", 2)]
+fn a_plan_of_every_format_is_read(#[case] format: &str, #[case] number: u32) {
+    let plan = understand_plan(&plan_fixture(format)).unwrap();
+    let names = |names: &[Name]| names.iter().map(Name::to_os).collect::<Vec<_>>();
+    let old: [&[u8]; 4] = [b"PG_VERSION", b"odd\xffname", b"base", b"global"];
+    assert_eq!(names(&plan.old), old.map(OsStr::from_bytes));
+    assert_eq!(names(&plan.marker_files), ["PG_VERSION", "global"]);
+    assert_eq!((plan.format, plan.root.mode, plan.root.uid), (number, 0o700, 999));
+    assert_eq!(plan.root.mtime, crate::archive::Timestamp { secs: 1_795_964_340, nanos: 409_615_968 });
+}
+
+#[test]
+fn a_swap_that_version_0_1_began_is_undone() {
+    let world = World::new();
+    let steps = world.swap_in(None).0.len();
+    for fail_at in [None, Some(steps / 2)] {
+        let world = World::new();
+        let _ = world.swap_in(fail_at);
+        let path = world.path().join(work_name(RUN)).join(PLAN);
+        let mut plan: serde_json::Value = serde_json::from_slice(&fs::read(&path).unwrap()).unwrap();
+        let fields = plan.as_object_mut().unwrap();
+        fields.remove("format");
+        let heads = fields.remove("marker_files").unwrap();
+        fields.insert("heads".into(), heads);
+        fs::write(&path, plan.to_string()).unwrap();
+        world.swap_back(None).1.unwrap();
+        assert_eq!(contents(world.path()), world.old);
+    }
+}
+
+#[test]
+fn a_plan_of_a_later_format_is_not_acted_on() {
+    let world = World::new();
+    world.swap_in(None).1.unwrap();
+    let path = world.path().join(work_name(RUN)).join(PLAN);
+    fs::write(&path, r#"{"format":3,"owed":{"names":[]}}"#).unwrap();
+    let error = world.swap_back(None).1.unwrap_err();
+    assert!(error.to_string().contains("later volsnap (format 3)"), "{error}");
+    assert_eq!(contents(world.path()), world.new);
+}

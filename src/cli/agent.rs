@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
-use volsnap::agent::session::{SessionOptions, serve};
+use volsnap::agent::session::{SessionOptions, Streams, serve};
 use volsnap::engine::helper::{FIFO, INPUT, PIPE, SOURCE, STAGE};
 
 /// Serves the command from inside the helper container.
@@ -13,11 +13,13 @@ pub(crate) struct Args {}
 /// Serves until standard input ends.
 pub(crate) fn run(_args: &Args) -> ExitCode {
     let pipe = Path::new(PIPE);
-    serve(&SessionOptions {
+    let options = SessionOptions {
         root: PathBuf::from(SOURCE),
         stage: PathBuf::from(STAGE),
         fifo: pipe.join(FIFO),
         input: pipe.join(INPUT),
-    });
+    };
+    // In the middle of whatever it does: its command is gone.
+    serve(&options, Streams::of_process(), || std::process::exit(0));
     ExitCode::SUCCESS
 }

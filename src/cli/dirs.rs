@@ -34,6 +34,12 @@ pub(crate) fn state_directory() -> Result<PathBuf, Error> {
         .ok_or_else(|| homeless("XDG_STATE_HOME", "VOLSNAP_STATE_DIR=DIR"))
 }
 
+/// Returns the user's directory, where docker keeps what its client is told.
+pub(crate) fn home() -> Option<PathBuf> {
+    let known = || nix::unistd::User::from_uid(nix::unistd::geteuid()).ok()?.map(|user| user.dir);
+    set("HOME").map(PathBuf::from).or_else(known)
+}
+
 fn homeless(variable: &str, instead: &str) -> Error {
     Error::usage(format!("neither {variable} nor HOME is set")).hint(format!("say where with {instead}"))
 }

@@ -4,16 +4,14 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
 
-use async_trait::async_trait;
 use volsnap::Error;
-use volsnap::ops::migrate::{
-    Confirm, Destination, MigrateOptions, MigratePlan, Outcome, Planned, dry_run, migrate,
-};
+use volsnap::ops::Consent;
+use volsnap::ops::migrate::{Destination, MigrateOptions, MigratePlan, migrate};
 use volsnap::selector::Target;
 
 use super::Global;
 use super::facts::FactsArg;
-use super::question::{Question, refuse_without_terminal};
+use super::question::{ask, refuse_without_terminal};
 use super::restore::parse_owner;
 use crate::render::Ui;
 
@@ -67,18 +65,19 @@ pub(crate) async fn run(global: &Global, args: Args, ui: &Ui) -> Result<ExitCode
     }
     let options = args.options();
     let host = global.host(ui).await?;
-    if args.dry_run {
-        let outlook = dry_run(&host, &options).await?;
-        ui.finish_progress();
-        match outlook {
-            Planned::Plan(plan) => ui.migrate_plan(&plan),
-            Planned::Already { title, at } => ui.migrated(&Outcome::Already { title, at }),
+    let consent = async |plan: &MigratePlan| {
+        if args.dry_run {
+            ui.finish_progress();
+            ui.migrate_plan(plan);
+            return Ok(Consent::Decline);
         }
-        return Ok(ExitCode::SUCCESS);
-    }
-    let outcome = migrate(&host, &options, &Question { asks: !args.yes, ui }).await?;
+        ui.finish_progress();
+        ui.show_migrate_plan(plan);
+        if args.yes { Ok(Consent::Execute) } else { ask(ui).await }
+    };
+    let outcome = migrate(&host, &options, consent).await?;
     ui.finish_progress();
-    ui.migrated(&outcome);
+    outcome.iter().for_each(|outcome| ui.migrated(outcome));
     Ok(ExitCode::SUCCESS)
 }
 
@@ -101,14 +100,5 @@ impl Args {
                 .collect(),
             helper_image: self.helper_image.clone(),
         }
-    }
-}
-
-#[async_trait]
-impl Confirm for Question<'_> {
-    async fn confirm(&self, plan: &MigratePlan) -> Result<(), Error> {
-        self.ui.finish_progress();
-        self.ui.show_migrate_plan(plan);
-        self.ask().await
     }
 }

@@ -5,12 +5,13 @@ use std::process::ExitCode;
 use std::sync::Arc;
 
 use clap::{Parser, Subcommand};
-use volsnap::engine::Docker;
+use volsnap::engine::DockerError;
 use volsnap::engine::bollard::DockerEngine;
+use volsnap::engine::context::{ContextError, Selection, refuse_other_engine};
 use volsnap::model::quote::shell_quote;
 use volsnap::ops::Context;
 use volsnap::repository::{Repository, Snapshot};
-use volsnap::saga::{RetryBudget, SagaOptions};
+use volsnap::saga::{GuardedBy, RetryBudget, SagaOptions};
 use volsnap::signal::{self, Cancel};
 use volsnap::{Error, ErrorKind};
 
@@ -169,7 +170,14 @@ impl Global {
     /// Connects to the engine and gathers what the procedures need, with signals being heard.
     async fn host(&self, ui: &Ui) -> Result<Context, Error> {
         let address = self.host.clone();
-        let docker = connect(address.as_deref()).await?;
+        let given =
+            address.clone().or_else(|| std::env::var("DOCKER_HOST").ok().filter(|host| !host.is_empty()));
+        let reached = DockerEngine::address(address.as_deref()).map_err(unreached)?;
+        if given.is_none() {
+            refuse_other_engine(&reached, |name| std::env::var(name).ok(), dirs::home().as_deref())
+                .map_err(|error| other_engine(error, &reached))?;
+        }
+        let docker = DockerEngine::connect(address.as_deref()).await.map_err(unreached)?;
         let directory = std::env::current_dir()
             .map_err(|error| Error::failed("find out the current directory").with_source(error))?;
         let cancel = Cancel::default();
@@ -183,14 +191,17 @@ impl Global {
         })
         .map_err(|error| Error::failed("listen for signals").with_source(error))?;
         Ok(Context {
-            docker,
-            address: address.or_else(|| std::env::var("DOCKER_HOST").ok().filter(|host| !host.is_empty())),
+            docker: Arc::new(docker),
+            address: given,
+            reached,
             saga: SagaOptions {
                 state: dirs::state_directory()?,
                 executable: executable()?,
                 patience: RetryBudget::COMMAND,
+                guarded_by: GuardedBy::Process,
             },
             directory,
+            compose: std::sync::Arc::new(volsnap::compose::runner::Processes),
             compose_project: std::env::var("COMPOSE_PROJECT_NAME").ok().filter(|name| !name.is_empty()),
             cancel,
             monitor,
@@ -238,14 +249,37 @@ impl Global {
     }
 }
 
-async fn connect(address: Option<&str>) -> Result<Arc<dyn Docker>, Error> {
-    match DockerEngine::connect(address).await {
-        Ok(engine) => Ok(Arc::new(engine)),
-        Err(error) => Err(Error::failed("reach the Docker engine")
-            .with_source(error)
-            .state("nothing was touched")
-            .hint("docker info    (does it answer? may you use it? is --host or DOCKER_HOST right?)")),
-    }
+fn unreached(error: DockerError) -> Error {
+    Error::failed("reach the Docker engine")
+        .with_source(error)
+        .state("nothing was touched")
+        .hint("docker info    (does it answer? may you use it? is --host or DOCKER_HOST right?)")
+}
+
+/// Says how one engine is meant, where docker has another one selected, or cannot be asked which.
+fn other_engine(error: ContextError, reached: &str) -> Error {
+    let typed: Vec<_> =
+        std::env::args_os().skip(1).map(|word| shell_quote(&word.to_string_lossy())).collect();
+    let at = |address: &str| format!("volsnap --host {} {}", shell_quote(address), typed.join(" "));
+    let hint = match &error {
+        ContextError::OtherEngine { name, by, endpoint, .. } => {
+            let theirs = at(endpoint);
+            let unselect = match by {
+                Selection::Variable => "unset DOCKER_CONTEXT",
+                Selection::File(_) => "docker context use default",
+            };
+            format!(
+                "{theirs}    (the engine of context {name})\n{}    (the other one)\n{unselect}    (then once more)",
+                at(reached)
+            )
+        }
+        _ => format!("{}    (whatever docker talks to)", at(reached)),
+    };
+    let error = match error {
+        ContextError::OtherEngine { .. } => Error::failed(error.to_string()),
+        unreadable => Error::failed("find out which engine docker talks to").with_source(unreadable),
+    };
+    error.state("nothing was touched").hint(hint)
 }
 
 /// Returns the running program: it is its own guard and its own helper.

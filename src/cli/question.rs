@@ -3,31 +3,24 @@
 use std::io::{self, BufRead as _, IsTerminal as _};
 
 use volsnap::Error;
+use volsnap::ops::Consent;
 
 use crate::render::Ui;
 
-/// Asks whether a plan that was shown is to be carried out.
-pub(super) struct Question<'u> {
-    pub(super) asks: bool,
-    pub(super) ui: &'u Ui,
-}
-
-impl Question<'_> {
-    /// Returns once the answer is yes.
-    pub(super) async fn ask(&self) -> Result<(), Error> {
-        if !self.asks {
-            return Ok(());
-        }
-        self.ui.question("go ahead? [y/N] ");
-        let answer = tokio::task::spawn_blocking(|| {
-            let mut line = String::new();
-            io::stdin().lock().read_line(&mut line).map(|_| line)
-        });
-        let answer = answer.await.ok().and_then(Result::ok).unwrap_or_default();
-        match answer.trim().to_ascii_lowercase().as_str() {
-            "y" | "yes" => Ok(()),
-            _ => Err(Error::failed("not confirmed").state("nothing was touched")),
-        }
+/// Asks whether a plan that was shown is to be executed.
+///
+/// # Errors
+/// When the answer is not yes.
+pub(super) async fn ask(ui: &Ui) -> Result<Consent, Error> {
+    ui.question("go ahead? [y/N] ");
+    let answer = tokio::task::spawn_blocking(|| {
+        let mut line = String::new();
+        io::stdin().lock().read_line(&mut line).map(|_| line)
+    });
+    let answer = answer.await.ok().and_then(Result::ok).unwrap_or_default();
+    match answer.trim().to_ascii_lowercase().as_str() {
+        "y" | "yes" => Ok(Consent::Execute),
+        _ => Err(Error::failed("not confirmed").state("nothing was touched")),
     }
 }
 

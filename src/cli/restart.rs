@@ -9,8 +9,9 @@ use volsnap::archive::Codec;
 use volsnap::database::online::MaxRate;
 use volsnap::model::facts::FactsLevel;
 use volsnap::model::manifest::Quiesce;
+use volsnap::ops::Consent;
 use volsnap::ops::plan::CaptureChoice;
-use volsnap::ops::restart::{RestartOptions, dry_run, restart};
+use volsnap::ops::restart::{RestartOptions, RestartPlan, restart};
 use volsnap::ops::snapshot::SnapshotOptions;
 use volsnap::selector::Target;
 use volsnap::{Error, ErrorKind};
@@ -57,13 +58,15 @@ pub(crate) struct Args {
 pub(crate) async fn run(global: &Global, args: Args, ui: &Ui) -> Result<ExitCode, Error> {
     let options = args.options(global)?;
     let host = global.host(ui).await?;
-    if args.dry_run {
-        let plan = dry_run(&host, &options).await?;
+    let consent = async |plan: &RestartPlan| {
+        if !args.dry_run {
+            return Ok(Consent::Execute);
+        }
         ui.finish_progress();
-        ui.restart_plan(&plan);
-        return Ok(ExitCode::SUCCESS);
-    }
-    let report = restart(&host, &options).await?;
+        ui.restart_plan(plan);
+        Ok(Consent::Decline)
+    };
+    let Some(report) = restart(&host, &options, consent).await? else { return Ok(ExitCode::SUCCESS) };
     ui.finish_progress();
     ui.restarted(&report);
     Ok(if report.ok { ExitCode::SUCCESS } else { exit::code_of(ErrorKind::Damaged) })

@@ -4,15 +4,13 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Duration;
 
-use async_trait::async_trait;
 use volsnap::Error;
-use volsnap::ops::restore::{
-    Archive, Confirm, Destination, Force, RestoreOptions, RestorePlan, dry_run, restore,
-};
+use volsnap::ops::Consent;
+use volsnap::ops::restore::{Archive, Destination, Force, RestoreOptions, RestorePlan, restore};
 use volsnap::selector::Target;
 
 use super::Global;
-use super::question::{Question, refuse_without_terminal};
+use super::question::{ask, refuse_without_terminal};
 use crate::render::Ui;
 
 /// Put a snapshot back: never worse than before
@@ -74,15 +72,19 @@ pub(crate) async fn run(global: &Global, args: Args, ui: &Ui) -> Result<ExitCode
     }
     let options = args.options(global).await?;
     let host = global.host(ui).await?;
-    if args.dry_run {
-        let plan = dry_run(&host, &options).await?;
+    let consent = async |plan: &RestorePlan| {
+        if args.dry_run {
+            ui.finish_progress();
+            ui.restore_plan(plan);
+            return Ok(Consent::Decline);
+        }
         ui.finish_progress();
-        ui.restore_plan(&plan);
-        return Ok(ExitCode::SUCCESS);
-    }
-    let restored = restore(&host, &options, &Question { asks: !args.yes, ui }).await?;
+        ui.show_restore_plan(plan);
+        if args.yes { Ok(Consent::Execute) } else { ask(ui).await }
+    };
+    let restored = restore(&host, &options, consent).await?;
     ui.finish_progress();
-    ui.restored(&restored);
+    restored.iter().for_each(|restored| ui.restored(restored));
     Ok(ExitCode::SUCCESS)
 }
 
@@ -124,15 +126,6 @@ async fn archive(global: &Global, spec: &str) -> Result<Archive, Error> {
             let is_ours = volsnap::repository::layout::FileName::parse(&name).is_some();
             if path.is_file() && !is_ours { Ok(Archive::Plain(path.to_owned())) } else { Err(error) }
         }
-    }
-}
-
-#[async_trait]
-impl Confirm for Question<'_> {
-    async fn confirm(&self, plan: &RestorePlan) -> Result<(), Error> {
-        self.ui.finish_progress();
-        self.ui.show_restore_plan(plan);
-        self.ask().await
     }
 }
 

@@ -9,9 +9,9 @@ use clap::ValueEnum;
 use volsnap::archive::Codec;
 use volsnap::database::online::MaxRate;
 use volsnap::model::manifest::Quiesce;
-use volsnap::ops::Context;
-use volsnap::ops::plan::CaptureChoice;
-use volsnap::ops::snapshot::{SnapshotOptions, dry_run, snapshot};
+use volsnap::ops::plan::{CaptureChoice, Plan};
+use volsnap::ops::snapshot::{SnapshotOptions, snapshot};
+use volsnap::ops::{Consent, Context};
 use volsnap::selector::Target;
 use volsnap::{Error, ErrorKind};
 
@@ -144,13 +144,17 @@ async fn one(
     args: &Args,
     ui: &Ui,
 ) -> Result<(serde_json::Value, Option<ErrorKind>), Error> {
-    if args.dry_run {
-        let plan = dry_run(host, options).await?;
+    let mut planned = serde_json::Value::Null;
+    let consent = async |plan: &Plan| {
+        if !args.dry_run {
+            return Ok(Consent::Execute);
+        }
         ui.finish_progress();
-        ui.plan(&plan);
-        return Ok((crate::render::json::value(&plan), None));
-    }
-    let mut taken = snapshot(host, options).await?;
+        ui.plan(plan);
+        planned = crate::render::json::value(plan);
+        Ok(Consent::Decline)
+    };
+    let Some(mut taken) = snapshot(host, options, consent).await? else { return Ok((planned, None)) };
     ui.finish_progress();
     ui.snapshot(&taken);
     let mut json = crate::render::json::snapshot(&taken);

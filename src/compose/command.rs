@@ -7,12 +7,12 @@
 use std::collections::BTreeMap;
 use std::ffi::{OsStr, OsString};
 use std::path::PathBuf;
-use std::process::{Output, Stdio};
+use std::process::Output;
+use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::process::Command;
-
 use super::files::{FilesError, NamedFiles};
+use super::runner::{Invocation, Runner};
 use crate::model::quote::shell_quote;
 
 /// The variable in the environment of its processes that says for which run they are.
@@ -72,11 +72,11 @@ impl Spelling {
     ///
     /// # Errors
     /// When it is not installed.
-    pub async fn find() -> Result<Self, ComposeError> {
-        if version(&["docker", "compose", "version", "--short"]).await.is_some() {
+    pub async fn find(runner: &dyn Runner) -> Result<Self, ComposeError> {
+        if version(runner, &["docker", "compose", "version", "--short"]).await.is_some() {
             return Ok(Self::Plugin);
         }
-        match version(&["docker-compose", "version", "--short"]).await {
+        match version(runner, &["docker-compose", "version", "--short"]).await {
             Some(version) if version.trim_start_matches('v').starts_with("1.") => Ok(Self::One),
             Some(_) => Ok(Self::Standalone),
             None => Err(ComposeError::NotInstalled),
@@ -105,23 +105,20 @@ impl Spelling {
     }
 }
 
-async fn version(words: &[&str]) -> Option<String> {
-    let mut command = Command::new(words[0]);
-    command.args(&words[1..]).stdin(Stdio::null()).stderr(Stdio::null()).kill_on_drop(true);
-    let output = tokio::time::timeout(QUESTION_LIMIT, command.output()).await.ok()?.ok()?;
-    // docker without the plugin takes `compose` for an unknown command.
-    output.status.success().then(|| String::from_utf8_lossy(&output.stdout).trim().to_owned())
+async fn version(runner: &dyn Runner, words: &[&str]) -> Option<String> {
+    tokio::time::timeout(QUESTION_LIMIT, runner.version(words)).await.ok()?
 }
 
 /// Compose, on one project.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone)]
 pub struct Compose {
+    runner: Arc<dyn Runner>,
     spelling: Spelling,
     project: String,
     directory: PathBuf,
     files: Vec<PathBuf>,
     environment_files: Vec<PathBuf>,
-    /// The engine's address; none for the default.
+    /// The engine's address; none for the one that `docker` talks to.
     address: Option<String>,
 }
 
@@ -132,13 +129,15 @@ impl Compose {
     /// # Errors
     /// When the files of the project are not named, or gone.
     pub fn of(
+        runner: &Arc<dyn Runner>,
         spelling: Spelling,
         labels: &BTreeMap<String, String>,
         address: Option<&str>,
     ) -> Result<Self, FilesError> {
         let NamedFiles { project, directory, files, environment_files } = NamedFiles::of(labels)?;
         let address = address.map(str::to_owned);
-        Ok(Self { spelling, project, directory, files, environment_files, address })
+        let runner = runner.clone();
+        Ok(Self { runner, spelling, project, directory, files, environment_files, address })
     }
 
     /// Returns the same with one more file, as an override that is new.
@@ -234,21 +233,14 @@ impl Compose {
         run: Option<&str>,
         limit: Duration,
     ) -> Result<Output, ComposeError> {
-        let words = self.words(arguments);
         let said = || self.command(arguments);
-        let mut command = Command::new(&words[0]);
-        command.args(&words[1..]).current_dir(&self.directory).stdin(Stdio::null());
-        // A signal from the terminal is ours to handle; and nobody waits for one that was given up.
-        command.process_group(0).kill_on_drop(true);
-        if let Some(run) = run {
-            command.env(MARK, run);
-        }
-        if let Some(address) = &self.address {
-            command.env("DOCKER_HOST", address);
-        }
-        // Said by the command itself, for this project alone.
-        command.env_remove("COMPOSE_FILE").env_remove("COMPOSE_PROJECT_NAME").env_remove("COMPOSE_PROFILES");
-        let output = match tokio::time::timeout(limit, command.output()).await {
+        let invocation = Invocation {
+            words: self.words(arguments),
+            directory: self.directory.clone(),
+            run: run.map(str::to_owned),
+            address: self.address.clone(),
+        };
+        let output = match tokio::time::timeout(limit, self.runner.run(invocation)).await {
             Ok(output) => output.map_err(|source| ComposeError::NotStarted { command: said(), source })?,
             Err(_) => return Err(ComposeError::TimedOut { command: said(), limit }),
         };
@@ -273,9 +265,11 @@ fn last_lines(output: &Output) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::compose::runner::Processes;
 
     fn compose(spelling: Spelling) -> Compose {
         Compose {
+            runner: Arc::new(Processes),
             spelling,
             project: "app".to_owned(),
             directory: "/srv/my app".into(),
@@ -302,7 +296,7 @@ mod tests {
     #[tokio::test]
     async fn what_compose_says_is_in_the_error() {
         let directory = tempfile::tempdir().unwrap();
-        let Ok(spelling) = Spelling::find().await else { return };
+        let Ok(spelling) = Spelling::find(&Processes).await else { return };
         let mut compose = compose(spelling);
         compose.directory = directory.path().to_owned();
         compose.files = vec![directory.path().join("compose.yaml")];

@@ -11,6 +11,7 @@
 //! | [`files`] | finding a project's files by a container's labels |
 //! | [`replacement`] | writing a file whole, and putting it back |
 //! | [`command`] | running `docker compose` or `docker-compose` |
+//! | [`runner`] | the programs themselves, or what plays them in a test |
 //! | `recreate` | making the containers of services anew |
 
 pub mod command;
@@ -21,9 +22,10 @@ mod labels;
 mod project;
 mod recreate;
 pub mod replacement;
+pub mod runner;
 
 pub use command::MARK;
 pub use labels::{CONFIG_HASH_LABEL, Membership, VOLUME_LABEL, VolumeKey, WORKING_DIR_LABEL, volume_labels};
 pub use project::{DirectoryProject, normalize_project_name};
 use project::{FILE_NAMES, OVERRIDE_NAMES};
-pub use recreate::{Recreate, RecreateError};
+pub use recreate::{RECREATE_LIMIT, Recreate, RecreateError};

@@ -3,15 +3,17 @@
 //! Compose only creates them here; whoever asked starts them. So a Compose that is ended in the middle leaves
 //! nothing running that nobody knows of.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use super::Membership;
 use super::command::{Compose, ComposeError, Spelling};
 use super::files::FilesError;
+use super::runner::Runner;
 use crate::model::container::Container;
 
 /// How long the making may take: an image may have to be fetched.
-const LIMIT: Duration = Duration::from_mins(10);
+pub const RECREATE_LIMIT: Duration = Duration::from_mins(10);
 /// How long a container may take to stop that somebody has started meanwhile.
 const GRACE: Duration = Duration::from_mins(10);
 
@@ -35,7 +37,7 @@ pub enum RecreateError {
 }
 
 /// Compose, and the services whose containers it makes anew.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone)]
 pub struct Recreate {
     /// Compose, on their project.
     pub compose: Compose,
@@ -49,19 +51,24 @@ impl Recreate {
     ///
     /// # Errors
     /// When they are not Compose's, or the files are gone or not understood.
-    pub async fn of(containers: &[&Container], address: Option<&str>) -> Result<Self, RecreateError> {
-        let recreate = Self::by(Spelling::find().await?, containers, address)?;
+    pub async fn of(
+        runner: &Arc<dyn Runner>,
+        containers: &[&Container],
+        address: Option<&str>,
+    ) -> Result<Self, RecreateError> {
+        let recreate = Self::by(runner, Spelling::find(&**runner).await?, containers, address)?;
         recreate.compose.understand().await?;
         Ok(recreate)
     }
 
     fn by(
+        runner: &Arc<dyn Runner>,
         spelling: Spelling,
         containers: &[&Container],
         address: Option<&str>,
     ) -> Result<Self, RecreateError> {
         let first = containers.first().ok_or(RecreateError::None)?;
-        let compose = Compose::of(spelling, &first.labels, address)
+        let compose = Compose::of(runner, spelling, &first.labels, address)
             .map_err(|source| RecreateError::Files { container: first.name.clone(), source })?;
         let project = Membership::of(&first.labels).map(|member| member.project);
         let members = containers.iter().filter_map(|container| Membership::of(&container.labels));
@@ -85,7 +92,7 @@ impl Recreate {
     /// # Errors
     /// When Compose fails, with what it said.
     pub async fn create(&self, run: &str) -> Result<(), ComposeError> {
-        self.compose.create(&self.services, run, GRACE, LIMIT).await
+        self.compose.create(&self.services, run, GRACE, RECREATE_LIMIT).await
     }
 }
 
@@ -94,6 +101,11 @@ mod tests {
     use std::path::Path;
 
     use super::*;
+    use crate::compose::runner::Processes;
+
+    fn runner() -> Arc<dyn Runner> {
+        Arc::new(Processes)
+    }
 
     fn container(directory: &Path, project: &str, service: &str, files: &str) -> Container {
         let directory = directory.display().to_string();
@@ -117,7 +129,7 @@ mod tests {
         let other_file = at.join("o.yaml").display().to_string();
         let db = container(at, "app", "db", &format!("compose.yaml,{other_file}"));
         let (web, other) = (container(at, "app", "web", ""), container(at, "other", "db", ""));
-        let recreate = Recreate::by(Spelling::One, &[&db, &web, &other], None).unwrap();
+        let recreate = Recreate::by(&runner(), Spelling::One, &[&db, &web, &other], None).unwrap();
         assert_eq!(
             recreate.command(),
             format!(
@@ -131,7 +143,9 @@ mod tests {
     #[test]
     fn what_compose_did_not_make_or_cannot_find_again_is_refused() {
         let directory = tempfile::tempdir().unwrap();
-        let of = |container: &Container| match Recreate::by(Spelling::One, &[container], None).unwrap_err() {
+        let of = |container: &Container| match Recreate::by(&runner(), Spelling::One, &[container], None)
+            .unwrap_err()
+        {
             RecreateError::Files { source, .. } => source,
             other => panic!("{other}"),
         };

@@ -14,6 +14,7 @@ use std::time::Duration;
 
 use crate::model::container::{Container, ExecOutput};
 use crate::model::facts::{Facts, FactsLevel};
+use crate::model::position::Position;
 
 pub mod online;
 pub mod postgres;
@@ -96,6 +97,11 @@ pub trait Profile: Send + Sync + fmt::Debug {
     /// Returns what checks the content of a file of a cleanly stopped database as it streams past;
     /// `path` is relative to the data directory. `None` for a file whose content proves nothing.
     fn content_check(&self, inspection: &Inspection, path: &Path) -> Option<Box<dyn ContentCheck>>;
+
+    /// Returns where files that were seen so stand in the database's log; `None` where they do not say it.
+    fn position(&self, _inspection: &Inspection) -> Option<Position> {
+        None
+    }
 
     /// Returns how such a database is backed up while it runs; `None` where it is not known how.
     fn online(&self) -> Option<&'static dyn online::OnlineBackup>;
@@ -256,6 +262,12 @@ pub fn profiles() -> &'static [&'static dyn Profile] {
 #[must_use]
 pub fn profile(name: &str) -> Option<&'static dyn Profile> {
     profiles().iter().copied().find(|profile| profile.name() == name)
+}
+
+/// Returns where a database's files stand in its log, where they say it.
+#[must_use]
+pub fn position(inspection: &Inspection) -> Option<Position> {
+    profile(&inspection.engine)?.position(inspection)
 }
 
 /// Returns the profile that recognises the container.

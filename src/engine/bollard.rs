@@ -80,7 +80,11 @@ const INSPECTIONS_AT_ONCE: usize = 16;
 const EXEC_OUTPUT_LIMIT: usize = 64 << 20;
 const EXEC_ERROR_LIMIT: usize = 1 << 20;
 const LOGS_OUTPUT_LIMIT: usize = 64 << 10;
+/// What Podman calls itself among the components of its version.
+const PODMAN: &str = "Podman Engine";
 const DEFAULT_SOCKET: &str = "/var/run/docker.sock";
+/// The address of an engine that nobody has named, as docker has it.
+pub(super) const DEFAULT_ADDRESS: &str = "unix:///var/run/docker.sock";
 
 /// An engine reached over its API.
 #[derive(Debug, Clone)]
@@ -92,6 +96,14 @@ pub struct DockerEngine {
 }
 
 impl DockerEngine {
+    /// Returns the address that is [connected](Self::connect) to for `host`, as any client of the engine takes it.
+    ///
+    /// # Errors
+    /// An address of a kind not spoken here.
+    pub fn address(host: Option<&str>) -> Result<String> {
+        Address::choose(host, |name| env::var(name).ok(), Path::exists).map(|address| address.to_string())
+    }
+
     /// Connects to the engine at `host`, else `DOCKER_HOST`, else the default socket, else the
     /// rootless one, and agrees on an API version.
     ///
@@ -297,6 +309,7 @@ impl Docker for DockerEngine {
         let doing = "ask the engine what it is";
         let version = bounded(doing, INSPECT_LIMIT, self.client.version()).await?;
         let info = bounded(doing, INSPECT_LIMIT, self.client.info()).await?;
+        let podman = version.components.iter().flatten().any(|component| component.name == PODMAN);
         Ok(EngineInfo {
             id: info.id.unwrap_or_default(),
             version: version.version.unwrap_or_default(),
@@ -304,6 +317,7 @@ impl Docker for DockerEngine {
             os: version.os.unwrap_or_default(),
             arch: version.arch.unwrap_or_default(),
             local: self.local,
+            podman,
         })
     }
 
@@ -773,7 +787,7 @@ fn kind_of(error: &ClientError) -> DockerErrorKind {
         ClientError::DockerResponseServerError { status_code: 404, .. } => DockerErrorKind::NotFound,
         ClientError::DockerResponseServerError { status_code: 409, .. } => DockerErrorKind::Conflict,
         ClientError::DockerResponseServerError { message, .. }
-            if message.contains("bind source path does not exist")
+            if message.contains(super::NO_DIRECTORY)
                 // A short name that begins several ids, and is the name of none.
                 || message.to_ascii_lowercase().contains("multiple ids found") =>
         {

@@ -26,8 +26,12 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::Bytes;
+use tokio::sync::watch;
 
+use super::failing_agent::listen_in;
+use super::failing_compose::FailingCompose;
 use super::{Attached, ContainerSpec, Docker, DockerError, DockerErrorKind, Grace, RawInspect, Result};
+use crate::compose::runner::Runner;
 use crate::model::container::{Container, EngineInfo, ExecOutput, Image, Volume};
 use crate::model::location::MountSource;
 
@@ -40,6 +44,8 @@ pub struct Call {
     pub name: &'static str,
     /// What it was made on, "" for the engine itself.
     pub object: String,
+    /// What is run in a container, in a word; "" for other calls.
+    pub detail: String,
 }
 
 impl fmt::Display for Call {
@@ -58,12 +64,22 @@ pub enum Mode {
     /// The engine is never reached and no answer ever comes, whatever bound the call has: it ends
     /// when the caller drops it.
     Hang,
+    /// Whoever makes it panics.
+    Panic,
+    /// The process is killed before the call: neither this one nor any later one has an effect, or an answer.
+    Kill,
+    /// The same, after the call has had its effect.
+    KillAfter,
 }
 
-#[derive(Debug, Default)]
+/// Is told of a call before it is made.
+type Listener = Box<dyn Fn(&Call) + Send>;
+
+#[derive(Default)]
 struct Record {
     calls: Vec<Call>,
     failing: Option<(Failing, Mode)>,
+    listener: Option<Listener>,
 }
 
 /// Which calls fail.
@@ -90,17 +106,87 @@ impl Record {
     }
 }
 
+/// What is recorded, shared with the streams of agents and with Compose.
+pub(super) struct Shared {
+    record: Mutex<Record>,
+    /// Whether the process was killed.
+    dead: watch::Sender<bool>,
+}
+
+impl fmt::Debug for Shared {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Shared")
+    }
+}
+
+impl Shared {
+    /// Records a call; returns how it is to fail, if it is.
+    pub(super) fn note(&self, name: &'static str, object: &str, detail: &str) -> Option<Mode> {
+        let mut record = self.record();
+        let number = record.calls.len() + 1;
+        let call = Call { number, name, object: object.to_owned(), detail: detail.to_owned() };
+        if let Some(listener) = &record.listener {
+            listener(&call);
+        }
+        record.calls.push(call);
+        record.mode()
+    }
+
+    pub(super) fn kill(&self) {
+        self.dead.send_replace(true);
+    }
+
+    pub(super) fn is_dead(&self) -> bool {
+        *self.dead.borrow()
+    }
+
+    fn record(&self) -> MutexGuard<'_, Record> {
+        // A test that panicked elsewhere must not hide what was recorded.
+        self.record.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
 /// A [`Docker`] that records every call and fails on demand.
-#[derive(Debug)]
 pub struct FailingDocker {
     inner: Arc<dyn Docker>,
-    record: Mutex<Record>,
+    shared: Arc<Shared>,
+    listens_in: bool,
+}
+
+impl fmt::Debug for FailingDocker {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("FailingDocker").field("inner", &self.inner).finish_non_exhaustive()
+    }
 }
 
 impl FailingDocker {
     /// Returns one around `inner` that records, and does not fail yet.
     pub fn new(inner: Arc<dyn Docker>) -> Self {
-        Self { inner, record: Mutex::default() }
+        let shared = Shared { record: Mutex::default(), dead: watch::Sender::new(false) };
+        Self { inner, shared: Arc::new(shared), listens_in: false }
+    }
+
+    /// Has what is said to an agent be calls too.
+    #[must_use]
+    pub fn with_agents(self) -> Self {
+        Self { listens_in: true, ..self }
+    }
+
+    /// Has somebody told of every call, before it is made.
+    pub fn on_call(&self, listener: impl Fn(&Call) + Send + 'static) {
+        self.record().listener = Some(Box::new(listener));
+    }
+
+    /// Returns Compose, with its commands as calls too.
+    #[must_use]
+    pub fn compose(&self, inner: Arc<dyn Runner>) -> Arc<dyn Runner> {
+        Arc::new(FailingCompose { inner, shared: self.shared.clone() })
+    }
+
+    /// Returns once the process is killed: whoever drives it is to drop it then.
+    pub async fn killed(&self) {
+        // The sender lives as long as this.
+        let _ = self.shared.dead.subscribe().wait_for(|dead| *dead).await;
     }
 
     /// Makes the `number`th call (from 1) fail, and no other.
@@ -126,8 +212,7 @@ impl FailingDocker {
     }
 
     fn record(&self) -> MutexGuard<'_, Record> {
-        // A test that panicked elsewhere must not hide what was recorded.
-        self.record.lock().unwrap_or_else(PoisonError::into_inner)
+        self.shared.record()
     }
 
     async fn call<T>(
@@ -136,17 +221,32 @@ impl FailingDocker {
         object: &str,
         effect: impl Future<Output = Result<T>> + Send,
     ) -> Result<T> {
-        let mode = {
-            let mut record = self.record();
-            let number = record.calls.len() + 1;
-            record.calls.push(Call { number, name, object: object.to_owned() });
-            record.mode()
-        };
-        match mode {
+        self.call_in_detail(name, object, "", effect).await
+    }
+
+    async fn call_in_detail<T>(
+        &self,
+        name: &'static str,
+        object: &str,
+        detail: &str,
+        effect: impl Future<Output = Result<T>> + Send,
+    ) -> Result<T> {
+        if self.shared.is_dead() {
+            pending::<()>().await;
+        }
+        match self.shared.note(name, object, detail) {
             None => return effect.await,
             Some(Mode::Before) => {}
             Some(Mode::After) => drop(effect.await),
             Some(Mode::Hang) => pending().await,
+            Some(Mode::Panic) => panic!("injected panic at {name}"),
+            Some(mode @ (Mode::Kill | Mode::KillAfter)) => {
+                if mode == Mode::KillAfter {
+                    drop(effect.await);
+                }
+                self.shared.kill();
+                pending::<()>().await;
+            }
         }
         Err(DockerError {
             kind: DockerErrorKind::Unreachable,
@@ -207,7 +307,10 @@ impl Docker for FailingDocker {
     }
 
     async fn exec(&self, id: &str, command: &[String], limit: Duration) -> Result<ExecOutput> {
-        self.call("exec", id, self.inner.exec(id, command, limit)).await
+        // The scripts of a profile have their action behind this name.
+        let action = command.iter().position(|word| word == "volsnap").and_then(|at| command.get(at + 1));
+        let detail = action.or(command.first()).map_or("", String::as_str);
+        self.call_in_detail("exec", id, detail, self.inner.exec(id, command, limit)).await
     }
 
     async fn logs(&self, id: &str, lines: u32) -> Result<String> {
@@ -257,7 +360,8 @@ impl Docker for FailingDocker {
     }
 
     async fn attach(&self, id: &str) -> Result<Attached> {
-        self.call("attach", id, self.inner.attach(id)).await
+        let attached = self.call("attach", id, self.inner.attach(id)).await?;
+        Ok(if self.listens_in { listen_in(&self.shared, attached) } else { attached })
     }
 
     async fn remove_container(&self, id: &str) -> Result<()> {

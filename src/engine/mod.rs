@@ -6,7 +6,9 @@
 //! | file | holds |
 //! |---|---|
 //! | [`bollard`](mod@bollard) | [`Docker`] over the engine's API |
+//! | [`context`] | which engine the user's `docker` talks to |
 //! | [`failing`] | [`Docker`] that records calls and fails on demand, for tests |
+//! | [`memory`] | [`Docker`] without an engine, for tests |
 //! | `clone` | a container like another one, but for one mount |
 //! | `raw` | the API as plain JSON, where no field may be lost |
 //! | [`helper`] | the throwaway container and the image it runs |
@@ -14,8 +16,12 @@
 
 pub mod bollard;
 mod clone;
+pub mod context;
 pub mod failing;
+mod failing_agent;
+mod failing_compose;
 pub mod helper;
+pub mod memory;
 pub mod oneshot;
 mod raw;
 
@@ -31,6 +37,9 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use futures_util::Stream;
 use tokio::io::AsyncWrite;
+
+/// What engines say of a bind mount whose source is not there; they do not make it.
+pub(crate) const NO_DIRECTORY: &str = "bind source path does not exist";
 
 /// The result of a call to the engine.
 pub type Result<T, E = DockerError> = std::result::Result<T, E>;

@@ -19,6 +19,9 @@ pub struct EngineInfo {
     pub arch: String,
     /// Whether the engine is reached over a local socket.
     pub local: bool,
+    /// Whether it is Podman, which speaks Docker's API and means another thing by some of it.
+    #[serde(default)]
+    pub podman: bool,
 }
 
 /// An API version, as 1.41.

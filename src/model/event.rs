@@ -112,6 +112,9 @@ pub trait Monitor: Send + Sync {
 
     /// Is told of each step just before it is taken, by the step's name. Tests act here.
     fn step(&self, _step: &'static str) {}
+
+    /// Is told that what is waited for goes on, as that the engine has answered, where nothing else is to be said.
+    fn goes_on(&self) {}
 }
 
 /// Watches nothing.

@@ -1,4 +1,4 @@
-//! The name of a snapshot, which is also that of the run that makes it. Pure data.
+//! The names of a snapshot, which is also that of the run that makes it, and of a group of them. Pure data.
 
 use std::fmt;
 use std::str::FromStr;
@@ -14,6 +14,23 @@ const ID_TIME: &str = "%Y%m%dT%H%M%SZ";
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(try_from = "String")]
 pub struct SnapshotId(String);
+
+/// The id of what was taken at one moment: several snapshots have it in common. It is made as a snapshot's is.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct GroupId(SnapshotId);
+
+impl From<SnapshotId> for GroupId {
+    fn from(run: SnapshotId) -> Self {
+        Self(run)
+    }
+}
+
+impl fmt::Display for GroupId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
 
 /// A text that is no snapshot id.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]

@@ -1,7 +1,12 @@
 //! The manifest: what a snapshot is, how it was made, and the evidence for its consistency.
 //! A snapshot exists when its manifest exists. Pure data: no I/O, no clock.
+//!
+//! | file | holds |
+//! |---|---|
+//! | this one | what is known of a snapshot |
+//! | `parts` | what a snapshot has of each volume or directory |
+//! | `stored` | the file: its format number, what a reader must know, the seal, what is kept unread |
 
-use crate::model::ids::SnapshotId;
 use std::collections::BTreeMap;
 use std::fmt;
 use std::path::{Path, PathBuf};
@@ -9,48 +14,27 @@ use std::path::{Path, PathBuf};
 use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
 
-use crate::archive::Codec;
 use crate::model::container::Mount;
 use crate::model::event::Phase;
 use crate::model::facts::SnapshotFacts;
+use crate::model::ids::{GroupId, SnapshotId};
 use crate::model::inspection::Inspection;
 use crate::model::location::MountSource;
+use crate::model::position::Position;
+use crate::model::unknown::UnknownFields;
 
-/// The format version this code writes; it reads this one and refuses later ones by name.
-///
-/// Fields may be added within a version: a reader ignores those it does not know. A change that an
-/// older reader would misunderstand takes a new version.
-pub const FORMAT_VERSION: u32 = 1;
+mod parts;
+mod stored;
+
+pub use parts::{ArchiveInfo, Counts, FileListInfo, Part, Parts};
+pub use stored::{FORMAT_VERSION, Feature, ManifestError};
 
 /// The tag of a snapshot that a restore has made of the data it replaced.
 pub const SAFETY_TAG: &str = "safety";
 
-/// Why bytes are no manifest that can be believed.
-#[derive(Debug, thiserror::Error)]
-pub enum ManifestError {
-    /// A later volsnap wrote it.
-    #[error(
-        "made by a later volsnap: its format version is {found}, and this volsnap reads up to {FORMAT_VERSION}"
-    )]
-    LaterFormat {
-        /// The version it names.
-        found: u32,
-    },
-    /// The digest at its end does not fit what comes before, or is missing.
-    #[error("not a whole manifest: it is cut short, was changed after it was written, or never was one")]
-    Unsealed,
-    /// It is whole, but holds something this version does not understand.
-    #[error("not understood by this volsnap (written by volsnap {tool_version})")]
-    NotUnderstood {
-        /// The version that wrote it, as it says.
-        tool_version: String,
-        /// What is not understood.
-        source: serde_json::Error,
-    },
-}
-
 /// The result of reading a snapshot back; kept beside the manifest, one object each, never changed.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(remote = "Self")]
 pub struct Verification {
     /// When it ended.
     pub at: DateTime<Utc>,
@@ -67,6 +51,9 @@ pub struct Verification {
     pub drill: Option<DrillTimes>,
     /// The version of volsnap that did it.
     pub tool_version: String,
+    /// What a later volsnap has said beside that.
+    #[serde(skip)]
+    pub unknown: UnknownFields,
 }
 
 /// How long the parts of a drill took, in milliseconds.
@@ -117,6 +104,25 @@ pub enum Capture {
     Staged,
 }
 
+/// How the data was taken.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Method {
+    /// How writers were held still.
+    #[serde(with = "stored::StoredQuiesce")]
+    pub quiesce: Quiesce,
+    /// How bytes were taken.
+    pub capture: Capture,
+}
+
+/// What an archive holds.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Payload {
+    /// The files themselves.
+    #[default]
+    Physical,
+}
+
 /// What may be believed of the data.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
@@ -134,25 +140,33 @@ pub enum Consistency {
 
 /// What a snapshot is: the last file written, and the one that makes it exist.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(remote = "Self")]
 pub struct Manifest {
-    /// Version of this format.
+    /// The version of the format that it was read from; what is written has the [newest](FORMAT_VERSION).
+    #[serde(serialize_with = "stored::newest_version")]
     pub format_version: u32,
+    /// What a reader must know to understand it.
+    pub requires: Vec<Feature>,
     /// The snapshot's id.
     pub id: SnapshotId,
     /// The name under which the repository keeps this source.
     pub source: String,
-    /// What was captured.
-    pub location: MountSource,
+    /// The snapshots of one moment have it in common; `None` for one that was taken alone.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub group: Option<GroupId>,
     /// How a person calls it.
     pub title: String,
-    /// How writers were held still.
-    pub quiesce: Quiesce,
-    /// How bytes were taken.
-    pub capture: Capture,
+    /// How the data was taken.
+    pub method: Method,
+    /// What its archives hold.
+    pub payload: Payload,
     /// What may be believed of the data.
     pub consistency: Consistency,
     /// What that rests on.
     pub evidence: Evidence,
+    /// Where the data stands in its database's log; `None` where that is not known.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub position: Option<Position>,
     /// When things happened.
     pub times: Times,
     /// Milliseconds from the moment the stop (or freeze) was asked for until the service answered (or went
@@ -160,12 +174,8 @@ pub struct Manifest {
     pub downtime_ms: u64,
     /// The parts of the run.
     pub phases: Vec<PhaseTime>,
-    /// The archive.
-    pub archive: ArchiveInfo,
-    /// The file list.
-    pub file_list: FileListInfo,
-    /// Files, bytes and what was left out.
-    pub counts: Counts,
+    /// What it has of each volume or directory.
+    pub parts: Parts,
     /// What the data ran in.
     pub environment: Environment,
     /// What was seen of the live data just before; `None` where nobody looked, or could.
@@ -175,6 +185,9 @@ pub struct Manifest {
     pub tags: BTreeMap<String, String>,
     /// The version of volsnap that wrote it.
     pub tool_version: String,
+    /// What a later volsnap has said beside that: it is written again.
+    #[serde(skip)]
+    pub unknown: UnknownFields,
 }
 
 /// What the consistency rests on.
@@ -228,51 +241,6 @@ pub struct PhaseTime {
     pub bytes: u64,
 }
 
-/// The archive file.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct ArchiveInfo {
-    /// File name in the source's directory.
-    pub file: String,
-    /// How it is compressed.
-    pub codec: Codec,
-    /// Bytes stored.
-    pub stored_bytes: u64,
-    /// Bytes of the tar stream inside.
-    pub tar_bytes: u64,
-    /// BLAKE3 of the stored bytes, hexadecimal.
-    pub blake3: String,
-}
-
-/// The file list's file.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct FileListInfo {
-    /// File name in the source's directory.
-    pub file: String,
-    /// Bytes stored.
-    pub stored_bytes: u64,
-    /// BLAKE3 of the stored bytes, hexadecimal.
-    pub blake3: String,
-}
-
-/// What the archive holds and what was left out.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Counts {
-    /// Members of the archive of every kind.
-    pub members: u64,
-    /// Regular files.
-    pub files: u64,
-    /// Bytes of the files' contents, holes included.
-    pub raw_bytes: u64,
-    /// Sockets, which no archive can hold.
-    pub sockets_skipped: u64,
-    /// Members left out on the user's word.
-    pub excluded: u64,
-    /// Files that vanished before they were read; only where nothing was held.
-    pub vanished: u64,
-    /// Files that changed while they were read; only where nothing was held.
-    pub changed: Vec<PathBuf>,
-}
-
 /// What the data ran in. Holds no environment variable: those have secrets.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Environment {
@@ -304,17 +272,35 @@ pub struct Environment {
     pub libc: Option<String>,
 }
 
-/// The last lines of a manifest file around its own digest. Their length is fixed, so the digest is
-/// found without understanding what comes before, whatever fields a later volsnap has added there.
-const SEAL_BEGIN: &str = ",\n  \"seal\": \"";
-const SEAL_END: &str = "\"\n}\n";
-const SEAL_DIGEST: usize = blake3::OUT_LEN * 2;
-
 impl Manifest {
+    /// Returns what was captured.
+    #[must_use]
+    pub fn location(&self) -> &MountSource {
+        &self.parts.first().location
+    }
+
+    /// Returns the archive.
+    #[must_use]
+    pub fn archive(&self) -> &ArchiveInfo {
+        &self.parts.first().archive
+    }
+
+    /// Returns the file list.
+    #[must_use]
+    pub fn file_list(&self) -> &FileListInfo {
+        &self.parts.first().file_list
+    }
+
+    /// Returns files, bytes and what was left out.
+    #[must_use]
+    pub fn counts(&self) -> &Counts {
+        &self.parts.first().counts
+    }
+
     /// Returns where the container of the database had the source mounted.
     #[must_use]
     pub fn mounted_at(&self) -> Option<&Path> {
-        let is_source = |mount: &&Mount| match &self.location {
+        let is_source = |mount: &&Mount| match self.location() {
             MountSource::Volume(name) => mount.volume.as_ref() == Some(name),
             MountSource::Directory(path) => mount.volume.is_none() && mount.source == *path,
         };
@@ -326,57 +312,6 @@ impl Manifest {
     pub fn is_safety(&self) -> bool {
         self.tags.contains_key(SAFETY_TAG)
     }
-
-    /// Returns the manifest as it is stored: indented JSON whose last field, `seal`, is the BLAKE3 of
-    /// all bytes before that field, so that a single changed bit anywhere is noticed.
-    ///
-    /// # Errors
-    /// When a path in it cannot be written as JSON.
-    pub fn to_json(&self) -> Result<String, serde_json::Error> {
-        let mut json = serde_json::to_string_pretty(self)?;
-        json.truncate(json.trim_end_matches(['\n', '}']).len());
-        let seal = blake3::hash(json.as_bytes()).to_hex();
-        json.push_str(SEAL_BEGIN);
-        json.push_str(&seal);
-        json.push_str(SEAL_END);
-        Ok(json)
-    }
-
-    /// Returns the manifest that [`to_json`](Self::to_json) wrote, ignoring fields added since.
-    ///
-    /// # Errors
-    /// When the bytes are no whole, unchanged manifest of a format version this code reads.
-    pub fn from_json(bytes: &[u8]) -> Result<Self, ManifestError> {
-        /// What every format version has.
-        #[derive(Deserialize)]
-        struct Preamble {
-            format_version: u32,
-            #[serde(default)]
-            tool_version: String,
-        }
-
-        // The version first: a later format may be sealed in another way.
-        let preamble = serde_json::from_slice::<Preamble>(bytes).map_err(|_| ManifestError::Unsealed)?;
-        if preamble.format_version > FORMAT_VERSION {
-            return Err(ManifestError::LaterFormat { found: preamble.format_version });
-        }
-        if !is_sealed(bytes) {
-            return Err(ManifestError::Unsealed);
-        }
-        serde_json::from_slice(bytes)
-            .map_err(|source| ManifestError::NotUnderstood { tool_version: preamble.tool_version, source })
-    }
-}
-
-/// Returns whether the bytes end in a seal, and it fits.
-fn is_sealed(bytes: &[u8]) -> bool {
-    let sealed = || {
-        let rest = bytes.strip_suffix(SEAL_END.as_bytes())?;
-        let (rest, digest) = rest.split_at_checked(rest.len().checked_sub(SEAL_DIGEST)?)?;
-        let body = rest.strip_suffix(SEAL_BEGIN.as_bytes())?;
-        Some(blake3::hash(body).to_hex().as_bytes() == digest)
-    };
-    sealed().unwrap_or(false)
 }
 
 impl fmt::Display for Consistency {
@@ -389,3 +324,6 @@ impl fmt::Display for Consistency {
         })
     }
 }
+
+#[cfg(test)]
+mod tests;

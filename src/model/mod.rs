@@ -9,5 +9,7 @@ pub mod inspection;
 pub mod labels;
 pub mod location;
 pub mod manifest;
+pub mod position;
 pub mod quote;
 pub mod source;
+pub mod unknown;

@@ -10,9 +10,10 @@ use std::path::{Path, PathBuf};
 use chrono::{DateTime, Utc};
 use serde::Serialize;
 
-use super::facts::{Remembered, find_checks, of_snapshot, run_checks, take};
+use super::Context;
+use super::facts::{Remembered, find_checks, of_snapshot, run_checks, take, warn_of_later_facts};
 use super::helper::start_helper;
-use super::{Context, with_leftovers};
+use super::run::{Run, Untouched};
 use crate::engine::helper::Access;
 use crate::model::container::{Container, EngineInfo};
 use crate::model::error::{Context as _, Error, Result};
@@ -20,11 +21,11 @@ use crate::model::event::Phase;
 use crate::model::facts::checks::Checked;
 use crate::model::facts::compare::{Comparison, ComparisonContext, Difference, compare, first_look};
 use crate::model::facts::{Facts, FactsLevel, FactsSummary, Files};
-use crate::model::ids::SnapshotId;
 use crate::model::quote::shell_quote;
 use crate::model::source::Source;
 use crate::repository::{Repository, Snapshot};
 use crate::selector::Target;
+use crate::undo::Saga;
 
 /// What is asked for.
 #[derive(Debug, Clone)]
@@ -87,14 +88,15 @@ pub struct Against {
 /// # Errors
 /// When the data cannot be looked at. What is found is no error.
 pub async fn check(context: &Context, options: &CheckOptions) -> Result<CheckReport> {
-    let begin = context.run_to_end(begin(context, options)).await?;
+    let run = Run::new(context)?;
+    let begin = run.to_end(begin(context, options)).await?;
     let Begin { engine, source, latest, baseline } = begin;
     let before = baseline.as_ref().map(|(facts, _)| facts);
     let seen = match source.database() {
-        Some(container) => context.run_to_end(database(context, container, options, before)).await?,
+        Some(container) => run.to_end(database(context, container, options, before)).await?,
         None => {
             refuse_database(&source, before)?;
-            (files(context, &engine, &source, options).await?, Vec::new())
+            (files(&run, &engine, &source, options).await?, Vec::new())
         }
     };
     let snapshot = options.against.as_ref().or(latest.as_ref()).map(Snapshot::name);
@@ -120,6 +122,9 @@ async fn begin(context: &Context, options: &CheckOptions) -> Result<Begin> {
     let source = context.resolve(&options.target).await?;
     source.warnings.iter().for_each(|warning| context.monitor.warning(warning));
     let latest = latest(&options.repository, &source).await;
+    if let Some(snapshot) = options.against.as_ref().or(latest.as_ref()) {
+        warn_of_later_facts(snapshot, &*context.monitor);
+    }
     let baseline = match &options.against {
         Some(snapshot) => {
             let facts = of_snapshot(snapshot)?.ok_or_else(|| {
@@ -228,28 +233,17 @@ async fn database(
 }
 
 /// Looks at files through a helper.
-async fn files(
-    context: &Context,
-    engine: &EngineInfo,
-    source: &Source,
-    options: &CheckOptions,
-) -> Result<Facts> {
-    let started = Utc::now();
-    let mut random = [0; 3];
-    getrandom::fill(&mut random).context(|| "draw a random id".to_owned())?;
-    let id = SnapshotId::new(started, random);
-    let mut saga = context.begin("check", options.target.to_string(), &id, started)?;
-    let outcome = async {
-        saga.watch(&context.saga.executable).await.context(|| "start the guard".to_owned())?;
+async fn files(run: &Run, engine: &EngineInfo, source: &Source, options: &CheckOptions) -> Result<Facts> {
+    let looking = async |saga: &mut Saga| {
+        run.watch(saga).await?;
         let image = (engine, options.helper_image.as_deref());
-        let mut helper =
-            start_helper(context, &mut saga, id.as_str(), source, (Access::Read, None), image).await?;
+        let (id, access) = (run.id.as_str(), (Access::Read, None));
+        let mut helper = start_helper(&run.context, saga, id, source, access, image).await?;
         let kept = format!("{}*", crate::agent::swap::PREFIX);
-        helper.agent.survey(&[kept]).await.context(|| format!("survey {}", source.title))
+        helper.agent.survey(&[kept]).await.context(|| format!("survey {}", source.title)).map(Some)
     };
-    let outcome = context.run_to_end(outcome).await;
-    let left = saga.finish(outcome.is_ok(), &*context.monitor).await;
-    let survey = with_leftovers(outcome, &left)?;
+    let survey = run.conduct("check", options.target.to_string(), &Untouched, looking).await?;
+    let survey = survey.ok_or_else(|| Error::failed(format!("survey {}", source.title)))?;
     let files = Files { files: survey.files, bytes: survey.bytes, digest: None };
-    Ok(Facts::of_files(files, started))
+    Ok(Facts::of_files(files, run.started))
 }

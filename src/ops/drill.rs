@@ -16,18 +16,19 @@
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use chrono::{DateTime, Utc};
+use chrono::Utc;
 use serde::Serialize;
 use tokio::time::{Instant, timeout_at};
 
 use super::restore::{self, Archive, Destination, Force, RestoreOptions, Unpacked};
-use super::{Context, facts, recover, with_leftovers};
+use super::run::{Aftermath, Run};
+use super::{Context, facts};
 use crate::agent::client::helper_name;
 use crate::database::{self, Profile, SandboxSource, Structure};
 use crate::engine::{ContainerSpec, Grace, MountSpec, TmpfsSpec};
 use crate::model::container::{Container, Image};
 use crate::model::error::{Context as _, Error, ErrorKind, Result};
-use crate::model::event::{Monitor, Phase};
+use crate::model::event::Phase;
 use crate::model::facts::checks::{Checked, Checks};
 use crate::model::facts::compare::{ComparisonContext, Difference, Severity, compare, first_look};
 use crate::model::facts::{Facts, FactsLevel};
@@ -36,10 +37,11 @@ use crate::model::labels::LABEL_RUN;
 use crate::model::location::MountSource;
 use crate::model::manifest::{DrillTimes, Verification, VerificationKind};
 use crate::model::quote::shell_quote;
+use crate::model::unknown::UnknownFields;
 use crate::ops::phase_timer::milliseconds;
 use crate::repository::Snapshot;
-use crate::saga::{RetryBudget, When};
-use crate::service::start::await_ready;
+use crate::saga::When;
+use crate::service::ready::await_ready;
 use crate::undo::Saga;
 use crate::undo::Undo;
 
@@ -150,18 +152,14 @@ pub async fn drill(
     snapshot: &mut Snapshot,
     options: &DrillOptions,
 ) -> Result<DrillReport> {
-    recover::recover(context, RetryBudget::COMMAND).await?;
-    let run = Run::begin(context, snapshot, options)?;
-    let mut saga = run.context.begin("verify --drill", run.snapshot.name(), &run.id, run.started)?;
-    let outcome = context.run_to_end(run.drill(&mut saga)).await;
-    let left = saga.finish(outcome.is_ok(), &*context.monitor).await;
-    let nothing_touched = |error: Error| match error.state_text() {
-        None => error.state("nothing that runs was touched, and the copy is removed"),
-        Some(_) => error,
-    };
-    let report = with_leftovers(outcome.map_err(nothing_touched), &left)?;
-    let begun = run.begun;
-    record(context, snapshot, &report, begun).await;
+    let run = Run::begin(context).await?;
+    let volume = format!("volsnap-drill-{}", run.id.as_str().to_lowercase());
+    let drill_run = DrillRun { run: &run, snapshot, options, volume };
+    let subject = drill_run.snapshot.name();
+    let work = async |saga: &mut Saga| drill_run.drill(saga).await.map(Some);
+    let report = run.conduct("verify --drill", subject, &drill_run, work).await?;
+    let report = report.ok_or_else(|| Error::failed("the drill came to nothing"))?;
+    record(context, snapshot, &report, run.begun).await;
     Ok(report)
 }
 
@@ -176,6 +174,7 @@ async fn record(context: &Context, snapshot: &mut Snapshot, report: &DrillReport
         ms: milliseconds(begun.elapsed()),
         drill: Some(report.times),
         tool_version: env!("CARGO_PKG_VERSION").to_owned(),
+        unknown: UnknownFields::default(),
     };
     if let Err(error) = snapshot.record_verification(verification).await {
         let why = Error::failed("the outcome of the drill could not be written down").with_source(error);
@@ -184,13 +183,10 @@ async fn record(context: &Context, snapshot: &mut Snapshot, report: &DrillReport
 }
 
 /// One drill.
-struct Run<'a> {
-    context: &'a Context,
+struct DrillRun<'a> {
+    run: &'a Run,
     snapshot: &'a Snapshot,
     options: &'a DrillOptions,
-    id: SnapshotId,
-    started: DateTime<Utc>,
-    begun: Instant,
     /// The volume that is made.
     volume: String,
 }
@@ -206,18 +202,9 @@ struct Boot {
     data_directory: PathBuf,
 }
 
-impl<'a> Run<'a> {
-    fn begin(context: &'a Context, snapshot: &'a Snapshot, options: &'a DrillOptions) -> Result<Self> {
-        let mut random = [0; 3];
-        getrandom::fill(&mut random).context(|| "draw a random id".to_owned())?;
-        let started = Utc::now();
-        let id = SnapshotId::new(started, random);
-        let volume = format!("volsnap-drill-{}", id.as_str().to_lowercase());
-        Ok(Self { context, snapshot, options, id, started, begun: Instant::now(), volume })
-    }
-
+impl DrillRun<'_> {
     async fn drill(&self, saga: &mut Saga) -> Result<DrillReport> {
-        let deadline = self.begun + self.options.limit;
+        let deadline = self.run.begun + self.options.limit;
         let boot = self.boot_of().await?;
         let mut report = DrillReport::new(&self.snapshot.manifest.id);
         let drilling = self.unpack_and_boot(saga, boot, &mut report, deadline);
@@ -248,7 +235,7 @@ impl<'a> Run<'a> {
             Err(error) => return Err(error),
         };
         (report.files, report.raw_bytes) = (unpacked.files, unpacked.bytes);
-        report.times.extract_ms = milliseconds(self.begun.elapsed());
+        report.times.extract_ms = milliseconds(self.run.begun.elapsed());
         report.times.recovery_ms = report.times.extract_ms;
         let Some(boot) = boot else {
             report.notes.push("no database that is known: unpacked and digested, not booted".to_owned());
@@ -279,7 +266,7 @@ impl<'a> Run<'a> {
 
     /// Returns the image that the data ran in, by its content and not by a name that may have moved on.
     async fn image(&self) -> Result<Image> {
-        let docker = &*self.context.docker;
+        let docker = &*self.run.context.docker;
         let look = |reference: String| async move {
             docker.image(&reference).await.context(|| format!("look for the image {reference}"))
         };
@@ -314,7 +301,7 @@ impl<'a> Run<'a> {
 
     /// Unpacks the snapshot into the drill's own volume.
     async fn unpack(&self, saga: &mut Saga) -> Result<Unpacked> {
-        let volume = Undo::RemoveVolume { name: self.volume.clone(), run: self.id.to_string() };
+        let volume = Undo::RemoveVolume { name: self.volume.clone(), run: self.run.id.to_string() };
         saga.register(When::Always, volume).context(|| "write the journal".to_owned())?;
         let options = RestoreOptions {
             repository: self.options.repository.clone(),
@@ -326,7 +313,7 @@ impl<'a> Run<'a> {
             stop_timeout: None,
             helper_image: self.options.helper_image.clone(),
         };
-        restore::unpack(self.context, &options, &self.id, saga).await
+        restore::unpack(self.run, &options, saga).await
     }
 
     /// Boots the copy; `None` when it does not come up, which is then among the problems.
@@ -339,28 +326,32 @@ impl<'a> Run<'a> {
         deadline: Instant,
     ) -> Result<Option<Container>> {
         let begun = Instant::now();
-        let docker = &*self.context.docker;
-        self.monitor().phase(Phase::Boot, boot.image.tags.first().unwrap_or(&boot.image.id).clone(), None);
+        let docker = &*self.run.context.docker;
+        self.run.monitor().phase(
+            Phase::Boot,
+            boot.image.tags.first().unwrap_or(&boot.image.id).clone(),
+            None,
+        );
         let name = helper_name(&self.volume);
-        let removal = Undo::RemoveExpectedHelper { name: name.clone(), run: self.id.to_string() };
+        let removal = Undo::RemoveExpectedHelper { name: name.clone(), run: self.run.id.to_string() };
         saga.register(When::Always, removal).context(|| "write the journal".to_owned())?;
-        self.monitor().step("create-copy");
+        self.run.monitor().step("create-copy");
         let spec = self.spec(boot, &name, unpacked.owner);
         let id = docker.create_container(&spec).await.context(|| format!("create the container {name}"))?;
-        self.monitor().step("start-copy");
+        self.run.monitor().step("start-copy");
         let started = docker.start(&id).await;
         let container = docker.container(&id).await.context(|| format!("look at container {name}"))?;
         let Some(container) = container else {
             return Err(Error::failed(format!("container {name} was removed by somebody")));
         };
         let booted = match started {
-            Ok(()) => await_ready(docker, &container, deadline, self.monitor())
+            Ok(()) => await_ready(docker, &container, deadline, self.run.monitor())
                 .await
                 .map_err(|error| crate::model::error::chain(&error)),
             Err(error) => Err(error.message),
         };
         report.times.boot_ms = milliseconds(begun.elapsed());
-        report.times.recovery_ms = milliseconds(self.begun.elapsed());
+        report.times.recovery_ms = milliseconds(self.run.begun.elapsed());
         if let Err(error) = booted {
             let log = docker.logs(&id, LOG_LINES).await.unwrap_or_default();
             let why = boot.sandbox.stderr_tail(&log).unwrap_or(error);
@@ -381,7 +372,7 @@ impl<'a> Run<'a> {
             name: name.to_owned(),
             image: boot.image.id.clone(),
             command: sandbox.command,
-            labels: [(LABEL_RUN.to_owned(), self.id.to_string())].into(),
+            labels: [(LABEL_RUN.to_owned(), self.run.id.to_string())].into(),
             mounts: vec![MountSpec {
                 source: MountSource::Volume(self.volume.clone()),
                 destination: boot.mounted_at.clone(),
@@ -404,9 +395,10 @@ impl<'a> Run<'a> {
 
     /// Looks at the data as it is after the boot.
     async fn look(&self, boot: &Boot, container: &Container, report: &mut DrillReport) {
-        self.monitor().phase(Phase::Facts, self.snapshot.name(), None);
-        self.monitor().step("compare");
-        let docker = &*self.context.docker;
+        self.run.monitor().phase(Phase::Facts, self.snapshot.name(), None);
+        self.run.monitor().step("compare");
+        let docker = &*self.run.context.docker;
+        facts::warn_of_later_facts(self.snapshot, self.run.monitor());
         let recorded = self.snapshot.manifest.facts.as_ref();
         let mut facts = match facts::take(docker, container, self.options.facts).await {
             Ok(Some(facts)) => facts,
@@ -452,10 +444,10 @@ impl<'a> Run<'a> {
 
     /// Has the database's own tool look whether what it keeps in several places fits together.
     async fn structure(&self, boot: &Boot, container: &Container, report: &mut DrillReport) {
-        self.monitor().step("structure");
+        self.run.monitor().step("structure");
         let command = boot.sandbox.structure_command(container);
         let limit = boot.sandbox.structure_limit();
-        match self.context.docker.exec(&container.id, &command, limit).await {
+        match self.run.context.docker.exec(&container.id, &command, limit).await {
             Ok(output) => match boot.sandbox.structure(&output) {
                 Structure::Sound => report.notes.push("amcheck found nothing".to_owned()),
                 Structure::Damaged(lines) => {
@@ -469,8 +461,8 @@ impl<'a> Run<'a> {
 
     /// Stops the copy; that it can be stopped cleanly is the last thing it shows.
     async fn stop(&self, boot: &Boot, container: &Container, report: &mut DrillReport) -> Result<()> {
-        self.monitor().step("stop-copy");
-        let docker = &*self.context.docker;
+        self.run.monitor().step("stop-copy");
+        let docker = &*self.run.context.docker;
         let signal = Some(boot.profile.stop_signal());
         let stopped = docker.stop(&container.id, signal, Grace::Unlimited, STOP_LIMIT).await;
         stopped.context(|| format!("stop container {}", container.name))?;
@@ -483,9 +475,11 @@ impl<'a> Run<'a> {
         }
         Ok(())
     }
+}
 
-    fn monitor(&self) -> &dyn Monitor {
-        &*self.context.monitor
+impl Aftermath for DrillRun<'_> {
+    fn state(&self, _all_back: bool) -> Option<String> {
+        Some("nothing that runs was touched, and the copy is removed".to_owned())
     }
 }
 

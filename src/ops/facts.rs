@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
+use serde_json::Value;
 use tokio::time::Instant;
 
 use super::{Context, files};
@@ -19,8 +20,9 @@ use crate::database;
 use crate::engine::Docker;
 use crate::model::container::Container;
 use crate::model::error::{Context as _, Error, Result};
+use crate::model::event::Monitor;
 use crate::model::facts::checks::{Checked, Checks, FILE_NAME};
-use crate::model::facts::{Facts, FactsLevel, Files, SnapshotFacts};
+use crate::model::facts::{FACTS_VERSION, Facts, FactsLevel, Files, SnapshotFacts};
 use crate::model::manifest::Evidence;
 use crate::model::quote::shell_quote;
 use crate::model::source::Source;
@@ -94,7 +96,7 @@ pub fn of_snapshot(snapshot: &Snapshot) -> Result<Option<Facts>> {
     for record in files(snapshot)? {
         digest.push(&record?);
     }
-    let counts = &manifest.counts;
+    let counts = manifest.counts();
     let files = Files { files: counts.files, bytes: counts.raw_bytes, digest: Some(digest.finish()) };
     Ok(Some(Facts::of_files(files, manifest.times.held)))
 }
@@ -142,9 +144,14 @@ pub fn find_checks(
     Ok(Some((path, checks)))
 }
 
+/// The format of what is remembered. What names none is of format 1, and has the same fields.
+const REMEMBERED_FORMAT: u32 = 2;
+
 /// What was true of a source when it was last as it is to be.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub(super) struct Remembered {
+    #[serde(default = "unnumbered")]
+    format: u32,
     /// The engine on which the source is.
     engine: String,
     /// The source's key.
@@ -155,6 +162,42 @@ pub(super) struct Remembered {
     pub(super) facts: Option<Facts>,
     /// The snapshot that it was restored from.
     pub(super) snapshot: Option<String>,
+}
+
+fn unnumbered() -> u32 {
+    1
+}
+
+impl Remembered {
+    /// Reads what is remembered.
+    fn read(text: &[u8]) -> Result<Self, Unreadable> {
+        let value: Value = serde_json::from_slice(text).map_err(|_| Unreadable::Damaged)?;
+        let number = |value: Option<&Value>| value.and_then(Value::as_u64).unwrap_or_default();
+        let format = number(value.get("format"));
+        let facts = number(value.get("facts").and_then(|facts| facts.get("version")));
+        if format > u64::from(REMEMBERED_FORMAT) || facts > u64::from(FACTS_VERSION) {
+            return Err(Unreadable::Later);
+        }
+        serde_json::from_value(value).map_err(|_| Unreadable::Damaged)
+    }
+}
+
+/// Why what is remembered cannot be compared with.
+#[derive(Debug, PartialEq, Eq)]
+enum Unreadable {
+    Damaged,
+    /// A later volsnap remembers it.
+    Later,
+}
+
+/// Tells that a snapshot has facts that only a later volsnap understands.
+pub(super) fn warn_of_later_facts(snapshot: &Snapshot, monitor: &dyn Monitor) {
+    if let Some(version) = snapshot.manifest.later_facts() {
+        monitor.warning(format!(
+            "the facts of snapshot {} are of a later volsnap (version {version}): they are not compared",
+            snapshot.name()
+        ));
+    }
 }
 
 impl Context {
@@ -187,10 +230,21 @@ impl Context {
         Some(facts)
     }
 
-    /// Returns what is remembered of a source, where there is anything. What cannot be read is nothing.
+    /// Returns what is remembered of a source, where there is anything. What cannot be read is nothing; what a later
+    /// volsnap remembers is said, and nothing here.
     pub(super) fn remembered(&self, engine: &str, source: &Source) -> Option<Remembered> {
         let text = std::fs::read(self.memory(source)).ok()?;
-        let remembered: Remembered = serde_json::from_slice(&text).ok()?;
+        let remembered = match Remembered::read(&text) {
+            Ok(remembered) => remembered,
+            Err(Unreadable::Damaged) => return None,
+            Err(Unreadable::Later) => {
+                self.monitor.warning(format!(
+                    "what is remembered of {} is of a later volsnap: it is not compared",
+                    source.title
+                ));
+                return None;
+            }
+        };
         (remembered.engine == engine && remembered.source == source.key).then_some(remembered)
     }
 
@@ -204,7 +258,8 @@ impl Context {
         snapshot: Option<String>,
     ) {
         let (engine, source_key) = (engine.to_owned(), source.key.clone());
-        let remembered = Remembered { engine, source: source_key, at: Utc::now(), facts, snapshot };
+        let format = REMEMBERED_FORMAT;
+        let remembered = Remembered { format, engine, source: source_key, at: Utc::now(), facts, snapshot };
         if let Err(error) = write_whole(&self.memory(source), &remembered) {
             self.monitor.warning(format!("the next check has less to compare with: {}", error.chain()));
         }
@@ -267,5 +322,38 @@ mod tests {
         let error = find_checks(None, &container, here.path()).unwrap_err();
         assert_eq!(error.kind(), crate::ErrorKind::Usage);
         assert!(error.chain().contains("line 2"), "{}", error.chain());
+    }
+
+    fn kept(format: &str, name: &str) -> Remembered {
+        let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("fixtures/formats").join(format).join(name);
+        Remembered::read(&std::fs::read(path).unwrap()).unwrap()
+    }
+
+    #[test]
+    fn what_is_remembered_in_every_format_is_read() {
+        for (format, number) in [("v1", 1), ("v2", 2)] {
+            let database = kept(format, "kept-facts.json");
+            assert_eq!((database.format, database.source.as_str()), (number, "shop_pgdata"));
+            assert!(database.engine.starts_with("UI7Q:N2VY"));
+            let facts = database.facts.unwrap();
+            assert_eq!((facts.engine.as_str(), facts.databases.len()), ("postgresql", 4));
+            assert_eq!(facts.moment.unwrap().next_transaction, 739);
+            let files = kept(format, "kept-facts-of-files.json");
+            assert_eq!(files.snapshot.as_deref(), Some("shop_files/20261129T145900Z-df1976"));
+            assert_eq!(files.facts.unwrap().files.unwrap().bytes, 9007);
+            let unknown = kept(format, "kept-facts-unknown.json");
+            assert_eq!(unknown.facts, None);
+            assert_eq!(unknown.snapshot.as_deref(), Some("shop_pgdata/20261129T145837Z-8a547b"));
+        }
+    }
+
+    #[test]
+    fn what_a_later_volsnap_remembers_is_told_from_what_is_damaged() {
+        for later in [r#"{"format":3,"moments":[]}"#, r#"{"format":2,"engine":"e","facts":{"version":2}}"#] {
+            assert_eq!(Remembered::read(later.as_bytes()), Err(Unreadable::Later), "{later}");
+        }
+        for damaged in ["", "{", "{}", r#"{"format":2}"#] {
+            assert_eq!(Remembered::read(damaged.as_bytes()), Err(Unreadable::Damaged), "{damaged}");
+        }
     }
 }

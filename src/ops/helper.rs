@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use super::Context;
 use crate::agent::client::{AgentClient, helper_name};
 use crate::engine::helper::{Access, FIFO, HelperImage, helper_container};
-use crate::engine::{DockerError, DockerErrorKind};
+use crate::engine::{DockerError, DockerErrorKind, NO_DIRECTORY};
 use crate::model::container::EngineInfo;
 use crate::model::error::{Context as _, Error, Result};
 use crate::model::location::MountSource;
@@ -15,9 +15,6 @@ use crate::saga::{UndoId, When};
 use crate::undo::Saga;
 use crate::undo::Undo;
 use crate::undo::swap::HelperTarget;
-
-/// What engines say of a bind mount whose source is not there; they do not make it.
-const NO_DIRECTORY: &str = "bind source path does not exist";
 
 /// A helper that runs, with what removes it.
 pub(super) struct StartedHelper {

@@ -1,135 +1,276 @@
-//! Stopping the users of a source, and what is refused because it could not be had back.
+//! Holding who uses a source, and having them back: written once, for every verb.
+//!
+//! What brings them back is in the journal, and in the guard's memory, before the first is asked. From then on the
+//! guard has a [lease](crate::saga::Lease) on the run: a command that hangs, or is stopped, is ended by it, and the
+//! service comes back. How long containers may take to stop is not the lease's to say; nothing that is put back has
+//! a deadline.
 
-use std::path::PathBuf;
 use std::time::Duration;
 
-use super::Context;
+use chrono::{DateTime, Utc};
+use tokio::time::Instant;
+
+use super::run::Run;
 use crate::database;
-use crate::engine::{DockerErrorKind, Grace};
 use crate::model::container::Container;
 use crate::model::error::{Context as _, Error, Result};
-use crate::model::source::Source;
-use crate::selector;
-use crate::selector::{EngineInventory, Target};
-use crate::service::order;
+use crate::model::event::{Event, Phase};
+use crate::model::quote::shell_quote;
+use crate::saga::{Terms, UndoId, When};
+use crate::service::ServiceError;
+use crate::service::freeze::{PausedContainer, freeze_all};
+use crate::service::ready::await_ready;
+use crate::service::start::{StoppedContainer, start_once};
+use crate::service::stop::{stop, stop_limit};
+use crate::undo::{Saga, Undo};
 
-/// How long a running database may take to say where its data is.
-const ASK_LIMIT: Duration = Duration::from_secs(30);
-/// How long a container of no known database may take to stop.
-const STOP_LIMIT: Duration = Duration::from_mins(10);
+/// How long freezing may take.
+const FREEZE_LIMIT: Duration = Duration::from_secs(10);
+/// How long a database that goes on may take to answer.
+const ANSWER_LIMIT: Duration = Duration::from_secs(30);
 
-impl Context {
-    /// Returns everything that the engine has.
-    pub(super) async fn world(&self) -> Result<EngineInventory> {
-        EngineInventory::of(&*self.docker, &self.directory, self.compose_project.as_deref()).await
+/// How writers are held still.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(super) enum HoldMethod {
+    /// They are stopped, one after the other.
+    #[default]
+    Stop,
+    /// They are frozen, all together.
+    Freeze,
+}
+
+/// Who will be held, how, and for how long.
+#[derive(Debug, Clone, Default)]
+pub(super) struct HoldPlan {
+    pub(super) method: HoldMethod,
+    /// In the order of their stop.
+    pub(super) containers: Vec<Container>,
+    /// Those of them that do not answer as it is: they are started again, and not waited for.
+    pub(super) mute: Vec<String>,
+    /// How long one may take to stop; `None` for what suits it.
+    pub(super) stop_timeout: Option<Duration>,
+    /// How long the hold is expected to take.
+    pub(super) expected: Duration,
+    /// How long it may take at most; `None` for what the lease gives.
+    pub(super) max_downtime: Option<Duration>,
+}
+
+impl HoldPlan {
+    /// Returns whether nobody is to be held.
+    pub(super) fn is_empty(&self) -> bool {
+        self.containers.is_empty()
     }
 
-    /// Resolves a target. A running database is asked where its data is: its configuration may have moved
-    /// it, and what it says wins.
-    pub(super) async fn resolve(&self, target: &Target) -> Result<Source> {
-        self.resolve_for("volsnap snapshot", target).await
+    /// Returns whether they are frozen.
+    pub(super) fn freezes(&self) -> bool {
+        self.method == HoldMethod::Freeze
     }
 
-    /// As [`resolve`](Self::resolve); hints complete `command` with a target.
-    pub(super) async fn resolve_for(&self, command: &str, target: &Target) -> Result<Source> {
-        let mut world = EngineInventory { command: command.to_owned(), ..self.world().await? };
-        let source = selector::resolve(target, &world)?;
-        let Some(container) = source.database().filter(|container| container.state.running) else {
-            return Ok(source);
-        };
-        let Some(profile) = database::profile_of(container) else { return Ok(source) };
-        let command = profile.data_directory_command(container);
-        let output = self.docker.exec(&container.id, &command, ASK_LIMIT).await;
-        let said = output.ok().filter(|output| output.exit_code == 0).map(|output| output.stdout);
-        let Some(said) = said.and_then(|said| String::from_utf8(said).ok()) else { return Ok(source) };
-        if !said.starts_with('/') {
-            return Ok(source);
+    /// Returns the names of those to be stopped, in that order.
+    pub(super) fn stops(&self) -> Vec<String> {
+        self.names(HoldMethod::Stop)
+    }
+
+    /// Returns the names of those to be frozen.
+    pub(super) fn frozen(&self) -> Vec<String> {
+        self.names(HoldMethod::Freeze)
+    }
+
+    /// Returns the names of those to be started again, in that order.
+    pub(super) fn starts(&self) -> Vec<String> {
+        self.stops().into_iter().rev().collect()
+    }
+
+    fn names(&self, method: HoldMethod) -> Vec<String> {
+        let names = self.containers.iter().map(|container| container.name.clone());
+        names.filter(|_| self.method == method).collect()
+    }
+
+    /// Returns those to be stopped, as the journal has them, in the order of their start.
+    fn stopped(&self) -> Vec<StoppedContainer> {
+        let stopped = self.containers.iter().rev().map(|container| StoppedContainer {
+            answered: !self.mute.contains(&container.id),
+            ..StoppedContainer::of(container, database::profile_of(container).is_some())
+        });
+        stopped.collect()
+    }
+}
+
+/// Users that are held; what has them back is in the journal.
+#[derive(Debug)]
+pub(super) struct Held {
+    plan: HoldPlan,
+    back: Option<UndoId>,
+    /// Those that are stopped, in the order of their start.
+    pub(super) stopped: Vec<StoppedContainer>,
+    /// When the hold began.
+    pub(super) at: DateTime<Utc>,
+}
+
+impl Run {
+    /// Stops or freezes who is to be held. `again` is the command to type where somebody has stopped or started one
+    /// of them since the plan was made.
+    ///
+    /// # Errors
+    /// When one cannot be held; those that are held already are put back at the run's end.
+    pub(super) async fn hold(&self, saga: &mut Saga, plan: &HoldPlan, again: &str) -> Result<Held> {
+        let mut held = Held { plan: plan.clone(), back: None, stopped: Vec::new(), at: Utc::now() };
+        if plan.is_empty() {
+            return Ok(held);
         }
-        world.data_directories.insert(container.id.clone(), PathBuf::from(said.trim_end_matches('\n')));
-        selector::resolve(target, &world)
-    }
-
-    /// Refuses a source of whose users one could not be started again: it shares the network of a container
-    /// that does not run.
-    pub(super) async fn refuse_stranded(&self, source: &Source) -> Result<()> {
-        let world = self.world().await?;
-        match order::stranded(&source.users, &world.containers).first() {
-            Some(stranded) => Err(Error::failed(format!(
-                "container {} shares the network of one that does not run, so it could not be started again",
-                stranded.name
-            ))
-            .hint(format!(
-                "docker stop {}    (or start the other one first)",
-                crate::model::quote::shell_quote(&stranded.name)
-            ))),
-            None => Ok(()),
+        for container in &plan.containers {
+            self.context.refuse_restarted(container, again).await?;
         }
+        let undo = if plan.freezes() {
+            let containers = plan.containers.iter().map(PausedContainer::of).collect();
+            Undo::Unpause { containers }
+        } else {
+            held.stopped = plan.stopped();
+            self.note_started(&held.stopped);
+            Undo::StartContainers { containers: held.stopped.clone() }
+        };
+        held.back = Some(saga.register(When::Always, undo).context(|| "write the journal".to_owned())?);
+        held.at = self.goes_away(plan);
+        if plan.freezes() {
+            self.freeze(plan).await?;
+        } else {
+            self.stop(plan).await?;
+        }
+        self.lease(Terms::of_hold(plan.expected, plan.max_downtime));
+        Ok(held)
     }
 
-    /// Asks a container to stop, a database in the way that is fast and clean, and never kills it.
-    pub(super) async fn stop(&self, container: &Container, limit: Option<Duration>) -> Result<()> {
-        self.monitor.step("stop-container");
-        let (signal, grace, wait) = match database::profile_of(container) {
-            Some(profile) => (
-                Some(profile.stop_signal()),
-                Grace::Unlimited,
-                limit.unwrap_or_else(|| profile.stop_timeout()),
-            ),
-            None => (None, Grace::Own, limit.unwrap_or(STOP_LIMIT)),
-        };
-        self.docker.stop(&container.id, signal, grace, wait).await.map_err(|error| match error.kind {
-            DockerErrorKind::TimedOut => Error::failed(format!(
-                "container {} had not stopped after {} s",
-                container.name,
-                wait.as_secs()
-            ))
-            .with_source(error)
-            .hint(format!("docker logs --tail 20 {}", crate::model::quote::shell_quote(&container.name))),
-            _ => Error::failed(format!("stop container {}", container.name)).with_source(error),
+    /// The moment from which the service is away.
+    fn goes_away(&self, plan: &HoldPlan) -> DateTime<Utc> {
+        let phase = if plan.freezes() { Phase::Freeze } else { Phase::Stop };
+        self.phase(phase, [plan.stops(), plan.frozen()].concat().join(", "), None);
+        self.monitor().event(Event::Held);
+        self.timer.held();
+        let limits = plan.containers.iter().map(|container| match plan.method {
+            HoldMethod::Stop => stop_limit(container, plan.stop_timeout),
+            HoldMethod::Freeze => FREEZE_LIMIT,
+        });
+        self.lease(Terms::of_wait(limits.sum()));
+        Utc::now()
+    }
+
+    async fn stop(&self, plan: &HoldPlan) -> Result<()> {
+        for container in &plan.containers {
+            stop(&*self.context.docker, container, plan.stop_timeout, self.monitor()).await.map_err(
+                |error| match error {
+                    ServiceError::NotStopped { .. } => Error::failed(error.to_string())
+                        .with_source(error)
+                        .hint(format!("docker logs --tail 20 {}", shell_quote(&container.name))),
+                    _ => Error::failed(format!("stop container {}", container.name)).with_source(error),
+                },
+            )?;
+        }
+        Ok(())
+    }
+
+    async fn freeze(&self, plan: &HoldPlan) -> Result<()> {
+        let frozen = freeze_all(&*self.context.docker, &plan.containers, FREEZE_LIMIT, self.monitor()).await;
+        frozen.map_err(|error| match error {
+            ServiceError::NotFrozen { .. } => Error::failed(error.to_string()),
+            _ => Error::failed(format!("freeze {}", plan.frozen().join(", "))).with_source(error),
         })
     }
+}
 
-    /// Refuses a container that is not in the run it was prepared in; `again` is the command to type. The
-    /// journal tells by that run whether somebody has started the container again, or whether our stop may
-    /// still reach it.
-    pub(super) async fn refuse_restarted(&self, container: &Container, again: &str) -> Result<()> {
-        let looked = self.docker.container(&container.id).await;
-        let now = looked.context(|| format!("look at container {}", container.name))?;
-        if now.is_some_and(|now| now.state.running && now.state.started_at == container.state.started_at) {
-            return Ok(());
+impl Held {
+    /// Returns those that are held, as they were before.
+    pub(super) fn containers(&self) -> &[Container] {
+        &self.plan.containers
+    }
+
+    /// Returns whether they are frozen.
+    pub(super) fn is_frozen(&self) -> bool {
+        self.plan.freezes()
+    }
+
+    /// Has them back, and returns when they were.
+    ///
+    /// # Errors
+    /// When one does not come back; it is tried again at the run's end.
+    pub(super) async fn release(&self, run: &Run, saga: &mut Saga) -> Result<DateTime<Utc>> {
+        let Some(back) = self.back else { return Ok(Utc::now()) };
+        let frozen = self.plan.freezes();
+        if frozen {
+            run.phase(Phase::Unfreeze, self.plan.frozen().join(", "), None);
+        } else {
+            run.phase(Phase::Start, self.plan.starts().join(", "), None);
         }
-        Err(Error::failed(format!(
-            "container {} was stopped or started by somebody meanwhile",
-            container.name
-        ))
-        .hint(again))
+        // Whatever time it takes, as long as it goes on: a run that hangs here is ended, and its guard does the same.
+        run.lease(Terms::of_progress());
+        let what = if frozen { "let go on what was frozen" } else { "start again what was stopped" };
+        saga.undo_now(back, run.monitor()).await.map_err(|error| Error::failed(what).with_source(error))?;
+        // Who was frozen goes on where it was, and answers from here on: that is asked afterwards.
+        let (downtime, released) = (run.timer.released(), Utc::now());
+        run.end_lease();
+        if frozen {
+            self.ask_frozen(run).await?;
+        }
+        run.monitor().event(Event::Released { downtime });
+        Ok(released)
     }
-}
 
-/// Refuses a container that cannot be stopped and brought back as it was.
-pub(super) fn refuse_what_cannot_be_stopped(container: &Container) -> Result<()> {
-    let name = &container.name;
-    if container.state.paused {
-        return Err(Error::failed(format!("container {name} is paused, and a paused one cannot be stopped"))
-            .hint(format!("docker unpause {}", crate::model::quote::shell_quote(name))));
+    /// Asks the databases that were frozen whether they answer.
+    async fn ask_frozen(&self, run: &Run) -> Result<()> {
+        for container in self.plan.containers.iter().filter(|one| database::profile_of(one).is_some()) {
+            let deadline = Instant::now() + ANSWER_LIMIT;
+            await_ready(&*run.context.docker, container, deadline, run.monitor()).await.map_err(|error| {
+                Error::failed(format!("container {} goes on and does not answer", container.name))
+                    .with_source(error)
+                    .hint(format!("docker logs --tail 20 {}", shell_quote(&container.name)))
+            })?;
+        }
+        Ok(())
     }
-    if container.auto_remove {
-        return Err(Error::failed(format!(
-            "container {name} is removed by the engine when it stops (--rm), so it could not be started again"
-        ))
-        .hint(format!("stop {name} yourself, or run it without --rm")));
-    }
-    Ok(())
-}
 
-/// Refuses a container that cannot be frozen.
-pub(super) fn refuse_what_cannot_be_frozen(container: &Container) -> Result<()> {
-    if container.state.restarting {
-        return Err(Error::failed(format!(
-            "container {} is between two starts, and only one that runs can be frozen",
-            container.name
-        ))
-        .hint(format!("docker logs --tail 20 {}", crate::model::quote::shell_quote(&container.name))));
+    /// Starts what was stopped, on data that is not the one it was stopped on, and once: what does not come up has
+    /// that data as its reason. What has everything back stays in the journal.
+    ///
+    /// # Errors
+    /// When one ends, or does not answer within `limit`.
+    pub(super) async fn start_once(&self, run: &Run, limit: Duration, what: &str) -> Result<DateTime<Utc>> {
+        if self.stopped.is_empty() {
+            return Ok(Utc::now());
+        }
+        run.phase(Phase::Start, self.plan.starts().join(", "), None);
+        // Recovery may take hours, and says nothing meanwhile but that the container runs.
+        run.lease(Terms::of_progress());
+        let deadline = Instant::now() + limit;
+        start_once(&*run.context.docker, &self.stopped, deadline, run.monitor())
+            .await
+            .context(|| what.to_owned())?;
+        run.note_started(&self.stopped);
+        let downtime = run.timer.released();
+        run.end_lease();
+        run.monitor().event(Event::Released { downtime });
+        Ok(Utc::now())
     }
-    Ok(())
+
+    /// Has the journal start these from now on: containers that took the place of those that were stopped.
+    ///
+    /// # Errors
+    /// When the journal cannot be written.
+    pub(super) fn update(&self, saga: &mut Saga) -> Result<()> {
+        let Some(back) = self.back else { return Ok(()) };
+        let undo = Undo::StartContainers { containers: self.stopped.clone() };
+        saga.update(back, undo).context(|| "write the journal".to_owned())
+    }
+
+    /// Has the container that was made in the place of a stopped one be started, and that one not.
+    pub(super) fn takes_place(&mut self, before: &str, made: String) {
+        if let Some(stopped) = self.stopped.iter_mut().find(|stopped| stopped.identity.id == before) {
+            stopped.identity.id = made;
+        }
+    }
+
+    /// Nothing is held any more: it was started another way, and runs.
+    pub(super) fn dismiss(&self, saga: &mut Saga) {
+        if let Some(back) = self.back {
+            saga.dismiss(back);
+        }
+    }
 }

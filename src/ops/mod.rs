@@ -1,30 +1,25 @@
 //! The procedures. Each reads top to bottom as the story of what happens, and at each step what
 //! undoes it stands beside it.
 
-use std::any::Any;
 use std::io::BufReader;
-use std::panic::AssertUnwindSafe;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use chrono::{DateTime, Utc};
-use futures_util::FutureExt as _;
-
 use crate::archive::{FileListReader, FileRecord};
+use crate::compose::runner::Runner;
 use crate::engine::Docker;
 use crate::model::error::{Context as _, Error, ErrorKind, Result, chain};
 use crate::model::event::Monitor;
-use crate::model::ids::SnapshotId;
 use crate::repository::Snapshot;
 use crate::saga::Compensation as _;
-use crate::saga::{RunInfo, SagaOptions};
+use crate::saga::SagaOptions;
 use crate::signal::Cancel;
-use crate::undo::{Leftovers, Saga};
+use crate::undo::Leftovers;
 
 pub mod check;
 pub mod doctor;
 pub mod drill;
-mod errand;
+mod evidence;
 pub mod facts;
 mod helper;
 mod hold;
@@ -33,12 +28,16 @@ pub mod migrate;
 mod passes;
 mod phase_timer;
 pub mod plan;
+mod preconditions;
 pub mod recover;
 pub mod restart;
 pub mod restore;
+mod run;
 pub mod snapshot;
 pub mod stages;
 pub mod verify;
+
+pub use run::{Consent, decline, execute};
 
 /// What every procedure needs of the world around it.
 #[derive(Clone)]
@@ -47,10 +46,14 @@ pub struct Context {
     pub docker: Arc<dyn Docker>,
     /// The engine's address as it was given, for whoever finishes a journal; `None` for the default.
     pub address: Option<String>,
+    /// The address that the engine has been reached at: what others are given who are to talk to the same one.
+    pub reached: String,
     /// Where journals are kept and what guards a run. The executable is also packed as the helper.
     pub saga: SagaOptions,
     /// The current directory, whose compose project comes first.
     pub directory: PathBuf,
+    /// What runs Compose.
+    pub compose: Arc<dyn Runner>,
     /// The compose project named by the environment (`COMPOSE_PROJECT_NAME`).
     pub compose_project: Option<String>,
     /// Who asks for the end.
@@ -65,39 +68,6 @@ impl std::fmt::Debug for Context {
     }
 }
 
-impl Context {
-    /// Begins the journal of a run, before anything is touched; `subject` is what a person calls what it is about.
-    fn begin(&self, verb: &str, subject: String, id: &SnapshotId, started: DateTime<Utc>) -> Result<Saga> {
-        let info = RunInfo {
-            run: id.to_string(),
-            verb: verb.to_owned(),
-            subject,
-            host: self.address.clone(),
-            pid: std::process::id(),
-            started,
-        };
-        Saga::begin(&self.saga, &info, self.docker.clone()).map_err(|error| {
-            Error::failed("begin the run's journal")
-                .with_source(error)
-                .state("nothing was touched")
-                .hint("VOLSNAP_STATE_DIR=DIR chooses another directory for journals")
-        })
-    }
-
-    /// Runs a procedure to its end, whichever comes first: its own, a signal, or a panic. Dropping it at
-    /// any point is safe, because what undoes an effect is in the journal before the effect.
-    async fn run_to_end<T>(&self, procedure: impl Future<Output = Result<T>>) -> Result<T> {
-        let procedure = AssertUnwindSafe(procedure).catch_unwind();
-        tokio::select! {
-            biased;
-            outcome = procedure => outcome.unwrap_or_else(|panic| Err(panicked(&*panic))),
-            interrupt = self.cancel.wait() => {
-                Err(Error::new(ErrorKind::Interrupted(interrupt), "interrupted by a signal"))
-            }
-        }
-    }
-}
-
 /// Returns what the file list of a snapshot has, one record at a time.
 ///
 /// # Errors
@@ -107,16 +77,6 @@ pub fn files(snapshot: &Snapshot) -> Result<impl Iterator<Item = Result<FileReco
     let records =
         FileListReader::new(BufReader::new(snapshot.open_file_list()?)).context(|| doing.clone())?;
     Ok(records.map(move |record| record.context(|| doing.clone())))
-}
-
-fn panicked(panic: &(dyn Any + Send)) -> Error {
-    let message = panic
-        .downcast_ref::<&str>()
-        .map(ToString::to_string)
-        .or_else(|| panic.downcast_ref::<String>().cloned())
-        .unwrap_or_default();
-    Error::failed(format!("volsnap itself failed: {message}"))
-        .hint("report this at the project's issue tracker, with the output of the same command with -v")
 }
 
 /// Adds to the outcome of a procedure what could not be put back after it.

@@ -10,7 +10,7 @@ use crate::agent::staging::StageStats;
 use crate::database;
 use crate::model::event::Phase;
 use crate::model::source::Source;
-use crate::ops::phase_timer::PhaseTimer;
+use crate::ops::run::Run;
 
 /// Live passes at most: each takes as long as what was written during the one before.
 const PASSES_MAX: u32 = 5;
@@ -21,8 +21,7 @@ const CHECKPOINT_LIMIT: Duration = Duration::from_mins(10);
 
 /// What the passes of one run have in common.
 pub(super) struct Passes<'a> {
-    pub(super) context: &'a Context,
-    pub(super) clock: &'a PhaseTimer,
+    pub(super) run: &'a Run,
     pub(super) source: &'a Source,
     /// What each is asked for, but for whether it is the last.
     pub(super) request: StagePassRequest,
@@ -41,17 +40,16 @@ impl Passes<'_> {
         let mut before = u64::MAX;
         for number in 1..=PASSES_MAX {
             if number > 1 {
-                self.context.checkpoint(self.source).await;
+                self.run.context.checkpoint(self.source).await;
             }
             let detail = format!("{}, pass {number} while it is in use", self.source.title);
-            self.clock.phase(Phase::Stage);
-            self.context.monitor.phase(Phase::Stage, detail, Some(self.bytes));
-            self.context.monitor.step("live-pass");
+            self.run.phase(Phase::Stage, detail, Some(self.bytes));
+            self.run.context.monitor.step("live-pass");
             let stats = self.pass(agent, false).await?;
             tracing::debug!(number, ?stats, "live pass");
             if let Some(kept) = &mut kept {
-                self.context.monitor.step("keep-stage");
-                agent.stage_keep(&*self.context.monitor).await?;
+                self.run.context.monitor.step("keep-stage");
+                agent.stage_keep(&*self.run.context.monitor).await?;
                 kept();
             }
             let work = stats.read_bytes + stats.written_bytes + stats.reflinked_bytes;
@@ -65,9 +63,8 @@ impl Passes<'_> {
 
     /// Makes the pass after which the stage is the source: all that writes is held.
     pub(super) async fn last(&self, agent: &mut AgentClient) -> Result<StageStats, AgentError> {
-        self.clock.phase(Phase::FinalPass);
-        self.context.monitor.phase(Phase::FinalPass, self.source.title.clone(), Some(self.bytes));
-        self.context.monitor.step("final-pass");
+        self.run.phase(Phase::FinalPass, self.source.title.clone(), Some(self.bytes));
+        self.run.context.monitor.step("final-pass");
         let stats = self.pass(agent, true).await?;
         tracing::debug!(?stats, "final pass");
         Ok(stats)
@@ -75,8 +72,8 @@ impl Passes<'_> {
 
     async fn pass(&self, agent: &mut AgentClient, finish: bool) -> Result<StageStats, AgentError> {
         let request = StagePassRequest { finish, ..self.request.clone() };
-        let stats = agent.stage_pass(request, &*self.context.monitor).await?;
-        self.clock.bytes(stats.read_bytes + stats.reflinked_bytes);
+        let stats = agent.stage_pass(request, &*self.run.context.monitor).await?;
+        self.run.timer.bytes(stats.read_bytes + stats.reflinked_bytes);
         Ok(stats)
     }
 }

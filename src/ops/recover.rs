@@ -7,7 +7,7 @@ use crate::model::error::{Context as _, Error, ErrorKind, Result, chain};
 use crate::model::event::Phase;
 use crate::model::quote::shell_quote;
 use crate::saga::guard::finish_orphan;
-use crate::saga::journal::Opened;
+use crate::saga::journal::{Entry, Opened};
 use crate::saga::{Compensation as _, Rank, RetryBudget, RunInfo};
 use crate::undo::{Journal, Leftovers};
 
@@ -44,7 +44,7 @@ pub fn unfinished(state: &Path) -> Result<Vec<Unfinished>> {
                     .open_entries()
                     .rev()
                     .filter(|entry| entry.when.is_due(journal.has_succeeded()))
-                    .map(|entry| entry.describe())
+                    .map(Entry::describe)
                     .chain(newer_text(&journal))
                     .collect(),
             }),

@@ -23,44 +23,42 @@ use std::ffi::OsString;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use chrono::{DateTime, Utc};
 use serde::Serialize;
 use tokio::time::Instant;
 
+use super::Context;
 use super::check::latest;
-use super::errand::Errand;
+use super::evidence::{DatabaseFiles, ended_badly};
 use super::facts::{find_checks, run_checks, take};
 use super::helper::{StartedHelper, busy, start_helper};
-use super::hold::refuse_what_cannot_be_stopped;
-use super::snapshot::{self, SnapshotOptions};
-use super::{Context, recover, with_leftovers};
+use super::hold::HoldPlan;
+use super::phase_timer::milliseconds;
+use super::preconditions::{refuse_podman, refuse_what_cannot_be_stopped};
+use super::run::{Aftermath, Consent, Run};
+use super::snapshot::{SnapshotOptions, SnapshotRun};
 use crate::agent::client::AgentClient;
 use crate::compose::edit::differences;
 use crate::compose::environment::Environment;
 use crate::compose::files::FoundProject;
-use crate::compose::{Membership, Recreate};
+use crate::compose::{Membership, RECREATE_LIMIT, Recreate};
 use crate::database;
-use crate::database::Profile;
 use crate::engine::helper::Access;
 use crate::model::container::{Container, EngineInfo, Mount, MountKind};
 use crate::model::error::{Context as _, Error, ErrorKind, Result};
-use crate::model::event::{Event, Monitor, Phase};
+use crate::model::event::Phase;
 use crate::model::facts::checks::{Checked, Checks};
 use crate::model::facts::compare::{ComparisonContext, Difference, DifferenceKind, Severity, compare};
 use crate::model::facts::{Facts, FactsLevel, FactsSummary};
-use crate::model::ids::SnapshotId;
 use crate::model::inspection::Inspection;
 use crate::model::location::MountSource;
 use crate::model::quote::shell_quote;
 use crate::model::source::Source;
-use crate::ops::phase_timer::{PhaseTimer, milliseconds};
 use crate::repository::Snapshot;
-use crate::saga::{RetryBudget, UndoId, When};
+use crate::saga::{Terms, UndoId, When};
 use crate::selector::Target;
 use crate::service::order;
-use crate::service::start::{StoppedContainer, await_ready};
-use crate::undo::Saga;
-use crate::undo::Undo;
+use crate::service::ready::await_ready;
+use crate::undo::{Saga, Undo};
 
 /// How long a database may take to answer before anything is stopped.
 const READY_LIMIT: Duration = Duration::from_secs(30);
@@ -140,40 +138,31 @@ pub struct RestartReport {
     pub unread: Vec<String>,
 }
 
-/// Restarts.
+/// Restarts what was planned, once `consent` was given to the plan; `None` where it was declined.
 ///
 /// # Errors
 /// As the module says: services run, unless the error is of kind
 /// [`ErrorKind::NotPutBack`]. A difference is no error.
-pub async fn restart(context: &Context, options: &RestartOptions) -> Result<RestartReport> {
-    recover::recover(context, RetryBudget::COMMAND).await?;
-    let run = Run::begin(context, options)?;
-    if let Some(snapshot_options) = &options.snapshot {
-        return run.restart_by_snapshot(snapshot_options).await;
-    }
-    let mut saga = run.context.begin("restart", run.options.target.to_string(), &run.id, run.started)?;
-    let outcome = context.run_to_end(run.restart(&mut saga)).await;
-    run.conclude(saga, outcome).await
+pub async fn restart(
+    context: &Context,
+    options: &RestartOptions,
+    consent: impl AsyncFnOnce(&RestartPlan) -> Result<Consent>,
+) -> Result<Option<RestartReport>> {
+    let run = Run::begin(context).await?;
+    let snapshot = match &options.snapshot {
+        Some(options) => Some(SnapshotRun::new(&run, options).await?),
+        None => None,
+    };
+    let restart_run = RestartRun { run: &run, options, snapshot };
+    let subject = options.target.to_string();
+    run.conduct("restart", subject, &restart_run, async |saga| restart_run.restart(saga, consent).await).await
 }
 
-/// Returns what [`restart`] would do. Starts the helper to look at the data, and removes it again.
-///
-/// # Errors
-/// Everything that would make it fail before anything is touched.
-pub async fn dry_run(context: &Context, options: &RestartOptions) -> Result<RestartPlan> {
-    recover::recover(context, RetryBudget::COMMAND).await?;
-    let run = Run::begin(context, options)?;
-    let mut saga = run.context.begin("restart", run.options.target.to_string(), &run.id, run.started)?;
-    let outcome = context.run_to_end(async { Ok(run.prepare(&mut saga).await?.0.plan) }).await;
-    run.conclude(saga, outcome).await
-}
-
-struct Run<'a> {
-    context: &'a Context,
+struct RestartRun<'a> {
+    run: &'a Run,
     options: &'a RestartOptions,
-    id: SnapshotId,
-    started: DateTime<Utc>,
-    clock: PhaseTimer,
+    /// What makes the snapshot, where there is to be one.
+    snapshot: Option<SnapshotRun<'a>>,
 }
 
 /// What is restarted, and everything that is known and checked of it.
@@ -185,7 +174,7 @@ struct Subject {
     checks: Option<Checks>,
     recreate: Option<Recreate>,
     /// The running users, in the order of their stop.
-    stops: Vec<Container>,
+    hold: HoldPlan,
 }
 
 /// The helper that runs beside it.
@@ -197,11 +186,7 @@ struct Helper {
 /// The database in the source.
 struct Database {
     container: Container,
-    profile: &'static dyn Profile,
-    /// Relative to the source's root.
-    data_directory: PathBuf,
-    /// Where its container mounts the source.
-    mounted_at: Option<PathBuf>,
+    files: DatabaseFiles,
 }
 
 /// What the files said while the users were down.
@@ -222,69 +207,101 @@ struct Outcome {
     before: Option<Facts>,
 }
 
-impl<'a> Run<'a> {
-    fn begin(context: &'a Context, options: &'a RestartOptions) -> Result<Self> {
-        let mut random = [0; 3];
-        getrandom::fill(&mut random).context(|| "draw a random id".to_owned())?;
-        let started = Utc::now();
-        Ok(Self {
-            context,
-            options,
-            id: SnapshotId::new(started, random),
-            started,
-            clock: PhaseTimer::default(),
-        })
-    }
-
-    async fn restart(&self, saga: &mut Saga) -> Result<RestartReport> {
-        let (subject, mut helper) = self.prepare(saga).await?;
-        let errand = self.errand(&subject);
-        if let Some(database) = errand.database {
-            self.phase(Phase::Facts, database.name.clone());
+impl RestartRun<'_> {
+    async fn restart(
+        &self,
+        saga: &mut Saga,
+        consent: impl AsyncFnOnce(&RestartPlan) -> Result<Consent>,
+    ) -> Result<Option<RestartReport>> {
+        if let Some(snapshot) = &self.snapshot {
+            return self.restart_with_snapshot(snapshot, saga, consent).await;
         }
-        let before = errand.before(self.context).await?;
-        let start = self.hold(saga, &subject).await?;
+        self.run.watch(saga).await?;
+        let mut subject = self.look().await?;
+        let mut helper = self.start_helper(saga, &mut subject).await?;
+        if consent(&subject.plan).await? == Consent::Decline {
+            return Ok(None);
+        }
+        let before = self.before(&subject).await?;
+        let held = self.run.hold(saga, &subject.hold, &self.again()).await?;
         let shutdown = self.prove(&subject, &mut helper).await;
-        if let Some((phase, detail)) = errand.phase() {
-            self.phase(phase, detail);
-        }
-        errand.recreate(self.context, saga, self.id.as_str()).await?;
-        self.release(saga, start, &subject).await?;
+        self.recreate(saga, &subject).await?;
+        held.release(self.run, saga).await?;
         // The helper has done its work; failing to remove it now is tried again at the end.
-        let _ = saga.undo_now(helper.registered, self.monitor()).await;
-        let downtime_ms = self.clock.away().map_or(0, milliseconds);
-        self.compare_and_report(&subject, Outcome { taken: None, shutdown, downtime_ms, before }).await
+        let _ = saga.undo_now(helper.registered, self.run.monitor()).await;
+        let downtime_ms = self.run.timer.away().map_or(0, milliseconds);
+        let outcome = Outcome { taken: None, shutdown, downtime_ms, before };
+        self.compare_and_report(&subject, outcome).await.map(Some)
     }
 
-    /// Has the snapshot look, stop, prove, make anew and start.
-    async fn restart_by_snapshot(&self, options: &SnapshotOptions) -> Result<RestartReport> {
-        let subject = self.context.run_to_end(self.look()).await;
-        let subject = subject.map_err(|error| match error.state_text() {
-            None => error.state("nothing was stopped"),
-            Some(_) => error,
-        })?;
-        let taken = snapshot::take(self.context, options, Some(self.errand(&subject))).await?;
-        let manifest = &taken.manifest;
-        let outcome = Outcome {
-            shutdown: Shutdown {
-                inspection: manifest.evidence.database.clone(),
-                reasons: manifest.evidence.reasons.clone(),
-            },
-            downtime_ms: manifest.downtime_ms,
-            before: manifest.facts.as_ref().map(|facts| facts.seen.clone()),
-            taken: Some(taken),
-        };
-        self.context.run_to_end(self.compare_and_report(&subject, outcome)).await
-    }
-
-    fn errand<'s>(&'s self, subject: &'s Subject) -> Errand<'s> {
-        Errand {
-            target: &self.options.target,
-            database: subject.database.as_ref().map(|database| &database.container),
-            level: self.options.level,
-            checks: subject.checks.as_ref(),
-            recreate: subject.recreate.as_ref(),
+    /// The same, with a snapshot taken while everything is stopped: the service is away once for both.
+    async fn restart_with_snapshot(
+        &self,
+        snapshot: &SnapshotRun<'_>,
+        saga: &mut Saga,
+        consent: impl AsyncFnOnce(&RestartPlan) -> Result<Consent>,
+    ) -> Result<Option<RestartReport>> {
+        let mut subject = self.look().await?;
+        let mut prepared = snapshot.prepare(saga).await?;
+        subject.plan.database.clone_from(&prepared.plan.database);
+        if consent(&subject.plan).await? == Consent::Decline {
+            return Ok(None);
         }
+        let mut output = snapshot.open_output(saga, &prepared).await?;
+        snapshot.stage_live(saga, &mut prepared).await?;
+        prepared.facts = self.before(&subject).await?;
+        let before = prepared.facts.clone();
+        let held = self.run.hold(saga, &prepared.hold, &self.again()).await?;
+        let captured = snapshot.capture_in_time(&mut prepared, &mut output, &held).await?;
+        let evidence = captured.evidence();
+        let shutdown = Shutdown { inspection: evidence.database.clone(), reasons: evidence.reasons.clone() };
+        let recreated = self.recreate(saga, &subject).await;
+        let released = held.release(self.run, saga).await;
+        let downtime_ms = self.run.timer.away().map_or(0, milliseconds);
+        let taken = snapshot.finish(saga, prepared, output, captured, (&held, released)).await?;
+        recreated?;
+        let outcome = Outcome { taken: Some(taken), shutdown, downtime_ms, before };
+        self.compare_and_report(&subject, outcome).await.map(Some)
+    }
+
+    fn again(&self) -> String {
+        format!("volsnap restart {}", self.options.target.quoted())
+    }
+
+    /// Looks what is true of the data, with the values of the user's checks. Without that nothing is stopped:
+    /// nobody could tell afterwards.
+    async fn before(&self, subject: &Subject) -> Result<Option<Facts>> {
+        let Some(Database { container, .. }) = &subject.database else { return Ok(None) };
+        if self.options.level == FactsLevel::None {
+            return Ok(None);
+        }
+        self.run.phase(Phase::Facts, container.name.clone(), None);
+        self.run.monitor().step("facts");
+        let docker = &*self.run.context.docker;
+        let facts = take(docker, container, self.options.level).await;
+        let again = format!("{} --facts none", self.again());
+        let facts = facts.map_err(|error| error.hint(format!("{again}    (does not compare)")))?;
+        let Some(mut facts) = facts else { return Ok(None) };
+        if let Some(checks) = &subject.checks {
+            run_checks(docker, container, checks, None, &mut facts).await;
+        }
+        Ok(Some(facts))
+    }
+
+    /// Has Compose make the users anew, where that is asked for. What ends it is in the journal before it begins, and
+    /// is done before anything is started: one that went on would stop what was.
+    async fn recreate(&self, saga: &mut Saga, subject: &Subject) -> Result<()> {
+        let Some(recreate) = &subject.recreate else { return Ok(()) };
+        self.run.phase(Phase::Start, "Compose makes the containers anew", None);
+        // Compose says nothing while it is at work, and has a limit of its own.
+        self.run.lease(Terms::of_wait(RECREATE_LIMIT));
+        let run = self.run.id.to_string();
+        let end = Undo::EndProcesses { run: run.clone() };
+        let end = saga.register(When::Always, end).context(|| "write the journal".to_owned())?;
+        self.run.monitor().step("recreate");
+        let made = recreate.create(&run).await;
+        saga.undo_now(end, self.run.monitor()).await.context(|| "end Compose".to_owned())?;
+        made.context(|| "make the containers anew".to_owned())
     }
 
     /// Looks at everything once more, and says what differs.
@@ -293,7 +310,7 @@ impl<'a> Run<'a> {
         let (after, checks) = match self.after(subject, outcome.before.as_ref()).await {
             // What is on another volume need not be a database that we can ask.
             Err(error) if !moved.is_empty() => {
-                self.monitor().warning(error.chain());
+                self.run.monitor().warning(error.chain());
                 (None, Vec::new())
             }
             seen => seen?,
@@ -301,50 +318,39 @@ impl<'a> Run<'a> {
         Ok(self.report(subject, outcome, moved, after, checks).await)
     }
 
-    async fn conclude<T>(&self, saga: Saga, outcome: Result<T>) -> Result<T> {
-        let left = saga.finish(outcome.is_ok(), self.monitor()).await;
-        let outcome = match (outcome, self.clock.away()) {
-            (Err(error), Some(away)) if left.is_empty() && error.state_text().is_none() => {
-                let away = away.as_secs_f64();
-                Err(error.state(format!("everything that was stopped runs again, after {away:.1} s")))
-            }
-            (Err(error), None) if error.state_text().is_none() => Err(error.state("nothing was stopped")),
-            (outcome, _) => outcome,
-        };
-        with_leftovers(outcome, &left)
-    }
-
-    async fn prepare(&self, saga: &mut Saga) -> Result<(Subject, Helper)> {
-        self.monitor().step("start-guard");
-        saga.watch(&self.context.saga.executable).await.context(|| "start the guard".to_owned())?;
-        let mut subject = self.look().await?;
+    async fn start_helper(&self, saga: &mut Saga, subject: &mut Subject) -> Result<Helper> {
         let image = (&subject.engine, self.options.helper_image.as_deref());
+        let run = self.run.id.as_str();
+        let access = (Access::Read, None);
         let StartedHelper { mut agent, registered, .. } =
-            start_helper(self.context, saga, self.id.as_str(), &subject.source, (Access::Read, None), image)
-                .await?;
+            start_helper(&self.run.context, saga, run, &subject.source, access, image).await?;
         if let Some(database) = &subject.database {
-            let found = inspect(&mut agent, database).await?;
+            let found = database.files.inspect(&mut agent).await?;
             subject.plan.database = Some(format!("{} {}", found.engine, found.version));
         }
-        Ok((subject, Helper { agent, registered }))
+        Ok(Helper { agent, registered })
     }
 
     /// Checks everything that can be checked without touching anything.
     async fn look(&self) -> Result<Subject> {
-        self.phase(Phase::Prepare, self.options.target.to_string());
-        let docker = &*self.context.docker;
+        self.run.phase(Phase::Prepare, self.options.target.to_string(), None);
+        let docker = &*self.run.context.docker;
         let engine = docker.engine().await.context(|| "ask the engine what it is".to_owned())?;
-        let source = self.context.resolve(&self.options.target).await?;
-        source.warnings.iter().for_each(|warning| self.monitor().warning(warning));
+        let source = self.run.context.resolve(&self.options.target).await?;
+        source.warnings.iter().for_each(|warning| self.run.monitor().warning(warning));
         if let Some(other) = &source.held_by {
             return Err(busy(&source, &other.container));
         }
+        refuse_podman(&engine, &source, || {
+            let target = self.options.target.quoted();
+            format!("volsnap snapshot {target} --quiesce pause    (then restart it by podman itself)")
+        })?;
         let stops = stops(&source)?;
-        self.context.refuse_stranded(&source).await?;
+        self.run.context.refuse_stranded(&source).await?;
         let database = database_of(&source);
         let checks = match &database {
             Some(database) => {
-                find_checks(self.options.checks.as_deref(), &database.container, &self.context.directory)?
+                find_checks(self.options.checks.as_deref(), &database.container, &self.run.context.directory)?
             }
             None => None,
         };
@@ -356,7 +362,9 @@ impl<'a> Run<'a> {
         let mut plan = self.plan(&source, &stops);
         plan.recreate = recreate.as_ref().map(Recreate::command);
         let checks = checks.map(|(_, checks)| checks);
-        Ok(Subject { plan, engine, source, database, checks, recreate, stops })
+        let hold =
+            HoldPlan { containers: stops, stop_timeout: self.options.stop_timeout, ..HoldPlan::default() };
+        Ok(Subject { plan, engine, source, database, checks, recreate, hold })
     }
 
     fn plan(&self, source: &Source, stops: &[Container]) -> RestartPlan {
@@ -381,63 +389,37 @@ impl<'a> Run<'a> {
         let Some(database) = database else { return Ok(()) };
         let container = &database.container;
         let deadline = Instant::now() + READY_LIMIT;
-        await_ready(&*self.context.docker, container, deadline, self.monitor()).await.map_err(|error| {
-            Error::failed(format!("container {} is not ready to be stopped", container.name))
-                .with_source(error)
-                .hint(format!("docker logs --tail 20 {}", shell_quote(&container.name)))
-        })
-    }
-
-    /// Stops the users. What starts them again is in the journal before the first is asked to stop.
-    async fn hold(&self, saga: &mut Saga, subject: &Subject) -> Result<UndoId> {
-        let again = format!("volsnap restart {}", self.options.target.quoted());
-        for container in &subject.stops {
-            self.context.refuse_restarted(container, &again).await?;
-        }
-        let containers = subject
-            .stops
-            .iter()
-            .rev()
-            .map(|container| StoppedContainer::of(container, database::profile_of(container).is_some()))
-            .collect();
-        let start = saga
-            .register(When::Always, Undo::StartContainers { containers })
-            .context(|| "write the journal".to_owned())?;
-        self.phase(Phase::Stop, subject.plan.stops.join(", "));
-        self.monitor().event(Event::Held);
-        self.clock.held();
-        for container in &subject.stops {
-            self.context.stop(container, self.options.stop_timeout).await?;
-        }
-        Ok(start)
+        await_ready(&*self.run.context.docker, container, deadline, self.run.monitor()).await.map_err(
+            |error| {
+                Error::failed(format!("container {} is not ready to be stopped", container.name))
+                    .with_source(error)
+                    .hint(format!("docker logs --tail 20 {}", shell_quote(&container.name)))
+            },
+        )
     }
 
     /// Reads what the engine and the database's own files say of the shutdown. That nothing can be read is a
     /// reason like others: the service is down, and comes back first.
     async fn prove(&self, subject: &Subject, helper: &mut Helper) -> Shutdown {
-        self.phase(Phase::Prove, subject.source.title.clone());
-        self.monitor().step("prove");
+        self.run.phase(Phase::Prove, subject.source.title.clone(), None);
+        self.run.monitor().step("prove");
         let mut shutdown = Shutdown::default();
         let Some(database) = &subject.database else { return shutdown };
         let name = &database.container.name;
-        match self.context.docker.container(&database.container.id).await {
-            Ok(Some(now)) if now.state.oom_killed => {
-                shutdown.reasons.push(format!("container {name} was killed for want of memory"));
+        match self.run.context.docker.container(&database.container.id).await {
+            Ok(now) => shutdown.reasons.extend(now.as_ref().and_then(ended_badly)),
+            Err(error) => {
+                self.run.monitor().warning(format!("how container {name} ended is not known: {error}"));
             }
-            Ok(Some(now)) if now.state.exit_code != 0 => {
-                shutdown
-                    .reasons
-                    .push(format!("container {name} ended with exit code {}", now.state.exit_code));
-            }
-            Ok(_) => {}
-            Err(error) => self.monitor().warning(format!("how container {name} ended is not known: {error}")),
         }
-        match inspect(&mut helper.agent, database).await {
+        match database.files.inspect(&mut helper.agent).await {
             Ok(inspection) => {
                 shutdown.reasons.extend(inspection.reasons.iter().cloned());
                 shutdown.inspection = Some(inspection);
             }
-            Err(error) => self.monitor().warning(format!("the shutdown is not proved: {}", error.chain())),
+            Err(error) => {
+                self.run.monitor().warning(format!("the shutdown is not proved: {}", error.chain()));
+            }
         }
         shutdown
     }
@@ -446,7 +428,7 @@ impl<'a> Run<'a> {
     async fn recreation(&self, stops: &[Container]) -> Result<Recreate> {
         let starts: Vec<&Container> = stops.iter().rev().collect();
         for container in &starts {
-            let image = self.context.docker.image(&container.image).await;
+            let image = self.run.context.docker.image(&container.image).await;
             if image.context(|| format!("look for the image {}", container.image))?.is_none() {
                 return Err(Error::failed(format!(
                     "the image {} of container {} is not on the engine",
@@ -455,7 +437,8 @@ impl<'a> Run<'a> {
                 .hint(format!("docker pull {}", shell_quote(&container.image))));
             }
         }
-        Recreate::of(&starts, self.context.address.as_deref()).await.map_err(|error| {
+        let runner = &self.run.context.compose;
+        Recreate::of(runner, &starts, Some(&self.run.context.reached)).await.map_err(|error| {
             let again = format!("volsnap restart {}", self.options.target.quoted());
             Error::failed("make the containers anew")
                 .with_source(error)
@@ -501,8 +484,8 @@ impl<'a> Run<'a> {
     async fn moved(&self, subject: &Subject) -> Result<Vec<Difference>> {
         let mut moved = Vec::new();
         let Some(recreate) = &subject.recreate else { return Ok(moved) };
-        for before in &subject.stops {
-            let after = self.again(before).await?;
+        for before in &subject.hold.containers {
+            let after = self.now(before).await?;
             let data = subject.source.mounted_at(before);
             let kept = |mount: &&Mount| matches!(mount.kind, MountKind::Volume | MountKind::Bind);
             for mount in before.mounts.iter().filter(kept) {
@@ -527,16 +510,6 @@ impl<'a> Run<'a> {
         Ok(moved)
     }
 
-    async fn release(&self, saga: &mut Saga, start: UndoId, subject: &Subject) -> Result<()> {
-        self.phase(Phase::Start, subject.plan.starts.join(", "));
-        saga.undo_now(start, self.monitor())
-            .await
-            .map_err(|error| Error::failed("start again what was stopped").with_source(error))?;
-        let downtime = self.clock.released();
-        self.monitor().event(Event::Released { downtime });
-        Ok(())
-    }
-
     /// Looks what is true of the data now.
     async fn after(
         &self,
@@ -546,17 +519,17 @@ impl<'a> Run<'a> {
         let (Some(database), Some(before)) = (&subject.database, before) else {
             return Ok((None, Vec::new()));
         };
-        let container = self.again(&database.container).await?;
-        self.phase(Phase::Facts, container.name.clone());
-        self.monitor().step("facts");
+        let container = self.now(&database.container).await?;
+        self.run.phase(Phase::Facts, container.name.clone(), None);
+        self.run.monitor().step("facts");
         let again = format!("volsnap check {}", self.options.target.quoted());
-        let facts = take(&*self.context.docker, &container, self.options.level).await;
+        let facts = take(&*self.run.context.docker, &container, self.options.level).await;
         let Some(mut facts) = facts.map_err(|error| error.hint(again))? else {
             return Ok((None, Vec::new()));
         };
         let checked = match &subject.checks {
             Some(checks) => {
-                run_checks(&*self.context.docker, &container, checks, Some(before), &mut facts).await
+                run_checks(&*self.run.context.docker, &container, checks, Some(before), &mut facts).await
             }
             None => Vec::new(),
         };
@@ -564,9 +537,10 @@ impl<'a> Run<'a> {
     }
 
     /// Returns a container as it is now, also when it was made anew.
-    async fn again(&self, container: &Container) -> Result<Container> {
+    async fn now(&self, container: &Container) -> Result<Container> {
         let recorded = crate::service::identity::ContainerIdentity::of(container);
-        let containers = self.context.docker.containers().await.context(|| "list containers".to_owned())?;
+        let containers =
+            self.run.context.docker.containers().await.context(|| "list containers".to_owned())?;
         let found = crate::service::identity::find_recreated(&recorded, &containers).cloned();
         found.ok_or_else(|| Error::failed(format!("container {} is gone", container.name)))
     }
@@ -596,7 +570,7 @@ impl<'a> Run<'a> {
             (Some(before), Some(after)) => compare(before, after, &context),
             // What the files say of the shutdown holds all the same.
             _ => {
-                let nothing = Facts::new("", FactsLevel::None, self.started);
+                let nothing = Facts::new("", FactsLevel::None, self.run.started);
                 compare(&nothing, &nothing, &context)
             }
         };
@@ -619,18 +593,21 @@ impl<'a> Run<'a> {
             unread: after.as_ref().map(Facts::unread).unwrap_or_default(),
         };
         if let (true, Some(after)) = (ok, after) {
-            self.context.remember(&subject.engine.id, &subject.source, Some(after), None);
+            self.run.context.remember(&subject.engine.id, &subject.source, Some(after), None);
         }
         report
     }
+}
 
-    fn monitor(&self) -> &dyn Monitor {
-        &*self.context.monitor
-    }
-
-    fn phase(&self, phase: Phase, detail: String) {
-        self.clock.phase(phase);
-        self.monitor().phase(phase, detail, None);
+impl Aftermath for RestartRun<'_> {
+    fn state(&self, all_back: bool) -> Option<String> {
+        match &self.snapshot {
+            Some(snapshot) => snapshot.state(all_back),
+            None => match self.run.runs_again("stopped") {
+                Some(runs) => all_back.then_some(runs),
+                None => Some("nothing was stopped".to_owned()),
+            },
+        }
     }
 }
 
@@ -638,7 +615,7 @@ impl<'a> Run<'a> {
 fn stops(source: &Source) -> Result<Vec<Container>> {
     let users: Vec<_> = source.users.iter().filter(|user| user.is_to_be_held()).cloned().collect();
     let stops: Vec<Container> = order::stop_order(&users).into_iter().cloned().collect();
-    stops.iter().try_for_each(refuse_what_cannot_be_stopped)?;
+    stops.iter().try_for_each(|container| refuse_what_cannot_be_stopped(source, container))?;
     if stops.is_empty() {
         let start = match source.users.first() {
             Some(user) => format!("docker start {}", shell_quote(&user.container.name)),
@@ -652,12 +629,12 @@ fn stops(source: &Source) -> Result<Vec<Container>> {
 /// Returns the running database of a source.
 fn database_of(source: &Source) -> Option<Database> {
     let container = source.database().filter(|container| container.state.running)?;
-    Some(Database {
-        container: container.clone(),
+    let files = DatabaseFiles {
         profile: database::profile_of(container)?,
         data_directory: source.data_directory.clone()?,
         mounted_at: source.mounted_at(container),
-    })
+    };
+    Some(Database { container: container.clone(), files })
 }
 
 /// Returns where something lies that is mounted.
@@ -673,11 +650,4 @@ fn shell() -> Environment {
     let text =
         |(name, value): (OsString, OsString)| Some((name.into_string().ok()?, value.into_string().ok()?));
     std::env::vars_os().filter_map(text).filter(|(name, _)| !name.starts_with("COMPOSE_")).collect()
-}
-
-async fn inspect(agent: &mut AgentClient, database: &Database) -> Result<Inspection> {
-    agent
-        .inspect(database.profile.name(), &database.data_directory, database.mounted_at.as_deref())
-        .await
-        .context(|| format!("read the files of {}", database.profile.name()))
 }

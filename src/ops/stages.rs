@@ -6,14 +6,16 @@
 use chrono::{DateTime, Utc};
 use serde::Serialize;
 
+use super::Context;
 use super::helper::start_helper;
-use super::{Context, with_leftovers};
+use super::run::{Run, Untouched};
 use crate::engine::helper::Access;
 use crate::model::container::{EngineInfo, Volume};
 use crate::model::error::{Context as _, Result};
 use crate::model::ids::SnapshotId;
 use crate::model::labels::{LABEL_RUN, LABEL_STAGE};
 use crate::selector::Target;
+use crate::undo::Saga;
 
 /// A stage that lies on the engine.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -72,19 +74,12 @@ async fn measure(context: &Context, engine: &EngineInfo, volume: &Volume) -> Res
     if source.held_by.is_some() {
         return Ok(None);
     }
-    let mut random = [0; 3];
-    getrandom::fill(&mut random).context(|| "draw a random id".to_owned())?;
-    let started = Utc::now();
-    let id = SnapshotId::new(started, random);
-    let mut saga = context.begin("list", target.to_string(), &id, started)?;
-    let measuring = async {
-        let mut helper =
-            start_helper(context, &mut saga, id.as_str(), &source, (Access::Read, None), (engine, None))
-                .await?;
+    let run = Run::new(context)?;
+    let measuring = async |saga: &mut Saga| {
+        let (id, access) = (run.id.as_str(), (Access::Read, None));
+        let mut helper = start_helper(&run.context, saga, id, &source, access, (engine, None)).await?;
         let survey = helper.agent.survey(&[]).await.context(|| format!("survey volume {}", volume.name))?;
         Ok(Some(survey.disk_bytes))
     };
-    let outcome = context.run_to_end(measuring).await;
-    let left = saga.finish(outcome.is_ok(), &*context.monitor).await;
-    with_leftovers(outcome, &left)
+    run.conduct("list", target.to_string(), &Untouched, measuring).await
 }

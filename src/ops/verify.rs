@@ -24,6 +24,7 @@ use crate::model::event::{Event, Monitor, Phase};
 use crate::model::ids::SnapshotId;
 use crate::model::inspection::{Inspection, PageChecksums};
 use crate::model::manifest::{Consistency, Verification, VerificationKind};
+use crate::model::unknown::UnknownFields;
 use crate::repository::Snapshot;
 
 /// More than this says nothing new.
@@ -81,6 +82,7 @@ pub async fn verify(mut snapshot: Snapshot, monitor: Arc<dyn Monitor>) -> Result
         ms: report.ms,
         drill: None,
         tool_version: env!("CARGO_PKG_VERSION").to_owned(),
+        unknown: UnknownFields::default(),
     };
     if let Err(error) = snapshot.record_verification(verification).await {
         let why = Error::failed("the verification could not be written down").with_source(error);
@@ -92,7 +94,7 @@ pub async fn verify(mut snapshot: Snapshot, monitor: Arc<dyn Monitor>) -> Result
 fn verify_blocking(snapshot: &Snapshot, monitor: &dyn Monitor) -> Result<Report> {
     let begun = Instant::now();
     let manifest = &snapshot.manifest;
-    monitor.phase(Phase::Verify, snapshot.name(), Some(manifest.counts.raw_bytes));
+    monitor.phase(Phase::Verify, snapshot.name(), Some(manifest.counts().raw_bytes));
     let mut reading = Reading::of(snapshot, monitor);
     reading.read_back(snapshot)?;
     let mut report = reading.report;
@@ -127,16 +129,16 @@ pub struct Listed {
 pub fn check_list(snapshot: &Snapshot, monitor: &dyn Monitor) -> Result<Listed> {
     let manifest = &snapshot.manifest;
     let size = snapshot.open_archive()?.length();
-    if size != manifest.archive.stored_bytes {
-        let expected = manifest.archive.stored_bytes;
+    if size != manifest.archive().stored_bytes {
+        let expected = manifest.archive().stored_bytes;
         return Err(damaged(
             snapshot,
             &format!("its archive has {size} bytes, and the manifest says {expected}"),
         ));
     }
-    check_digest(snapshot, "file list", snapshot.open_file_list()?, &manifest.file_list.blake3, monitor)?;
+    check_digest(snapshot, "file list", snapshot.open_file_list()?, &manifest.file_list().blake3, monitor)?;
     let listed = add_up(snapshot).map_err(|error| damaged(snapshot, &chain(&error)))?;
-    let counts = &manifest.counts;
+    let counts = manifest.counts();
     if (listed.members, listed.files, listed.bytes) != (counts.members, counts.files, counts.raw_bytes) {
         return Err(damaged(snapshot, "the file list does not have what the manifest says"));
     }
@@ -149,7 +151,7 @@ pub fn check_list(snapshot: &Snapshot, monitor: &dyn Monitor) -> Result<Listed> 
 /// # Errors
 /// [`ErrorKind::Damaged`] when it is another; when it cannot be read.
 pub fn check_archive(snapshot: &Snapshot, monitor: &dyn Monitor) -> Result<()> {
-    let archive = &snapshot.manifest.archive;
+    let archive = snapshot.manifest.archive();
     monitor.phase(Phase::Verify, snapshot.name(), Some(archive.stored_bytes));
     check_digest(snapshot, "archive", snapshot.open_archive()?, &archive.blake3, monitor)
 }
@@ -291,8 +293,8 @@ impl<'m> Reading<'m> {
             }
             self.damaged(None, &chain(&error));
         }
-        self.compare_digest("archive", archive, &manifest.archive.blake3)?;
-        self.compare_digest("file list", list, &manifest.file_list.blake3)?;
+        self.compare_digest("archive", archive, &manifest.archive().blake3)?;
+        self.compare_digest("file list", list, &manifest.file_list().blake3)?;
         self.conclude(snapshot);
         Ok(())
     }
@@ -403,7 +405,7 @@ impl<'m> Reading<'m> {
     }
 
     fn conclude(&mut self, snapshot: &Snapshot) {
-        let counts = &snapshot.manifest.counts;
+        let counts = snapshot.manifest.counts();
         let whole = self.report.problems.is_empty();
         if whole && (self.report.files, self.report.raw_bytes) != (counts.files, counts.raw_bytes) {
             let what = format!(

@@ -101,19 +101,19 @@ fn downtime(manifest: &Manifest) -> String {
 }
 
 fn sizes(manifest: &Manifest) -> String {
-    let (raw, stored) = (manifest.counts.raw_bytes, manifest.archive.stored_bytes);
+    let (raw, stored) = (manifest.counts().raw_bytes, manifest.archive().stored_bytes);
     let percent = stored.saturating_mul(100).checked_div(raw).unwrap_or(100);
     format!(
         "{} in {} files, stored in {} ({percent} %, {})",
         size(raw),
-        count(manifest.counts.files),
+        count(manifest.counts().files),
         size(stored),
-        manifest.archive.codec
+        manifest.archive().codec
     )
 }
 
 fn left_out(manifest: &Manifest) -> Vec<(&'static str, String)> {
-    let counts = &manifest.counts;
+    let counts = manifest.counts();
     let mut rows = Vec::new();
     if counts.sockets_skipped > 0 {
         rows.push(("left out", format!("{} sockets, which no archive can hold", counts.sockets_skipped)));
@@ -136,7 +136,7 @@ fn left_out(manifest: &Manifest) -> Vec<(&'static str, String)> {
 
 /// Returns how the archive is unpacked without volsnap.
 fn by_hand(manifest: &Manifest, archive: &Path) -> String {
-    let decompress = match manifest.archive.codec {
+    let decompress = match manifest.archive().codec {
         Codec::Zstd { .. } => "--zstd ",
         Codec::Gzip { .. } => "--gzip ",
         Codec::None => "",
@@ -272,8 +272,8 @@ fn list_row(snapshot: &Snapshot) -> Vec<String> {
         time(manifest.times.started),
         // What a restore has kept of the data that it replaced is not what one looks for in a list of backups.
         format!("{}{}", manifest.consistency, if manifest.is_safety() { ", safety" } else { "" }),
-        size(manifest.counts.raw_bytes),
-        size(manifest.archive.stored_bytes),
+        size(manifest.counts().raw_bytes),
+        size(manifest.archive().stored_bytes),
         if manifest.downtime_ms == 0 { "none".to_owned() } else { milliseconds(manifest.downtime_ms) },
         snapshot.verified.last().map_or_else(
             || "never".to_owned(),
@@ -322,7 +322,7 @@ pub(crate) fn show(snapshot: &Snapshot, command: &str) -> String {
     let phases: Vec<_> =
         manifest.phases.iter().map(|time| format!("{} {}", time.phase, milliseconds(time.ms))).collect();
     rows.row("phases", &phases.join(", "));
-    rows.row("blake3", &manifest.archive.blake3);
+    rows.row("blake3", &manifest.archive().blake3);
     for verification in &snapshot.verified {
         rows.row(
             match verification.kind {

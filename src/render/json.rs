@@ -22,17 +22,17 @@ pub(crate) fn snapshot(snapshot: &Snapshot) -> Value {
         "source": manifest.source,
         "title": manifest.title,
         "archive": snapshot.archive_path(),
-        "quiesce": manifest.quiesce,
-        "capture": manifest.capture,
+        "quiesce": manifest.method.quiesce,
+        "capture": manifest.method.capture,
         "consistency": manifest.consistency,
         "reasons": manifest.evidence.reasons,
-        "compression": manifest.archive.codec.to_string(),
+        "compression": manifest.archive().codec.to_string(),
         "downtime_ms": manifest.downtime_ms,
         "archive_ms": archive_ms(&manifest.phases),
-        "raw_bytes": manifest.counts.raw_bytes,
-        "stored_bytes": manifest.archive.stored_bytes,
-        "files": manifest.counts.files,
-        "blake3": manifest.archive.blake3,
+        "raw_bytes": manifest.counts().raw_bytes,
+        "stored_bytes": manifest.archive().stored_bytes,
+        "files": manifest.counts().files,
+        "blake3": manifest.archive().blake3,
         "started": manifest.times.started,
         "published": manifest.times.published,
         "phases": manifest.phases,
@@ -66,9 +66,18 @@ pub(crate) fn listed(listed: &Snapshot) -> Value {
     value
 }
 
-/// Returns a snapshot as `show --json` prints it: the manifest, and its verifications.
+/// Returns a snapshot as `show --json` prints it: the manifest, and its verifications. What the first format had is
+/// there by its names, also where the manifest has it elsewhere by now.
 pub(crate) fn shown(shown: &Snapshot) -> Value {
-    let mut value = self::value(&shown.manifest);
+    let manifest = &shown.manifest;
+    let mut value = self::value(manifest);
+    value["format_version"] = self::value(&manifest.format_version);
+    value["location"] = self::value(manifest.location());
+    value["quiesce"] = self::value(&manifest.method.quiesce);
+    value["capture"] = self::value(&manifest.method.capture);
+    value["archive"] = self::value(manifest.archive());
+    value["file_list"] = self::value(manifest.file_list());
+    value["counts"] = self::value(manifest.counts());
     value["archive_path"] = self::value(&shown.archive_path());
     value["verified"] = self::value(&shown.verified);
     value

@@ -5,8 +5,8 @@ use std::path::{Path, PathBuf};
 
 use crate::model::error::{Error, ErrorKind};
 use crate::model::ids::SnapshotId;
-use crate::model::manifest::FORMAT_VERSION;
 use crate::model::quote::shell_quote;
+use crate::repository::layout::REPOSITORY_FORMAT;
 
 /// A failure of the repository.
 #[derive(Debug, thiserror::Error)]
@@ -47,7 +47,7 @@ pub enum RepositoryError {
     },
     /// The repository was made by a later volsnap.
     #[error(
-        "open repository {}: made by a later volsnap (its format version is {found}, and this volsnap reads up to {FORMAT_VERSION})",
+        "open repository {}: made by a later volsnap (its format version is {found}, and this volsnap reads up to {REPOSITORY_FORMAT})",
         path.display()
     )]
     LaterFormat {

@@ -21,6 +21,8 @@ use crate::store::{Key, KeyError};
 
 pub use crate::store::local::{PARTIAL, partial};
 
+/// The format version of a repository: of its layout, not of the manifests in it.
+pub const REPOSITORY_FORMAT: u32 = 1;
 /// The object that makes a store a repository.
 pub const MARKER: Key = Key::literal("volsnap.json");
 /// The folder of the sources' folders.

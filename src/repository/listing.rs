@@ -115,7 +115,7 @@ impl Snapshot {
     /// Returns where the archive lies, for messages.
     #[must_use]
     pub fn archive_path(&self) -> PathBuf {
-        self.locate(&self.manifest.archive.file)
+        self.locate(&self.manifest.archive().file)
     }
 
     /// Returns where the manifest lies, for messages.
@@ -129,7 +129,7 @@ impl Snapshot {
     /// # Errors
     /// When it cannot be opened.
     pub fn open_archive(&self) -> Result<ObjectReader, RepositoryError> {
-        self.open(&self.manifest.archive.file)
+        self.open(&self.manifest.archive().file)
     }
 
     /// Opens the file list, for who reads synchronously. Blocks, as the reader does.
@@ -137,7 +137,7 @@ impl Snapshot {
     /// # Errors
     /// When it cannot be opened.
     pub fn open_file_list(&self) -> Result<ObjectReader, RepositoryError> {
-        self.open(&self.manifest.file_list.file)
+        self.open(&self.manifest.file_list().file)
     }
 
     /// Writes down a verification beside the manifest. Those that are there are never changed.
@@ -293,14 +293,14 @@ impl SnapshotReader<'_> {
             let why = format!("it is the manifest of {}/{}", manifest.source, manifest.id);
             return Err(self.refuse(&names.manifest(), why));
         }
-        if manifest.archive.file != names.archive(manifest.archive.codec)
-            || manifest.file_list.file != names.file_list()
+        if manifest.archive().file != names.archive(manifest.archive().codec)
+            || manifest.file_list().file != names.file_list()
         {
             let why = "it is a manifest of files with other names".to_owned();
             return Err(self.refuse(&names.manifest(), why));
         }
-        self.check_length(files, &manifest.archive.file, manifest.archive.stored_bytes)?;
-        self.check_length(files, &manifest.file_list.file, manifest.file_list.stored_bytes)?;
+        self.check_length(files, &manifest.archive().file, manifest.archive().stored_bytes)?;
+        self.check_length(files, &manifest.file_list().file, manifest.file_list().stored_bytes)?;
         let verified = self.verifications(files, unreadable).await;
         Ok(Snapshot { manifest, verified, store: Arc::clone(self.store), folder: self.folder.clone() })
     }

@@ -37,9 +37,8 @@ pub use writer::{SnapshotObjectWriter, Stored};
 
 use crate::archive::Codec;
 use crate::model::ids::SnapshotId;
-use crate::model::manifest::FORMAT_VERSION;
 use crate::store::{self, Key, ObjectKind, OpenError, Store, StoreAddress};
-use layout::{MARKER, SNAPSHOTS, SnapshotNames, is_source_key, partial};
+use layout::{MARKER, REPOSITORY_FORMAT, SNAPSHOTS, SnapshotNames, is_source_key, partial};
 
 /// More than the marker has.
 const MARKER_MAX: u64 = 64 << 10;
@@ -313,7 +312,7 @@ fn check_marker(address: &StoreAddress, bytes: &[u8]) -> Result<String, Reposito
         path: address.locate(&MARKER),
         why: format!("it does not say which format the repository has: {error}"),
     })?;
-    if marker.format_version > FORMAT_VERSION {
+    if marker.format_version > REPOSITORY_FORMAT {
         return Err(RepositoryError::LaterFormat {
             path: address.locate(&Key::ROOT),
             found: marker.format_version,
@@ -350,7 +349,7 @@ async fn init(store: &Arc<dyn Store>, address: &StoreAddress) -> Result<Reposito
     let mut random = [0_u8; 16];
     getrandom::fill(&mut random).map_err(|error| failed(io::Error::other(error)))?;
     let marker = Marker {
-        format_version: FORMAT_VERSION,
+        format_version: REPOSITORY_FORMAT,
         repository_id: random.iter().map(|byte| format!("{byte:02x}")).collect(),
     };
     let json = serde_json::to_string_pretty(&marker).map_err(|error| failed(error.into()))?;

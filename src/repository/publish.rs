@@ -194,8 +194,8 @@ impl PendingSnapshot {
 
     /// Returns why the manifest must not be published.
     fn mismatch(&self, manifest: &Manifest, archive: &Stored, list: &Stored) -> Option<&'static str> {
-        let (said, listed) = (&manifest.archive, &manifest.file_list);
-        if archive.bytes == 0 || said.tar_bytes == 0 || manifest.counts.members == 0 {
+        let (said, listed) = (manifest.archive(), manifest.file_list());
+        if archive.bytes == 0 || said.tar_bytes == 0 || manifest.counts().members == 0 {
             return Some("its archive is empty");
         }
         if (&manifest.id, &manifest.source) != (&self.id, &self.source) {

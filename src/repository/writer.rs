@@ -12,6 +12,7 @@ use tokio::runtime::Handle;
 use tokio::sync::{mpsc, oneshot};
 
 use super::error::RepositoryError;
+use crate::outside::{Outside, Token};
 use crate::store::{Key, ObjectWriter, StoreAddress};
 
 /// Chunks that wait for the writer; with those of 4 MiB, 16 MiB.
@@ -39,8 +40,8 @@ pub struct Stored {
 
 #[derive(Debug)]
 enum Message {
-    Data(Bytes),
-    Finish,
+    Data(Bytes, Token),
+    Finish(Token),
 }
 
 #[derive(Debug)]
@@ -66,12 +67,14 @@ impl SnapshotObjectWriter {
             bytes: 0,
             digest: blake3::Hasher::new(),
         };
-        let runtime = Handle::current();
+        let (runtime, alive) = (Handle::current(), Outside::alive());
         thread::Builder::new()
             .name("volsnap-writer".to_owned())
             .spawn(move || {
+                let _alive = alive;
+                let (outcome, _busy) = runtime.block_on(task.run(messages));
                 // Whoever is gone does not need to be told.
-                let _ = tell.send(runtime.block_on(task.run(messages)));
+                let _ = tell.send(outcome);
             })
             .map_err(|source| RepositoryError::write(&path, 0, source))?;
         Ok(Self { feed, outcome, path, failed: false })
@@ -83,7 +86,7 @@ impl SnapshotObjectWriter {
     /// # Errors
     /// When an earlier chunk could not be stored; nothing of the object is left then.
     pub async fn write(&mut self, chunk: Bytes) -> Result<(), RepositoryError> {
-        match self.feed.send(Message::Data(chunk)).await {
+        match self.feed.send(Message::Data(chunk, Outside::busy())).await {
             Ok(()) => Ok(()),
             Err(_) => Err(self.failure().await),
         }
@@ -95,7 +98,7 @@ impl SnapshotObjectWriter {
     /// # Errors
     /// When anything could not be stored; nothing of the object is left then.
     pub async fn finish(mut self) -> Result<Stored, RepositoryError> {
-        if self.feed.send(Message::Finish).await.is_err() {
+        if self.feed.send(Message::Finish(Outside::busy())).await.is_err() {
             return Err(self.failure().await);
         }
         match (&mut self.outcome).await {
@@ -142,22 +145,26 @@ struct WriterTask {
 }
 
 impl WriterTask {
-    async fn run(mut self, mut messages: mpsc::Receiver<Message>) -> Result<Outcome, RepositoryError> {
+    /// Returns what came of it, and what is to be held until that is told.
+    async fn run(
+        mut self,
+        mut messages: mpsc::Receiver<Message>,
+    ) -> (Result<Outcome, RepositoryError>, Token) {
         loop {
             match messages.recv().await {
-                Some(Message::Data(chunk)) => {
+                Some(Message::Data(chunk, busy)) => {
                     if let Err(source) = self.writer.write(chunk.clone()).await {
                         let error = RepositoryError::write(&self.path, self.writer.stored(), source);
                         if let Err(left) = self.abort().await {
                             tracing::warn!(error = %left, "a failed write left something");
                         }
-                        return Err(error);
+                        return (Err(error), busy);
                     }
                     self.digest.update(&chunk);
                     self.bytes += chunk.len() as u64;
                 }
-                Some(Message::Finish) => return self.finish().await,
-                None => return self.abort().await,
+                Some(Message::Finish(busy)) => return (self.finish().await, busy),
+                None => return (self.abort().await, Token::default()),
             }
         }
     }

@@ -102,7 +102,12 @@ impl Guard {
         let mut ends = Ends { stdin: Some(stdin), stdout };
         match ends.read_line() {
             Ok(said) if said == WATCHING => Ok(Self { child, pipe: Pipe(Arc::new(Mutex::new(ends))) }),
-            Ok(_) => Err(failed(format!("it ended before it watched{}", exit_text(&mut child)))),
+            Ok(said) => Err(failed(format!("it says {said:?}"))),
+            Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => {
+                // Its end of the pipe is closed a moment before it is gone.
+                std::thread::sleep(Duration::from_millis(20));
+                Err(failed(format!("it ended before it watched{}", exit_text(&mut child))))
+            }
             Err(error) if error.kind() == io::ErrorKind::TimedOut => {
                 Err(failed(format!("it does not watch after {} s", ANSWER_LIMIT.as_secs())))
             }
@@ -205,13 +210,12 @@ impl Ends {
         Ok(())
     }
 
-    /// Reads a line that the guard says, without its end; it says one at a time. "" once it has ended.
+    /// Reads a line that the guard says, without its end; it says one at a time.
     fn read_line(&mut self) -> io::Result<String> {
         let (mut line, mut byte, begun) = (Vec::new(), [0], Instant::now());
         loop {
             match io::Read::read(&mut self.stdout, &mut byte) {
-                Ok(0) if line.is_empty() => return Err(io::ErrorKind::UnexpectedEof.into()),
-                Ok(0) => break,
+                Ok(0) => return Err(io::ErrorKind::UnexpectedEof.into()),
                 Ok(_) if byte[0] == b'\n' => break,
                 Ok(_) => line.push(byte[0]),
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}

@@ -184,6 +184,7 @@ pub struct Journal<U> {
 
 /// What became of opening a journal.
 #[derive(Debug)]
+#[expect(clippy::large_enum_variant, reason = "there is one at a time, and nearly always the large one")]
 pub enum Opened<U> {
     /// Nobody holds it: it is ours now.
     Orphan(Journal<U>),
@@ -744,6 +745,29 @@ mod tests {
         let (done, left) = finish(journal).await;
         assert!(done.is_empty());
         assert_eq!((left.newer, left.blocked.len()), (1, 2));
+    }
+
+    #[tokio::test]
+    async fn a_journal_of_format_1_is_finished_by_the_rank_that_its_undos_have() {
+        let line = |number: u64, act: Act| {
+            let act = serde_json::to_string(&act).unwrap();
+            format!(r#"{{"register":{{"number":{number},"when":"always","compensation":{act}}}}}"#) + "\n"
+        };
+        let first = r#"{"run":{"run":"20261120T203011Z-4f2a91","verb":"restore","subject":"db","host":null,"pid":1,"started":"2026-11-20T20:30:11Z","version":"0.1.0"}}"#;
+        let text = format!("{first}\n")
+            + &line(1, Act::of(Rank::Later, "archive the old data", &[]))
+            + &line(2, Act::of(Rank::Service, "start db", &["db"]))
+            + &line(3, Act::of(Rank::Data, "swap back", &["db"]))
+            + &line(4, Act::of(Rank::Helper, "remove the helper", &[]))
+            + "{\"settled\":4}\n";
+        let state = tempfile::tempdir().unwrap();
+        let path = state.path().join("20261120T203011Z-4f2a91.jsonl");
+        std::fs::write(&path, text).unwrap();
+        let journal = orphan(&path);
+        assert_eq!((journal.newer_lines(), journal.version()), (0, Some("0.1.0")));
+        let (done, left) = finish(journal).await;
+        assert_eq!(done, ["swap back", "start db", "archive the old data"]);
+        assert!(left.is_empty() && !path.exists());
     }
 
     #[test]

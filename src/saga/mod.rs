@@ -202,12 +202,25 @@ pub struct SagaOptions {
     pub executable: PathBuf,
     /// How long putting back is tried.
     pub patience: RetryBudget,
+    /// Who finishes a run whose process has died.
+    pub guarded_by: GuardedBy,
+}
+
+/// Who finishes a run whose process has died.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum GuardedBy {
+    /// A process of its own that watches, then whoever finds the journal.
+    #[default]
+    Process,
+    /// Whoever finds the journal: for tests, whose runs die without a process.
+    Finder,
 }
 
 /// A run with its journal and its guard.
 pub struct Saga<U: Compensation> {
     journal: Journal<U>,
     guard: Option<Guard>,
+    guarded_by: GuardedBy,
     world: Arc<U::World>,
     budget: RetryBudget,
 }
@@ -226,7 +239,8 @@ impl<U: Compensation> Saga<U> {
     /// When the journal cannot be written.
     pub fn begin(options: &SagaOptions, info: &RunInfo, world: Arc<U::World>) -> Result<Self> {
         let journal = Journal::create(&options.state, info)?;
-        Ok(Self { journal, guard: None, world, budget: options.patience })
+        let (guarded_by, budget) = (options.guarded_by, options.patience);
+        Ok(Self { journal, guard: None, guarded_by, world, budget })
     }
 
     /// Starts the guard, and returns once it watches and has in memory what the journal has. Nothing that needs a
@@ -235,6 +249,9 @@ impl<U: Compensation> Saga<U> {
     /// # Errors
     /// When it cannot be started.
     pub async fn watch(&mut self, executable: &Path) -> Result<()> {
+        if self.guarded_by == GuardedBy::Finder {
+            return Ok(());
+        }
         let guard = Guard::start(executable, self.journal.path()).await?;
         for line in self.journal.lines() {
             guard.tell_line(line)?;
@@ -359,9 +376,7 @@ pub(crate) async fn put_back<U: Compensation>(
     budget: RetryBudget,
     monitor: &dyn Monitor,
 ) -> Leftovers<U> {
-    let mut due: Vec<Entry<U>> =
-        journal.open_entries().rev().filter(|entry| is_due(entry)).cloned().collect();
-    due.sort_by_key(Entry::rank);
+    let due = in_turn(journal, is_due);
     let mut left = Leftovers { newer: journal.strange_lines(), ..Leftovers::default() };
     let mut undone: Vec<Entry<U>> = Vec::new();
     for entry in due {
@@ -388,6 +403,17 @@ pub(crate) async fn put_back<U: Compensation>(
         }
     }
     left
+}
+
+/// Returns what is due, in its turn: by rank, and within a rank the newest first.
+pub(crate) fn in_turn<U: Compensation>(
+    journal: &Journal<U>,
+    is_due: impl Fn(&Entry<U>) -> bool,
+) -> Vec<Entry<U>> {
+    let mut due: Vec<Entry<U>> =
+        journal.open_entries().rev().filter(|entry| is_due(entry)).cloned().collect();
+    due.sort_by_key(Entry::rank);
+    due
 }
 
 /// Returns whether what was not done must come before another compensation.

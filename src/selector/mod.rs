@@ -11,6 +11,7 @@ use std::path::PathBuf;
 use std::str::FromStr;
 
 use crate::model::error::{Error, Result};
+use crate::model::location::MountSource;
 
 mod containers;
 mod data;
@@ -47,6 +48,15 @@ pub enum Target {
 }
 
 impl Target {
+    /// Returns the target that means a volume or directory.
+    #[must_use]
+    pub fn at(location: &MountSource) -> Self {
+        match location {
+            MountSource::Volume(name) => Self::Volume(name.clone()),
+            MountSource::Directory(path) => Self::Directory(path.clone()),
+        }
+    }
+
     /// Returns the target as it can be typed, with a prefix where it has one, not yet quoted.
     #[must_use]
     pub fn spelling(&self) -> String {

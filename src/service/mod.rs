@@ -1,8 +1,11 @@
 //! A service, as it goes and comes back: who it is, in what order its containers go, and how they answer again.
 
+pub mod freeze;
 pub mod identity;
 pub mod order;
+pub mod ready;
 pub mod start;
+pub mod stop;
 
 /// The result of having a service back.
 pub type Result<T, E = ServiceError> = std::result::Result<T, E>;
@@ -13,6 +16,24 @@ pub enum ServiceError {
     /// The engine failed.
     #[error(transparent)]
     Engine(#[from] crate::engine::DockerError),
+    /// A container did not stop in time; it goes on stopping.
+    #[error("container {container} had not stopped after {seconds} s")]
+    NotStopped {
+        /// Its name.
+        container: String,
+        /// How long it was given.
+        seconds: u64,
+        /// What the engine said.
+        source: crate::engine::DockerError,
+    },
+    /// Containers could not be frozen in time.
+    #[error("{containers} could not be frozen within {seconds} s")]
+    NotFrozen {
+        /// Their names.
+        containers: String,
+        /// How long they were given.
+        seconds: u64,
+    },
     /// A container that is to be brought back is not there, and no other has its place.
     #[error("container {container} is gone, and no other has its place")]
     Gone {
@@ -25,6 +46,14 @@ pub enum ServiceError {
         /// Its name.
         container: String,
         /// In which state it is instead.
+        reason: String,
+    },
+    /// A container was back, and has ended before the run did.
+    #[error("container {container} {reason}")]
+    EndedSince {
+        /// Its name.
+        container: String,
+        /// With what exit code, and its last words.
         reason: String,
     },
 }

@@ -11,6 +11,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 use tokio::time::{Instant, sleep};
 
+use super::ready::{ASK_LIMIT, await_ready, exits_with_0, not_back, why_ended};
 use super::{Result, ServiceError};
 use crate::database::{self, Profile};
 use crate::engine::{Docker, Grace};
@@ -24,15 +25,9 @@ const SIGNAL_UNDER_WAY: Duration = Duration::from_secs(3);
 /// The engine's own default grace, after which it kills a container that ignores its signal.
 const DEFAULT_GRACE_SECONDS: i64 = 10;
 const POLL: Duration = Duration::from_millis(50);
-/// How long one question inside a container may take.
-const ASK_LIMIT: Duration = Duration::from_secs(10);
-/// How long one wait inside a container lasts, before it is looked at from outside again.
-const AWAIT_LIMIT: Duration = Duration::from_secs(20);
 /// After how long without a container, and without one in its place, nobody is about to make it again:
 /// Compose takes seconds to.
 const GONE_FOR_GOOD: Duration = Duration::from_secs(30);
-/// A container without healthcheck or profile is up once it has run this long.
-const STABLE: Duration = Duration::from_millis(500);
 
 /// A container that is about to be stopped, with what is needed to bring it back.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -107,6 +102,35 @@ pub async fn start_once(
     Ok(())
 }
 
+/// Returns those of the containers that were started, and have ended since, each with why. Looked at are those of no
+/// database we know and without a healthcheck: that they ran for a moment is all that was known of them.
+///
+/// # Errors
+/// When the engine does not say.
+pub async fn ended_since(
+    docker: &dyn Docker,
+    started: &[StoppedContainer],
+) -> Result<Vec<(StoppedContainer, ServiceError)>> {
+    let containers = docker.containers().await?;
+    let mut ended: Vec<(StoppedContainer, ServiceError)> = Vec::new();
+    for started in started {
+        if ended.iter().any(|(known, _)| known.identity == started.identity) {
+            continue;
+        }
+        // One that somebody has removed is not there to come back.
+        let Some(now) = find_recreated(&started.identity, &containers) else { continue };
+        let is_unknown = database::profile_of(now).is_none() && now.healthcheck.is_empty();
+        if is_unknown && (!now.state.running || now.state.restarting) {
+            let error = ServiceError::EndedSince {
+                container: now.name.clone(),
+                reason: why_ended(docker, now).await,
+            };
+            ended.push((started.clone(), error));
+        }
+    }
+    Ok(ended)
+}
+
 async fn bring_back(
     docker: &dyn Docker,
     stopped: &StoppedContainer,
@@ -134,6 +158,7 @@ async fn bring_back(
         if Instant::now() + pause > deadline {
             return Err(error);
         }
+        monitor.goes_on();
         tracing::debug!(%error, "not back yet");
         sleep(pause).await;
         // Asking is cheap, and somebody waits for the service.
@@ -239,85 +264,6 @@ async fn hurry(docker: &dyn Docker, container: &Container, profile: &dyn Profile
 
 async fn answers(docker: &dyn Docker, container: &Container, profile: &dyn Profile) -> bool {
     exits_with_0(docker, container, &profile.ready_command(container), ASK_LIMIT).await
-}
-
-/// Waits until a container answers: its healthcheck where it has one, else a query where it is a
-/// database we know, else it runs and goes on running.
-///
-/// # Errors
-/// When it ends or does not answer before `deadline`.
-pub async fn await_ready(
-    docker: &dyn Docker,
-    container: &Container,
-    deadline: Instant,
-    monitor: &dyn Monitor,
-) -> Result<()> {
-    monitor.step("await-ready");
-    let begun = Instant::now();
-    loop {
-        let Some(now) = docker.container(&container.id).await? else {
-            return Err(not_back(&container.name, "was removed while it was starting"));
-        };
-        if !now.state.running || now.state.restarting {
-            return Err(ended(docker, &now).await);
-        }
-        if is_ready(docker, &now, begun, deadline).await {
-            return Ok(());
-        }
-        if Instant::now() > deadline {
-            return Err(not_back(&now.name, "runs but does not answer yet"));
-        }
-        sleep(POLL).await;
-    }
-}
-
-async fn is_ready(docker: &dyn Docker, container: &Container, begun: Instant, deadline: Instant) -> bool {
-    if !is_healthy(docker, container).await {
-        return false;
-    }
-    let Some(profile) = database::profile_of(container) else {
-        return !container.healthcheck.is_empty() || begun.elapsed() >= STABLE;
-    };
-    let left = deadline.saturating_duration_since(Instant::now()).min(AWAIT_LIMIT);
-    let command = profile.await_ready_command(container, left);
-    exits_with_0(docker, container, &command, left + ASK_LIMIT).await
-}
-
-/// Returns whether the healthcheck passes, or there is none. Its command is run at once: the engine's own
-/// next run may be half a minute away, with the service long back.
-async fn is_healthy(docker: &dyn Docker, container: &Container) -> bool {
-    container.healthcheck.is_empty()
-        || container.state.health.as_deref() == Some("healthy")
-        || exits_with_0(docker, container, &container.healthcheck, ASK_LIMIT).await
-}
-
-async fn exits_with_0(
-    docker: &dyn Docker,
-    container: &Container,
-    command: &[String],
-    limit: Duration,
-) -> bool {
-    match docker.exec(&container.id, command, limit).await {
-        Ok(output) => output.exit_code == 0,
-        Err(error) => {
-            tracing::debug!(%error, "cannot ask whether it is ready");
-            false
-        }
-    }
-}
-
-async fn ended(docker: &dyn Docker, container: &Container) -> ServiceError {
-    let log = docker.logs(&container.id, 5).await.unwrap_or_default();
-    let reason = format!("ended with exit code {} after it was started", container.state.exit_code);
-    let said = log.trim();
-    not_back(
-        &container.name,
-        &if said.is_empty() { reason } else { format!("{reason}; its log ends: {said}") },
-    )
-}
-
-fn not_back(container: &str, reason: &str) -> ServiceError {
-    ServiceError::NotBack { container: container.to_owned(), reason: reason.to_owned() }
 }
 
 #[cfg(test)]

@@ -62,7 +62,7 @@ impl ArchiveReplacedData {
     /// # Errors
     /// When any of it fails: then there is no snapshot and nothing of one, and the old data is as it was.
     pub async fn keep(&self, agent: &mut AgentClient, monitor: &dyn Monitor) -> crate::Result<Snapshot> {
-        monitor.phase(Phase::Safety, "what was replaced", Some(self.manifest.counts.raw_bytes));
+        monitor.phase(Phase::Safety, "what was replaced", Some(self.manifest.counts().raw_bytes));
         monitor.step("safety");
         let site = RepositoryLocation::probe_at(self.objects.store.clone()).await?;
         let repository = site.open_or_init().await?;
@@ -73,7 +73,7 @@ impl ArchiveReplacedData {
         }
         self.refuse_without_room(&site).await?;
         let manifest = &self.manifest;
-        let pending = repository.begin(&manifest.source, &manifest.id, manifest.archive.codec).await?;
+        let pending = repository.begin(&manifest.source, &manifest.id, manifest.archive().codec).await?;
         let kept = self.write(agent, &pending, monitor).await;
         if kept.is_err() {
             // What cannot be removed now is by the next attempt.
@@ -103,7 +103,7 @@ impl ArchiveReplacedData {
         let mut files =
             Files { archive: pending.archive_writer().await?, list: pending.list_writer().await? };
         let request = ArchiveRequest {
-            codec: self.manifest.archive.codec,
+            codec: self.manifest.archive().codec,
             exclude: vec![format!("{PREFIX}*")],
             last: self.last.clone(),
             held: false,
@@ -122,14 +122,15 @@ impl ArchiveReplacedData {
         }
         let (archive, list) = (files.archive.finish().await?, files.list.finish().await?);
         let mut manifest = (*self.manifest).clone();
-        manifest.archive.file.clone_from(&archive.file);
-        manifest.archive.stored_bytes = archive.bytes;
-        manifest.archive.tar_bytes = archived.tar_bytes;
-        manifest.archive.blake3.clone_from(&archive.blake3);
-        manifest.file_list.file.clone_from(&list.file);
-        manifest.file_list.stored_bytes = list.bytes;
-        manifest.file_list.blake3.clone_from(&list.blake3);
-        manifest.counts = Counts {
+        let part = manifest.parts.first_mut();
+        part.archive.file.clone_from(&archive.file);
+        part.archive.stored_bytes = archive.bytes;
+        part.archive.tar_bytes = archived.tar_bytes;
+        part.archive.blake3.clone_from(&archive.blake3);
+        part.file_list.file.clone_from(&list.file);
+        part.file_list.stored_bytes = list.bytes;
+        part.file_list.blake3.clone_from(&list.blake3);
+        part.counts = Counts {
             members: archived.members(),
             files: archived.files,
             raw_bytes: archived.raw_bytes,
@@ -204,7 +205,8 @@ mod tests {
 
     #[test]
     fn a_line_of_format_1_about_replaced_data_is_understood_and_written_with_keys() {
-        let manifest: Value = serde_json::from_str(include_str!("../../fixtures/manifest-v1.json")).unwrap();
+        let manifest: Value =
+            serde_json::from_str(include_str!("../../fixtures/formats/v1/manifest.json")).unwrap();
         let folder = "/backups/snapshots/db";
         let line = json!({
             "repository": "/backups",

@@ -15,20 +15,19 @@ pub mod recreate;
 pub mod restore_old;
 pub mod retract_copy;
 pub mod swap;
-pub mod unfreeze;
 
 use self::archive_old::ArchiveReplacedData;
 use self::recreate::ReplacedContainer;
 use self::restore_old::SafetySnapshotRef;
 use self::retract_copy::MigratedCopy;
 use self::swap::HelperTarget;
-use self::unfreeze::PausedContainer;
 use crate::compose::replacement::Replacement;
 use crate::engine::Docker;
 use crate::model::event::Monitor;
 use crate::model::labels::LABEL_RUN;
 use crate::repository::SnapshotObjects;
 use crate::saga::{Compensation, Rank, RetryBudget};
+use crate::service::freeze::{self, PausedContainer};
 use crate::service::identity::ContainerIdentity;
 use crate::service::start;
 use crate::service::start::StoppedContainer;
@@ -69,7 +68,7 @@ pub enum UndoError {
         /// The container that is to be put back.
         container: String,
         /// Why.
-        source: Box<crate::agent::client::AgentError>,
+        source: crate::engine::DockerError,
     },
     /// What a restore has replaced could not be kept.
     #[error("keep the old data, which lies whole in {} of {place}", .old.display())]
@@ -144,8 +143,9 @@ pub enum Undo {
         users: Vec<StoppedContainer>,
     },
     /// Have the old data of a source back from its safety snapshot, where it was removed for want of room, unless
-    /// the new was confirmed. To be registered after what starts the users, so that it is done before.
-    BringBack {
+    /// the new was confirmed.
+    #[serde(alias = "bring-back")]
+    RestoreOldData {
         /// The source and the run.
         place: HelperTarget,
         /// The snapshot.
@@ -162,7 +162,8 @@ pub enum Undo {
     },
     /// Keep the old data of a source as a safety snapshot, then remove it, if the new was confirmed. Nothing
     /// live hangs on it: it is done after all others, and not by a command that somebody waits for.
-    KeepOld {
+    #[serde(alias = "keep-old")]
+    ArchiveReplaced {
         /// The source and the run.
         place: HelperTarget,
         /// The snapshot.
@@ -210,9 +211,9 @@ pub enum Undo {
         /// The containers.
         containers: Vec<ContainerIdentity>,
     },
-    /// Take a copy out of its place that no service will run on, unless one has: then it stays for a look. To be
-    /// registered before what starts the users on the old place.
-    Withdraw {
+    /// Take a copy out of its place that no service will run on, unless one has: then it stays for a look.
+    #[serde(alias = "withdraw")]
+    RetractCopy {
         /// The copy.
         copy: MigratedCopy,
     },
@@ -259,19 +260,19 @@ impl Compensation for Undo {
         match self {
             Self::EndProcesses { .. } => Rank::EndProcesses,
             Self::SwapBack { .. }
-            | Self::BringBack { .. }
+            | Self::RestoreOldData { .. }
             | Self::PutBackContainers { .. }
             | Self::RestoreFile { .. } => Rank::Data,
             Self::StartContainers { .. } | Self::Unpause { .. } => Rank::Service,
             Self::RemoveHelper { .. } | Self::RemoveExpectedHelper { .. } => Rank::Helper,
-            Self::DiscardWork { .. } | Self::Withdraw { .. } => Rank::Work,
+            Self::DiscardWork { .. } | Self::RetractCopy { .. } => Rank::Work,
             Self::DiscardUnpublished { .. }
             | Self::RemoveVolume { .. }
             | Self::RemoveMadeDirectory { .. }
             | Self::RemoveEmptyDirectory { .. }
             | Self::DeleteDirectory { .. }
             | Self::RemoveReplaced { .. } => Rank::Cleanup,
-            Self::KeepOld { .. } => Rank::Later,
+            Self::ArchiveReplaced { .. } => Rank::Later,
         }
     }
 
@@ -281,7 +282,7 @@ impl Compensation for Undo {
         match self {
             Self::StartContainers { containers: users }
             | Self::SwapBack { users, .. }
-            | Self::BringBack { users, .. } => {
+            | Self::RestoreOldData { users, .. } => {
                 users.iter().flat_map(|user| of(&user.identity.id, &user.identity.name)).collect()
             }
             Self::Unpause { containers } => {
@@ -301,15 +302,15 @@ impl Compensation for Undo {
             Self::RemoveHelper { .. } | Self::RemoveExpectedHelper { .. } => "remove-helper",
             Self::DiscardUnpublished { .. } => "discard-unpublished",
             Self::SwapBack { .. } => "undo-swap",
-            Self::BringBack { .. } => "undo-empty",
+            Self::RestoreOldData { .. } => "undo-empty",
             Self::DiscardWork { .. } => "discard-work",
-            Self::KeepOld { .. } => "keep-old",
+            Self::ArchiveReplaced { .. } => "keep-old",
             Self::RemoveVolume { .. } => "remove-volume",
             Self::EndProcesses { .. } => "end-processes",
             Self::RestoreFile { .. } => "restore-file",
             Self::PutBackContainers { .. } => "put-back-containers",
             Self::RemoveReplaced { .. } => "remove-replaced",
-            Self::Withdraw { .. } => "withdraw",
+            Self::RetractCopy { .. } => "withdraw",
             Self::RemoveMadeDirectory { .. }
             | Self::RemoveEmptyDirectory { .. }
             | Self::DeleteDirectory { .. } => "delete-directory",
@@ -334,13 +335,13 @@ impl Compensation for Undo {
                 format!("remove the unfinished snapshot of {}", objects.manifest_path().display())
             }
             Self::SwapBack { place, .. } => format!("have the old data back in {}", place.describe()),
-            Self::BringBack { place, kept, .. } => {
+            Self::RestoreOldData { place, kept, .. } => {
                 format!("have the old data back in {} from {}", place.describe(), kept.name)
             }
             Self::DiscardWork { place, .. } => {
                 format!("remove {} from {}", place.directory(), place.describe())
             }
-            Self::KeepOld { place, safety } => format!(
+            Self::ArchiveReplaced { place, safety } => format!(
                 "keep what was replaced in {} as the safety snapshot {}",
                 place.describe(),
                 safety.name()
@@ -354,7 +355,7 @@ impl Compensation for Undo {
             Self::RemoveReplaced { containers } => {
                 format!("remove what was replaced by {}", names_of(containers.iter()))
             }
-            Self::Withdraw { copy } => format!("take the copy out of {}", copy.place.describe()),
+            Self::RetractCopy { copy } => format!("take the copy out of {}", copy.place.describe()),
             Self::RemoveMadeDirectory { path, .. }
             | Self::RemoveEmptyDirectory { path }
             | Self::DeleteDirectory { path } => {
@@ -369,7 +370,7 @@ impl Compensation for Undo {
                 Ok(start::start_all(docker, containers, patience, monitor).await?)
             }
             Self::Unpause { containers } => {
-                unfreeze::unpause_all(docker, containers, patience, monitor).await
+                Ok(freeze::unpause_all(docker, containers, patience, monitor).await?)
             }
             Self::RemoveHelper { name, run } => {
                 remove_helper(docker, name, run, Duration::ZERO, patience).await
@@ -382,11 +383,11 @@ impl Compensation for Undo {
                 Ok(())
             }
             Self::SwapBack { place, users } => swap::swap_back(docker, place, users, patience, monitor).await,
-            Self::BringBack { place, kept, users } => {
+            Self::RestoreOldData { place, kept, users } => {
                 restore_old::bring_back(docker, place, kept, users, patience, monitor).await
             }
             Self::DiscardWork { place, with_old } => swap::discard(docker, place, *with_old, patience).await,
-            Self::KeepOld { place, safety } => {
+            Self::ArchiveReplaced { place, safety } => {
                 archive_old::keep_old(docker, place, safety, patience, monitor).await
             }
             Self::RemoveVolume { name, run } => swap::remove_volume(docker, name, run, patience).await,
@@ -405,7 +406,7 @@ impl Compensation for Undo {
             Self::RemoveReplaced { containers } => {
                 recreate::remove_replaced(docker, containers, patience).await
             }
-            Self::Withdraw { copy } => copy.withdraw(docker, patience, monitor).await,
+            Self::RetractCopy { copy } => copy.withdraw(docker, patience, monitor).await,
         }
     }
 }
@@ -467,6 +468,9 @@ fn gone(path: &Path, outcome: io::Result<()>) -> Result<()> {
         _ => Ok(()),
     }
 }
+
+#[cfg(test)]
+mod format_tests;
 
 #[cfg(test)]
 mod tests {

@@ -18,7 +18,7 @@ use crate::model::labels::LABEL_RUN;
 use crate::model::location::MountSource;
 use crate::saga::RetryBudget;
 use crate::service::identity::ContainerIdentity;
-use crate::undo::swap::stop_one;
+use crate::service::stop::stop_again;
 
 /// A container that is about to be replaced, with all that is needed to have one like it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -61,9 +61,8 @@ impl ReplacedContainer {
         let ContainerIdentity { id, name, .. } = &self.identity;
         for other in docker.containers().await?.iter().filter(|other| self.is_replaced_by(other)) {
             monitor.step("remove-replacement");
-            let failed =
-                |source| UndoError::Replacement { container: name.clone(), source: Box::new(source) };
-            stop_one(docker, other, monitor).await.map_err(failed)?;
+            let failed = |source| UndoError::Replacement { container: name.clone(), source };
+            stop_again(docker, other, monitor).await.map_err(failed)?;
             docker.remove_stopped_container(&other.id).await?;
         }
         match docker.container(id).await? {

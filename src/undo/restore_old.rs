@@ -20,8 +20,9 @@ use crate::model::event::{Monitor, Phase};
 use crate::repository::Repository;
 use crate::saga::RetryBudget;
 use crate::service::start::StoppedContainer;
+use crate::service::stop::stop_all_again;
 use crate::store::StoreAddress;
-use crate::undo::swap::{HelperTarget, stop, with_agent_of};
+use crate::undo::swap::{HelperTarget, with_agent_of};
 
 /// The safety snapshot that old data is had back from.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -58,12 +59,12 @@ pub(super) async fn bring_back(
         if agent.swap_state(&place.run).await? != SwapState::Emptied {
             return Ok(());
         }
-        stop(docker, users, monitor).await?;
+        stop_all_again(docker, users, monitor).await?;
         monitor.step("bring-back");
         monitor.phase(Phase::Recover, format!("the data of {} from {}", place.describe(), kept.name), None);
         kept.unpack(agent, &place.run, monitor).await?;
         // One that the dead command was just starting is to find all of the old data, from its begin on.
-        stop(docker, users, monitor).await?;
+        stop_all_again(docker, users, monitor).await?;
         agent.perform(Request::Commit { run: place.run.clone() }).await
     })
     .await?;

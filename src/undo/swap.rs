@@ -10,22 +10,15 @@ use super::{Result, UndoError};
 use crate::agent::client::{AgentClient, AgentError};
 use crate::agent::protocol::Request;
 use crate::agent::swap::{SwapState, work_name};
-use crate::database;
 use crate::engine::helper::{Access, helper_container};
-use crate::engine::{Docker, DockerErrorKind, Grace};
-use crate::model::container::Container;
+use crate::engine::{Docker, DockerError, DockerErrorKind, NO_DIRECTORY};
 use crate::model::event::Monitor;
 use crate::model::labels::LABEL_RUN;
 use crate::model::location::MountSource;
 use crate::saga::RetryBudget;
-use crate::service::identity::find_recreated;
 use crate::service::start::StoppedContainer;
+use crate::service::stop::stop_all_again;
 use crate::undo::remove_helper;
-
-/// How long a container that must not run on half of its data is asked to stop.
-const STOP_LIMIT: Duration = Duration::from_secs(600);
-/// After how long it is asked again.
-const STOP_AGAIN: Duration = Duration::from_secs(3);
 
 /// What a run does to a source, and with what helper.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -53,11 +46,11 @@ pub(super) async fn swap_back(
         if agent.swap_state(&place.run).await? != SwapState::Swapped {
             return Ok(());
         }
-        stop(docker, users, monitor).await?;
+        stop_all_again(docker, users, monitor).await?;
         monitor.step("swap-back");
         agent.perform(Request::SwapBack { run: place.run.clone() }).await?;
         // One that the dead command was just starting is to find all of the old data, from its begin on.
-        stop(docker, users, monitor).await
+        Ok(stop_all_again(docker, users, monitor).await?)
     })
     .await?;
     Ok(())
@@ -101,51 +94,6 @@ impl HelperTarget {
     }
 }
 
-pub(super) async fn stop(
-    docker: &dyn Docker,
-    users: &[StoppedContainer],
-    monitor: &dyn Monitor,
-) -> Result<(), AgentError> {
-    let containers = docker.containers().await?;
-    for user in users {
-        let Some(container) = find_recreated(&user.identity, &containers) else { continue };
-        stop_one(docker, container, monitor).await?;
-    }
-    Ok(())
-}
-
-/// Stops a container that may have been started on what it is not to stay on.
-pub(super) async fn stop_one(
-    docker: &dyn Docker,
-    container: &Container,
-    monitor: &dyn Monitor,
-) -> Result<(), AgentError> {
-    if !container.state.running && !container.state.restarting {
-        return Ok(());
-    }
-    monitor.step("stop-container-again");
-    let profile = database::profile_of(container);
-    let grace = if profile.is_some() { Grace::Unlimited } else { Grace::Own };
-    let signal = profile.map(database::Profile::stop_signal);
-    stop_insistently(docker, &container.id, signal, grace).await
-}
-
-/// Asks again and again: whoever has just been started may not be listening to the signal yet.
-async fn stop_insistently(
-    docker: &dyn Docker,
-    id: &str,
-    signal: Option<&str>,
-    grace: Grace,
-) -> Result<(), AgentError> {
-    let deadline = Instant::now() + STOP_LIMIT;
-    loop {
-        match docker.stop(id, signal, grace, STOP_AGAIN).await {
-            Err(error) if error.kind == DockerErrorKind::TimedOut && Instant::now() < deadline => {}
-            stopped => return Ok(stopped?),
-        }
-    }
-}
-
 /// Starts a helper beside the source and does what is to be done with its agent, again and again for as
 /// long as `patience` allows; `None` for a source that is gone, which has nothing to be put back in.
 pub(super) async fn with_agent<T>(
@@ -172,8 +120,9 @@ pub(super) async fn with_agent_of<T>(
             Ok(done) => return Ok(Some(done)),
             Err(error) => error,
         };
-        if matches!(&error, AgentError::Docker(error) if error.kind == DockerErrorKind::NotFound)
-            && is_gone(docker, &place.location).await
+        if let AgentError::Docker(error) = &error
+            && error.kind == DockerErrorKind::NotFound
+            && is_gone(docker, &place.location, error).await
         {
             return Ok(None);
         }
@@ -212,10 +161,12 @@ async fn attempt<T>(
     outcome
 }
 
-async fn is_gone(docker: &dyn Docker, location: &MountSource) -> bool {
+/// Returns whether there is no source any more, by what the engine says of it. Of a directory it is the engine itself
+/// that says so, since it may be on another machine.
+async fn is_gone(docker: &dyn Docker, location: &MountSource, error: &DockerError) -> bool {
     match location {
         MountSource::Volume(name) => matches!(docker.volume(name).await, Ok(None)),
-        MountSource::Directory(_) => false,
+        MountSource::Directory(_) => error.message.contains(NO_DIRECTORY),
     }
 }
 

@@ -1,8 +1,10 @@
 //! The command line: its help, and what is refused before anything is done.
 
+use std::path::Path;
+
 use rstest::rstest;
 
-use crate::program::Volsnap;
+use crate::program::{Ran, Volsnap};
 
 #[test]
 fn the_help_says_what_there_is() {
@@ -82,4 +84,60 @@ fn an_engine_that_cannot_be_reached_is_named_and_nothing_is_made(#[case] host: &
         }
         assert!(!volsnap.repository().exists() && !volsnap.state().exists());
     }
+}
+
+/// Writes what `docker context create` and `docker context use` write, for a context on this address.
+fn select(client: &Path, address: &str) {
+    // The digest of "production".
+    let digest = "ab8e18ef4ebebeddc0b3152ce9c9006e14fc05242e3fc9ce32246ea6a9543074";
+    let meta = client.join("contexts/meta").join(digest);
+    std::fs::create_dir_all(&meta).unwrap();
+    let text = format!(r#"{{"Name":"production","Endpoints":{{"docker":{{"Host":"{address}"}}}}}}"#);
+    std::fs::write(meta.join("meta.json"), text).unwrap();
+    std::fs::write(client.join("config.json"), r#"{"currentContext":"production"}"#).unwrap();
+}
+
+/// Runs it with this configuration of docker's client, and no address.
+fn run_with_client(volsnap: &Volsnap, client: &Path, arguments: &[&str], context: Option<&str>) -> Ran {
+    let mut command = volsnap.command(arguments);
+    command.env_remove("DOCKER_HOST").env("DOCKER_CONFIG", client);
+    command.envs(context.map(|context| ("DOCKER_CONTEXT", context)));
+    Ran::of(&mut command)
+}
+
+#[test]
+fn another_engine_than_the_one_of_dockers_context_is_refused_and_nothing_is_made() {
+    let (volsnap, client) = (Volsnap::new(), tempfile::tempdir().unwrap());
+    select(client.path(), "tcp://127.0.0.1:1");
+    let config = client.path().join("config.json");
+    let commands: [&[&str]; 7] = [
+        &["snapshot", "my db", "--dry-run"],
+        &["restart", "db", "--recreate"],
+        &["migrate", "db", "/data/pg", "-y"],
+        &["check", "db"],
+        &["doctor"],
+        &["recover"],
+        &["list", "--stages"],
+    ];
+    for arguments in commands {
+        let ran = run_with_client(&volsnap, client.path(), arguments, None);
+        ran.refused(1, &["production", config.to_str().unwrap(), "nothing was touched"]);
+        ran.refused(1, &["volsnap --host tcp://127.0.0.1:1 ", "docker context use default"]);
+        assert_eq!(ran.stdout(), "");
+    }
+    let ran = run_with_client(&volsnap, client.path(), commands[0], None);
+    ran.refused(1, &["volsnap --host tcp://127.0.0.1:1 snapshot 'my db' --dry-run    ("]);
+    let ran = run_with_client(&volsnap, client.path(), &["doctor"], Some("production"));
+    ran.refused(1, &["selected by DOCKER_CONTEXT", "unset DOCKER_CONTEXT"]);
+    let ran = run_with_client(&volsnap, client.path(), &["doctor"], Some("gone"));
+    ran.refused(1, &["contexts/meta/", "meta.json", "No such file", "nothing was touched"]);
+    std::fs::write(&config, "{").unwrap();
+    let ran = run_with_client(&volsnap, client.path(), &["doctor"], None);
+    ran.refused(1, &["understand", config.to_str().unwrap()]);
+    // Whoever gives an address is asked nothing.
+    let ran = run_with_client(&volsnap, client.path(), &["doctor", "--host", "tcp://127.0.0.1:1"], None);
+    ran.refused(1, &["reach the Docker engine"]);
+    // What needs no engine goes on.
+    let _ = run_with_client(&volsnap, client.path(), &["list"], None);
+    assert!(!volsnap.repository().exists() && !volsnap.state().exists());
 }

@@ -240,7 +240,11 @@ fn archives_of_equal_length_that_were_swapped_are_noticed() {
         let recipe = Recipe { codec: Codec::None, second: seed.into(), ..Recipe::default() };
         make(&volsnap, tree(seed).path(), &recipe)
     });
-    assert_eq!(one.manifest.archive.stored_bytes, other.manifest.archive.stored_bytes, "the test's premise");
+    assert_eq!(
+        one.manifest.archive().stored_bytes,
+        other.manifest.archive().stored_bytes,
+        "the test's premise"
+    );
     swap(&one.archive_path(), &other.archive_path());
     for snapshot in [&one, &other] {
         let said = said(&problems(&volsnap.run(["verify", snapshot.manifest.id.as_str(), "--json"])));

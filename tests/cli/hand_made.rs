@@ -15,8 +15,9 @@ use volsnap::model::inspection::{Inspection, PageChecksums};
 use volsnap::model::location::MountSource;
 use volsnap::model::manifest::{
     ArchiveInfo, Capture, Consistency, Counts, Environment, Evidence, FORMAT_VERSION, FileListInfo, Manifest,
-    Quiesce, Times,
+    Method, Part, Parts, Payload, Quiesce, Times,
 };
+use volsnap::model::unknown::UnknownFields;
 use volsnap::repository::{PendingSnapshot, Repository, Snapshot, Stored};
 
 use crate::program::Volsnap;
@@ -132,12 +133,14 @@ fn manifest(
         format_version: FORMAT_VERSION,
         id,
         source: recipe.source.to_owned(),
-        location: MountSource::Volume(recipe.source.to_owned()),
+        requires: Vec::new(),
+        group: None,
         title: format!("volume {}", recipe.source),
-        quiesce: Quiesce::Stop,
-        capture: Capture::Direct,
+        method: Method { quiesce: Quiesce::Stop, capture: Capture::Direct },
+        payload: Payload::Physical,
         consistency: Consistency::Clean,
         evidence: Evidence::default(),
+        position: None,
         times: Times {
             started: at(second),
             held: at(second + 1),
@@ -146,34 +149,38 @@ fn manifest(
         },
         downtime_ms: 0,
         phases: Vec::new(),
-        archive: ArchiveInfo {
-            file: archive.file.clone(),
-            codec: recipe.codec,
-            stored_bytes: archive.bytes,
-            tar_bytes: stats.tar_bytes,
-            blake3: archive.blake3.clone(),
-        },
-        file_list: FileListInfo {
-            file: list.file.clone(),
-            stored_bytes: list.bytes,
-            blake3: list.blake3.clone(),
-        },
-        counts: Counts {
-            members: stats.members(),
-            files: stats.files,
-            raw_bytes: stats.raw_bytes,
-            ..Counts::default()
-        },
+        parts: Parts::one(Part {
+            location: MountSource::Volume(recipe.source.to_owned()),
+            archive: ArchiveInfo {
+                file: archive.file.clone(),
+                codec: recipe.codec,
+                stored_bytes: archive.bytes,
+                tar_bytes: stats.tar_bytes,
+                blake3: archive.blake3.clone(),
+            },
+            file_list: FileListInfo {
+                file: list.file.clone(),
+                stored_bytes: list.bytes,
+                blake3: list.blake3.clone(),
+            },
+            counts: Counts {
+                members: stats.members(),
+                files: stats.files,
+                raw_bytes: stats.raw_bytes,
+                ..Counts::default()
+            },
+        }),
         environment: Environment::default(),
         facts: None,
         tags: BTreeMap::new(),
         tool_version: "0.1.0".to_owned(),
+        unknown: UnknownFields::default(),
     }
 }
 
 /// Returns where the file list of a snapshot lies.
 pub(crate) fn list_path(snapshot: &Snapshot) -> PathBuf {
-    snapshot.archive_path().with_file_name(&snapshot.manifest.file_list.file)
+    snapshot.archive_path().with_file_name(&snapshot.manifest.file_list().file)
 }
 
 /// Rewrites a file by what `change` does to its bytes, and gives it back as it was when dropped.

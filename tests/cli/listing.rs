@@ -102,7 +102,13 @@ fn show_has_what_is_known_of_a_snapshot() {
         assert!(text.contains(word), "{word} is not in\n{text}");
     }
     let json = volsnap.run(["show", "latest", "--json"]).json();
-    assert_eq!(json["format_version"], 1);
+    assert_eq!(json["format_version"], 2);
+    // What the first format had is there by its names.
+    assert_eq!(json["location"]["volume"], "shop_db_data");
+    assert_eq!((&json["quiesce"], &json["capture"]), (&Value::from("stop"), &Value::from("direct")));
+    assert_eq!(json["archive"]["blake3"], snapshot.manifest.archive().blake3);
+    assert_eq!(json["file_list"]["file"], snapshot.manifest.file_list().file);
+    assert_eq!(json["counts"]["members"], snapshot.manifest.counts().members);
     assert_eq!(json["evidence"]["database"]["state"], "shut down");
     assert_eq!(json["archive_path"], snapshot.archive_path().to_str().unwrap());
     let files = volsnap.run(["show", "latest", "--files"]).expect(0).stdout();

@@ -4,6 +4,7 @@
 
 mod arguments;
 mod damage;
+mod formats;
 mod hand_made;
 mod listing;
 mod output;

@@ -36,7 +36,7 @@ fn names_from_outside_cannot_act_on_the_terminal() {
                 manifest.environment.image = Some(EVIL.into());
                 manifest.environment.engine_version = EVIL.into();
                 manifest.evidence.reasons.push(EVIL.into());
-                manifest.counts.changed.push(EVIL.into());
+                manifest.parts.first_mut().counts.changed.push(EVIL.into());
             },
             ..Recipe::default()
         },

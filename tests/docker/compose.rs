@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use volsnap::compose::CONFIG_HASH_LABEL;
@@ -10,6 +11,7 @@ use volsnap::compose::edit::{EditOptions, MountChange, edit};
 use volsnap::compose::environment::Environment;
 use volsnap::compose::files::FoundProject;
 use volsnap::compose::replacement::Replacement;
+use volsnap::compose::runner::{Processes, Runner};
 use volsnap::engine::Docker;
 use volsnap::model::container::Container;
 use volsnap::model::location::MountSource;
@@ -56,7 +58,8 @@ impl Project {
 
 #[tokio::test]
 async fn a_service_is_moved_to_a_directory_and_back_by_its_own_files() {
-    let spelling = Spelling::find().await.unwrap();
+    let runner: Arc<dyn Runner> = Arc::new(Processes);
+    let spelling = Spelling::find(&*runner).await.unwrap();
     let project = Project::new().await;
     let program: &[&str] =
         if spelling == Spelling::Plugin { &["docker", "compose"] } else { &["docker-compose"] };
@@ -72,7 +75,7 @@ async fn a_service_is_moved_to_a_directory_and_back_by_its_own_files() {
     assert_eq!(found.environment_files, [project.directory.path().join(".env")]);
     let created: SystemTime = made.created_at().unwrap().into();
     assert_eq!(found.changed_since(created), Vec::<&Path>::new());
-    let compose = Compose::of(spelling, &made.labels, None).unwrap();
+    let compose = Compose::of(&runner, spelling, &made.labels, None).unwrap();
     assert_eq!(
         compose.config_hash("db").await.as_ref(),
         made.labels.get(CONFIG_HASH_LABEL),

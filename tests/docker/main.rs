@@ -14,6 +14,7 @@ mod holds;
 mod interruptions;
 mod migrate;
 mod online;
+mod podman;
 #[path = "../shared/program.rs"]
 mod program;
 mod project;

@@ -375,3 +375,43 @@ async fn a_second_run_on_the_same_data_leaves_at_once_and_stops_nothing() {
     assert!(!stranger.repository().exists());
     stranger.assert_no_snapshot();
 }
+
+#[tokio::test]
+async fn a_task_of_swarm_is_never_stopped_and_can_be_frozen() {
+    let (world, volsnap) = (World::new().await, Volsnap::new());
+    let volume = world.name("data");
+    let labels = ["com.docker.swarm.task.id=t1", "com.docker.swarm.service.name=shop_pg"];
+    let options = ["-v", &format!("{volume}:/data"), "--label", labels[0], "--label", labels[1]];
+    let task = world.run_service("task", &options, &format!("echo 1 > /data/row; {IDLE}"));
+    let (before, by_volume, by_container) =
+        (state_of(&task), format!("volume:{volume}"), format!("container:{task}"));
+    let frozen = format!("volsnap snapshot {by_volume} --quiesce pause");
+    let words = ["a task of the Swarm service shop_pg", &frozen, "docker service scale shop_pg=0"];
+    for target in [&by_volume, &by_container, &task] {
+        refuse(&volsnap, &[target], 1, &words);
+        refuse(&volsnap, &[target, "--dry-run"], 1, &words);
+    }
+    // What is offered in its place works as it is typed.
+    let _ = volsnap.run(frozen.split(' ').skip(1)).expect(0);
+    let directory = volsnap.directory().join("moved");
+    let directory = directory.to_str().unwrap();
+    let stopping: [&[&str]; 5] = [
+        &["restart", &by_volume],
+        &["restart", &task, "--recreate"],
+        &["restart", &by_container, "--snapshot"],
+        &["restore", "latest", "-y"],
+        &["restore", "latest", "-y", "--to", &by_container],
+    ];
+    for arguments in stopping {
+        volsnap.run(arguments).refused(1, &[&words[..], &["nothing was stopped"]].concat());
+    }
+    let migrate = ["migrate", &by_volume, directory, "-y"];
+    let service = "docker service update --mount-rm /data --mount-add";
+    volsnap.run(migrate).refused(1, &[words[0], service, "nothing was stopped"]);
+    assert_eq!(state_of(&task), before);
+    // Nor is one moved that has ended: Swarm starts the next on the old data.
+    docker(&["stop", "-t", "1", &task]);
+    volsnap.run(migrate).refused(1, &[words[0], service]);
+    assert!(!Path::new(directory).exists());
+    volsnap.assert_no_leftovers();
+}

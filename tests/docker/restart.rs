@@ -6,6 +6,7 @@ use nix::sys::signal::Signal;
 use serde_json::Value;
 
 use crate::database::{Postgres, Volsnap, Watched, steps_of};
+use crate::program::Ran;
 use crate::project::Project;
 use crate::world::{World, docker};
 
@@ -44,7 +45,7 @@ fn await_tidy(postgres: &Postgres, volsnap: &Volsnap) {
     postgres.assert_no_helper();
 }
 
-fn json(ran: &crate::program::Ran, code: i32) -> Value {
+fn json(ran: &Ran, code: i32) -> Value {
     serde_json::from_str(&ran.expect(code).stdout()).unwrap()
 }
 
@@ -252,4 +253,37 @@ async fn a_container_that_compose_did_not_make_cannot_be_made_anew() {
         .run(["restart", &postgres.target(), "--recreate"])
         .refused(1, &["compose files", "nothing was stopped", "volsnap restart"]);
     assert_eq!(postgres.inspect("{{.State.StartedAt}}"), started);
+}
+
+#[tokio::test]
+async fn compose_talks_to_the_engine_that_volsnap_talks_to_whatever_context_is_selected() {
+    let (world, volsnap) = (World::new().await, Volsnap::new());
+    let project = Project::up(&world);
+    let (target, container) = (project.target(), project.service());
+    let postgres = Postgres { volume: project.volume("db_data"), world, container };
+    postgres.await_answer();
+    let client = tempfile::tempdir().unwrap();
+    // The digest of "production".
+    let digest = "ab8e18ef4ebebeddc0b3152ce9c9006e14fc05242e3fc9ce32246ea6a9543074";
+    let meta = client.path().join("contexts/meta").join(digest);
+    std::fs::create_dir_all(&meta).unwrap();
+    std::fs::write(client.path().join("config.json"), r#"{"currentContext":"production"}"#).unwrap();
+    let (ours, link) = ("unix:///var/run/docker.sock", client.path().join("link.sock"));
+    std::os::unix::fs::symlink("/var/run/docker.sock", &link).unwrap();
+    let recreate = ["restart", &target, "--recreate", "--facts", "none"];
+    // Another engine, with ours named; and ours by another path.
+    for (endpoint, host) in [("/nowhere/docker.sock", &["--host", ours][..]), (link.to_str().unwrap(), &[])] {
+        let docker = format!(r#"{{"Host":"unix://{endpoint}","SkipTLSVerify":false}}"#);
+        let text = format!(r#"{{"Name":"production","Metadata":{{}},"Endpoints":{{"docker":{docker}}}}}"#);
+        std::fs::write(meta.join("meta.json"), text).unwrap();
+        let before = project.containers();
+        let mut command = volsnap.command([&recreate[..], host].concat());
+        command
+            .env_remove("DOCKER_HOST")
+            .env("DOCKER_CONFIG", client.path())
+            .env("DOCKER_CONTEXT", "production");
+        let _ = Ran::of(&mut command).expect(0);
+        let after = project.containers();
+        assert!(after.len() == 1 && after != before, "it was not made anew: {before:?} {after:?}");
+    }
 }

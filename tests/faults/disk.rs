@@ -4,8 +4,10 @@ use std::process::Command;
 use std::sync::Arc;
 
 use volsnap::model::manifest::{Capture, Quiesce};
+use volsnap::ops::Consent;
 use volsnap::ops::plan::CaptureChoice;
-use volsnap::ops::snapshot::dry_run;
+use volsnap::ops::plan::Plan;
+use volsnap::ops::snapshot::snapshot;
 
 use crate::database::Postgres;
 use crate::small_disk::{SmallDisk, fill, fill_but};
@@ -112,7 +114,7 @@ async fn a_stage_that_fills_its_disk_is_given_up_before_anything_is_held() {
 
     stage.at_steps(|_| ());
     let snapshot = stage.snapshot(&postgres).await.unwrap();
-    assert_eq!(snapshot.manifest.capture, Capture::Staged);
+    assert_eq!(snapshot.manifest.method.capture, Capture::Staged);
     assert_eq!(names().len(), 1, "{:?}", names());
     stage.assert_as_before(&postgres, 1);
     let _ = stage.volsnap.run(["verify", "--all"]).expect(0);
@@ -124,7 +126,7 @@ async fn where_the_stage_fills_its_disk_auto_captures_directly_and_says_so() {
     let stage = Stage::by((Quiesce::Stop, CaptureChoice::Auto)).await;
     let Some(disk) = SmallDisk::ext4(520) else { return };
     let postgres = start_on(&disk).await;
-    let plan = dry_run(&stage.host, &stage.options(&postgres)).await.unwrap();
+    let plan = plan_of(&stage, &postgres).await;
     assert_eq!(plan.capture, Capture::Staged, "{}", plan.capture_reason);
 
     let started = postgres.inspect("{{.State.StartedAt}}");
@@ -145,7 +147,7 @@ async fn where_the_stage_fills_its_disk_auto_captures_directly_and_says_so() {
         steps.push(step);
     });
     let snapshot = stage.snapshot(&postgres).await.unwrap();
-    assert_eq!(snapshot.manifest.capture, Capture::Direct);
+    assert_eq!(snapshot.manifest.method.capture, Capture::Direct);
     assert_eq!(names_on(&disk).len(), 2, "{:?}", names_on(&disk));
     std::fs::remove_file(disk.filler()).unwrap();
     stage.assert_as_before(&postgres, 1);
@@ -153,7 +155,17 @@ async fn where_the_stage_fills_its_disk_auto_captures_directly_and_says_so() {
 
     // With so little room it is known before the first pass, and no stage is begun.
     fill_but(&disk.filler(), 80);
-    let plan = dry_run(&stage.host, &stage.options(&postgres)).await.unwrap();
+    let plan = plan_of(&stage, &postgres).await;
     assert_eq!(plan.capture, Capture::Direct);
     assert!(plan.capture_reason.contains("a stage may need"), "{}", plan.capture_reason);
+}
+
+async fn plan_of(stage: &Stage, postgres: &Postgres) -> Plan {
+    let mut shown = None;
+    let look = async |plan: &Plan| {
+        shown = Some(plan.clone());
+        Ok(Consent::Decline)
+    };
+    assert!(snapshot(&stage.host, &stage.options(postgres), look).await.unwrap().is_none());
+    shown.unwrap()
 }

@@ -2,6 +2,7 @@
 
 use volsnap::model::facts::FactsLevel;
 use volsnap::model::facts::compare::{DifferenceKind, Severity};
+use volsnap::ops::execute;
 use volsnap::ops::restart::{RestartOptions, RestartReport, restart};
 
 use crate::database::Postgres;
@@ -26,7 +27,7 @@ impl Stage {
             stop_timeout: None,
             helper_image: None,
         };
-        let report = restart(&self.host, &options).await.unwrap();
+        let report = restart(&self.host, &options, execute).await.unwrap().unwrap();
         postgres.assert_no_helper();
         self.volsnap.assert_no_leftovers();
         report

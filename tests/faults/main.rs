@@ -22,6 +22,7 @@ mod world;
 
 mod calls;
 mod disk;
+mod ended;
 mod facts;
 mod migrate;
 mod restores;

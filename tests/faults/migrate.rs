@@ -5,12 +5,12 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::{Duration, Instant};
 
-use async_trait::async_trait;
 use nix::sys::signal::Signal::SIGKILL;
 use tokio::time::timeout;
 use volsnap::engine::failing::{Call, Mode};
 use volsnap::model::facts::FactsLevel;
-use volsnap::ops::migrate::{Confirm, Destination, MigrateOptions, MigratePlan, Outcome, migrate};
+use volsnap::ops::execute;
+use volsnap::ops::migrate::{Destination, MigrateOptions, Outcome, migrate};
 use volsnap::saga::RetryBudget;
 use volsnap::{Error, ErrorKind, Result};
 
@@ -46,9 +46,10 @@ const STEPS: &[&str] = &[
     "commit",
     "succeed",
     "succeeded",
-    "remove-replaced",
     "discard-work",
+    "remove-replaced",
     "delete-directory",
+    "look-again",
 ];
 
 /// The steps for a service that Compose makes anew.
@@ -82,8 +83,8 @@ const COMPOSE_STEPS: &[&str] = &[
     "commit",
     "succeed",
     "succeeded",
-    "remove-replaced",
     "discard-work",
+    "remove-replaced",
     "delete-directory",
 ];
 
@@ -319,15 +320,6 @@ async fn a_compose_service_whose_migration_is_killed_at_any_step_runs_on_the_old
 }
 
 /// Says yes.
-struct Yes;
-
-#[async_trait]
-impl Confirm for Yes {
-    async fn confirm(&self, _plan: &MigratePlan) -> Result<()> {
-        Ok(())
-    }
-}
-
 impl Stage {
     async fn migrate(&self, ground: &impl Ground, place: &Path) -> Result<Outcome> {
         let options = MigrateOptions {
@@ -340,7 +332,7 @@ impl Stage {
             environment: std::env::vars().collect(),
             helper_image: None,
         };
-        timeout(LIMIT, migrate(&self.host, &options, &Yes)).await.unwrap()
+        Ok(timeout(LIMIT, migrate(&self.host, &options, execute)).await.unwrap()?.unwrap())
     }
 }
 

@@ -4,13 +4,11 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use async_trait::async_trait;
 use tokio::time::timeout;
 use volsnap::engine::failing::{Call, Mode};
+use volsnap::ops::execute;
 use volsnap::ops::recover::{recover, unfinished};
-use volsnap::ops::restore::{
-    Archive, Confirm, Destination, Force, RestoreOptions, RestorePlan, Restored, restore,
-};
+use volsnap::ops::restore::{Archive, Destination, Force, RestoreOptions, Restored, restore};
 use volsnap::ops::snapshot::snapshot;
 use volsnap::repository::Snapshot;
 use volsnap::saga::RetryBudget;
@@ -23,15 +21,6 @@ use crate::stage::Stage;
 pub(crate) const LIMIT: Duration = Duration::from_secs(90);
 
 /// Says yes.
-struct Yes;
-
-#[async_trait]
-impl Confirm for Yes {
-    async fn confirm(&self, _plan: &RestorePlan) -> Result<()> {
-        Ok(())
-    }
-}
-
 /// A service with its first data in a snapshot, and its second data in place.
 pub(crate) struct Scene {
     pub(crate) service: Service,
@@ -50,7 +39,7 @@ impl Scene {
         let base = Stage::new().await.with_helper_image().await;
         let first = service.tree();
         let options = base.options_of(&service.target);
-        let snapshot = snapshot(&base.host, &options).await.unwrap();
+        let snapshot = snapshot(&base.host, &options, execute).await.unwrap().unwrap();
         let mut scene = Self { service, base, snapshot, first, second: Tree::new() };
         scene.again();
         scene
@@ -76,7 +65,7 @@ impl Scene {
     }
 
     pub(crate) async fn restore(&self, stage: &Stage) -> Result<Restored> {
-        timeout(LIMIT, restore(&stage.host, &self.options(stage), &Yes)).await.unwrap()
+        Ok(timeout(LIMIT, restore(&stage.host, &self.options(stage), execute)).await.unwrap()?.unwrap())
     }
 
     /// The service runs on one of the two, whole; returns whether it is what was restored.
@@ -336,7 +325,10 @@ async fn a_damaged_archive_is_refused_wherever_it_is_damaged_with_the_live_data_
     // The files of two snapshots, one for the other.
     scene.service.fill("third");
     let third = scene.service.tree();
-    let other = snapshot(&scene.base.host, &scene.base.options_of(&scene.service.target)).await.unwrap();
+    let other = snapshot(&scene.base.host, &scene.base.options_of(&scene.service.target), execute)
+        .await
+        .unwrap()
+        .unwrap();
     for suffix in [".tar.zst", ".files.jsonl.zst"] {
         let path = |snapshot: &Snapshot| {
             let archive = snapshot.archive_path();

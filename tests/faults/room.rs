@@ -6,7 +6,8 @@ use std::time::Duration;
 
 use nix::sys::signal::Signal::SIGKILL;
 use volsnap::ErrorKind;
-use volsnap::ops::restore::{RestoreOptions, dry_run};
+use volsnap::ops::Consent;
+use volsnap::ops::restore::{RestoreOptions, RestorePlan, restore};
 use volsnap::saga::RetryBudget;
 
 use crate::database::{Watched, steps_of};
@@ -31,11 +32,10 @@ async fn without_room_for_two_copies_the_data_is_kept_first_and_replaced_in_plac
     let mut scene = Scene::on(&disk).await;
     let stage = Stage::new().await;
     let options = scene.options(&stage);
-    let refused =
-        dry_run(&stage.host, &RestoreOptions { safety: false, ..options.clone() }).await.unwrap_err();
+    let refused = plan_of(&stage, &RestoreOptions { safety: false, ..options.clone() }).await.unwrap_err();
     assert!(refused.chain().contains("MB free"), "{}", refused.chain());
     assert!(refused.hint_text().unwrap().contains("without --no-safety"), "{:?}", refused.hint_text());
-    assert!(dry_run(&stage.host, &options).await.unwrap().in_place);
+    assert!(plan_of(&stage, &options).await.unwrap().in_place);
     scene.service.assert_runs_on(&scene.second, "only planned");
 
     let restored = scene.restore(&stage).await.unwrap();
@@ -123,7 +123,7 @@ async fn a_disk_that_fills_up_leaves_the_old_data_as_it_was() {
     let Some(disk) = SmallDisk::ext4(220) else { return };
     let scene = Scene::on(&disk).await;
     let stage = Stage::new().await;
-    assert!(!dry_run(&stage.host, &scene.options(&stage)).await.unwrap().in_place);
+    assert!(!plan_of(&stage, &scene.options(&stage)).await.unwrap().in_place);
     let filler = disk.filler();
     stage.at("extract", move || fill(&filler));
     let error = scene.restore(&stage).await.unwrap_err();
@@ -158,4 +158,14 @@ async fn what_cannot_be_had_back_for_want_of_room_is_as_soon_as_there_is_some() 
     }
     await_finished(&stage, "with room").await;
     scene.service.assert_runs_on(&scene.second, "with room");
+}
+
+async fn plan_of(stage: &Stage, options: &RestoreOptions) -> volsnap::Result<RestorePlan> {
+    let mut shown = None;
+    let look = async |plan: &RestorePlan| {
+        shown = Some(plan.clone());
+        Ok(Consent::Decline)
+    };
+    assert!(restore(&stage.host, options, look).await?.is_none());
+    Ok(shown.unwrap())
 }

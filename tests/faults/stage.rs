@@ -13,11 +13,11 @@ use volsnap::engine::helper::HelperImage;
 use volsnap::model::event::{Event, Monitor};
 use volsnap::model::facts::FactsLevel;
 use volsnap::model::manifest::Quiesce;
-use volsnap::ops::Context;
 use volsnap::ops::plan::CaptureChoice;
 use volsnap::ops::snapshot::{SnapshotOptions, snapshot};
+use volsnap::ops::{Context, execute};
 use volsnap::repository::Snapshot;
-use volsnap::saga::{RetryBudget, SagaOptions};
+use volsnap::saga::{GuardedBy, RetryBudget, SagaOptions};
 use volsnap::signal::Cancel;
 
 use crate::database::{Postgres, Volsnap};
@@ -78,12 +78,15 @@ impl Stage {
         let host = Context {
             docker: docker.clone(),
             address: None,
+            reached: DockerEngine::address(None).unwrap(),
             saga: SagaOptions {
                 state: volsnap.state(),
                 executable: PathBuf::from(env!("CARGO_BIN_EXE_volsnap")),
                 patience: RetryBudget(Duration::from_secs(30)),
+                guarded_by: GuardedBy::Process,
             },
             directory: PathBuf::from("/"),
+            compose: std::sync::Arc::new(volsnap::compose::runner::Processes),
             compose_project: None,
             cancel: Cancel::default(),
             monitor: steps.clone(),
@@ -145,7 +148,7 @@ impl Stage {
     }
 
     pub(crate) async fn snapshot(&self, postgres: &Postgres) -> Result<Snapshot> {
-        snapshot(&self.host, &self.options(postgres)).await
+        Ok(snapshot(&self.host, &self.options(postgres), execute).await?.unwrap())
     }
 
     /// The database answers, nothing of the run is left, and there are so many whole snapshots.

@@ -8,6 +8,7 @@ use volsnap::ErrorKind;
 use volsnap::engine::failing::Mode;
 use volsnap::engine::helper::HelperImage;
 use volsnap::model::manifest::Quiesce;
+use volsnap::ops::execute;
 use volsnap::ops::plan::CaptureChoice;
 use volsnap::ops::snapshot::{SnapshotOptions, snapshot};
 use volsnap::signal::Interrupt;
@@ -138,7 +139,7 @@ async fn a_kept_stage_that_a_failed_run_has_taken_up_is_removed_after_its_helper
     let postgres = Postgres::start().await;
     let stage = Stage::by((Quiesce::Stop, CaptureChoice::Staged)).await;
     let kept = SnapshotOptions { keep_stage: true, ..stage.options(&postgres) };
-    snapshot(&stage.host, &kept).await.unwrap();
+    snapshot(&stage.host, &kept, execute).await.unwrap();
     assert!(!postgres.stages().is_empty());
 
     let steps = Arc::new(Mutex::new(Vec::new()));

@@ -112,7 +112,7 @@ pub(crate) struct Ran {
 }
 
 impl Ran {
-    fn of(command: &mut Command) -> Self {
+    pub(crate) fn of(command: &mut Command) -> Self {
         let child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
         let pid = child.id();
         Self { output: child.wait_with_output().unwrap(), pid }

@@ -35,6 +35,7 @@ use crate::archive::{ArchiveError, EntryKind};
 /// The state's name in the stage.
 const STATE: &str = "state";
 const PARTIAL: &str = "state.partial";
+/// The format; a state of any other is as good as none.
 const VERSION: u32 = 1;
 const HAS_STAMP: u8 = 1;
 const HAS_HASHES: u8 = 2;
@@ -47,6 +48,12 @@ struct Header {
     source: Identity,
     secret: Vec<u8>,
     records: u64,
+}
+
+/// What the header of every format has.
+#[derive(Debug, Deserialize)]
+struct Preamble {
+    version: u32,
 }
 
 /// Which source a stage is of.
@@ -131,12 +138,18 @@ pub(super) fn is_of(directory: &File, source: &Identity) -> bool {
         .is_ok_and(|header| header.version == VERSION && header.source == *source)
 }
 
-/// Returns whether what is called a state is one, or nothing is called so; whose it is, and whether it is
-/// whole, is not looked at.
+/// Returns whether what is called a state is one, of whatever format, or nothing is called so; whose it is, and
+/// whether it is whole, is not looked at.
 pub(super) fn is_absent_or_known(directory: &File) -> bool {
     match open(directory) {
         Err(error) => error.kind() == io::ErrorKind::NotFound,
-        Ok(file) => read_header(&mut BufReader::new(file)).is_ok_and(|header| header.version == VERSION),
+        Ok(file) => match read_line(&mut BufReader::new(file)) {
+            Ok(line) => match serde_json::from_slice(&line) {
+                Ok(Preamble { version: VERSION }) => serde_json::from_slice::<Header>(&line).is_ok(),
+                preamble => preamble.is_ok(),
+            },
+            Err(_) => false,
+        },
     }
 }
 
@@ -149,7 +162,23 @@ pub(super) fn read(
     tree: &Path,
     source: &Identity,
 ) -> io::Result<(BlockHasher, HashMap<u64, Record>)> {
-    let file = open(directory)?;
+    let touches = touches(tree).map_err(io::Error::other)?;
+    let mut records = HashMap::new();
+    let hasher = read_records(open(directory)?, source, |number, touch, record| {
+        if touches.get(&number) == Some(&touch) {
+            records.insert(number, record);
+        }
+    })?;
+    Ok((hasher, records))
+}
+
+/// Reads a state, which is of `source`, to its end, and hands out what it says of each file. Before this returns, none
+/// of it can be believed.
+fn read_records(
+    file: File,
+    source: &Identity,
+    mut each: impl FnMut(u64, Touch, Record),
+) -> io::Result<BlockHasher> {
     let length = file.metadata()?.len();
     let mut state = Sealed { inner: BufReader::new(file), seal: blake3::Hasher::new() };
     let header = read_header(&mut state)?;
@@ -157,13 +186,9 @@ pub(super) fn read(
         return Err(damaged("it is of something else"));
     }
     let secret = header.secret.try_into().map_err(|_| damaged("its secret"))?;
-    let touches = touches(tree).map_err(io::Error::other)?;
-    let mut records = HashMap::new();
     for _ in 0..header.records {
         let (number, touch, record) = read_record(&mut state, length)?;
-        if touches.get(&number) == Some(&touch) {
-            records.insert(number, record);
-        }
+        each(number, touch, record);
     }
     let seal = state.seal.finalize();
     let mut stored = [0; blake3::OUT_LEN];
@@ -171,13 +196,17 @@ pub(super) fn read(
     if seal != stored {
         return Err(damaged("its seal"));
     }
-    Ok((BlockHasher::new(secret), records))
+    Ok(BlockHasher::new(secret))
 }
 
 fn read_header(state: &mut impl BufRead) -> io::Result<Header> {
+    Ok(serde_json::from_slice(&read_line(state)?)?)
+}
+
+fn read_line(state: &mut impl BufRead) -> io::Result<Vec<u8>> {
     let mut line = Vec::new();
     state.take(HEADER_MAX).read_until(b'\n', &mut line)?;
-    Ok(serde_json::from_slice(&line)?)
+    Ok(line)
 }
 
 fn read_record(state: &mut impl Read, length: u64) -> io::Result<(u64, Touch, Record)> {
@@ -286,5 +315,62 @@ impl<R: BufRead> BufRead for Sealed<R> {
         let Ok(bytes) = self.inner.fill_buf() else { return };
         self.seal.update(&bytes[..count]);
         self.inner.consume(count);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+
+    use tempfile::TempDir;
+
+    use super::*;
+
+    const V1: &[u8] = include_bytes!("../../../fixtures/formats/v1/stage-state");
+
+    fn stage_with(state: &[u8]) -> (TempDir, File) {
+        let directory = TempDir::new().unwrap();
+        fs::write(directory.path().join(STATE), state).unwrap();
+        let opened = File::open(directory.path()).unwrap();
+        (directory, opened)
+    }
+
+    /// The one that the fixture is of.
+    fn source() -> Identity {
+        Identity { file_system: 13_320_691_445_930_123_429, root: 2_532_825 }
+    }
+
+    #[test]
+    fn a_state_of_format_1_is_read() {
+        let (_stage, directory) = stage_with(V1);
+        assert!(is_of(&directory, &source()) && is_absent_or_known(&directory));
+        assert!(!is_of(&directory, &Identity { root: 7, ..source() }));
+        let mut files = Vec::new();
+        read_records(open(&directory).unwrap(), &source(), |number, touch, record| {
+            let hashes = record.hashes.as_ref().map(|hashes| hashes.len());
+            assert!(number > 0 && touch.ctime.0 > 1_795_900_000);
+            assert!(record.stamp.is_none_or(|stamp| stamp.size == touch.size));
+            files.push((touch.size, hashes));
+        })
+        .unwrap();
+        files.sort_unstable();
+        assert_eq!(files, [(0, Some(0)), (1, Some(1)), (6, Some(1)), (9000, Some(1))]);
+    }
+
+    #[test]
+    fn a_state_of_a_later_format_is_none_and_not_in_the_way() {
+        let (stage, directory) = stage_with(b"{\"version\":2,\"trees\":[]}\n\x00\x01");
+        assert!(!is_of(&directory, &source()));
+        assert!(read(&directory, stage.path(), &source()).is_err());
+        // A stage is made anew in its place.
+        assert!(is_absent_or_known(&directory));
+    }
+
+    #[test]
+    fn what_is_no_state_is_in_the_way() {
+        for strange in [&b""[..], b"somebody's\n", b"{\"name\":1}\n", b"{\"version\":1}\n"] {
+            let (_stage, directory) = stage_with(strange);
+            assert!(!is_absent_or_known(&directory), "{strange:?}");
+        }
     }
 }

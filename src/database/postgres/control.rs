@@ -10,6 +10,8 @@ use std::fmt;
 
 use chrono::{DateTime, Utc};
 
+use crate::model::position::Lsn;
+
 /// Where the file lies in a data directory.
 pub const PATH: &str = "global/pg_control";
 
@@ -183,17 +185,6 @@ impl fmt::Display for DbState {
             Self::InArchiveRecovery => "in archive recovery",
             Self::InProduction => "in production",
         })
-    }
-}
-
-/// A position in the write-ahead log, in bytes from its beginning.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct Lsn(pub u64);
-
-impl fmt::Display for Lsn {
-    /// Writes it as PostgreSQL does: `0/14EF7D8`.
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{:X}/{:X}", self.0 >> 32, self.0 & 0xFFFF_FFFF)
     }
 }
 

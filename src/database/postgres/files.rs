@@ -15,6 +15,7 @@ use std::time::Duration;
 
 use super::control::{self, ControlError, ControlFile, DbState};
 use crate::model::inspection::{Inspection, OutsideLink, PageChecksums};
+use crate::model::position::Position;
 
 /// How deep below the root a data directory is looked for: `18/docker`, `data/pgdata`.
 const DEPTH: usize = 4;
@@ -249,6 +250,17 @@ pub(super) fn backup_doubts(reasons: &[String]) -> Vec<String> {
     doubts
 }
 
+/// Returns where the replay begins that these files need. Of a base backup only its backup_label knows, since its
+/// pg_control may be of a later checkpoint.
+pub(super) fn position(inspection: &Inspection) -> Option<Position> {
+    if inspection.reasons.iter().any(|reason| reason == BACKUP_LABEL) {
+        return None;
+    }
+    let detail = |name: &str| inspection.details.get(name);
+    let (timeline, lsn) = (detail("timeline")?.parse().ok()?, detail("redo")?.parse().ok()?);
+    Some(Position::Postgresql { timeline, lsn })
+}
+
 /// Returns what is wrong with the write-ahead log that a start from these files needs.
 fn missing_wal(
     tree: &Tree<'_>,
@@ -467,6 +479,18 @@ mod tests {
         assert_eq!(inspection.details["standby"], "no");
         assert_eq!(inspection.details["catalog_version"], "202209061");
         assert!(inspection.identifier.is_some());
+    }
+
+    #[test]
+    fn a_replay_begins_at_the_last_checkpoint_and_that_of_a_base_backup_is_not_known() {
+        let root = cluster(CLEAN);
+        let control_file = ControlFile::parse(CLEAN).unwrap();
+        let expected = Position::Postgresql { timeline: control_file.timeline, lsn: control_file.redo };
+        assert_eq!(position(&inspected(&root)), Some(expected));
+        fs::write(root.path().join("backup_label"), "").unwrap();
+        assert_eq!(position(&inspected(&root)), None);
+        fs::write(root.path().join(control::PATH), "").unwrap();
+        assert_eq!(position(&inspected(&root)), None);
     }
 
     #[rstest]

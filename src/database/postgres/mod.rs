@@ -20,6 +20,7 @@ use super::online::OnlineBackup;
 use super::{Checked, ContentCheck, Damage, FactsSource, Profile, SandboxSource};
 use crate::model::container::Container;
 use crate::model::inspection::Inspection;
+use crate::model::position::Position;
 use page::{PageChecker, RelationFile};
 
 /// What asks the server; see there.
@@ -123,6 +124,10 @@ impl Profile for Postgres {
         let relation_file = RelationFile::parse(path)?;
         let checker = PageChecker::new(relation_file, inspection.page_size, inspection.pages_per_segment);
         Some(Box::new(checker))
+    }
+
+    fn position(&self, inspection: &Inspection) -> Option<Position> {
+        files::position(inspection)
     }
 
     fn facts(&self) -> Option<&dyn FactsSource> {

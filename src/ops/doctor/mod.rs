@@ -18,7 +18,7 @@ use serde::Serialize;
 use self::leftovers::{Migrated, Stage};
 use self::rules::{Case, History, NewestSnapshot, OutsideData};
 use super::Context;
-use super::migrate::record::Migration;
+use super::migrate::record::{Migration, Migrations};
 use super::recover::{Unfinished, unfinished};
 use crate::agent::survey::survey;
 use crate::agent::swap::PREFIX;
@@ -192,8 +192,12 @@ pub async fn doctor(context: &Context, options: &DoctorOptions) -> Result<Vec<Fi
     for one in &examined {
         findings.extend(examine(one, &world, &engine, &listing, &options.repository));
     }
-    let migrations =
-        migrations(Migration::all(&context.saga.state, &engine.id), options.target.as_ref(), &chosen);
+    let remembered = Migrations::read(&context.saga.state, &engine.id);
+    for later in &remembered.later {
+        let path = later.path.display();
+        context.monitor.warning(format!("the record of a migration in {path} is {}", later.why()));
+    }
+    let migrations = migrations(remembered.known, options.target.as_ref(), &chosen);
     findings.extend(migrated_volumes(&migrations, &world, &engine));
     findings.extend(leftover_volumes(&examined, &migrations, &world));
     if options.target.is_none() {

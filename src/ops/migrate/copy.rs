@@ -1,36 +1,34 @@
 //! The copy: made while the service runs, finished while it is stopped, and read a second time.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use tokio::time::Instant;
 
-use super::Run;
+use super::MigrateRun;
 use super::prepare::{Database, Preparation};
-use crate::agent::client::{AgentClient, AgentError};
+use crate::agent::client::AgentError;
 use crate::agent::protocol::{StageCompareRequest, StagePassRequest};
 use crate::agent::staging::CompareStats;
-use crate::database;
 use crate::model::container::Container;
 use crate::model::error::{Context as _, Error, Result};
-use crate::model::event::{Event, Phase};
+use crate::model::event::Phase;
 use crate::model::facts::checks::Checks;
 use crate::model::facts::{Facts, FactsLevel};
 use crate::model::inspection::Inspection;
 use crate::model::source::Source;
 use crate::ops::facts::{run_checks, take};
+use crate::ops::hold::{Held, HoldPlan};
 use crate::ops::passes::Passes;
 use crate::ops::plan::STAGE_RESERVE;
-use crate::saga::{UndoId, When};
+use crate::saga::{Terms, UndoId, When};
 use crate::selector::inventory::inventory;
-use crate::service::start::StoppedContainer;
 use crate::undo::Saga;
 use crate::undo::Undo;
 use crate::undo::retract_copy::{MigratedCopy, Proof};
 
 /// The users are stopped; what starts them is in the journal.
 pub(super) struct Hold {
-    pub(super) start: Option<UndoId>,
-    pub(super) containers: Vec<StoppedContainer>,
+    pub(super) held: Held,
     /// What takes the copy out of its place.
     pub(super) withdraw: UndoId,
     /// The copy, as far as it is known.
@@ -42,7 +40,7 @@ pub(super) struct Hold {
 impl Hold {
     /// Has the journal know what is known of the copy by now.
     fn amend(&self, saga: &mut Saga) -> Result<()> {
-        let withdraw = Undo::Withdraw { copy: self.copy.clone() };
+        let withdraw = Undo::RetractCopy { copy: self.copy.clone() };
         saga.update(self.withdraw, withdraw).context(|| "write the journal".to_owned())
     }
 
@@ -51,16 +49,9 @@ impl Hold {
         self.copy.started = true;
         self.amend(saga)
     }
-
-    /// Has the container that was made in the place of a stopped one be started, and that one not.
-    pub(super) fn takes_place(&mut self, before: &str, made: String) {
-        if let Some(stopped) = self.containers.iter_mut().find(|stopped| stopped.identity.id == before) {
-            stopped.identity.id = made;
-        }
-    }
 }
 
-impl Run<'_> {
+impl MigrateRun<'_> {
     /// Brings the copy close to the data while the service runs, and compares the two. Once there is something to
     /// go on from, a failure leaves it.
     pub(super) async fn copy_live(&self, saga: &mut Saga, prepared: &mut Preparation) -> Result<()> {
@@ -75,8 +66,12 @@ impl Run<'_> {
         };
         let live = passes.live(&mut prepared.agent, Some(&mut kept)).await;
         live.map_err(|error| self.not_copied(error, prepared))?;
-        self.monitor().step("compare");
-        self.phase(Phase::Compare, format!("{} with its copy, while it is in use", prepared.source.title));
+        self.run.monitor().step("compare");
+        self.run.phase(
+            Phase::Compare,
+            format!("{} with its copy, while it is in use", prepared.source.title),
+            None,
+        );
         let compared = self.compare(prepared, false).await?;
         tracing::debug!(?compared, "live comparison");
         self.look_again(prepared).await
@@ -84,8 +79,7 @@ impl Run<'_> {
 
     fn passes<'p>(&'p self, source: &'p Source, bytes: u64) -> Passes<'p> {
         Passes {
-            context: self.context,
-            clock: &self.clock,
+            run: self.run,
             source,
             request: StagePassRequest {
                 exclude: excluded(),
@@ -106,15 +100,15 @@ impl Run<'_> {
 
     async fn compare(&self, prepared: &mut Preparation, finish: bool) -> Result<CompareStats> {
         let request = StageCompareRequest { exclude: excluded(), owner: self.options.owner, finish };
-        let compared = prepared.agent.stage_compare(request, self.monitor()).await;
+        let compared = prepared.agent.stage_compare(request, self.run.monitor()).await;
         let compared = compared.context(|| format!("compare {} with its copy", prepared.source.title))?;
-        self.clock.bytes(compared.bytes);
+        self.run.timer.bytes(compared.bytes);
         Ok(compared)
     }
 
     /// Looks at the users once more: the passes took their time, and somebody may have restarted one.
     async fn look_again(&self, prepared: &mut Preparation) -> Result<()> {
-        let source = self.context.resolve_for("volsnap migrate", &self.options.target).await?;
+        let source = self.run.context.resolve_for("volsnap migrate", &self.options.target).await?;
         let ids = |source: &Source| -> Vec<String> {
             let mut ids: Vec<_> = source.users.iter().map(|user| user.container.id.clone()).collect();
             ids.sort();
@@ -159,13 +153,13 @@ impl Run<'_> {
         if self.options.level == FactsLevel::None {
             return Ok(None);
         }
-        self.phase(Phase::Facts, container.name.clone());
-        self.monitor().step("facts");
-        let Some(mut facts) = take(&*self.context.docker, container, self.options.level).await? else {
+        self.run.phase(Phase::Facts, container.name.clone(), None);
+        self.run.monitor().step("facts");
+        let Some(mut facts) = take(&*self.run.context.docker, container, self.options.level).await? else {
             return Ok(None);
         };
         if let Some(checks) = checks {
-            run_checks(&*self.context.docker, container, checks, None, &mut facts).await;
+            run_checks(&*self.run.context.docker, container, checks, None, &mut facts).await;
         }
         Ok(Some(facts))
     }
@@ -173,36 +167,27 @@ impl Run<'_> {
     /// Stops the users. What starts them again is in the journal before the first is asked to stop, and before
     /// that what takes the copy out of its place: that comes last, with the service up.
     pub(super) async fn hold(&self, saga: &mut Saga, prepared: &mut Preparation) -> Result<Hold> {
-        self.context.checkpoint(&prepared.source).await;
+        self.run.context.checkpoint(&prepared.source).await;
         let journal = || "write the journal".to_owned();
-        for container in &prepared.stops {
-            self.context.refuse_restarted(container, &self.again()).await?;
-        }
         let copy = MigratedCopy {
             place: prepared.place.clone(),
             started: false,
             proof: None,
             made: prepared.made.clone(),
         };
-        let withdraw = Undo::Withdraw { copy: copy.clone() };
+        let withdraw = Undo::RetractCopy { copy: copy.clone() };
         let withdraw = saga.register(When::OnFailure, withdraw).context(journal)?;
-        let containers: Vec<StoppedContainer> = prepared
-            .stops
-            .iter()
-            .rev()
-            .map(|container| StoppedContainer::of(container, database::profile_of(container).is_some()))
-            .collect();
-        let mut hold = Hold { start: None, containers, withdraw, copy, stopped: None };
-        if !prepared.stops.is_empty() {
-            let start = Undo::StartContainers { containers: hold.containers.clone() };
-            hold.start = Some(saga.register(When::Always, start).context(journal)?);
-            self.phase(Phase::Stop, prepared.plan.stops.join(", "));
-            self.monitor().event(Event::Held);
-            self.clock.held();
+        let plan = HoldPlan {
+            containers: prepared.stops.clone(),
+            stop_timeout: self.options.stop_timeout,
+            ..HoldPlan::default()
+        };
+        let held = self.run.hold(saga, &plan, &self.again()).await?;
+        // Each phase goes on as long as it makes progress: the copy's last pass is as long as what was written.
+        if !plan.is_empty() {
+            self.run.lease(Terms::of_progress());
         }
-        for container in &prepared.stops {
-            self.context.stop(container, self.options.stop_timeout).await?;
-        }
+        let mut hold = Hold { held, withdraw, copy, stopped: None };
         hold.stopped = self.shutdown(prepared).await?;
         Ok(hold)
     }
@@ -210,11 +195,11 @@ impl Run<'_> {
     /// Reads what the database's own files say of the shutdown. One that is not clean is copied as it is.
     async fn shutdown(&self, prepared: &mut Preparation) -> Result<Option<Inspection>> {
         let Some(database) = &prepared.database else { return Ok(None) };
-        self.phase(Phase::Prove, prepared.source.title.clone());
-        self.monitor().step("prove");
-        let inspection = inspect(&mut prepared.agent, database).await?;
+        self.run.phase(Phase::Prove, prepared.source.title.clone(), None);
+        self.run.monitor().step("prove");
+        let inspection = database.files.inspect(&mut prepared.agent).await?;
         if !inspection.clean {
-            self.monitor().warning(format!(
+            self.run.monitor().warning(format!(
                 "the shutdown was not clean, and is copied as it is: {}",
                 inspection.reasons.join("; ")
             ));
@@ -233,8 +218,8 @@ impl Run<'_> {
         let passes = self.passes(&prepared.source, prepared.survey.bytes);
         let last = passes.last(&mut prepared.agent).await;
         last.map_err(|error| self.not_copied(error, prepared))?;
-        self.monitor().step("compare-held");
-        self.phase(Phase::Compare, format!("{} with its copy", prepared.source.title));
+        self.run.monitor().step("compare-held");
+        self.run.phase(Phase::Compare, format!("{} with its copy", prepared.source.title), None);
         let begun = Instant::now();
         let compared = self.compare(prepared, true).await?;
         tracing::debug!(?compared, elapsed = ?begun.elapsed(), "held comparison");
@@ -250,15 +235,15 @@ impl Run<'_> {
         let (Some(database), Some(stopped)) = (&prepared.database, &hold.stopped) else {
             return Ok(compared);
         };
-        let now = inspect(&mut prepared.agent, database).await?;
-        let copied = inspect_copy(&mut prepared.agent, database).await?;
+        let now = database.files.inspect(&mut prepared.agent).await?;
+        let copied = database.files.inspect_stage(&mut prepared.agent).await?;
         if now.proof_digest != stopped.proof_digest || copied.proof_digest != stopped.proof_digest {
             return Err(Error::failed("the database was started by somebody while it was copied"));
         }
         let proof = Proof {
-            engine: database.profile.name().to_owned(),
-            data_directory: database.data_directory.clone(),
-            mounted_at: database.mounted_at.clone(),
+            engine: database.files.profile.name().to_owned(),
+            data_directory: database.files.data_directory.clone(),
+            mounted_at: database.files.mounted_at.clone(),
             digest: stopped.proof_digest.clone(),
         };
         hold.copy.proof = Some(proof);
@@ -268,7 +253,7 @@ impl Run<'_> {
 
     /// Refuses what somebody has started on the data meanwhile.
     async fn refuse_running(&self, prepared: &Preparation) -> Result<()> {
-        let world = self.context.world().await?;
+        let world = self.run.context.world().await?;
         let inventory = inventory(&prepared.source.location, &world.containers, &world.volumes);
         let running = inventory.users.iter().find(|user| user.container.state.running && user.writes);
         match running {
@@ -287,23 +272,7 @@ pub(super) fn excluded() -> Vec<String> {
     vec![format!("{}*", crate::agent::swap::PREFIX)]
 }
 
-pub(super) async fn inspect(agent: &mut AgentClient, database: &Database) -> Result<Inspection> {
-    agent
-        .inspect(database.profile.name(), &database.data_directory, database.mounted_at.as_deref())
-        .await
-        .context(|| format!("read the files of {}", database.profile.name()))
-}
-
-async fn inspect_copy(agent: &mut AgentClient, database: &Database) -> Result<Inspection> {
-    agent
-        .inspect_stage(database.profile.name(), &database.data_directory, database.mounted_at.as_deref())
-        .await
-        .context(|| format!("read the files of {} in the copy", database.profile.name()))
-}
-
 /// Returns the files without which there is no database, as the swap wants them.
 pub(super) fn marker_files(database: Option<&Database>) -> Vec<PathBuf> {
-    database
-        .map(|database| database.profile.written_last(Path::new(&database.data_directory)))
-        .unwrap_or_default()
+    database.map(|database| database.files.marker_files()).unwrap_or_default()
 }

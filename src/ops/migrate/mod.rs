@@ -28,24 +28,21 @@
 use std::io;
 use std::path::PathBuf;
 use std::sync::OnceLock;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use async_trait::async_trait;
-use chrono::{DateTime, Utc};
+use chrono::Utc;
 use serde::Serialize;
-use tokio::time::Instant;
 
-use super::{Context, recover, with_leftovers};
+use super::Context;
+use super::phase_timer::milliseconds;
+use super::run::{Aftermath, Consent, Run};
 use crate::agent::swap::PREFIX;
 use crate::compose::environment::Environment;
-use crate::model::error::{Context as _, Error, Result};
-use crate::model::event::{Monitor, Phase};
+use crate::model::error::{Error, Result};
 use crate::model::facts::FactsLevel;
-use crate::model::ids::SnapshotId;
 use crate::model::location::MountSource;
 use crate::model::quote::shell_quote;
-use crate::ops::phase_timer::{PhaseTimer, milliseconds};
-use crate::saga::RetryBudget;
 use crate::selector::Target;
 use crate::undo::Saga;
 
@@ -93,16 +90,6 @@ pub struct MigrateOptions {
     pub helper_image: Option<String>,
 }
 
-/// Is asked before anything is touched.
-#[async_trait]
-pub trait Confirm: Send + Sync {
-    /// Lets the plan be carried out.
-    ///
-    /// # Errors
-    /// When it must not be.
-    async fn confirm(&self, plan: &MigratePlan) -> Result<()>;
-}
-
 /// What became of a migration.
 #[derive(Debug, Clone, Serialize)]
 #[serde(rename_all = "kebab-case", tag = "outcome")]
@@ -142,89 +129,45 @@ pub struct Migrated {
     pub back: Option<String>,
 }
 
-/// Migrates, once `confirm` lets the plan be carried out.
+/// Migrates as planned, once `consent` was given to the plan; `None` where it was declined. Where the data is there
+/// already, nobody is asked.
 ///
 /// # Errors
 /// As the module says: everything is as it was, unless the error is of kind
 /// [`ErrorKind::NotPutBack`](crate::ErrorKind::NotPutBack).
-pub async fn migrate(context: &Context, options: &MigrateOptions, confirm: &dyn Confirm) -> Result<Outcome> {
-    recover::recover(context, RetryBudget::COMMAND).await?;
-    let run = Run::begin(context, options)?;
-    let mut saga = run.context.begin("migrate", run.options.target.to_string(), &run.id, run.started)?;
-    let outcome = context.run_to_end(run.migrate(&mut saga, confirm)).await;
-    let done = outcome.is_ok();
-    run.conclude(saga, outcome, done).await
+pub async fn migrate(
+    context: &Context,
+    options: &MigrateOptions,
+    consent: impl AsyncFnOnce(&MigratePlan) -> Result<Consent>,
+) -> Result<Option<Outcome>> {
+    let run = Run::begin(context).await?;
+    let migrate_run = MigrateRun { run: &run, options, kept: OnceLock::new(), stays: AtomicBool::new(false) };
+    let subject = options.target.to_string();
+    run.conduct("migrate", subject, &migrate_run, async |saga| migrate_run.migrate(saga, consent).await).await
 }
 
-/// What [`dry_run`] finds.
-#[derive(Debug, Clone)]
-pub enum Planned {
-    /// What would be done.
-    Plan(Box<MigratePlan>),
-    /// Nothing would: it is done already.
-    Already {
-        /// What was asked for, as a person calls it.
-        title: String,
-        /// Where its data is.
-        at: String,
-    },
-}
-
-/// Returns what [`migrate`] would do. Starts the helper to look at the data and at the place for the copy, and
-/// removes it again, with a directory that was made for it.
-///
-/// # Errors
-/// Everything that would make it fail before anything is touched.
-pub async fn dry_run(context: &Context, options: &MigrateOptions) -> Result<Planned> {
-    recover::recover(context, RetryBudget::COMMAND).await?;
-    let run = Run::begin(context, options)?;
-    let mut saga = run.context.begin("migrate", run.options.target.to_string(), &run.id, run.started)?;
-    let outcome = context
-        .run_to_end(async {
-            Ok(match run.prepare(&mut saga).await? {
-                Prepared::Ready(prepared) => Planned::Plan(Box::new(prepared.plan)),
-                Prepared::Already { title, at } => Planned::Already { title, at },
-            })
-        })
-        .await;
-    // What was made for the look is removed, as after a failure.
-    run.conclude(saga, outcome, false).await
-}
-
-struct Run<'a> {
-    context: &'a Context,
+struct MigrateRun<'a> {
+    run: &'a Run,
     options: &'a MigrateOptions,
-    id: SnapshotId,
-    started: DateTime<Utc>,
-    begun: Instant,
-    clock: PhaseTimer,
     /// Where the copy lies that another run can go on from, as soon as there is one.
     kept: OnceLock<MountSource>,
+    /// Whether the copy stays: the journal says that the run has succeeded.
+    stays: AtomicBool,
 }
 
-impl<'a> Run<'a> {
-    fn begin(context: &'a Context, options: &'a MigrateOptions) -> Result<Self> {
-        let mut random = [0; 3];
-        getrandom::fill(&mut random).context(|| "draw a random id".to_owned())?;
-        let started = Utc::now();
-        let id = SnapshotId::new(started, random);
-        Ok(Self {
-            context,
-            options,
-            id,
-            started,
-            begun: Instant::now(),
-            clock: PhaseTimer::default(),
-            kept: OnceLock::new(),
-        })
-    }
-
-    async fn migrate(&self, saga: &mut Saga, confirm: &dyn Confirm) -> Result<Outcome> {
+impl MigrateRun<'_> {
+    async fn migrate(
+        &self,
+        saga: &mut Saga,
+        consent: impl AsyncFnOnce(&MigratePlan) -> Result<Consent>,
+    ) -> Result<Option<Outcome>> {
         let mut prepared = match self.prepare(saga).await? {
             Prepared::Ready(prepared) => *prepared,
-            Prepared::Already { title, at } => return Ok(Outcome::Already { title, at }),
+            Prepared::Already { title, at } => return Ok(Some(Outcome::Already { title, at })),
         };
-        confirm.confirm(&prepared.plan).await?;
+        if consent(&prepared.plan).await? == Consent::Decline {
+            return Ok(None);
+        }
         self.copy_live(saga, &mut prepared).await?;
         let before = self.before(&prepared).await?;
         let mut hold = self.hold(saga, &mut prepared).await?;
@@ -235,22 +178,22 @@ impl<'a> Run<'a> {
         self.succeed(saga, &mut prepared, &hold).await?;
         let (remove, back) = self.remember(&prepared);
         let compared_bytes = prepared.survey.bytes;
-        Ok(Outcome::Migrated(Box::new(Migrated {
+        Ok(Some(Outcome::Migrated(Box::new(Migrated {
             plan: prepared.plan,
-            downtime_ms: self.clock.away().map(milliseconds),
-            elapsed_ms: milliseconds(self.begun.elapsed()),
+            downtime_ms: self.run.timer.away().map(milliseconds),
+            elapsed_ms: milliseconds(self.run.begun.elapsed()),
             compared_files: compared.files,
             compared_bytes,
             strict,
             backups: switched.backups,
             remove,
             back,
-        })))
+        }))))
     }
 
     /// Remembers what came of what; returns the command that removes the old data, and the one that goes back.
     fn remember(&self, prepared: &prepare::Preparation) -> (String, Option<String>) {
-        let state = &self.context.saga.state;
+        let state = &self.run.context.saga.state;
         match (&prepared.source.location, &prepared.place.location) {
             (MountSource::Volume(volume), MountSource::Directory(directory)) => {
                 let migration = Migration {
@@ -261,7 +204,7 @@ impl<'a> Run<'a> {
                     at: Utc::now(),
                 };
                 if let Err(error) = migration.remember(state) {
-                    self.monitor().warning(format!(
+                    self.run.monitor().warning(format!(
                         "the way back has to be told the volume, as --volume {volume}: {}",
                         error.chain()
                     ));
@@ -276,24 +219,24 @@ impl<'a> Run<'a> {
             (MountSource::Volume(volume), _) => (format!("docker volume rm {}", shell_quote(volume)), None),
         }
     }
+}
 
-    async fn conclude<T>(&self, saga: Saga, outcome: Result<T>, succeeded: bool) -> Result<T> {
-        let left = saga.finish(succeeded, self.monitor()).await;
-        let outcome = match (outcome, self.clock.away()) {
-            (Err(error), Some(away)) if left.is_empty() && error.state_text().is_none() => {
+impl Aftermath for MigrateRun<'_> {
+    fn state(&self, all_back: bool) -> Option<String> {
+        if self.stays.load(Ordering::Relaxed) {
+            return Some("the service runs on the copy, and what it was made of is kept".to_owned());
+        }
+        match self.run.timer.away() {
+            Some(away) => all_back.then(|| {
                 let away = away.as_secs_f64();
-                Err(error.state(format!(
-                    "everything is as it was before, and what was stopped runs again, after {away:.1} s"
-                )))
-            }
-            (Err(error), None) if error.state_text().is_none() => Err(error.state("nothing was stopped")),
-            (outcome, _) => outcome,
-        };
-        with_leftovers(outcome.map_err(|error| self.say_kept(error)), &left)
+                format!("everything is as it was before, and what was stopped runs again, after {away:.1} s")
+            }),
+            None => Some("nothing was stopped".to_owned()),
+        }
     }
 
     /// Adds where the copy so far lies, if it still does, and the command that goes on from it.
-    fn say_kept(&self, error: Error) -> Error {
+    fn explain(&self, error: Error) -> Error {
         let Some(MountSource::Directory(directory)) = self.kept.get() else { return error };
         let is_work = |name: &std::ffi::OsStr| name.as_encoded_bytes().starts_with(PREFIX.as_bytes());
         let work = match std::fs::read_dir(directory) {
@@ -313,14 +256,5 @@ impl<'a> Run<'a> {
         let state = error.state_text().map_or_else(|| kept.clone(), |state| format!("{state}; {kept}"));
         let error = error.state(state);
         if error.hint_text().is_some() { error } else { error.hint(self.again()) }
-    }
-
-    fn monitor(&self) -> &dyn Monitor {
-        &*self.context.monitor
-    }
-
-    fn phase(&self, phase: Phase, detail: impl Into<String>) {
-        self.clock.phase(phase);
-        self.monitor().phase(phase, detail, None);
     }
 }

@@ -7,7 +7,7 @@ use std::io;
 use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _};
 use std::path::{Component, Path, PathBuf};
 
-use super::Run;
+use super::MigrateRun;
 use crate::agent::swap::PREFIX;
 use crate::model::error::{Context as _, Error, Result};
 use crate::model::quote::shell_quote;
@@ -155,7 +155,7 @@ pub(super) struct Made {
     pub(super) removals: Vec<UndoId>,
 }
 
-impl Run<'_> {
+impl MigrateRun<'_> {
     /// Makes the directory, and those above it that are not there. What removes each is in the journal before.
     pub(super) fn make_directory(&self, saga: &mut Saga, destination: &Destination) -> Result<Made> {
         let mut made = Made::default();
@@ -174,10 +174,10 @@ impl Run<'_> {
         }
         let making = || format!("make the directory {}", path.display());
         // Under a name of our own first: what removes it must never take another for it.
-        let ours = path.with_file_name(format!(".volsnap-made-{}", self.id));
+        let ours = path.with_file_name(format!(".volsnap-made-{}", self.run.id));
         let removal = Undo::DeleteDirectory { path: ours.clone() };
         let passing = saga.register(When::Always, removal).context(journal)?;
-        self.monitor().step("make-directory");
+        self.run.monitor().step("make-directory");
         DirBuilder::new().mode(0o700).create(&ours).map_err(|error| needs_root(making(), error))?;
         let metadata = ours.metadata().context(making)?;
         let directory = MadeDirectory { path: path.clone(), device: metadata.dev(), inode: metadata.ino() };

@@ -5,17 +5,16 @@ use std::path::{Path, PathBuf};
 
 use tokio::time::{Duration, Instant};
 
-use super::copy::{excluded, inspect};
+use super::copy::excluded;
 use super::place::{self, Made};
 use super::plan::{Direction, MigratePlan, PlannedEdit, PlannedUser};
-use super::record::Migration;
+use super::record::{Migration, Migrations};
 use super::switch::{Switch, how};
-use super::{Destination, Run};
+use super::{Destination, MigrateRun};
 use crate::agent::client::{AgentClient, helper_name};
 use crate::agent::protocol::{Room, StageCompareRequest, StagePassRequest, Survey};
 use crate::compose::{Membership, volume_labels};
 use crate::database;
-use crate::database::Profile;
 use crate::engine::helper::Access;
 use crate::model::container::{Container, EngineInfo, Mount};
 use crate::model::error::{Context as _, Error, Result};
@@ -27,14 +26,15 @@ use crate::model::location::MountSource;
 use crate::model::manifest::Quiesce;
 use crate::model::quote::shell_quote;
 use crate::model::source::{Source, User, key_of};
+use crate::ops::evidence::DatabaseFiles;
 use crate::ops::facts::find_checks;
 use crate::ops::helper::{StageMount, StartedHelper, busy, start_helper};
-use crate::ops::hold::refuse_what_cannot_be_stopped;
 use crate::ops::plan::{DowntimeEstimate, STAGE_RESERVE};
+use crate::ops::preconditions::{refuse_podman, refuse_what_cannot_be_stopped, swarm_service};
 use crate::saga::{UndoId, When};
 use crate::selector::{is_anonymous, location_of};
 use crate::service::order;
-use crate::service::start::await_ready;
+use crate::service::ready::await_ready;
 use crate::undo::Saga;
 use crate::undo::Undo;
 use crate::undo::retract_copy::MadeDirectory;
@@ -87,11 +87,7 @@ pub(super) struct Preparation {
 /// The database in the source.
 pub(super) struct Database {
     pub(super) container: Container,
-    pub(super) profile: &'static dyn Profile,
-    /// Relative to the source's root.
-    pub(super) data_directory: PathBuf,
-    /// Where its container mounts the source.
-    pub(super) mounted_at: Option<PathBuf>,
+    pub(super) files: DatabaseFiles,
 }
 
 /// Where the copy is to lie, and what is there.
@@ -117,18 +113,21 @@ impl Preparation {
     }
 }
 
-impl Run<'_> {
+impl MigrateRun<'_> {
     pub(super) async fn prepare(&self, saga: &mut Saga) -> Result<Prepared> {
-        self.phase(Phase::Prepare, self.options.target.to_string());
-        self.monitor().step("start-guard");
-        saga.watch(&self.context.saga.executable).await.context(|| "start the guard".to_owned())?;
-        let docker = &*self.context.docker;
+        self.run.phase(Phase::Prepare, self.options.target.to_string(), None);
+        self.run.watch(saga).await?;
+        let docker = &*self.run.context.docker;
         let engine = docker.engine().await.context(|| "ask the engine what it is".to_owned())?;
-        let source = self.context.resolve_for("volsnap migrate", &self.options.target).await?;
-        source.warnings.iter().for_each(|warning| self.monitor().warning(warning));
+        let source = self.run.context.resolve_for("volsnap migrate", &self.options.target).await?;
+        source.warnings.iter().for_each(|warning| self.run.monitor().warning(warning));
         if let Some(other) = &source.held_by {
             return Err(busy(&source, &other.container));
         }
+        refuse_podman(&engine, &source, || {
+            let target = self.options.target.quoted();
+            format!("volsnap snapshot {target} --quiesce pause    (then volsnap restore latest --dir DIR)")
+        })?;
         if !engine.local {
             return Err(Error::usage(format!(
                 "the engine is on another machine, and the directory for {} has to be made there",
@@ -143,10 +142,10 @@ impl Run<'_> {
         let users = mounting(&source)?;
         let stops = stops(&source)?;
         self.refuse_sharers(&users).await?;
-        self.context.refuse_stranded(&source).await?;
+        self.run.context.refuse_stranded(&source).await?;
         let database = database_of(&source);
         let checks = match database.as_ref().filter(|database| database.container.state.running) {
-            Some(database) => find_checks(None, &database.container, &self.context.directory)?,
+            Some(database) => find_checks(None, &database.container, &self.run.context.directory)?,
             None => None,
         };
         self.refuse_unready(database.as_ref()).await?;
@@ -158,14 +157,14 @@ impl Run<'_> {
         let mount = StageMount { location: &target.location, labels: &none };
         let with = (Access::Stage, Some(mount));
         let StartedHelper { mut agent, registered: helper, place } =
-            start_helper(self.context, saga, self.id.as_str(), &source, with, image).await?;
+            start_helper(&self.run.context, saga, self.run.id.as_str(), &source, with, image).await?;
         let place = HelperTarget {
             helper: helper_name(&key_of(&target.location)),
             location: target.location.clone(),
             ..place
         };
         let found = match &database {
-            Some(database) => Some(inspect(&mut agent, database).await?),
+            Some(database) => Some(database.files.inspect(&mut agent).await?),
             None => None,
         };
         found.iter().try_for_each(|found| refuse_outside_links(&source, found))?;
@@ -229,7 +228,7 @@ impl Run<'_> {
     fn is_done(&self, source: &Source) -> Option<String> {
         match (&self.options.destination, &source.location) {
             (Destination::Directory(named), MountSource::Directory(directory)) => {
-                let wanted = self.context.directory.join(named);
+                let wanted = self.run.context.directory.join(named);
                 let same = wanted == *directory || wanted.canonicalize().is_ok_and(|real| real == *directory);
                 same.then(|| directory.display().to_string())
             }
@@ -267,7 +266,8 @@ impl Run<'_> {
 
     /// Refuses containers that share the network of one that is made anew: they would lose it.
     async fn refuse_sharers(&self, users: &[(User, PathBuf)]) -> Result<()> {
-        let containers = self.context.docker.containers().await.context(|| "list containers".to_owned())?;
+        let containers =
+            self.run.context.docker.containers().await.context(|| "list containers".to_owned())?;
         for (user, _) in users {
             let mode = format!("container:{}", user.container.id);
             if let Some(sharer) = containers.iter().find(|other| other.network_mode == mode) {
@@ -289,11 +289,13 @@ impl Run<'_> {
         let running = database.filter(|database| database.container.state.running);
         let Some(Database { container, .. }) = running else { return Ok(()) };
         let deadline = Instant::now() + READY_LIMIT;
-        await_ready(&*self.context.docker, container, deadline, self.monitor()).await.map_err(|error| {
-            Error::failed(format!("container {} is not ready to be stopped", container.name))
-                .with_source(error)
-                .hint(format!("docker logs --tail 20 {}", shell_quote(&container.name)))
-        })
+        await_ready(&*self.run.context.docker, container, deadline, self.run.monitor()).await.map_err(
+            |error| {
+                Error::failed(format!("container {} is not ready to be stopped", container.name))
+                    .with_source(error)
+                    .hint(format!("docker logs --tail 20 {}", shell_quote(&container.name)))
+            },
+        )
     }
 
     /// Finds the place for the copy, and makes it where it is not there.
@@ -304,7 +306,7 @@ impl Run<'_> {
                     return Err(Error::failed("a directory is copied into a volume only"));
                 };
                 let store = place::store_of(&source.host_path, volume);
-                let found = place::look(named, &self.context.directory, store.as_deref())?;
+                let found = place::look(named, &self.run.context.directory, store.as_deref())?;
                 let made = self.make_directory(saga, &found)?;
                 Ok(Target { location: MountSource::Directory(found.path), made, warnings: found.warnings })
             }
@@ -323,17 +325,17 @@ impl Run<'_> {
         if let Some(named) = named {
             return Ok(named.to_owned());
         }
-        self.migration(engine, source).map(|migration| migration.volume).ok_or_else(|| {
+        let hint = || format!("volsnap migrate {} --back --volume NAME", self.options.target.quoted());
+        let migration = self.migration(engine, source).map_err(|error| error.hint(hint()))?;
+        migration.map(|migration| migration.volume).ok_or_else(|| {
             Error::usage(format!("of what volume {} was migrated is not known here", source.title))
-                .hint(format!("volsnap migrate {} --back --volume NAME", self.options.target.quoted()))
+                .hint(hint())
         })
     }
 
-    fn migration(&self, engine: &EngineInfo, source: &Source) -> Option<Migration> {
-        let MountSource::Directory(directory) = &source.location else { return None };
-        Migration::all(&self.context.saga.state, &engine.id)
-            .into_iter()
-            .find(|migration| migration.directory == *directory)
+    fn migration(&self, engine: &EngineInfo, source: &Source) -> Result<Option<Migration>> {
+        let MountSource::Directory(directory) = &source.location else { return Ok(None) };
+        Migrations::into_directory(&self.run.context.saga.state, &engine.id, directory)
     }
 
     /// Makes the volume that the data goes back into, where it is not there.
@@ -344,24 +346,26 @@ impl Run<'_> {
         source: &Source,
         name: &str,
     ) -> Result<()> {
-        let docker = &*self.context.docker;
+        let docker = &*self.run.context.docker;
         if docker.volume(name).await.context(|| format!("look at volume {name}"))?.is_some() {
             return Ok(());
         }
-        let removal = Undo::RemoveVolume { name: name.to_owned(), run: self.id.to_string() };
+        let removal = Undo::RemoveVolume { name: name.to_owned(), run: self.run.id.to_string() };
         saga.register(When::OnFailure, removal).context(|| "write the journal".to_owned())?;
-        self.monitor().step("create-volume");
-        let remembered = self.migration(engine, source).filter(|migration| migration.volume == name);
+        self.run.monitor().step("create-volume");
+        // Without what is remembered, the labels are those that Compose would give it.
+        let remembered = self.migration(engine, source).ok().flatten();
+        let remembered = remembered.filter(|migration| migration.volume == name);
         let mut labels = match remembered {
             Some(migration) => migration.labels,
             None => compose_labels(source, name),
         };
-        labels.insert(LABEL_RUN.to_owned(), self.id.to_string());
+        labels.insert(LABEL_RUN.to_owned(), self.run.id.to_string());
         docker.create_volume(name, &labels).await.context(|| format!("create volume {name}"))
     }
 
     async fn refuse_other_users(&self, location: &MountSource) -> Result<()> {
-        let world = self.context.world().await?;
+        let world = self.run.context.world().await?;
         let inventory = crate::selector::inventory::inventory(location, &world.containers, &world.volumes);
         match inventory.users.first() {
             Some(user) => Err(Error::failed(format!(
@@ -385,7 +389,7 @@ impl Run<'_> {
         let shown = place.describe();
         let looking = || format!("look into {shown}");
         let owner = agent.room().await.context(looking)?.owner;
-        self.monitor().step("stage-into");
+        self.run.monitor().step("stage-into");
         agent.stage_into(&place.run).await.map_err(|error| {
             Error::failed(format!("go on with what an earlier run has left in {shown}"))
                 .with_source(error)
@@ -425,9 +429,9 @@ impl Run<'_> {
             owner: self.options.owner,
             ..StagePassRequest::default()
         };
-        agent.stage_pass(pass, self.monitor()).await.map_err(|error| refused(error.to_string()))?;
+        agent.stage_pass(pass, self.run.monitor()).await.map_err(|error| refused(error.to_string()))?;
         let compare = StageCompareRequest { exclude: everything, owner: self.options.owner, finish: false };
-        let compared = agent.stage_compare(compare, self.monitor()).await;
+        let compared = agent.stage_compare(compare, self.run.monitor()).await;
         let compared = compared.context(|| format!("look at {shown}"))?;
         if compared.different > 0 {
             return Err(refused(compared.differences.join("; ")));
@@ -450,7 +454,7 @@ impl Run<'_> {
             MountSource::Directory(path) => path.display().to_string(),
         };
         MigratePlan {
-            id: self.id.to_string(),
+            id: self.run.id.to_string(),
             direction: if back { Direction::Back } else { Direction::ToDirectory },
             title: source.title.clone(),
             database: found.map(|found| format!("{} {}", found.engine, found.version)),
@@ -487,7 +491,7 @@ impl Run<'_> {
     async fn warn_of_owner(&self, plan: &mut MigratePlan, database: Option<&Database>) {
         let Some(database) = database.filter(|database| database.container.state.running) else { return };
         let command = ["stat", "-c", "%u", "/proc/1"].map(str::to_owned);
-        let asked = self.context.docker.exec(&database.container.id, &command, ASK_LIMIT).await;
+        let asked = self.run.context.docker.exec(&database.container.id, &command, ASK_LIMIT).await;
         let said = asked.ok().and_then(|output| String::from_utf8(output.stdout).ok());
         let Some(user) = said.and_then(|said| said.trim().parse::<u32>().ok()) else { return };
         // One that begins as root gives its rights away, and so does not tell.
@@ -535,7 +539,7 @@ fn names<'c>(containers: impl Iterator<Item = &'c Container>) -> Vec<String> {
 fn stops(source: &Source) -> Result<Vec<Container>> {
     let users: Vec<_> = source.users.iter().filter(|user| user.container.state.running).cloned().collect();
     let stops: Vec<Container> = order::stop_order(&users).into_iter().cloned().collect();
-    stops.iter().try_for_each(refuse_what_cannot_be_stopped)?;
+    stops.iter().try_for_each(|container| refuse_what_cannot_be_stopped(source, container))?;
     Ok(stops)
 }
 
@@ -544,6 +548,7 @@ fn mounting(source: &Source) -> Result<Vec<(User, PathBuf)>> {
     let mut users = Vec::new();
     for user in source.users.iter().filter(|user| !user.through_network) {
         let container = &user.container;
+        refuse_task(source, container)?;
         let Some(at) = source.mounted_at(container) else {
             return Err(Error::failed(format!(
                 "container {} mounts a directory above or below {}, and would be left with the old data",
@@ -565,6 +570,23 @@ fn mounting(source: &Source) -> Result<Vec<(User, PathBuf)>> {
     Ok(users)
 }
 
+/// Refuses a task of Swarm, also one that has ended: what its service mounts is said by Swarm, which would start the
+/// next one on the old data.
+fn refuse_task(source: &Source, container: &Container) -> Result<()> {
+    let Some(service) = swarm_service(container).map(shell_quote) else { return Ok(()) };
+    let at = source.mounted_at(container).unwrap_or_else(|| PathBuf::from("PATH"));
+    let at = shell_quote(&at.to_string_lossy());
+    Err(Error::failed(format!(
+        "container {} is a task of the Swarm service {service}, and it is Swarm that says what its tasks mount",
+        container.name
+    ))
+    .hint(format!(
+        "volsnap snapshot {} --quiesce pause    (then volsnap restore latest --dir DIR)\n\
+         docker service update --mount-rm {at} --mount-add type=bind,src=DIR,dst={at} {service}    (mounts DIR)",
+        crate::selector::Target::at(&source.location).quoted()
+    )))
+}
+
 fn planned_user(user: &User, at: &Path) -> PlannedUser {
     let service = Membership::of(&user.container.labels)
         .map(|member| format!("service {} of {}", member.service, member.project));
@@ -581,9 +603,11 @@ fn database_of(source: &Source) -> Option<Database> {
     let container = source.database()?;
     Some(Database {
         container: container.clone(),
-        profile: database::profile_of(container)?,
-        data_directory: source.data_directory.clone()?,
-        mounted_at: source.mounted_at(container),
+        files: DatabaseFiles {
+            profile: database::profile_of(container)?,
+            data_directory: source.data_directory.clone()?,
+            mounted_at: source.mounted_at(container),
+        },
     })
 }
 

@@ -6,9 +6,11 @@ use std::path::{Path, PathBuf};
 
 use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
+use serde_json::Value;
 
-use crate::model::error::Result;
+use crate::model::error::{Error, Result};
 use crate::model::location::MountSource;
+use crate::model::quote::shell_quote;
 use crate::model::source::key_of;
 use crate::ops::facts::write_whole;
 
@@ -27,14 +29,125 @@ pub struct Migration {
     pub at: DateTime<Utc>,
 }
 
-impl Migration {
+/// The format of a record. One that names none is of format 1, and has the same fields.
+const FORMAT: u32 = 2;
+
+/// A migration as it is written.
+#[derive(Debug, Serialize)]
+struct Stored<'a> {
+    format: u32,
+    #[serde(flatten)]
+    migration: &'a Migration,
+}
+
+/// What is remembered of migrations.
+#[derive(Debug, Default)]
+pub struct Migrations {
+    /// Those that are understood.
+    pub known: Vec<Migration>,
+    /// Those that a later volsnap remembers.
+    pub later: Vec<LaterRecord>,
+}
+
+/// The record of a migration that only a later volsnap understands.
+#[derive(Debug, PartialEq, Eq)]
+pub struct LaterRecord {
+    /// The file.
+    pub path: PathBuf,
+    /// Its format.
+    pub format: u64,
+    /// The volume, where it is called as it was before.
+    volume: Option<String>,
+}
+
+enum Record {
+    Known(Migration),
+    Later(LaterRecord),
+}
+
+impl Record {
+    /// Reads a record of a migration on an engine, or on any; what cannot be read is none.
+    fn read(path: PathBuf, engine: Option<&str>) -> Option<Self> {
+        let value: Value = serde_json::from_slice(&std::fs::read(&path).ok()?).ok()?;
+        let text = |name: &str| value.get(name).and_then(Value::as_str);
+        let format = value.get("format").and_then(Value::as_u64).unwrap_or(1);
+        if format <= u64::from(FORMAT) {
+            let migration: Migration = serde_json::from_value(value).ok()?;
+            let is_of_it = engine.is_none_or(|engine| migration.engine == engine);
+            return is_of_it.then_some(Self::Known(migration));
+        }
+        let may_be_of_it = engine.is_none_or(|engine| text("engine").is_none_or(|other| other == engine));
+        let volume = text("volume").map(str::to_owned);
+        may_be_of_it.then_some(Self::Later(LaterRecord { path, format, volume }))
+    }
+}
+
+impl Migrations {
     /// Returns the migrations that are remembered below `state`, of one engine. What cannot be read is none.
     #[must_use]
-    pub fn all(state: &Path, engine: &str) -> Vec<Self> {
+    pub fn read(state: &Path, engine: &str) -> Self {
+        Self::read_of(state, Some(engine))
+    }
+
+    fn read_of(state: &Path, engine: Option<&str>) -> Self {
+        let mut migrations = Self::default();
         let entries = std::fs::read_dir(state.join("migrations")).into_iter().flatten().flatten();
-        let texts = entries.filter_map(|entry| std::fs::read(entry.path()).ok());
-        let migrations = texts.filter_map(|text| serde_json::from_slice::<Self>(&text).ok());
-        migrations.filter(|migration| migration.engine == engine).collect()
+        for record in entries.filter_map(|entry| Record::read(entry.path(), engine)) {
+            match record {
+                Record::Known(migration) => migrations.known.push(migration),
+                Record::Later(later) => migrations.later.push(later),
+            }
+        }
+        migrations
+    }
+
+    /// Returns the migrations out of a volume of this name, the last first, of whatever engine: an engine's
+    /// identifier may change, and what was left over is left over all the same.
+    ///
+    /// # Errors
+    /// When there may be one that only a later volsnap understands.
+    pub fn out_of(state: &Path, volume: &str) -> Result<Vec<Migration>> {
+        let Self { known, later } = Self::read_of(state, None);
+        let mut found: Vec<_> = known.into_iter().filter(|migration| migration.volume == volume).collect();
+        found.sort_by_key(|migration| std::cmp::Reverse(migration.at));
+        let may_be_of_it = |later: &&LaterRecord| later.volume.as_ref().is_none_or(|other| other == volume);
+        match later.iter().find(may_be_of_it) {
+            Some(later) if found.is_empty() => Err(later.refusal()),
+            _ => Ok(found),
+        }
+    }
+
+    /// Returns the migration into a directory.
+    ///
+    /// # Errors
+    /// When only a later volsnap understands what is remembered of it.
+    pub(super) fn into_directory(state: &Path, engine: &str, directory: &Path) -> Result<Option<Migration>> {
+        match Record::read(place(state, directory), Some(engine)) {
+            Some(Record::Known(migration)) if migration.directory == *directory => Ok(Some(migration)),
+            Some(Record::Later(later)) => Err(later.refusal()),
+            Some(Record::Known(_)) | None => Ok(None),
+        }
+    }
+}
+
+impl LaterRecord {
+    fn refusal(&self) -> Error {
+        Error::failed(format!("the record of a migration in {} is {}", self.path.display(), self.why()))
+            .hint(format!("rm {}    (forgets the migration)", shell_quote(&self.path.to_string_lossy())))
+    }
+
+    /// Returns why it is not understood.
+    #[must_use]
+    pub fn why(&self) -> String {
+        format!("of a later volsnap: its format is {}, and this volsnap reads up to {FORMAT}", self.format)
+    }
+}
+
+impl Migration {
+    /// Returns the file below `state` that it is remembered in.
+    #[must_use]
+    pub fn file(&self, state: &Path) -> PathBuf {
+        place(state, &self.directory)
     }
 
     /// Remembers it.
@@ -42,7 +155,7 @@ impl Migration {
     /// # Errors
     /// When it cannot be written.
     pub(super) fn remember(&self, state: &Path) -> Result<()> {
-        write_whole(&place(state, &self.directory), self)
+        write_whole(&place(state, &self.directory), &Stored { format: FORMAT, migration: self })
     }
 
     /// Forgets the migration into a directory.
@@ -74,10 +187,58 @@ mod tests {
         };
         migration.remember(state.path()).unwrap();
         migration.remember(state.path()).unwrap();
-        assert_eq!(Migration::all(state.path(), "engine"), [migration]);
-        assert!(Migration::all(state.path(), "another").is_empty());
+        assert_eq!(Migrations::read(state.path(), "engine").known, [migration]);
+        assert!(Migrations::read(state.path(), "another").known.is_empty());
+        let left = Migrations::out_of(state.path(), "app_pgdata").unwrap();
+        assert_eq!(left.len(), 1, "whatever engine it was on");
+        assert!(left[0].file(state.path()).exists());
+        assert!(Migrations::out_of(state.path(), "app").unwrap().is_empty());
         Migration::forget(state.path(), Path::new("/data/other"));
         Migration::forget(state.path(), Path::new("/data/pg"));
-        assert!(Migration::all(state.path(), "engine").is_empty());
+        assert!(Migrations::read(state.path(), "engine").known.is_empty());
+    }
+
+    const ENGINE: &str = "UI7Q:N2VY:EA5F:S3UD:T5C2:HC77:OA67:I5AV:SYQY:TWO4:SI44:5WTX";
+
+    /// Returns a state directory with a record of the migration into `/tmp/fx/pgdir`.
+    fn state_with(record: &[u8]) -> tempfile::TempDir {
+        let state = tempfile::tempdir().unwrap();
+        let path = place(state.path(), Path::new("/tmp/fx/pgdir"));
+        std::fs::create_dir(path.parent().unwrap()).unwrap();
+        std::fs::write(path, record).unwrap();
+        state
+    }
+
+    #[test]
+    fn a_record_of_every_format_is_read() {
+        for format in ["v1", "v2"] {
+            let fixtures = Path::new(env!("CARGO_MANIFEST_DIR")).join("fixtures/formats");
+            let record = std::fs::read(fixtures.join(format).join("migration.json")).unwrap();
+            let state = state_with(&record);
+            let directory = Path::new("/tmp/fx/pgdir");
+            let found = Migrations::into_directory(state.path(), ENGINE, directory).unwrap().unwrap();
+            assert_eq!((found.directory.as_path(), found.volume.as_str()), (directory, "shop_pgdata"));
+            assert_eq!(found.labels["com.docker.compose.volume"], "pgdata");
+            let all = Migrations::read(state.path(), ENGINE);
+            assert_eq!(all.known, std::slice::from_ref(&found));
+            assert_eq!(Migrations::out_of(state.path(), "shop_pgdata").unwrap(), [found]);
+        }
+    }
+
+    #[test]
+    fn a_record_of_a_later_format_refuses_what_needs_it_and_names_it() {
+        let state = state_with(br#"{"format":3,"engine":"e","volume":"app_pgdata","stages":[]}"#);
+        let refused = |outcome: Result<Option<Migration>>| {
+            let error = outcome.unwrap_err().chain();
+            assert!(error.contains("later volsnap") && error.contains("tmp-fx-pgdir"), "{error}");
+        };
+        let read = |engine: &str| Migrations::read(state.path(), engine);
+        refused(Migrations::into_directory(state.path(), "e", Path::new("/tmp/fx/pgdir")));
+        refused(Migrations::out_of(state.path(), "app_pgdata").map(|mut found| found.pop()));
+        // What does not need it goes on.
+        assert_eq!(Migrations::into_directory(state.path(), "e", Path::new("/data")).unwrap(), None);
+        assert_eq!(Migrations::out_of(state.path(), "another").unwrap(), []);
+        assert!(read("other").later.is_empty());
+        assert!(read("e").known.is_empty());
     }
 }

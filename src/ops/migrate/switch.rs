@@ -5,9 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
-use tokio::time::Instant;
-
-use super::Run;
+use super::MigrateRun;
 use super::copy::{Hold, marker_files};
 use super::plan::PlannedEdit;
 use super::prepare::{Database, Preparation};
@@ -16,19 +14,18 @@ use crate::compose::command::{Compose, Spelling};
 use crate::compose::edit::{EditError, EditOptions, FileEdit, MountChange, edit, edit_override};
 use crate::compose::files::{FilesError, FoundProject};
 use crate::compose::replacement::Replacement;
-use crate::compose::{Membership, Recreate};
+use crate::compose::{Membership, RECREATE_LIMIT, Recreate};
 use crate::model::container::Container;
 use crate::model::error::{Context as _, Error, Result};
-use crate::model::event::{Event, Phase};
+use crate::model::event::Phase;
 use crate::model::facts::Facts;
 use crate::model::facts::compare::{ComparisonContext, compare};
 use crate::model::location::MountSource;
 use crate::model::quote::shell_quote;
 use crate::model::source::{Source, User, key_of};
-use crate::saga::When;
+use crate::saga::{Terms, When};
 use crate::selector::{is_anonymous, location_of};
 use crate::service::identity::{ContainerIdentity, find_recreated};
-use crate::service::start::start_once;
 use crate::undo::Saga;
 use crate::undo::Undo;
 use crate::undo::recreate::ReplacedContainer;
@@ -106,7 +103,7 @@ impl Switch {
     }
 }
 
-impl Run<'_> {
+impl MigrateRun<'_> {
     /// Plans the edits of the files and who makes which container anew. Touches nothing.
     pub(super) async fn plan_switch(
         &self,
@@ -156,8 +153,10 @@ impl Run<'_> {
         let (first, _) = containers[0];
         let found = FoundProject::of(&first.labels, &self.options.environment)
             .map_err(|error| self.no_files(first, error))?;
-        let spelling = Spelling::find().await.context(|| format!("make container {} anew", first.name))?;
-        let compose = Compose::of(spelling, &first.labels, self.context.address.as_deref());
+        let runner = &self.run.context.compose;
+        let spelling =
+            Spelling::find(&**runner).await.context(|| format!("make container {} anew", first.name))?;
+        let compose = Compose::of(runner, spelling, &first.labels, Some(&self.run.context.reached));
         let mut compose = compose.map_err(|error| self.no_files(first, error))?;
         self.refuse_changed(&compose, &found, containers).await?;
         let mut services = BTreeSet::new();
@@ -269,8 +268,8 @@ impl Run<'_> {
         let remove = Undo::RemoveReplaced { containers: aside };
         saga.register(When::OnSuccess, remove).context(journal)?;
 
-        self.phase(Phase::Swap, prepared.plan.to.clone());
-        self.monitor().step("swap-in");
+        self.run.phase(Phase::Swap, prepared.plan.to.clone(), None);
+        self.run.monitor().step("swap-in");
         let swap = Request::SwapIn {
             run: prepared.place.run.clone(),
             marker_files: marker_files(prepared.database.as_ref()),
@@ -282,9 +281,9 @@ impl Run<'_> {
         let mut backups = Vec::new();
         for edit in edits {
             let doing = || format!("edit {}", edit.path.display());
-            let file = Replacement::of(edit, self.id.as_str()).context(doing)?;
+            let file = Replacement::of(edit, self.run.id.as_str()).context(doing)?;
             saga.register(When::OnFailure, Undo::RestoreFile { file: file.clone() }).context(journal)?;
-            self.monitor().step("edit-file");
+            self.run.monitor().step("edit-file");
             file.make(edit).context(doing)?;
             backups.extend(file.backup);
         }
@@ -299,7 +298,7 @@ impl Run<'_> {
     async fn describe(&self, prepared: &Preparation) -> Result<Vec<ReplacedContainer>> {
         let mut originals = Vec::new();
         for (container, at) in &prepared.switch.containers {
-            let description = self.context.docker.inspect_raw(&container.id).await;
+            let description = self.run.context.docker.inspect_raw(&container.id).await;
             originals.push(ReplacedContainer {
                 identity: ContainerIdentity::of(container),
                 description: description.context(|| format!("look at container {}", container.name))?,
@@ -311,50 +310,48 @@ impl Run<'_> {
     }
 
     async fn make_anew(&self, saga: &mut Saga, prepared: &Preparation, hold: &mut Hold) -> Result<()> {
-        let run = self.id.as_str();
+        let run = self.run.id.as_str();
         if !prepared.switch.projects.is_empty() {
             let end = Undo::EndProcesses { run: run.to_owned() };
             let end = saga.register(When::Always, end).context(|| "write the journal".to_owned())?;
             for project in &prepared.switch.projects {
                 let services = project.recreate.services.join(", ");
-                self.phase(Phase::Start, format!("Compose makes {services} anew"));
+                self.run.phase(Phase::Start, format!("Compose makes {services} anew"), None);
                 for before in &project.in_the_way {
-                    self.monitor().step("remove-container");
-                    let removed = self.context.docker.remove_stopped_container(&before.id).await;
+                    self.run.monitor().step("remove-container");
+                    let removed = self.run.context.docker.remove_stopped_container(&before.id).await;
                     removed.context(|| format!("remove container {}", before.name))?;
                 }
-                self.monitor().step("recreate");
+                self.run.monitor().step("recreate");
+                self.run.lease(Terms::of_wait(RECREATE_LIMIT));
                 project.recreate.create(run).await.context(|| format!("make {services} anew"))?;
             }
-            saga.undo_now(end, self.monitor()).await.context(|| "end Compose".to_owned())?;
+            saga.undo_now(end, self.run.monitor()).await.context(|| "end Compose".to_owned())?;
+            self.run.lease(Terms::of_progress());
         }
-        let docker = &*self.context.docker;
+        let docker = &*self.run.context.docker;
         for (container, at) in &prepared.switch.containers {
             if how(container) != How::Engine {
                 continue;
             }
             let doing = || format!("make container {} anew", container.name);
             let description = docker.inspect_raw(&container.id).await.context(doing)?;
-            self.monitor().step("rename-aside");
+            self.run.monitor().step("rename-aside");
             let aside = format!("{}-volsnap-{run}", container.name);
             docker.rename_container(&container.id, &aside).await.context(doing)?;
-            self.monitor().step("create-like");
+            self.run.monitor().step("create-like");
             let made =
                 docker.clone_container(&description, &container.name, at, &prepared.place.location).await;
-            hold.takes_place(&container.id, made.context(doing)?);
+            hold.held.takes_place(&container.id, made.context(doing)?);
         }
         // The ones before are still there, and are not to be started in place of these.
-        if let Some(start) = hold.start {
-            let containers = hold.containers.clone();
-            let start = saga.update(start, Undo::StartContainers { containers });
-            start.context(|| "write the journal".to_owned())?;
-        }
-        Ok(())
+        hold.held.update(saga)
     }
 
     /// Refuses containers that do not mount the copy where they mounted the data.
     async fn refuse_wrong_mounts(&self, prepared: &Preparation) -> Result<()> {
-        let containers = self.context.docker.containers().await.context(|| "list containers".to_owned())?;
+        let containers =
+            self.run.context.docker.containers().await.context(|| "list containers".to_owned())?;
         for (before, at) in &prepared.switch.containers {
             let now = made_anew(before, &containers)?;
             let mount = now.mounts.iter().find(|mount| mount.destination == *at);
@@ -373,17 +370,12 @@ impl Run<'_> {
 
     /// Starts what was stopped, on the copy, once: one that does not come up has that as its reason.
     pub(super) async fn start(&self, saga: &mut Saga, prepared: &Preparation, hold: &mut Hold) -> Result<()> {
-        if hold.containers.is_empty() {
+        if hold.held.stopped.is_empty() {
             return Ok(());
         }
         hold.about_to_start(saga)?;
-        self.phase(Phase::Start, prepared.plan.starts.join(", "));
-        let deadline = Instant::now() + START_LIMIT;
-        start_once(&*self.context.docker, &hold.containers, deadline, self.monitor())
-            .await
-            .context(|| format!("start the service on {}", prepared.plan.to))?;
-        let downtime = self.clock.released();
-        self.monitor().event(Event::Released { downtime });
+        let what = format!("start the service on {}", prepared.plan.to);
+        hold.held.start_once(self.run, START_LIMIT, &what).await?;
         Ok(())
     }
 
@@ -395,8 +387,9 @@ impl Run<'_> {
         before: Option<&Facts>,
         hold: &Hold,
     ) -> Result<Option<bool>> {
-        self.monitor().step("confirm");
-        let containers = self.context.docker.containers().await.context(|| "list containers".to_owned())?;
+        self.run.monitor().step("confirm");
+        let containers =
+            self.run.context.docker.containers().await.context(|| "list containers".to_owned())?;
         for (before, _) in prepared.switch.containers.iter().filter(|(before, _)| before.state.running) {
             let now = made_anew(before, &containers)?;
             if !now.state.running {
@@ -431,7 +424,7 @@ impl Run<'_> {
         }
         let location = prepared.place.location.clone();
         let source = Source { key: key_of(&location), location, ..prepared.source.clone() };
-        self.context.remember(&prepared.engine.id, &source, Some(after), None);
+        self.run.context.remember(&prepared.engine.id, &source, Some(after), None);
         Ok(Some(comparison.strict))
     }
 
@@ -442,14 +435,19 @@ impl Run<'_> {
         let path = match &prepared.place.location {
             MountSource::Directory(path) => Some(path.clone()),
             MountSource::Volume(name) => {
-                let volume =
-                    self.context.docker.volume(name).await.context(|| format!("look at volume {name}"))?;
+                let volume = self
+                    .run
+                    .context
+                    .docker
+                    .volume(name)
+                    .await
+                    .context(|| format!("look at volume {name}"))?;
                 volume.map(|volume| volume.mountpoint)
             }
         };
         let Some(path) = path else { return Ok(()) };
-        let mounted_at = database.mounted_at.as_deref();
-        let now = match database.profile.inspect(&path, &database.data_directory, mounted_at) {
+        let mounted_at = database.files.mounted_at.as_deref();
+        let now = match database.files.profile.inspect(&path, &database.files.data_directory, mounted_at) {
             Ok(now) => now,
             Err(error) => {
                 tracing::debug!(%error, "the files are not for this user to read");
@@ -474,17 +472,16 @@ impl Run<'_> {
         prepared: &mut Preparation,
         hold: &Hold,
     ) -> Result<()> {
-        self.monitor().step("commit");
+        self.run.monitor().step("commit");
         let commit = Request::Commit { run: prepared.place.run.clone() };
         prepared.agent.perform(commit).await.context(|| format!("keep the copy in {}", prepared.plan.to))?;
-        self.monitor().step("succeed");
+        self.run.monitor().step("succeed");
         saga.succeed().context(|| "write the journal".to_owned())?;
-        self.monitor().step("succeeded");
-        if let Some(start) = hold.start {
-            saga.dismiss(start);
-        }
+        self.stays.store(true, std::sync::atomic::Ordering::Relaxed);
+        self.run.monitor().step("succeeded");
+        hold.held.dismiss(saga);
         // The helper has done its work; failing to remove it now is tried again at the end.
-        let _ = saga.undo_now(prepared.helper, self.monitor()).await;
+        let _ = saga.undo_now(prepared.helper, self.run.monitor()).await;
         Ok(())
     }
 }

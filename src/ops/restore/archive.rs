@@ -82,7 +82,7 @@ impl Archive {
                 Ok(ArchiveSummary {
                     members: listed.members,
                     bytes: listed.bytes,
-                    stored: listed.bytes.min(snapshot.manifest.archive.tar_bytes),
+                    stored: listed.bytes.min(snapshot.manifest.archive().tar_bytes),
                     digest: Some(listed.digest),
                     special: listed.special && database.is_none(),
                     owner: listed.owner,

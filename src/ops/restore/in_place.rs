@@ -11,7 +11,7 @@
 //!
 //! So the service is away for all of it, which the plan says.
 
-use super::Run;
+use super::RestoreRun;
 use super::prepare::Prepared;
 use super::replace::Hold;
 use super::{Archive, Destination, Ordering, Restored};
@@ -25,7 +25,7 @@ use crate::undo::Saga;
 use crate::undo::Undo;
 use crate::undo::restore_old::SafetySnapshotRef;
 
-impl Run<'_> {
+impl RestoreRun<'_> {
     pub(super) async fn restore_in_place(&self, saga: &mut Saga, mut ready: Prepared) -> Result<Restored> {
         let journal = || "write the journal".to_owned();
         self.verify().await?;
@@ -37,7 +37,7 @@ impl Run<'_> {
         let (safety, listed) = self.keep_first(saga, &mut ready, &hold).await?;
 
         let marker_files = ready.marker_files();
-        let back = Undo::BringBack {
+        let back = Undo::RestoreOldData {
             place: ready.place.clone(),
             kept: SafetySnapshotRef {
                 repository: self.site.address().clone(),
@@ -48,33 +48,31 @@ impl Run<'_> {
                 digest: listed.digest,
                 special: listed.special,
             },
-            users: hold.containers.clone(),
+            users: hold.held.stopped.clone(),
         };
         let back = saga.register(When::Always, back).context(journal)?;
-        self.monitor().step("empty");
-        let empty = Request::Empty { run: self.id.to_string(), marker_files };
+        self.run.monitor().step("empty");
+        let empty = Request::Empty { run: self.run.id.to_string(), marker_files };
         ready.agent.perform(empty).await.context(|| format!("make room in {}", ready.source.title))?;
         let extracted = self.unpack(&mut ready, true).await?;
         self.swap_and_start(&mut ready, &extracted, &hold).await?;
         self.commit(&mut ready).await?;
         saga.dismiss(back);
-        if let Some(start) = hold.start {
-            saga.dismiss(start);
-        }
-        let elapsed = self.begun.elapsed();
-        self.monitor().step("discard-old");
-        let discard = Request::Discard { run: self.id.to_string(), with_old: true };
+        hold.held.dismiss(saga);
+        let elapsed = self.run.begun.elapsed();
+        self.run.monitor().step("discard-old");
+        let discard = Request::Discard { run: self.run.id.to_string(), with_old: true };
         // What cannot be removed now is tried again at the end.
         if ready.agent.perform(discard).await.is_ok() {
             saga.dismiss(work);
         }
-        let _ = saga.undo_now(ready.helper, self.monitor()).await;
+        let _ = saga.undo_now(ready.helper, self.run.monitor()).await;
         let undo = Some(self.undo(&safety, &ready));
         Ok(Restored {
             plan: ready.plan,
             files: extracted.files,
             bytes: extracted.bytes,
-            downtime: self.clock.away(),
+            downtime: self.run.timer.away(),
             elapsed,
             safety: Some(safety),
             undo,
@@ -88,13 +86,13 @@ impl Run<'_> {
         ready: &mut Prepared,
         hold: &Hold,
     ) -> Result<(Snapshot, Listed)> {
-        let safety = self.safety(ready, hold, hold.held, std::path::PathBuf::new()).await?;
+        let safety = self.safety(ready, hold, hold.held.at, std::path::PathBuf::new()).await?;
         let unpublished = Undo::DiscardUnpublished(safety.objects.clone());
         saga.register(When::Always, unpublished).context(|| "write the journal".to_owned())?;
-        self.clock.phase(crate::model::event::Phase::Safety);
-        let snapshot = safety.keep(&mut ready.agent, self.monitor()).await?;
-        self.monitor().step("prove-safety");
-        let (kept, monitor) = (snapshot.clone(), self.context.monitor.clone());
+        self.run.timer.phase(crate::model::event::Phase::Safety);
+        let snapshot = safety.keep(&mut ready.agent, self.run.monitor()).await?;
+        self.run.monitor().step("prove-safety");
+        let (kept, monitor) = (snapshot.clone(), self.run.context.monitor.clone());
         let listed = tokio::task::spawn_blocking(move || -> Result<Listed> {
             check_archive(&kept, &*monitor)?;
             check_list(&kept, &*monitor)
@@ -106,12 +104,12 @@ impl Run<'_> {
 
     /// Lets the new data stay.
     pub(super) async fn commit(&self, ready: &mut Prepared) -> Result<()> {
-        self.monitor().step("commit");
+        self.run.monitor().step("commit");
         self.stays.store(super::IN_DOUBT, Ordering::Relaxed);
-        let commit = Request::Commit { run: self.id.to_string() };
+        let commit = Request::Commit { run: self.run.id.to_string() };
         ready.agent.perform(commit).await.context(|| "let the restored data stay".to_owned())?;
         self.stays.store(super::NEW_STAYS, Ordering::Relaxed);
-        self.monitor().step("committed");
+        self.run.monitor().step("committed");
         self.remember(ready);
         Ok(())
     }
@@ -126,6 +124,6 @@ impl Run<'_> {
             Archive::Snapshot(snapshot) => (of_snapshot(snapshot).ok().flatten(), Some(snapshot.name())),
             Archive::Plain(_) => (None, None),
         };
-        self.context.remember(&ready.engine.id, &ready.source, facts, name);
+        self.run.context.remember(&ready.engine.id, &ready.source, facts, name);
     }
 }

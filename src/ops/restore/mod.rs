@@ -22,16 +22,10 @@ use std::path::PathBuf;
 use std::sync::atomic::{AtomicU8, Ordering};
 use std::time::Duration;
 
-use async_trait::async_trait;
-use chrono::{DateTime, Utc};
-
-use super::{Context, recover, with_leftovers};
-use crate::model::error::{Context as _, Result};
-use crate::model::event::{Monitor, Phase};
-use crate::model::ids::SnapshotId;
-use crate::ops::phase_timer::PhaseTimer;
+use super::Context;
+use super::run::{Aftermath, Consent, Run};
+use crate::model::error::Result;
 use crate::repository::{RepositoryLocation, Snapshot};
-use crate::saga::RetryBudget;
 use crate::selector::Target;
 use crate::undo::Saga;
 
@@ -81,16 +75,6 @@ pub struct RestoreOptions {
     pub helper_image: Option<String>,
 }
 
-/// Is asked before anything is touched.
-#[async_trait]
-pub trait Confirm: Send + Sync {
-    /// Lets the plan be carried out.
-    ///
-    /// # Errors
-    /// When it must not be.
-    async fn confirm(&self, plan: &RestorePlan) -> Result<()>;
-}
-
 /// What was restored.
 #[derive(Debug, Clone)]
 pub struct Restored {
@@ -110,35 +94,21 @@ pub struct Restored {
     pub undo: Option<String>,
 }
 
-/// Restores.
+/// Restores what was planned, once `consent` was given to the plan. Where it was declined, the archive is read and
+/// proved all the same, and `None` is returned.
 ///
 /// # Errors
 /// As the module says: what was there is there again and services run, unless the error is of kind
 /// [`ErrorKind::NotPutBack`](crate::ErrorKind::NotPutBack).
-pub async fn restore(context: &Context, options: &RestoreOptions, confirm: &dyn Confirm) -> Result<Restored> {
-    recover::recover(context, RetryBudget::COMMAND).await?;
-    let run = Run::begin(context, options).await?;
-    let mut saga = run.context.begin("restore", run.options.archive.name(), &run.id, run.started)?;
-    let outcome = context.run_to_end(run.restore(&mut saga, confirm)).await;
-    run.conclude(saga, outcome).await
-}
-
-/// Returns what [`restore`] would do.
-///
-/// # Errors
-/// Everything that would make it fail before anything is touched.
-pub async fn dry_run(context: &Context, options: &RestoreOptions) -> Result<RestorePlan> {
-    recover::recover(context, RetryBudget::COMMAND).await?;
-    let run = Run::begin(context, options).await?;
-    let mut saga = run.context.begin("restore", run.options.archive.name(), &run.id, run.started)?;
-    let outcome = context
-        .run_to_end(async {
-            let plan = run.prepare(&mut saga).await?.plan;
-            run.verify().await?;
-            Ok(plan)
-        })
-        .await;
-    run.conclude(saga, outcome).await
+pub async fn restore(
+    context: &Context,
+    options: &RestoreOptions,
+    consent: impl AsyncFnOnce(&RestorePlan) -> Result<Consent>,
+) -> Result<Option<Restored>> {
+    let run = Run::begin(context).await?;
+    let restore_run = RestoreRun::new(&run, options).await?;
+    let subject = options.archive.name();
+    run.conduct("restore", subject, &restore_run, async |saga| restore_run.restore(saga, consent).await).await
 }
 
 /// What was unpacked for nobody to use but the run that has it.
@@ -151,37 +121,28 @@ pub(super) struct Unpacked {
     pub(super) owner: Option<(u32, u32)>,
 }
 
-/// Unpacks a snapshot for the run `id`, whose saga removes what `options` name as the destination; proved like
+/// Unpacks a snapshot for another verb's run, whose saga removes what `options` name as the destination; proved like
 /// what is restored. Its helper is gone when this returns.
 ///
 /// # Errors
 /// As for [`restore`].
-pub(super) async fn unpack(
-    context: &Context,
-    options: &RestoreOptions,
-    id: &SnapshotId,
-    saga: &mut Saga,
-) -> Result<Unpacked> {
-    let run = Run { id: id.clone(), ..Run::begin(context, options).await? };
-    let prepared = run.prepare(saga).await?;
-    let mut ready = run.make_ready(saga, prepared).await?;
-    let owner = ready.known.owner;
-    let extracted = run.extract(saga, &mut ready).await?;
-    let hold = run.hold(saga, &mut ready).await?;
-    let replaced = run.replace(saga, &mut ready, &extracted, hold).await?;
-    run.keep_old(saga, &mut ready, replaced).await;
+pub(super) async fn unpack(run: &Run, options: &RestoreOptions, saga: &mut Saga) -> Result<Unpacked> {
+    let restore_run = RestoreRun::new(run, options).await?;
+    let planned = restore_run.prepare(saga).await?;
+    let mut prepared = restore_run.make_ready(saga, planned).await?;
+    let owner = prepared.known.owner;
+    let extracted = restore_run.extract(saga, &mut prepared).await?;
+    let hold = restore_run.hold(saga, &mut prepared).await?;
+    let replaced = restore_run.replace(saga, &mut prepared, &extracted, hold).await?;
+    restore_run.keep_old(saga, &mut prepared, replaced).await;
     Ok(Unpacked { files: extracted.files, bytes: extracted.bytes, owner })
 }
 
-/// One run: what was asked for, and what it measures.
-struct Run<'a> {
-    context: &'a Context,
+struct RestoreRun<'a> {
+    run: &'a Run,
     site: RepositoryLocation,
     options: &'a RestoreOptions,
-    id: SnapshotId,
-    started: DateTime<Utc>,
-    clock: PhaseTimer,
-    begun: tokio::time::Instant,
+    /// Whether the old data or the new stays.
     stays: AtomicU8,
 }
 
@@ -192,81 +153,54 @@ const IN_DOUBT: u8 = 1;
 /// The new data stays.
 const NEW_STAYS: u8 = 2;
 
-impl<'a> Run<'a> {
-    async fn begin(context: &'a Context, options: &'a RestoreOptions) -> Result<Self> {
-        let mut random = [0; 3];
-        getrandom::fill(&mut random).context(|| "draw a random id".to_owned())?;
-        let started = Utc::now();
+impl<'a> RestoreRun<'a> {
+    async fn new(run: &'a Run, options: &'a RestoreOptions) -> Result<Self> {
         let site = RepositoryLocation::probe(&options.repository).await?;
-        let begun = tokio::time::Instant::now();
-        let id = SnapshotId::new(started, random);
-        Ok(Self {
-            context,
-            site,
-            options,
-            id,
-            started,
-            clock: PhaseTimer::default(),
-            begun,
-            stays: OLD_STAYS.into(),
-        })
+        Ok(Self { run, site, options, stays: OLD_STAYS.into() })
     }
 
-    async fn restore(&self, saga: &mut Saga, confirm: &dyn Confirm) -> Result<Restored> {
-        let prepared = self.prepare(saga).await?;
-        confirm.confirm(&prepared.plan).await?;
-        let mut ready = self.make_ready(saga, prepared).await?;
-        if ready.plan.in_place {
-            return self.restore_in_place(saga, ready).await;
+    async fn restore(
+        &self,
+        saga: &mut Saga,
+        consent: impl AsyncFnOnce(&RestorePlan) -> Result<Consent>,
+    ) -> Result<Option<Restored>> {
+        let planned = self.prepare(saga).await?;
+        if consent(&planned.plan).await? == Consent::Decline {
+            self.verify().await?;
+            return Ok(None);
         }
-        let extracted = self.extract(saga, &mut ready).await?;
-        let hold = self.hold(saga, &mut ready).await?;
-        let replaced = self.replace(saga, &mut ready, &extracted, hold).await?;
-        let elapsed = self.begun.elapsed();
-        let safety = self.keep_old(saga, &mut ready, replaced).await;
-        let undo = safety.as_ref().map(|safety| self.undo(safety, &ready));
-        Ok(Restored {
-            plan: ready.plan,
+        let mut prepared = self.make_ready(saga, planned).await?;
+        if prepared.plan.in_place {
+            return self.restore_in_place(saga, prepared).await.map(Some);
+        }
+        let extracted = self.extract(saga, &mut prepared).await?;
+        let hold = self.hold(saga, &mut prepared).await?;
+        let replaced = self.replace(saga, &mut prepared, &extracted, hold).await?;
+        let elapsed = self.run.begun.elapsed();
+        let safety = self.keep_old(saga, &mut prepared, replaced).await;
+        let undo = safety.as_ref().map(|safety| self.undo(safety, &prepared));
+        Ok(Some(Restored {
+            plan: prepared.plan,
             files: extracted.files,
             bytes: extracted.bytes,
-            downtime: self.clock.away(),
+            downtime: self.run.timer.away(),
             elapsed,
             safety,
             undo,
-        })
+        }))
     }
+}
 
-    async fn conclude<T>(&self, saga: Saga, outcome: Result<T>) -> Result<T> {
-        let left = saga.finish(outcome.is_ok(), self.monitor()).await;
-        let outcome = outcome.map_err(|error| match error.state_text() {
-            None if left.is_empty() => error.state(self.state()),
-            _ => error,
-        });
-        with_leftovers(outcome, &left)
-    }
-
-    /// Says in which state a failed run leaves things, once everything is put back.
-    fn state(&self) -> String {
+impl Aftermath for RestoreRun<'_> {
+    fn state(&self, all_back: bool) -> Option<String> {
         let data = match self.stays.load(Ordering::Relaxed) {
             OLD_STAYS => "the data is what it was before",
             IN_DOUBT => "the data is all of what was restored or all of what it was before",
             _ => "the restored data stays, and what it replaced is being kept as a safety snapshot",
         };
-        match self.clock.away() {
-            Some(away) => {
-                let away = away.as_secs_f64();
-                format!("{data}; everything that was stopped runs again, after {away:.1} s")
-            }
+        all_back.then(|| match self.run.runs_again("stopped") {
+            Some(runs) => format!("{data}; {runs}"),
             None => format!("nothing was stopped, and {data}"),
-        }
-    }
-
-    fn monitor(&self) -> &dyn Monitor {
-        &*self.context.monitor
-    }
-
-    fn phase(&self, phase: Phase, detail: impl Into<String>, total_bytes: Option<u64>) {
-        self.clock.phase(phase);
-        self.monitor().phase(phase, detail, total_bytes);
+        })
     }
 }

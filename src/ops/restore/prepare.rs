@@ -9,14 +9,14 @@ use tokio::time::{Duration, Instant};
 use super::archive::ArchiveSummary;
 use super::checks::{self, Facts};
 use super::plan::{self, Level, RestorePlan};
-use super::{Destination, Run};
+use super::{Destination, RestoreRun};
 use crate::agent::client::AgentClient;
 use crate::agent::protocol::{Room, Survey};
 use crate::agent::swap::PREFIX;
+use crate::compose::Membership;
 use crate::database;
-use crate::database::Profile;
 use crate::engine::helper::Access;
-use crate::model::container::{Container, EngineInfo};
+use crate::model::container::{Container, EngineInfo, Mount, MountKind};
 use crate::model::error::{Context as _, Error, Result};
 use crate::model::event::Phase;
 use crate::model::inspection::Inspection;
@@ -24,16 +24,17 @@ use crate::model::labels::LABEL_RUN;
 use crate::model::location::MountSource;
 use crate::model::quote::shell_quote;
 use crate::model::source::{Source, key_of};
+use crate::ops::evidence::DatabaseFiles;
 use crate::ops::helper::{StartedHelper, busy, start_helper};
-use crate::ops::hold::refuse_what_cannot_be_stopped;
 use crate::ops::libc_version::libc_of;
-use crate::ops::migrate::record::Migration;
+use crate::ops::migrate::record::Migrations;
 use crate::ops::plan::worst_case_bytes;
+use crate::ops::preconditions::{refuse_podman, refuse_what_cannot_be_stopped};
 use crate::saga::{UndoId, When};
-use crate::selector::Target;
 use crate::selector::inventory::inventory;
+use crate::selector::{Target, location_of};
 use crate::service::order;
-use crate::service::start::await_ready;
+use crate::service::ready::await_ready;
 use crate::undo::Saga;
 use crate::undo::Undo;
 use crate::undo::swap::HelperTarget;
@@ -48,7 +49,7 @@ pub(super) struct Preparation {
     known: ArchiveSummary,
     source: Source,
     users: Users,
-    database: Option<Database>,
+    database: Option<DatabaseFiles>,
     /// What the server that uses the target says of itself.
     server: ServerProbe,
     /// The helper beside a source that is there already.
@@ -68,17 +69,8 @@ struct ServerProbe {
 pub(super) struct Users {
     /// In the order of their stop.
     pub(super) stops: Vec<Container>,
-    /// The ids of those that answer.
-    pub(super) answering: Vec<String>,
-}
-
-/// The database that is restored.
-pub(super) struct Database {
-    pub(super) profile: &'static dyn Profile,
-    /// Where it will lie, relative to the source's root.
-    pub(super) data_directory: PathBuf,
-    /// Where its container mounts the source.
-    pub(super) mounted_at: Option<PathBuf>,
+    /// The ids of those that do not answer as it is.
+    pub(super) mute: Vec<String>,
 }
 
 /// What is there already, and the helper that sees it.
@@ -106,7 +98,7 @@ pub(super) struct Prepared {
     pub(super) known: ArchiveSummary,
     pub(super) source: Source,
     pub(super) users: Users,
-    pub(super) database: Option<Database>,
+    pub(super) database: Option<DatabaseFiles>,
     pub(super) agent: AgentClient,
     pub(super) place: HelperTarget,
     /// Whether the data that is there is worth keeping.
@@ -124,23 +116,27 @@ impl Prepared {
     /// Returns the files without which there is no database, relative to the root, the last one last.
     pub(super) fn marker_files(&self) -> Vec<PathBuf> {
         let database = self.database.as_ref();
-        database.map(|database| database.profile.written_last(&database.data_directory)).unwrap_or_default()
+        database.map(DatabaseFiles::marker_files).unwrap_or_default()
     }
 }
 
-impl Run<'_> {
+impl RestoreRun<'_> {
     pub(super) async fn prepare(&self, saga: &mut Saga) -> Result<Preparation> {
-        self.phase(Phase::Prepare, self.options.archive.name(), None);
-        self.monitor().step("start-guard");
-        saga.watch(&self.context.saga.executable).await.context(|| "start the guard".to_owned())?;
-        let engine = self.context.docker.engine().await.context(|| "ask the engine what it is".to_owned())?;
+        self.run.phase(Phase::Prepare, self.options.archive.name(), None);
+        self.run.watch(saga).await?;
+        let engine =
+            self.run.context.docker.engine().await.context(|| "ask the engine what it is".to_owned())?;
         let source = self.destination(&engine).await?;
-        source.warnings.iter().for_each(|warning| self.monitor().warning(warning));
+        source.warnings.iter().for_each(|warning| self.run.monitor().warning(warning));
         self.refuse_archive_inside(&source, &engine)?;
+        if !source.users.is_empty() {
+            let restore = format!("volsnap restore {}", shell_quote(&self.options.archive.name()));
+            refuse_podman(&engine, &source, || format!("{restore} --new-volume NAME\n{restore} --dir DIR"))?;
+        }
         let known = self.look().await?;
         let users = self.users(&source).await?;
         let database = self.database(&source, &known)?;
-        self.phase(Phase::Prepare, source.title.clone(), None);
+        self.run.phase(Phase::Prepare, source.title.clone(), None);
         let beside = match self.makes() {
             true => None,
             false => Some(self.look_beside(saga, &source, &known, database.as_ref(), &engine).await?),
@@ -163,10 +159,14 @@ impl Run<'_> {
 
     async fn destination(&self, engine: &EngineInfo) -> Result<Source> {
         match &self.options.destination {
-            Destination::Target(target) => self.context.resolve_for(&self.command_to(), target).await,
-            Destination::Origin => self.origin(engine).await,
+            Destination::Target(target) => {
+                let source = self.run.context.resolve_for(&self.command_to(), target).await?;
+                self.refuse_left_over(&source).await?;
+                Ok(source)
+            }
+            Destination::Origin => self.origin().await,
             Destination::NewVolume(name) => {
-                let found = self.context.docker.volume(name).await;
+                let found = self.run.context.docker.volume(name).await;
                 if found.context(|| format!("look for volume {name}"))?.is_some() {
                     return Err(Error::usage(format!("there is a volume {name} already")).hint(format!(
                         "--to {}    (replaces what is in it)",
@@ -180,41 +180,88 @@ impl Run<'_> {
     }
 
     /// Returns the source that the snapshot was made of, as it is now.
-    async fn origin(&self, engine: &EngineInfo) -> Result<Source> {
+    async fn origin(&self) -> Result<Source> {
         let Some(snapshot) = self.options.archive.snapshot() else {
             return Err(Error::usage("an archive of another tool does not say where it came from")
                 .hint("--to TARGET, --new-volume NAME, or --dir DIR"));
         };
-        let target = match &snapshot.manifest.location {
-            MountSource::Volume(name) => Target::Volume(name.clone()),
-            MountSource::Directory(path) => Target::Directory(path.clone()),
-        };
-        let source = self.context.resolve_for(&self.command_to(), &target).await.map_err(|error| {
-            match &snapshot.manifest.location {
-                MountSource::Volume(name) => error.hint(format!(
+        let target = Target::at(snapshot.manifest.location());
+        let source = self.run.context.resolve_for(&self.command_to(), &target).await.map_err(|error| {
+            let MountSource::Volume(name) = snapshot.manifest.location() else { return error };
+            let migrations = Migrations::out_of(&self.run.context.saga.state, name).unwrap_or_default();
+            match migrations.into_iter().next() {
+                Some(migration) => error.hint(self.instead(&migration.directory)),
+                None => error.hint(format!(
                     "--new-volume {}    (makes it, as Compose would), or --to TARGET",
                     shell_quote(name)
                 )),
-                MountSource::Directory(_) => error,
             }
         })?;
-        self.refuse_left_over(engine, &source)?;
+        self.refuse_left_over(&source).await?;
         Ok(source)
     }
 
-    /// Refuses a volume whose data was migrated, and that nothing uses any more: the service would not see what is
-    /// restored there.
-    fn refuse_left_over(&self, engine: &EngineInfo, source: &Source) -> Result<()> {
+    /// Refuses a volume whose data was migrated: the service would not see what is restored there. A volume that is
+    /// used again, with nothing on the directory, is none.
+    async fn refuse_left_over(&self, source: &Source) -> Result<()> {
         let MountSource::Volume(name) = &source.location else { return Ok(()) };
-        let migrations = Migration::all(&self.context.saga.state, &engine.id);
-        let migration = migrations.into_iter().find(|migration| migration.volume == *name);
-        let Some(migration) = migration.filter(|_| source.users.is_empty()) else { return Ok(()) };
-        let directory = Target::Directory(migration.directory.clone()).quoted();
+        let state = &self.run.context.saga.state;
+        let containers =
+            self.run.context.docker.containers().await.context(|| "list containers".to_owned())?;
+        let mounts_it = |mount: &Mount, directory: &Path| {
+            location_of(mount) == Some(MountSource::Directory(directory.to_owned()))
+        };
+        let is_used = |directory: &Path| {
+            containers.iter().flat_map(|container| &container.mounts).any(|mount| mounts_it(mount, directory))
+        };
+        let remembered = match Migrations::out_of(state, name) {
+            // What only a later volsnap understands need not be of a volume that is used.
+            Err(_) if !source.users.is_empty() => Vec::new(),
+            remembered => remembered?,
+        };
+        let mut remembered = remembered.into_iter();
+        let migration = remembered.find(|migration| source.users.is_empty() || is_used(&migration.directory));
+        let forget = migration.as_ref().map(|migration| {
+            let file = shell_quote(&migration.file(state).to_string_lossy());
+            format!("\nrm {file}    (forgets the migration, where the service is to use the volume again)")
+        });
+        let directory = migration.map(|migration| migration.directory);
+        let Some(directory) = directory.or_else(|| self.used_instead(source, &containers)) else {
+            return Ok(());
+        };
         Err(Error::failed(format!(
-            "nothing uses volume {name} any more: its data was migrated into {}",
-            migration.directory.display()
+            "the data of volume {name} was migrated into {}, and its service would not see what is restored into the \
+             volume",
+            directory.display()
         ))
-        .hint(format!("{0} {directory}    (where the data is now), or {0} volume:{name}", self.command_to())))
+        .hint(self.instead(&directory) + &forget.unwrap_or_default()))
+    }
+
+    /// Returns the directory that the service of the snapshot has in place of a volume that nothing uses. So it is
+    /// after a migration of which nothing is remembered here.
+    fn used_instead(&self, source: &Source, containers: &[Container]) -> Option<PathBuf> {
+        let manifest = &self.options.archive.snapshot()?.manifest;
+        if *manifest.location() != source.location || !source.users.is_empty() {
+            return None;
+        }
+        let (at, service) = (manifest.mounted_at()?, Membership::of(&manifest.environment.labels)?);
+        let is_it = |container: &&Container| {
+            Membership::of(&container.labels)
+                .is_some_and(|member| (member.project, member.service) == (service.project, service.service))
+        };
+        let mut mounts = containers.iter().filter(is_it).flat_map(|container| &container.mounts);
+        let mount = mounts.find(|mount| mount.destination == at && mount.kind == MountKind::Bind)?;
+        Some(mount.source.clone())
+    }
+
+    /// Returns what is typed in place of a restore into a volume whose data has moved.
+    fn instead(&self, directory: &Path) -> String {
+        let directory = Target::Directory(directory.to_owned()).quoted();
+        let restore = format!("volsnap restore {}", shell_quote(&self.options.archive.name()));
+        format!(
+            "{restore} --to {directory}    (where the data is now)\n\
+             {restore} --new-volume NAME    (a volume that no service uses)"
+        )
     }
 
     /// Returns the command that a target completes.
@@ -247,7 +294,7 @@ impl Run<'_> {
             Err(_) => {}
         }
         let location = MountSource::Directory(path.clone());
-        let world = self.context.world().await?;
+        let world = self.run.context.world().await?;
         let inventory = inventory(&location, &world.containers, &world.volumes);
         if let Some(user) = inventory.users.iter().find(|user| user.container.state.running) {
             return Err(Error::usage(format!(
@@ -276,8 +323,8 @@ impl Run<'_> {
     }
 
     async fn look(&self) -> Result<ArchiveSummary> {
-        let (archive, monitor) = (self.options.archive.clone(), self.context.monitor.clone());
-        self.monitor().step("look");
+        let (archive, monitor) = (self.options.archive.clone(), self.run.context.monitor.clone());
+        self.run.monitor().step("look");
         tokio::task::spawn_blocking(move || archive.look(&*monitor))
             .await
             .context(|| "read the archive".to_owned())?
@@ -285,8 +332,8 @@ impl Run<'_> {
 
     /// Reads every stored byte and proves it to be what was stored.
     pub(super) async fn verify(&self) -> Result<()> {
-        let (archive, monitor) = (self.options.archive.clone(), self.context.monitor.clone());
-        self.monitor().step("verify");
+        let (archive, monitor) = (self.options.archive.clone(), self.run.context.monitor.clone());
+        self.run.monitor().step("verify");
         tokio::task::spawn_blocking(move || archive.verify(&*monitor))
             .await
             .context(|| "read the archive".to_owned())?
@@ -301,20 +348,22 @@ impl Run<'_> {
         let running: Vec<_> =
             source.users.iter().filter(|user| user.container.state.running).cloned().collect();
         let stops: Vec<Container> = order::stop_order(&running).into_iter().cloned().collect();
-        stops.iter().try_for_each(refuse_what_cannot_be_stopped)?;
-        let mut answering = Vec::new();
+        stops.iter().try_for_each(|container| refuse_what_cannot_be_stopped(source, container))?;
+        let mut mute = Vec::new();
         for container in &stops {
             let deadline = Instant::now() + ANSWER_LIMIT;
-            match await_ready(&*self.context.docker, container, deadline, self.monitor()).await {
-                Ok(()) => answering.push(container.id.clone()),
-                Err(error) => self.monitor().warning(format!("does not answer as it is: {error}")),
+            let answers =
+                await_ready(&*self.run.context.docker, container, deadline, self.run.monitor()).await;
+            if let Err(error) = answers {
+                self.run.monitor().warning(format!("does not answer as it is: {error}"));
+                mute.push(container.id.clone());
             }
         }
-        Ok(Users { stops, answering })
+        Ok(Users { stops, mute })
     }
 
     /// Returns the database in the archive, and where its server will look for it.
-    fn database(&self, source: &Source, known: &ArchiveSummary) -> Result<Option<Database>> {
+    fn database(&self, source: &Source, known: &ArchiveSummary) -> Result<Option<DatabaseFiles>> {
         let Some((engine, found)) = &known.database else { return Ok(None) };
         let profile = database::profile(engine)
             .ok_or_else(|| Error::failed(format!("this volsnap does not know {engine}")))?;
@@ -333,7 +382,7 @@ impl Run<'_> {
             Some(container) => source.mounted_at(container),
             None => recorded(),
         };
-        Ok(Some(Database { profile, data_directory, mounted_at }))
+        Ok(Some(DatabaseFiles { profile, data_directory, mounted_at }))
     }
 
     async fn look_beside(
@@ -341,7 +390,7 @@ impl Run<'_> {
         saga: &mut Saga,
         source: &Source,
         known: &ArchiveSummary,
-        database: Option<&Database>,
+        database: Option<&DatabaseFiles>,
         engine: &EngineInfo,
     ) -> Result<ExistingData> {
         let mut helper = self.start_helper(saga, source, known, engine).await?;
@@ -351,14 +400,14 @@ impl Run<'_> {
             .survey(&[format!("{PREFIX}*")])
             .await
             .context(|| format!("survey {}", source.title))?;
-        let is_here = |database: &&Database| {
+        let is_here = |database: &&DatabaseFiles| {
             survey.databases.iter().any(|found| {
                 found.data_directory == database.data_directory && found.engine == database.profile.name()
             })
         };
         let present = match database.filter(is_here) {
             // What is there may be damaged, and be replaced for that very reason.
-            Some(database) => inspect(&mut helper.agent, Path::new(""), database).await.ok(),
+            Some(database) => database.inspect_tree(&mut helper.agent, Path::new("")).await.ok(),
             None => None,
         };
         Ok(ExistingData { helper, room, survey, present })
@@ -373,7 +422,7 @@ impl Run<'_> {
     ) -> Result<StartedHelper> {
         let access = if known.special { Access::ReplaceWithDevices } else { Access::Replace };
         let image = (engine, self.options.helper_image.as_deref());
-        start_helper(self.context, saga, self.id.as_str(), source, (access, None), image).await
+        start_helper(&self.run.context, saga, self.run.id.as_str(), source, (access, None), image).await
     }
 
     /// Asks the server that uses the target, where it runs, what only it can tell. What it does not tell is not
@@ -383,13 +432,13 @@ impl Run<'_> {
             return ServerProbe::default();
         };
         let command = ["stat", "-c", "%u:%g", "/proc/1"].map(str::to_owned);
-        let said = self.context.docker.exec(&container.id, &command, ANSWER_LIMIT).await.ok();
+        let said = self.run.context.docker.exec(&container.id, &command, ANSWER_LIMIT).await.ok();
         let said = said.and_then(|said| String::from_utf8(said.stdout).ok());
         let owner = said.as_deref().and_then(|said| {
             let (user, group) = said.trim().split_once(':')?;
             Some((user.parse().ok()?, group.parse().ok()?))
         });
-        ServerProbe { libc: libc_of(&*self.context.docker, container).await, owner }
+        ServerProbe { libc: libc_of(&*self.run.context.docker, container).await, owner }
     }
 
     fn facts(
@@ -437,7 +486,7 @@ impl Run<'_> {
     async fn plan(
         &self,
         PlanInputs { source, known, users, engine }: PlanInputs<'_>,
-        database: Option<&Database>,
+        database: Option<&DatabaseFiles>,
         beside: Option<&ExistingData>,
         facts: &Facts,
     ) -> Result<RestorePlan> {
@@ -453,7 +502,7 @@ impl Run<'_> {
         };
         let found = known.database.as_ref().map(|(_, found)| found.clone()).unwrap_or_default();
         let mut plan = RestorePlan {
-            id: self.id.to_string(),
+            id: self.run.id.to_string(),
             archive: self.options.archive.name(),
             of: self
                 .options
@@ -480,7 +529,7 @@ impl Run<'_> {
             replaces_entries: beside.map_or(0, |beside| beside.survey.entries),
             replaces_bytes: beside.map_or(0, |beside| beside.survey.bytes),
             in_place: false,
-            safety: keeps.then(|| format!("{}/{}", source.key, self.id)),
+            safety: keeps.then(|| format!("{}/{}", source.key, self.run.id)),
             level: database
                 .map_or_else(Level::default, |database| Level::between(&found, &database.data_directory)),
             warnings,
@@ -585,12 +634,12 @@ impl Run<'_> {
         let journal = || "write the journal".to_owned();
         match &source.location {
             MountSource::Volume(name) => {
-                let made = Undo::RemoveVolume { name: name.clone(), run: self.id.to_string() };
+                let made = Undo::RemoveVolume { name: name.clone(), run: self.run.id.to_string() };
                 saga.register(When::OnFailure, made).context(journal)?;
-                self.monitor().step("create-volume");
+                self.run.monitor().step("create-volume");
                 let mut labels = self.compose_labels(name);
-                labels.insert(LABEL_RUN.to_owned(), self.id.to_string());
-                let docker = &*self.context.docker;
+                labels.insert(LABEL_RUN.to_owned(), self.run.id.to_string());
+                let docker = &*self.run.context.docker;
                 docker.create_volume(name, &labels).await.context(|| format!("create volume {name}"))?;
                 let made = docker.volume(name).await.context(|| format!("look at volume {name}"))?;
                 source.host_path = made.map(|volume| volume.mountpoint).unwrap_or_default();
@@ -605,7 +654,7 @@ impl Run<'_> {
     fn make_directory(&self, saga: &mut Saga, path: &Path) -> Result<()> {
         let (journal, making) =
             (|| "write the journal".to_owned(), || format!("make the directory {}", path.display()));
-        let ours = path.with_file_name(format!(".volsnap-made-{}", self.id));
+        let ours = path.with_file_name(format!(".volsnap-made-{}", self.run.id));
         saga.register(When::Always, Undo::DeleteDirectory { path: ours.clone() }).context(journal)?;
         std::fs::DirBuilder::new().mode(0o700).create(&ours).context(making)?;
         let metadata = ours.metadata().context(making)?;
@@ -623,18 +672,9 @@ impl Run<'_> {
     fn compose_labels(&self, name: &str) -> std::collections::BTreeMap<String, String> {
         let manifest = self.options.archive.snapshot().map(|snapshot| &snapshot.manifest);
         let Some(manifest) = manifest else { return Default::default() };
-        let MountSource::Volume(origin) = &manifest.location else { return Default::default() };
+        let MountSource::Volume(origin) = manifest.location() else { return Default::default() };
         crate::compose::volume_labels(origin, &manifest.environment.labels, name)
     }
-}
-
-/// Reads the files of a database in a tree of the source.
-pub(super) async fn inspect(agent: &mut AgentClient, tree: &Path, database: &Database) -> Result<Inspection> {
-    let mounted_at = database.mounted_at.as_deref();
-    agent
-        .inspect_tree(tree, database.profile.name(), &database.data_directory, mounted_at)
-        .await
-        .context(|| format!("read the files of {}", database.profile.name()))
 }
 
 /// Returns a source that nobody uses.

@@ -1,34 +1,36 @@
 //! The new data beside the old, then in its place; and the proof that the database runs on it.
 
 use std::path::Path;
+use std::time::Duration;
 
 use chrono::{DateTime, Utc};
-use tokio::time::Instant;
 
-use super::Run;
+use super::RestoreRun;
 use super::plan::RESERVE;
-use super::prepare::{Prepared, inspect};
+use super::prepare::Prepared;
 use super::safety::PromisedSnapshot;
 use crate::agent::extract::Extracted;
 use crate::agent::protocol::{ExtractRequest, Request};
 use crate::agent::swap::new_tree;
 use crate::database;
 use crate::model::error::{Context as _, Error, ErrorKind, Result};
-use crate::model::event::{Event, Phase};
+use crate::model::event::Phase;
 use crate::model::inspection::Inspection;
-use crate::model::manifest;
-use crate::model::manifest::Evidence;
-use crate::saga::{UndoId, When};
+use crate::model::manifest::{Consistency, Evidence};
+use crate::ops::evidence;
+use crate::ops::hold::{Held, HoldPlan};
+use crate::repository::Snapshot;
+use crate::saga::{Terms, UndoId, When};
 use crate::selector::inventory::inventory;
-use crate::service::start::{StoppedContainer, start_once};
 use crate::undo::Saga;
 use crate::undo::Undo;
 
+/// How long a recovery may take.
+const RECOVERY_LIMIT: Duration = Duration::from_hours(6);
+
 /// The users are stopped; what starts them is in the journal.
 pub(super) struct Hold {
-    pub(super) start: Option<UndoId>,
-    pub(super) containers: Vec<StoppedContainer>,
-    pub(super) held: DateTime<Utc>,
+    pub(super) held: Held,
     /// What the data says that is about to be replaced.
     pub(super) evidence: Evidence,
 }
@@ -41,7 +43,7 @@ pub(super) struct Replaced {
     pub(super) work: UndoId,
 }
 
-impl Run<'_> {
+impl RestoreRun<'_> {
     /// Extracts the archive beside the data and proves that what was written is what was stored.
     pub(super) async fn extract(&self, saga: &mut Saga, ready: &mut Prepared) -> Result<Extracted> {
         self.refuse_other_run(ready).await?;
@@ -57,10 +59,10 @@ impl Run<'_> {
 
     /// Extracts the archive into the work directory, and proves that what was written is what was stored.
     pub(super) async fn unpack(&self, ready: &mut Prepared, emptied: bool) -> Result<Extracted> {
-        self.phase(Phase::Extract, ready.source.title.clone(), Some(ready.known.bytes));
-        self.monitor().step("extract");
+        self.run.phase(Phase::Extract, ready.source.title.clone(), Some(ready.known.bytes));
+        self.run.monitor().step("extract");
         let request = ExtractRequest {
-            run: self.id.to_string(),
+            run: self.run.id.to_string(),
             fifo: false,
             ours: self.options.archive.snapshot().is_some(),
             emptied,
@@ -73,7 +75,7 @@ impl Run<'_> {
             reserve: RESERVE,
         };
         let mut feed = self.options.archive.open()?;
-        let extracted = ready.agent.extract(request, &mut feed, self.monitor()).await.context(|| {
+        let extracted = ready.agent.extract(request, &mut feed, self.run.monitor()).await.context(|| {
             format!("extract {} beside the data of {}", self.options.archive.name(), ready.source.title)
         });
         let extracted = match extracted {
@@ -81,14 +83,14 @@ impl Run<'_> {
             // Damage is said in words of the snapshot, rather than of what it did to the unpacking.
             Err(error) => return Err(self.verify().await.err().unwrap_or(error)),
         };
-        self.clock.bytes(extracted.bytes);
+        self.run.timer.bytes(extracted.bytes);
         self.prove_extracted(ready, &extracted).await?;
         Ok(extracted)
     }
 
     /// Refuses data on which somebody else of us is at work since it was looked at.
     pub(super) async fn refuse_other_run(&self, ready: &Prepared) -> Result<()> {
-        let world = self.context.world().await?;
+        let world = self.run.context.world().await?;
         let inventory = inventory(&ready.source.location, &world.containers, &world.volumes);
         let known: Vec<_> = ready.source.users.iter().map(|user| &user.container.id).collect();
         let new = inventory
@@ -105,7 +107,7 @@ impl Run<'_> {
     }
 
     async fn prove_extracted(&self, ready: &mut Prepared, extracted: &Extracted) -> Result<()> {
-        self.monitor().step("prove-extracted");
+        self.run.monitor().step("prove-extracted");
         if let Some(digest) = &ready.known.digest
             && *digest != extracted.digest
         {
@@ -116,8 +118,8 @@ impl Run<'_> {
             .hint("volsnap verify    (says what is damaged)"));
         }
         let Some(database) = &ready.database else { return Ok(()) };
-        let tree = new_tree(self.id.as_str());
-        let found = inspect(&mut ready.agent, &tree, database).await?;
+        let tree = new_tree(self.run.id.as_str());
+        let found = database.inspect_tree(&mut ready.agent, &tree).await?;
         if let Some(link) = found.outside.first() {
             return Err(Error::new(
                 ErrorKind::Damaged,
@@ -144,7 +146,7 @@ impl Run<'_> {
             return Ok(());
         }
         if !found.clean {
-            self.monitor().warning(format!(
+            self.run.monitor().warning(format!(
                 "the {} in the archive was not cleanly shut down ({}): it recovers like after a power loss, if it \
                  was all copied at one moment",
                 found.engine,
@@ -163,59 +165,34 @@ impl Run<'_> {
             ..super::checks::Facts::default()
         };
         let warnings = super::checks::check(&facts, self.options.force)?;
-        warnings.iter().for_each(|warning| self.monitor().warning(warning));
+        warnings.iter().for_each(|warning| self.run.monitor().warning(warning));
         Ok(())
     }
 
-    /// Stops the users. What starts them again is in the journal before the first is asked to stop.
-    pub(super) async fn hold(&self, saga: &mut Saga, ready: &mut Prepared) -> Result<Hold> {
-        let mut hold =
-            Hold { start: None, containers: Vec::new(), held: Utc::now(), evidence: Evidence::default() };
-        if !ready.users.stops.is_empty() {
-            for container in &ready.users.stops {
-                self.context.refuse_restarted(container, "volsnap restore    (once more)").await?;
-            }
-            let stopped = ready.users.stops.iter().rev().map(|container| StoppedContainer {
-                answered: ready.users.answering.contains(&container.id),
-                ..StoppedContainer::of(container, database::profile_of(container).is_some())
-            });
-            hold.containers = stopped.collect();
-            let start = Undo::StartContainers { containers: hold.containers.clone() };
-            let start = saga.register(When::Always, start).context(|| "write the journal".to_owned())?;
-            hold.start = Some(start);
-            self.phase(Phase::Stop, ready.plan.stops.join(", "), None);
-            self.monitor().event(Event::Held);
-            hold.held = Utc::now();
-            self.clock.held();
-            for container in &ready.users.stops {
-                self.context.stop(container, self.options.stop_timeout).await?;
-            }
+    /// Stops the users, and reads what the data says that is about to be replaced: what its safety snapshot is worth.
+    pub(super) async fn hold(&self, saga: &mut Saga, prepared: &mut Prepared) -> Result<Hold> {
+        let plan = HoldPlan {
+            containers: prepared.users.stops.clone(),
+            mute: prepared.users.mute.clone(),
+            stop_timeout: self.options.stop_timeout,
+            ..HoldPlan::default()
+        };
+        let held = self.run.hold(saga, &plan, "volsnap restore    (once more)").await?;
+        // The data is changed from here on. Each phase goes on as long as it makes progress.
+        if !plan.is_empty() {
+            self.run.lease(Terms::of_progress());
         }
-        hold.evidence = self.evidence(ready).await?;
-        Ok(hold)
+        let evidence = self.evidence(prepared).await?;
+        Ok(Hold { held, evidence })
     }
 
-    /// Reads what the data says that is about to be replaced: what its safety snapshot is worth.
-    async fn evidence(&self, ready: &mut Prepared) -> Result<Evidence> {
-        let mut evidence = Evidence::default();
-        for before in &ready.users.stops {
-            let now = self.context.docker.container(&before.id).await;
-            let now = now.context(|| format!("look at container {}", before.name))?;
-            let Some(now) = now.filter(|now| !now.state.running) else {
-                return Err(Error::failed(format!(
-                    "container {} was started by somebody meanwhile",
-                    before.name
-                )));
-            };
-            evidence.stopped.push(manifest::StoppedContainer {
-                name: now.name,
-                exit_code: now.state.exit_code,
-                oom_killed: now.state.oom_killed,
-            });
-        }
-        self.refuse_other_run(ready).await?;
-        if let (Some(database), true) = (&ready.database, ready.present.is_some()) {
-            match inspect(&mut ready.agent, Path::new(""), database).await {
+    async fn evidence(&self, prepared: &mut Prepared) -> Result<Evidence> {
+        let stops = prepared.users.stops.clone();
+        let context = &self.run.context;
+        let mut evidence = evidence::of_shutdown(context, &stops, None, &mut prepared.agent).await?;
+        self.refuse_other_run(prepared).await?;
+        if let (Some(database), true) = (&prepared.database, prepared.present.is_some()) {
+            match database.inspect_tree(&mut prepared.agent, Path::new("")).await {
                 Ok(inspection) => {
                     evidence.reasons.extend(inspection.reasons.iter().cloned());
                     evidence.database = Some(inspection);
@@ -235,15 +212,13 @@ impl Run<'_> {
         extracted: &Extracted,
         hold: Hold,
     ) -> Result<Replaced> {
-        let back = Undo::SwapBack { place: ready.place.clone(), users: hold.containers.clone() };
+        let back = Undo::SwapBack { place: ready.place.clone(), users: hold.held.stopped.clone() };
         let back = saga.register(When::Always, back).context(|| "write the journal".to_owned())?;
         let released = self.swap_and_start(ready, extracted, &hold).await?;
         let promised = self.promise_safety(saga, ready, &hold, released).await?;
         self.commit(ready).await?;
         saga.dismiss(back);
-        if let Some(start) = hold.start {
-            saga.dismiss(start);
-        }
+        hold.held.dismiss(saga);
         let work = ready.work.ok_or_else(|| Error::failed("nothing was extracted"))?;
         Ok(Replaced { promised, work })
     }
@@ -255,44 +230,42 @@ impl Run<'_> {
         extracted: &Extracted,
         hold: &Hold,
     ) -> Result<DateTime<Utc>> {
-        self.phase(Phase::Swap, ready.source.title.clone(), None);
-        self.monitor().step("swap-in");
+        self.run.phase(Phase::Swap, ready.source.title.clone(), None);
+        self.run.monitor().step("swap-in");
         let root = extracted.root.clone().filter(|_| ready.plan.level.is_same());
-        let swap = Request::SwapIn { run: self.id.to_string(), marker_files: ready.marker_files(), root };
+        let swap = Request::SwapIn { run: self.run.id.to_string(), marker_files: ready.marker_files(), root };
         ready.agent.perform(swap).await.context(|| format!("swap the data of {}", ready.source.title))?;
-        self.monitor().step("swapped");
+        self.run.monitor().step("swapped");
         let before = match &ready.database {
-            Some(database) => Some(inspect(&mut ready.agent, Path::new(""), database).await?),
+            Some(database) => Some(database.inspect_tree(&mut ready.agent, Path::new("")).await?),
             None => None,
         };
-        self.start(hold).await?;
-        let released = Utc::now();
+        let released = hold
+            .held
+            .start_once(self.run, self.start_limit(), "start the service on the restored data")
+            .await?;
         self.confirm_running(ready, before).await?;
         Ok(released)
     }
 
-    async fn start(&self, hold: &Hold) -> Result<()> {
-        if hold.containers.is_empty() {
-            return Ok(());
+    /// Returns how long the service may take to answer on the restored data: what was not shut down cleanly is recovered
+    /// first.
+    fn start_limit(&self) -> Duration {
+        let clean = |snapshot: &Snapshot| snapshot.manifest.consistency == Consistency::Clean;
+        match self.options.archive.snapshot() {
+            Some(snapshot) if clean(snapshot) => self.run.context.saga.patience.0,
+            _ => RECOVERY_LIMIT,
         }
-        self.phase(Phase::Start, String::new(), None);
-        let deadline = Instant::now() + self.context.saga.patience.0;
-        start_once(&*self.context.docker, &hold.containers, deadline, self.monitor())
-            .await
-            .context(|| "start the service on the restored data".to_owned())?;
-        let downtime = self.clock.released();
-        self.monitor().event(Event::Released { downtime });
-        Ok(())
     }
 
     /// Confirms that the database that answers is the one that was restored: its server has written to these
     /// files, and not to others that it has made for itself.
     async fn confirm_running(&self, ready: &mut Prepared, before: Option<Inspection>) -> Result<()> {
-        self.monitor().step("confirm");
+        self.run.monitor().step("confirm");
         let (Some(database), Some(before)) = (&ready.database, before) else { return Ok(()) };
         let container = ready.source.database().map(|container| container.id.clone());
         let was_started = container.is_some_and(|id| ready.users.stops.iter().any(|stop| stop.id == id));
-        let now = inspect(&mut ready.agent, Path::new(""), database).await?;
+        let now = database.inspect_tree(&mut ready.agent, Path::new("")).await?;
         if now.identifier != before.identifier {
             return Err(Error::failed("the database that runs is not the one that was restored"));
         }

@@ -7,17 +7,19 @@ use chrono::{DateTime, Utc};
 
 use super::prepare::Prepared;
 use super::replace::{Hold, Replaced};
-use super::{Destination, Run};
+use super::{Destination, RestoreRun};
 use crate::agent::protocol::Request;
 use crate::agent::swap::old_tree;
 use crate::archive::Codec;
+use crate::database;
 use crate::model::error::{Context as _, Result};
 use crate::model::location::MountSource;
 use crate::model::manifest::{
-    ArchiveInfo, Capture, Consistency, Counts, FORMAT_VERSION, FileListInfo, Manifest, Quiesce, SAFETY_TAG,
-    Times,
+    ArchiveInfo, Capture, Consistency, Counts, FORMAT_VERSION, FileListInfo, Manifest, Method, Part, Parts,
+    Payload, Quiesce, SAFETY_TAG, Times,
 };
 use crate::model::quote::shell_quote;
+use crate::model::unknown::UnknownFields;
 use crate::ops::helper::give_way;
 use crate::ops::phase_timer::milliseconds;
 use crate::ops::plan::worst_case_bytes;
@@ -28,7 +30,7 @@ use crate::undo::Saga;
 use crate::undo::Undo;
 use crate::undo::archive_old::ArchiveReplacedData;
 
-impl Run<'_> {
+impl RestoreRun<'_> {
     /// Records that what is replaced is to be kept, once the new data stays: from the moment that it does,
     /// whoever holds the journal can do it.
     pub(super) async fn promise_safety(
@@ -41,8 +43,8 @@ impl Run<'_> {
         if !ready.keeps {
             return Ok(None);
         }
-        let safety = self.safety(ready, hold, released, old_tree(self.id.as_str())).await?;
-        let keep = Undo::KeepOld { place: ready.place.clone(), safety: safety.clone() };
+        let safety = self.safety(ready, hold, released, old_tree(self.run.id.as_str())).await?;
+        let keep = Undo::ArchiveReplaced { place: ready.place.clone(), safety: safety.clone() };
         let registered = saga.register(When::Always, keep).context(|| "write the journal".to_owned())?;
         Ok(Some(PromisedSnapshot { safety, registered }))
     }
@@ -57,7 +59,7 @@ impl Run<'_> {
     ) -> Result<ArchiveReplacedData> {
         let codec = Codec::default();
         let repository = self.site.open_or_init().await?;
-        let pending = repository.begin(&ready.source.key, &self.id, codec).await?;
+        let pending = repository.begin(&ready.source.key, &self.run.id, codec).await?;
         Ok(ArchiveReplacedData {
             needed_bytes: worst_case_bytes(ready.plan.replaces_bytes, ready.plan.replaces_entries),
             objects: pending.objects(),
@@ -77,17 +79,17 @@ impl Run<'_> {
     ) -> Option<Snapshot> {
         let kept = match &replaced.promised {
             Some(promised) => {
-                self.clock.phase(crate::model::event::Phase::Safety);
-                give_way(self.context, &ready.source).await;
-                let kept = promised.safety.keep(&mut ready.agent, self.monitor()).await;
+                self.run.timer.phase(crate::model::event::Phase::Safety);
+                give_way(&self.run.context, &ready.source).await;
+                let kept = promised.safety.keep(&mut ready.agent, self.run.monitor()).await;
                 kept.map(Some)
             }
             None => Ok(None),
         };
         let outcome = match kept {
             Ok(safety) => {
-                self.monitor().step("discard-old");
-                let discard = Request::Discard { run: self.id.to_string(), with_old: true };
+                self.run.monitor().step("discard-old");
+                let discard = Request::Discard { run: self.run.id.to_string(), with_old: true };
                 let discarded = ready.agent.perform(discard).await;
                 discarded
                     .context(|| "remove the old data".to_owned())
@@ -102,15 +104,15 @@ impl Run<'_> {
                     saga.dismiss(promised.registered);
                 }
                 saga.dismiss(replaced.work);
-                let _ = saga.undo_now(ready.helper, self.monitor()).await;
+                let _ = saga.undo_now(ready.helper, self.run.monitor()).await;
                 safety
             }
             Err((error, safety)) => {
-                self.monitor().warning(format!(
+                self.run.monitor().warning(format!(
                     "the data is restored, but {}; the old data still lies in {} of {}, until it could be \
                      archived and removed: volsnap recover",
                     error.chain(),
-                    old_tree(self.id.as_str()).display(),
+                    old_tree(self.run.id.as_str()).display(),
                     ready.source.title
                 ));
                 safety
@@ -127,35 +129,40 @@ impl Run<'_> {
         released: DateTime<Utc>,
     ) -> Manifest {
         let evidence = hold.evidence.clone();
-        let mut environment = environment(self.context, &ready.source, &ready.engine).await;
+        let mut environment = environment(&self.run.context, &ready.source, &ready.engine).await;
         // One that is stopped at this moment does not tell.
         environment.libc = environment.libc.or_else(|| ready.libc.clone());
         Manifest {
             format_version: FORMAT_VERSION,
-            id: self.id.clone(),
+            requires: Vec::new(),
+            id: self.run.id.clone(),
             source: ready.source.key.clone(),
-            location: ready.source.location.clone(),
+            group: None,
             title: ready.source.title.clone(),
-            quiesce: Quiesce::Stop,
-            capture: Capture::Direct,
+            method: Method { quiesce: Quiesce::Stop, capture: Capture::Direct },
+            payload: Payload::Physical,
             consistency: if evidence.reasons.is_empty() {
                 Consistency::Clean
             } else {
                 Consistency::CrashConsistent
             },
+            position: evidence.database.as_ref().and_then(database::position),
             evidence,
-            times: Times { started: self.started, held: hold.held, released, published: released },
-            downtime_ms: self.clock.away().map_or(0, milliseconds),
-            phases: self.clock.phases(),
-            archive: ArchiveInfo {
-                file: String::new(),
-                codec,
-                stored_bytes: 0,
-                tar_bytes: 0,
-                blake3: String::new(),
-            },
-            file_list: FileListInfo { file: String::new(), stored_bytes: 0, blake3: String::new() },
-            counts: Counts { raw_bytes: ready.plan.replaces_bytes, ..Counts::default() },
+            times: Times { started: self.run.started, held: hold.held.at, released, published: released },
+            downtime_ms: self.run.timer.away().map_or(0, milliseconds),
+            phases: self.run.timer.phases(),
+            parts: Parts::one(Part {
+                location: ready.source.location.clone(),
+                archive: ArchiveInfo {
+                    file: String::new(),
+                    codec,
+                    stored_bytes: 0,
+                    tar_bytes: 0,
+                    blake3: String::new(),
+                },
+                file_list: FileListInfo { file: String::new(), stored_bytes: 0, blake3: String::new() },
+                counts: Counts { raw_bytes: ready.plan.replaces_bytes, ..Counts::default() },
+            }),
             environment,
             facts: None,
             tags: BTreeMap::from([
@@ -163,6 +170,7 @@ impl Run<'_> {
                 ("replaced-by".to_owned(), self.options.archive.name()),
             ]),
             tool_version: env!("CARGO_PKG_VERSION").to_owned(),
+            unknown: UnknownFields::default(),
         }
     }
 

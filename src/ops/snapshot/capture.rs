@@ -5,17 +5,15 @@ use std::path::PathBuf;
 use tokio::time::timeout_at;
 
 use super::publish::Writers;
-use super::{Captured, Database, Preparation, Run};
+use super::{Captured, Output, Preparation, SnapshotRun};
 use crate::agent::archive::ArchiveStats;
-use crate::agent::client::AgentClient;
 use crate::agent::protocol::ArchiveRequest;
-use crate::database;
-use crate::model::container::Container;
 use crate::model::error::{Context as _, Error, Result};
 use crate::model::event::Phase;
-use crate::model::inspection::Inspection;
-use crate::model::manifest::{Capture, Consistency, Evidence, Quiesce, StoppedContainer};
+use crate::model::manifest::{Capture, Consistency, Evidence, Quiesce};
 use crate::model::source::{Source, User};
+use crate::ops::evidence::{self, DatabaseFiles, still_frozen, still_stopped};
+use crate::ops::hold::Held;
 use crate::ops::plan;
 use crate::selector::inventory::inventory;
 
@@ -25,16 +23,17 @@ struct UsersNow {
     frozen: Vec<String>,
 }
 
-impl Run<'_> {
-    pub(super) async fn capture_in_time(
+impl SnapshotRun<'_> {
+    pub(in crate::ops) async fn capture_in_time(
         &self,
         prepared: &mut Preparation,
-        writers: &mut Writers,
-    ) -> Result<(Captured, Option<ArchiveStats>)> {
-        let capture = self.capture(prepared, writers);
-        match (self.max_downtime(), self.clock.held_at()) {
-            (Some(limit), Some(held)) => {
-                timeout_at(held + plan::capture_budget(limit), capture).await.unwrap_or_else(|_| {
+        output: &mut Output,
+        held: &Held,
+    ) -> Result<Captured> {
+        let capture = self.capture(prepared, &mut output.writers, held);
+        match (self.max_downtime(), self.run.timer.held_at()) {
+            (Some(limit), Some(since)) => {
+                timeout_at(since + plan::capture_budget(limit), capture).await.unwrap_or_else(|_| {
                     Err(Error::failed(format!(
                         "gave up, since the service would have been away for longer than {} s",
                         limit.as_secs_f64()
@@ -46,14 +45,14 @@ impl Run<'_> {
         }
     }
 
-    /// Returns what was read, and what became of the archive; `None` when it is yet to be made of the stage.
     async fn capture(
         &self,
         prepared: &mut Preparation,
         writers: &mut Writers,
-    ) -> Result<(Captured, Option<ArchiveStats>)> {
-        self.phase(Phase::Prove, prepared.source.title.clone(), None);
-        let mut evidence = self.prove(prepared).await?;
+        held: &Held,
+    ) -> Result<Captured> {
+        self.run.phase(Phase::Prove, prepared.source.title.clone(), None);
+        let mut evidence = self.prove(prepared, held).await?;
         let users = self.users_now(&prepared.source).await?;
         let consistency = self.judge(prepared, &mut evidence, &users)?;
         if consistency != Consistency::Clean && self.options.quiesce != Quiesce::Pause {
@@ -62,7 +61,7 @@ impl Run<'_> {
             } else {
                 evidence.reasons.join("; ")
             };
-            self.monitor().warning(format!("this snapshot is {consistency}: {why}"));
+            self.run.monitor().warning(format!("this snapshot is {consistency}: {why}"));
         }
         let archived = match prepared.plan.capture {
             Capture::Direct => {
@@ -73,70 +72,24 @@ impl Run<'_> {
                 None
             }
         };
-        self.phase(Phase::Prove, prepared.source.title.clone(), None);
-        self.prove_again(prepared, &mut evidence, consistency).await?;
-        Ok((Captured { consistency, evidence }, archived))
+        self.run.phase(Phase::Prove, prepared.source.title.clone(), None);
+        self.prove_again(prepared, held, &mut evidence, consistency).await?;
+        Ok(Captured { consistency, evidence, archived })
     }
 
-    /// Reads what the engine and the database's own files say of the shutdown.
-    async fn prove(&self, prepared: &mut Preparation) -> Result<Evidence> {
-        self.monitor().step("prove");
-        let mut evidence = Evidence::default();
-        for before in &prepared.holds.pauses {
-            self.still_frozen(before).await?;
-        }
-        for before in &prepared.holds.stops {
-            let now = self.still_stopped(before).await?;
-            let is_database = database::profile_of(before).is_some();
-            if now.state.oom_killed {
-                evidence.reasons.push(format!("container {} was killed for want of memory", now.name));
-            } else if (is_database && now.state.exit_code != 0) || now.state.exit_code == 137 {
-                evidence
-                    .reasons
-                    .push(format!("container {} ended with exit code {}", now.name, now.state.exit_code));
-            }
-            evidence.stopped.push(StoppedContainer {
-                name: now.name,
-                exit_code: now.state.exit_code,
-                oom_killed: now.state.oom_killed,
-            });
-        }
-        if let Some(database) = &prepared.database {
-            let inspection = inspect(&mut prepared.agent, database).await?;
-            evidence.reasons.extend(inspection.reasons.iter().cloned());
-            evidence.database = Some(inspection);
-        }
-        Ok(evidence)
+    /// Reads what the engine and the database's own files say of the hold.
+    async fn prove(&self, prepared: &mut Preparation, held: &Held) -> Result<Evidence> {
+        self.run.monitor().step("prove");
+        self.refuse_unfrozen(held).await?;
+        let stops = if held.is_frozen() { &[] } else { held.containers() };
+        evidence::of_shutdown(&self.run.context, stops, prepared.database.as_ref(), &mut prepared.agent).await
     }
 
-    /// Refuses a frozen container that is not frozen any more, or was in between.
-    async fn still_frozen(&self, before: &Container) -> Result<()> {
-        let now = self.still_there(before).await?;
-        if now.state.paused && now.state.started_at == before.state.started_at {
-            return Ok(());
+    async fn refuse_unfrozen(&self, held: &Held) -> Result<()> {
+        for before in held.containers().iter().filter(|_| held.is_frozen()) {
+            still_frozen(&self.run.context, before).await?;
         }
-        Err(Error::failed(format!(
-            "container {} was unfrozen, stopped or started by somebody meanwhile",
-            before.name
-        ))
-        .hint("find out who does it (a watchdog, an updater, another person), then take the snapshot again"))
-    }
-
-    async fn still_there(&self, before: &Container) -> Result<Container> {
-        let now = self.context.docker.container(&before.id).await;
-        now.context(|| format!("look at container {}", before.name))?.ok_or_else(|| {
-            Error::failed(format!("container {} was removed by somebody meanwhile", before.name))
-        })
-    }
-
-    /// Returns a stopped container as it is now, if it is still stopped and was not started in between.
-    async fn still_stopped(&self, before: &Container) -> Result<Container> {
-        let now = self.still_there(before).await?;
-        if now.state.running || now.state.started_at != before.state.started_at {
-            return Err(Error::failed(format!("container {} was started by somebody meanwhile", before.name))
-                .hint("find out who starts it (a restart policy, an updater, another person), then take the snapshot again"));
-        }
-        Ok(now)
+        Ok(())
     }
 
     /// Decides what may be believed of the data that is about to be read.
@@ -177,7 +130,7 @@ impl Run<'_> {
     /// Looks at the users that could write now, whether or not they were there at the begin. Frozen
     /// ones count as such where freezing is what holds them.
     async fn users_now(&self, source: &Source) -> Result<UsersNow> {
-        let world = self.context.world().await?;
+        let world = self.run.context.world().await?;
         let inventory = inventory(&source.location, &world.containers, &world.volumes);
         let writers = inventory.users.into_iter().filter(|user| user.container.state.running && user.writes);
         let freezing = self.options.quiesce == Quiesce::Pause;
@@ -194,26 +147,22 @@ impl Run<'_> {
         writers: &mut Writers,
         held: bool,
     ) -> Result<ArchiveStats> {
-        self.phase(Phase::Archive, prepared.source.title.clone(), Some(prepared.survey.bytes));
-        self.monitor().step("archive");
+        self.run.phase(Phase::Archive, prepared.source.title.clone(), Some(prepared.survey.bytes));
+        self.run.monitor().step("archive");
         let request = ArchiveRequest {
             codec: self.options.codec,
             exclude: self.excluded(),
-            last: prepared
-                .database
-                .as_ref()
-                .map(|database| database.profile.written_last(&database.data_directory))
-                .unwrap_or_default(),
+            last: prepared.database.as_ref().map(DatabaseFiles::marker_files).unwrap_or_default(),
             held,
             tree: PathBuf::new(),
             from_stage: prepared.plan.capture == Capture::Staged,
         };
         let archived = prepared
             .agent
-            .archive(request, writers, self.monitor())
+            .archive(request, writers, self.run.monitor())
             .await
             .context(|| format!("archive {}", prepared.source.title))?;
-        self.clock.bytes(archived.raw_bytes);
+        self.run.timer.bytes(archived.raw_bytes);
         Ok(archived)
     }
 
@@ -221,18 +170,17 @@ impl Run<'_> {
     async fn prove_again(
         &self,
         prepared: &mut Preparation,
+        held: &Held,
         evidence: &mut Evidence,
         consistency: Consistency,
     ) -> Result<()> {
-        self.monitor().step("prove-again");
+        self.run.monitor().step("prove-again");
         if consistency == Consistency::Unquiesced {
             return Ok(());
         }
-        for before in &prepared.holds.pauses {
-            self.still_frozen(before).await?;
-        }
-        for before in &prepared.holds.stops {
-            self.still_stopped(before).await?;
+        self.refuse_unfrozen(held).await?;
+        for before in held.containers().iter().filter(|_| !held.is_frozen()) {
+            still_stopped(&self.run.context, before).await?;
         }
         let users = self.users_now(&prepared.source).await?;
         if !users.running.is_empty() {
@@ -242,7 +190,7 @@ impl Run<'_> {
             )));
         }
         if let (Some(database), Some(before)) = (&prepared.database, &evidence.database) {
-            let after = inspect(&mut prepared.agent, database).await?;
+            let after = database.inspect(&mut prepared.agent).await?;
             if after.proof_digest != before.proof_digest || after.reasons != before.reasons {
                 return Err(Error::failed(
                     "the database was started by somebody while the data was read, so the copy is worth nothing",
@@ -252,7 +200,7 @@ impl Run<'_> {
         if let (Some(database), Some(before), Some(_)) =
             (&prepared.database, &evidence.database, prepared.staged)
         {
-            let copied = inspect_stage(&mut prepared.agent, database).await?;
+            let copied = database.inspect_stage(&mut prepared.agent).await?;
             if copied.proof_digest != before.proof_digest {
                 return Err(Error::failed(format!(
                     "the copy in the stage is not what {} has on its disk",
@@ -263,18 +211,4 @@ impl Run<'_> {
         evidence.unchanged_after = true;
         Ok(())
     }
-}
-
-pub(super) async fn inspect_stage(agent: &mut AgentClient, database: &Database) -> Result<Inspection> {
-    agent
-        .inspect_stage(database.profile.name(), &database.data_directory, database.mounted_at.as_deref())
-        .await
-        .context(|| format!("read the files of {} in the stage", database.profile.name()))
-}
-
-pub(super) async fn inspect(agent: &mut AgentClient, database: &Database) -> Result<Inspection> {
-    agent
-        .inspect(database.profile.name(), &database.data_directory, database.mounted_at.as_deref())
-        .await
-        .context(|| format!("read the files of {}", database.profile.name()))
 }

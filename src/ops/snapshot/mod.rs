@@ -28,36 +28,33 @@ use std::time::Duration;
 
 use chrono::{DateTime, Utc};
 
-use super::errand::Errand;
+use super::Context;
+use super::evidence::DatabaseFiles;
+use super::hold::{Held, HoldPlan};
 use super::plan::{CaptureChoice, DowntimeEstimate, Plan};
-use super::{Context, recover, with_leftovers};
+use super::run::{Aftermath, Consent, Run};
+use crate::agent::archive::ArchiveStats;
 use crate::agent::client::AgentClient;
 use crate::agent::protocol::Survey;
 use crate::agent::staging::StageStats;
 use crate::archive::Codec;
-use crate::database::Profile;
 use crate::database::online::MaxRate;
-use crate::model::error::{Context as _, Error, Result};
-use crate::model::event::{Monitor, Phase};
+use crate::model::error::{Error, Result};
 use crate::model::facts::{Facts, FactsLevel};
-use crate::model::ids::SnapshotId;
 use crate::model::manifest::{Capture, Consistency, Environment, Evidence, Quiesce};
 use crate::model::source::Source;
-use crate::ops::phase_timer::PhaseTimer;
-use crate::repository::{RepositoryLocation, Snapshot};
-use crate::saga::{RetryBudget, UndoId};
+use crate::repository::{PendingSnapshot, RepositoryLocation, Snapshot};
+use crate::saga::UndoId;
 use crate::selector::Target;
 use crate::store::spool::Spool;
 use crate::undo::Saga;
 
 mod capture;
-mod hold;
 mod online;
 mod prepare;
 pub(super) mod publish;
 mod stage;
 
-use hold::Holds;
 use online::Online;
 use publish::Writers;
 use stage::StageVolume;
@@ -95,76 +92,44 @@ pub struct SnapshotOptions {
     pub helper_image: Option<String>,
 }
 
-/// Makes a snapshot; it is published when this returns.
+/// Makes a snapshot of what was planned, once `consent` was given to the plan; `None` where it was declined. It is
+/// published when this returns.
 ///
 /// # Errors
-/// As the module says: services run again and nothing of the snapshot is left, unless the error is of
-/// kind [`ErrorKind::NotPutBack`](crate::ErrorKind::NotPutBack).
-pub async fn snapshot(context: &Context, options: &SnapshotOptions) -> Result<Snapshot> {
-    take(context, options, None).await
-}
-
-/// Makes a snapshot, and does what a restart needs on the way.
-///
-/// # Errors
-/// As for [`snapshot`].
-pub(super) async fn take(
+/// As the module says: services run again and nothing of the snapshot is left, unless the error is of kind
+/// [`ErrorKind::NotPutBack`](crate::ErrorKind::NotPutBack).
+pub async fn snapshot(
     context: &Context,
     options: &SnapshotOptions,
-    errand: Option<Errand<'_>>,
-) -> Result<Snapshot> {
-    finish_dead_runs(context).await?;
-    let run = Run { errand, ..Run::begin(context, options).await? };
-    let mut saga = run.context.begin("snapshot", run.options.target.to_string(), &run.id, run.started)?;
-    let outcome = context.run_to_end(run.snapshot(&mut saga)).await;
-    run.conclude(saga, outcome).await
+    consent: impl AsyncFnOnce(&Plan) -> Result<Consent>,
+) -> Result<Option<Snapshot>> {
+    let run = Run::begin(context).await?;
+    let snapshot_run = SnapshotRun::new(&run, options).await?;
+    let subject = options.target.to_string();
+    run.conduct("snapshot", subject, &snapshot_run, async |saga| snapshot_run.snapshot(saga, consent).await)
+        .await
 }
 
-/// Returns what [`snapshot`] would do. Starts the helper to look at the data, and removes it again.
-///
-/// # Errors
-/// Everything that would make the snapshot fail before anything is touched.
-pub async fn dry_run(context: &Context, options: &SnapshotOptions) -> Result<Plan> {
-    finish_dead_runs(context).await?;
-    let run = Run::begin(context, options).await?;
-    let mut saga = run.context.begin("snapshot", run.options.target.to_string(), &run.id, run.started)?;
-    let outcome = context.run_to_end(async { Ok(run.prepare(&mut saga).await?.plan) }).await;
-    run.conclude(saga, outcome).await
-}
-
-/// Finishes what a dead run left, before anything is looked at: the service may be down because of it.
-async fn finish_dead_runs(context: &Context) -> Result<()> {
-    match recover::recover(context, RetryBudget::COMMAND).await {
-        Ok(_) => Ok(()),
-        Err(error) if error.state_text().is_some() => Err(error),
-        Err(error) => Err(error.state("nothing was stopped and nothing was published")),
-    }
-}
-
-/// One run: what was asked for, and what it measures.
-struct Run<'a> {
-    context: &'a Context,
+/// What a run does to make a snapshot. A restart makes one on its way.
+pub(super) struct SnapshotRun<'a> {
+    run: &'a Run,
     site: RepositoryLocation,
     options: &'a SnapshotOptions,
-    errand: Option<Errand<'a>>,
-    id: SnapshotId,
-    started: DateTime<Utc>,
-    clock: PhaseTimer,
     /// Whether the manifest is there, once it is known where it will be.
     published: OnceLock<Arc<AtomicBool>>,
 }
 
 /// Everything that is known, checked and running before anything is touched.
-struct Preparation {
-    plan: Plan,
-    source: Source,
-    database: Option<Database>,
+pub(super) struct Preparation {
+    pub(super) plan: Plan,
+    pub(super) source: Source,
+    database: Option<DatabaseFiles>,
     /// The running users that will be held.
-    holds: Holds,
+    pub(super) hold: HoldPlan,
     survey: Survey,
     /// What the data runs in, as it is before the containers may be made anew.
     environment: Environment,
-    facts: Option<Facts>,
+    pub(super) facts: Option<Facts>,
     estimate: DowntimeEstimate,
     /// The stage, where one is mounted in the helper; whether it is used, the plan says.
     stage: Option<StageVolume>,
@@ -176,121 +141,104 @@ struct Preparation {
     helper: UndoId,
 }
 
-/// The database in the source.
-struct Database {
-    profile: &'static dyn Profile,
-    /// Relative to the source's root.
-    data_directory: PathBuf,
-    /// Where its container mounts the source.
-    mounted_at: Option<PathBuf>,
-}
-
-/// The users are held; what has them back is in the journal.
-struct Hold {
-    back: Option<UndoId>,
-    held: DateTime<Utc>,
+/// Where the snapshot is written to.
+pub(super) struct Output {
+    pending: PendingSnapshot,
+    writers: Writers,
 }
 
 /// What was read while the users were held.
-struct Captured {
+pub(super) struct Captured {
     consistency: Consistency,
     evidence: Evidence,
+    /// What became of the archive; `None` when it is yet to be made of the stage.
+    archived: Option<ArchiveStats>,
 }
 
-impl<'a> Run<'a> {
-    async fn begin(context: &'a Context, options: &'a SnapshotOptions) -> Result<Self> {
-        let mut random = [0; 3];
-        getrandom::fill(&mut random).context(|| "draw a random id".to_owned())?;
-        let started = Utc::now();
-        let id = SnapshotId::new(started, random);
+impl Captured {
+    /// Returns what its consistency rests on.
+    pub(super) fn evidence(&self) -> &Evidence {
+        &self.evidence
+    }
+}
+
+impl<'a> SnapshotRun<'a> {
+    pub(super) async fn new(run: &'a Run, options: &'a SnapshotOptions) -> Result<Self> {
         let site = RepositoryLocation::probe(&options.repository)
             .await
             .map_err(|error| Error::from(error).state("nothing was touched"))?;
-        Ok(Self {
-            context,
-            site,
-            options,
-            errand: None,
-            id,
-            started,
-            clock: PhaseTimer::default(),
-            published: OnceLock::new(),
-        })
+        Ok(Self { run, site, options, published: OnceLock::new() })
     }
 
-    async fn snapshot(&self, saga: &mut Saga) -> Result<Snapshot> {
+    async fn snapshot(
+        &self,
+        saga: &mut Saga,
+        consent: impl AsyncFnOnce(&Plan) -> Result<Consent>,
+    ) -> Result<Option<Snapshot>> {
         let mut prepared = self.prepare(saga).await?;
-        let repository = self.site.open_or_init().await?;
-        let mut pending = repository.begin(&prepared.source.key, &self.id, self.options.codec).await?;
-        if prepared.plan.capture == Capture::Direct {
-            pending = pending.spooled(Spool::new(self.context.saga.state.join("spool")));
+        if consent(&prepared.plan).await? == Consent::Decline {
+            return Ok(None);
         }
-        self.published.get_or_init(|| pending.published());
-        let mut writers = Writers::open(saga, &pending).await?;
+        let mut output = self.open_output(saga, &prepared).await?;
         if let Some(online) = prepared.online.take() {
             let (captured, moments) = self.capture_online(saga, &mut prepared, &online).await?;
-            let archived = self.archive_stage(saga, &mut prepared, &mut writers).await?;
-            let _ = saga.undo_now(prepared.helper, self.monitor()).await;
-            return self.publish(prepared, &pending, writers, (archived, captured), moments).await;
+            return self.archive_and_publish(saga, prepared, output, captured, moments).await.map(Some);
         }
         self.stage_live(saga, &mut prepared).await?;
-        prepared.facts = match &self.errand {
-            Some(errand) => errand.before(self.context).await?,
-            None => self.context.facts_for_snapshot(&prepared.source, self.options.facts).await,
-        };
-        let hold = self.hold(saga, &prepared).await?;
-        let (captured, archived) = self.capture_in_time(&mut prepared, &mut writers).await?;
-        let recreated = self.recreate(saga).await;
-        let released = self.release(saga, &prepared, &hold).await;
-        let archived = match archived {
-            Some(archived) => archived,
-            None => self.archive_stage(saga, &mut prepared, &mut writers).await?,
-        };
-        // The helper has done its work; failing to remove it now is tried again at the end.
-        let _ = saga.undo_now(prepared.helper, self.monitor()).await;
-        // A database that does not come back is all the more reason to keep what was just saved.
-        let released_at = *released.as_ref().unwrap_or(&hold.held);
-        let moments = (hold.held, released_at);
-        let snapshot = self.publish(prepared, &pending, writers, (archived, captured), moments).await?;
-        recreated?;
+        prepared.facts = self.run.context.facts_for_snapshot(&prepared.source, self.options.facts).await;
+        let held = self.run.hold(saga, &prepared.hold, &self.again()).await?;
+        let captured = self.capture_in_time(&mut prepared, &mut output, &held).await?;
+        let released = held.release(self.run, saga).await;
+        self.finish(saga, prepared, output, captured, (&held, released)).await.map(Some)
+    }
+
+    /// Makes the files that the snapshot is written to; what removes them is in the journal before.
+    pub(super) async fn open_output(&self, saga: &mut Saga, prepared: &Preparation) -> Result<Output> {
+        let repository = self.site.open_or_init().await?;
+        let mut pending = repository.begin(&prepared.source.key, &self.run.id, self.options.codec).await?;
+        if prepared.plan.capture == Capture::Direct {
+            pending = pending.spooled(Spool::new(self.run.context.saga.state.join("spool")));
+        }
+        self.published.get_or_init(|| pending.published());
+        let writers = Writers::open(saga, &pending).await?;
+        Ok(Output { pending, writers })
+    }
+
+    /// Archives what is yet to be archived and publishes the snapshot, now that what was held is back, or is not: a
+    /// database that does not come back is all the more reason to keep what was just saved.
+    pub(super) async fn finish(
+        &self,
+        saga: &mut Saga,
+        prepared: Preparation,
+        output: Output,
+        captured: Captured,
+        (held, released): (&Held, Result<DateTime<Utc>>),
+    ) -> Result<Snapshot> {
+        let moments = (held.at, *released.as_ref().unwrap_or(&held.at));
+        let snapshot = self.archive_and_publish(saga, prepared, output, captured, moments).await?;
         released.map(|_| snapshot)
     }
 
-    /// Has a restart's containers made anew, now that the data is captured.
-    async fn recreate(&self, saga: &mut Saga) -> Result<()> {
-        let Some(errand) = &self.errand else { return Ok(()) };
-        if let Some((phase, detail)) = errand.phase() {
-            self.phase(phase, detail, None);
-        }
-        errand.recreate(self.context, saga, self.id.as_str()).await
-    }
-
-    async fn conclude<T>(&self, saga: Saga, outcome: Result<T>) -> Result<T> {
-        let left = saga.finish(outcome.is_ok(), self.monitor()).await;
-        let outcome = outcome.map_err(|error| match error.state_text() {
-            None => error.state(self.state(left.is_empty())),
-            Some(_) => error,
-        });
-        with_leftovers(outcome, &left)
-    }
-
-    /// Says in which state a failed run leaves things; what is not put back is told beside it.
-    fn state(&self, all_back: bool) -> String {
-        let published = self.published.get().is_some_and(|published| published.load(Ordering::Acquire));
-        let snapshot = if published {
-            format!("snapshot {} is published", self.id)
-        } else {
-            "nothing was published".to_owned()
+    async fn archive_and_publish(
+        &self,
+        saga: &mut Saga,
+        mut prepared: Preparation,
+        mut output: Output,
+        mut captured: Captured,
+        moments: (DateTime<Utc>, DateTime<Utc>),
+    ) -> Result<Snapshot> {
+        let archived = match captured.archived.take() {
+            Some(archived) => archived,
+            None => self.archive_stage(saga, &mut prepared, &mut output.writers).await?,
         };
-        let held = self.held_word();
-        match self.clock.away() {
-            None => format!("nothing was {held} and {snapshot}"),
-            Some(away) if all_back => {
-                let away = away.as_secs_f64();
-                format!("{snapshot}; everything that was {held} runs again, after {away:.1} s")
-            }
-            Some(_) => snapshot,
-        }
+        // The helper has done its work; failing to remove it now is tried again at the end.
+        let _ = saga.undo_now(prepared.helper, self.run.monitor()).await;
+        self.publish(prepared, output, (archived, captured), moments).await
+    }
+
+    /// Returns the command that was typed, as far as it matters for another attempt.
+    fn again(&self) -> String {
+        format!("volsnap snapshot {}", self.options.target.quoted())
     }
 
     /// Returns what is done to who uses the data, as "stopped".
@@ -304,12 +252,27 @@ impl<'a> Run<'a> {
         self.options.exclude.iter().cloned().chain([kept]).collect()
     }
 
-    fn monitor(&self) -> &dyn Monitor {
-        &*self.context.monitor
+    /// Returns how long the service may be away at most.
+    fn max_downtime(&self) -> Option<Duration> {
+        // Clients of a frozen service are not told of it, and wait.
+        let frozen = (self.options.quiesce == Quiesce::Pause).then_some(Duration::from_secs(30));
+        self.options.max_downtime.or(frozen)
     }
+}
 
-    fn phase(&self, phase: Phase, detail: String, total_bytes: Option<u64>) {
-        self.clock.phase(phase);
-        self.monitor().phase(phase, detail, total_bytes);
+impl Aftermath for SnapshotRun<'_> {
+    fn state(&self, all_back: bool) -> Option<String> {
+        let published = self.published.get().is_some_and(|published| published.load(Ordering::Acquire));
+        let snapshot = if published {
+            format!("snapshot {} is published", self.run.id)
+        } else {
+            "nothing was published".to_owned()
+        };
+        let held = self.held_word();
+        Some(match self.run.runs_again(held) {
+            None => format!("nothing was {held} and {snapshot}"),
+            Some(runs) if all_back => format!("{snapshot}; {runs}"),
+            Some(_) => snapshot,
+        })
     }
 }

@@ -18,8 +18,7 @@ use std::time::Duration;
 
 use chrono::{DateTime, Utc};
 
-use super::capture::inspect_stage;
-use super::{Captured, Preparation, Run};
+use super::{Captured, Preparation, SnapshotRun};
 use crate::agent::protocol::StagePassRequest;
 use crate::agent::staging::TREE;
 use crate::database;
@@ -54,7 +53,7 @@ pub(super) struct Online {
     access: OnlineAccess,
 }
 
-impl Run<'_> {
+impl SnapshotRun<'_> {
     /// Asks the database whether it can be backed up while it runs.
     pub(super) async fn ask_online(&self, source: &Source) -> Result<Online> {
         let instead = format!("volsnap snapshot {} --quiesce stop", self.options.target.quoted());
@@ -78,9 +77,9 @@ impl Run<'_> {
             (Some(mounted_at), Some(directory)) => mounted_at.join(directory),
             _ => profile.data_directory(container).unwrap_or_default(),
         };
-        self.monitor().step("ask-online");
+        self.run.monitor().step("ask-online");
         let question = backup.question(container, &directory);
-        let answer = self.context.docker.exec(&container.id, &question, ASK_LIMIT).await;
+        let answer = self.run.context.docker.exec(&container.id, &question, ASK_LIMIT).await;
         let answer = answer.context(|| format!("ask the {} in {}", profile.name(), container.name))?;
         let access = backup.access(container, &answer).map_err(|refusal| refused(container, refusal))?;
         Ok(Online { container: container.clone(), backup, access })
@@ -100,8 +99,8 @@ impl Run<'_> {
             return Err(Error::failed(format!("there is no stage for {}", prepared.source.title)));
         };
         let name = &online.container.name;
-        self.phase(Phase::Stage, format!("{name}, a backup of its own"), Some(survey.bytes));
-        self.monitor().step("stage-beside");
+        self.run.phase(Phase::Stage, format!("{name}, a backup of its own"), Some(survey.bytes));
+        self.run.monitor().step("stage-beside");
         let beside = StagePassRequest {
             exclude: self.excluded(),
             reserve: STAGE_RESERVE,
@@ -110,22 +109,23 @@ impl Run<'_> {
         };
         let stage = stage.location.clone();
         let directory = Path::new(STAGE).join(TREE).join(&database.data_directory);
-        let made = agent.stage_pass(beside, self.monitor()).await;
+        let made = agent.stage_pass(beside, self.run.monitor()).await;
         made.context(|| format!("stage what lies beside the data in {}", source.title))?;
         let begun = Utc::now();
         self.back_up(saga, online, &stage, &directory).await?;
         let ended = Utc::now();
 
-        self.phase(Phase::Prove, format!("{name}, the backup"), None);
+        self.run.phase(Phase::Prove, format!("{name}, the backup"), None);
         self.verify_backup(saga, online, &stage, &directory).await?;
-        let inspection = inspect_stage(agent, database).await?;
+        let inspection = database.inspect_stage(agent).await?;
         refuse_doubtful(online, &inspection)?;
         let evidence = Evidence {
             reasons: inspection.reasons.clone(),
             database: Some(inspection),
             ..Evidence::default()
         };
-        Ok((Captured { consistency: Consistency::Online, evidence }, (begun, ended)))
+        let captured = Captured { consistency: Consistency::Online, evidence, archived: None };
+        Ok((captured, (begun, ended)))
     }
 
     /// Has the data directory of the stage filled by the database's own backup.
@@ -137,13 +137,13 @@ impl Run<'_> {
         directory: &Path,
     ) -> Result<()> {
         let (backup, access) = (online.backup, &online.access);
-        self.monitor().step("back-up-online");
+        self.run.monitor().step("back-up-online");
         let spec = ContainerSpec {
             command: backup.backup_command(access, directory, self.options.max_rate),
             network: Network::Of(online.container.id.clone()),
             ..self.of_the_image(online, "backup", stage, false)
         };
-        let monitor = self.monitor();
+        let monitor = self.run.monitor();
         let mut on_stderr = |said: &[u8]| {
             if let Some(bytes) = backup.progress(&String::from_utf8_lossy(said)) {
                 monitor.event(Event::Progress { bytes, files: 0 });
@@ -162,7 +162,7 @@ impl Run<'_> {
         stage: &MountSource,
         directory: &Path,
     ) -> Result<()> {
-        self.monitor().step("verify-online");
+        self.run.monitor().step("verify-online");
         let spec = ContainerSpec {
             command: online.backup.verify_command(directory),
             ..self.of_the_image(online, "verify", stage, true)
@@ -182,11 +182,11 @@ impl Run<'_> {
     ) -> ContainerSpec {
         let destination = PathBuf::from(STAGE);
         ContainerSpec {
-            name: format!("volsnap-{what}-{}", self.id),
+            name: format!("volsnap-{what}-{}", self.run.id),
             // By its content: the name may mean another one by now.
             image: online.container.image_id.clone(),
             labels: BTreeMap::from([
-                (LABEL_RUN.to_owned(), self.id.to_string()),
+                (LABEL_RUN.to_owned(), self.run.id.to_string()),
                 (LABEL_PID.to_owned(), std::process::id().to_string()),
             ]),
             mounts: vec![MountSpec { source: stage.clone(), destination, read_only }],
@@ -208,8 +208,8 @@ impl Run<'_> {
         input: &[u8],
         on_stderr: &mut (dyn FnMut(&[u8]) + Send),
     ) -> Result<Finished> {
-        let docker = &*self.context.docker;
-        let (name, run) = (spec.name.clone(), self.id.to_string());
+        let docker = &*self.run.context.docker;
+        let (name, run) = (spec.name.clone(), self.run.id.to_string());
         let expected = Undo::RemoveExpectedHelper { name: name.clone(), run: run.clone() };
         let expected = saga.register(When::Always, expected).context(|| "write the journal".to_owned())?;
         let created = docker.create_container(&spec).await;
@@ -223,7 +223,7 @@ impl Run<'_> {
         let finished = run_to_end(docker, &id, input, on_stderr).await;
         let finished = finished.context(|| format!("run the container {name}"))?;
         // Failing to remove it now is tried again at the end.
-        let _ = saga.undo_now(removal, self.monitor()).await;
+        let _ = saga.undo_now(removal, self.run.monitor()).await;
         Ok(finished)
     }
 }

@@ -4,11 +4,9 @@ use std::path::Path;
 
 use tokio::time::{Duration, Instant};
 
-use super::capture::inspect;
-use super::hold::Holds;
 use super::publish::environment;
 use super::stage::StageVolume;
-use super::{Database, Preparation, Run};
+use super::{Preparation, SnapshotRun};
 use crate::agent::protocol::{FoundDatabase, StageRoom, Survey};
 use crate::database;
 use crate::engine::helper::Access;
@@ -19,36 +17,41 @@ use crate::model::inspection::Inspection;
 use crate::model::location::MountSource;
 use crate::model::manifest::{Capture, Quiesce};
 use crate::model::source::{Source, User};
+use crate::ops::evidence::DatabaseFiles;
 use crate::ops::helper::{StartedHelper, busy, start_helper};
-use crate::ops::hold::{refuse_what_cannot_be_frozen, refuse_what_cannot_be_stopped};
+use crate::ops::hold::{HoldMethod, HoldPlan};
 use crate::ops::plan::{self, CaptureChoice, DowntimeEstimate, Plan, StageOutlook};
+use crate::ops::preconditions::{refuse_podman, refuse_what_cannot_be_frozen, refuse_what_cannot_be_stopped};
 use crate::repository::Repository;
 use crate::selector::Target;
 use crate::service::order;
-use crate::service::start::await_ready;
+use crate::service::ready::await_ready;
 use crate::store::StoreAddress;
 use crate::undo::Saga;
 
 /// How long a database may take to answer before anything is stopped.
 const READY_LIMIT: Duration = Duration::from_secs(30);
 
-impl Run<'_> {
-    pub(super) async fn prepare(&self, saga: &mut Saga) -> Result<Preparation> {
-        self.phase(Phase::Prepare, self.options.target.to_string(), None);
-        // Before there is anything to put back, for there to be nothing that only a later run would find.
-        self.monitor().step("start-guard");
-        saga.watch(&self.context.saga.executable).await.context(|| "start the guard".to_owned())?;
-        let docker = &*self.context.docker;
+impl SnapshotRun<'_> {
+    pub(in crate::ops) async fn prepare(&self, saga: &mut Saga) -> Result<Preparation> {
+        self.run.phase(Phase::Prepare, self.options.target.to_string(), None);
+        self.run.watch(saga).await?;
+        let docker = &*self.run.context.docker;
         let engine = docker.engine().await.context(|| "ask the engine what it is".to_owned())?;
-        let source = self.context.resolve(&self.options.target).await?;
-        source.warnings.iter().for_each(|warning| self.monitor().warning(warning));
+        let source = self.run.context.resolve(&self.options.target).await?;
+        source.warnings.iter().for_each(|warning| self.run.monitor().warning(warning));
         self.refuse_what_cannot_be_held(&source)?;
         if self.options.quiesce == Quiesce::Stop {
-            self.context.refuse_stranded(&source).await?;
+            // Also of one that is called stopped already.
+            if !source.users.is_empty() {
+                let target = self.options.target.quoted();
+                refuse_podman(&engine, &source, || format!("volsnap snapshot {target} --quiesce pause"))?;
+            }
+            self.run.context.refuse_stranded(&source).await?;
         }
         refuse_file(&source, &engine)?;
         self.refuse_repository_inside(&source, &engine)?;
-        let holds = self.holds(&source);
+        let hold = self.hold_plan(&source);
         self.refuse_unready(&source).await?;
         let online = match self.options.quiesce {
             Quiesce::Online => Some(self.ask_online(&source).await?),
@@ -56,9 +59,9 @@ impl Run<'_> {
         };
 
         let image = (&engine, self.options.helper_image.as_deref());
-        let run = self.id.to_string();
+        let run = self.run.id.to_string();
         let stage = match self.options.capture {
-            CaptureChoice::Auto if holds.is_empty() && online.is_none() => None,
+            CaptureChoice::Auto if hold.is_empty() && online.is_none() => None,
             CaptureChoice::Auto | CaptureChoice::Staged => {
                 Some(self.choose_stage(saga, &source, &engine).await?)
             }
@@ -67,22 +70,22 @@ impl Run<'_> {
         let access = if stage.is_some() { Access::Stage } else { Access::Read };
         let mounts = (access, stage.as_ref().map(StageVolume::mount));
         let StartedHelper { mut agent, registered: helper, .. } =
-            start_helper(self.context, saga, &run, &source, mounts, image).await?;
+            start_helper(&self.run.context, saga, &run, &source, mounts, image).await?;
         let survey = agent.survey(&self.excluded()).await.context(|| format!("survey {}", source.title))?;
         let database = self.find_database(&source, &survey)?;
         let inspection = match &database {
-            Some(database) => Some(inspect(&mut agent, database).await?),
+            Some(database) => Some(database.inspect(&mut agent).await?),
             None => None,
         };
         inspection.iter().try_for_each(|inspection| refuse_outside_links(&source, inspection))?;
         let estimate = self.estimate(&source, &survey).await;
-        let environment = environment(self.context, &source, &engine).await;
+        let environment = environment(&self.run.context, &source, &engine).await;
         let plan = self.plan(&source, inspection.as_ref(), &survey).await;
         let mut prepared = Preparation {
             plan,
             source,
             database,
-            holds: Holds::default(),
+            hold: HoldPlan::default(),
             survey,
             environment,
             facts: None,
@@ -93,7 +96,7 @@ impl Run<'_> {
             agent,
             helper,
         };
-        prepared.take_users(holds);
+        prepared.take_users(hold);
         self.choose_capture(&mut prepared).await?;
         refuse_without_space(&prepared.plan, self.site.address())?;
         self.warn_of_downtime(&prepared.plan);
@@ -131,10 +134,11 @@ impl Run<'_> {
         }
         let trusts_times = room.as_ref().is_some_and(|room| room.trusts_times);
         plan.expected_downtime_ms = match chosen.capture {
-            _ if prepared.holds.is_empty() => 0,
+            _ if prepared.hold.is_empty() => 0,
             Capture::Direct => prepared.estimate.direct_ms(),
             Capture::Staged => prepared.estimate.staged_ms(trusts_times),
         };
+        prepared.hold.expected = Duration::from_millis(plan.expected_downtime_ms);
         plan.capture = chosen.capture;
         plan.capture_reason = chosen.reason;
         if let (Capture::Staged, Some(stage)) = (chosen.capture, &stage) {
@@ -146,7 +150,9 @@ impl Run<'_> {
             self.warn_of_direct(plan);
         }
         if self.options.keep_stage && chosen.capture == Capture::Direct {
-            self.monitor().warning("nothing is staged, so no stage is kept (--capture staged stages always)");
+            self.run
+                .monitor()
+                .warning("nothing is staged, so no stage is kept (--capture staged stages always)");
         }
         Ok(())
     }
@@ -161,7 +167,7 @@ impl Run<'_> {
 
     /// Says what it means that there is no stage where one was to be.
     pub(super) fn warn_of_direct(&self, plan: &Plan) {
-        self.monitor().warning(format!(
+        self.run.monitor().warning(format!(
             "{}; so the archive is written while the service is held, for about {:.1} s",
             plan.capture_reason,
             Duration::from_millis(plan.expected_downtime_ms).as_secs_f64()
@@ -171,7 +177,7 @@ impl Run<'_> {
     pub(super) fn warn_of_downtime(&self, plan: &Plan) {
         let expected = Duration::from_millis(plan.expected_downtime_ms);
         if let Some(limit) = self.max_downtime().filter(|limit| *limit < expected) {
-            self.monitor().warning(format!(
+            self.run.monitor().warning(format!(
                 "the service is expected to be away for {:.1} s, and --max-downtime gives up after {:.1} s",
                 expected.as_secs_f64(),
                 limit.as_secs_f64()
@@ -181,7 +187,7 @@ impl Run<'_> {
 
     /// Refuses what cannot be stopped and brought back as it was, and what is not ours to capture.
     pub(super) fn refuse_what_cannot_be_held(&self, source: &Source) -> Result<()> {
-        if let Some(other) = source.held_by.as_ref().filter(|other| other.run != self.id.as_str()) {
+        if let Some(other) = source.held_by.as_ref().filter(|other| other.run != self.run.id.as_str()) {
             return Err(busy(source, &other.container));
         }
         if self.options.quiesce == Quiesce::None {
@@ -194,9 +200,11 @@ impl Run<'_> {
                 None => Ok(()),
             };
         }
-        let holds = self.holds(source);
-        holds.pauses.iter().try_for_each(refuse_what_cannot_be_frozen)?;
-        holds.stops.iter().try_for_each(refuse_what_cannot_be_stopped)
+        let hold = self.hold_plan(source);
+        if hold.freezes() {
+            return hold.containers.iter().try_for_each(refuse_what_cannot_be_frozen);
+        }
+        hold.containers.iter().try_for_each(|container| refuse_what_cannot_be_stopped(source, container))
     }
 
     fn refuse_repository_inside(&self, source: &Source, engine: &EngineInfo) -> Result<()> {
@@ -220,21 +228,27 @@ impl Run<'_> {
     }
 
     /// Returns the containers that will be held. What somebody has frozen already stays so.
-    pub(super) fn holds(&self, source: &Source) -> Holds {
+    pub(super) fn hold_plan(&self, source: &Source) -> HoldPlan {
+        let base = HoldPlan {
+            stop_timeout: self.options.stop_timeout,
+            max_downtime: self.max_downtime(),
+            ..HoldPlan::default()
+        };
         match self.options.quiesce {
-            Quiesce::Online | Quiesce::None => Holds::default(),
+            Quiesce::Online | Quiesce::None => base,
             Quiesce::Stop => {
                 let stops: Vec<_> =
                     source.users.iter().filter(|user| user.is_to_be_held()).cloned().collect();
-                let stops = order::stop_order(&stops).into_iter().cloned().collect();
-                Holds { stops, ..Holds::default() }
+                let containers = order::stop_order(&stops).into_iter().cloned().collect();
+                HoldPlan { containers, ..base }
             }
             Quiesce::Pause => {
                 let is_running = |user: &&User| {
                     user.writes && user.container.state.running && !user.container.state.paused
                 };
-                let pauses = source.users.iter().filter(is_running).map(|user| user.container.clone());
-                Holds { pauses: pauses.collect(), ..Holds::default() }
+                let containers =
+                    source.users.iter().filter(is_running).map(|user| user.container.clone()).collect();
+                HoldPlan { method: HoldMethod::Freeze, containers, ..base }
             }
         }
     }
@@ -247,7 +261,7 @@ impl Run<'_> {
         if self.options.quiesce == Quiesce::None || container.state.paused {
             return Ok(());
         }
-        await_ready(&*self.context.docker, container, Instant::now() + READY_LIMIT, self.monitor())
+        await_ready(&*self.run.context.docker, container, Instant::now() + READY_LIMIT, self.run.monitor())
             .await
             .map_err(|error| {
                 let what = format!("container {} is not ready to be {}", container.name, self.held_word());
@@ -260,7 +274,7 @@ impl Run<'_> {
 
     /// Finds the database in the source: where its container's configuration has it, checked against the
     /// files that are there.
-    fn find_database(&self, source: &Source, survey: &Survey) -> Result<Option<Database>> {
+    fn find_database(&self, source: &Source, survey: &Survey) -> Result<Option<DatabaseFiles>> {
         if survey.entries == 0 {
             return Err(Error::failed(format!("{} is empty: there is nothing to save", source.title)).hint(
                 "docker volume ls    (is it the one you mean? Compose puts the project's name before it)",
@@ -286,14 +300,14 @@ impl Run<'_> {
             )));
         }
         let mounted_at = source.mounted_at(container);
-        Ok(Some(Database { profile, data_directory: data_directory.clone(), mounted_at }))
+        Ok(Some(DatabaseFiles { profile, data_directory: data_directory.clone(), mounted_at }))
     }
 
     /// Returns what is known before it is decided who is held and how bytes are taken.
     async fn plan(&self, source: &Source, database: Option<&Inspection>, survey: &Survey) -> Plan {
         let stopped = source.users.iter().map(|user| &user.container).filter(|user| !user.state.running);
         Plan {
-            id: self.id.to_string(),
+            id: self.run.id.to_string(),
             source: source.key.clone(),
             title: source.title.clone(),
             host_path: source.host_path.clone(),
@@ -315,16 +329,16 @@ impl Run<'_> {
             needed_bytes: plan::worst_case_bytes(survey.bytes, survey.entries),
             free_bytes: self.site.free_space().await,
             expected_downtime_ms: 0,
-            archive: self.site.archive_path(&source.key, &self.id, self.options.codec),
+            archive: self.site.archive_path(&source.key, &self.run.id, self.options.codec),
         }
     }
 }
 
 /// Returns the database of a source that no container was made for, if there is exactly one.
-fn only_database(source: &Source, survey: &Survey) -> Result<Option<Database>> {
+fn only_database(source: &Source, survey: &Survey) -> Result<Option<DatabaseFiles>> {
     match survey.databases.as_slice() {
         [] => Ok(None),
-        [found] => Ok(database::profile(&found.engine).map(|profile| Database {
+        [found] => Ok(database::profile(&found.engine).map(|profile| DatabaseFiles {
             profile,
             data_directory: found.data_directory.clone(),
             mounted_at: None,
@@ -388,4 +402,14 @@ async fn measured_rate(repository: &Repository, source_key: &str) -> Option<(u64
     let listing = repository.snapshots(Some(source_key)).await.ok()?;
     let phases = &listing.snapshots.last()?.manifest.phases;
     phases.iter().find(|time| time.phase == Phase::Archive).map(|time| (time.bytes, time.ms))
+}
+
+impl Preparation {
+    /// Takes over who will be held.
+    pub(super) fn take_users(&mut self, hold: HoldPlan) {
+        self.plan.stops = hold.stops();
+        self.plan.starts = hold.starts();
+        self.plan.freezes = hold.frozen();
+        self.hold = HoldPlan { expected: self.hold.expected, ..hold };
+    }
 }

@@ -6,7 +6,7 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use chrono::{DateTime, Utc};
 
-use super::{Captured, Preparation, Run};
+use super::{Captured, Output, Preparation, SnapshotRun};
 use crate::agent::archive::ArchiveStats;
 use crate::agent::client::ArchiveSink;
 use crate::database;
@@ -14,9 +14,11 @@ use crate::model::container::{Container, EngineInfo};
 use crate::model::error::{Context as _, Result};
 use crate::model::event::Phase;
 use crate::model::manifest::{
-    ArchiveInfo, Counts, Environment, FORMAT_VERSION, FileListInfo, Manifest, Times,
+    ArchiveInfo, Counts, Environment, FORMAT_VERSION, FileListInfo, Manifest, Method, Part, Parts, Payload,
+    Times,
 };
 use crate::model::source::Source;
+use crate::model::unknown::UnknownFields;
 use crate::ops::Context;
 use crate::ops::facts::recorded;
 use crate::ops::libc_version::libc_of;
@@ -26,26 +28,25 @@ use crate::saga::When;
 use crate::undo::Saga;
 use crate::undo::Undo;
 
-impl Run<'_> {
+impl SnapshotRun<'_> {
     pub(super) async fn publish(
         &self,
         prepared: Preparation,
-        pending: &PendingSnapshot,
-        writers: Writers,
+        Output { pending, writers }: Output,
         captured: (ArchiveStats, Captured),
         (held, released): (DateTime<Utc>, DateTime<Utc>),
     ) -> Result<Snapshot> {
-        self.phase(Phase::Publish, prepared.plan.archive.display().to_string(), None);
-        self.monitor().step("publish");
+        self.run.phase(Phase::Publish, prepared.plan.archive.display().to_string(), None);
+        self.run.monitor().step("publish");
         let archive = writers.archive.finish().await?;
         let list = writers.list.finish().await?;
-        let times = Times { started: self.started, held, released, published: Utc::now() };
+        let times = Times { started: self.run.started, held, released, published: Utc::now() };
         let manifest = self.manifest(&prepared, captured, (&archive, &list), times);
-        self.monitor().step("write-manifest");
+        self.run.monitor().step("write-manifest");
         // A signal must find it done or not begun.
-        let _deferral = self.context.cancel.defer();
+        let _deferral = self.run.context.cancel.defer();
         let snapshot = pending.publish(manifest, &archive, &list).await?;
-        self.monitor().step("published");
+        self.run.monitor().step("published");
         Ok(snapshot)
     }
 
@@ -59,42 +60,48 @@ impl Run<'_> {
         let facts = recorded(prepared.facts.clone(), &captured.evidence);
         Manifest {
             format_version: FORMAT_VERSION,
-            id: self.id.clone(),
+            requires: Vec::new(),
+            id: self.run.id.clone(),
             source: prepared.source.key.clone(),
-            location: prepared.source.location.clone(),
+            group: None,
             title: prepared.source.title.clone(),
-            quiesce: self.options.quiesce,
-            capture: prepared.plan.capture,
+            method: Method { quiesce: self.options.quiesce, capture: prepared.plan.capture },
+            payload: Payload::Physical,
             consistency: captured.consistency,
+            position: captured.evidence.database.as_ref().and_then(database::position),
             evidence: captured.evidence,
             times,
-            downtime_ms: self.clock.away().map_or(0, milliseconds),
-            phases: self.clock.phases(),
-            archive: ArchiveInfo {
-                file: archive.file.clone(),
-                codec: self.options.codec,
-                stored_bytes: archive.bytes,
-                tar_bytes: archived.tar_bytes,
-                blake3: archive.blake3.clone(),
-            },
-            file_list: FileListInfo {
-                file: list.file.clone(),
-                stored_bytes: list.bytes,
-                blake3: list.blake3.clone(),
-            },
-            counts: Counts {
-                members: archived.members(),
-                files: archived.files,
-                raw_bytes: archived.raw_bytes,
-                sockets_skipped: archived.sockets_skipped,
-                excluded: archived.excluded,
-                vanished: archived.vanished,
-                changed: archived.changed,
-            },
+            downtime_ms: self.run.timer.away().map_or(0, milliseconds),
+            phases: self.run.timer.phases(),
+            parts: Parts::one(Part {
+                location: prepared.source.location.clone(),
+                archive: ArchiveInfo {
+                    file: archive.file.clone(),
+                    codec: self.options.codec,
+                    stored_bytes: archive.bytes,
+                    tar_bytes: archived.tar_bytes,
+                    blake3: archive.blake3.clone(),
+                },
+                file_list: FileListInfo {
+                    file: list.file.clone(),
+                    stored_bytes: list.bytes,
+                    blake3: list.blake3.clone(),
+                },
+                counts: Counts {
+                    members: archived.members(),
+                    files: archived.files,
+                    raw_bytes: archived.raw_bytes,
+                    sockets_skipped: archived.sockets_skipped,
+                    excluded: archived.excluded,
+                    vanished: archived.vanished,
+                    changed: archived.changed,
+                },
+            }),
             environment: prepared.environment.clone(),
             facts,
             tags: self.options.tags.clone(),
             tool_version: env!("CARGO_PKG_VERSION").to_owned(),
+            unknown: UnknownFields::default(),
         }
     }
 }

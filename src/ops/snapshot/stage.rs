@@ -9,8 +9,9 @@
 use std::collections::BTreeMap;
 use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _};
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
-use super::{Preparation, Run};
+use super::{Preparation, SnapshotRun};
 use crate::agent::archive::ArchiveStats;
 use crate::agent::client::AgentError;
 use crate::agent::protocol::StagePassRequest;
@@ -67,7 +68,7 @@ impl StageVolume {
     }
 }
 
-impl Run<'_> {
+impl SnapshotRun<'_> {
     /// Chooses the place of a stage: the one that an earlier run has kept, or a new one. What removes a new
     /// one is in the journal when this returns.
     ///
@@ -89,17 +90,22 @@ impl Run<'_> {
         if let Some(place) = self.make_stage_beside(saga, source, engine)? {
             return Ok(place);
         }
-        let run = self.id.as_str();
+        let run = self.run.id.as_str();
         let mut place = StageVolume::volume(format!("{PREFIX}{run}"), source, run);
         place.registered = Some(self.register(saga, &place.removal)?);
-        self.monitor().step("create-stage");
+        self.run.monitor().step("create-stage");
         Ok(place)
     }
 
     /// Finds the newest stage of the source that was kept.
     async fn kept_stage(&self, source: &Source) -> Result<Option<StageVolume>> {
-        let volumes =
-            self.context.docker.volumes().await.context(|| "look for a stage that was kept".to_owned())?;
+        let volumes = self
+            .run
+            .context
+            .docker
+            .volumes()
+            .await
+            .context(|| "look for a stage that was kept".to_owned())?;
         let is_of_source = |labels: &BTreeMap<String, String>| labels.get(LABEL_STAGE) == Some(&source.key);
         let kept = volumes
             .into_iter()
@@ -122,10 +128,10 @@ impl Run<'_> {
         if !engine.local || self.options.keep_stage || !nix::unistd::geteuid().is_root() {
             return Ok(None);
         }
-        let Some(path) = beside(directory, self.id.as_str()) else { return Ok(None) };
+        let Some(path) = beside(directory, self.run.id.as_str()) else { return Ok(None) };
         let removal = Undo::DeleteDirectory { path: path.clone() };
         let registered = self.register(saga, &removal)?;
-        self.monitor().step("create-stage");
+        self.run.monitor().step("create-stage");
         match std::fs::DirBuilder::new().mode(0o700).create(&path) {
             Ok(()) => Ok(Some(StageVolume {
                 location: MountSource::Directory(path),
@@ -147,7 +153,7 @@ impl Run<'_> {
 
     /// Brings the stage close to the source while it is being written, where the capture is staged. What
     /// does not fit is captured directly where that may be.
-    pub(super) async fn stage_live(&self, saga: &mut Saga, prepared: &mut Preparation) -> Result<()> {
+    pub(in crate::ops) async fn stage_live(&self, saga: &mut Saga, prepared: &mut Preparation) -> Result<()> {
         let Some(stage) = prepared.stage.as_mut().filter(|_| prepared.plan.capture == Capture::Staged) else {
             return Ok(());
         };
@@ -176,7 +182,7 @@ impl Run<'_> {
         // What it writes now it need not write during its shutdown. One that is frozen writes nothing then,
         // and what it wrote now would only have to be staged.
         if self.options.quiesce == Quiesce::Stop {
-            self.context.checkpoint(&prepared.source).await;
+            self.run.context.checkpoint(&prepared.source).await;
         }
         Ok(())
     }
@@ -187,27 +193,28 @@ impl Run<'_> {
             reserve: STAGE_RESERVE,
             ..StagePassRequest::default()
         };
-        Passes { context: self.context, clock: &self.clock, source, request, bytes }
+        Passes { run: self.run, source, request, bytes }
     }
 
     /// Gives the stage up: the data is captured directly.
     async fn fall_back(&self, prepared: &mut Preparation, why: &str) {
         // What was staged takes room from the archive.
         let empty = StagePassRequest { exclude: vec!["*".to_owned()], ..StagePassRequest::default() };
-        if let Err(error) = prepared.agent.stage_pass(empty, self.monitor()).await {
+        if let Err(error) = prepared.agent.stage_pass(empty, self.run.monitor()).await {
             tracing::debug!(%error, "the stage is emptied when it is removed");
         }
         let plan = &mut prepared.plan;
         plan.capture = Capture::Direct;
         plan.capture_reason = format!("the stage did not fit: {why}");
         plan.expected_downtime_ms = prepared.estimate.direct_ms();
+        prepared.hold.expected = Duration::from_millis(plan.expected_downtime_ms);
         self.warn_of_direct(plan);
         self.warn_of_downtime(plan);
     }
 
     /// Looks at the users once more: the passes took their time, and somebody may have restarted one.
     async fn look_again(&self, prepared: &mut Preparation) -> Result<()> {
-        let source = self.context.resolve(&self.options.target).await?;
+        let source = self.run.context.resolve(&self.options.target).await?;
         if source.location != prepared.source.location {
             return Err(Error::failed(format!(
                 "{} is not where it was: somebody has moved its data to {} meanwhile",
@@ -217,7 +224,7 @@ impl Run<'_> {
         }
         self.refuse_what_cannot_be_held(&source)?;
         self.refuse_unready(&source).await?;
-        prepared.take_users(self.holds(&source));
+        prepared.take_users(self.hold_plan(&source));
         prepared.source = source;
         Ok(())
     }
@@ -238,7 +245,7 @@ impl Run<'_> {
         prepared: &mut Preparation,
         writers: &mut Writers,
     ) -> Result<ArchiveStats> {
-        give_way(self.context, &prepared.source).await;
+        give_way(&self.run.context, &prepared.source).await;
         let mut archived = self.archive(prepared, writers, true).await?;
         // The stage never had what was left out.
         if let Some(staged) = prepared.staged {
@@ -255,8 +262,8 @@ impl Run<'_> {
     /// Removes what is in the stage before the engine removes the stage: that would do it in one go, and a
     /// database that syncs its log meanwhile would wait for it.
     async fn clear_stage(&self, prepared: &mut Preparation) {
-        self.monitor().step("clear-stage");
-        if let Err(error) = prepared.agent.stage_clear(self.monitor()).await {
+        self.run.monitor().step("clear-stage");
+        if let Err(error) = prepared.agent.stage_clear(self.run.monitor()).await {
             tracing::debug!(%error, "the stage is removed in one go");
         }
     }
@@ -264,17 +271,17 @@ impl Run<'_> {
     /// Leaves the stage to the next run. That it cannot be left only makes the next one longer.
     async fn keep_stage(&self, saga: &mut Saga, prepared: &mut Preparation) {
         let Some(stage) = &prepared.stage else { return };
-        self.monitor().step("keep-stage");
-        match (prepared.agent.stage_keep(self.monitor()).await, stage.registered) {
+        self.run.monitor().step("keep-stage");
+        match (prepared.agent.stage_keep(self.run.monitor()).await, stage.registered) {
             (Ok(()), Some(registered)) => {
                 saga.dismiss(registered);
-                self.monitor().note(format!(
+                self.run.monitor().note(format!(
                     "the stage stays for the next snapshot: volume {} (volsnap list --stages)",
                     stage.name()
                 ));
             }
             (Ok(()), None) => {}
-            (Err(error), _) => self.monitor().warning(format!("the stage is not kept: {error}")),
+            (Err(error), _) => self.run.monitor().warning(format!("the stage is not kept: {error}")),
         }
     }
 }

@@ -1,4 +1,4 @@
-//! Letting frozen containers go on.
+//! Freezing containers, and letting them go on.
 //!
 //! A freeze belongs to one run of one container: what was recreated or started anew meanwhile is not
 //! frozen by us, and is left alone. The delicate case is a container that is not frozen yet: whoever asked
@@ -7,10 +7,11 @@
 
 use std::time::Duration;
 
+use futures_util::future::join_all;
 use serde::{Deserialize, Serialize};
-use tokio::time::{Instant, sleep};
+use tokio::time::{Instant, sleep, timeout};
 
-use super::{Result, UndoError};
+use super::{Result, ServiceError};
 use crate::engine::Docker;
 use crate::model::container::Container;
 use crate::model::event::Monitor;
@@ -44,6 +45,26 @@ impl PausedContainer {
     }
 }
 
+/// Freezes all of them together: what one writes after another is frozen would not fit together.
+///
+/// # Errors
+/// When one cannot be frozen, or not all of them are within `limit`: a process in the kernel's hands is not frozen
+/// before it has left them.
+pub async fn freeze_all(
+    docker: &dyn Docker,
+    containers: &[Container],
+    limit: Duration,
+    monitor: &dyn Monitor,
+) -> Result<()> {
+    monitor.step("freeze-containers");
+    let freezing = join_all(containers.iter().map(|container| docker.pause(&container.id)));
+    let Ok(frozen) = timeout(limit, freezing).await else {
+        let names: Vec<_> = containers.iter().map(|container| container.name.as_str()).collect();
+        return Err(ServiceError::NotFrozen { containers: names.join(", "), seconds: limit.as_secs() });
+    };
+    frozen.into_iter().try_for_each(|frozen| Ok(frozen?))
+}
+
 /// A container that may yet become frozen.
 struct Watched<'a> {
     container: &'a PausedContainer,
@@ -54,7 +75,7 @@ struct Watched<'a> {
 
 /// Lets every one of the containers go on that is frozen, those that are at once; then watches the others
 /// for a freeze that is still under way.
-pub(super) async fn unpause_all(
+pub async fn unpause_all(
     docker: &dyn Docker,
     containers: &[PausedContainer],
     patience: RetryBudget,
@@ -115,7 +136,7 @@ async fn unpause(docker: &dyn Docker, frozen: &PausedContainer, monitor: &dyn Mo
     match now.state.status.as_str() {
         "removing" | "dead" => Ok(Frozen::NoMore),
         _ => {
-            docker.start(&frozen.id).await.map_err(UndoError::from)?;
+            docker.start(&frozen.id).await.map_err(ServiceError::from)?;
             Ok(Frozen::NoMore)
         }
     }

@@ -1,0 +1,209 @@
+//! Manifests and verifications of every format are read; what a later volsnap has added is kept, or refused by name.
+
+use std::path::Path;
+
+use serde_json::{Value, json};
+
+use super::*;
+use crate::archive::Codec;
+use crate::model::facts::FactsLevel;
+
+const V1: &str = include_str!("../../../fixtures/formats/v1/manifest.json");
+const V1_WITH_FACTS: &str = include_str!("../../../fixtures/formats/v1/manifest-with-facts.json");
+
+fn read(stored: &str) -> Manifest {
+    Manifest::from_json(stored.as_bytes()).unwrap()
+}
+
+/// Seals a manifest that is changed.
+fn sealed(stored: &str, change: impl FnOnce(&mut Value)) -> String {
+    let mut value: Value = serde_json::from_str(stored).unwrap();
+    value.as_object_mut().unwrap().remove("seal");
+    change(&mut value);
+    let text = serde_json::to_string_pretty(&value).unwrap();
+    let body = text.strip_suffix("\n}").unwrap();
+    let digest = blake3::hash(body.as_bytes()).to_hex();
+    format!("{body},\n  \"seal\": \"{digest}\"\n}}\n")
+}
+
+/// A manifest of the newest format.
+fn newest() -> String {
+    read(V1_WITH_FACTS).to_json().unwrap()
+}
+
+#[test]
+fn a_manifest_of_format_1_is_read_for_ever() {
+    let manifest = read(V1);
+    assert_eq!(manifest.format_version, 1);
+    assert_eq!(manifest.id.as_str(), "20261120T203011Z-4f2a91");
+    assert_eq!(manifest.source, "memory-service_db_data");
+    assert_eq!(*manifest.location(), MountSource::Volume("memory-service_db_data".into()));
+    assert_eq!(manifest.method, Method { quiesce: Quiesce::Stop, capture: Capture::Direct });
+    assert_eq!((manifest.payload, manifest.consistency), (Payload::Physical, Consistency::Clean));
+    assert_eq!(manifest.evidence.database.as_ref().unwrap().engine, "postgresql");
+    assert_eq!(manifest.archive().codec, Codec::Zstd { level: 3 });
+    assert_eq!((manifest.archive().tar_bytes, manifest.counts().members), (10_240, 1));
+    assert!(manifest.file_list().blake3.starts_with("0ffec6f7"));
+    assert_eq!(manifest.mounted_at(), Some(Path::new("/var/lib/postgresql/data")));
+    assert_eq!((manifest.group, manifest.position, manifest.facts), (None, None, None));
+    assert!(manifest.requires.is_empty() && manifest.unknown.is_empty());
+}
+
+#[test]
+fn all_of_a_manifest_that_version_0_1_wrote_of_a_database_is_read() {
+    let manifest = read(V1_WITH_FACTS);
+    assert_eq!(manifest.title, "service db of shop (volume shop_pgdata)");
+    assert_eq!(manifest.method.capture, Capture::Staged);
+    assert_eq!(manifest.evidence.stopped[0].name, "shop_db_1");
+    assert_eq!(manifest.evidence.database.as_ref().unwrap().details["timeline"], "1");
+    let facts = manifest.facts.as_ref().unwrap();
+    assert!(facts.exact);
+    assert_eq!((facts.seen.level, facts.seen.databases.len()), (FactsLevel::Quick, 4));
+    assert_eq!(manifest.environment.superuser.as_deref(), Some("shop"));
+    assert!(manifest.environment.libc.is_some());
+    assert_eq!(manifest.tags["why"], "upgrade");
+    assert!(manifest.unknown.is_empty(), "{:?}", manifest.unknown);
+}
+
+#[test]
+fn all_of_a_manifest_of_format_2_is_read() {
+    let manifest = read(include_str!("../../../fixtures/formats/v2/manifest-with-facts.json"));
+    assert_eq!(manifest.format_version, 2);
+    assert_eq!(*manifest.location(), MountSource::Volume("shop_pgdata".into()));
+    assert_eq!(manifest.method, Method { quiesce: Quiesce::Online, capture: Capture::Staged });
+    assert_eq!(manifest.payload, Payload::Physical);
+    assert_eq!(manifest.group.as_ref().unwrap().to_string(), manifest.id.to_string());
+    let details = &manifest.evidence.database.as_ref().unwrap().details;
+    let lsn = details["redo"].parse().unwrap();
+    assert_eq!(manifest.position, Some(Position::Postgresql { timeline: 1, lsn }));
+    assert_eq!(manifest.evidence.paused, ["shop_web_1"]);
+    assert!(manifest.facts.as_ref().unwrap().exact);
+    assert!(manifest.requires.is_empty() && manifest.unknown.is_empty());
+    // Of the smaller one all is as it was in format 1.
+    let smaller = read(include_str!("../../../fixtures/formats/v2/manifest.json"));
+    assert_eq!(smaller, Manifest { format_version: 2, ..read(V1) });
+}
+
+#[test]
+fn a_backup_that_the_database_made_of_itself_is_called_native_in_the_file() {
+    let online = sealed(V1, |value| value["quiesce"] = json!("online"));
+    let manifest = read(&online);
+    assert_eq!(manifest.method.quiesce, Quiesce::Online);
+    let value = serde_json::to_value(&manifest).unwrap();
+    assert_eq!(value["method"], json!({"quiesce": "native", "capture": "direct"}));
+    assert_eq!(read(&manifest.to_json().unwrap()).method.quiesce, Quiesce::Online);
+}
+
+#[test]
+fn what_is_written_is_of_the_newest_format_whatever_was_read() {
+    for before in [V1, V1_WITH_FACTS] {
+        let before = read(before);
+        let after = read(&before.to_json().unwrap());
+        assert_eq!(after.format_version, FORMAT_VERSION);
+        assert_eq!(after, Manifest { format_version: FORMAT_VERSION, ..before });
+    }
+}
+
+#[test]
+fn a_feature_that_is_not_known_refuses_the_snapshot_by_its_name() {
+    let stored = sealed(&newest(), |value| {
+        value["requires"] = json!(["several-parts"]);
+        value["tool_version"] = json!("7.1.0");
+        value["parts"] = json!("what nobody can read here");
+    });
+    let error = Manifest::from_json(stored.as_bytes()).unwrap_err();
+    assert!(matches!(&error, ManifestError::UnknownFeature { feature, .. } if feature == "several-parts"));
+    let says = error.to_string();
+    assert!(says.contains("several-parts") && says.contains("volsnap 7.1.0"), "{says}");
+}
+
+#[test]
+fn a_snapshot_of_several_parts_is_not_taken_for_one_of_the_first() {
+    let stored = sealed(&newest(), |value| {
+        let part = value["parts"][0].clone();
+        value["parts"].as_array_mut().unwrap().push(part);
+    });
+    let error = Manifest::from_json(stored.as_bytes()).unwrap_err();
+    let ManifestError::NotUnderstood { source, .. } = error else { panic!("{error}") };
+    assert!(source.to_string().contains("2 parts"), "{source}");
+}
+
+#[test]
+fn a_later_format_is_refused_however_it_is_sealed() {
+    let stored = newest().replace("\"format_version\": 2", "\"format_version\": 3");
+    let error = Manifest::from_json(stored.as_bytes()).unwrap_err();
+    assert!(matches!(error, ManifestError::LaterFormat { found: 3 }), "{error}");
+}
+
+#[test]
+fn a_value_that_is_not_known_is_said() {
+    let stored = sealed(&newest(), |value| value["method"]["quiesce"] = json!("hypnosis"));
+    let error = Manifest::from_json(stored.as_bytes()).unwrap_err();
+    assert!(error.to_string().contains("written by volsnap 0.1.0"), "{error}");
+}
+
+#[test]
+fn fields_that_are_not_known_are_there_again_when_it_is_written() {
+    let add = |value: &mut Value| {
+        value["mood"] = json!({"weather": [1, 2]});
+        value["zeal"] = json!({"last": {}});
+        value["environment"]["kernel"] = json!("6.12");
+        value["evidence"]["stopped"][0]["signal"] = json!(15);
+    };
+    let before = sealed(V1_WITH_FACTS, add);
+    let manifest = read(&before);
+    assert_eq!(manifest.title, "service db of shop (volume shop_pgdata)");
+    let after: Value = serde_json::from_str(&manifest.to_json().unwrap()).unwrap();
+    assert_eq!(after["mood"], json!({"weather": [1, 2]}));
+    assert_eq!(after["zeal"], json!({"last": {}}));
+    assert_eq!(after["environment"]["kernel"], "6.12");
+    assert_eq!(after["evidence"]["stopped"][0]["signal"], 15);
+    // The draft in a journal has no seal.
+    let draft: Manifest = serde_json::from_value(serde_json::to_value(&manifest).unwrap()).unwrap();
+    assert_eq!(draft.unknown.get("mood"), manifest.unknown.get("mood"));
+    // A field of what became a part goes with it.
+    let of_a_part = read(&sealed(V1, |value| value["archive"]["erasure"] = json!(4)));
+    assert_eq!(serde_json::to_value(&of_a_part).unwrap()["parts"][0]["archive"]["erasure"], 4);
+    assert_eq!(read(&of_a_part.to_json().unwrap()).unknown, of_a_part.unknown);
+}
+
+#[test]
+fn facts_of_a_later_format_are_kept_and_not_understood() {
+    let stored = sealed(&newest(), |value| {
+        value["facts"]["seen"] = json!({"version": 9, "vectors": [0.5]});
+    });
+    let manifest = read(&stored);
+    assert_eq!((&manifest.facts, manifest.later_facts()), (&None, Some(9)));
+    let written: Value = serde_json::from_str(&manifest.to_json().unwrap()).unwrap();
+    assert_eq!(written["facts"]["seen"]["vectors"], json!([0.5]));
+    assert_eq!(read(V1_WITH_FACTS).later_facts(), None);
+}
+
+#[test]
+fn a_verification_of_every_format_is_read() {
+    let read = |text: &str| serde_json::from_str::<Verification>(text).unwrap();
+    let one = read(include_str!("../../../fixtures/formats/v1/verification.json"));
+    assert_eq!(read(include_str!("../../../fixtures/formats/v2/verification.json")), one);
+    assert_eq!((one.kind, one.ok, one.problems, one.drill), (VerificationKind::Read, true, 0, None));
+    assert_eq!((one.ms, one.tool_version.as_str()), (3, "0.1.0"));
+    let drill = read(include_str!("../../../fixtures/formats/v1/verification-drill.json"));
+    assert_eq!((drill.kind, drill.ok, drill.problems), (VerificationKind::Drill, false, 2));
+    assert_eq!(drill.drill.unwrap().recovery_ms, 4300);
+    assert!(drill.unknown.is_empty());
+    assert_eq!(read(include_str!("../../../fixtures/formats/v2/verification-drill.json")), drill);
+    let written = serde_json::to_value(&drill).unwrap();
+    assert_eq!(written["format_version"], 2);
+    assert_eq!(serde_json::from_value::<Verification>(written).unwrap(), drill);
+}
+
+#[test]
+fn a_verification_keeps_what_is_not_known_and_a_later_one_is_said() {
+    let text = include_str!("../../../fixtures/formats/v1/verification-drill.json");
+    let mut value: Value = serde_json::from_str(text).unwrap();
+    value["drill"]["clients"] = json!(3);
+    let verification: Verification = serde_json::from_value(value.clone()).unwrap();
+    assert_eq!(serde_json::to_value(&verification).unwrap()["drill"]["clients"], 3);
+    value["format_version"] = json!(3);
+    let error = serde_json::from_value::<Verification>(value).unwrap_err();
+    assert!(error.to_string().contains("later volsnap"), "{error}");
+}

@@ -1,0 +1,123 @@
+//! What the engine and the database's own files say of a hold: that what was stopped is stopped, by itself and whole,
+//! and that nobody has started anything meanwhile.
+
+use std::path::{Path, PathBuf};
+
+use super::Context;
+use crate::agent::client::AgentClient;
+use crate::database::{self, Profile};
+use crate::model::container::Container;
+use crate::model::error::{Context as _, Error, Result};
+use crate::model::inspection::Inspection;
+use crate::model::manifest::{Evidence, StoppedContainer};
+
+/// A database in a source, as far as its files are concerned.
+#[derive(Debug, Clone)]
+pub(super) struct DatabaseFiles {
+    pub(super) profile: &'static dyn Profile,
+    /// Relative to the source's root.
+    pub(super) data_directory: PathBuf,
+    /// Where its container mounts the source.
+    pub(super) mounted_at: Option<PathBuf>,
+}
+
+impl DatabaseFiles {
+    /// Reads them in the source.
+    pub(super) async fn inspect(&self, agent: &mut AgentClient) -> Result<Inspection> {
+        agent
+            .inspect(self.profile.name(), &self.data_directory, self.mounted_at.as_deref())
+            .await
+            .context(|| format!("read the files of {}", self.profile.name()))
+    }
+
+    /// Reads them in the stage, or the copy, of the source.
+    pub(super) async fn inspect_stage(&self, agent: &mut AgentClient) -> Result<Inspection> {
+        agent
+            .inspect_stage(self.profile.name(), &self.data_directory, self.mounted_at.as_deref())
+            .await
+            .context(|| format!("read the files of {} in the copy", self.profile.name()))
+    }
+
+    /// Reads them in a tree of the source.
+    pub(super) async fn inspect_tree(&self, agent: &mut AgentClient, tree: &Path) -> Result<Inspection> {
+        agent
+            .inspect_tree(tree, self.profile.name(), &self.data_directory, self.mounted_at.as_deref())
+            .await
+            .context(|| format!("read the files of {}", self.profile.name()))
+    }
+
+    /// Returns the files without which there is no database, relative to the root, the last one last.
+    pub(super) fn marker_files(&self) -> Vec<PathBuf> {
+        self.profile.written_last(&self.data_directory)
+    }
+}
+
+/// Reads how those ended that were stopped, and what the database's own files say; why the shutdown is not clean is
+/// among the reasons.
+///
+/// # Errors
+/// When one of them was started by somebody meanwhile, or the files cannot be read.
+pub(super) async fn of_shutdown(
+    context: &Context,
+    stops: &[Container],
+    database: Option<&DatabaseFiles>,
+    agent: &mut AgentClient,
+) -> Result<Evidence> {
+    let mut evidence = Evidence::default();
+    for before in stops {
+        let now = still_stopped(context, before).await?;
+        evidence.reasons.extend(ended_badly(&now));
+        evidence.stopped.push(StoppedContainer {
+            name: now.name,
+            exit_code: now.state.exit_code,
+            oom_killed: now.state.oom_killed,
+        });
+    }
+    if let Some(database) = database {
+        let inspection = database.inspect(agent).await?;
+        evidence.reasons.extend(inspection.reasons.iter().cloned());
+        evidence.database = Some(inspection);
+    }
+    Ok(evidence)
+}
+
+/// Returns why a container's end was not clean, as far as the engine says.
+pub(super) fn ended_badly(now: &Container) -> Option<String> {
+    let is_database = database::profile_of(now).is_some();
+    if now.state.oom_killed {
+        Some(format!("container {} was killed for want of memory", now.name))
+    } else if (is_database && now.state.exit_code != 0) || now.state.exit_code == 137 {
+        Some(format!("container {} ended with exit code {}", now.name, now.state.exit_code))
+    } else {
+        None
+    }
+}
+
+/// Refuses a frozen container that is not frozen any more, or was in between.
+pub(super) async fn still_frozen(context: &Context, before: &Container) -> Result<()> {
+    let now = still_there(context, before).await?;
+    if now.state.paused && now.state.started_at == before.state.started_at {
+        return Ok(());
+    }
+    Err(Error::failed(format!(
+        "container {} was unfrozen, stopped or started by somebody meanwhile",
+        before.name
+    ))
+    .hint("find out who does it (a watchdog, an updater, another person), then take the snapshot again"))
+}
+
+/// Returns a stopped container as it is now, if it is still stopped and was not started in between.
+pub(super) async fn still_stopped(context: &Context, before: &Container) -> Result<Container> {
+    let now = still_there(context, before).await?;
+    if now.state.running || now.state.started_at != before.state.started_at {
+        return Err(Error::failed(format!("container {} was started by somebody meanwhile", before.name))
+            .hint("find out who starts it (a restart policy, an updater, another person), then try again"));
+    }
+    Ok(now)
+}
+
+async fn still_there(context: &Context, before: &Container) -> Result<Container> {
+    let now = context.docker.container(&before.id).await;
+    now.context(|| format!("look at container {}", before.name))?
+        .ok_or_else(|| Error::failed(format!("container {} was removed by somebody meanwhile", before.name)))
+}

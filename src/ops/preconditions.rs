@@ -1,0 +1,148 @@
+//! What was typed, as a source; and what is refused because it could not be had back.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use super::Context;
+use crate::database;
+use crate::model::container::{Container, EngineInfo};
+use crate::model::error::{Context as _, Error, Result};
+use crate::model::source::Source;
+use crate::selector::{self, EngineInventory, Target};
+use crate::service::order;
+
+/// How long a running database may take to say where its data is.
+const ASK_LIMIT: Duration = Duration::from_secs(30);
+/// The label of a container that Swarm has made, with its task.
+const SWARM_TASK: &str = "com.docker.swarm.task.id";
+/// The label with the service that the task is of.
+const SWARM_SERVICE: &str = "com.docker.swarm.service.name";
+
+impl Context {
+    /// Returns everything that the engine has.
+    pub(super) async fn world(&self) -> Result<EngineInventory> {
+        EngineInventory::of(&*self.docker, &self.directory, self.compose_project.as_deref()).await
+    }
+
+    /// Resolves a target. A running database is asked where its data is: its configuration may have moved
+    /// it, and what it says wins.
+    pub(super) async fn resolve(&self, target: &Target) -> Result<Source> {
+        self.resolve_for("volsnap snapshot", target).await
+    }
+
+    /// As [`resolve`](Self::resolve); hints complete `command` with a target.
+    pub(super) async fn resolve_for(&self, command: &str, target: &Target) -> Result<Source> {
+        let mut world = EngineInventory { command: command.to_owned(), ..self.world().await? };
+        let source = selector::resolve(target, &world)?;
+        let Some(container) = source.database().filter(|container| container.state.running) else {
+            return Ok(source);
+        };
+        let Some(profile) = database::profile_of(container) else { return Ok(source) };
+        let command = profile.data_directory_command(container);
+        let output = self.docker.exec(&container.id, &command, ASK_LIMIT).await;
+        let said = output.ok().filter(|output| output.exit_code == 0).map(|output| output.stdout);
+        let Some(said) = said.and_then(|said| String::from_utf8(said).ok()) else { return Ok(source) };
+        if !said.starts_with('/') {
+            return Ok(source);
+        }
+        world.data_directories.insert(container.id.clone(), PathBuf::from(said.trim_end_matches('\n')));
+        selector::resolve(target, &world)
+    }
+
+    /// Refuses a source of whose users one could not be started again: it shares the network of a container
+    /// that does not run.
+    pub(super) async fn refuse_stranded(&self, source: &Source) -> Result<()> {
+        let world = self.world().await?;
+        match order::stranded(&source.users, &world.containers).first() {
+            Some(stranded) => Err(Error::failed(format!(
+                "container {} shares the network of one that does not run, so it could not be started again",
+                stranded.name
+            ))
+            .hint(format!(
+                "docker stop {}    (or start the other one first)",
+                crate::model::quote::shell_quote(&stranded.name)
+            ))),
+            None => Ok(()),
+        }
+    }
+
+    /// Refuses a container that is not in the run it was prepared in; `again` is the command to type. The
+    /// journal tells by that run whether somebody has started the container again, or whether our stop may
+    /// still reach it.
+    pub(super) async fn refuse_restarted(&self, container: &Container, again: &str) -> Result<()> {
+        let looked = self.docker.container(&container.id).await;
+        let now = looked.context(|| format!("look at container {}", container.name))?;
+        if now.is_some_and(|now| now.state.running && now.state.started_at == container.state.started_at) {
+            return Ok(());
+        }
+        Err(Error::failed(format!(
+            "container {} was stopped or started by somebody meanwhile",
+            container.name
+        ))
+        .hint(again))
+    }
+}
+
+/// Refuses Podman for what has to see the users of the data stopped; `hint` is what can be done in place of it.
+pub(super) fn refuse_podman(
+    engine: &EngineInfo,
+    source: &Source,
+    hint: impl FnOnce() -> String,
+) -> Result<()> {
+    if !engine.podman {
+        return Ok(());
+    }
+    Err(Error::failed(format!(
+        "the engine is Podman, which calls a container stopped while it still runs: whether what uses {} has stopped, \
+         and cleanly, cannot be told",
+        source.title
+    ))
+    .hint(hint()))
+}
+
+/// Returns the service of Swarm whose task a container is.
+pub(super) fn swarm_service(container: &Container) -> Option<&str> {
+    let task = container.labels.get(SWARM_TASK)?;
+    Some(container.labels.get(SWARM_SERVICE).unwrap_or(task))
+}
+
+/// Refuses a container that uses `source` and cannot be stopped and brought back as it was.
+pub(super) fn refuse_what_cannot_be_stopped(source: &Source, container: &Container) -> Result<()> {
+    let name = &container.name;
+    if let Some(service) = swarm_service(container) {
+        let (target, service) =
+            (Target::at(&source.location).quoted(), crate::model::quote::shell_quote(service));
+        return Err(Error::failed(format!(
+            "container {name} is a task of the Swarm service {service}: Swarm takes a stopped one for a failed one and \
+             starts another on the same data"
+        ))
+        .hint(format!(
+            "volsnap snapshot {target} --quiesce pause    (a snapshot; --quiesce online of a PostgreSQL)\n\
+             docker service scale {service}=0    (before a restore, and {service}=1 after it)\n\
+             docker service update --force {service}    (restarts it)"
+        )));
+    }
+    if container.state.paused {
+        return Err(Error::failed(format!("container {name} is paused, and a paused one cannot be stopped"))
+            .hint(format!("docker unpause {}", crate::model::quote::shell_quote(name))));
+    }
+    if container.auto_remove {
+        return Err(Error::failed(format!(
+            "container {name} is removed by the engine when it stops (--rm), so it could not be started again"
+        ))
+        .hint(format!("stop {name} yourself, or run it without --rm")));
+    }
+    Ok(())
+}
+
+/// Refuses a container that cannot be frozen.
+pub(super) fn refuse_what_cannot_be_frozen(container: &Container) -> Result<()> {
+    if container.state.restarting {
+        return Err(Error::failed(format!(
+            "container {} is between two starts, and only one that runs can be frozen",
+            container.name
+        ))
+        .hint(format!("docker logs --tail 20 {}", crate::model::quote::shell_quote(&container.name))));
+    }
+    Ok(())
+}

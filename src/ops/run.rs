@@ -1,0 +1,315 @@
+//! The frame of a run, written once: dead runs are finished first, the journal is there before anything is touched,
+//! a signal or a panic ends the work like an error does, and what is out is put back whatever happened.
+
+use std::any::Any;
+use std::collections::BTreeMap;
+use std::panic::AssertUnwindSafe;
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::time::Duration;
+
+use chrono::{DateTime, Utc};
+use futures_util::FutureExt as _;
+use tokio::time::Instant;
+
+use super::phase_timer::PhaseTimer;
+use super::{Context, recover, with_leftovers};
+use crate::model::error::{Context as _, Error, ErrorKind, Result};
+use crate::model::event::{Event, Monitor, Phase};
+use crate::model::ids::SnapshotId;
+use crate::model::quote::shell_quote;
+use crate::saga::{Lease, RetryBudget, RunInfo, Terms};
+use crate::service::ServiceError;
+use crate::service::start::{StoppedContainer, ended_since};
+use crate::undo::Saga;
+
+/// How long the last look at what was started may take.
+const LOOK_LIMIT: Duration = Duration::from_secs(10);
+
+/// What is done with a plan that was shown.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Consent {
+    /// It is executed: the very plan that was shown.
+    Execute,
+    /// It is dropped, and nothing was touched.
+    Decline,
+}
+
+/// Lets every plan be executed, without a look at it.
+///
+/// # Errors
+/// Never.
+pub async fn execute<P>(_plan: &P) -> Result<Consent> {
+    Ok(Consent::Execute)
+}
+
+/// Lets no plan be executed.
+///
+/// # Errors
+/// Never.
+pub async fn decline<P>(_plan: &P) -> Result<Consent> {
+    Ok(Consent::Decline)
+}
+
+/// What a procedure says of itself when it has failed.
+pub(super) trait Aftermath {
+    /// Returns in which state it leaves things; `all_back` when everything could be put back. `None` where there is
+    /// nothing to be said.
+    fn state(&self, all_back: bool) -> Option<String>;
+
+    /// Adds to an error what else is to be known.
+    fn explain(&self, error: Error) -> Error {
+        error
+    }
+}
+
+/// What is said of a run that only looks: nothing.
+pub(super) struct Untouched;
+
+impl Aftermath for Untouched {
+    fn state(&self, _all_back: bool) -> Option<String> {
+        None
+    }
+}
+
+/// One run: who it is, and what it measures.
+pub(super) struct Run {
+    /// The world around it; what is told its monitor renews the guard's lease too.
+    pub(super) context: Context,
+    /// Its id, which is also that of the snapshot it may make.
+    pub(super) id: SnapshotId,
+    /// When it began.
+    pub(super) started: DateTime<Utc>,
+    /// The same on the monotonic clock.
+    pub(super) begun: Instant,
+    /// When the service went and came back, and how long each phase took.
+    pub(super) timer: PhaseTimer,
+    lease: Arc<OnceLock<Lease>>,
+    /// Who was stopped and started again, by name: each is looked at once more at the end.
+    started_again: Mutex<BTreeMap<String, StoppedContainer>>,
+}
+
+impl Run {
+    /// Begins a run: what dead runs left is finished before anything is looked at, since the service may be down
+    /// because of it.
+    ///
+    /// # Errors
+    /// When what a dead run left cannot be finished.
+    pub(super) async fn begin(context: &Context) -> Result<Self> {
+        recover::recover(context, RetryBudget::COMMAND).await.map_err(|error| match error.state_text() {
+            Some(_) => error,
+            None => error.state("nothing was touched"),
+        })?;
+        Self::new(context)
+    }
+
+    /// Begins a run that stops nothing, beside whatever dead runs have left.
+    ///
+    /// # Errors
+    /// When no id can be drawn.
+    pub(super) fn new(context: &Context) -> Result<Self> {
+        let mut random = [0; 3];
+        getrandom::fill(&mut random).context(|| "draw a random id".to_owned())?;
+        let started = Utc::now();
+        let lease = Arc::new(OnceLock::new());
+        let monitor = Arc::new(Renewing { monitor: context.monitor.clone(), lease: lease.clone() });
+        Ok(Self {
+            context: Context { monitor, ..context.clone() },
+            id: SnapshotId::new(started, random),
+            started,
+            begun: Instant::now(),
+            timer: PhaseTimer::default(),
+            lease,
+            started_again: Mutex::default(),
+        })
+    }
+
+    /// Does `work` with a journal of its own, and puts back whatever is out at its end. Work that comes to nothing
+    /// (`None`), as that of a plan that was declined, is put back as after a failure.
+    ///
+    /// # Errors
+    /// Those of `work`; a signal and a panic, which end it at any point: what undoes an effect is in the journal
+    /// before the effect. [`ErrorKind::NotPutBack`] when not everything could be put back.
+    pub(super) async fn conduct<T>(
+        &self,
+        verb: &str,
+        subject: String,
+        aftermath: &dyn Aftermath,
+        work: impl AsyncFnOnce(&mut Saga) -> Result<Option<T>>,
+    ) -> Result<Option<T>> {
+        let mut saga = self.open_journal(verb, subject)?;
+        let outcome = self.to_end(work(&mut saga)).await;
+        let succeeded = matches!(outcome, Ok(Some(_)));
+        let left = saga.finish(succeeded, self.monitor()).await;
+        let outcome = outcome.map_err(|error| {
+            let error = match (error.state_text(), aftermath.state(left.is_empty())) {
+                (None, Some(state)) => error.state(state),
+                _ => error,
+            };
+            aftermath.explain(error)
+        });
+        let ended = if left.is_empty() { self.ended_since().await } else { Vec::new() };
+        with_ended(with_leftovers(outcome, &left), &ended, aftermath)
+    }
+
+    /// Notes who was stopped and is, or will be, started again.
+    pub(super) fn note_started(&self, stopped: &[StoppedContainer]) {
+        // Plain values: a panic elsewhere does not spoil them.
+        let mut noted = self.started_again.lock().unwrap_or_else(PoisonError::into_inner);
+        // Of a database it is known that it has answered.
+        let unknown = stopped.iter().filter(|one| one.answered && one.grace_seconds.is_some());
+        noted.extend(unknown.map(|one| (one.identity.name.clone(), one.clone())));
+    }
+
+    /// Looks once more at who was started again and could only be seen to run for a moment, now that everything of
+    /// the run is gone: what a run leaves and removes may be what ends it. Returns those that have ended.
+    async fn ended_since(&self) -> Vec<(StoppedContainer, ServiceError)> {
+        let noted = std::mem::take(&mut *self.started_again.lock().unwrap_or_else(PoisonError::into_inner));
+        let started: Vec<_> = noted.into_values().collect();
+        if started.is_empty() {
+            return Vec::new();
+        }
+        self.monitor().step("look-again");
+        let looking = ended_since(&*self.context.docker, &started);
+        match tokio::time::timeout(LOOK_LIMIT, looking).await {
+            Ok(Ok(ended)) => ended,
+            // It was back, and nothing says that it is not.
+            outcome => {
+                tracing::debug!(?outcome, "what was started is not looked at once more");
+                Vec::new()
+            }
+        }
+    }
+
+    fn open_journal(&self, verb: &str, subject: String) -> Result<Saga> {
+        let info = RunInfo {
+            run: self.id.to_string(),
+            verb: verb.to_owned(),
+            subject,
+            host: self.context.address.clone(),
+            pid: std::process::id(),
+            started: self.started,
+        };
+        Saga::begin(&self.context.saga, &info, self.context.docker.clone()).map_err(|error| {
+            Error::failed("begin the run's journal")
+                .with_source(error)
+                .state("nothing was touched")
+                .hint("VOLSNAP_STATE_DIR=DIR chooses another directory for journals")
+        })
+    }
+
+    /// Does work to its end, whichever comes first: its own, a signal, or a panic.
+    pub(super) async fn to_end<T>(&self, work: impl Future<Output = Result<T>>) -> Result<T> {
+        let work = AssertUnwindSafe(work).catch_unwind();
+        tokio::select! {
+            biased;
+            outcome = work => outcome.unwrap_or_else(|panic| Err(panicked(&*panic))),
+            interrupt = self.context.cancel.wait() => {
+                Err(Error::new(ErrorKind::Interrupted(interrupt), "interrupted by a signal"))
+            }
+        }
+    }
+
+    /// Has the guard watch. Before there is anything to put back, so that there is nothing that only a later run
+    /// would find.
+    ///
+    /// # Errors
+    /// When it cannot be started.
+    pub(super) async fn watch(&self, saga: &mut Saga) -> Result<()> {
+        self.monitor().step("start-guard");
+        saga.watch(&self.context.saga.executable).await.context(|| "start the guard".to_owned())?;
+        // One run has one guard.
+        let _ = self.lease.set(saga.lease());
+        Ok(())
+    }
+
+    /// Begins the guard's lease on these terms, in place of the one before.
+    pub(super) fn lease(&self, terms: Terms) {
+        if let Some(lease) = self.lease.get() {
+            lease.begin(terms);
+        }
+    }
+
+    /// Ends the guard's lease: nothing is held any more.
+    pub(super) fn end_lease(&self) {
+        if let Some(lease) = self.lease.get() {
+            lease.end();
+        }
+    }
+
+    pub(super) fn monitor(&self) -> &dyn Monitor {
+        &*self.context.monitor
+    }
+
+    /// A phase begins.
+    pub(super) fn phase(&self, phase: Phase, detail: impl Into<String>, total_bytes: Option<u64>) {
+        self.timer.phase(phase);
+        self.monitor().phase(phase, detail, total_bytes);
+    }
+
+    /// Returns what to say of what was stopped, by a run that has failed: "everything that was stopped runs again,
+    /// after 1.2 s".
+    pub(super) fn runs_again(&self, held_word: &str) -> Option<String> {
+        let away: Duration = self.timer.away()?;
+        Some(format!("everything that was {held_word} runs again, after {:.1} s", away.as_secs_f64()))
+    }
+}
+
+/// Adds to an outcome that services have ended since they were back.
+fn with_ended<T>(
+    outcome: Result<Option<T>>,
+    ended: &[(StoppedContainer, ServiceError)],
+    aftermath: &dyn Aftermath,
+) -> Result<Option<T>> {
+    if ended.is_empty() {
+        return outcome;
+    }
+    let said: Vec<_> = ended.iter().map(|(_, error)| error.to_string()).collect();
+    let names: Vec<_> = ended.iter().map(|(one, _)| shell_quote(&one.identity.name)).collect();
+    let error = match outcome {
+        Err(error) => {
+            let state = [error.state_text().unwrap_or_default(), &said.join("; ")].join("; ");
+            error.with_kind(ErrorKind::NotPutBack).state(state)
+        }
+        Ok(_) => {
+            let done = "all else is done, and in its place".to_owned();
+            let state =
+                aftermath.state(false).map_or_else(|| done.clone(), |state| format!("{state}; {done}"));
+            Error::new(ErrorKind::NotPutBack, said.join("; ")).state(state)
+        }
+    };
+    Err(error.hint(format!("docker start {}", names.join(" "))))
+}
+
+/// Tells another monitor, and renews the guard's lease: whatever is told is progress.
+struct Renewing {
+    monitor: Arc<dyn Monitor>,
+    lease: Arc<OnceLock<Lease>>,
+}
+
+impl Monitor for Renewing {
+    fn event(&self, event: Event) {
+        self.goes_on();
+        self.monitor.event(event);
+    }
+
+    fn step(&self, step: &'static str) {
+        self.goes_on();
+        self.monitor.step(step);
+    }
+
+    fn goes_on(&self) {
+        if let Some(lease) = self.lease.get() {
+            lease.renew();
+        }
+    }
+}
+
+fn panicked(panic: &(dyn Any + Send)) -> Error {
+    let message = panic
+        .downcast_ref::<&str>()
+        .map(ToString::to_string)
+        .or_else(|| panic.downcast_ref::<String>().cloned())
+        .unwrap_or_default();
+    Error::failed(format!("volsnap itself failed: {message}"))
+        .hint("report this at the project's issue tracker, with the output of the same command with -v")
+}

@@ -1,0 +1,102 @@
+//! Whether a service answers: its healthcheck, else a query of the database we know, else that it goes on running.
+
+use std::time::Duration;
+
+use tokio::time::{Instant, sleep};
+
+use super::{Result, ServiceError};
+use crate::database;
+use crate::engine::Docker;
+use crate::model::container::Container;
+use crate::model::event::Monitor;
+
+const POLL: Duration = Duration::from_millis(50);
+/// How long one question inside a container may take.
+pub(super) const ASK_LIMIT: Duration = Duration::from_secs(10);
+
+/// How long one wait inside a container lasts, before it is looked at from outside again.
+const AWAIT_LIMIT: Duration = Duration::from_secs(20);
+
+/// A container without healthcheck or profile is up once it has run this long.
+const STABLE: Duration = Duration::from_millis(500);
+
+/// Waits until a container answers: its healthcheck where it has one, else a query where it is a
+/// database we know, else it runs and goes on running.
+///
+/// # Errors
+/// When it ends or does not answer before `deadline`.
+pub async fn await_ready(
+    docker: &dyn Docker,
+    container: &Container,
+    deadline: Instant,
+    monitor: &dyn Monitor,
+) -> Result<()> {
+    monitor.step("await-ready");
+    let begun = Instant::now();
+    loop {
+        let Some(now) = docker.container(&container.id).await? else {
+            return Err(not_back(&container.name, "was removed while it was starting"));
+        };
+        if !now.state.running || now.state.restarting {
+            return Err(ended(docker, &now).await);
+        }
+        monitor.goes_on();
+        if is_ready(docker, &now, begun, deadline).await {
+            return Ok(());
+        }
+        if Instant::now() > deadline {
+            return Err(not_back(&now.name, "runs but does not answer yet"));
+        }
+        sleep(POLL).await;
+    }
+}
+
+async fn is_ready(docker: &dyn Docker, container: &Container, begun: Instant, deadline: Instant) -> bool {
+    if !is_healthy(docker, container).await {
+        return false;
+    }
+    let Some(profile) = database::profile_of(container) else {
+        return !container.healthcheck.is_empty() || begun.elapsed() >= STABLE;
+    };
+    let left = deadline.saturating_duration_since(Instant::now()).min(AWAIT_LIMIT);
+    let command = profile.await_ready_command(container, left);
+    exits_with_0(docker, container, &command, left + ASK_LIMIT).await
+}
+
+/// Returns whether the healthcheck passes, or there is none. Its command is run at once: the engine's own
+/// next run may be half a minute away, with the service long back.
+async fn is_healthy(docker: &dyn Docker, container: &Container) -> bool {
+    container.healthcheck.is_empty()
+        || container.state.health.as_deref() == Some("healthy")
+        || exits_with_0(docker, container, &container.healthcheck, ASK_LIMIT).await
+}
+
+pub(super) async fn exits_with_0(
+    docker: &dyn Docker,
+    container: &Container,
+    command: &[String],
+    limit: Duration,
+) -> bool {
+    match docker.exec(&container.id, command, limit).await {
+        Ok(output) => output.exit_code == 0,
+        Err(error) => {
+            tracing::debug!(%error, "cannot ask whether it is ready");
+            false
+        }
+    }
+}
+
+async fn ended(docker: &dyn Docker, container: &Container) -> ServiceError {
+    not_back(&container.name, &why_ended(docker, container).await)
+}
+
+pub(super) async fn why_ended(docker: &dyn Docker, container: &Container) -> String {
+    let log = docker.logs(&container.id, 5).await.unwrap_or_default();
+    let reason = format!("ended with exit code {} after it was started", container.state.exit_code);
+    let said = log.trim();
+    if said.is_empty() { reason } else { format!("{reason}; its log ends: {said}") }
+}
+
+pub(super) fn not_back(container: &str, reason: &str) -> ServiceError {
+    ServiceError::NotBack { container: container.to_owned(), reason: reason.to_owned() }
+}

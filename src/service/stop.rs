@@ -1,0 +1,98 @@
+//! Stopping a container: a database in the way that is fast and clean, and never by killing it.
+
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use super::identity::find_recreated;
+use super::start::StoppedContainer;
+use super::{Result, ServiceError};
+use crate::database;
+use crate::engine::{Docker, DockerErrorKind, Grace};
+use crate::model::container::Container;
+use crate::model::event::Monitor;
+
+/// How long a container of no known database may take to stop.
+const STOP_LIMIT: Duration = Duration::from_mins(10);
+/// After how long a container is asked again that must not go on.
+const STOP_AGAIN: Duration = Duration::from_secs(3);
+
+/// Returns how long a container may take to stop; `limit` is the user's.
+#[must_use]
+pub fn stop_limit(container: &Container, limit: Option<Duration>) -> Duration {
+    limit.unwrap_or_else(|| {
+        database::profile_of(container).map_or(STOP_LIMIT, database::Profile::stop_timeout)
+    })
+}
+
+/// Asks a container to stop, and returns once it has.
+///
+/// # Errors
+/// When it has not after its [limit](stop_limit); then it goes on stopping.
+pub async fn stop(
+    docker: &dyn Docker,
+    container: &Container,
+    limit: Option<Duration>,
+    monitor: &dyn Monitor,
+) -> Result<()> {
+    monitor.step("stop-container");
+    let wait = stop_limit(container, limit);
+    let (signal, grace) = manner(container);
+    docker.stop(&container.id, signal, grace, wait).await.map_err(|error| match error.kind {
+        DockerErrorKind::TimedOut => ServiceError::NotStopped {
+            container: container.name.clone(),
+            seconds: wait.as_secs(),
+            source: error,
+        },
+        _ => error.into(),
+    })
+}
+
+/// Stops those of the containers that run, wherever they are by now.
+///
+/// # Errors
+/// When one does not stop.
+pub async fn stop_all_again(
+    docker: &dyn Docker,
+    containers: &[StoppedContainer],
+    monitor: &dyn Monitor,
+) -> crate::engine::Result<()> {
+    let there = docker.containers().await?;
+    for stopped in containers {
+        let Some(container) = find_recreated(&stopped.identity, &there) else { continue };
+        stop_again(docker, container, monitor).await?;
+    }
+    Ok(())
+}
+
+/// Stops a container that may have been started on what it is not to stay on. It is asked again and again: whoever has
+/// just been started may not be listening to the signal yet.
+///
+/// # Errors
+/// When it does not stop.
+pub async fn stop_again(
+    docker: &dyn Docker,
+    container: &Container,
+    monitor: &dyn Monitor,
+) -> crate::engine::Result<()> {
+    if !container.state.running && !container.state.restarting {
+        return Ok(());
+    }
+    monitor.step("stop-container-again");
+    let (signal, grace) = manner(container);
+    let deadline = Instant::now() + STOP_LIMIT;
+    loop {
+        match docker.stop(&container.id, signal, grace, STOP_AGAIN).await {
+            Err(error) if error.kind == DockerErrorKind::TimedOut && Instant::now() < deadline => {}
+            stopped => return stopped,
+        }
+    }
+}
+
+/// Returns the signal that asks a container to stop, and how long the engine waits before it kills it.
+fn manner(container: &Container) -> (Option<&'static str>, Grace) {
+    match database::profile_of(container) {
+        Some(profile) => (Some(profile.stop_signal()), Grace::Unlimited),
+        None => (None, Grace::Own),
+    }
+}

@@ -1,0 +1,112 @@
+//! In which order a verb has its effects: calls to the engine, requests to its agent, lines of its journal. What undoes
+//! an effect is in the journal before it.
+
+#![expect(clippy::unwrap_used, reason = "a test that fails here shows where")]
+
+#[path = "../simulated/mod.rs"]
+#[allow(dead_code, reason = "shared with other tests")]
+mod simulated;
+
+use simulated::faults::Scenario;
+use simulated::migrations::Migrate;
+use simulated::restarts::{Drill, Recover, Restart};
+use simulated::restores::Restore;
+use simulated::verbs::TakeSnapshot;
+use simulated::{World, run};
+
+/// Returns the effects of a verb, in their order.
+fn effects(scenario: &dyn Scenario) -> String {
+    run(async {
+        let mut world = World::new(scenario.is_composed()).await;
+        scenario.prepare(&mut world).await;
+        world.arm(None);
+        let recording = world.record();
+        scenario.act(&world).await.unwrap();
+        recording.lines()
+    })
+}
+
+#[test]
+fn a_direct_snapshot_of_a_stopped_service() {
+    insta::assert_snapshot!(effects(&TakeSnapshot::STOP_DIRECT));
+}
+
+#[test]
+fn a_staged_snapshot_of_a_stopped_service() {
+    insta::assert_snapshot!(effects(&TakeSnapshot::STOP_STAGED));
+}
+
+#[test]
+fn a_snapshot_of_a_frozen_service() {
+    insta::assert_snapshot!(effects(&TakeSnapshot::PAUSE));
+}
+
+#[test]
+fn a_snapshot_by_the_databases_own_backup() {
+    insta::assert_snapshot!(effects(&TakeSnapshot::ONLINE));
+}
+
+#[test]
+fn a_restore_in_the_place_of_live_data() {
+    insta::assert_snapshot!(effects(&Restore::Origin));
+}
+
+#[test]
+fn a_restore_in_the_place_of_live_data_without_room_for_both() {
+    insta::assert_snapshot!(effects(&Restore::InPlace));
+}
+
+#[test]
+fn a_restore_into_a_new_volume() {
+    insta::assert_snapshot!(effects(&Restore::NewVolume));
+}
+
+#[test]
+fn a_restore_into_a_new_directory() {
+    insta::assert_snapshot!(effects(&Restore::NewDirectory));
+}
+
+#[test]
+fn a_restart() {
+    insta::assert_snapshot!(effects(&Restart::PLAIN));
+}
+
+#[test]
+fn a_restart_in_which_compose_makes_the_containers_anew() {
+    insta::assert_snapshot!(effects(&Restart::RECREATED));
+}
+
+#[test]
+fn a_restart_with_a_snapshot() {
+    insta::assert_snapshot!(effects(&Restart::WITH_SNAPSHOT));
+}
+
+#[test]
+fn a_drill() {
+    insta::assert_snapshot!(effects(&Drill));
+}
+
+#[test]
+fn a_recovery_from_a_snapshot_that_died_with_everything_stopped() {
+    insta::assert_snapshot!(effects(&Recover));
+}
+
+#[test]
+fn a_migration_into_a_directory() {
+    insta::assert_snapshot!(effects(&Migrate::into_directory(false)));
+}
+
+#[test]
+fn a_migration_back_into_a_volume() {
+    insta::assert_snapshot!(effects(&Migrate::back(false)));
+}
+
+#[test]
+fn a_migration_into_a_directory_with_compose() {
+    insta::assert_snapshot!(effects(&Migrate::into_directory(true)));
+}
+
+#[test]
+fn a_migration_back_into_a_volume_with_compose() {
+    insta::assert_snapshot!(effects(&Migrate::back(true)));
+}

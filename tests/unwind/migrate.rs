@@ -1,0 +1,22 @@
+//! A migration into a directory, and back.
+
+use rstest::rstest;
+use volsnap::engine::failing::Mode;
+
+use crate::simulated::faults::fail_each;
+use crate::simulated::migrations::Migrate;
+use crate::simulated::run;
+
+#[rstest]
+fn has_the_service_run_on_all_of_the_old_or_all_of_the_new_whatever_call_fails(
+    #[values(
+        Migrate::into_directory(false),
+        Migrate::back(false),
+        Migrate::into_directory(true),
+        Migrate::back(true)
+    )]
+    scenario: Migrate,
+    #[values(Mode::Before, Mode::After, Mode::Hang, Mode::Panic, Mode::Kill, Mode::KillAfter)] mode: Mode,
+) {
+    run(fail_each(&scenario, mode));
+}

@@ -1,0 +1,16 @@
+//! A restore, to each of its destinations.
+
+use rstest::rstest;
+use volsnap::engine::failing::Mode;
+
+use crate::simulated::faults::fail_each;
+use crate::simulated::restores::Restore;
+use crate::simulated::run;
+
+#[rstest]
+fn leaves_all_of_the_old_data_or_all_of_the_new_whatever_call_fails(
+    #[values(Restore::Origin, Restore::InPlace, Restore::NewVolume, Restore::NewDirectory)] scenario: Restore,
+    #[values(Mode::Before, Mode::After, Mode::Hang, Mode::Panic, Mode::Kill, Mode::KillAfter)] mode: Mode,
+) {
+    run(fail_each(&scenario, mode));
+}
