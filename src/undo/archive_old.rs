@@ -202,6 +202,7 @@ mod tests {
     use serde_json::{Value, json};
 
     use super::*;
+    use crate::model::manifest::FORMAT_VERSION;
 
     #[test]
     fn a_line_of_format_1_about_replaced_data_is_understood_and_written_with_keys() {
@@ -220,7 +221,7 @@ mod tests {
             "last": ["global/pg_control"],
             "manifest": manifest,
         });
-        let safety: ArchiveReplacedData = serde_json::from_value(line).unwrap();
+        let mut safety: ArchiveReplacedData = serde_json::from_value(line).unwrap();
         assert_eq!(safety.name(), "memory-service_db_data/20261120T203011Z-4f2a91");
         let written = serde_json::to_value(&safety).unwrap();
         assert_eq!(written["store"], "/backups");
@@ -232,6 +233,8 @@ mod tests {
                 "snapshots/db/db-20261120T203011Z-4f2a91.json",
             ])
         );
+        // A manifest is written in the newest format.
+        safety.manifest.format_version = FORMAT_VERSION;
         assert_eq!(serde_json::from_value::<ArchiveReplacedData>(written).unwrap(), safety);
     }
 }
