@@ -6,6 +6,7 @@
 mod clone;
 mod compose;
 mod database;
+mod deadlines;
 mod doctor;
 mod drill;
 mod engine;

@@ -124,7 +124,7 @@ fn said(line: &str) -> String {
         return format!("journal - {number}");
     }
     if let Some(entry) = line.get("register") {
-        let kind = entry["compensation"].as_object().unwrap().keys().next().unwrap();
+        let kind = entry["undo"].as_object().unwrap().keys().next().unwrap();
         return format!("journal + {} {} {kind}", entry["number"], entry["when"].as_str().unwrap());
     }
     format!("journal {line}")
