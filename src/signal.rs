@@ -3,6 +3,7 @@
 
 use std::sync::{Arc, OnceLock};
 
+use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 /// Which signal asked for the end of the run.
@@ -33,6 +34,17 @@ impl Interrupt {
 pub struct Cancel {
     token: CancellationToken,
     interrupt: Arc<OnceLock<Interrupt>>,
+    deferrals: Arc<watch::Sender<usize>>,
+}
+
+/// What is begun and must come to its end before the run is ended: see [`Cancel::defer`].
+#[derive(Debug)]
+pub struct Deferral(Arc<watch::Sender<usize>>);
+
+impl Drop for Deferral {
+    fn drop(&mut self) {
+        self.0.send_modify(|count| *count = count.saturating_sub(1));
+    }
 }
 
 impl Cancel {
@@ -49,9 +61,18 @@ impl Cancel {
         self.interrupt.get().copied()
     }
 
-    /// Waits until the end is asked for.
+    /// Lets nobody hear of a request until what is returned is dropped: for the moment that decides what the run
+    /// has done, which is to be over, or not begun, when the run ends. Keep it short: nobody can end it.
+    #[must_use]
+    pub fn defer(&self) -> Deferral {
+        self.deferrals.send_modify(|count| *count += 1);
+        Deferral(Arc::clone(&self.deferrals))
+    }
+
+    /// Waits until the end is asked for, and nothing defers it.
     pub async fn wait(&self) -> Interrupt {
         self.token.cancelled().await;
+        let _ = self.deferrals.subscribe().wait_for(|count| *count == 0).await;
         self.requested().unwrap_or(Interrupt::Term)
     }
 }
@@ -82,4 +103,25 @@ pub fn listen(cancel: Cancel, again: impl Fn(Interrupt) + Send + 'static) -> std
         }
     });
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use tokio::time::timeout;
+
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn a_request_is_heard_once_nothing_defers_it() {
+        let cancel = Cancel::default();
+        let (one, two) = (cancel.defer(), cancel.defer());
+        cancel.request(Interrupt::Term);
+        for deferral in [one, two] {
+            assert!(timeout(Duration::from_secs(60), cancel.wait()).await.is_err());
+            drop(deferral);
+        }
+        assert_eq!(cancel.wait().await, Interrupt::Term);
+    }
 }

@@ -65,7 +65,10 @@ enum LevelArg {
 
 /// Checks; a difference is an exit code.
 pub(crate) async fn run(global: &Global, args: Args, ui: &Ui) -> Result<ExitCode, Error> {
-    let against = args.against.as_deref().map(|spec| global.snapshot(spec)).transpose()?;
+    let against = match args.against.as_deref() {
+        Some(spec) => Some(global.snapshot(spec).await?),
+        None => None,
+    };
     let options = CheckOptions {
         target: args.target,
         repository: global.repository_location()?,

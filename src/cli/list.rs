@@ -24,8 +24,8 @@ pub(crate) async fn run(global: &Global, args: &Args, ui: &Ui) -> Result<ExitCod
         ui.stages(&stages(&global.host(ui).await?).await?);
         return Ok(ExitCode::SUCCESS);
     }
-    let repository = global.repository()?;
+    let repository = global.repository().await?;
     let source = args.source.as_deref();
-    ui.list(&repository.snapshots(source)?, source, &repository);
+    ui.list(&repository.snapshots(source).await?, source, &repository);
     Ok(ExitCode::SUCCESS)
 }

@@ -154,7 +154,7 @@ fn run(global: &Global, verb: Verb, ui: &Ui) -> Result<ExitCode, Error> {
         match verb {
             Verb::Snapshot(args) => snapshot::run(global, args, ui).await,
             Verb::List(args) => list::run(global, &args, ui).await,
-            Verb::Show(args) => show::run(global, &args, ui),
+            Verb::Show(args) => show::run(global, &args, ui).await,
             Verb::Verify(args) => verify::run(global, &args, ui).await,
             Verb::Restore(args) => restore::run(global, args, ui).await,
             Verb::Migrate(args) => migrate::run(global, args, ui).await,
@@ -228,15 +228,19 @@ impl Global {
     }
 
     /// Opens the repository, which has to be there.
-    fn repository(&self) -> Result<Repository, Error> {
-        Ok(Repository::open(&self.repository_location()?)?)
+    async fn repository(&self) -> Result<Repository, Error> {
+        Ok(Repository::open(&self.repository_location()?).await?)
     }
 
     /// Returns the snapshot that is meant: one of the repository, or one whose file is named.
-    fn snapshot(&self, spec: &str) -> Result<Snapshot, Error> {
+    async fn snapshot(&self, spec: &str) -> Result<Snapshot, Error> {
         let path = Path::new(spec);
         let is_name = path.components().count() <= 2 && path.extension().is_none() && !path.is_absolute();
-        if is_name { Ok(self.repository()?.resolve(spec)?) } else { Ok(Snapshot::from_file(path)?) }
+        if is_name {
+            Ok(self.repository().await?.resolve(spec).await?)
+        } else {
+            Ok(Snapshot::from_file(path).await?)
+        }
     }
 }
 

@@ -70,7 +70,7 @@ pub(crate) async fn run(global: &Global, args: Args, ui: &Ui) -> Result<ExitCode
     if !args.yes && !args.dry_run {
         refuse_without_terminal("replace the data")?;
     }
-    let options = args.options(global)?;
+    let options = args.options(global).await?;
     let host = global.host(ui).await?;
     let consent = async |plan: &RestorePlan| {
         if args.dry_run {
@@ -89,7 +89,7 @@ pub(crate) async fn run(global: &Global, args: Args, ui: &Ui) -> Result<ExitCode
 }
 
 impl Args {
-    fn options(&self, global: &Global) -> Result<RestoreOptions, Error> {
+    async fn options(&self, global: &Global) -> Result<RestoreOptions, Error> {
         let destination = match (&self.to, &self.new_volume, &self.dir) {
             (Some(target), ..) => Destination::Target(target.clone()),
             (_, Some(name), _) => Destination::NewVolume(name.clone()),
@@ -98,7 +98,7 @@ impl Args {
         };
         Ok(RestoreOptions {
             repository: global.repository_location()?,
-            archive: archive(global, &self.snapshot)?,
+            archive: archive(global, &self.snapshot).await?,
             destination,
             owner: self.owner,
             force: Force {
@@ -116,9 +116,9 @@ impl Args {
 
 /// Returns what is meant: a snapshot, or the archive of another tool. A file that is called like a
 /// snapshot's is one, and is not restored without the manifest that says so.
-fn archive(global: &Global, spec: &str) -> Result<Archive, Error> {
+async fn archive(global: &Global, spec: &str) -> Result<Archive, Error> {
     let path = Path::new(spec);
-    let found = global.snapshot(spec);
+    let found = global.snapshot(spec).await;
     match found {
         Ok(snapshot) => Ok(Archive::Snapshot(Box::new(snapshot))),
         Err(error) => {

@@ -18,8 +18,8 @@ pub(crate) struct Args {
 }
 
 /// Prints the manifest, and the file list where it is asked for.
-pub(crate) fn run(global: &Global, args: &Args, ui: &Ui) -> Result<ExitCode, Error> {
-    let snapshot = global.snapshot(&args.snapshot)?;
+pub(crate) async fn run(global: &Global, args: &Args, ui: &Ui) -> Result<ExitCode, Error> {
+    let snapshot = global.snapshot(&args.snapshot).await?;
     if args.files {
         return ui.files(volsnap::ops::files(&snapshot)?);
     }

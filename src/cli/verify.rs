@@ -80,7 +80,7 @@ impl Subject {
 
 /// Verifies each; damage in one does not spare the others.
 pub(crate) async fn run(global: &Global, args: &Args, ui: &Ui) -> Result<ExitCode, Error> {
-    let subjects = if args.all { all(global, ui)? } else { named(global, &args.snapshots)? };
+    let subjects = if args.all { all(global, ui).await? } else { named(global, &args.snapshots).await? };
     let several = args.all || subjects.len() > 1;
     let (mut results, mut worst) = (Vec::new(), Exit::Done);
     let mut damaged = false;
@@ -182,9 +182,9 @@ async fn boot(
     Ok(report)
 }
 
-fn all(global: &Global, ui: &Ui) -> Result<Vec<Subject>, Error> {
-    let repository = global.repository()?;
-    let listing = repository.snapshots(None)?;
+async fn all(global: &Global, ui: &Ui) -> Result<Vec<Subject>, Error> {
+    let repository = global.repository().await?;
+    let listing = repository.snapshots(None).await?;
     if listing.snapshots.is_empty() && listing.unreadable.is_empty() {
         ui.none(&repository);
     }
@@ -195,11 +195,14 @@ fn all(global: &Global, ui: &Ui) -> Result<Vec<Subject>, Error> {
     Ok(lost.chain(listing.snapshots.into_iter().map(|one| Subject::Snapshot(Box::new(one)))).collect())
 }
 
-fn named(global: &Global, specs: &[String]) -> Result<Vec<Subject>, Error> {
-    let named = specs.iter().map(|spec| match global.snapshot(spec) {
-        Ok(snapshot) => Ok(Subject::Snapshot(Box::new(snapshot))),
-        Err(error) if error.kind() == ErrorKind::Damaged => Ok(Subject::Lost(Some(spec.clone()), error)),
-        Err(error) => Err(error),
-    });
-    named.collect()
+async fn named(global: &Global, specs: &[String]) -> Result<Vec<Subject>, Error> {
+    let mut named = Vec::new();
+    for spec in specs {
+        named.push(match global.snapshot(spec).await {
+            Ok(snapshot) => Subject::Snapshot(Box::new(snapshot)),
+            Err(error) if error.kind() == ErrorKind::Damaged => Subject::Lost(Some(spec.clone()), error),
+            Err(error) => return Err(error),
+        });
+    }
+    Ok(named)
 }

@@ -121,7 +121,7 @@ async fn begin(context: &Context, options: &CheckOptions) -> Result<Begin> {
     let engine = context.docker.engine().await.context(|| "ask the engine what it is".to_owned())?;
     let source = context.resolve_for(&["check"], &options.target).await?;
     source.warnings.iter().for_each(|warning| context.monitor.warning(warning));
-    let latest = latest(&options.repository, &source);
+    let latest = latest(&options.repository, &source).await;
     if let Some(snapshot) = options.against.as_ref().or(latest.as_ref()) {
         warn_of_later_facts(snapshot, &*context.monitor);
     }
@@ -199,8 +199,8 @@ fn newest(
 
 /// Returns the newest snapshot of a source, where there is a repository that can be read; not what a restore has
 /// kept of data that was replaced.
-pub(super) fn latest(repository: &Path, source: &Source) -> Option<Snapshot> {
-    let listing = Repository::open(repository).ok()?.snapshots(Some(&source.key)).ok()?;
+pub(super) async fn latest(repository: &Path, source: &Source) -> Option<Snapshot> {
+    let listing = Repository::open(repository).await.ok()?.snapshots(Some(&source.key)).await.ok()?;
     listing.snapshots.into_iter().rfind(|snapshot| !snapshot.manifest.is_safety())
 }
 

@@ -159,11 +159,11 @@ pub async fn drill(
     let work = async |saga: &mut Saga| drill_run.drill(saga).await.map(Some);
     let report = run.conduct("verify --drill", subject, &drill_run, work).await?;
     let report = report.ok_or_else(|| Error::failed("the drill came to nothing"))?;
-    record(context, snapshot, &report, run.begun);
+    record(context, snapshot, &report, run.begun).await;
     Ok(report)
 }
 
-fn record(context: &Context, snapshot: &mut Snapshot, report: &DrillReport, begun: Instant) {
+async fn record(context: &Context, snapshot: &mut Snapshot, report: &DrillReport, begun: Instant) {
     let damage = report.differences.iter().filter(|difference| difference.severity == Severity::Damage);
     let failed = report.checks.iter().filter(|check| !check.ok);
     let verification = Verification {
@@ -176,7 +176,7 @@ fn record(context: &Context, snapshot: &mut Snapshot, report: &DrillReport, begu
         tool_version: env!("CARGO_PKG_VERSION").to_owned(),
         unknown: UnknownFields::default(),
     };
-    if let Err(error) = snapshot.record_verification(verification) {
+    if let Err(error) = snapshot.record_verification(verification).await {
         let why = Error::failed("the outcome of the drill could not be written down").with_source(error);
         context.monitor.warning(why.chain());
     }

@@ -150,7 +150,10 @@ pub async fn restart(
     consent: impl AsyncFnOnce(&RestartPlan) -> Result<Consent>,
 ) -> Result<Option<RestartReport>> {
     let run = Run::begin(context).await?;
-    let snapshot = options.snapshot.as_ref().map(|options| SnapshotRun::new(&run, options)).transpose()?;
+    let snapshot = match &options.snapshot {
+        Some(options) => Some(SnapshotRun::new(&run, options).await?),
+        None => None,
+    };
     let restart_run = RestartRun { run: &run, options, snapshot };
     let subject = options.target.to_string();
     run.conduct("restart", subject, &restart_run, async |saga| restart_run.restart(saga, consent).await).await
@@ -245,7 +248,7 @@ impl RestartRun<'_> {
         if consent(&subject.plan).await? == Consent::Decline {
             return Ok(None);
         }
-        let mut output = snapshot.open_output(saga, &prepared)?;
+        let mut output = snapshot.open_output(saga, &prepared).await?;
         snapshot.stage_live(saga, &mut prepared).await?;
         prepared.facts = self.before(&subject).await?;
         let before = prepared.facts.clone();
@@ -313,7 +316,7 @@ impl RestartRun<'_> {
             }
             seen => seen?,
         };
-        Ok(self.report(subject, outcome, moved, after, checks))
+        Ok(self.report(subject, outcome, moved, after, checks).await)
     }
 
     async fn start_helper(&self, saga: &mut Saga, subject: &mut Subject) -> Result<Helper> {
@@ -552,7 +555,7 @@ impl RestartRun<'_> {
         found.ok_or_else(|| Error::failed(format!("container {} is gone", container.name)))
     }
 
-    fn report(
+    async fn report(
         &self,
         subject: &Subject,
         outcome: Outcome,
@@ -562,7 +565,10 @@ impl RestartRun<'_> {
     ) -> RestartReport {
         let Outcome { taken, shutdown, downtime_ms, before } = outcome;
         let container = subject.database.as_ref().map(|database| database.container.name.clone());
-        let snapshot = taken.clone().or_else(|| latest(&self.options.repository, &subject.source));
+        let snapshot = match &taken {
+            Some(taken) => Some(taken.clone()),
+            None => latest(&self.options.repository, &subject.source).await,
+        };
         let snapshot = snapshot.as_ref().map(Snapshot::name);
         let context = ComparisonContext {
             container: container.as_deref(),

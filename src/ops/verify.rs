@@ -5,7 +5,7 @@
 //! file's digest, the file that the proof of a clean shutdown rests on, and the checksum of every
 //! page. Damage is a result, not an error: errors are for what kept the verification from being done.
 
-use std::io::{self, BufReader, Read, Seek as _, SeekFrom};
+use std::io::{self, BufReader, Read};
 use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
@@ -70,22 +70,11 @@ pub struct Problem {
 ///
 /// # Errors
 /// When it cannot be read at all, as for want of permission. Damage is in the report.
-pub async fn verify(snapshot: Snapshot, monitor: Arc<dyn Monitor>) -> Result<Report> {
-    let id = snapshot.manifest.id.clone();
-    tokio::task::spawn_blocking(move || verify_blocking(snapshot, &*monitor))
+pub async fn verify(mut snapshot: Snapshot, monitor: Arc<dyn Monitor>) -> Result<Report> {
+    let (read, watched) = (snapshot.clone(), monitor.clone());
+    let report = tokio::task::spawn_blocking(move || verify_blocking(&read, &*watched))
         .await
-        .context(|| format!("verify snapshot {id}"))?
-}
-
-fn verify_blocking(mut snapshot: Snapshot, monitor: &dyn Monitor) -> Result<Report> {
-    let begun = Instant::now();
-    let manifest = &snapshot.manifest;
-    monitor.phase(Phase::Verify, snapshot.name(), Some(manifest.counts().raw_bytes));
-    let mut reading = Reading::of(&snapshot, monitor);
-    reading.read_back(&snapshot)?;
-    let mut report = reading.report;
-    report.ok = report.problems.is_empty();
-    report.ms = u64::try_from(begun.elapsed().as_millis()).unwrap_or(u64::MAX);
+        .context(|| format!("verify snapshot {}", snapshot.manifest.id))??;
     let verification = Verification {
         at: Utc::now(),
         kind: VerificationKind::Read,
@@ -96,10 +85,22 @@ fn verify_blocking(mut snapshot: Snapshot, monitor: &dyn Monitor) -> Result<Repo
         tool_version: env!("CARGO_PKG_VERSION").to_owned(),
         unknown: UnknownFields::default(),
     };
-    if let Err(error) = snapshot.record_verification(verification) {
+    if let Err(error) = snapshot.record_verification(verification).await {
         let why = Error::failed("the verification could not be written down").with_source(error);
         monitor.warning(why.chain());
     }
+    Ok(report)
+}
+
+fn verify_blocking(snapshot: &Snapshot, monitor: &dyn Monitor) -> Result<Report> {
+    let begun = Instant::now();
+    let manifest = &snapshot.manifest;
+    monitor.phase(Phase::Verify, snapshot.name(), Some(manifest.counts().raw_bytes));
+    let mut reading = Reading::of(snapshot, monitor);
+    reading.read_back(snapshot)?;
+    let mut report = reading.report;
+    report.ok = report.problems.is_empty();
+    report.ms = u64::try_from(begun.elapsed().as_millis()).unwrap_or(u64::MAX);
     Ok(report)
 }
 
@@ -128,9 +129,7 @@ pub struct Listed {
 /// [`ErrorKind::Damaged`] naming what is damaged; when something cannot be read.
 pub fn check_list(snapshot: &Snapshot, monitor: &dyn Monitor) -> Result<Listed> {
     let manifest = &snapshot.manifest;
-    let mut archive = snapshot.open_archive()?;
-    let size =
-        archive.seek(SeekFrom::End(0)).context(|| format!("read the archive of {}", snapshot.name()))?;
+    let size = snapshot.open_archive()?.length();
     if size != manifest.archive().stored_bytes {
         let expected = manifest.archive().stored_bytes;
         return Err(damaged(

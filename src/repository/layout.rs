@@ -17,15 +17,16 @@ use chrono::{DateTime, Utc};
 
 use crate::archive::Codec;
 use crate::model::ids::SnapshotId;
+use crate::store::{Key, KeyError};
+
+pub use crate::store::local::{PARTIAL, partial};
 
 /// The format version of a repository: of its layout, not of the manifests in it.
 pub const REPOSITORY_FORMAT: u32 = 1;
-/// The file that makes a directory a repository.
-pub const MARKER: &str = "volsnap.json";
+/// The object that makes a store a repository.
+pub const MARKER: Key = Key::literal("volsnap.json");
 /// The folder of the sources' folders.
-pub const SNAPSHOTS: &str = "snapshots";
-/// The end of the name of a file that is being written.
-pub const PARTIAL: &str = ".partial";
+pub const SNAPSHOTS: Key = Key::literal("snapshots");
 /// The longest source key: with the longest suffix a name still fits in 255 bytes.
 pub const SOURCE_KEY_MAX: usize = 180;
 
@@ -69,9 +70,11 @@ impl SnapshotNames {
         Self { source: source.to_owned(), id: id.clone() }
     }
 
-    /// Returns the source's folder, relative to the repository.
-    #[must_use]
-    pub fn folder(&self) -> String {
+    /// Returns the source's folder.
+    ///
+    /// # Errors
+    /// When the source's key is none.
+    pub fn folder(&self) -> Result<Key, KeyError> {
         source_folder(&self.source)
     }
 
@@ -100,16 +103,12 @@ impl SnapshotNames {
     }
 }
 
-/// Returns the folder of a source, relative to the repository.
-#[must_use]
-pub fn source_folder(source: &str) -> String {
-    format!("{SNAPSHOTS}/{source}")
-}
-
-/// Returns the name a file has while it is written.
-#[must_use]
-pub fn partial(name: &str) -> String {
-    format!("{name}{PARTIAL}")
+/// Returns the folder of a source.
+///
+/// # Errors
+/// When the source's key is none.
+pub fn source_folder(source: &str) -> Result<Key, KeyError> {
+    SNAPSHOTS.join(source)
 }
 
 /// What kind of file a name is for.

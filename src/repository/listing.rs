@@ -11,9 +11,10 @@ use std::time::SystemTime;
 
 use super::error::RepositoryError;
 use super::layout::{FileKind, FileName, SNAPSHOTS, SnapshotNames, is_source_key, source_folder};
-use super::storage::{Directory, Entry, EntryKind, ObjectReader, Storage};
 use crate::model::ids::SnapshotId;
 use crate::model::manifest::{Manifest, Verification};
+use crate::store::local::LocalStore;
+use crate::store::{Key, ObjectKind, ObjectMeta, ObjectReader, Store};
 
 /// More than any manifest has; a longer file is none.
 const MANIFEST_MAX: u64 = 16 << 20;
@@ -36,8 +37,8 @@ pub struct Snapshot {
     pub manifest: Manifest,
     /// When and how it was read back, the oldest first.
     pub verified: Vec<Verification>,
-    storage: Arc<dyn Storage>,
-    folder: String,
+    store: Arc<dyn Store>,
+    folder: Key,
 }
 
 /// A file of a snapshot that does not exist: it has no manifest.
@@ -70,8 +71,8 @@ pub struct Unreadable {
 
 impl Snapshot {
     /// Returns a snapshot whose manifest has just been written.
-    pub(super) fn published(manifest: Manifest, storage: Arc<dyn Storage>, folder: String) -> Self {
-        Self { manifest, verified: Vec::new(), storage, folder }
+    pub(super) fn published(manifest: Manifest, store: Arc<dyn Store>, folder: Key) -> Self {
+        Self { manifest, verified: Vec::new(), store, folder }
     }
 
     /// Returns the snapshot of which `path` is the archive, the file list or the manifest, wherever
@@ -79,7 +80,7 @@ impl Snapshot {
     ///
     /// # Errors
     /// When there is no such file, its name is not one of a snapshot's, or the snapshot cannot be believed.
-    pub fn from_file(path: &Path) -> Result<Self, RepositoryError> {
+    pub async fn from_file(path: &Path) -> Result<Self, RepositoryError> {
         let path = path.canonicalize().map_err(|error| match error.kind() {
             io::ErrorKind::NotFound | io::ErrorKind::NotADirectory => {
                 RepositoryError::Unknown { spec: path.display().to_string(), nearest: Vec::new() }
@@ -95,14 +96,14 @@ impl Snapshot {
             return Err(unreadable("it is incomplete: the run that wrote it did not finish"));
         }
         let folder = path.parent().unwrap_or(Path::new("/"));
-        let storage: Arc<dyn Storage> = Arc::new(Directory::new(folder.to_owned()));
-        let entries = storage.list("").map_err(RepositoryError::io("list", folder))?;
-        let files = SnapshotFiles::collect(&entries, file.source, &file.id);
+        let store: Arc<dyn Store> = Arc::new(LocalStore::at(folder.to_owned()));
+        let found = store.list(&Key::ROOT).await.map_err(RepositoryError::io("list", folder))?;
+        let files = SnapshotFiles::collect(&found, file.source, &file.id);
         if files.manifest.is_none() {
             return Err(unreadable("there is no manifest beside it"));
         }
-        let reader = SnapshotReader { storage: &storage, folder: "", source: file.source, id: &file.id };
-        reader.read(&files, &mut Vec::new())
+        let reader = SnapshotReader { store: &store, folder: &Key::ROOT, source: file.source, id: &file.id };
+        reader.read(&files, &mut Vec::new()).await
     }
 
     /// Returns what names it without doubt: `SOURCE/ID`.
@@ -111,31 +112,31 @@ impl Snapshot {
         format!("{}/{}", self.manifest.source, self.manifest.id)
     }
 
-    /// Returns where the archive lies.
+    /// Returns where the archive lies, for messages.
     #[must_use]
     pub fn archive_path(&self) -> PathBuf {
-        self.storage.locate(&self.object(&self.manifest.archive().file))
+        self.locate(&self.manifest.archive().file)
     }
 
-    /// Returns where the manifest lies.
+    /// Returns where the manifest lies, for messages.
     #[must_use]
     pub fn manifest_path(&self) -> PathBuf {
-        self.storage.locate(&self.object(&self.names().manifest()))
+        self.locate(&self.names().manifest())
     }
 
-    /// Opens the archive.
+    /// Opens the archive, for who reads synchronously. Blocks, as the reader does.
     ///
     /// # Errors
     /// When it cannot be opened.
-    pub fn open_archive(&self) -> Result<Box<dyn ObjectReader>, RepositoryError> {
+    pub fn open_archive(&self) -> Result<ObjectReader, RepositoryError> {
         self.open(&self.manifest.archive().file)
     }
 
-    /// Opens the file list.
+    /// Opens the file list, for who reads synchronously. Blocks, as the reader does.
     ///
     /// # Errors
     /// When it cannot be opened.
-    pub fn open_file_list(&self) -> Result<Box<dyn ObjectReader>, RepositoryError> {
+    pub fn open_file_list(&self) -> Result<ObjectReader, RepositoryError> {
         self.open(&self.manifest.file_list().file)
     }
 
@@ -143,47 +144,49 @@ impl Snapshot {
     ///
     /// # Errors
     /// When it cannot be stored.
-    pub fn record_verification(&mut self, verification: Verification) -> Result<(), RepositoryError> {
-        let name = self.object(&self.names().verification(verification.at));
-        let path = self.storage.locate(&name);
-        serde_json::to_vec_pretty(&verification)
-            .map_err(io::Error::from)
-            .and_then(|json| self.storage.put_new(&name, &json))
-            .map_err(|source| RepositoryError::write(&path, 0, source))?;
+    pub async fn record_verification(&mut self, verification: Verification) -> Result<(), RepositoryError> {
+        let name = self.names().verification(verification.at);
+        let stored = async {
+            let json = serde_json::to_vec_pretty(&verification)?;
+            self.store.put(&self.folder.join(&name)?, json.into()).await
+        };
+        stored.await.map_err(|source| RepositoryError::write(&self.locate(&name), 0, source))?;
         self.verified.push(verification);
         self.verified.sort_by_key(|verification| verification.at);
         Ok(())
     }
 
-    fn open(&self, file: &str) -> Result<Box<dyn ObjectReader>, RepositoryError> {
-        let name = self.object(file);
-        self.storage.open(&name).map_err(RepositoryError::io("open", self.storage.locate(&name)))
+    fn open(&self, file: &str) -> Result<ObjectReader, RepositoryError> {
+        let opened = async { self.store.get(&self.folder.join(file)?, None).await };
+        ObjectReader::open(opened).map_err(RepositoryError::io("open", self.locate(file)))
     }
 
     fn names(&self) -> SnapshotNames {
         SnapshotNames::new(&self.manifest.source, &self.manifest.id)
     }
 
-    fn object(&self, file: &str) -> String {
-        object(&self.folder, file)
+    fn locate(&self, file: &str) -> PathBuf {
+        self.store.address().locate(&self.folder).join(file)
     }
 }
 
 impl Listing {
-    /// Reads what is in a storage; of one source only when it is named.
-    pub(super) fn read(storage: &Arc<dyn Storage>, source: Option<&str>) -> Result<Self, RepositoryError> {
+    /// Reads what is in a store; of one source only when it is named.
+    pub(super) async fn read(store: &Arc<dyn Store>, source: Option<&str>) -> Result<Self, RepositoryError> {
         let mut listing = Self::default();
         match source {
-            Some(source) if is_source_key(source) => listing.read_source(storage, source)?,
-            Some(_) => {}
+            Some(source) => {
+                if let Some(folder) = source_folder(source).ok().filter(|_| is_source_key(source)) {
+                    listing.read_source(store, &folder).await?;
+                }
+            }
             None => {
-                for folder in list_or_nothing(storage, SNAPSHOTS)? {
-                    if folder.kind == EntryKind::Folder && is_source_key(&folder.name) {
-                        listing.read_source(storage, &folder.name)?;
+                for folder in list(store, &SNAPSHOTS).await? {
+                    if folder.kind == ObjectKind::Folder && is_source_key(folder.key.name()) {
+                        listing.read_source(store, &folder.key).await?;
                     } else {
-                        let path = storage.locate(&object(SNAPSHOTS, &folder.name));
                         listing.unreadable.push(Unreadable {
-                            path,
+                            path: store.address().locate(&folder.key),
                             why: "it is not the directory of a source".to_owned(),
                             snapshot: None,
                         });
@@ -198,24 +201,24 @@ impl Listing {
     }
 
     /// Adds what is in a source's folder.
-    fn read_source(&mut self, storage: &Arc<dyn Storage>, source: &str) -> Result<(), RepositoryError> {
-        let folder = source_folder(source);
+    async fn read_source(&mut self, store: &Arc<dyn Store>, folder: &Key) -> Result<(), RepositoryError> {
+        let source = folder.name();
         let mut by_id: BTreeMap<SnapshotId, SnapshotFiles<'_>> = BTreeMap::new();
-        let entries = list_or_nothing(storage, &folder)?;
-        for entry in &entries {
+        let found = list(store, folder).await?;
+        for entry in &found {
             match believable(entry, source) {
                 Ok(name) => by_id.entry(name.id.clone()).or_default().add(entry, &name),
                 Err(why) => self.unreadable.push(Unreadable {
-                    path: storage.locate(&object(&folder, &entry.name)),
+                    path: store.address().locate(&entry.key),
                     why,
                     snapshot: None,
                 }),
             }
         }
         for (id, files) in &by_id {
-            let reader = SnapshotReader { storage, folder: &folder, source, id };
+            let reader = SnapshotReader { store, folder, source, id };
             if files.manifest.is_some() {
-                match reader.read(files, &mut self.unreadable) {
+                match reader.read(files, &mut self.unreadable).await {
                     Ok(snapshot) => self.snapshots.push(snapshot),
                     Err(error) => self.unreadable.push(reader.unreadable(files, error)),
                 }
@@ -229,19 +232,19 @@ impl Listing {
 /// The files that bear one id.
 #[derive(Debug, Default)]
 struct SnapshotFiles<'a> {
-    manifest: Option<&'a Entry>,
+    manifest: Option<&'a ObjectMeta>,
     /// By file name, for the manifest to find its own among them.
-    contents: BTreeMap<&'a str, &'a Entry>,
-    verifications: Vec<&'a Entry>,
-    partial: Vec<&'a Entry>,
+    contents: BTreeMap<&'a str, &'a ObjectMeta>,
+    verifications: Vec<&'a ObjectMeta>,
+    partial: Vec<&'a ObjectMeta>,
 }
 
 impl<'a> SnapshotFiles<'a> {
     /// Picks the files of one snapshot from those of a folder.
-    fn collect(entries: &'a [Entry], source: &str, id: &SnapshotId) -> Self {
+    fn collect(found: &'a [ObjectMeta], source: &str, id: &SnapshotId) -> Self {
         let mut files = Self::default();
-        for entry in entries {
-            if let Some(name) = FileName::parse(&entry.name)
+        for entry in found {
+            if let Some(name) = FileName::parse(entry.key.name())
                 && (name.source, &name.id) == (source, id)
             {
                 files.add(entry, &name);
@@ -250,13 +253,13 @@ impl<'a> SnapshotFiles<'a> {
         files
     }
 
-    fn add(&mut self, entry: &'a Entry, name: &FileName<'_>) {
+    fn add(&mut self, entry: &'a ObjectMeta, name: &FileName<'_>) {
         match name.kind {
             _ if name.partial => self.partial.push(entry),
             FileKind::Manifest => self.manifest = Some(entry),
             FileKind::Verification => self.verifications.push(entry),
             FileKind::Archive | FileKind::FileList => {
-                self.contents.insert(&entry.name, entry);
+                self.contents.insert(entry.key.name(), entry);
             }
         }
     }
@@ -264,21 +267,21 @@ impl<'a> SnapshotFiles<'a> {
 
 /// Reads what bears one id in one folder.
 struct SnapshotReader<'a> {
-    storage: &'a Arc<dyn Storage>,
-    folder: &'a str,
+    store: &'a Arc<dyn Store>,
+    folder: &'a Key,
     source: &'a str,
     id: &'a SnapshotId,
 }
 
 impl SnapshotReader<'_> {
     /// Returns the snapshot; records of verifications that cannot be read go to `unreadable`.
-    fn read(
+    async fn read(
         &self,
         files: &SnapshotFiles<'_>,
         unreadable: &mut Vec<Unreadable>,
     ) -> Result<Snapshot, RepositoryError> {
         let names = SnapshotNames::new(self.source, self.id);
-        let bytes = self.get(&names.manifest())?;
+        let bytes = self.get(&names.manifest()).await?;
         let manifest = Manifest::from_json(&bytes).map_err(|error| {
             let why = match std::error::Error::source(&error) {
                 Some(source) => format!("{error}: {source}"),
@@ -298,9 +301,8 @@ impl SnapshotReader<'_> {
         }
         self.check_length(files, &manifest.archive().file, manifest.archive().stored_bytes)?;
         self.check_length(files, &manifest.file_list().file, manifest.file_list().stored_bytes)?;
-        let verified = self.verifications(files, unreadable);
-        let storage = Arc::clone(self.storage);
-        Ok(Snapshot { manifest, verified, storage, folder: self.folder.to_owned() })
+        let verified = self.verifications(files, unreadable).await;
+        Ok(Snapshot { manifest, verified, store: Arc::clone(self.store), folder: self.folder.clone() })
     }
 
     /// Checks that a file the manifest names is there, whole by its length.
@@ -312,7 +314,7 @@ impl SnapshotReader<'_> {
     ) -> Result<(), RepositoryError> {
         match files.contents.get(file) {
             None => Err(self.refuse(file, "its manifest is there, but this file is missing".to_owned())),
-            Some(entry) if entry.kind != EntryKind::Object => {
+            Some(entry) if entry.kind != ObjectKind::Object => {
                 Err(self.refuse(file, "it is not a regular file".to_owned()))
             }
             Some(entry) if entry.bytes != expected => {
@@ -323,17 +325,17 @@ impl SnapshotReader<'_> {
         }
     }
 
-    fn verifications(
+    async fn verifications(
         &self,
         files: &SnapshotFiles<'_>,
         unreadable: &mut Vec<Unreadable>,
     ) -> Vec<Verification> {
         let mut verified = Vec::new();
         for entry in &files.verifications {
-            let read = self.get(&entry.name).and_then(|bytes| {
-                serde_json::from_slice(&bytes).map_err(|error| {
-                    self.refuse(&entry.name, format!("no record of a verification: {error}"))
-                })
+            let file = entry.key.name();
+            let read = self.get(file).await.and_then(|bytes| {
+                serde_json::from_slice(&bytes)
+                    .map_err(|error| self.refuse(file, format!("no record of a verification: {error}")))
             });
             match read {
                 Ok(verification) => verified.push(verification),
@@ -350,10 +352,10 @@ impl SnapshotReader<'_> {
         let orphans = files.contents.values().chain(&files.verifications);
         let orphans = orphans.filter(|_| files.manifest.is_none()).map(|entry| (entry, "has no manifest"));
         let partial = files.partial.iter().map(|entry| (entry, "only partly written"));
-        let incomplete = |(entry, what): (&&Entry, _)| Incomplete {
+        let incomplete = |(entry, what): (&&ObjectMeta, _)| Incomplete {
             source: self.source.to_owned(),
             id: self.id.clone(),
-            path: self.storage.locate(&object(self.folder, &entry.name)),
+            path: self.store.address().locate(&entry.key),
             what,
             bytes: entry.bytes,
             modified: entry.modified,
@@ -361,15 +363,17 @@ impl SnapshotReader<'_> {
         partial.chain(orphans).map(incomplete).collect()
     }
 
-    fn get(&self, file: &str) -> Result<Vec<u8>, RepositoryError> {
-        let name = object(self.folder, file);
-        self.storage
-            .read(&name, MANIFEST_MAX)
-            .map_err(RepositoryError::io("read", self.storage.locate(&name)))
+    async fn get(&self, file: &str) -> Result<Vec<u8>, RepositoryError> {
+        let read = async { self.store.read(&self.folder.join(file)?, MANIFEST_MAX).await };
+        read.await.map_err(RepositoryError::io("read", self.locate(file)))
     }
 
     fn refuse(&self, file: &str, why: String) -> RepositoryError {
-        RepositoryError::Unreadable { path: self.storage.locate(&object(self.folder, file)), why }
+        RepositoryError::Unreadable { path: self.locate(file), why }
+    }
+
+    fn locate(&self, file: &str) -> PathBuf {
+        self.store.address().locate(self.folder).join(file)
     }
 
     /// Returns the entry of a listing for an error.
@@ -378,8 +382,8 @@ impl SnapshotReader<'_> {
             RepositoryError::Unreadable { path, why } => (path, why),
             RepositoryError::Io { path, source, .. } => (path, format!("it cannot be read: {source}")),
             other => {
-                let file = files.manifest.map_or("", |entry| &entry.name);
-                (self.storage.locate(&object(self.folder, file)), other.to_string())
+                let file = files.manifest.map_or("", |entry| entry.key.name());
+                (self.locate(file), other.to_string())
             }
         };
         Unreadable { path, why, snapshot: Some((self.source.to_owned(), self.id.clone())) }
@@ -387,8 +391,8 @@ impl SnapshotReader<'_> {
 }
 
 /// Returns what an entry's name says, or why it does not belong in the folder of that source.
-fn believable<'a>(entry: &'a Entry, source: &str) -> Result<FileName<'a>, String> {
-    let Some(name) = FileName::parse(&entry.name) else {
+fn believable<'a>(entry: &'a ObjectMeta, source: &str) -> Result<FileName<'a>, String> {
+    let Some(name) = FileName::parse(entry.key.name()) else {
         return Err("it is not a file of volsnap's".to_owned());
     };
     if name.source == source {
@@ -399,13 +403,6 @@ fn believable<'a>(entry: &'a Entry, source: &str) -> Result<FileName<'a>, String
 }
 
 /// Returns what lies in a folder; nothing when there is no such folder.
-fn list_or_nothing(storage: &Arc<dyn Storage>, folder: &str) -> Result<Vec<Entry>, RepositoryError> {
-    match storage.list(folder) {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Vec::new()),
-        listed => listed.map_err(RepositoryError::io("list", storage.locate(folder))),
-    }
-}
-
-fn object(folder: &str, file: &str) -> String {
-    if folder.is_empty() { file.to_owned() } else { format!("{folder}/{file}") }
+async fn list(store: &Arc<dyn Store>, folder: &Key) -> Result<Vec<ObjectMeta>, RepositoryError> {
+    store.list(folder).await.map_err(RepositoryError::io("list", store.address().locate(folder)))
 }

@@ -10,49 +10,43 @@
 //! beside, and those must have the length it says. What does not fit is reported with the reason and
 //! never listed as a snapshot.
 //!
-//! Folders are made for the owner alone (0700), and so are files (0600): they hold all of a database.
-//! The calls here block, except those of [`ObjectWriter`].
+//! What lies where is the [layout]'s; bytes and names are given to a [store], and nothing here knows what
+//! is behind it. There is one format, so [`Repository`] is no trait: a second one would make it one.
 
 mod error;
 pub mod layout;
 mod listing;
+mod objects;
 mod publish;
 mod resolve;
-pub mod storage;
 #[cfg(test)]
 mod tests;
 mod writer;
 
-use std::ffi::OsStr;
-use std::fs::{self, DirBuilder, File};
-use std::io::{self, Write};
-use std::os::unix::fs::DirBuilderExt;
+use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use nix::unistd::{AccessFlags, access};
 use serde::{Deserialize, Serialize};
 
 pub use error::RepositoryError;
 pub use listing::{Incomplete, Listing, Snapshot, Unreadable};
+pub use objects::SnapshotObjects;
 pub use publish::PendingSnapshot;
-pub use storage::ObjectReader;
-pub use writer::{ObjectWriter, Stored};
+pub use writer::{SnapshotObjectWriter, Stored};
 
 use crate::archive::Codec;
 use crate::model::ids::SnapshotId;
+use crate::store::{self, Key, ObjectKind, OpenError, Store, StoreAddress};
 use layout::{MARKER, REPOSITORY_FORMAT, SNAPSHOTS, SnapshotNames, is_source_key, partial};
-use storage::{Directory, Storage};
 
 /// More than the marker has.
 const MARKER_MAX: u64 = 64 << 10;
-/// What is written to find out whether anything can be.
-const PROBE: [u8; 4096] = [0; 4096];
 
 /// A repository of snapshots.
 #[derive(Debug, Clone)]
 pub struct Repository {
-    storage: Arc<dyn Storage>,
+    store: Arc<dyn Store>,
     id: String,
 }
 
@@ -92,7 +86,8 @@ struct Marker {
 /// A place for a repository, looked at and not yet touched.
 #[derive(Debug, Clone)]
 pub struct RepositoryLocation {
-    root: PathBuf,
+    address: StoreAddress,
+    store: Arc<dyn Store>,
     repository: Option<Repository>,
 }
 
@@ -101,24 +96,27 @@ impl RepositoryLocation {
     ///
     /// # Errors
     /// When it is neither a repository nor a place for one, or may not be written to.
-    pub fn probe(location: &Path) -> Result<Self, RepositoryError> {
-        let root = local_root(location)?;
-        let repository = match look(&root)? {
-            Found::Repository(repository) => Some(repository),
-            Found::Empty => None,
-        };
-        // Only a look: what the permissions promise is proved by writing, later.
-        if let Some(existing) = root.ancestors().find(|path| path.exists()) {
-            access(existing, AccessFlags::W_OK | AccessFlags::X_OK)
-                .map_err(|error| RepositoryError::io("keep snapshots in", &root)(error.into()))?;
-        }
-        Ok(Self { root, repository })
+    pub async fn probe(location: &Path) -> Result<Self, RepositoryError> {
+        Self::probe_at(address_of(location)?).await
     }
 
-    /// Returns its directory.
+    /// Looks at the place at an address, as [`probe`](Self::probe) does.
+    ///
+    /// # Errors
+    /// As for [`probe`](Self::probe).
+    pub async fn probe_at(address: StoreAddress) -> Result<Self, RepositoryError> {
+        let store = open_store(&address).await?;
+        let repository = look(&store, &address).await?;
+        // Only a look: what the permissions promise is proved by writing, later.
+        let may_write = store.may_write().await;
+        may_write.map_err(RepositoryError::io("keep snapshots in", address.locate(&Key::ROOT)))?;
+        Ok(Self { address, store, repository })
+    }
+
+    /// Returns where it is.
     #[must_use]
-    pub fn root(&self) -> &Path {
-        &self.root
+    pub fn address(&self) -> &StoreAddress {
+        &self.address
     }
 
     /// Returns the repository that is there already.
@@ -129,17 +127,16 @@ impl RepositoryLocation {
 
     /// Returns the bytes that can be stored there, where that is known. Of a directory that is yet to be
     /// made, those of the one it will be made in.
-    #[must_use]
-    pub fn free_space(&self) -> Option<u64> {
-        let existing = self.root.ancestors().find(|path| path.is_dir())?;
-        Directory::new(existing.to_owned()).free_space().ok().flatten()
+    pub async fn free_space(&self) -> Option<u64> {
+        self.store.free_space().await.ok().flatten()
     }
 
-    /// Returns where the archive of a snapshot will lie.
+    /// Returns where the archive of a snapshot will lie, for messages.
     #[must_use]
     pub fn archive_path(&self, source: &str, id: &SnapshotId, codec: Codec) -> PathBuf {
         let names = SnapshotNames::new(source, id);
-        self.root.join(names.folder()).join(names.archive(codec))
+        let folder = names.folder().unwrap_or(SNAPSHOTS);
+        self.address.locate(&folder).join(names.archive(codec))
     }
 
     /// Opens the repository for writing, making one where there is none. Finds out by writing whether it
@@ -147,16 +144,9 @@ impl RepositoryLocation {
     ///
     /// # Errors
     /// When it cannot be made or written.
-    pub fn open_or_init(&self) -> Result<Repository, RepositoryError> {
-        Repository::open_or_init(&self.root)
+    pub async fn open_or_init(&self) -> Result<Repository, RepositoryError> {
+        Repository::open_or_init_at(&self.address).await
     }
-}
-
-/// What is found at a place.
-enum Found {
-    Repository(Repository),
-    /// Nothing, or an empty directory.
-    Empty,
 }
 
 impl Repository {
@@ -164,12 +154,17 @@ impl Repository {
     ///
     /// # Errors
     /// When there is none, it was made by a later volsnap, or the place is something else.
-    pub fn open(location: &Path) -> Result<Self, RepositoryError> {
-        let root = local_root(location)?;
-        match look(&root)? {
-            Found::Repository(repository) => Ok(repository),
-            Found::Empty => Err(RepositoryError::Missing { path: root }),
-        }
+    pub async fn open(location: &Path) -> Result<Self, RepositoryError> {
+        Self::open_at(&address_of(location)?).await
+    }
+
+    /// Opens the repository at an address, as [`open`](Self::open) does.
+    ///
+    /// # Errors
+    /// As for [`open`](Self::open).
+    pub async fn open_at(address: &StoreAddress) -> Result<Self, RepositoryError> {
+        let found = look(&open_store(address).await?, address).await?;
+        found.ok_or_else(|| RepositoryError::Missing { path: address.locate(&Key::ROOT) })
     }
 
     /// Opens the repository at a place, for writing; makes one where there is nothing or an empty
@@ -177,21 +172,32 @@ impl Repository {
     ///
     /// # Errors
     /// As for [`open`](Self::open), or when it cannot be made or written.
-    pub fn open_or_init(location: &Path) -> Result<Self, RepositoryError> {
-        let root = local_root(location)?;
-        let repository = match look(&root)? {
-            Found::Repository(repository) => repository,
-            Found::Empty => init(&root)?,
+    pub async fn open_or_init(location: &Path) -> Result<Self, RepositoryError> {
+        Self::open_or_init_at(&address_of(location)?).await
+    }
+
+    /// Opens or makes the repository at an address, as [`open_or_init`](Self::open_or_init) does.
+    ///
+    /// # Errors
+    /// As for [`open_or_init`](Self::open_or_init).
+    pub async fn open_or_init_at(address: &StoreAddress) -> Result<Self, RepositoryError> {
+        Self::open_or_init_in(open_store(address).await?, address).await
+    }
+
+    /// Opens or makes the repository in a store, which messages call by its `address`.
+    ///
+    /// # Errors
+    /// As for [`open_or_init`](Self::open_or_init).
+    pub async fn open_or_init_in(
+        store: Arc<dyn Store>,
+        address: &StoreAddress,
+    ) -> Result<Self, RepositoryError> {
+        let repository = match look(&store, address).await? {
+            Some(repository) => repository,
+            None => init(&store, address).await?,
         };
-        let folder = repository.storage.locate(SNAPSHOTS);
-        repository
-            .storage
-            .make_folder(SNAPSHOTS)
-            .map_err(|source| RepositoryError::write(&folder, 0, source))?;
-        // The file has no name, so nothing can be left of it.
-        tempfile::tempfile_in(&folder)
-            .and_then(|mut file| file.write_all(&PROBE))
-            .map_err(|source| RepositoryError::write(&folder, 0, source))?;
+        let proved = store.prove_writable(&SNAPSHOTS).await;
+        proved.map_err(|source| RepositoryError::write(&store.address().locate(&SNAPSHOTS), 0, source))?;
         Ok(repository)
     }
 
@@ -204,29 +210,30 @@ impl Repository {
     /// Returns where it is, for messages.
     #[must_use]
     pub fn location(&self) -> PathBuf {
-        self.storage.locate("")
+        self.store.address().locate(&Key::ROOT)
     }
 
     /// Returns its directory, when it is one of this machine.
     #[must_use]
     pub fn local_path(&self) -> Option<PathBuf> {
-        self.storage.local_path("")
+        self.store.address().local_path().map(Path::to_owned)
     }
 
     /// Returns the bytes that can still be stored, where that is known.
     ///
     /// # Errors
     /// When the system does not tell.
-    pub fn free_space(&self) -> Result<Option<u64>, RepositoryError> {
-        self.storage.free_space().map_err(RepositoryError::io("ask for the free space of", self.location()))
+    pub async fn free_space(&self) -> Result<Option<u64>, RepositoryError> {
+        let free = self.store.free_space().await;
+        free.map_err(RepositoryError::io("ask for the free space of", self.location()))
     }
 
-    /// Begins a snapshot. Creates nothing but the source's directory: the files' names are in
-    /// [`PendingSnapshot::paths`] before there are any.
+    /// Begins a snapshot. Creates nothing: its objects are in [`PendingSnapshot::objects`] before there
+    /// are any.
     ///
     /// # Errors
     /// When the source's key is not fit for a file name, or something has the id already.
-    pub fn begin(
+    pub async fn begin(
         &self,
         source: &str,
         id: &SnapshotId,
@@ -235,117 +242,107 @@ impl Repository {
         if !is_source_key(source) {
             return Err(RepositoryError::SourceKey { key: source.to_owned() });
         }
-        PendingSnapshot::begin(Arc::clone(&self.storage), source, id, codec)
+        PendingSnapshot::begin(Arc::clone(&self.store), source, id, codec).await
     }
 
     /// Returns what there is; of one source only when it is named.
     ///
     /// # Errors
     /// When a directory cannot be read. What is wrong with a single file is in the listing.
-    pub fn snapshots(&self, source: Option<&str>) -> Result<Listing, RepositoryError> {
-        Listing::read(&self.storage, source)
+    pub async fn snapshots(&self, source: Option<&str>) -> Result<Listing, RepositoryError> {
+        Listing::read(&self.store, source).await
     }
 
     /// Returns the snapshot that is meant: see [`Listing::resolve`].
     ///
     /// # Errors
     /// When nothing is meant, more than one may be, or what is meant cannot be believed.
-    pub fn resolve(&self, spec: &str) -> Result<Snapshot, RepositoryError> {
-        self.snapshots(None)?.resolve(spec)
+    pub async fn resolve(&self, spec: &str) -> Result<Snapshot, RepositoryError> {
+        self.snapshots(None).await?.resolve(spec)
     }
 }
 
-/// Returns the absolute path of a place that is a directory of this machine.
-fn local_root(location: &Path) -> Result<PathBuf, RepositoryError> {
-    let refused = |why: &str| RepositoryError::Refused { path: location.to_owned(), why: why.to_owned() };
-    if location.to_string_lossy().contains("://") {
-        return Err(refused("only directories so far, no URLs"));
-    }
-    std::path::absolute(location).map_err(|_| refused("the name is empty"))
+/// Returns the address that a user has typed.
+fn address_of(location: &Path) -> Result<StoreAddress, RepositoryError> {
+    StoreAddress::parse(location).map_err(|_| RepositoryError::Refused {
+        path: location.to_owned(),
+        why: "the name is empty".to_owned(),
+    })
 }
 
-/// Returns what is at a place, without changing anything.
-fn look(root: &Path) -> Result<Found, RepositoryError> {
-    let refused = |why: String| RepositoryError::Refused { path: root.to_owned(), why };
-    match fs::metadata(root) {
-        Ok(metadata) if metadata.is_dir() => {}
-        Ok(_) => return Err(refused("it is not a directory".to_owned())),
-        Err(error) if error.kind() == io::ErrorKind::NotFound => {
-            return match fs::symlink_metadata(root) {
-                Ok(_) => Err(refused("it is a link that leads nowhere".to_owned())),
-                Err(_) => Ok(Found::Empty),
-            };
-        }
-        Err(error) if error.kind() == io::ErrorKind::NotADirectory => {
-            return Err(refused("a part of the path is a file".to_owned()));
-        }
-        Err(error) => return Err(RepositoryError::io("open repository", root)(error)),
-    }
-    let root = root.canonicalize().map_err(RepositoryError::io("open repository", root))?;
-    let storage: Arc<dyn Storage> = Arc::new(Directory::new(root.clone()));
+/// Opens the store at an address.
+async fn open_store(address: &StoreAddress) -> Result<Arc<dyn Store>, RepositoryError> {
+    let path = || address.locate(&Key::ROOT);
+    store::open(address).await.map_err(|error| match error {
+        OpenError::Refused(why) => RepositoryError::Refused { path: path(), why },
+        OpenError::Io(source) => RepositoryError::io("open repository", path())(source),
+    })
+}
+
+/// Returns the repository in a store, without changing anything; `None` where there is nothing.
+async fn look(store: &Arc<dyn Store>, address: &StoreAddress) -> Result<Option<Repository>, RepositoryError> {
+    let refused = |why: String| RepositoryError::Refused { path: address.locate(&Key::ROOT), why };
     // Before the marker is looked for: another run may be making the repository right now.
-    let stranger = first_stranger(&root).map_err(RepositoryError::io("list", &root))?;
-    let marker = match storage.read(MARKER, MARKER_MAX) {
+    let stranger = first_stranger(&**store).await;
+    let stranger = stranger.map_err(RepositoryError::io("list", store.address().locate(&Key::ROOT)))?;
+    let marker = match store.read(&MARKER, MARKER_MAX).await {
         Ok(marker) => marker,
         Err(error) if error.kind() == io::ErrorKind::NotFound => {
             return match stranger {
-                None => Ok(Found::Empty),
-                Some(name) => Err(refused(format!(
-                    "it is no repository, but not empty either: it has {}",
-                    name.display()
-                ))),
+                None => Ok(None),
+                Some(name) => {
+                    Err(refused(format!("it is no repository, but not empty either: it has {name}")))
+                }
             };
         }
-        Err(error) => return Err(RepositoryError::io("read", root.join(MARKER))(error)),
+        Err(error) => return Err(RepositoryError::io("read", store.address().locate(&MARKER))(error)),
     };
-    let id = check_marker(&root, &marker)?;
-    match fs::symlink_metadata(root.join(SNAPSHOTS)) {
-        Ok(metadata) if !metadata.is_dir() => {
+    let id = check_marker(store.address(), &marker)?;
+    match store.head(&SNAPSHOTS).await {
+        Ok(found) if found.kind != ObjectKind::Folder => {
             Err(refused(format!("{SNAPSHOTS} in it is not a directory; a link is not followed")))
         }
-        _ => Ok(Found::Repository(Repository { storage, id })),
+        _ => Ok(Some(Repository { store: Arc::clone(store), id })),
     }
 }
 
 /// Returns the repository's id, when this volsnap can read what the marker stands for.
-fn check_marker(root: &Path, bytes: &[u8]) -> Result<String, RepositoryError> {
+fn check_marker(address: &StoreAddress, bytes: &[u8]) -> Result<String, RepositoryError> {
     let marker: Marker = serde_json::from_slice(bytes).map_err(|error| RepositoryError::Unreadable {
-        path: root.join(MARKER),
+        path: address.locate(&MARKER),
         why: format!("it does not say which format the repository has: {error}"),
     })?;
     if marker.format_version > REPOSITORY_FORMAT {
-        return Err(RepositoryError::LaterFormat { path: root.to_owned(), found: marker.format_version });
+        return Err(RepositoryError::LaterFormat {
+            path: address.locate(&Key::ROOT),
+            found: marker.format_version,
+        });
     }
     Ok(marker.repository_id)
 }
 
-/// Returns the name of something that a new repository's directory must not have.
-fn first_stranger(root: &Path) -> io::Result<Option<std::ffi::OsString>> {
-    let harmless = ["lost+found".to_owned(), partial(MARKER)];
-    for entry in fs::read_dir(root)? {
-        let name = entry?.file_name();
-        if !harmless.iter().any(|harmless| OsStr::new(harmless) == name) {
-            return Ok(Some(name));
-        }
-    }
-    Ok(None)
+/// Returns the name of something that a new repository's place must not have.
+async fn first_stranger(store: &dyn Store) -> io::Result<Option<String>> {
+    let harmless = ["lost+found".to_owned(), partial(MARKER.as_str())];
+    let found = store.list(&Key::ROOT).await?;
+    let stranger = found
+        .iter()
+        .map(|object| object.key.name())
+        .find(|name| !harmless.iter().any(|harmless| harmless == name));
+    Ok(stranger.map(str::to_owned))
 }
 
 /// Makes a repository at a place that is vacant.
-fn init(root: &Path) -> Result<Repository, RepositoryError> {
-    let failed = |source| RepositoryError::write(&root.join(MARKER), 0, source);
-    make_root(root).map_err(RepositoryError::io("make directory", root))?;
-    // One at a time, as long as the file system has locks: a marker that a dead run left half-written
+async fn init(store: &Arc<dyn Store>, address: &StoreAddress) -> Result<Repository, RepositoryError> {
+    let failed = |source| RepositoryError::write(&store.address().locate(&MARKER), 0, source);
+    // One at a time, as long as the store has locks: a marker that a dead run left half-written
     // can then be told from one that is being written.
-    let directory = File::open(root).map_err(RepositoryError::io("open", root))?;
-    if let Err(error) = directory.lock() {
-        tracing::debug!(%error, "the repository's directory cannot be locked");
-    }
-    if let Found::Repository(repository) = look(root)? {
+    let claim = store.claim().await;
+    let _claim = claim.map_err(RepositoryError::io("make directory", address.locate(&Key::ROOT)))?;
+    if let Some(repository) = look(store, address).await? {
         return Ok(repository);
     }
-    let storage = Directory::new(root.to_owned());
-    match storage.delete(&partial(MARKER)) {
+    match store.delete_partial(&MARKER).await {
         Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(failed(error)),
         _ => {}
     }
@@ -356,16 +353,7 @@ fn init(root: &Path) -> Result<Repository, RepositoryError> {
         repository_id: random.iter().map(|byte| format!("{byte:02x}")).collect(),
     };
     let json = serde_json::to_string_pretty(&marker).map_err(|error| failed(error.into()))?;
-    storage.put_new(MARKER, format!("{json}\n").as_bytes()).map_err(failed)?;
-    match look(root)? {
-        Found::Repository(repository) => Ok(repository),
-        Found::Empty => Err(RepositoryError::Missing { path: root.to_owned() }),
-    }
-}
-
-/// Makes the directory and those above it, durably.
-fn make_root(root: &Path) -> io::Result<()> {
-    let missing: Vec<_> = root.ancestors().take_while(|ancestor| !ancestor.exists()).collect();
-    DirBuilder::new().recursive(true).mode(0o700).create(root)?;
-    missing.iter().filter_map(|made| made.parent()).try_for_each(storage::sync_folder)
+    store.put(&MARKER, format!("{json}\n").into()).await.map_err(failed)?;
+    let made = look(store, address).await?;
+    made.ok_or_else(|| RepositoryError::Missing { path: address.locate(&Key::ROOT) })
 }

@@ -4,64 +4,106 @@
 //! manifest makes the snapshot exist. A run that ends anywhere before leaves files that are no
 //! snapshot: they are listed as incomplete, and their paths were known before there were any.
 
-use std::io;
-use std::path::PathBuf;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use super::error::RepositoryError;
-use super::layout::{FileKind, FileName, SnapshotNames, partial};
+use super::layout::{FileKind, FileName, SnapshotNames};
 use super::listing::Snapshot;
-use super::storage::Storage;
-use super::writer::{ObjectWriter, Stored};
+use super::objects::SnapshotObjects;
+use super::writer::{SnapshotObjectWriter, Stored};
 use crate::archive::Codec;
 use crate::model::ids::SnapshotId;
 use crate::model::manifest::Manifest;
+use crate::store::spool::Spool;
+use crate::store::{Key, Store, shield};
 
 /// A snapshot that does not exist yet.
 #[derive(Debug)]
 pub struct PendingSnapshot {
-    storage: Arc<dyn Storage>,
+    store: Arc<dyn Store>,
     source: String,
     id: SnapshotId,
     codec: Codec,
     names: SnapshotNames,
+    keys: Keys,
     newer: Option<SnapshotId>,
+    spool: Option<Spool>,
+    published: Arc<AtomicBool>,
+}
+
+/// The keys of its objects.
+#[derive(Debug)]
+struct Keys {
+    folder: Key,
+    manifest: Key,
+    archive: Key,
+    list: Key,
 }
 
 impl PendingSnapshot {
-    /// Makes sure of the source's folder and that nothing has this id; creates nothing else.
-    pub(super) fn begin(
-        storage: Arc<dyn Storage>,
+    /// Makes sure that nothing has this id; creates nothing.
+    pub(super) async fn begin(
+        store: Arc<dyn Store>,
+        source: &str,
+        id: &SnapshotId,
+        codec: Codec,
+    ) -> Result<Self, RepositoryError> {
+        let mut pending = Self::unchecked(store, source, id, codec)?;
+        let folder = &pending.keys.folder;
+        let found = pending.store.list(folder).await;
+        let address = pending.store.address();
+        let found = found.map_err(RepositoryError::io("list", address.locate(folder)))?;
+        for object in &found {
+            let Some(name) = FileName::parse(object.key.name()).filter(|name| name.source == source) else {
+                continue;
+            };
+            if name.id == *id {
+                return Err(RepositoryError::Exists { id: id.clone(), path: address.locate(&object.key) });
+            }
+            if name.kind == FileKind::Manifest && !name.partial && name.id > *id {
+                pending.newer = pending.newer.max(Some(name.id));
+            }
+        }
+        Ok(pending)
+    }
+
+    /// Returns what [`begin`](Self::begin) would for an id that is taken.
+    pub(super) fn unchecked(
+        store: Arc<dyn Store>,
         source: &str,
         id: &SnapshotId,
         codec: Codec,
     ) -> Result<Self, RepositoryError> {
         let names = SnapshotNames::new(source, id);
-        let folder = names.folder();
-        let path = storage.locate(&folder);
-        storage.make_folder(&folder).map_err(RepositoryError::io("make directory", &path))?;
-        let entries = storage.list(&folder).map_err(RepositoryError::io("list", &path))?;
-        let mut newer = None;
-        for entry in &entries {
-            let Some(name) = FileName::parse(&entry.name).filter(|name| name.source == source) else {
-                continue;
-            };
-            if name.id == *id {
-                let path = path.join(&entry.name);
-                return Err(RepositoryError::Exists { id: id.clone(), path });
-            }
-            if name.kind == FileKind::Manifest && !name.partial && name.id > *id {
-                newer = newer.max(Some(name.id));
-            }
-        }
-        Ok(Self { storage, source: source.to_owned(), id: id.clone(), codec, names, newer })
+        let keys = || {
+            let folder = names.folder()?;
+            let [manifest, archive, list] =
+                [names.manifest(), names.archive(codec), names.file_list()].map(|name| folder.join(&name));
+            Ok(Keys { manifest: manifest?, archive: archive?, list: list?, folder })
+        };
+        let keys = keys()
+            .map_err(|_: crate::store::KeyError| RepositoryError::SourceKey { key: source.to_owned() })?;
+        let (source, id) = (source.to_owned(), id.clone());
+        Ok(Self {
+            store,
+            source,
+            id,
+            codec,
+            names,
+            keys,
+            newer: None,
+            spool: None,
+            published: Arc::default(),
+        })
     }
 
-    /// Returns what [`begin`](Self::begin) would for an id that is taken.
-    #[cfg(test)]
-    pub(super) fn unchecked(storage: Arc<dyn Storage>, source: &str, id: &SnapshotId, codec: Codec) -> Self {
-        let names = SnapshotNames::new(source, id);
-        Self { storage, source: source.to_owned(), id: id.clone(), codec, names, newer: None }
+    /// Keeps what is written in a spool until its writer is finished, unless the store is local: for who holds a
+    /// service while it writes, and is not to hold it for a network.
+    #[must_use]
+    pub fn spooled(mut self, spool: Spool) -> Self {
+        self.spool = Some(spool);
+        self
     }
 
     /// Returns the id of a snapshot of this source that was made before and yet has a later id: a
@@ -71,43 +113,59 @@ impl PendingSnapshot {
         self.newer.as_ref()
     }
 
-    /// Returns every path that may come into being, in the order in which they must be deleted: the
-    /// manifest before what it needs, and each partial name before the whole one, which a writer
-    /// that is still at work may be about to turn it into.
+    /// Returns every object that may come into being: they are known before there are any.
     #[must_use]
-    pub fn paths(&self) -> Vec<PathBuf> {
-        self.all_names().iter().map(|name| self.storage.locate(name)).collect()
+    pub fn objects(&self) -> SnapshotObjects {
+        let Keys { manifest, archive, list, .. } = &self.keys;
+        SnapshotObjects {
+            store: self.store.address().clone(),
+            manifest_key: manifest.clone(),
+            keys: vec![manifest.clone(), archive.clone(), list.clone()],
+        }
     }
 
-    /// Returns where the manifest will lie: with it the snapshot exists.
+    /// Returns whether it is published, which may become true behind who was waiting for it.
     #[must_use]
-    pub fn manifest_path(&self) -> PathBuf {
-        self.storage.locate(&self.object(&self.names.manifest()))
+    pub fn published(&self) -> Arc<AtomicBool> {
+        Arc::clone(&self.published)
     }
 
     /// Begins the archive.
     ///
     /// # Errors
     /// When it is there already or cannot be created.
-    pub fn archive_writer(&self) -> Result<ObjectWriter, RepositoryError> {
-        ObjectWriter::create(&*self.storage, &self.names.folder(), &self.names.archive(self.codec))
+    pub async fn archive_writer(&self) -> Result<SnapshotObjectWriter, RepositoryError> {
+        self.writer(&self.keys.archive).await
     }
 
     /// Begins the file list.
     ///
     /// # Errors
     /// When it is there already or cannot be created.
-    pub fn list_writer(&self) -> Result<ObjectWriter, RepositoryError> {
-        ObjectWriter::create(&*self.storage, &self.names.folder(), &self.names.file_list())
+    pub async fn list_writer(&self) -> Result<SnapshotObjectWriter, RepositoryError> {
+        self.writer(&self.keys.list).await
+    }
+
+    async fn writer(&self, key: &Key) -> Result<SnapshotObjectWriter, RepositoryError> {
+        let begun = match &self.spool {
+            Some(spool) => spool.create(&self.store, key).await,
+            None => self.store.create(key).await,
+        };
+        let address = self.store.address();
+        let writer = begun.map_err(|source| RepositoryError::write(&address.locate(key), 0, source))?;
+        SnapshotObjectWriter::begin(writer, address, key)
     }
 
     /// Writes the manifest, from which moment the snapshot exists. What the writers returned proves
-    /// that archive and list are durable; the manifest must say the same of them. Blocks.
+    /// that archive and list are durable; the manifest must say the same of them.
+    ///
+    /// Once it has begun, it ends whatever becomes of who waits for it: see [`shield`]. Who removes the rest of the
+    /// snapshot waits until then.
     ///
     /// # Errors
     /// When the archive is empty, the manifest is not about these files, or cannot be stored. Then
     /// there is no snapshot, and [`discard`](Self::discard) removes what there is.
-    pub fn publish(
+    pub async fn publish(
         &self,
         manifest: Manifest,
         archive: &Stored,
@@ -118,30 +176,20 @@ impl PendingSnapshot {
             return Err(unpublishable(why.to_owned()));
         }
         let json = manifest.to_json().map_err(|error| unpublishable(format!("its manifest: {error}")))?;
-        let name = self.names.manifest();
-        let path = self.storage.locate(&self.object(&name));
-        self.storage
-            .put_new(&self.object(&name), json.as_bytes())
-            .map_err(|source| RepositoryError::write(&path, 0, source))?;
-        Ok(Snapshot::published(manifest, Arc::clone(&self.storage), self.names.folder()))
+        let (store, key, published) = (&self.store, &self.keys.manifest, self.published());
+        let stored = move || published.store(true, Ordering::Release);
+        shield::put(Arc::clone(store), key.clone(), json.into(), stored)
+            .await
+            .map_err(|source| RepositoryError::write(&store.address().locate(key), 0, source))?;
+        Ok(Snapshot::published(manifest, Arc::clone(store), self.keys.folder.clone()))
     }
 
-    /// Removes everything of it, whatever there is; abort the writers first. Blocks.
+    /// Removes everything of it, whatever there is; abort the writers first.
     ///
     /// # Errors
     /// The first of the failures; what can be removed is removed all the same.
-    pub fn discard(&self) -> Result<(), RepositoryError> {
-        let mut outcome = Ok(());
-        for name in self.all_names() {
-            match self.storage.delete(&name) {
-                Err(error) if error.kind() != io::ErrorKind::NotFound => {
-                    let path = self.storage.locate(&name);
-                    outcome = outcome.and(Err(RepositoryError::io("remove", path)(error)));
-                }
-                _ => {}
-            }
-        }
-        outcome
+    pub async fn discard(&self) -> Result<(), RepositoryError> {
+        self.objects().discard_from(&*self.store).await
     }
 
     /// Returns why the manifest must not be published.
@@ -166,17 +214,5 @@ impl PendingSnapshot {
             return Some("its manifest is not about the file list that was written");
         }
         None
-    }
-
-    /// Returns the names of all objects, in the order of their deletion.
-    fn all_names(&self) -> Vec<String> {
-        [self.names.manifest(), self.names.archive(self.codec), self.names.file_list()]
-            .iter()
-            .flat_map(|name| [self.object(&partial(name)), self.object(name)])
-            .collect()
-    }
-
-    fn object(&self, name: &str) -> String {
-        format!("{}/{name}", self.names.folder())
     }
 }

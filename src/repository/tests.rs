@@ -15,12 +15,12 @@ use chrono::{DateTime, TimeZone, Utc};
 use tempfile::TempDir;
 
 use super::layout::{MARKER, SNAPSHOTS, SnapshotNames};
-use super::storage::{Directory, Step, Storage, Watch};
 use super::*;
 use crate::model::error::{Error, ErrorKind};
 use crate::model::location::MountSource;
 use crate::model::manifest::*;
 use crate::model::unknown::UnknownFields;
+use crate::store::local::{LocalStore, Step, Watch};
 
 const CODEC: Codec = Codec::Zstd { level: 3 };
 
@@ -83,7 +83,7 @@ fn sample() -> Manifest {
 
 /// Feeds a writer to its end.
 async fn store(
-    writer: Result<ObjectWriter, RepositoryError>,
+    writer: Result<SnapshotObjectWriter, RepositoryError>,
     contents: &[u8],
 ) -> Result<Stored, RepositoryError> {
     let mut writer = writer?;
@@ -95,16 +95,16 @@ async fn store(
 
 /// Makes a snapshot, as a procedure does, leaving behind what a failure leaves.
 async fn make(repository: &Repository, source: &str, id: &SnapshotId) -> Result<Snapshot, RepositoryError> {
-    let pending = repository.begin(source, id, CODEC)?;
-    let archive = store(pending.archive_writer(), b"archive").await?;
-    let list = store(pending.list_writer(), b"list").await?;
-    pending.publish(manifest(source, id, &archive, &list), &archive, &list)
+    let pending = repository.begin(source, id, CODEC).await?;
+    let archive = store(pending.archive_writer().await, b"archive").await?;
+    let list = store(pending.list_writer().await, b"list").await?;
+    pending.publish(manifest(source, id, &archive, &list), &archive, &list).await
 }
 
 /// A repository in a new directory, with snapshots of these sources at these seconds.
 async fn repository_with(snapshots: &[(&str, i64)]) -> (TempDir, Repository) {
     let folder = TempDir::new().unwrap();
-    let repository = Repository::open_or_init(folder.path()).unwrap();
+    let repository = Repository::open_or_init(folder.path()).await.unwrap();
     for (source, second) in snapshots {
         make(&repository, source, &id(*second)).await.unwrap();
     }
@@ -121,12 +121,19 @@ fn files_below(folder: &Path) -> Vec<PathBuf> {
     files
 }
 
+/// Returns the path of each object after that of its partial file, in the order of their removal.
+fn paths_of(pending: &PendingSnapshot) -> impl Iterator<Item = PathBuf> {
+    let SnapshotObjects { store, keys, .. } = pending.objects();
+    let root = store.local_path().unwrap().to_owned();
+    keys.into_iter().flat_map(move |key| [root.join(partial(key.as_str())), root.join(key.as_str())])
+}
+
 fn names_of(listing: &Listing) -> Vec<String> {
     listing.snapshots.iter().map(Snapshot::name).collect()
 }
 
 fn file_of(root: &Path, source: &str, name: &str) -> PathBuf {
-    root.join(SNAPSHOTS).join(source).join(name)
+    root.join(SNAPSHOTS.as_str()).join(source).join(name)
 }
 
 /// Runs `test` on a small file system of its own; not at all where mounting is not permitted.
@@ -156,36 +163,38 @@ fn block_on<T>(future: impl Future<Output = T>) -> T {
 mod opening {
     use super::*;
 
-    #[test]
-    fn an_empty_or_a_new_directory_becomes_a_repository_for_the_owner_alone() {
+    #[tokio::test]
+    async fn an_empty_or_a_new_directory_becomes_a_repository_for_the_owner_alone() {
         let folder = TempDir::new().unwrap();
         let new = folder.path().join("a/b");
-        let repository = Repository::open_or_init(&new).unwrap();
+        let repository = Repository::open_or_init(&new).await.unwrap();
         assert_eq!(repository.id().len(), 32);
-        assert_eq!(Repository::open(&new).unwrap().id(), repository.id());
-        assert_eq!(Repository::open_or_init(&new).unwrap().id(), repository.id());
+        assert_eq!(Repository::open(&new).await.unwrap().id(), repository.id());
+        assert_eq!(Repository::open_or_init(&new).await.unwrap().id(), repository.id());
         assert_eq!(repository.local_path().unwrap(), new.canonicalize().unwrap());
-        assert!(repository.free_space().unwrap().unwrap() > 0);
-        for (path, mode) in [(new.clone(), 0o700), (new.join(SNAPSHOTS), 0o700), (new.join(MARKER), 0o600)] {
+        assert!(repository.free_space().await.unwrap().unwrap() > 0);
+        for (path, mode) in
+            [(new.clone(), 0o700), (new.join(SNAPSHOTS.as_str()), 0o700), (new.join(MARKER.as_str()), 0o600)]
+        {
             assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, mode, "{}", path.display());
         }
-        assert_eq!(files_below(&new), [new.join(MARKER)]);
+        assert_eq!(files_below(&new), [new.join(MARKER.as_str())]);
     }
 
-    #[test]
-    fn the_leftovers_of_a_file_system_and_of_a_dead_init_do_not_matter() {
+    #[tokio::test]
+    async fn the_leftovers_of_a_file_system_and_of_a_dead_init_do_not_matter() {
         let folder = TempDir::new().unwrap();
         fs::create_dir(folder.path().join("lost+found")).unwrap();
         fs::write(folder.path().join("volsnap.json.partial"), "{").unwrap();
-        Repository::open_or_init(folder.path()).unwrap();
-        assert_eq!(files_below(folder.path()), [folder.path().join(MARKER)]);
+        Repository::open_or_init(folder.path()).await.unwrap();
+        assert_eq!(files_below(folder.path()), [folder.path().join(MARKER.as_str())]);
     }
 
     #[test]
     fn many_that_init_at_once_get_one_repository() {
         let folder = TempDir::new().unwrap();
         let place = folder.path().join("new");
-        let open = || Repository::open_or_init(&place).unwrap().id().to_owned();
+        let open = || block_on(Repository::open_or_init(&place)).unwrap().id().to_owned();
         let ids: std::collections::BTreeSet<_> = std::thread::scope(|scope| {
             let threads: Vec<_> = (0..8).map(|_| scope.spawn(open)).collect();
             threads.into_iter().map(|thread| thread.join().unwrap()).collect()
@@ -194,8 +203,8 @@ mod opening {
     }
 
     // F15.
-    #[test]
-    fn what_is_no_repository_is_refused_by_name_and_left_alone() {
+    #[tokio::test]
+    async fn what_is_no_repository_is_refused_by_name_and_left_alone() {
         let folder = TempDir::new().unwrap();
         let place = |name: &str| folder.path().join(name);
         fs::write(place("file"), "").unwrap();
@@ -211,7 +220,7 @@ mod opening {
             (PathBuf::from("s3://bucket/path"), "only directories so far"),
             (PathBuf::new(), "empty"),
         ] {
-            for outcome in [Repository::open(&location), Repository::open_or_init(&location)] {
+            for outcome in [Repository::open(&location).await, Repository::open_or_init(&location).await] {
                 let error = outcome.unwrap_err();
                 assert!(error.to_string().contains(says), "{error}");
                 assert_eq!(Error::from(error).kind(), ErrorKind::Usage);
@@ -220,11 +229,11 @@ mod opening {
         assert_eq!(files_below(folder.path()), before);
     }
 
-    #[test]
-    fn opening_to_read_creates_nothing_and_says_how_to_create() {
+    #[tokio::test]
+    async fn opening_to_read_creates_nothing_and_says_how_to_create() {
         let folder = TempDir::new().unwrap();
         for place in [folder.path().to_owned(), folder.path().join("none")] {
-            let error = Repository::open(&place).unwrap_err();
+            let error = Repository::open(&place).await.unwrap_err();
             assert!(error.to_string().contains(place.to_str().unwrap()));
             assert!(error.hint().unwrap().to_string().contains("snapshot TARGET"));
         }
@@ -232,44 +241,46 @@ mod opening {
     }
 
     // F38.
-    #[test]
-    fn a_later_format_and_a_damaged_marker_are_refused() {
+    #[tokio::test]
+    async fn a_later_format_and_a_damaged_marker_are_refused() {
         let folder = TempDir::new().unwrap();
         for (marker, says) in [
             (r#"{"format_version":2,"something":"else"}"#, "made by a later volsnap"),
             ("", "does not say which format"),
             ("{\"format_version\":", "does not say which format"),
         ] {
-            fs::write(folder.path().join(MARKER), marker).unwrap();
-            let error = Repository::open(folder.path()).unwrap_err();
+            fs::write(folder.path().join(MARKER.as_str()), marker).unwrap();
+            let error = Repository::open(folder.path()).await.unwrap_err();
             assert!(error.to_string().contains(says), "{error}");
         }
     }
 
     // F15.
-    #[test]
-    fn a_link_in_place_of_a_folder_is_not_followed() {
+    #[tokio::test]
+    async fn a_link_in_place_of_a_folder_is_not_followed() {
         let folder = TempDir::new().unwrap();
         let elsewhere = TempDir::new().unwrap();
-        let repository = Repository::open_or_init(folder.path()).unwrap();
+        let repository = Repository::open_or_init(folder.path()).await.unwrap();
         symlink(elsewhere.path(), folder.path().join("snapshots/db")).unwrap();
-        assert!(repository.begin("db", &id(0), CODEC).is_err());
-        assert_eq!(repository.snapshots(None).unwrap().unreadable.len(), 1);
+        assert!(repository.begin("db", &id(0), CODEC).await.is_err());
+        assert_eq!(repository.snapshots(None).await.unwrap().unreadable.len(), 1);
         fs::remove_file(folder.path().join("snapshots/db")).unwrap();
         fs::remove_dir(folder.path().join("snapshots")).unwrap();
         symlink(elsewhere.path(), folder.path().join("snapshots")).unwrap();
-        assert!(Repository::open(folder.path()).unwrap_err().to_string().contains("not followed"));
+        assert!(Repository::open(folder.path()).await.unwrap_err().to_string().contains("not followed"));
     }
 
     // F15.
     #[test]
     fn a_read_only_repository_can_be_read_but_is_refused_for_writing() {
         on_a_small_disk("size=1m", |root| {
-            block_on(make(&Repository::open_or_init(root).unwrap(), "db", &id(0))).unwrap();
+            block_on(async { make(&Repository::open_or_init(root).await.unwrap(), "db", &id(0)).await })
+                .unwrap();
             Command::new("mount").args(["-o", "remount,ro"]).arg(root).status().unwrap();
-            let error = Repository::open_or_init(root).unwrap_err();
+            let error = block_on(Repository::open_or_init(root)).unwrap_err();
             assert!(error.to_string().starts_with("write "), "{error}");
-            assert_eq!(Repository::open(root).unwrap().snapshots(None).unwrap().snapshots.len(), 1);
+            let listing = block_on(async { Repository::open(root).await.unwrap().snapshots(None).await });
+            assert_eq!(listing.unwrap().snapshots.len(), 1);
         });
     }
 
@@ -314,23 +325,25 @@ mod publishing {
     }
 
     /// Makes one snapshot beside an older one, with the step of this number failing.
-    fn record(fail: Option<usize>) -> (TempDir, Repository, Vec<Step>, Result<Snapshot, RepositoryError>) {
-        let (folder, plain) = block_on(repository_with(&[("db", 0)]));
+    async fn record(
+        fail: Option<usize>,
+    ) -> (TempDir, Repository, Vec<Step>, Result<Snapshot, RepositoryError>) {
+        let (folder, plain) = repository_with(&[("db", 0)]).await;
         let recorder = Arc::new(Recorder { fail, armed: Mutex::new(true), ..Recorder::default() });
-        let storage = Directory::watched(folder.path().to_owned(), Arc::clone(&recorder) as _);
-        let repository = Repository { storage: Arc::new(storage), id: plain.id };
-        let outcome = block_on(make(&repository, "web", &id(9)));
+        let store = LocalStore::watched(folder.path().to_owned(), Arc::clone(&recorder) as _);
+        let repository = Repository { store: Arc::new(store), id: plain.id };
+        let outcome = make(&repository, "web", &id(9)).await;
         *recorder.armed.lock().unwrap() = false;
         let steps = recorder.steps.lock().unwrap().clone();
         (folder, repository, steps, outcome)
     }
 
     // F37.
-    #[test]
-    fn everything_is_durable_under_its_name_before_the_manifest_is_begun() {
-        let (folder, _repository, steps, outcome) = record(None);
+    #[tokio::test]
+    async fn everything_is_durable_under_its_name_before_the_manifest_is_begun() {
+        let (folder, _repository, steps, outcome) = record(None).await;
         outcome.unwrap();
-        let snapshots = folder.path().join(SNAPSHOTS);
+        let snapshots = folder.path().join(SNAPSHOTS.as_str());
         let source = snapshots.join("web");
         let names = SnapshotNames::new("web", &id(9));
         let mut expected = vec![Step::MakeFolder(source.clone()), Step::SyncFolder(snapshots)];
@@ -346,14 +359,14 @@ mod publishing {
     }
 
     // F16, 21, 27, 28, 55.
-    #[test]
-    fn a_failure_at_any_step_lists_nothing_and_discard_leaves_nothing() {
-        let (_, _, steps, _) = record(None);
+    #[tokio::test]
+    async fn a_failure_at_any_step_lists_nothing_and_discard_leaves_nothing() {
+        let (_, _, steps, _) = record(None).await;
         for (fail, step) in steps.iter().enumerate() {
-            let (folder, repository, _, outcome) = record(Some(fail));
+            let (folder, repository, _, outcome) = record(Some(fail)).await;
             let error = outcome.expect_err("a failed step fails the snapshot");
             assert!(!error.to_string().is_empty());
-            let listing = repository.snapshots(None).unwrap();
+            let listing = repository.snapshots(None).await.unwrap();
             assert_eq!(names_of(&listing), [format!("db/{}", id(0))], "after a failed {step:?}");
             assert!(listing.unreadable.is_empty(), "after a failed {step:?}");
             assert!(
@@ -361,24 +374,25 @@ mod publishing {
                 "after a failed {step:?}"
             );
 
-            let storage: Arc<dyn Storage> = Arc::new(Directory::new(folder.path().to_owned()));
-            let pending = PendingSnapshot::unchecked(storage, "web", &id(9), CODEC);
-            pending.discard().unwrap();
-            pending.discard().unwrap();
+            let store: Arc<dyn Store> = Arc::new(LocalStore::at(folder.path().to_owned()));
+            let pending = PendingSnapshot::unchecked(store, "web", &id(9), CODEC).unwrap();
+            pending.discard().await.unwrap();
+            pending.discard().await.unwrap();
             assert_eq!(files_below(folder.path()).len(), 4, "after a failed {step:?}");
         }
     }
 
-    #[test]
-    fn a_removal_that_fails_does_not_stop_the_others() {
-        let (folder, repository, _, outcome) = record(None);
+    #[tokio::test]
+    async fn a_removal_that_fails_does_not_stop_the_others() {
+        let (folder, repository, _, outcome) = record(None).await;
         outcome.unwrap();
         let source = folder.path().join("snapshots/web");
         let names = SnapshotNames::new("web", &id(9));
         fs::remove_file(source.join(names.manifest())).unwrap();
         fs::create_dir(source.join(names.manifest())).unwrap();
-        let pending = PendingSnapshot::unchecked(Arc::clone(&repository.storage), "web", &id(9), CODEC);
-        let error = pending.discard().unwrap_err();
+        let pending =
+            PendingSnapshot::unchecked(Arc::clone(&repository.store), "web", &id(9), CODEC).unwrap();
+        let error = pending.discard().await.unwrap_err();
         assert!(error.to_string().contains(&names.manifest()), "{error}");
         assert_eq!(files_below(&source), Vec::<PathBuf>::new());
     }
@@ -386,17 +400,19 @@ mod publishing {
     #[tokio::test]
     async fn nothing_but_the_folder_is_there_before_the_paths_are_known() {
         let (folder, repository) = repository_with(&[]).await;
-        let pending = repository.begin("db", &id(0), CODEC).unwrap();
-        assert_eq!(files_below(folder.path()), [folder.path().join(MARKER)]);
-        let paths = pending.paths();
-        let mut writer = pending.archive_writer().unwrap();
+        let pending = repository.begin("db", &id(0), CODEC).await.unwrap();
+        assert_eq!(files_below(folder.path()), [folder.path().join(MARKER.as_str())]);
+        let objects = pending.objects();
+        let paths: Vec<_> = paths_of(&pending).collect();
+        let mut writer = pending.archive_writer().await.unwrap();
         writer.write(Bytes::from_static(b"x")).await.unwrap();
-        let _list = store(pending.list_writer(), b"list").await.unwrap();
-        for file in files_below(&folder.path().join(SNAPSHOTS)) {
+        let _list = store(pending.list_writer().await, b"list").await.unwrap();
+        for file in files_below(&folder.path().join(SNAPSHOTS.as_str())) {
             assert!(paths.contains(&file), "{} was not announced", file.display());
         }
         let manifest = file_of(folder.path(), "db", &SnapshotNames::new("db", &id(0)).manifest());
         assert_eq!(paths[1], manifest, "the manifest is deleted before what it needs");
+        assert_eq!(objects.manifest_path(), manifest);
     }
 
     #[tokio::test]
@@ -424,19 +440,21 @@ mod publishing {
             |files: &[PathBuf]| files.iter().map(|file| fs::read(file).unwrap()).collect::<Vec<_>>();
         let files = files_below(folder.path());
         let before = contents(&files);
-        assert!(matches!(repository.begin("db", &id(0), CODEC), Err(RepositoryError::Exists { .. })));
+        assert!(matches!(repository.begin("db", &id(0), CODEC).await, Err(RepositoryError::Exists { .. })));
 
         // The same id begun twice, before either has a file: one of them gets each name.
-        let (one, two) =
-            (repository.begin("db", &id(1), CODEC).unwrap(), repository.begin("db", &id(1), CODEC).unwrap());
-        let writer = one.archive_writer().unwrap();
-        assert!(two.archive_writer().is_err());
+        let (one, two) = (
+            repository.begin("db", &id(1), CODEC).await.unwrap(),
+            repository.begin("db", &id(1), CODEC).await.unwrap(),
+        );
+        let writer = one.archive_writer().await.unwrap();
+        assert!(two.archive_writer().await.is_err());
         // Something appears under the final name meanwhile.
-        let archive = &one.paths()[3];
+        let [partial, archive] = &paths_of(&one).collect::<Vec<_>>()[2..4] else { panic!("no archive") };
         fs::write(archive, "precious").unwrap();
         assert!(writer.finish().await.is_err());
         assert_eq!(fs::read(archive).unwrap(), b"precious");
-        assert!(!one.paths()[2].exists());
+        assert!(!partial.exists());
         assert_eq!(contents(&files), before);
     }
 
@@ -444,41 +462,41 @@ mod publishing {
     #[tokio::test]
     async fn an_empty_archive_and_a_foreign_manifest_are_not_published() {
         let (_folder, repository) = repository_with(&[]).await;
-        let pending = repository.begin("db", &id(0), CODEC).unwrap();
-        let archive = store(pending.archive_writer(), b"archive").await.unwrap();
-        let list = store(pending.list_writer(), b"list").await.unwrap();
+        let pending = repository.begin("db", &id(0), CODEC).await.unwrap();
+        let archive = store(pending.archive_writer().await, b"archive").await.unwrap();
+        let list = store(pending.list_writer().await, b"list").await.unwrap();
         let good = manifest("db", &id(0), &archive, &list);
         let nothing = stored(archive.file.clone(), b"");
-        let publish = |manifest: Manifest, archive: &Stored| {
-            let error = pending.publish(manifest, archive, &list).unwrap_err();
+        let publish = async |manifest: Manifest, archive: &Stored| {
+            let error = pending.publish(manifest, archive, &list).await.unwrap_err();
             assert!(matches!(error, RepositoryError::Unpublishable { .. }), "{error}");
         };
-        publish(manifest("db", &id(0), &nothing, &list), &nothing);
+        publish(manifest("db", &id(0), &nothing, &list), &nothing).await;
         let mut empty = good.clone();
         empty.parts.first_mut().counts = Counts::default();
-        publish(empty, &archive);
-        publish(Manifest { source: "d".to_owned(), ..good.clone() }, &archive);
-        publish(Manifest { id: id(1), ..good.clone() }, &archive);
-        publish(manifest("db", &id(0), &stored(archive.file.clone(), b"ARCHIVE"), &list), &archive);
-        publish(manifest("db", &id(0), &archive, &stored(list.file.clone(), b"LIST")), &archive);
-        assert!(repository.snapshots(None).unwrap().snapshots.is_empty());
-        pending.publish(good, &archive, &list).unwrap();
-        assert_eq!(repository.snapshots(None).unwrap().snapshots.len(), 1);
+        publish(empty, &archive).await;
+        publish(Manifest { source: "d".to_owned(), ..good.clone() }, &archive).await;
+        publish(Manifest { id: id(1), ..good.clone() }, &archive).await;
+        publish(manifest("db", &id(0), &stored(archive.file.clone(), b"ARCHIVE"), &list), &archive).await;
+        publish(manifest("db", &id(0), &archive, &stored(list.file.clone(), b"LIST")), &archive).await;
+        assert!(repository.snapshots(None).await.unwrap().snapshots.is_empty());
+        pending.publish(good, &archive, &list).await.unwrap();
+        assert_eq!(repository.snapshots(None).await.unwrap().snapshots.len(), 1);
     }
 
     #[tokio::test]
     async fn a_writer_digests_what_it_stores_and_an_abandoned_one_leaves_nothing() {
         let (folder, repository) = repository_with(&[]).await;
-        let pending = repository.begin("db", &id(0), CODEC).unwrap();
-        let mut writer = pending.archive_writer().unwrap();
+        let pending = repository.begin("db", &id(0), CODEC).await.unwrap();
+        let mut writer = pending.archive_writer().await.unwrap();
         writer.write(Bytes::from_static(b"archive")).await.unwrap();
         writer.abort().await.unwrap();
         assert_eq!(files_below(folder.path()).len(), 1);
 
-        let stored_archive = store(pending.archive_writer(), b"archive").await.unwrap();
+        let stored_archive = store(pending.archive_writer().await, b"archive").await.unwrap();
         assert_eq!(stored_archive, stored(SnapshotNames::new("db", &id(0)).archive(CODEC), b"archive"));
 
-        drop(pending.list_writer().unwrap());
+        drop(pending.list_writer().await.unwrap());
         let gone = Instant::now() + Duration::from_secs(10);
         while files_below(folder.path()).len() > 2 && Instant::now() < gone {
             std::thread::sleep(Duration::from_millis(5));
@@ -500,17 +518,17 @@ mod publishing {
         for task in tasks {
             task.await.unwrap().unwrap();
         }
-        let listing = repository.snapshots(None).unwrap();
+        let listing = repository.snapshots(None).await.unwrap();
         assert_eq!((listing.snapshots.len(), listing.incomplete.len(), listing.unreadable.len()), (32, 0, 0));
-        assert_eq!(repository.snapshots(Some("a")).unwrap().snapshots.len(), 16);
+        assert_eq!(repository.snapshots(Some("a")).await.unwrap().snapshots.len(), 16);
     }
 
     // F26.
     #[tokio::test]
     async fn a_clock_that_went_back_is_noticed() {
         let (_folder, repository) = repository_with(&[("db", 100), ("web", 500)]).await;
-        assert_eq!(repository.begin("db", &id(0), CODEC).unwrap().newer(), Some(&id(100)));
-        assert_eq!(repository.begin("db", &id(200), CODEC).unwrap().newer(), None);
+        assert_eq!(repository.begin("db", &id(0), CODEC).await.unwrap().newer(), Some(&id(100)));
+        assert_eq!(repository.begin("db", &id(200), CODEC).await.unwrap().newer(), None);
     }
 
     // F13, 26.
@@ -518,10 +536,10 @@ mod publishing {
     fn a_full_disk_is_said_and_leaves_nothing() {
         on_a_small_disk("size=1m", |root| {
             block_on(async {
-                let repository = Repository::open_or_init(root).unwrap();
+                let repository = Repository::open_or_init(root).await.unwrap();
                 make(&repository, "db", &id(0)).await.unwrap();
-                let pending = repository.begin("db", &id(1), CODEC).unwrap();
-                let mut writer = pending.archive_writer().unwrap();
+                let pending = repository.begin("db", &id(1), CODEC).await.unwrap();
+                let mut writer = pending.archive_writer().await.unwrap();
                 let chunk = Bytes::from(vec![7; 256 << 10]);
                 let error = loop {
                     if let Err(error) = writer.write(chunk.clone()).await {
@@ -531,17 +549,152 @@ mod publishing {
                 let RepositoryError::DiskFull { path, written, .. } = &error else {
                     panic!("{error}");
                 };
-                assert_eq!(path, &pending.paths()[3].canonicalize().unwrap_or(pending.paths()[3].clone()));
+                assert_eq!(Some(path), paths_of(&pending).nth(3).as_ref());
                 assert!((512 << 10..=1 << 20).contains(written), "{written}");
                 assert!(error.to_string().contains("disk full after"), "{error}");
                 assert!(matches!(writer.write(chunk).await, Err(RepositoryError::WriterFailed { .. })));
                 writer.abort().await.unwrap();
 
-                let listing = repository.snapshots(None).unwrap();
+                let listing = repository.snapshots(None).await.unwrap();
                 assert_eq!((names_of(&listing).len(), listing.incomplete.len()), (1, 0));
-                assert!(repository.free_space().unwrap().unwrap() > 900 << 10);
+                assert!(repository.free_space().await.unwrap().unwrap() > 900 << 10);
             });
         });
+    }
+}
+
+/// On stores that are not directories.
+mod elsewhere {
+    use tokio::time::timeout;
+
+    use super::*;
+    use crate::store::failing::{Failing, Fate};
+    use crate::store::memory::MemoryStore;
+    use crate::store::observed::Operation;
+    use crate::store::recording::Recording;
+    use crate::store::spool::Spool;
+
+    const PATIENCE: Duration = Duration::from_secs(20);
+
+    fn distant(name: &str) -> Arc<dyn Store> {
+        Arc::new(MemoryStore::remote(name))
+    }
+
+    async fn repository_in(store: &Arc<dyn Store>) -> Repository {
+        Repository::open_or_init_in(Arc::clone(store), store.address()).await.unwrap()
+    }
+
+    #[tokio::test]
+    async fn snapshots_are_made_and_found_wherever_the_store_is() {
+        let store = distant("made");
+        let repository = repository_in(&store).await;
+        assert_eq!(repository_in(&store).await.id(), repository.id());
+        assert_eq!((repository.local_path(), repository.free_space().await.unwrap()), (None, None));
+        make(&repository, "db", &id(0)).await.unwrap();
+        let mut snapshot = repository.resolve("latest").await.unwrap();
+        let archive = Path::new("memory://made/snapshots/db").join(&snapshot.manifest.archive().file);
+        assert_eq!(snapshot.archive_path(), archive);
+        let mut text = String::new();
+        snapshot.open_archive().unwrap().read_to_string(&mut text).unwrap();
+        snapshot.open_file_list().unwrap().read_to_string(&mut text).unwrap();
+        assert_eq!(text, "archivelist");
+        let verification = Verification {
+            at: at(20),
+            kind: VerificationKind::Read,
+            ok: true,
+            problems: 0,
+            ms: 12,
+            drill: None,
+            tool_version: "0.1.0".to_owned(),
+            unknown: UnknownFields::default(),
+        };
+        snapshot.record_verification(verification.clone()).await.unwrap();
+        assert_eq!(repository.resolve("latest").await.unwrap().verified, [verification]);
+        assert!(matches!(repository.begin("db", &id(0), CODEC).await, Err(RepositoryError::Exists { .. })));
+        let stranger = distant("stranger");
+        stranger.put(&Key::literal("holiday.jpg"), Bytes::new()).await.unwrap();
+        let error = Repository::open_or_init_in(Arc::clone(&stranger), stranger.address()).await.unwrap_err();
+        assert!(error.to_string().contains("holiday.jpg"), "{error}");
+    }
+
+    #[tokio::test]
+    async fn a_direct_capture_asks_nothing_of_a_distant_store_while_it_writes() {
+        let folder = TempDir::new().unwrap();
+        let (store, recording) = Recording::of(distant("held"));
+        let pending = repository_in(&store).await.begin("db", &id(0), CODEC).await.unwrap();
+        let pending = pending.spooled(Spool::new(folder.path().join("spool")));
+        recording.clear();
+        let mut archive = pending.archive_writer().await.unwrap();
+        let mut list = pending.list_writer().await.unwrap();
+        archive.write(Bytes::from_static(b"archive")).await.unwrap();
+        list.write(Bytes::from_static(b"list")).await.unwrap();
+        assert!(recording.calls().is_empty(), "{:?}", recording.calls());
+        // Now the service is back.
+        let (archive, list) = (archive.finish().await.unwrap(), list.finish().await.unwrap());
+        pending.publish(manifest("db", &id(0), &archive, &list), &archive, &list).await.unwrap();
+        let finished: Vec<_> = recording
+            .calls()
+            .into_iter()
+            .filter(|call| call.operation == Operation::Finish)
+            .map(|call| call.key.name().to_owned())
+            .collect();
+        let names = SnapshotNames::new("db", &id(0));
+        assert_eq!(finished, [names.archive(CODEC), names.file_list(), names.manifest()]);
+    }
+
+    /// Publishes to a store in which the manifest's PUT meets this fate, and drops that at once where it hangs.
+    async fn publish(fate: Fate) -> (Repository, PendingSnapshot, Arc<Failing>) {
+        let (store, failing) =
+            Failing::of(distant(&format!("{fate:?}")), Operation::Finish, "4f2a91.json", fate);
+        let repository = repository_in(&store).await;
+        let pending = repository.begin("db", &id(0), CODEC).await.unwrap();
+        let archive = super::store(pending.archive_writer().await, b"archive").await.unwrap();
+        let list = super::store(pending.list_writer().await, b"list").await.unwrap();
+        let publishing = pending.publish(manifest("db", &id(0), &archive, &list), &archive, &list);
+        tokio::select! {
+            biased;
+            outcome = publishing => assert_eq!(chain(&outcome.unwrap_err()), "injected"),
+            () = failing.reached() => {}
+        }
+        (repository, pending, failing)
+    }
+
+    fn chain(error: &RepositoryError) -> String {
+        std::error::Error::source(error).unwrap().to_string()
+    }
+
+    #[tokio::test]
+    async fn who_discards_waits_for_a_manifest_that_is_on_its_way_and_then_leaves_the_snapshot_whole() {
+        for fate in [Fate::HangsBefore, Fate::HangsAfter] {
+            let (repository, pending, failing) = publish(fate).await;
+            let (objects, store) = (pending.objects(), Arc::clone(&repository.store));
+            let soon = Duration::from_millis(20);
+            let error = objects.discard_unpublished_from(&*store, soon).await.unwrap_err();
+            assert_eq!(chain(&error), "it is still being written");
+            let discarding =
+                tokio::spawn(async move { objects.discard_unpublished_from(&*store, PATIENCE).await });
+            tokio::time::sleep(soon).await;
+            assert!(!discarding.is_finished(), "it does not wait");
+            failing.release();
+            assert!(timeout(PATIENCE, discarding).await.unwrap().unwrap().unwrap(), "it is published");
+            assert!(pending.published().load(std::sync::atomic::Ordering::Acquire));
+            let listing = repository.snapshots(None).await.unwrap();
+            assert_eq!(names_of(&listing), [format!("db/{}", id(0))]);
+            assert!(listing.unreadable.is_empty() && listing.incomplete.is_empty());
+        }
+    }
+
+    #[tokio::test]
+    async fn a_manifest_that_cannot_be_stored_leaves_nothing_and_one_whose_answer_is_lost_all() {
+        for (fate, published) in [(Fate::FailsBefore, false), (Fate::FailsAfter, true)] {
+            let (repository, pending, _failing) = publish(fate).await;
+            let store = Arc::clone(&repository.store);
+            let found = pending.objects().discard_unpublished_from(&*store, PATIENCE).await.unwrap();
+            assert_eq!(found, published);
+            let listing = repository.snapshots(None).await.unwrap();
+            assert_eq!(listing.snapshots.len(), usize::from(published));
+            assert!(listing.unreadable.is_empty() && listing.incomplete.is_empty());
+        }
     }
 }
 
@@ -558,10 +711,10 @@ mod listing {
             format!("a/{}", id(2)),
             format!("a-b/{}", id(3)),
         ];
-        assert_eq!(names_of(&repository.snapshots(None).unwrap()), all);
-        assert_eq!(names_of(&repository.snapshots(Some("a")).unwrap()), all[1..3]);
+        assert_eq!(names_of(&repository.snapshots(None).await.unwrap()), all);
+        assert_eq!(names_of(&repository.snapshots(Some("a")).await.unwrap()), all[1..3]);
         for nothing in ["b", "", "..", "a/../ab"] {
-            assert!(repository.snapshots(Some(nothing)).unwrap().snapshots.is_empty());
+            assert!(repository.snapshots(Some(nothing)).await.unwrap().snapshots.is_empty());
         }
     }
 
@@ -576,7 +729,7 @@ mod listing {
         fs::write(file_of(folder.path(), "db", &format!("{}.partial", names.archive(CODEC))), "12345")
             .unwrap();
 
-        let listing = repository.snapshots(None).unwrap();
+        let listing = repository.snapshots(None).await.unwrap();
         assert_eq!(names_of(&listing), [format!("db/{}", id(0))]);
         assert!(listing.unreadable.is_empty());
         let found: Vec<_> = listing.incomplete.iter().map(|i| (i.id.clone(), i.what, i.bytes)).collect();
@@ -589,7 +742,7 @@ mod listing {
                 (id(2), "only partly written", 5),
             ]
         );
-        assert_eq!(repository.resolve("latest").unwrap().manifest.id, id(0));
+        assert_eq!(repository.resolve("latest").await.unwrap().manifest.id, id(0));
     }
 
     // F18, F20.
@@ -613,9 +766,9 @@ mod listing {
         )
         .unwrap();
         fs::write(file_of(folder.path(), "db", "notes.txt"), "").unwrap();
-        fs::write(folder.path().join(SNAPSHOTS).join("README"), "").unwrap();
+        fs::write(folder.path().join(SNAPSHOTS.as_str()).join("README"), "").unwrap();
 
-        let listing = repository.snapshots(None).unwrap();
+        let listing = repository.snapshots(None).await.unwrap();
         assert_eq!(names_of(&listing), [format!("db/{}", id(3)), format!("web/{}", id(4))]);
         assert!(listing.incomplete.is_empty());
         let why = |path: &Path| {
@@ -628,7 +781,10 @@ mod listing {
         assert_eq!(why(&file(5, SnapshotNames::manifest)), format!("it is the manifest of db/{}", id(3)));
         assert_eq!(why(&file_of(folder.path(), "db", &web.manifest())), "it belongs to another source, web");
         assert_eq!(why(&file_of(folder.path(), "db", "notes.txt")), "it is not a file of volsnap's");
-        assert_eq!(why(&folder.path().join(SNAPSHOTS).join("README")), "it is not the directory of a source");
+        assert_eq!(
+            why(&folder.path().join(SNAPSHOTS.as_str()).join("README")),
+            "it is not the directory of a source"
+        );
         assert_eq!(listing.unreadable.len(), 7);
     }
 
@@ -637,7 +793,7 @@ mod listing {
     async fn a_renamed_source_directory_lists_nothing_as_its_own() {
         let (folder, repository) = repository_with(&[("db", 0)]).await;
         fs::rename(folder.path().join("snapshots/db"), folder.path().join("snapshots/other")).unwrap();
-        let listing = repository.snapshots(None).unwrap();
+        let listing = repository.snapshots(None).await.unwrap();
         assert!(listing.snapshots.is_empty());
         assert_eq!(listing.unreadable.len(), 3);
     }
@@ -653,7 +809,7 @@ mod listing {
         let elsewhere = folder.path().join("elsewhere");
         fs::rename(&archive, &elsewhere).unwrap();
         symlink(&elsewhere, &archive).unwrap();
-        let listing = repository.snapshots(None).unwrap();
+        let listing = repository.snapshots(None).await.unwrap();
         assert!(listing.snapshots.is_empty());
         assert!(listing.unreadable.iter().all(|unreadable| unreadable.why.contains("not a regular file")));
         assert_eq!(listing.unreadable.len(), 2);
@@ -662,7 +818,7 @@ mod listing {
     #[tokio::test]
     async fn verifications_are_added_beside_and_a_damaged_one_does_not_hide_the_snapshot() {
         let (folder, repository) = repository_with(&[("db", 0)]).await;
-        let mut snapshot = repository.resolve("latest").unwrap();
+        let mut snapshot = repository.resolve("latest").await.unwrap();
         let verification = |second, ok| Verification {
             at: at(second),
             kind: VerificationKind::Read,
@@ -674,17 +830,17 @@ mod listing {
             unknown: UnknownFields::default(),
         };
         let manifest = fs::read(snapshot.manifest_path()).unwrap();
-        snapshot.record_verification(verification(20, false)).unwrap();
-        snapshot.record_verification(verification(10, true)).unwrap();
-        assert!(snapshot.record_verification(verification(10, false)).is_err(), "never overwritten");
-        let read = repository.resolve("latest").unwrap();
+        snapshot.record_verification(verification(20, false)).await.unwrap();
+        snapshot.record_verification(verification(10, true)).await.unwrap();
+        assert!(snapshot.record_verification(verification(10, false)).await.is_err(), "never overwritten");
+        let read = repository.resolve("latest").await.unwrap();
         assert_eq!(read.verified, [verification(10, true), verification(20, false)]);
         assert_eq!(read.verified, snapshot.verified);
         assert_eq!(fs::read(snapshot.manifest_path()).unwrap(), manifest);
 
         let names = SnapshotNames::new("db", &id(0));
         fs::write(file_of(folder.path(), "db", &names.verification(at(20))), "{").unwrap();
-        let listing = repository.snapshots(None).unwrap();
+        let listing = repository.snapshots(None).await.unwrap();
         assert_eq!((listing.snapshots[0].verified.len(), listing.unreadable.len()), (1, 1));
         assert_eq!(listing.resolve("latest").unwrap().manifest.id, id(0));
     }
@@ -692,13 +848,13 @@ mod listing {
     #[tokio::test]
     async fn a_snapshot_is_read_back_and_found_by_any_of_its_files_anywhere() {
         let (folder, repository) = repository_with(&[("db", 0)]).await;
-        let snapshot = repository.resolve("latest").unwrap();
+        let snapshot = repository.resolve("latest").await.unwrap();
         let elsewhere = TempDir::new().unwrap();
-        for file in files_below(&folder.path().join(SNAPSHOTS)) {
+        for file in files_below(&folder.path().join(SNAPSHOTS.as_str())) {
             fs::copy(&file, elsewhere.path().join(file.file_name().unwrap())).unwrap();
         }
         for file in files_below(elsewhere.path()) {
-            let found = Snapshot::from_file(&file).unwrap();
+            let found = Snapshot::from_file(&file).await.unwrap();
             assert_eq!(found.manifest, snapshot.manifest);
             let mut contents = String::new();
             found.open_archive().unwrap().read_to_string(&mut contents).unwrap();
@@ -713,9 +869,9 @@ mod listing {
             (renamed, "it is the manifest of db/"),
             (elsewhere.path().join(&snapshot.manifest.archive().file), "no manifest beside it"),
             (elsewhere.path().join("none"), "there is none of that name"),
-            (folder.path().join(MARKER), "not that of a snapshot's file"),
+            (folder.path().join(MARKER.as_str()), "not that of a snapshot's file"),
         ] {
-            let error = Snapshot::from_file(&path).unwrap_err();
+            let error = Snapshot::from_file(&path).await.unwrap_err();
             assert!(error.to_string().contains(says), "{error}");
         }
     }
@@ -736,7 +892,7 @@ mod listing {
             }
         }
         let begun = Instant::now();
-        assert_eq!(repository.snapshots(None).unwrap().snapshots.len(), 500);
+        assert_eq!(repository.snapshots(None).await.unwrap().snapshots.len(), 500);
         assert!(begun.elapsed() < Duration::from_secs(2), "took {:?}", begun.elapsed());
     }
 }
@@ -778,16 +934,16 @@ mod damage {
         ];
         for (bytes, says) in damaged {
             fs::write(&path, bytes).unwrap();
-            let listing = repository.snapshots(None).unwrap();
+            let listing = repository.snapshots(None).await.unwrap();
             assert_eq!(names_of(&listing), [format!("db/{}", id(0))]);
             assert!(listing.incomplete.is_empty());
             assert_eq!(listing.unreadable[0].path, path.canonicalize().unwrap());
             assert!(listing.unreadable[0].why.contains(says), "{}", listing.unreadable[0].why);
             for spec in ["latest", "db/latest", id(1).as_str()] {
-                let error = repository.resolve(spec).unwrap_err();
+                let error = repository.resolve(spec).await.unwrap_err();
                 assert!(matches!(error, RepositoryError::Unreadable { .. }), "{error}");
             }
-            assert_eq!(repository.resolve(id(0).as_str()).unwrap().manifest.id, id(0));
+            assert_eq!(repository.resolve(id(0).as_str()).await.unwrap().manifest.id, id(0));
         }
     }
 }
@@ -797,7 +953,7 @@ mod resolving {
 
     async fn resolve(snapshots: &[(&str, i64)], spec: &str) -> Result<String, RepositoryError> {
         let (_folder, repository) = repository_with(snapshots).await;
-        repository.resolve(spec).map(|snapshot| snapshot.name())
+        repository.resolve(spec).await.map(|snapshot| snapshot.name())
     }
 
     #[tokio::test]
@@ -813,7 +969,7 @@ mod resolving {
             (&format!("db/{prefix}"), &oldest),
             ("db/latest", &newer),
         ] {
-            assert_eq!(&repository.resolve(spec).unwrap().name(), expected, "{spec}");
+            assert_eq!(&repository.resolve(spec).await.unwrap().name(), expected, "{spec}");
         }
     }
 
@@ -840,11 +996,11 @@ mod resolving {
     #[tokio::test]
     async fn a_source_with_nothing_but_leftovers_makes_latest_ambiguous() {
         let (_folder, repository) = repository_with(&[("web", 0)]).await;
-        let pending = repository.begin("db", &id(1), CODEC).unwrap();
-        store(pending.archive_writer(), b"archive").await.unwrap();
-        assert!(matches!(repository.resolve("latest"), Err(RepositoryError::Ambiguous { .. })));
-        assert!(matches!(repository.resolve("db/latest"), Err(RepositoryError::Unknown { .. })));
-        let error = repository.resolve(id(1).as_str()).unwrap_err();
+        let pending = repository.begin("db", &id(1), CODEC).await.unwrap();
+        store(pending.archive_writer().await, b"archive").await.unwrap();
+        assert!(matches!(repository.resolve("latest").await, Err(RepositoryError::Ambiguous { .. })));
+        assert!(matches!(repository.resolve("db/latest").await, Err(RepositoryError::Unknown { .. })));
+        let error = repository.resolve(id(1).as_str()).await.unwrap_err();
         assert!(error.to_string().contains("incomplete"), "{error}");
     }
 

@@ -1,24 +1,26 @@
 //! The writer of an object that may be big: a thread that digests and stores what it is fed.
 //!
-//! The thread is fed through a bounded channel, so memory is bounded and a slow disk slows whoever
-//! feeds it. A writer that is dropped without [`finish`](ObjectWriter::finish) leaves nothing.
+//! The thread is fed through a bounded channel, so memory is bounded and a slow store slows whoever
+//! feeds it. It is never dropped half-way, whatever becomes of who feeds it; a writer that is dropped
+//! without [`finish`](SnapshotObjectWriter::finish) leaves nothing.
 
 use std::path::PathBuf;
 use std::thread;
 
 use bytes::Bytes;
+use tokio::runtime::Handle;
 use tokio::sync::{mpsc, oneshot};
 
 use super::error::RepositoryError;
-use super::storage::{ObjectSink, Storage};
 use crate::outside::{Outside, Token};
+use crate::store::{Key, ObjectWriter, StoreAddress};
 
 /// Chunks that wait for the writer; with those of 4 MiB, 16 MiB.
 const QUEUE: usize = 4;
 
-/// Writes a new object of a repository.
+/// Writes a new object of a snapshot.
 #[derive(Debug)]
-pub struct ObjectWriter {
+pub struct SnapshotObjectWriter {
     feed: mpsc::Sender<Message>,
     outcome: oneshot::Receiver<Result<Outcome, RepositoryError>>,
     path: PathBuf,
@@ -48,27 +50,29 @@ enum Outcome {
     Aborted,
 }
 
-impl ObjectWriter {
-    /// Begins the object `folder/file`.
-    pub(super) fn create(storage: &dyn Storage, folder: &str, file: &str) -> Result<Self, RepositoryError> {
-        let name = format!("{folder}/{file}");
-        let path = storage.locate(&name);
-        let sink = storage.create(&name).map_err(|source| RepositoryError::write(&path, 0, source))?;
+impl SnapshotObjectWriter {
+    /// Feeds an object that was begun.
+    pub(super) fn begin(
+        writer: Box<dyn ObjectWriter>,
+        store: &StoreAddress,
+        key: &Key,
+    ) -> Result<Self, RepositoryError> {
+        let path = store.locate(key);
         let (feed, messages) = mpsc::channel(QUEUE);
         let (tell, outcome) = oneshot::channel();
         let task = WriterTask {
-            sink,
+            writer,
             path: path.clone(),
-            file: file.to_owned(),
+            file: key.name().to_owned(),
             bytes: 0,
             digest: blake3::Hasher::new(),
         };
-        let alive = Outside::alive();
+        let (runtime, alive) = (Handle::current(), Outside::alive());
         thread::Builder::new()
             .name("volsnap-writer".to_owned())
             .spawn(move || {
                 let _alive = alive;
-                let (outcome, _busy) = task.run(messages);
+                let (outcome, _busy) = runtime.block_on(task.run(messages));
                 // Whoever is gone does not need to be told.
                 let _ = tell.send(outcome);
             })
@@ -133,7 +137,7 @@ impl ObjectWriter {
 
 /// The thread's side.
 struct WriterTask {
-    sink: Box<dyn ObjectSink>,
+    writer: Box<dyn ObjectWriter>,
     path: PathBuf,
     file: String,
     bytes: u64,
@@ -142,13 +146,16 @@ struct WriterTask {
 
 impl WriterTask {
     /// Returns what came of it, and what is to be held until that is told.
-    fn run(mut self, mut messages: mpsc::Receiver<Message>) -> (Result<Outcome, RepositoryError>, Token) {
+    async fn run(
+        mut self,
+        mut messages: mpsc::Receiver<Message>,
+    ) -> (Result<Outcome, RepositoryError>, Token) {
         loop {
-            match messages.blocking_recv() {
+            match messages.recv().await {
                 Some(Message::Data(chunk, busy)) => {
-                    if let Err(source) = self.sink.write(&chunk) {
-                        let error = RepositoryError::write(&self.path, self.sink.stored(), source);
-                        if let Err(left) = self.abort() {
+                    if let Err(source) = self.writer.write(chunk.clone()).await {
+                        let error = RepositoryError::write(&self.path, self.writer.stored(), source);
+                        if let Err(left) = self.abort().await {
                             tracing::warn!(error = %left, "a failed write left something");
                         }
                         return (Err(error), busy);
@@ -156,20 +163,20 @@ impl WriterTask {
                     self.digest.update(&chunk);
                     self.bytes += chunk.len() as u64;
                 }
-                Some(Message::Finish(busy)) => return (self.finish(), busy),
-                None => return (self.abort(), Token::default()),
+                Some(Message::Finish(busy)) => return (self.finish().await, busy),
+                None => return (self.abort().await, Token::default()),
             }
         }
     }
 
-    fn finish(self) -> Result<Outcome, RepositoryError> {
-        let Self { sink, path, file, bytes, digest } = self;
-        sink.finish().map_err(|source| RepositoryError::write(&path, bytes, source))?;
+    async fn finish(self) -> Result<Outcome, RepositoryError> {
+        let Self { writer, path, file, bytes, digest } = self;
+        writer.finish().await.map_err(|source| RepositoryError::write(&path, bytes, source))?;
         Ok(Outcome::Stored(Stored { file, bytes, blake3: digest.finalize().to_hex().to_string() }))
     }
 
-    fn abort(self) -> Result<Outcome, RepositoryError> {
-        self.sink.abort().map_err(RepositoryError::io("remove what was written of", self.path))?;
+    async fn abort(self) -> Result<Outcome, RepositoryError> {
+        self.writer.abort().await.map_err(RepositoryError::io("remove what was written of", self.path))?;
         Ok(Outcome::Aborted)
     }
 }

@@ -7,6 +7,7 @@
 //! removed by the next: until the manifest is there, the old data is.
 
 use std::path::PathBuf;
+use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::Bytes;
@@ -21,22 +22,23 @@ use crate::engine::Docker;
 use crate::model::error::{Context as _, Error};
 use crate::model::event::{Monitor, Phase};
 use crate::model::manifest::{Counts, Manifest};
-use crate::repository::{ObjectWriter, PendingSnapshot, RepositoryLocation, Snapshot};
+use crate::repository::{
+    PendingSnapshot, RepositoryLocation, Snapshot, SnapshotObjectWriter, SnapshotObjects,
+};
 use crate::saga::RetryBudget;
-use crate::undo::discard_unpublished;
 use crate::undo::swap::{HelperTarget, with_agent};
+
+/// How long the publishing of an attempt before is waited for.
+const UNDER_WAY: Duration = Duration::from_secs(30);
 
 /// What keeps the replaced data.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct ArchiveReplacedData {
-    /// The repository's directory.
-    pub repository: PathBuf,
-    /// Bytes that the archive may need there.
+    /// Bytes that the archive may need.
     pub needed_bytes: u64,
-    /// Where its manifest will lie, which makes it a snapshot.
-    pub manifest_path: PathBuf,
-    /// Every other file that an attempt may leave.
-    pub files: Vec<PathBuf>,
+    /// Every object that an attempt may leave, and the repository's store that they are in.
+    #[serde(flatten)]
+    pub objects: SnapshotObjects,
     /// Where the data lies, relative to the root.
     pub tree: PathBuf,
     /// Members written last, relative to that.
@@ -62,30 +64,29 @@ impl ArchiveReplacedData {
     pub async fn keep(&self, agent: &mut AgentClient, monitor: &dyn Monitor) -> crate::Result<Snapshot> {
         monitor.phase(Phase::Safety, "what was replaced", Some(self.manifest.counts().raw_bytes));
         monitor.step("safety");
-        let site = RepositoryLocation::probe(&self.repository)?;
-        let repository = site.open_or_init()?;
-        discard_unpublished(&self.manifest_path, &self.files)
-            .context(|| "remove what a dead run left of the safety snapshot".to_owned())?;
-        if self.manifest_path.exists() {
+        let site = RepositoryLocation::probe_at(self.objects.store.clone()).await?;
+        let repository = site.open_or_init().await?;
+        let published = self.objects.discard_unpublished(UNDER_WAY).await;
+        if published.context(|| "remove what a dead run left of the safety snapshot".to_owned())? {
             // Whoever tried before has died after its last write.
-            return Ok(repository.resolve(&self.name())?);
+            return Ok(repository.resolve(&self.name()).await?);
         }
-        self.refuse_without_room(&site)?;
+        self.refuse_without_room(&site).await?;
         let manifest = &self.manifest;
-        let pending = repository.begin(&manifest.source, &manifest.id, manifest.archive().codec)?;
+        let pending = repository.begin(&manifest.source, &manifest.id, manifest.archive().codec).await?;
         let kept = self.write(agent, &pending, monitor).await;
         if kept.is_err() {
             // What cannot be removed now is by the next attempt.
-            let _ = pending.discard();
+            let _ = pending.discard().await;
         }
         kept
     }
 
-    fn refuse_without_room(&self, site: &RepositoryLocation) -> crate::Result<()> {
-        match site.free_space() {
+    async fn refuse_without_room(&self, site: &RepositoryLocation) -> crate::Result<()> {
+        match site.free_space().await {
             Some(free) if free < self.needed_bytes => Err(Error::failed(format!(
                 "the repository {} has {} MB free, and the safety snapshot may need {} MB",
-                site.root().display(),
+                site.address(),
                 free / 1_000_000,
                 self.needed_bytes / 1_000_000
             ))),
@@ -99,7 +100,8 @@ impl ArchiveReplacedData {
         pending: &PendingSnapshot,
         monitor: &dyn Monitor,
     ) -> crate::Result<Snapshot> {
-        let mut files = Files { archive: pending.archive_writer()?, list: pending.list_writer()? };
+        let mut files =
+            Files { archive: pending.archive_writer().await?, list: pending.list_writer().await? };
         let request = ArchiveRequest {
             codec: self.manifest.archive().codec,
             exclude: vec![format!("{PREFIX}*")],
@@ -139,7 +141,7 @@ impl ArchiveReplacedData {
         };
         manifest.times.published = Utc::now();
         monitor.step("write-manifest");
-        Ok(pending.publish(manifest, &archive, &list)?)
+        Ok(pending.publish(manifest, &archive, &list).await?)
     }
 }
 
@@ -180,8 +182,8 @@ pub(super) async fn keep_old(
 
 /// The files that the archive and the file list are written to.
 struct Files {
-    archive: ObjectWriter,
-    list: ObjectWriter,
+    archive: SnapshotObjectWriter,
+    list: SnapshotObjectWriter,
 }
 
 #[async_trait]
@@ -192,5 +194,47 @@ impl ArchiveSink for Files {
 
     async fn file_list(&mut self, bytes: Bytes) -> crate::Result<()> {
         Ok(self.list.write(bytes).await?)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::{Value, json};
+
+    use super::*;
+    use crate::model::manifest::FORMAT_VERSION;
+
+    #[test]
+    fn a_line_of_format_1_about_replaced_data_is_understood_and_written_with_keys() {
+        let manifest: Value =
+            serde_json::from_str(include_str!("../../fixtures/formats/v1/manifest.json")).unwrap();
+        let folder = "/backups/snapshots/db";
+        let line = json!({
+            "repository": "/backups",
+            "needed_bytes": 7,
+            "manifest_path": format!("{folder}/db-20261120T203011Z-4f2a91.json"),
+            "files": [
+                format!("{folder}/db-20261120T203011Z-4f2a91.json.partial"),
+                format!("{folder}/db-20261120T203011Z-4f2a91.json"),
+            ],
+            "tree": ".volsnap-restore-1/old",
+            "last": ["global/pg_control"],
+            "manifest": manifest,
+        });
+        let mut safety: ArchiveReplacedData = serde_json::from_value(line).unwrap();
+        assert_eq!(safety.name(), "memory-service_db_data/20261120T203011Z-4f2a91");
+        let written = serde_json::to_value(&safety).unwrap();
+        assert_eq!(written["store"], "/backups");
+        assert_eq!(written["manifest_key"], "snapshots/db/db-20261120T203011Z-4f2a91.json");
+        assert_eq!(
+            written["keys"],
+            json!([
+                "snapshots/db/db-20261120T203011Z-4f2a91.json.partial",
+                "snapshots/db/db-20261120T203011Z-4f2a91.json",
+            ])
+        );
+        // A manifest is written in the newest format.
+        safety.manifest.format_version = FORMAT_VERSION;
+        assert_eq!(serde_json::from_value::<ArchiveReplacedData>(written).unwrap(), safety);
     }
 }

@@ -26,6 +26,7 @@ use crate::engine::Docker;
 use crate::model::event::Monitor;
 use crate::model::hint::Hint;
 use crate::model::labels::LABEL_RUN;
+use crate::repository::SnapshotObjects;
 use crate::saga::{Compensation, Rank, RetryBudget};
 use crate::service::freeze::{self, PausedContainer};
 use crate::service::identity::ContainerIdentity;
@@ -80,6 +81,9 @@ pub enum UndoError {
         /// Why.
         source: Box<crate::Error>,
     },
+    /// What there is of a snapshot could not be removed.
+    #[error(transparent)]
+    Repository(#[from] crate::repository::RepositoryError),
     /// A file could not be removed.
     #[error("remove {path}")]
     Remove {
@@ -127,12 +131,10 @@ pub enum Undo {
     },
     /// Remove the files of a snapshot that was never published. With its manifest a snapshot
     /// exists, and then nothing is removed.
-    DiscardUnpublished {
-        /// The manifest, whose existence makes the snapshot one.
-        manifest: PathBuf,
-        /// Every other file it may have left.
-        files: Vec<PathBuf>,
-    },
+    DiscardUnpublished(
+        /// Every object that it may have.
+        SnapshotObjects,
+    ),
     /// Have the old data of a source back in its place, unless the new was confirmed. To be registered
     /// after what starts the users, so that it is done before.
     SwapBack {
@@ -325,8 +327,8 @@ impl Compensation for Undo {
             Self::RemoveHelper { name, .. } | Self::RemoveExpectedHelper { name, .. } => {
                 format!("remove the helper container {name}")
             }
-            Self::DiscardUnpublished { manifest, .. } => {
-                format!("remove the unfinished snapshot of {}", manifest.display())
+            Self::DiscardUnpublished(objects) => {
+                format!("remove the unfinished snapshot of {}", objects.manifest_path().display())
             }
             Self::SwapBack { place, .. } => format!("have the old data back in {}", place.describe()),
             Self::RestoreOldData { place, kept, .. } => {
@@ -372,7 +374,10 @@ impl Compensation for Undo {
             Self::RemoveExpectedHelper { name, run } => {
                 remove_helper(docker, name, run, CREATION_UNDER_WAY, patience).await
             }
-            Self::DiscardUnpublished { manifest, files } => discard_unpublished(manifest, files),
+            Self::DiscardUnpublished(objects) => {
+                objects.discard_unpublished(patience.0).await?;
+                Ok(())
+            }
             Self::SwapBack { place, users } => swap::swap_back(docker, place, users, patience, monitor).await,
             Self::RestoreOldData { place, kept, users } => {
                 restore_old::bring_back(docker, place, kept, users, patience, monitor).await
@@ -437,18 +442,6 @@ pub(super) async fn remove_helper(
     }
 }
 
-pub(super) fn discard_unpublished(manifest: &Path, files: &[PathBuf]) -> Result<()> {
-    let published =
-        manifest.try_exists().map_err(|source| UndoError::Remove { path: manifest.to_owned(), source })?;
-    if published {
-        return Ok(());
-    }
-    for path in files {
-        gone(path, std::fs::remove_file(path))?;
-    }
-    Ok(())
-}
-
 fn names_of<'r>(containers: impl Iterator<Item = &'r ContainerIdentity>) -> String {
     containers.map(|container| container.name.as_str()).collect::<Vec<_>>().join(", ")
 }
@@ -480,14 +473,20 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_files_of_an_unpublished_snapshot_are_removed_however_many_there_are() {
-        let directory = tempfile::tempdir().unwrap();
-        let (manifest, archive) = (directory.path().join("s.json"), directory.path().join("s.tar.zst"));
-        let files = [archive.clone(), directory.path().join("never-written")];
-        std::fs::write(&archive, "x").unwrap();
-        discard_unpublished(&manifest, &files).unwrap();
-        assert!(!archive.exists());
-        discard_unpublished(&manifest, &files).unwrap();
+    fn a_line_of_format_1_about_an_unpublished_snapshot_is_understood() {
+        let line = r#"{"discard-unpublished":{
+            "manifest": "/backups/snapshots/db/db-20261120T203011Z-4f2a91.json",
+            "files": [
+                "/backups/snapshots/db/db-20261120T203011Z-4f2a91.json.partial",
+                "/backups/snapshots/db/db-20261120T203011Z-4f2a91.json",
+                "/backups/snapshots/db/db-20261120T203011Z-4f2a91.tar.zst.partial",
+                "/backups/snapshots/db/db-20261120T203011Z-4f2a91.tar.zst"]}}"#;
+        let undo: Undo = serde_json::from_str(line).unwrap();
+        let says = "remove the unfinished snapshot of /backups/snapshots/db/db-20261120T203011Z-4f2a91.json";
+        assert_eq!(undo.describe(), says);
+        // What is written of it now is understood as the same.
+        let again: Undo = serde_json::from_value(serde_json::to_value(&undo).unwrap()).unwrap();
+        assert_eq!(again, undo);
     }
 
     #[test]
@@ -507,15 +506,5 @@ mod tests {
         remove_made(&made, identity).unwrap();
         assert!(!made.exists());
         remove_made(&made, identity).unwrap();
-    }
-
-    #[test]
-    fn a_published_snapshot_is_kept_whole() {
-        let directory = tempfile::tempdir().unwrap();
-        let (manifest, archive) = (directory.path().join("s.json"), directory.path().join("s.tar.zst"));
-        std::fs::write(&archive, "x").unwrap();
-        std::fs::write(&manifest, "{}").unwrap();
-        discard_unpublished(&manifest, std::slice::from_ref(&archive)).unwrap();
-        assert!(archive.exists());
     }
 }

@@ -21,13 +21,14 @@ use crate::repository::Repository;
 use crate::saga::RetryBudget;
 use crate::service::start::StoppedContainer;
 use crate::service::stop::stop_all_again;
+use crate::store::StoreAddress;
 use crate::undo::swap::{HelperTarget, with_agent_of};
 
 /// The safety snapshot that old data is had back from.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SafetySnapshotRef {
-    /// The repository's directory.
-    pub repository: PathBuf,
+    /// The repository's store.
+    pub repository: StoreAddress,
     /// The snapshot, as `SOURCE/ID`.
     pub name: String,
     /// The files without which there is no database, relative to the root, the last one last.
@@ -77,9 +78,8 @@ impl SafetySnapshotRef {
         run: &str,
         monitor: &dyn Monitor,
     ) -> Result<(), AgentError> {
-        let snapshot = Repository::open(&self.repository)
-            .and_then(|repository| repository.resolve(&self.name))
-            .map_err(|error| AgentError::ArchiveSink(error.into()))?;
+        let found = async { Repository::open_at(&self.repository).await?.resolve(&self.name).await };
+        let snapshot = found.await.map_err(|error| AgentError::ArchiveSink(error.into()))?;
         let archive = snapshot.open_archive().map_err(|error| AgentError::ArchiveSink(error.into()))?;
         let empty = Request::Empty { run: run.to_owned(), marker_files: self.marker_files.clone() };
         agent.perform(empty).await?;
@@ -106,5 +106,28 @@ impl SafetySnapshotRef {
             root: extracted.root,
         };
         agent.perform(swap).await
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_line_of_format_1_about_a_safety_snapshot_is_understood_and_written_alike() {
+        let line = serde_json::json!({
+            "repository": "/backups",
+            "name": "db/20261120T203011Z-4f2a91",
+            "heads": ["global/pg_control"],
+            "members": 3,
+            "bytes": 8192,
+            "digest": "00ff",
+            "special": false,
+        });
+        let kept: SafetySnapshotRef = serde_json::from_value(line).unwrap();
+        assert_eq!(kept.repository, StoreAddress::Directory("/backups".into()));
+        let written = serde_json::to_value(&kept).unwrap();
+        assert_eq!(written["repository"], "/backups");
+        assert_eq!(serde_json::from_value::<SafetySnapshotRef>(written).unwrap(), kept);
     }
 }

@@ -103,23 +103,23 @@ pub(crate) fn make(volsnap: &Volsnap, tree: &Path, recipe: &Recipe<'_>) -> Snaps
         file.read_to_end(&mut bytes).unwrap();
         Bytes::from(bytes)
     });
-    let repository = Repository::open_or_init(&volsnap.repository()).unwrap();
-    let pending = repository.begin(recipe.source, &id, recipe.codec).unwrap();
-    let (archive, list) = store(&pending, archive, list);
-    let mut manifest = manifest(recipe, id, &stats, (&archive, &list));
-    (recipe.adjust)(&mut manifest);
-    pending.publish(manifest, &archive, &list).unwrap()
-}
-
-fn store(pending: &PendingSnapshot, archive: Bytes, list: Bytes) -> (Stored, Stored) {
     let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
     runtime.block_on(async {
-        let mut archive_writer = pending.archive_writer().unwrap();
-        archive_writer.write(archive).await.unwrap();
-        let mut list_writer = pending.list_writer().unwrap();
-        list_writer.write(list).await.unwrap();
-        (archive_writer.finish().await.unwrap(), list_writer.finish().await.unwrap())
+        let repository = Repository::open_or_init(&volsnap.repository()).await.unwrap();
+        let pending = repository.begin(recipe.source, &id, recipe.codec).await.unwrap();
+        let (archive, list) = store(&pending, archive, list).await;
+        let mut manifest = manifest(recipe, id, &stats, (&archive, &list));
+        (recipe.adjust)(&mut manifest);
+        pending.publish(manifest, &archive, &list).await.unwrap()
     })
+}
+
+async fn store(pending: &PendingSnapshot, archive: Bytes, list: Bytes) -> (Stored, Stored) {
+    let mut archive_writer = pending.archive_writer().await.unwrap();
+    archive_writer.write(archive).await.unwrap();
+    let mut list_writer = pending.list_writer().await.unwrap();
+    list_writer.write(list).await.unwrap();
+    (archive_writer.finish().await.unwrap(), list_writer.finish().await.unwrap())
 }
 
 fn manifest(

@@ -220,10 +220,10 @@ fn a_repository_that_is_not_there_is_named_and_not_made() {
     volsnap.run(["list"]).refused(3, &["volsnap.json"]);
 }
 
-#[test]
-fn verify_all_of_an_empty_repository_says_that_there_is_nothing() {
+#[tokio::test]
+async fn verify_all_of_an_empty_repository_says_that_there_is_nothing() {
     let volsnap = Volsnap::new();
-    volsnap::repository::Repository::open_or_init(&volsnap.repository()).unwrap();
+    volsnap::repository::Repository::open_or_init(&volsnap.repository()).await.unwrap();
     let ran = volsnap.run(["verify", "--all"]);
     assert!(ran.expect(0).stderr().contains("no snapshots in"), "{}", ran.stderr());
     assert_eq!(volsnap.run(["verify", "--all", "--json"]).json(), Value::Array(Vec::new()));

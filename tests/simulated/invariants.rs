@@ -60,11 +60,11 @@ impl World {
         let is_record = |path: &PathBuf| path.to_string_lossy().contains(".verified-");
         let files: Vec<_> = files_below(&self.repository().join("snapshots"));
         let files: Vec<_> = files.into_iter().filter(|path| !is_record(path)).collect();
-        let Ok(repository) = Repository::open(&self.repository()) else {
+        let Ok(repository) = Repository::open(&self.repository()).await else {
             assert!(files.is_empty(), "{context}: files in what is no repository: {files:?}");
             return Vec::new();
         };
-        let listing = repository.snapshots(None).unwrap();
+        let listing = repository.snapshots(None).await.unwrap();
         assert!(listing.incomplete.is_empty(), "{context}: {:?}", listing.incomplete);
         assert!(listing.unreadable.is_empty(), "{context}: {:?}", listing.unreadable);
         assert_eq!(files.len(), 3 * listing.snapshots.len(), "{context}: {files:?}");

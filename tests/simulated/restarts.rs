@@ -85,7 +85,7 @@ impl Scenario for Drill {
                 helper_image: Some(HELPER.to_owned()),
                 ..DrillOptions::new(&world.repository())
             };
-            let report = drill(&world.host, &mut world.first_snapshot(), &options).await?;
+            let report = drill(&world.host, &mut world.first_snapshot().await, &options).await?;
             assert!(report.ok || world.is_armed, "{report:?}");
             Ok(())
         }

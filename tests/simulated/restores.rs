@@ -29,8 +29,9 @@ pub(crate) enum Restore {
 
 impl World {
     /// Returns the first snapshot.
-    pub(crate) fn first_snapshot(&self) -> Snapshot {
-        Repository::open(&self.repository()).unwrap().snapshots(None).unwrap().snapshots.remove(0)
+    pub(crate) async fn first_snapshot(&self) -> Snapshot {
+        let repository = Repository::open(&self.repository()).await.unwrap();
+        repository.snapshots(None).await.unwrap().snapshots.remove(0)
     }
 
     fn new_directory(&self) -> PathBuf {
@@ -47,10 +48,10 @@ impl Restore {
         }
     }
 
-    fn options(self, world: &World) -> RestoreOptions {
+    async fn options(self, world: &World) -> RestoreOptions {
         RestoreOptions {
             repository: world.repository(),
-            archive: Archive::Snapshot(Box::new(world.first_snapshot())),
+            archive: Archive::Snapshot(Box::new(world.first_snapshot().await)),
             destination: self.destination(world),
             owner: None,
             force: Force::default(),
@@ -66,7 +67,7 @@ impl Restore {
             shown = Some(plan.clone());
             Ok(Consent::Decline)
         };
-        assert!(restore(&world.host, &self.options(world), look).await.unwrap().is_none());
+        assert!(restore(&world.host, &self.options(world).await, look).await.unwrap().is_none());
         shown.unwrap()
     }
 
@@ -103,7 +104,7 @@ impl Scenario for Restore {
     }
 
     fn act<'w>(&'w self, world: &'w World) -> LocalBoxFuture<'w, Result<()>> {
-        async { restore(&world.host, &self.options(world), execute).await.map(drop) }.boxed_local()
+        async { restore(&world.host, &self.options(world).await, execute).await.map(drop) }.boxed_local()
     }
 
     fn check<'w>(&'w self, world: &'w World, end: &'w End, context: &'w str) -> LocalBoxFuture<'w, ()> {

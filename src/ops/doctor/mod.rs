@@ -197,7 +197,7 @@ pub async fn doctor(context: &Context, options: &DoctorOptions) -> Result<Vec<Fi
         .collect();
 
     let mut findings = Vec::new();
-    let listing = listing(&options.repository, &mut findings);
+    let listing = listing(&options.repository, &mut findings).await;
     for one in &examined {
         findings.extend(examine(one, &world, &engine, &listing, &options.repository));
     }
@@ -261,9 +261,9 @@ fn links_of(said: &str) -> Vec<(String, PathBuf)> {
 }
 
 /// Returns what the repository has; what is wrong with it becomes a finding.
-fn listing(location: &Path, findings: &mut Vec<Finding>) -> Listing {
-    let listing = Repository::open(location).and_then(|repository| repository.snapshots(None));
-    match listing {
+async fn listing(location: &Path, findings: &mut Vec<Finding>) -> Listing {
+    let listing = async { Repository::open(location).await?.snapshots(None).await };
+    match listing.await {
         Ok(listing) => {
             findings.extend(rules::unreadable(location, &listing.unreadable));
             listing

@@ -30,7 +30,7 @@ impl RestoreRun<'_> {
         let journal = || "write the journal".to_owned();
         self.verify().await?;
         self.refuse_other_run(&ready).await?;
-        self.site.open_or_init()?;
+        self.site.open_or_init().await?;
         let work = Undo::DiscardWork { place: ready.place.clone(), with_old: true };
         let work = saga.register(When::Always, work).context(journal)?;
         let hold = self.hold(saga, &mut ready).await?;
@@ -40,7 +40,7 @@ impl RestoreRun<'_> {
         let back = Undo::RestoreOldData {
             place: ready.place.clone(),
             kept: SafetySnapshotRef {
-                repository: self.site.root().to_owned(),
+                repository: self.site.address().clone(),
                 name: safety.name(),
                 marker_files: marker_files.clone(),
                 members: listed.members,
@@ -87,8 +87,7 @@ impl RestoreRun<'_> {
         hold: &Hold,
     ) -> Result<(Snapshot, Listed)> {
         let safety = self.safety(ready, hold, hold.held.at, std::path::PathBuf::new()).await?;
-        let unpublished =
-            Undo::DiscardUnpublished { manifest: safety.manifest_path.clone(), files: safety.files.clone() };
+        let unpublished = Undo::DiscardUnpublished(safety.objects.clone());
         saga.register(When::Always, unpublished).context(|| "write the journal".to_owned())?;
         self.run.timer.phase(crate::model::event::Phase::Safety);
         let snapshot = safety.keep(&mut ready.agent, self.run.monitor()).await?;

@@ -107,7 +107,7 @@ pub async fn restore(
     consent: impl AsyncFnOnce(&RestorePlan) -> Result<Consent>,
 ) -> Result<Option<Restored>> {
     let run = Run::begin(context).await?;
-    let restore_run = RestoreRun::new(&run, options)?;
+    let restore_run = RestoreRun::new(&run, options).await?;
     let subject = options.archive.name();
     run.conduct("restore", subject, &restore_run, async |saga| restore_run.restore(saga, consent).await).await
 }
@@ -128,7 +128,7 @@ pub(super) struct Unpacked {
 /// # Errors
 /// As for [`restore`].
 pub(super) async fn unpack(run: &Run, options: &RestoreOptions, saga: &mut Saga) -> Result<Unpacked> {
-    let restore_run = RestoreRun::new(run, options)?;
+    let restore_run = RestoreRun::new(run, options).await?;
     let planned = restore_run.prepare(saga).await?;
     let mut prepared = restore_run.make_ready(saga, planned).await?;
     let owner = prepared.known.owner;
@@ -155,8 +155,8 @@ const IN_DOUBT: u8 = 1;
 const NEW_STAYS: u8 = 2;
 
 impl<'a> RestoreRun<'a> {
-    fn new(run: &'a Run, options: &'a RestoreOptions) -> Result<Self> {
-        let site = RepositoryLocation::probe(&options.repository)?;
+    async fn new(run: &'a Run, options: &'a RestoreOptions) -> Result<Self> {
+        let site = RepositoryLocation::probe(&options.repository).await?;
         Ok(Self { run, site, options, stays: OLD_STAYS.into() })
     }
 

@@ -149,7 +149,7 @@ impl RestoreRun<'_> {
         let server = self.server(&source).await;
         let facts = self.facts(&source, &known, beside.as_ref(), &server, &engine);
         let looked = PlanInputs { source: &source, known: &known, users: &users, engine: &engine };
-        let plan = self.plan(looked, database.as_ref(), beside.as_ref(), &facts)?;
+        let plan = self.plan(looked, database.as_ref(), beside.as_ref(), &facts).await?;
         Ok(Preparation { plan, engine, known, source, users, database, server, beside })
     }
 
@@ -495,7 +495,7 @@ impl RestoreRun<'_> {
         }
     }
 
-    fn plan(
+    async fn plan(
         &self,
         PlanInputs { source, known, users, engine }: PlanInputs<'_>,
         database: Option<&DatabaseFiles>,
@@ -554,7 +554,7 @@ impl RestoreRun<'_> {
             }
         }
         if keeps {
-            self.refuse_without_room_for_safety(&plan)?;
+            self.refuse_without_room_for_safety(&plan).await?;
         }
         Ok(plan)
     }
@@ -573,7 +573,8 @@ impl RestoreRun<'_> {
         let device =
             |path: &Path| path.ancestors().find_map(|path| path.metadata().ok()).map(|found| found.dev());
         // On one disk with the data, the safety snapshot takes of the same room.
-        let shared = engine.local && device(&source.host_path) == device(self.site.root());
+        let shared = engine.local
+            && self.site.address().local_path().is_some_and(|path| device(&source.host_path) == device(path));
         let kept = if shared { worst_case_bytes(plan.replaces_bytes, plan.replaces_entries) } else { 0 };
         let free = plan.free_bytes.unwrap_or(0);
         free.saturating_add(disk_bytes) >= plan.needed_bytes.saturating_add(kept)
@@ -595,12 +596,12 @@ impl RestoreRun<'_> {
         Some(format!("{engine}{}", version.unwrap_or_default()))
     }
 
-    fn refuse_without_room_for_safety(&self, plan: &RestorePlan) -> Result<()> {
+    async fn refuse_without_room_for_safety(&self, plan: &RestorePlan) -> Result<()> {
         let needed = worst_case_bytes(plan.replaces_bytes, plan.replaces_entries);
-        match self.site.free_space() {
+        match self.site.free_space().await {
             Some(free) if free < needed => Err(Error::failed(format!(
                 "the repository {} has {} MB free, and the safety snapshot of what is replaced may need {} MB",
-                self.site.root().display(),
+                self.site.address(),
                 free / 1_000_000,
                 needed / 1_000_000
             ))

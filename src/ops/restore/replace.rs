@@ -50,7 +50,7 @@ impl RestoreRun<'_> {
         self.refuse_other_run(ready).await?;
         if ready.keeps {
             // What cannot be written is found out before anything is stopped.
-            self.site.open_or_init()?;
+            self.site.open_or_init().await?;
         }
         let work = Undo::DiscardWork { place: ready.place.clone(), with_old: !ready.keeps };
         let work = saga.register(When::Always, work).context(|| "write the journal".to_owned())?;

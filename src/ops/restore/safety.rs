@@ -58,12 +58,11 @@ impl RestoreRun<'_> {
         tree: PathBuf,
     ) -> Result<ArchiveReplacedData> {
         let codec = Codec::default();
-        let pending = self.site.open_or_init()?.begin(&ready.source.key, &self.run.id, codec)?;
+        let repository = self.site.open_or_init().await?;
+        let pending = repository.begin(&ready.source.key, &self.run.id, codec).await?;
         Ok(ArchiveReplacedData {
-            repository: self.site.root().to_owned(),
             needed_bytes: worst_case_bytes(ready.plan.replaces_bytes, ready.plan.replaces_entries),
-            manifest_path: pending.manifest_path(),
-            files: pending.paths(),
+            objects: pending.objects(),
             tree,
             last: ready.marker_files(),
             manifest: Box::new(self.safety_manifest(ready, hold, codec, released).await),

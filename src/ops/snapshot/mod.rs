@@ -9,7 +9,8 @@
 //! 3. The journal says what will be started (or unfrozen); only then the users are stopped (or frozen).
 //! 4. The database's own files prove the shutdown. Without the proof nothing is published. What was
 //!    frozen cannot prove one, and is published as crash-consistent.
-//! 5. The archive is written, or the stage is brought up to the data. Then the proof is read again, in
+//! 5. The archive is written (for a repository that is not local, to the [spool](crate::store::spool)), or the stage
+//!    is brought up to the data. Then the proof is read again, in
 //!    the stage too: nobody started anything meanwhile.
 //! 6. The users are started (or unfrozen) at once, before anything else is done; a restart that has asked for
 //!    the snapshot makes them anew before.
@@ -22,6 +23,7 @@
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use chrono::{DateTime, Utc};
@@ -40,11 +42,12 @@ use crate::database::online::MaxRate;
 use crate::model::error::{Error, Result};
 use crate::model::facts::{Facts, FactsLevel};
 use crate::model::hint::Hint;
-use crate::model::manifest::{Consistency, Environment, Evidence, Quiesce};
+use crate::model::manifest::{Capture, Consistency, Environment, Evidence, Quiesce};
 use crate::model::source::Source;
 use crate::repository::{PendingSnapshot, RepositoryLocation, Snapshot};
 use crate::saga::UndoId;
 use crate::selector::Target;
+use crate::store::spool::Spool;
 use crate::undo::Saga;
 
 mod capture;
@@ -102,7 +105,7 @@ pub async fn snapshot(
     consent: impl AsyncFnOnce(&Plan) -> Result<Consent>,
 ) -> Result<Option<Snapshot>> {
     let run = Run::begin(context).await?;
-    let snapshot_run = SnapshotRun::new(&run, options)?;
+    let snapshot_run = SnapshotRun::new(&run, options).await?;
     let subject = options.target.to_string();
     run.conduct("snapshot", subject, &snapshot_run, async |saga| snapshot_run.snapshot(saga, consent).await)
         .await
@@ -113,8 +116,8 @@ pub(super) struct SnapshotRun<'a> {
     run: &'a Run,
     site: RepositoryLocation,
     options: &'a SnapshotOptions,
-    /// Whether the manifest is there.
-    published: AtomicBool,
+    /// Whether the manifest is there, once it is known where it will be.
+    published: OnceLock<Arc<AtomicBool>>,
 }
 
 /// Everything that is known, checked and running before anything is touched.
@@ -161,10 +164,11 @@ impl Captured {
 }
 
 impl<'a> SnapshotRun<'a> {
-    pub(super) fn new(run: &'a Run, options: &'a SnapshotOptions) -> Result<Self> {
+    pub(super) async fn new(run: &'a Run, options: &'a SnapshotOptions) -> Result<Self> {
         let site = RepositoryLocation::probe(&options.repository)
+            .await
             .map_err(|error| Error::from(error).state("nothing was touched"))?;
-        Ok(Self { run, site, options, published: AtomicBool::new(false) })
+        Ok(Self { run, site, options, published: OnceLock::new() })
     }
 
     async fn snapshot(
@@ -176,7 +180,7 @@ impl<'a> SnapshotRun<'a> {
         if consent(&prepared.plan).await? == Consent::Decline {
             return Ok(None);
         }
-        let mut output = self.open_output(saga, &prepared)?;
+        let mut output = self.open_output(saga, &prepared).await?;
         if let Some(online) = prepared.online.take() {
             let (captured, moments) = self.capture_online(saga, &mut prepared, &online).await?;
             return self.archive_and_publish(saga, prepared, output, captured, moments).await.map(Some);
@@ -190,10 +194,14 @@ impl<'a> SnapshotRun<'a> {
     }
 
     /// Makes the files that the snapshot is written to; what removes them is in the journal before.
-    pub(super) fn open_output(&self, saga: &mut Saga, prepared: &Preparation) -> Result<Output> {
-        let repository = self.site.open_or_init()?;
-        let pending = repository.begin(&prepared.source.key, &self.run.id, self.options.codec)?;
-        let writers = Writers::open(saga, &pending)?;
+    pub(super) async fn open_output(&self, saga: &mut Saga, prepared: &Preparation) -> Result<Output> {
+        let repository = self.site.open_or_init().await?;
+        let mut pending = repository.begin(&prepared.source.key, &self.run.id, self.options.codec).await?;
+        if prepared.plan.capture == Capture::Direct {
+            pending = pending.spooled(Spool::new(self.run.context.saga.state.join("spool")));
+        }
+        self.published.get_or_init(|| pending.published());
+        let writers = Writers::open(saga, &pending).await?;
         Ok(Output { pending, writers })
     }
 
@@ -255,7 +263,8 @@ impl<'a> SnapshotRun<'a> {
 
 impl Aftermath for SnapshotRun<'_> {
     fn state(&self, all_back: bool) -> Option<String> {
-        let snapshot = if self.published.load(Ordering::Relaxed) {
+        let published = self.published.get().is_some_and(|published| published.load(Ordering::Acquire));
+        let snapshot = if published {
             format!("snapshot {} is published", self.run.id)
         } else {
             "nothing was published".to_owned()

@@ -27,6 +27,7 @@ use crate::repository::Repository;
 use crate::selector::Target;
 use crate::service::order;
 use crate::service::ready::await_ready;
+use crate::store::StoreAddress;
 use crate::undo::Saga;
 
 /// How long a database may take to answer before anything is stopped.
@@ -80,9 +81,9 @@ impl SnapshotRun<'_> {
             None => None,
         };
         inspection.iter().try_for_each(|inspection| refuse_outside_links(&source, inspection))?;
-        let estimate = self.estimate(&source, &survey);
+        let estimate = self.estimate(&source, &survey).await;
         let environment = environment(&self.run.context, &source, &engine).await;
-        let plan = self.plan(&source, inspection.as_ref(), &survey);
+        let plan = self.plan(&source, inspection.as_ref(), &survey).await;
         let mut prepared = Preparation {
             plan,
             source,
@@ -100,7 +101,7 @@ impl SnapshotRun<'_> {
         };
         prepared.take_users(hold);
         self.choose_capture(&mut prepared).await?;
-        refuse_without_space(&prepared.plan, self.site.root())?;
+        refuse_without_space(&prepared.plan, self.site.address())?;
         self.warn_of_downtime(&prepared.plan);
         Ok(prepared)
     }
@@ -160,12 +161,12 @@ impl SnapshotRun<'_> {
         Ok(())
     }
 
-    fn estimate(&self, source: &Source, survey: &Survey) -> DowntimeEstimate {
-        DowntimeEstimate {
-            quiesce: self.options.quiesce,
-            raw_bytes: survey.bytes,
-            measured: self.site.repository().and_then(|repository| measured_rate(repository, &source.key)),
-        }
+    async fn estimate(&self, source: &Source, survey: &Survey) -> DowntimeEstimate {
+        let measured = match self.site.repository() {
+            Some(repository) => measured_rate(repository, &source.key).await,
+            None => None,
+        };
+        DowntimeEstimate { quiesce: self.options.quiesce, raw_bytes: survey.bytes, measured }
     }
 
     /// Says what it means that there is no stage where one was to be.
@@ -211,7 +212,7 @@ impl SnapshotRun<'_> {
     }
 
     fn refuse_repository_inside(&self, source: &Source, engine: &EngineInfo) -> Result<()> {
-        let repository = self.site.root();
+        let Some(repository) = self.site.address().local_path() else { return Ok(()) };
         let source_path = source.host_path.canonicalize().unwrap_or_else(|_| source.host_path.clone());
         let repository_path = repository
             .ancestors()
@@ -302,7 +303,7 @@ impl SnapshotRun<'_> {
     }
 
     /// Returns what is known before it is decided who is held and how bytes are taken.
-    fn plan(&self, source: &Source, database: Option<&Inspection>, survey: &Survey) -> Plan {
+    async fn plan(&self, source: &Source, database: Option<&Inspection>, survey: &Survey) -> Plan {
         let stopped = source.users.iter().map(|user| &user.container).filter(|user| !user.state.running);
         Plan {
             id: self.run.id.to_string(),
@@ -325,7 +326,7 @@ impl SnapshotRun<'_> {
             entries: survey.entries,
             raw_bytes: survey.bytes,
             needed_bytes: plan::worst_case_bytes(survey.bytes, survey.entries),
-            free_bytes: self.site.free_space(),
+            free_bytes: self.site.free_space().await,
             expected_downtime_ms: 0,
             archive: self.site.archive_path(&source.key, &self.run.id, self.options.codec),
         }
@@ -381,11 +382,10 @@ fn refuse_outside_links(source: &Source, inspection: &Inspection) -> Result<()> 
     )))
 }
 
-fn refuse_without_space(plan: &Plan, repository: &Path) -> Result<()> {
+fn refuse_without_space(plan: &Plan, repository: &StoreAddress) -> Result<()> {
     match plan.free_bytes {
         Some(free) if free < plan.needed_bytes => Err(Error::failed(format!(
-            "the repository {} has {} MB free, and the snapshot may need {} MB",
-            repository.display(),
+            "the repository {repository} has {} MB free, and the snapshot may need {} MB",
             free / 1_000_000,
             plan.needed_bytes / 1_000_000
         ))
@@ -400,8 +400,8 @@ fn at(directory: &Path) -> String {
 }
 
 /// Returns how fast the last snapshot of this source was archived: bytes, and the milliseconds they took.
-fn measured_rate(repository: &Repository, source_key: &str) -> Option<(u64, u64)> {
-    let listing = repository.snapshots(Some(source_key)).ok()?;
+async fn measured_rate(repository: &Repository, source_key: &str) -> Option<(u64, u64)> {
+    let listing = repository.snapshots(Some(source_key)).await.ok()?;
     let phases = &listing.snapshots.last()?.manifest.phases;
     phases.iter().find(|time| time.phase == Phase::Archive).map(|time| (time.bytes, time.ms))
 }

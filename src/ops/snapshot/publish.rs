@@ -1,7 +1,6 @@
 //! Making the snapshot exist: archive, file list, and last of all the manifest, each durable.
 
 use std::collections::BTreeMap;
-use std::sync::atomic::Ordering;
 
 use async_trait::async_trait;
 use bytes::Bytes;
@@ -24,7 +23,7 @@ use crate::ops::Context;
 use crate::ops::facts::recorded;
 use crate::ops::libc_version::libc_of;
 use crate::ops::phase_timer::milliseconds;
-use crate::repository::{ObjectWriter, PendingSnapshot, Snapshot, Stored};
+use crate::repository::{PendingSnapshot, Snapshot, SnapshotObjectWriter, Stored};
 use crate::saga::When;
 use crate::undo::Saga;
 use crate::undo::Undo;
@@ -44,10 +43,9 @@ impl SnapshotRun<'_> {
         let times = Times { started: self.run.started, held, released, published: Utc::now() };
         let manifest = self.manifest(&prepared, captured, (&archive, &list), times);
         self.run.monitor().step("write-manifest");
-        // On this thread, though it blocks for a moment: a signal must find it done or not begun. What went on
-        // behind a dropped procedure would make a snapshot of files that are being removed.
-        let snapshot = pending.publish(manifest, &archive, &list)?;
-        self.published.store(true, Ordering::Relaxed);
+        // A signal must find it done or not begun.
+        let _deferral = self.run.context.cancel.defer();
+        let snapshot = pending.publish(manifest, &archive, &list).await?;
         self.run.monitor().step("published");
         Ok(snapshot)
     }
@@ -154,17 +152,16 @@ fn compose_labels(container: &Container) -> BTreeMap<String, String> {
 
 /// The files that the archive and the file list are written to.
 pub(in crate::ops) struct Writers {
-    pub(in crate::ops) archive: ObjectWriter,
-    pub(in crate::ops) list: ObjectWriter,
+    pub(in crate::ops) archive: SnapshotObjectWriter,
+    pub(in crate::ops) list: SnapshotObjectWriter,
 }
 
 impl Writers {
     /// Creates both files; what removes them is in the journal before.
-    pub(in crate::ops) fn open(saga: &mut Saga, pending: &PendingSnapshot) -> Result<Self> {
-        let compensation =
-            Undo::DiscardUnpublished { manifest: pending.manifest_path(), files: pending.paths() };
+    pub(in crate::ops) async fn open(saga: &mut Saga, pending: &PendingSnapshot) -> Result<Self> {
+        let compensation = Undo::DiscardUnpublished(pending.objects());
         saga.register(When::Always, compensation).context(|| "write the journal".to_owned())?;
-        Ok(Self { archive: pending.archive_writer()?, list: pending.list_writer()? })
+        Ok(Self { archive: pending.archive_writer().await?, list: pending.list_writer().await? })
     }
 }
 
