@@ -42,6 +42,15 @@
 //! | [`saga`] | the journal, the guard and the run of the undos, whatever they undo |
 //! | [`model`] | pure data and rules: no engine, no clock, no files |
 //! | [`archive`], `disk`, [`signal`], [`outside`] | bytes: blocks, tar, file list; how files are written; signals; threads, counted |
+//!
+//! # The shape, and why it is so
+//!
+//! - A verb in [`ops`] reads as its story: prepare, consent, hold, work, release. [`Run`](ops) is the frame, written
+//!   once; the plan that was shown is the very value that is executed, and a dry run is a plan that was declined.
+//! - The [`saga`] knows no engine. What it runs is a [`Compensation`](saga::Compensation); [`undo::Undo`] is ours. The
+//!   order in which things are put back is their [`Rank`](saga::Rank), not the order in which they were registered.
+//! - Holding lies in [`ops`], not in [`service`]: it journals, and [`service`] is what the undos use.
+//! - A [repository] is a struct over a [`store::Store`], not a trait: there is one format.
 
 pub mod agent;
 pub mod archive;

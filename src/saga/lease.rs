@@ -22,6 +22,8 @@ pub struct Terms {
 
 /// Without any progress a hold ends after this time.
 const PROGRESS_LIMIT: Duration = Duration::from_secs(60);
+/// Without any progress a phase that changes data ends after this time. The agent is given less to say anything.
+const CHANGE_LIMIT: Duration = Duration::from_mins(10);
 /// A hold may take this long, however short it was expected to be.
 const TOTAL_LIMIT: Duration = Duration::from_mins(10);
 /// How many times longer than expected a hold may take.
@@ -51,7 +53,14 @@ impl Terms {
         Self { progress_ms: None, total_ms: Some(milliseconds(limit + PROGRESS_LIMIT)) }
     }
 
-    /// Returns the terms of work that may take any time, as long as it goes on.
+    /// Returns the terms of a phase that changes data, as restoring or moving it: it may take any time, as long as it
+    /// goes on, and is silent for longer than a snapshot while a disk writes what it has taken, or a tree is removed.
+    #[must_use]
+    pub fn of_change() -> Self {
+        Self { progress_ms: Some(milliseconds(CHANGE_LIMIT)), total_ms: None }
+    }
+
+    /// Returns the terms of having a service back, which may take any time, as long as it goes on.
     #[must_use]
     pub fn of_progress() -> Self {
         Self { progress_ms: Some(milliseconds(PROGRESS_LIMIT)), total_ms: None }

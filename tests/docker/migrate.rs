@@ -105,7 +105,7 @@ impl Scene {
     #[track_caller]
     fn assert_left_over_refused(&self) {
         let volume = format!("volume:{}", self.postgres.volume);
-        let directory = format!("--to path:{}    (where the data is now)", self.place().display());
+        let directory = format!("--to path:{}    # where the data is now", self.place().display());
         let refused = |more: &[&str]| {
             for to in [&[][..], &["--to", &volume]] {
                 let ran = self.volsnap.run([&["restore", "latest", "-y"], to].concat());

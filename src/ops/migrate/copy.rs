@@ -185,7 +185,7 @@ impl MigrateRun<'_> {
         let held = self.run.hold(saga, &plan, self.again()).await?;
         // Each phase goes on as long as it makes progress: the copy's last pass is as long as what was written.
         if !plan.is_empty() {
-            self.run.lease(Terms::of_progress());
+            self.run.lease(Terms::of_change());
         }
         let mut hold = Hold { held, withdraw, copy, stopped: None };
         hold.stopped = self.shutdown(prepared).await?;

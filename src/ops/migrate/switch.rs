@@ -327,7 +327,7 @@ impl MigrateRun<'_> {
                 project.recreate.create(run).await.context(|| format!("make {services} anew"))?;
             }
             saga.undo_now(end, self.run.monitor()).await.context(|| "end Compose".to_owned())?;
-            self.run.lease(Terms::of_progress());
+            self.run.lease(Terms::of_change());
         }
         let docker = &*self.run.context.docker;
         for (container, at) in &prepared.switch.containers {

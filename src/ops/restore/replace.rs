@@ -181,7 +181,7 @@ impl RestoreRun<'_> {
         let held = self.run.hold(saga, &plan, Hint::again([""; 0]).why("once more")).await?;
         // The data is changed from here on. Each phase goes on as long as it makes progress.
         if !plan.is_empty() {
-            self.run.lease(Terms::of_progress());
+            self.run.lease(Terms::of_change());
         }
         let evidence = self.evidence(prepared).await?;
         Ok(Hold { held, evidence })
