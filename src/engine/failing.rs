@@ -6,7 +6,7 @@
 //!
 //! ```
 //! # use std::sync::Arc;
-//! # use volsnap::engine::{Docker, DockerErrorKind, fake::{FailingDocker, Mode}};
+//! # use volsnap::engine::{Docker, DockerErrorKind, failing::{FailingDocker, Mode}};
 //! # async fn example(engine: Arc<dyn Docker>) {
 //! let docker = FailingDocker::new(engine);
 //! docker.fail_at(1, Mode::After);
