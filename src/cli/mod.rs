@@ -189,10 +189,9 @@ impl Global {
         let monitor = ui.monitor();
         let again = monitor.clone();
         signal::listen(cancel.clone(), move |_| {
-            again.event(volsnap::model::event::Event::Warning(
-                "still putting everything back; this cannot be hurried, and a second signal changes nothing"
-                    .into(),
-            ));
+            again.warning(
+                "still putting everything back; this cannot be hurried, and a second signal changes nothing",
+            );
         })
         .map_err(|error| Error::failed("listen for signals").with_source(error))?;
         Ok(Context {

@@ -6,6 +6,9 @@
 use std::fmt;
 use std::time::Duration;
 
+use super::error::Error;
+use super::hint::Hint;
+
 /// A part of a procedure, by the name that is shown.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, serde::Serialize, serde::Deserialize)]
 #[serde(rename_all = "kebab-case")]
@@ -100,9 +103,41 @@ pub enum Event {
         downtime: Duration,
     },
     /// Something worth knowing that does not end the run.
-    Warning(String),
+    Warning(Notice),
     /// Something done, in a line.
-    Note(String),
+    Note(Notice),
+}
+
+/// Something said on the way, with the commands that it suggests. They are data, as an error's are: whoever prints
+/// them puts in the repository and the engine that this run was given.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Notice {
+    /// What is said.
+    pub text: String,
+    /// What to type, the likeliest first.
+    pub hints: Vec<Hint>,
+}
+
+impl Notice {
+    /// Adds what to type.
+    #[must_use]
+    pub fn hint(mut self, hint: Hint) -> Self {
+        self.hints.push(hint);
+        self
+    }
+}
+
+impl<T: Into<String>> From<T> for Notice {
+    fn from(text: T) -> Self {
+        Self { text: text.into(), hints: Vec::new() }
+    }
+}
+
+/// An error that ends nothing: its message with everything beneath it, and its own hints.
+impl From<&Error> for Notice {
+    fn from(error: &Error) -> Self {
+        Self { text: error.chain(), hints: error.hints().to_vec() }
+    }
 }
 
 /// Watches a procedure. Called from async code: must not block for long.
@@ -132,12 +167,12 @@ impl dyn Monitor + '_ {
     }
 
     /// Reports something worth knowing.
-    pub fn warning(&self, text: impl Into<String>) {
-        self.event(Event::Warning(text.into()));
+    pub fn warning(&self, notice: impl Into<Notice>) {
+        self.event(Event::Warning(notice.into()));
     }
 
     /// Reports something done.
-    pub fn note(&self, text: impl Into<String>) {
-        self.event(Event::Note(text.into()));
+    pub fn note(&self, notice: impl Into<Notice>) {
+        self.event(Event::Note(notice.into()));
     }
 }

@@ -178,7 +178,7 @@ async fn record(context: &Context, snapshot: &mut Snapshot, report: &DrillReport
     };
     if let Err(error) = snapshot.record_verification(verification).await {
         let why = Error::failed("the outcome of the drill could not be written down").with_source(error);
-        context.monitor.warning(why.chain());
+        context.monitor.warning(&why);
     }
 }
 

@@ -226,7 +226,7 @@ impl Context {
                 }
             }
             Ok(None) => {}
-            Err(error) => self.monitor.warning(error.chain()),
+            Err(error) => self.monitor.warning(&error),
         }
         Some(facts)
     }

@@ -4,7 +4,7 @@ use std::path::Path;
 
 use super::{Context, with_leftovers};
 use crate::model::error::{Context as _, Error, ErrorKind, Result, chain};
-use crate::model::event::Phase;
+use crate::model::event::{Notice, Phase};
 use crate::model::hint::Hint;
 use crate::model::quote::shell_quote;
 use crate::saga::guard::finish_orphan;
@@ -74,7 +74,8 @@ pub async fn recover(context: &Context, budget: RetryBudget) -> Result<Vec<RunIn
         };
         let run = journal.info().clone();
         if run.host != context.address {
-            context.monitor.warning(format!("run {} was on another engine; {}", run.run, on_engine(&run)));
+            let notice = Notice::from(format!("run {} was on another engine", run.run));
+            context.monitor.warning(notice.hint(on_engine(&run)));
             continue;
         }
         let newer = newer_error(&journal, &path);
@@ -90,7 +91,8 @@ pub async fn recover(context: &Context, budget: RetryBudget) -> Result<Vec<RunIn
             left.failed.into_iter().partition(|failed| failed.undo.rank() == Rank::Later);
         for failed in waiting {
             let what = failed.undo.describe();
-            context.monitor.warning(format!("could not {what}: {}; volsnap recover", chain(&failed.error)));
+            let notice = Notice::from(format!("could not {what}: {}", chain(&failed.error)));
+            context.monitor.warning(notice.hint(Hint::volsnap(["recover"]).why("tries again")));
         }
         all_left.failed.extend(failed);
         all_left.blocked.extend(left.blocked);
@@ -137,9 +139,11 @@ fn newer_error(journal: &Journal, path: &Path) -> Option<Error> {
     )
 }
 
-fn on_engine(run: &RunInfo) -> String {
+/// Returns the command that finishes a run on the engine that it was on.
+fn on_engine(run: &RunInfo) -> Hint {
     match &run.host {
-        Some(host) => format!("finish it with: volsnap --host {host} recover"),
-        None => "finish it with: volsnap recover, without --host and DOCKER_HOST".to_owned(),
+        Some(host) => Hint::volsnap(["--host", host, "recover"]),
+        None => Hint::shell("env -u DOCKER_HOST volsnap recover"),
     }
+    .why("finishes it")
 }

@@ -311,7 +311,7 @@ impl RestartRun<'_> {
         let (after, checks) = match self.after(subject, outcome.before.as_ref()).await {
             // What is on another volume need not be a database that we can ask.
             Err(error) if !moved.is_empty() => {
-                self.run.monitor().warning(error.chain());
+                self.run.monitor().warning(&error);
                 (None, Vec::new())
             }
             seen => seen?,

@@ -87,7 +87,7 @@ pub async fn verify(mut snapshot: Snapshot, monitor: Arc<dyn Monitor>) -> Result
     };
     if let Err(error) = snapshot.record_verification(verification).await {
         let why = Error::failed("the verification could not be written down").with_source(error);
-        monitor.warning(why.chain());
+        monitor.warning(&why);
     }
     Ok(report)
 }

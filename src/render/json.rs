@@ -252,7 +252,7 @@ impl<'a> RestoredObject<'a> {
 
 object! {
     /// The plan of a migration.
-    MigratePlanObject of migrate::MigratePlan {
+    PlannedMigration of migrate::MigratePlan {
         id: String,
         direction: Direction,
         title: String,
@@ -273,9 +273,22 @@ object! {
         stops: Vec<String>,
         starts: Vec<String>,
         edits: Vec<PlannedEdit>,
-        commands: Vec<String>,
         expected_downtime_ms: u64,
         warnings: Vec<String>,
+    }
+}
+
+/// The plan of a migration, with what would be typed to do the same by hand.
+#[derive(Debug, Serialize)]
+pub(crate) struct MigratePlanObject<'a> {
+    #[serde(flatten)]
+    plan: PlannedMigration<'a>,
+    commands: Vec<String>,
+}
+
+impl<'a> MigratePlanObject<'a> {
+    pub(crate) fn new(plan: &'a migrate::MigratePlan, commands: &Commands) -> Self {
+        Self { plan: PlannedMigration::from(plan), commands: commands.lines(&plan.commands) }
     }
 }
 
@@ -304,7 +317,7 @@ impl<'a> MigrationObject<'a> {
     pub(crate) fn new(outcome: &'a migrate::Outcome, commands: &Commands) -> Self {
         match outcome {
             migrate::Outcome::Migrated(migrated) => Self::Migrated {
-                plan: Box::new(MigratePlanObject::from(&migrated.plan)),
+                plan: Box::new(MigratePlanObject::new(&migrated.plan, commands)),
                 downtime_ms: migrated.downtime_ms,
                 elapsed_ms: migrated.elapsed_ms,
                 compared_files: migrated.compared_files,

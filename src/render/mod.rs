@@ -73,7 +73,7 @@ impl Ui {
     /// Returns what prints by these options, and has the log go through it.
     pub(crate) fn new(options: UiOptions) -> Self {
         let draw = options.progress && !options.quiet && options.verbose == 0 && io::stderr().is_terminal();
-        let progress = Arc::new(Progress::new(draw, options.quiet));
+        let progress = Arc::new(Progress::new(draw, options.quiet, options.commands.clone()));
         log_through(&progress, &options);
         panic_through(&progress);
         Self { json: options.json, commands: options.commands, progress }
@@ -152,7 +152,7 @@ impl Ui {
 
     /// Prints the plan of a migration: the result of a dry run.
     pub(crate) fn migrate_plan(&self, plan: &MigratePlan) {
-        self.json(&json::MigratePlanObject::from(plan));
+        self.json(&json::MigratePlanObject::new(plan, &self.commands));
         self.text(|| migrate::plan(plan));
     }
 

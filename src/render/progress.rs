@@ -11,8 +11,9 @@ use std::thread;
 use std::time::Duration;
 
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
-use volsnap::model::event::{Event, Monitor, Phase};
+use volsnap::model::event::{Event, Monitor, Notice, Phase};
 
+use super::command::Commands;
 use super::queue::{Entry, Queue};
 use super::text::{duration, escape};
 
@@ -46,6 +47,7 @@ enum Drawn {
 pub(crate) struct Progress {
     draw: bool,
     quiet: bool,
+    commands: Commands,
     queue: Arc<Queue<Drawn>>,
     /// Whether output was stuck when it was waited for last.
     stuck: AtomicBool,
@@ -53,12 +55,12 @@ pub(crate) struct Progress {
 
 impl Progress {
     /// Returns what has a bar drawn (or lines), or keeps quiet.
-    pub(crate) fn new(draw: bool, quiet: bool) -> Self {
+    pub(crate) fn new(draw: bool, quiet: bool, commands: Commands) -> Self {
         let queue = Arc::new(Queue::new(ROOM));
         let mut pen = Pen { draw, bar: None, queue: queue.clone() };
         // Where there is no thread to be had there is nothing to see, and the run goes on.
         let _ = thread::Builder::new().name("render".to_owned()).spawn(move || pen.work());
-        Self { draw, quiet, queue, stuck: AtomicBool::new(false) }
+        Self { draw, quiet, commands, queue, stuck: AtomicBool::new(false) }
     }
 
     /// Takes away the bar, and waits until all is drawn, but not for output that is stuck.
@@ -97,6 +99,13 @@ impl Progress {
         self.line(&format!("{bold}{:>10} {text}{plain}", ">>>"));
     }
 
+    fn notice(&self, label: &str, notice: &Notice) {
+        self.line(&format!("{label:>10} {}", escape(&notice.text)));
+        for command in self.commands.lines(&notice.hints) {
+            self.line(&format!("{:>10} {command}", ""));
+        }
+    }
+
     fn wait(&self) {
         // Whoever has waited in vain once does not wait as long again.
         let stuck = self.stuck.load(Ordering::Relaxed);
@@ -118,8 +127,8 @@ impl Monitor for Progress {
             Event::Released { downtime } if !self.quiet => {
                 self.stand_out(&format!("the service answers again, after {}", duration(downtime)));
             }
-            Event::Warning(text) => self.line(&format!("{:>10} {}", "warning", escape(&text))),
-            Event::Note(text) if !self.quiet => self.line(&format!("{:>10} {}", "", escape(&text))),
+            Event::Warning(notice) => self.notice("warning", &notice),
+            Event::Note(notice) if !self.quiet => self.notice("", &notice),
             Event::Phase { .. }
             | Event::Progress { .. }
             | Event::Held

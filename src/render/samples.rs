@@ -205,12 +205,12 @@ fn a_migration() {
             diff: "--- a\n+++ b\n-      - db_data:/var/lib/postgresql/data\n+      - /srv/shop/db:/var/lib/postgresql/data\n"
                 .to_owned(),
         }],
-        commands: names(&["docker compose up -d --no-deps db"]),
+        commands: vec![Hint::shell("docker compose up -d --no-deps db")],
         expected_downtime_ms: 4200,
         warnings: Vec::new(),
     };
     pin_text("migrate_plan", &migrate::plan(&plan));
-    pin_json("migrate_plan", "migrate --dry-run", &json::MigratePlanObject::from(&plan));
+    pin_json("migrate_plan", "migrate --dry-run", &json::MigratePlanObject::new(&plan, &commands()));
     let outcome = Outcome::Migrated(Box::new(Migrated {
         plan,
         downtime_ms: Some(4100),

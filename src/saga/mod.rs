@@ -21,7 +21,7 @@ use std::time::Duration;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
-use crate::model::event::{Event, Monitor};
+use crate::model::event::Monitor;
 
 pub mod guard;
 pub mod journal;
@@ -349,17 +349,17 @@ impl<U: Compensation> Saga<U> {
             && !waits
             && let Err(error) = self.journal.remove()
         {
-            monitor.event(Event::Warning(format!("the journal stays behind: {error}")));
+            monitor.warning(format!("the journal stays behind: {error}"));
         }
         match self.guard.take() {
             Some(guard) if left.is_empty() && !waits => guard.dismiss().await,
             Some(guard) if left.is_empty() => guard.hand_over(),
             Some(guard) => {
                 guard.hand_over();
-                monitor.event(Event::Warning(format!(
+                monitor.warning(format!(
                     "a guard goes on trying to put back the rest, for {} minutes",
                     RetryBudget::GUARD.0.as_secs() / 60
-                )));
+                ));
             }
             None => {}
         }

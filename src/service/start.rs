@@ -511,7 +511,7 @@ mod tests {
         assert!(begun.elapsed() >= IMPATIENT.0 / 2);
         let told = told.0.into_inner().unwrap();
         assert!(
-            matches!(&told[..], [crate::model::event::Event::Warning(text)] if text.starts_with("container db was")),
+            matches!(&told[..], [crate::model::event::Event::Warning(said)] if said.text.starts_with("container db was")),
             "{told:?}"
         );
     }

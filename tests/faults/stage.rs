@@ -56,7 +56,7 @@ impl Steps {
 impl Monitor for Steps {
     fn event(&self, event: Event) {
         if let Event::Warning(warning) = event {
-            self.warnings.lock().unwrap().push(warning);
+            self.warnings.lock().unwrap().push(warning.text);
         }
     }
 

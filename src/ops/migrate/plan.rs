@@ -5,6 +5,8 @@ use std::path::PathBuf;
 
 use serde::Serialize;
 
+use crate::model::hint::Hint;
+
 /// Which way the data goes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "kebab-case")]
@@ -83,7 +85,7 @@ pub struct MigratePlan {
     /// Files that are edited.
     pub edits: Vec<PlannedEdit>,
     /// Commands of Compose that make the containers anew.
-    pub commands: Vec<String>,
+    pub commands: Vec<Hint>,
     /// Milliseconds that the service is expected to be away; 0 when nothing runs.
     pub expected_downtime_ms: u64,
     /// What is worth knowing before.

@@ -94,10 +94,10 @@ impl Switch {
     }
 
     /// Returns the commands that do the same by hand, once the files are edited.
-    pub(super) fn commands(&self) -> Vec<String> {
+    pub(super) fn commands(&self) -> Vec<Hint> {
         let command = |project: &Project| {
             let services: Vec<&str> = project.recreate.services.iter().map(String::as_str).collect();
-            project.recreate.compose.command(&[&["up", "-d", "--no-deps"], &services[..]].concat())
+            Hint::shell(project.recreate.compose.command(&[&["up", "-d", "--no-deps"], &services[..]].concat()))
         };
         self.projects.iter().map(command).collect()
     }

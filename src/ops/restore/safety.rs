@@ -13,6 +13,7 @@ use crate::agent::swap::old_tree;
 use crate::archive::Codec;
 use crate::database;
 use crate::model::error::{Context as _, Result};
+use crate::model::event::Notice;
 use crate::model::hint::Hint;
 use crate::model::location::MountSource;
 use crate::model::manifest::{
@@ -108,13 +109,14 @@ impl RestoreRun<'_> {
                 safety
             }
             Err((error, safety)) => {
-                self.run.monitor().warning(format!(
-                    "the data is restored, but {}; the old data still lies in {} of {}, until it could be \
-                     archived and removed: volsnap recover",
+                let notice = Notice::from(format!(
+                    "the data is restored, but {}; the old data still lies in {} of {}",
                     error.chain(),
                     old_tree(self.run.id.as_str()).display(),
                     ready.source.title
                 ));
+                let recover = Hint::volsnap(["recover"]).why("archives the old data, and removes it then");
+                self.run.monitor().warning(notice.hint(recover));
                 safety
             }
         }

@@ -17,6 +17,7 @@ use crate::agent::client::AgentError;
 use crate::agent::protocol::StagePassRequest;
 use crate::model::container::EngineInfo;
 use crate::model::error::{Context as _, Error, Result};
+use crate::model::event::Notice;
 use crate::model::hint::Hint;
 use crate::model::labels::{LABEL_RUN, LABEL_STAGE};
 use crate::model::location::MountSource;
@@ -276,10 +277,10 @@ impl SnapshotRun<'_> {
         match (prepared.agent.stage_keep(self.run.monitor()).await, stage.registered) {
             (Ok(()), Some(registered)) => {
                 saga.dismiss(registered);
-                self.run.monitor().note(format!(
-                    "the stage stays for the next snapshot: volume {} (volsnap list --stages)",
-                    stage.name()
-                ));
+                let notice =
+                    Notice::from(format!("the stage stays for the next snapshot: volume {}", stage.name()));
+                let list = Hint::volsnap(["list", "--stages"]).why("says what it takes, and how to remove it");
+                self.run.monitor().note(notice.hint(list));
             }
             (Ok(()), None) => {}
             (Err(error), _) => self.run.monitor().warning(format!("the stage is not kept: {error}")),
