@@ -164,7 +164,7 @@ async fn one(
         drilled.map_err(|error| error.state(format!("snapshot {} is published", taken.manifest.id)))?;
     let drill = json::DrillObject::new(&drilled, ui.commands());
     let object = json::SnapshotObject::new(&taken, Some(drill));
-    Ok((json::value(&object), Exit::of_look(drilled.ok, drilled.image.is_some())))
+    Ok((json::value(&object), Exit::of_look(drilled.ok, drilled.is_whole())))
 }
 
 impl Args {

@@ -129,7 +129,7 @@ async fn prove(
     let drilled = args.how.drill(global, &host, &mut snapshot, ui).await?;
     let drill = json::DrillObject::new(&drilled, ui.commands());
     let result = json::value(&json::VerifiedObject::new(&report, Some(drill)));
-    Ok((Exit::of_look(report.ok && drilled.ok, drilled.image.is_some()), result))
+    Ok((Exit::of_look(report.ok && drilled.ok, drilled.is_whole()), result))
 }
 
 impl DrillArgs {

@@ -46,6 +46,9 @@ pub struct Verification {
     pub problems: u64,
     /// Milliseconds it took.
     pub ms: u64,
+    /// What it shows, where it is ok; `None` where an earlier volsnap did not say.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub proof: Option<Proof>,
     /// What a drill has measured.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub drill: Option<DrillTimes>,
@@ -77,6 +80,45 @@ pub enum VerificationKind {
     Read,
     /// It was restored into a scratch volume and the database booted on it.
     Drill,
+}
+
+/// What looking at a snapshot has shown of it, each more than the one before.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Proof {
+    /// Every byte of it was read, and is what was stored.
+    Verified,
+    /// It was unpacked, and every file is what was stored.
+    Unpacked,
+    /// Its database answers on it; what is in the database was not compared with anything.
+    Booted,
+    /// Its database answers on it, and has what it had when the snapshot was taken.
+    Proved,
+}
+
+impl fmt::Display for Proof {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Verified => "verified",
+            Self::Unpacked => "unpacked",
+            Self::Booted => "booted",
+            Self::Proved => "proved",
+        })
+    }
+}
+
+impl Verification {
+    /// Returns what it shows; `None` where it found damage. Of an earlier volsnap's drill no more is believed than
+    /// what its times say.
+    #[must_use]
+    pub fn shows(&self) -> Option<Proof> {
+        let of_drill = |times: &DrillTimes| if times.boot_ms > 0 { Proof::Booted } else { Proof::Unpacked };
+        let told = match self.kind {
+            VerificationKind::Read => Proof::Verified,
+            VerificationKind::Drill => self.drill.as_ref().map_or(Proof::Unpacked, of_drill),
+        };
+        self.ok.then(|| self.proof.unwrap_or(told))
+    }
 }
 
 /// How writers are held still.
@@ -127,9 +169,10 @@ pub enum Payload {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Consistency {
-    /// The shutdown is proved by the database's own files; for data that is no database, nothing
-    /// that uses it ran meanwhile.
+    /// The shutdown is proved by the database's own files.
     Clean,
+    /// Nothing that writes to it ran while it was read; no files prove how that ended.
+    StoppedAndQuiet,
     /// Recovers like after a power loss.
     CrashConsistent,
     /// The database's own backup of itself: recovers to the moment of its end.
@@ -204,6 +247,18 @@ pub struct Evidence {
     pub paused: Vec<String>,
     /// In words, why it is not clean; empty when it is.
     pub reasons: Vec<String>,
+}
+
+impl Evidence {
+    /// Returns what may be believed of data that nothing was running on while it was read.
+    #[must_use]
+    pub fn at_rest(&self) -> Consistency {
+        match (&self.database, self.reasons.is_empty()) {
+            (_, false) => Consistency::CrashConsistent,
+            (Some(_), true) => Consistency::Clean,
+            (None, true) => Consistency::StoppedAndQuiet,
+        }
+    }
 }
 
 /// How a container that was stopped ended.
@@ -314,10 +369,19 @@ impl Manifest {
     }
 }
 
+impl Consistency {
+    /// Returns whether nothing speaks against it: no recovery is to be expected when it is started.
+    #[must_use]
+    pub fn is_at_rest(self) -> bool {
+        matches!(self, Self::Clean | Self::StoppedAndQuiet)
+    }
+}
+
 impl fmt::Display for Consistency {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Self::Clean => "clean",
+            Self::StoppedAndQuiet => "stopped and quiet",
             Self::CrashConsistent => "crash-consistent",
             Self::Online => "online",
             Self::Unquiesced => "unquiesced",

@@ -175,10 +175,16 @@ fn report(
         checks,
         level: facts.level,
         now: facts.summary(),
-        unread: facts.unread(),
+        unread: facts.unread().into_iter().chain(unread_of_files(&facts)).collect(),
         ms: facts.ms,
     };
     (report, facts)
+}
+
+/// Returns what is not known of data that is no database: its files are counted, and not read.
+fn unread_of_files(facts: &Facts) -> Option<String> {
+    let files = facts.files.as_ref().filter(|files| files.digest.is_none())?;
+    Some(format!("what is in the {} files: only their number and size were compared", files.files))
 }
 
 /// Returns the newest facts there are, with the snapshot that has them.

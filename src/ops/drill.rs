@@ -36,7 +36,7 @@ use crate::model::hint::Hint;
 use crate::model::ids::SnapshotId;
 use crate::model::labels::LABEL_RUN;
 use crate::model::location::MountSource;
-use crate::model::manifest::{DrillTimes, Verification, VerificationKind};
+use crate::model::manifest::{DrillTimes, Proof, Verification, VerificationKind};
 use crate::model::unknown::UnknownFields;
 use crate::ops::phase_timer::milliseconds;
 use crate::repository::Snapshot;
@@ -108,6 +108,8 @@ pub struct DrillReport {
     pub notes: Vec<String>,
     /// The image that was booted.
     pub image: Option<String>,
+    /// Whether its data was compared with what the snapshot says of it.
+    pub compared: bool,
     /// Regular files unpacked.
     pub files: u64,
     /// Bytes of their contents.
@@ -128,10 +130,28 @@ impl DrillReport {
             unread: Vec::new(),
             notes: Vec::new(),
             image: None,
+            compared: false,
             files: 0,
             raw_bytes: 0,
             times: DrillTimes::default(),
         }
+    }
+
+    /// Returns what it shows; `None` where something is wrong.
+    #[must_use]
+    pub fn shows(&self) -> Option<Proof> {
+        let proof = match (&self.image, self.compared) {
+            (None, _) => Proof::Unpacked,
+            (Some(_), false) => Proof::Booted,
+            (Some(_), true) => Proof::Proved,
+        };
+        self.ok.then_some(proof)
+    }
+
+    /// Returns whether everything was looked at that a drill looks at.
+    #[must_use]
+    pub fn is_whole(&self) -> bool {
+        self.compared && self.unread.is_empty()
     }
 
     fn is_ok(&self) -> bool {
@@ -172,6 +192,7 @@ async fn record(context: &Context, snapshot: &mut Snapshot, report: &DrillReport
         ok: report.ok,
         problems: (report.problems.len() + damage.count() + failed.count()) as u64,
         ms: milliseconds(begun.elapsed()),
+        proof: report.shows(),
         drill: Some(report.times),
         tool_version: env!("CARGO_PKG_VERSION").to_owned(),
         unknown: UnknownFields::default(),
@@ -238,7 +259,9 @@ impl DrillRun<'_> {
         report.times.extract_ms = milliseconds(self.run.begun.elapsed());
         report.times.recovery_ms = report.times.extract_ms;
         let Some(boot) = boot else {
-            report.notes.push("no database that is known: unpacked and digested, not booted".to_owned());
+            report
+                .notes
+                .push("it holds no database that is known: every file was unpacked and digested".to_owned());
             return Ok(());
         };
         report.image = Some(boot.image.tags.first().unwrap_or(&boot.image.id).clone());
@@ -429,7 +452,8 @@ impl DrillRun<'_> {
                 first_look(facts, &context)
             }
         };
-        if recorded.is_some() {
+        report.compared = recorded.is_some();
+        if report.compared {
             report.notes.push(if comparison.strict {
                 "compared with the facts of the snapshot: nothing was written in between".to_owned()
             } else {

@@ -24,7 +24,7 @@ use crate::model::event::{Event, Monitor, Phase};
 use crate::model::hint::Hint;
 use crate::model::ids::SnapshotId;
 use crate::model::inspection::{Inspection, PageChecksums};
-use crate::model::manifest::{Consistency, Verification, VerificationKind};
+use crate::model::manifest::{Consistency, Proof, Verification, VerificationKind};
 use crate::model::unknown::UnknownFields;
 use crate::repository::Snapshot;
 
@@ -81,6 +81,7 @@ pub async fn verify(mut snapshot: Snapshot, monitor: Arc<dyn Monitor>) -> Result
         ok: report.ok,
         problems: report.problems.len() as u64,
         ms: report.ms,
+        proof: report.ok.then_some(Proof::Verified),
         drill: None,
         tool_version: env!("CARGO_PKG_VERSION").to_owned(),
         unknown: UnknownFields::default(),

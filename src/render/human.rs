@@ -7,7 +7,9 @@ use volsnap::Error;
 use volsnap::archive::{Codec, FileRecord};
 use volsnap::model::hint::Hint;
 use volsnap::model::inspection::PageChecksums;
-use volsnap::model::manifest::{Capture, Consistency, Manifest, Quiesce, Verification, VerificationKind};
+use volsnap::model::manifest::{
+    Capture, Consistency, Manifest, Proof, Quiesce, Verification, VerificationKind,
+};
 use volsnap::model::quote::shell_quote;
 use volsnap::ops::drill::DrillReport;
 use volsnap::ops::plan::Plan;
@@ -77,7 +79,11 @@ fn consistency(manifest: &Manifest) -> String {
             "clean: {} {}, {}, the same before and after the copy",
             database.engine, database.version, database.state
         ),
-        (Consistency::Clean, None) => "clean: nothing that uses it ran while it was read".to_owned(),
+        (Consistency::Clean, None) => "clean".to_owned(),
+        (Consistency::StoppedAndQuiet, _) => {
+            "stopped and quiet: nothing that writes to it ran while it was read; no files prove how it was shut down"
+                .to_owned()
+        }
         (Consistency::CrashConsistent, _) => {
             format!("crash-consistent: {}", escape(&manifest.evidence.reasons.join("; ")))
         }
@@ -278,19 +284,16 @@ fn list_row(snapshot: &Snapshot) -> Vec<String> {
         if manifest.downtime_ms == 0 { "none".to_owned() } else { milliseconds(manifest.downtime_ms) },
         snapshot.verified.last().map_or_else(
             || "never".to_owned(),
-            |last| {
-                let drilled = if last.kind == VerificationKind::Drill { "drill " } else { "" };
-                format!("{drilled}{} {}{}", outcome(last), time(last.at), recovery(last))
-            },
+            |last| format!("{} {}{}", outcome(last), time(last.at), recovery(last)),
         ),
     ]
 }
 
-fn outcome(verification: &Verification) -> &'static str {
-    match (verification.ok, verification.kind) {
-        (true, _) => "ok",
-        (false, VerificationKind::Read) => "DAMAGED",
-        (false, VerificationKind::Drill) => "FAILED",
+fn outcome(verification: &Verification) -> String {
+    match (verification.shows(), verification.kind) {
+        (Some(proof), _) => proof.to_string(),
+        (None, VerificationKind::Read) => "DAMAGED".to_owned(),
+        (None, VerificationKind::Drill) => "FAILED its drill".to_owned(),
     }
 }
 
@@ -326,10 +329,7 @@ pub(crate) fn show(snapshot: &Snapshot, commands: &Commands) -> String {
     rows.row("blake3", &manifest.archive().blake3);
     for verification in &snapshot.verified {
         rows.row(
-            match verification.kind {
-                VerificationKind::Read => "verified",
-                VerificationKind::Drill => "drilled",
-            },
+            "looked at",
             &format!("{} {}{}", time(verification.at), outcome(verification), recovery(verification)),
         );
     }
@@ -444,7 +444,7 @@ pub(crate) fn restored(restored: &Restored, commands: &Commands) -> String {
 
 /// Returns what became of a verification.
 pub(crate) fn verified(snapshot: &Snapshot, report: &Report, commands: &Commands) -> String {
-    let outcome = if report.ok { "is whole" } else { "is DAMAGED" };
+    let outcome = if report.ok { "is verified" } else { "is DAMAGED" };
     let mut rows =
         Rows::new(&format!("snapshot {} of {} {outcome}", report.id, escape(&snapshot.manifest.title)));
     let files = count(report.files);
@@ -464,7 +464,7 @@ pub(crate) fn verified(snapshot: &Snapshot, report: &Report, commands: &Commands
         rows.row("", &format!("and {} more (--json lists all)", report.problems.len() - PROBLEMS_SHOWN));
     }
     if !report.ok {
-        let list = Hint::volsnap(["list", &snapshot.manifest.source]).why("an older one may be whole");
+        let list = Hint::volsnap(["list", &snapshot.manifest.source]).why("an older one may be good");
         rows.row("next", &commands.line(&list));
     }
     rows.0
@@ -472,10 +472,13 @@ pub(crate) fn verified(snapshot: &Snapshot, report: &Report, commands: &Commands
 
 /// Returns what became of a drill.
 pub(crate) fn drilled(snapshot: &Snapshot, report: &DrillReport, commands: &Commands) -> String {
-    let outcome = match (report.ok, &report.image) {
-        (true, Some(_)) => "boots, and its data is what it was",
-        (true, None) => "unpacks to what was stored",
-        (false, _) => "FAILS the drill",
+    let outcome = match report.shows() {
+        Some(Proof::Proved) => "is proved: it boots, and its data is what it was",
+        Some(Proof::Booted) => "boots; its data was not compared with anything",
+        Some(Proof::Unpacked | Proof::Verified) => {
+            "is unpacked: every file is what was stored; nothing was booted"
+        }
+        None => "FAILS the drill",
     };
     let mut rows =
         Rows::new(&format!("snapshot {} of {} {outcome}", report.id, escape(&snapshot.manifest.title)));
@@ -503,7 +506,7 @@ pub(crate) fn drilled(snapshot: &Snapshot, report: &DrillReport, commands: &Comm
         rows.row("", &format!("and {} more (--json lists all)", report.problems.len() - PROBLEMS_SHOWN));
     }
     if !report.ok {
-        let list = Hint::volsnap(["list", &snapshot.manifest.source]).why("an older one may be sound");
+        let list = Hint::volsnap(["list", &snapshot.manifest.source]).why("an older one may be good");
         rows.row("next", &commands.line(&list));
     }
     report::findings(&mut rows.0, &report.differences, &report.checks, &report.unread, commands);

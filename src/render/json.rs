@@ -17,7 +17,7 @@ use volsnap::model::facts::{FactsLevel, FactsSummary, compare};
 use volsnap::model::ids::SnapshotId;
 use volsnap::model::location::MountSource;
 use volsnap::model::manifest::{
-    ArchiveInfo, Capture, Consistency, Counts, DrillTimes, FileListInfo, Manifest, PhaseTime, Quiesce,
+    ArchiveInfo, Capture, Consistency, Counts, DrillTimes, FileListInfo, Manifest, PhaseTime, Proof, Quiesce,
     Verification,
 };
 use volsnap::ops::check::Against;
@@ -505,6 +505,7 @@ pub(crate) struct DrillObject<'a> {
     unread: &'a [String],
     notes: &'a [String],
     image: Option<&'a str>,
+    proof: Option<Proof>,
     files: u64,
     raw_bytes: u64,
     #[serde(flatten)]
@@ -522,6 +523,7 @@ impl<'a> DrillObject<'a> {
             checks: &report.checks,
             unread: &report.unread,
             notes: &report.notes,
+            proof: report.shows(),
             image: report.image.as_deref(),
             files: report.files,
             raw_bytes: report.raw_bytes,

@@ -19,11 +19,11 @@ const SHOWN: usize = 10;
 /// Returns what became of a check.
 pub(crate) fn check(report: &CheckReport, commands: &Commands) -> String {
     let outcome = match (report.ok, &report.against) {
-        (false, _) => "is NOT as it is to be",
-        (true, Some(_)) => "is what it was",
-        (true, None) => "is remembered for the next check",
+        (false, _) => "the data is NOT as it is to be",
+        (true, Some(_)) => as_it_was(report.strict, &report.unread),
+        (true, None) => "the data is remembered for the next check",
     };
-    let mut out = format!("{}: the data {outcome}\n", escape(&report.title));
+    let mut out = format!("{}: {outcome}\n", escape(&report.title));
     let mut row = |name: &str, value: &str| _ = writeln!(out, "  {name:<12} {value}");
     match &report.against {
         Some(against) => {
@@ -68,9 +68,9 @@ pub(crate) fn restart_plan(plan: &RestartPlan) -> String {
 /// Returns what became of a restart.
 pub(crate) fn restart(report: &RestartReport, commands: &Commands) -> String {
     let outcome = match (report.ok, report.now) {
-        (false, _) => ", and the data is NOT as it is to be",
-        (true, Some(_)) => ", and the data is what it was",
-        (true, None) => "; the data was not compared",
+        (false, _) => ", and the data is NOT as it is to be".to_owned(),
+        (true, Some(_)) => format!(", and {}", as_it_was(report.strict, &report.unread)),
+        (true, None) => "; the data was not looked at".to_owned(),
     };
     let mut out = format!("restarted {}{outcome}\n", escape(&report.title));
     let mut row = |name: &str, value: &str| _ = writeln!(out, "  {name:<12} {value}");
@@ -98,6 +98,15 @@ pub(crate) fn facts(facts: &SnapshotFacts) -> String {
     let seen = &facts.seen;
     let exact = if facts.exact { "exact for the snapshot" } else { "of a moment before" };
     format!("{}, {exact} ({}, {})", summary(&seen.summary()), level(seen.level), time(seen.taken))
+}
+
+/// Returns what may be said of data in which nothing is wrong: no more than what was looked at.
+fn as_it_was(strict: bool, unread: &[String]) -> &'static str {
+    match (unread.is_empty(), strict) {
+        (true, true) => "the data is what it was",
+        (true, false) => "the data is what it was, but for what was written since",
+        (false, _) => "nothing is missing of what was looked at; not all of it was",
+    }
 }
 
 fn written(strict: bool) -> &'static str {

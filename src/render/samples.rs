@@ -304,6 +304,7 @@ fn a_verification_with_a_drill() {
         unread: Vec::new(),
         notes: Vec::new(),
         image: Some("postgres:15".to_owned()),
+        compared: true,
         files: 1000,
         raw_bytes: 2_900_000_000,
         times: DrillTimes { extract_ms: 3000, boot_ms: 900, compare_ms: 200, recovery_ms: 3900 },

@@ -46,7 +46,7 @@ fn manifest(source: &str, id: &SnapshotId, archive: &Stored, list: &Stored) -> M
         title: "service db of memory-service".to_owned(),
         method: Method { quiesce: Quiesce::Stop, capture: Capture::Direct },
         payload: Payload::Physical,
-        consistency: Consistency::Clean,
+        consistency: Consistency::StoppedAndQuiet,
         evidence: Evidence::default(),
         position: None,
         times: Times { started: at(0), held: at(1), released: at(2), published: at(3) },
@@ -599,6 +599,7 @@ mod elsewhere {
         snapshot.open_file_list().unwrap().read_to_string(&mut text).unwrap();
         assert_eq!(text, "archivelist");
         let verification = Verification {
+            proof: None,
             at: at(20),
             kind: VerificationKind::Read,
             ok: true,
@@ -820,6 +821,7 @@ mod listing {
         let (folder, repository) = repository_with(&[("db", 0)]).await;
         let mut snapshot = repository.resolve("latest").await.unwrap();
         let verification = |second, ok| Verification {
+            proof: None,
             at: at(second),
             kind: VerificationKind::Read,
             ok,

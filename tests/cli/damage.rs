@@ -55,7 +55,7 @@ fn a_whole_snapshot_is_found_whole_with_every_codec() {
         assert_eq!(report["problems"], Value::Array(Vec::new()));
         assert_eq!(volsnap.list()[0]["verified"]["ok"], true);
         let text = volsnap.run(["verify", snapshot.archive_path().to_str().unwrap()]).expect(0).stdout();
-        assert!(text.contains("is whole"), "{text}");
+        assert!(text.contains("is verified"), "{text}");
     }
 }
 
@@ -72,7 +72,7 @@ fn an_archive_cut_at_any_64th_is_damaged() {
             assert!(said.contains(path.to_str().unwrap()), "{codec} at {length}: {said}");
             assert!(said.contains(&format!("{length} bytes")), "{codec} at {length}: {said}");
         }
-        assert!(volsnap.run(["verify", "latest"]).expect(0).stdout().contains("is whole"));
+        assert!(volsnap.run(["verify", "latest"]).expect(0).stdout().contains("is verified"));
     }
 }
 
@@ -208,7 +208,7 @@ fn a_damaged_one_among_several_does_not_spare_the_others() {
     fs::remove_file(first.archive_path()).unwrap();
     let (first, second) = (first.manifest.id.as_str(), second.manifest.id.as_str());
     let ran = volsnap.run(["verify", first, second]);
-    assert!(ran.expect(3).stdout().contains(&format!("{second} of volume shop_db_data is whole")));
+    assert!(ran.expect(3).stdout().contains(&format!("{second} of volume shop_db_data is verified")));
     assert!(ran.stderr().contains("this file is missing"), "{}", ran.stderr());
 }
 

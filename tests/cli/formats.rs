@@ -30,6 +30,8 @@ fn a_repository_of_every_format_is_listed_shown_and_verified() {
         assert_eq!((&list[0]["quiesce"], &list[0]["capture"]), (&"stop".into(), &"staged".into()));
         assert_eq!(list[0]["verified"]["ok"], true);
         assert_eq!((&list[0]["files"], &list[0]["raw_bytes"]), (&4.into(), &9007.into()));
+        // It was called clean when it was written, and no database's files prove that.
+        assert_eq!(list[0]["consistency"], "stopped-and-quiet");
         let shown = volsnap.run(["show", "latest", "--json"]).json();
         assert_eq!(shown["format_version"], number);
         assert_eq!(shown["location"]["volume"], "shop_files");

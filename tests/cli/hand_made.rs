@@ -138,7 +138,7 @@ fn manifest(
         title: format!("volume {}", recipe.source),
         method: Method { quiesce: Quiesce::Stop, capture: Capture::Direct },
         payload: Payload::Physical,
-        consistency: Consistency::Clean,
+        consistency: Consistency::StoppedAndQuiet,
         evidence: Evidence::default(),
         position: None,
         times: Times {

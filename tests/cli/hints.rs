@@ -45,7 +45,7 @@ fn a_snapshot_is_verified_and_another_looked_for_by_the_commands_that_are_printe
     let (volsnap, repository) = odd();
     let shown = volsnap.run(["show", "latest", "--repo", &repository]);
     let command = only(&shown.expect(0).next()).to_owned();
-    assert!(volsnap.paste(&command).expect(0).stdout().contains("is whole"), "{command}");
+    assert!(volsnap.paste(&command).expect(0).stdout().contains("is verified"), "{command}");
 
     let listed = volsnap.run(["list", "--json", "--repo", &repository]).json();
     let _damaged = Changed::by(listed[0]["archive"].as_str().unwrap().as_ref(), |bytes| bytes[100] ^= 1);

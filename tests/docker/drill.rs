@@ -156,8 +156,12 @@ async fn data_that_was_not_shut_down_recovers_in_the_drill_and_other_data_is_unp
     let taken: Value = serde_json::from_str(&ran.expect(6).stdout()).unwrap();
     assert_eq!(taken["drill"]["ok"], true, "{taken:#}");
     assert_eq!(taken["drill"]["image"], Value::Null);
+    assert_eq!(
+        (&taken["drill"]["proof"], &taken["consistency"]),
+        (&"unpacked".into(), &"stopped-and-quiet".into())
+    );
     let said = volsnap.run(["verify", "--drill", taken["id"].as_str().unwrap()]).expect(6).stdout();
-    assert!(said.contains("not booted"), "{said}");
+    assert!(said.contains("is unpacked") && said.contains("nothing was booted"), "{said}");
     volsnap.assert_no_leftovers();
 }
 

@@ -128,7 +128,7 @@ async fn every_command_that_a_refusal_prints_can_be_pasted_and_does_what_it_says
     let run = |arguments: &[&str]| volsnap.run([&globals[..], arguments].concat());
     let taken = run(&["snapshot", &postgres.target()]);
     let [verify] = &taken.expect(0).next()[..] else { panic!("{}", taken.stdout()) };
-    assert!(volsnap.paste(verify).expect(0).stdout().contains("is whole"), "{verify}");
+    assert!(volsnap.paste(verify).expect(0).stdout().contains("is verified"), "{verify}");
 
     // Of each, the command that is pasted, and what it then says.
     for (arguments, number, said) in [

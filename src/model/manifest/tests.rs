@@ -197,6 +197,36 @@ fn a_verification_of_every_format_is_read() {
 }
 
 #[test]
+fn no_more_is_believed_of_an_earlier_verification_than_it_says() {
+    let read = |text: &str| serde_json::from_str::<Verification>(text).unwrap();
+    let looked = read(include_str!("../../../fixtures/formats/v1/verification.json"));
+    assert_eq!(looked.shows(), Some(Proof::Verified));
+    let failed = read(include_str!("../../../fixtures/formats/v1/verification-drill.json"));
+    assert_eq!(failed.shows(), None);
+    let booted = Verification { ok: true, ..failed };
+    assert_eq!(booted.shows(), Some(Proof::Booted));
+    let unpacked = Verification { drill: Some(DrillTimes::default()), ..booted.clone() };
+    assert_eq!(unpacked.shows(), Some(Proof::Unpacked));
+    assert_eq!(Verification { proof: Some(Proof::Proved), ..booted }.shows(), Some(Proof::Proved));
+}
+
+#[test]
+fn data_is_called_clean_only_where_its_own_files_prove_it() {
+    let with = |database: Option<_>, reasons: &[&str]| {
+        let reasons = reasons.iter().map(|&reason| reason.to_owned()).collect();
+        Evidence { database, reasons, ..Evidence::default() }.at_rest()
+    };
+    let proved = read(V1).evidence.database.unwrap();
+    assert_eq!(with(Some(proved.clone()), &[]), Consistency::Clean);
+    assert_eq!(with(None, &[]), Consistency::StoppedAndQuiet);
+    for database in [Some(proved), None] {
+        assert_eq!(with(database, &["was killed"]), Consistency::CrashConsistent);
+    }
+    let said_before = sealed(V1, |manifest| manifest["evidence"]["database"] = Value::Null);
+    assert_eq!(read(&said_before).consistency, Consistency::StoppedAndQuiet);
+}
+
+#[test]
 fn a_verification_keeps_what_is_not_known_and_a_later_one_is_said() {
     let text = include_str!("../../../fixtures/formats/v1/verification-drill.json");
     let mut value: Value = serde_json::from_str(text).unwrap();

@@ -29,7 +29,7 @@ use crate::model::hint::Hint;
 use crate::model::ids::SnapshotId;
 use crate::model::labels::{LABEL_RUN, LABEL_STAGE};
 use crate::model::location::MountSource;
-use crate::model::manifest::VerificationKind;
+use crate::model::manifest::{Proof, Verification};
 use crate::model::source::{OtherRun, key_of};
 use crate::repository::{Listing, Repository, RepositoryError, Snapshot};
 use crate::selector;
@@ -325,12 +325,12 @@ fn host_path(location: &MountSource, world: &EngineInventory) -> Option<PathBuf>
 fn history<'s>(snapshots: impl Iterator<Item = &'s Snapshot>) -> History {
     let mut history = History::default();
     for snapshot in snapshots {
-        let passed = |kind: VerificationKind| snapshot.verified.iter().any(|one| one.ok && one.kind == kind);
-        history.drilled |= passed(VerificationKind::Drill);
+        let shown = snapshot.verified.iter().filter_map(Verification::shows).max();
+        history.drilled |= shown >= Some(Proof::Booted);
         history.newest = Some(NewestSnapshot {
             name: snapshot.name(),
             held: snapshot.manifest.times.held,
-            verified: passed(VerificationKind::Read) || passed(VerificationKind::Drill),
+            verified: shown.is_some(),
             damaged: snapshot.verified.last().is_some_and(|last| !last.ok),
         });
     }

@@ -97,7 +97,9 @@ impl Switch {
     pub(super) fn commands(&self) -> Vec<Hint> {
         let command = |project: &Project| {
             let services: Vec<&str> = project.recreate.services.iter().map(String::as_str).collect();
-            Hint::shell(project.recreate.compose.command(&[&["up", "-d", "--no-deps"], &services[..]].concat()))
+            Hint::shell(
+                project.recreate.compose.command(&[&["up", "-d", "--no-deps"], &services[..]].concat()),
+            )
         };
         self.projects.iter().map(command).collect()
     }

@@ -17,7 +17,7 @@ use crate::model::error::{Context as _, Error, ErrorKind, Result};
 use crate::model::event::Phase;
 use crate::model::hint::Hint;
 use crate::model::inspection::Inspection;
-use crate::model::manifest::{Consistency, Evidence};
+use crate::model::manifest::Evidence;
 use crate::ops::evidence;
 use crate::ops::hold::{Held, HoldPlan};
 use crate::repository::Snapshot;
@@ -252,9 +252,9 @@ impl RestoreRun<'_> {
     /// Returns how long the service may take to answer on the restored data: what was not shut down cleanly is recovered
     /// first.
     fn start_limit(&self) -> Duration {
-        let clean = |snapshot: &Snapshot| snapshot.manifest.consistency == Consistency::Clean;
+        let at_rest = |snapshot: &Snapshot| snapshot.manifest.consistency.is_at_rest();
         match self.options.archive.snapshot() {
-            Some(snapshot) if clean(snapshot) => self.run.context.saga.patience.0,
+            Some(snapshot) if at_rest(snapshot) => self.run.context.saga.patience.0,
             _ => RECOVERY_LIMIT,
         }
     }

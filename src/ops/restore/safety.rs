@@ -17,8 +17,8 @@ use crate::model::event::Notice;
 use crate::model::hint::Hint;
 use crate::model::location::MountSource;
 use crate::model::manifest::{
-    ArchiveInfo, Capture, Consistency, Counts, FORMAT_VERSION, FileListInfo, Manifest, Method, Part, Parts,
-    Payload, Quiesce, SAFETY_TAG, Times,
+    ArchiveInfo, Capture, Counts, FORMAT_VERSION, FileListInfo, Manifest, Method, Part, Parts, Payload,
+    Quiesce, SAFETY_TAG, Times,
 };
 use crate::model::unknown::UnknownFields;
 use crate::ops::helper::give_way;
@@ -143,11 +143,7 @@ impl RestoreRun<'_> {
             title: ready.source.title.clone(),
             method: Method { quiesce: Quiesce::Stop, capture: Capture::Direct },
             payload: Payload::Physical,
-            consistency: if evidence.reasons.is_empty() {
-                Consistency::Clean
-            } else {
-                Consistency::CrashConsistent
-            },
+            consistency: evidence.at_rest(),
             position: evidence.database.as_ref().and_then(database::position),
             evidence,
             times: Times { started: self.run.started, held: hold.held.at, released, published: released },

@@ -56,7 +56,7 @@ impl SnapshotRun<'_> {
         let mut evidence = self.prove(prepared, held).await?;
         let users = self.users_now(&prepared.source).await?;
         let consistency = self.judge(prepared, &mut evidence, &users)?;
-        if consistency != Consistency::Clean && self.options.quiesce != Quiesce::Pause {
+        if !consistency.is_at_rest() && self.options.quiesce != Quiesce::Pause {
             let why = if evidence.reasons.is_empty() {
                 users.running.join(", ") + " ran meanwhile"
             } else {
@@ -114,11 +114,9 @@ impl SnapshotRun<'_> {
             evidence.paused.clone_from(&users.frozen);
             return Ok(Consistency::CrashConsistent);
         }
-        if evidence.reasons.is_empty() {
-            return Ok(Consistency::Clean);
-        }
-        if prepared.database.is_none() || self.options.allow_crash_consistent {
-            return Ok(Consistency::CrashConsistent);
+        let consistency = evidence.at_rest();
+        if consistency.is_at_rest() || prepared.database.is_none() || self.options.allow_crash_consistent {
+            return Ok(consistency);
         }
         Err(Error::failed(format!("the shutdown is not clean: {}", evidence.reasons.join("; "))).hint(
             Hint::volsnap(["snapshot", &self.options.target.spelling(), "--allow-crash-consistent"])

@@ -279,7 +279,8 @@ impl SnapshotRun<'_> {
                 saga.dismiss(registered);
                 let notice =
                     Notice::from(format!("the stage stays for the next snapshot: volume {}", stage.name()));
-                let list = Hint::volsnap(["list", "--stages"]).why("says what it takes, and how to remove it");
+                let list =
+                    Hint::volsnap(["list", "--stages"]).why("says what it takes, and how to remove it");
                 self.run.monitor().note(notice.hint(list));
             }
             (Ok(()), None) => {}
