@@ -12,6 +12,7 @@ use volsnap::signal::Interrupt;
 use volsnap::{Error, ErrorKind};
 
 use crate::database::Postgres;
+use crate::deep::{is_deep, sampled};
 use crate::stage::{FROZEN, Stage, add_stopped_user};
 use crate::world::docker;
 
@@ -64,11 +65,13 @@ fn is_survived(name: &str, nth: usize) -> bool {
     }
 }
 
-/// Fails every second call, beginning with the first or the second.
-async fn fail_each(mode: Mode, first: usize) {
+#[tokio::test(flavor = "multi_thread")]
+async fn a_call_that_never_reaches_the_engine_or_whose_answer_is_lost_leaves_everything_as_before() {
     let postgres = Postgres::start().await;
     let stopped = add_stopped_user(&postgres);
-    for (name, nth) in record(&postgres).await.into_iter().skip(first).step_by(2) {
+    let both = |(name, nth)| [(Mode::Before, name, nth), (Mode::After, name, nth)];
+    let all = record(&postgres).await.into_iter().flat_map(both).collect();
+    for (mode, name, nth) in sampled(all, 10) {
         let context = format!("{mode:?} {name} {nth}");
         println!("{context}");
         let stage = Stage::new().await;
@@ -88,39 +91,20 @@ async fn fail_each(mode: Mode, first: usize) {
     }
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn the_odd_calls_that_never_reach_the_engine_leave_everything_as_before() {
-    fail_each(Mode::Before, 0).await;
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn the_even_calls_that_never_reach_the_engine_leave_everything_as_before() {
-    fail_each(Mode::Before, 1).await;
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn the_odd_calls_whose_answer_is_lost_leave_everything_as_before() {
-    fail_each(Mode::After, 0).await;
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn the_even_calls_whose_answer_is_lost_leave_everything_as_before() {
-    fail_each(Mode::After, 1).await;
-}
-
 /// Where the database is frozen, the calls that freeze it and let it go on, those that make the stage, and the one
 /// that has the helper give way to the database once it goes on.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_freeze_that_fails_or_whose_answer_is_lost_leaves_nothing_frozen() {
     let postgres = Postgres::start().await;
     for mode in [Mode::Before, Mode::After] {
-        for (name, survived) in [
-            ("create_container", false),
+        let calls = [
             ("pause", false),
             ("unpause", false),
+            ("create_container", false),
             ("exec", true),
             ("give_way", true),
-        ] {
+        ];
+        for (name, survived) in if is_deep() { &calls[..] } else { &calls[..2] }.iter().copied() {
             let context = format!("{mode:?} {name}");
             let stage = Stage::by(FROZEN).await;
             stage.docker.fail_nth(name, if name == "exec" { 3 } else { 1 }, mode);
@@ -158,7 +142,7 @@ async fn a_call_that_is_never_answered_can_be_interrupted_until_the_service_is_s
     stage.snapshot(&postgres).await.unwrap();
     let held = places(&calls.lock().unwrap());
     assert!(held.len() > 10, "{held:?}");
-    for (name, nth) in held {
+    for (name, nth) in sampled(held, 6) {
         let context = format!("{name} {nth} hangs");
         println!("{context}");
         let stage = Stage::new().await;

@@ -1,5 +1,8 @@
-//! The procedures with every effect failed, one by one, on a real engine and a real PostgreSQL: after
+//! The procedures with their effects failed, one by one, on a real engine and a real PostgreSQL: after
 //! each failure the services are as before, nothing is listed, and nothing is left.
+//!
+//! Every call in every way fails in the tests with the engine in memory; here it is a sample of them, so that what
+//! is learnt there is known to be true. With `VOLSNAP_TEST_DEEP` it is all of them here, too.
 
 #![expect(clippy::unwrap_used, clippy::print_stdout, reason = "a test that fails here shows where")]
 
@@ -7,6 +10,8 @@
 #[path = "../docker/database.rs"]
 #[allow(dead_code, reason = "shared with the tests of the binary")]
 mod database;
+#[path = "../shared/deep.rs"]
+mod deep;
 #[path = "../shared/program.rs"]
 #[allow(dead_code, reason = "shared with the tests of the binary")]
 mod program;

@@ -15,6 +15,7 @@ use volsnap::saga::RetryBudget;
 use volsnap::{Error, ErrorKind, Result};
 
 use crate::database::{Postgres, Watched, steps_of};
+use crate::deep::sampled;
 use crate::project::Project;
 use crate::restores::{LIMIT, await_finished, ends_of_runs};
 use crate::small::{Service, Tree, differences, tree};
@@ -266,7 +267,8 @@ async fn kill_at_each(ground: &mut impl Ground, steps: &[&str], wanted: impl Fn(
     assert_eq!(steps_of(&said), steps);
     assert!(ground.assert_one_of_two(&place, "undisturbed"));
     let (kept, succeed) = (position(steps, "keep-stage"), position(steps, "succeed"));
-    for index in (0..steps.len()).filter(|index| wanted(steps[*index])) {
+    let all = (0..steps.len()).filter(|index| wanted(steps[*index])).collect();
+    for index in sampled(all, 9) {
         ground.again();
         let begun = Instant::now();
         let place = data.path().join(format!("{index}/data"));
@@ -382,7 +384,7 @@ async fn a_call_of_a_migration_that_fails_or_whose_answer_is_lost_leaves_the_old
     let calls = recorded.docker.calls();
     println!("{}", calls.iter().map(ToString::to_string).collect::<Vec<_>>().join(", "));
     let (mut failed, mut survived) = (0, Vec::new());
-    for (number, (name, nth, mode)) in rounds(&calls).into_iter().enumerate() {
+    for (number, (name, nth, mode)) in sampled(rounds(&calls), 8).into_iter().enumerate() {
         let context = format!("{mode:?} {name} {nth}");
         plain.again();
         let (stage, begun) = (Stage::new().await, Instant::now());
@@ -406,7 +408,7 @@ async fn a_call_of_a_migration_that_fails_or_whose_answer_is_lost_leaves_the_old
         stage.volsnap.assert_no_leftovers();
     }
     println!("{failed} failed, survived: {survived:?}");
-    assert!(failed >= 10, "{failed}");
+    assert!(failed >= 3, "{failed}");
 }
 
 /// What differs with Compose is when the old container goes: before there is a new one.

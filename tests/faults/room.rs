@@ -11,6 +11,7 @@ use volsnap::ops::restore::{RestoreOptions, RestorePlan, restore};
 use volsnap::saga::RetryBudget;
 
 use crate::database::{Watched, steps_of};
+use crate::deep::sampled;
 use crate::restores::{LIMIT, Scene, await_finished};
 use crate::small::Service;
 use crate::small_disk::{SmallDisk, fill};
@@ -82,7 +83,7 @@ async fn a_restore_in_place_killed_at_any_step_ends_in_the_old_or_the_new() {
     let Some(disk) = SmallDisk::ext4(140) else { return };
     let mut scene = Scene::on(&disk).await;
     let archive = scene.snapshot.archive_path();
-    for step in [
+    let steps = [
         "stop-container",
         "safety",
         "prove-safety",
@@ -95,7 +96,8 @@ async fn a_restore_in_place_killed_at_any_step_ends_in_the_old_or_the_new() {
         "commit",
         "committed",
         "discard-old",
-    ] {
+    ];
+    for step in sampled(steps.to_vec(), 6) {
         scene.again();
         let stage = Stage::new().await;
         let arguments = ["restore", archive.to_str().unwrap(), "-y"];

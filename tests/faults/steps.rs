@@ -14,13 +14,14 @@ use volsnap::ops::snapshot::{SnapshotOptions, snapshot};
 use volsnap::signal::Interrupt;
 
 use crate::database::Postgres;
+use crate::deep::sampled;
 use crate::stage::{FROZEN, Stage};
 use crate::world::docker;
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_panic_at_any_step_puts_everything_back() {
     let postgres = Postgres::start().await;
-    for step in [
+    let steps = [
         "start-guard",
         "await-ready",
         "create-helper",
@@ -33,7 +34,8 @@ async fn a_panic_at_any_step_puts_everything_back() {
         "start-container",
         "publish",
         "write-manifest",
-    ] {
+    ];
+    for step in sampled(steps.to_vec(), 5) {
         let stage = Stage::new().await;
         stage.at(step, move || panic!("injected at {step}"));
         let error = stage.snapshot(&postgres).await.unwrap_err();
@@ -51,8 +53,8 @@ async fn a_panic_at_any_step_puts_everything_back() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_panic_at_any_step_of_a_frozen_and_staged_snapshot_puts_everything_back() {
     let postgres = Postgres::start().await;
-    for step in ["create-stage", "live-pass", "checkpoint", "freeze-containers", "final-pass", "prove-again"]
-    {
+    let steps = ["create-stage", "live-pass", "checkpoint", "freeze-containers", "final-pass", "prove-again"];
+    for step in sampled(steps.to_vec(), 3) {
         let stage = Stage::by(FROZEN).await;
         stage.at(step, move || panic!("injected at {step}"));
         let error = stage.snapshot(&postgres).await.unwrap_err();
