@@ -6,39 +6,60 @@
 //! there is no counter, and a token is nothing.
 
 use std::cell::RefCell;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
-use std::time::Duration;
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 
 thread_local! {
     static CURRENT: RefCell<Option<Outside>> = const { RefCell::new(None) };
 }
 
-/// How long a look at the counters is put off while somebody is at work.
-const PAUSE: Duration = Duration::from_micros(10);
-
 /// Counts who is at work beside the runtime of one test.
 #[derive(Debug, Clone, Default)]
-pub struct Outside {
-    busy: Arc<AtomicUsize>,
-    alive: Arc<AtomicUsize>,
+pub struct Outside(Arc<Shared>);
+
+#[derive(Debug, Default)]
+struct Shared {
+    counts: Mutex<Counts>,
+    fewer: Condvar,
+}
+
+#[derive(Debug, Default)]
+struct Counts {
+    busy: usize,
+    alive: usize,
+}
+
+impl Counts {
+    fn of(&mut self, what: What) -> &mut usize {
+        match what {
+            What::Busy => &mut self.busy,
+            What::Alive => &mut self.alive,
+        }
+    }
+}
+
+#[derive(Debug, Clone, Copy)]
+enum What {
+    Busy,
+    Alive,
 }
 
 /// Held by somebody who is at work, or alive.
 #[derive(Debug, Default)]
-pub struct Token(Option<Arc<AtomicUsize>>);
+pub struct Token(Option<(Outside, What)>);
 
 impl Token {
-    fn of(counter: &Arc<AtomicUsize>) -> Self {
-        counter.fetch_add(1, Ordering::SeqCst);
-        Self(Some(counter.clone()))
+    fn of_current(what: What) -> Self {
+        let Some(outside) = CURRENT.with_borrow(Clone::clone) else { return Self(None) };
+        *outside.counts().of(what) += 1;
+        Self(Some((outside, what)))
     }
 }
 
 impl Drop for Token {
     fn drop(&mut self) {
-        if let Some(counter) = &self.0 {
-            counter.fetch_sub(1, Ordering::SeqCst);
+        if let Some((outside, what)) = &self.0 {
+            *outside.counts().of(*what) -= 1;
+            outside.0.fewer.notify_all();
         }
     }
 }
@@ -51,30 +72,33 @@ impl Outside {
 
     /// Returns what to hold while there is work for a thread that was started from this one.
     pub(crate) fn busy() -> Token {
-        CURRENT
-            .with_borrow(|current| current.as_ref().map(|outside| Token::of(&outside.busy)))
-            .unwrap_or_default()
+        Token::of_current(What::Busy)
     }
 
     /// Returns what a thread holds that is started from this one, for as long as it lives.
     pub(crate) fn alive() -> Token {
-        CURRENT
-            .with_borrow(|current| current.as_ref().map(|outside| Token::of(&outside.alive)))
-            .unwrap_or_default()
+        Token::of_current(What::Alive)
     }
 
     /// Waits until nobody is at work for the runtime of this thread: to be called before it is idle.
     pub fn settle() {
-        let Some(outside) = CURRENT.with_borrow(Clone::clone) else { return };
-        while outside.busy.load(Ordering::SeqCst) > 0 {
-            std::thread::sleep(PAUSE);
+        if let Some(outside) = CURRENT.with_borrow(Clone::clone) {
+            outside.wait_while(|counts| counts.busy > 0);
         }
     }
 
     /// Waits until every thread has ended.
     pub fn await_end(&self) {
-        while self.busy.load(Ordering::SeqCst) + self.alive.load(Ordering::SeqCst) > 0 {
-            std::thread::sleep(PAUSE);
-        }
+        self.wait_while(|counts| counts.busy + counts.alive > 0);
+    }
+
+    fn wait_while(&self, is_so: impl Fn(&Counts) -> bool) {
+        let waited = self.0.fewer.wait_while(self.counts(), |counts| is_so(counts));
+        drop(waited.unwrap_or_else(PoisonError::into_inner));
+    }
+
+    /// No panic comes while it is held.
+    fn counts(&self) -> MutexGuard<'_, Counts> {
+        self.0.counts.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

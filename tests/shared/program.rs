@@ -167,7 +167,22 @@ impl Ran {
     #[track_caller]
     pub(crate) fn expect(&self, code: i32) -> &Self {
         assert_eq!(self.code(), Some(code), "stdout:\n{}\nstderr:\n{}", self.stdout(), self.stderr());
+        self.assert_next_is_understood();
         self
+    }
+
+    /// A shell and the program understand every command of ours that was printed to be typed next. With `--help`
+    /// behind its words nothing is done, and they are looked at all the same.
+    #[track_caller]
+    fn assert_next_is_understood(&self) {
+        for line in self.next().iter().filter(|line| line.starts_with("volsnap ")) {
+            let script = format!("volsnap() {{ \"$PROGRAM\" \"$@\" --help; }}\n{line}");
+            let mut shell = Command::new("bash");
+            shell.args(["-c", &script]).env("PROGRAM", env!("CARGO_BIN_EXE_volsnap")).stdin(Stdio::null());
+            let output = shell.output().unwrap();
+            let said = String::from_utf8_lossy(&output.stderr);
+            assert!(output.status.success(), "this cannot be typed: {line}\n{said}");
+        }
     }
 
     /// It failed with this code, and its message has all of these.

@@ -76,12 +76,17 @@ pub(crate) fn run<T>(test: impl Future<Output = T>) -> T {
     runtime.block_on(test)
 }
 
+/// Returns a directory where no disk has to be waited for, if there is such a place.
+fn in_memory() -> TempDir {
+    let memory = Path::new("/dev/shm");
+    if memory.is_dir() { TempDir::new_in(memory) } else { TempDir::new() }.unwrap()
+}
+
 impl World {
     /// Returns one with a running database `db`, a running `app` that can write to its volume too, and `old`, which
     /// has ended long ago.
     pub(crate) async fn new(is_composed: bool) -> Self {
-        let memory = Path::new("/dev/shm");
-        let directory = if memory.is_dir() { TempDir::new_in(memory) } else { TempDir::new() }.unwrap();
+        let directory = in_memory();
         let outside = Outside::default();
         outside.enter();
         let root = directory.path().join("world");
@@ -108,7 +113,7 @@ impl World {
             cancel: Cancel::default(),
             monitor: Arc::new(Silent),
         };
-        let elsewhere = TempDir::new().unwrap();
+        let elsewhere = in_memory();
         let world = Self { directory, elsewhere, engine, failing, host, is_armed: false, outside };
         world.populate(is_composed).await;
         world
