@@ -540,21 +540,10 @@ fn register<U>(open: &mut Vec<Entry<U>>, entry: Entry<U>) {
 
 #[cfg(test)]
 mod tests {
-    use super::super::testing::{Act, Recorded};
+    use super::super::testing::{Act, Recorded, info};
     use super::*;
 
     type Journal = super::Journal<Act>;
-
-    fn info() -> RunInfo {
-        RunInfo {
-            run: "20261120T203011Z-4f2a91".into(),
-            verb: "snapshot".into(),
-            subject: "db".into(),
-            host: None,
-            pid: 1,
-            started: DateTime::UNIX_EPOCH,
-        }
-    }
 
     fn delete(name: &str) -> Act {
         Act::of(Rank::Cleanup, name, &[])
