@@ -511,7 +511,8 @@ impl<U: Compensation> Replayed<U> {
                 self.version = version;
             }
             Ok(Line::Register(entry)) => {
-                self.next = self.next.max(entry.number + 1);
+                // The largest number there is has none after it.
+                self.next = self.next.max(entry.number.saturating_add(1));
                 register(&mut self.open, entry.read());
             }
             Ok(Line::Succeeded) => self.succeeded = true,
