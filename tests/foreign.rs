@@ -1,7 +1,7 @@
 //! What others wrote is read safely, whatever it is: the functions of `fuzz`, over its corpus and over what seeded
 //! random changes make of that.
 //!
-//! `VOLSNAP_FOREIGN_SECONDS` is for how long each target is tried (1 by default), `VOLSNAP_FOREIGN_SEED` what to begin
+//! `VOLSNAP_FOREIGN_SECONDS` is for how long each target is tried (1 by default), `VOLSNAP_TEST_SEED` what to begin
 //! with; the seed is printed. The input that is being tried lies in the directory of the build for as long as it is: it
 //! is there after a panic, an abort or a hang.
 
@@ -131,7 +131,7 @@ fn try_target(name: &str) {
         attempt(bytes);
     }
     let corpus: Vec<Vec<u8>> = corpus.into_iter().map(|(_, bytes)| bytes).collect();
-    let seed = setting("VOLSNAP_FOREIGN_SEED").unwrap_or(4711);
+    let seed = setting("VOLSNAP_TEST_SEED").unwrap_or(4711);
     let lasts = Duration::from_secs(setting("VOLSNAP_FOREIGN_SECONDS").unwrap_or(1));
     println!("{name}: seed {seed}; what is being tried lies in {}", tried.display());
     let (mut random, begin, mut tries) = (Random(seed), Instant::now(), 0_u64);

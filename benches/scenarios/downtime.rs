@@ -89,6 +89,7 @@ struct Rows {
     wall: RowId,
     cpu: RowId,
     memory: RowId,
+    written: RowId,
     large: RowId,
     pause: GapRows,
     online: GapRows,
@@ -108,6 +109,7 @@ impl Rows {
             wall: table.row("the same, the whole command", Unit::Seconds),
             cpu: table.row("the same, processor time", Unit::Seconds),
             memory: table.row("the same, peak memory", Unit::Mebibytes),
+            written: table.row("the same, written to disk", Unit::Bytes),
             large: table.row("the same, peak memory as it would be for 100 GB", Unit::Mebibytes),
             pause: GapRows::of(table, Hold::Pause, 500.0),
             online: GapRows::of(table, Hold::Online, 100.0),
@@ -234,6 +236,7 @@ impl Play<'_> {
             (self.rows.wall, snapshot.wall),
             (self.rows.cpu, snapshot.cpu),
             (self.rows.memory, snapshot.memory),
+            (self.rows.written, snapshot.written),
             (self.rows.large, large),
         ] {
             self.table.push(row, who, value);

@@ -31,6 +31,8 @@ struct Rows {
     own: RowId,
     wall: RowId,
     cpu: RowId,
+    memory: RowId,
+    written: RowId,
 }
 
 /// What is measured in a round.
@@ -62,6 +64,8 @@ pub(crate) fn play(stage: &Stage, postgres: &Postgres) -> Result<Table> {
         own: table.row("downtime by its own account", Unit::Milliseconds),
         wall: table.row("the whole command", Unit::Seconds),
         cpu: table.row("processor time", Unit::Seconds),
+        memory: table.row("peak memory", Unit::Mebibytes),
+        written: table.row("written to disk", Unit::Bytes),
     };
     table.aim(rows.gap, Aim::TimesOther(0.2));
     table.aim(rows.above, Aim::AtMost(3000.0));
@@ -119,6 +123,8 @@ impl Rows {
         table.push(self.own, who, migrated.number("downtime_ms")?);
         table.push(self.wall, who, migrated.wall);
         table.push(self.cpu, who, migrated.cpu);
+        table.push(self.memory, who, migrated.memory);
+        table.push(self.written, who, migrated.written);
         note(format!("{}: away for {gap:.0} ms, {:.2} s in all", contestant.name(), migrated.wall));
         contestant.forget_runs()?;
         project.go_back()?;

@@ -59,7 +59,7 @@ pub(crate) struct Options {
     #[arg(long, value_name = "N", default_value_t = 5, value_parser = at_least_one)]
     pub(crate) rounds: usize,
     /// Files in the volume of files
-    #[arg(long, value_name = "N", default_value_t = 1_000_000, value_parser = at_least_one)]
+    #[arg(long, value_name = "N", default_value_t = 300_000, value_parser = at_least_one)]
     pub(crate) files: usize,
     /// An older volsnap, to be run in alternation with this tree's
     #[arg(long, value_name = "BINARY")]
