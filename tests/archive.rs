@@ -6,7 +6,7 @@
 use std::collections::BTreeMap;
 use std::ffi::{CString, OsStr, OsString};
 use std::fs::{self, File};
-use std::io::{BufRead, Cursor, Read, Seek, SeekFrom, Write};
+use std::io::{Cursor, Read, Seek, SeekFrom, Write};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt, chown, lchown, symlink};
 use std::path::{Path, PathBuf};
@@ -21,8 +21,8 @@ use proptest::prelude::*;
 use tempfile::TempDir;
 use volsnap::agent::archive::{ArchiveOptions, ArchiveStats, Progress, archive_tree};
 use volsnap::archive::{
-    ArchiveError, BLOCK_SIZE, BlockOptions, BlockProblem, BlockReader, BlockWriter, Codec, EntryKind,
-    FileListReader, FileProblem, FileRecord, Origin, Segment, TarReader, shown,
+    ArchiveError, BlockReader, Codec, EntryKind, FileListReader, FileProblem, FileRecord, Origin, Segment,
+    TarReader, shown,
 };
 
 const CODECS: [Codec; 3] = [Codec::Zstd { level: 1 }, Codec::Gzip { level: 1 }, Codec::None];

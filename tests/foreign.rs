@@ -6,7 +6,9 @@
 //! is there after a panic, an abort or a hang.
 
 #![expect(clippy::unwrap_used, clippy::expect_used, reason = "a test that fails here shows where")]
+#![expect(clippy::print_stdout, reason = "what was tried, and how to have it again")]
 
+#[expect(unreachable_pub, reason = "it is a library to the programs of libFuzzer")]
 #[path = "../fuzz/src/lib.rs"]
 mod fuzz;
 
