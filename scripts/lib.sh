@@ -31,6 +31,9 @@ die() {
     exit 1
 }
 
+# What a script says of itself: the comment that it begins with.
+show_help() { sed -n '2,/^set/s/^# \{0,1\}//p' "$1"; }
+
 have() { command -v "$1" >/dev/null 2>&1; }
 
 # --- packages
@@ -170,4 +173,12 @@ ensure_volsnap() {
     local target_dir=${CARGO_TARGET_DIR:-target}
     [[ $target_dir = /* ]] || target_dir=$ROOT/$target_dir
     printf '%s\n' "$target_dir/release/volsnap"
+}
+
+# --- campaigns
+
+# The seed of whatever is random in a long run: given, or drawn, and always told.
+ensure_seed() {
+    export VOLSNAP_TEST_SEED=${VOLSNAP_TEST_SEED:-$((RANDOM * 32768 + RANDOM))}
+    note "seed $VOLSNAP_TEST_SEED; the same again: VOLSNAP_TEST_SEED=$VOLSNAP_TEST_SEED"
 }

@@ -2,9 +2,15 @@
 //! being put back. A procedure never looks at signals itself; it looks at its [`Cancel`].
 
 use std::sync::{Arc, OnceLock};
+use std::time::Duration;
 
 use tokio::sync::watch;
+use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
+
+/// How long a request for the end is put off at most: what takes longer hangs, and whoever asked is not kept waiting
+/// for it.
+const DEFERRED_AT_MOST: Duration = Duration::from_secs(30);
 
 /// Which signal asked for the end of the run.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -61,18 +67,23 @@ impl Cancel {
         self.interrupt.get().copied()
     }
 
-    /// Lets nobody hear of a request until what is returned is dropped: for the moment that decides what the run
-    /// has done, which is to be over, or not begun, when the run ends. Keep it short: nobody can end it.
+    /// Lets nobody hear of a request until what is returned is dropped, or for 30 seconds: for the moment that decides
+    /// what the run has done, which is to be over, or not begun, when the run ends. What takes longer than that is to
+    /// be sound also when it is dropped in the middle.
     #[must_use]
     pub fn defer(&self) -> Deferral {
         self.deferrals.send_modify(|count| *count += 1);
         Deferral(Arc::clone(&self.deferrals))
     }
 
-    /// Waits until the end is asked for, and nothing defers it.
+    /// Waits until the end is asked for, and nothing [defers](Self::defer) it any more.
     pub async fn wait(&self) -> Interrupt {
         self.token.cancelled().await;
-        let _ = self.deferrals.subscribe().wait_for(|count| *count == 0).await;
+        let mut deferrals = self.deferrals.subscribe();
+        let over = timeout(DEFERRED_AT_MOST, deferrals.wait_for(|count| *count == 0)).await;
+        if over.is_err() {
+            tracing::debug!("what puts off the end hangs, and is not waited for any longer");
+        }
         self.requested().unwrap_or(Interrupt::Term)
     }
 }
@@ -107,10 +118,6 @@ pub fn listen(cancel: Cancel, again: impl Fn(Interrupt) + Send + 'static) -> std
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
-
-    use tokio::time::timeout;
-
     use super::*;
 
     #[tokio::test(start_paused = true)]
@@ -119,9 +126,21 @@ mod tests {
         let (one, two) = (cancel.defer(), cancel.defer());
         cancel.request(Interrupt::Term);
         for deferral in [one, two] {
-            assert!(timeout(Duration::from_secs(60), cancel.wait()).await.is_err());
+            assert!(timeout(DEFERRED_AT_MOST / 2, cancel.wait()).await.is_err());
             drop(deferral);
         }
         assert_eq!(cancel.wait().await, Interrupt::Term);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_defers_a_request_and_hangs_is_not_waited_for_any_longer() {
+        let cancel = Cancel::default();
+        let _hangs = cancel.defer();
+        // Nobody has asked yet.
+        assert!(timeout(DEFERRED_AT_MOST * 2, cancel.wait()).await.is_err());
+        let asked = tokio::time::Instant::now();
+        cancel.request(Interrupt::Int);
+        assert_eq!(cancel.wait().await, Interrupt::Int);
+        assert_eq!(asked.elapsed().as_secs(), DEFERRED_AT_MOST.as_secs());
     }
 }

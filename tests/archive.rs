@@ -6,7 +6,7 @@
 use std::collections::BTreeMap;
 use std::ffi::{CString, OsStr, OsString};
 use std::fs::{self, File};
-use std::io::{BufRead, Cursor, Read, Seek, SeekFrom, Write};
+use std::io::{Cursor, Read, Seek, SeekFrom, Write};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt, chown, lchown, symlink};
 use std::path::{Path, PathBuf};
@@ -21,8 +21,8 @@ use proptest::prelude::*;
 use tempfile::TempDir;
 use volsnap::agent::archive::{ArchiveOptions, ArchiveStats, Progress, archive_tree};
 use volsnap::archive::{
-    ArchiveError, BLOCK_SIZE, BlockOptions, BlockProblem, BlockReader, BlockWriter, Codec, EntryKind,
-    FileListReader, FileProblem, FileRecord, Origin, Segment, TarReader, shown,
+    ArchiveError, BlockReader, Codec, EntryKind, FileListReader, FileProblem, FileRecord, Origin, Segment,
+    TarReader, shown,
 };
 
 const CODECS: [Codec; 3] = [Codec::Zstd { level: 1 }, Codec::Gzip { level: 1 }, Codec::None];
@@ -417,17 +417,15 @@ fn with_tree(plants: &[Plant], test: impl FnOnce(&Path)) {
     test(&root);
 }
 
-fn few_cases() -> ProptestConfig {
-    ProptestConfig {
-        cases: 40,
-        failure_persistence: None,
-        max_shrink_iters: 200,
-        ..ProptestConfig::default()
-    }
+/// As many cases as are asked for, and these without that: `scripts/test --deep` asks for many.
+fn cases(few: u32) -> ProptestConfig {
+    let config = ProptestConfig::default();
+    let cases = if std::env::var_os("PROPTEST_CASES").is_some() { config.cases } else { few };
+    ProptestConfig { cases, failure_persistence: None, max_shrink_iters: 200, ..config }
 }
 
 proptest! {
-    #![proptest_config(few_cases())]
+    #![proptest_config(cases(40))]
 
     #[test]
     fn any_tree_survives_the_way_through_gnu_tar(
@@ -484,176 +482,11 @@ proptest! {
     }
 }
 
-/// Bytes of which half compress, some blocks of them.
-fn stream(len: usize) -> Vec<u8> {
+/// Bytes that do not compress.
+fn noise(len: usize) -> Vec<u8> {
     let mut bytes = vec![0; len];
-    blake3::Hasher::new().update(b"seed").finalize_xof().fill(&mut bytes);
-    for chunk in bytes.chunks_mut(1000).step_by(2) {
-        chunk.fill(b'x');
-    }
+    blake3::Hasher::new().finalize_xof().fill(&mut bytes);
     bytes
-}
-
-fn pack(raw: &[u8], codec: Codec) -> Vec<u8> {
-    let options = BlockOptions { codec, threads: 2, ..BlockOptions::default() };
-    let mut writer = BlockWriter::new(Vec::new(), &options).unwrap();
-    writer.write_all(raw).unwrap();
-    let (packed, stats) = writer.finish().unwrap();
-    assert_eq!((stats.raw_bytes, stats.stored_bytes), (raw.len() as u64, packed.len() as u64));
-    packed
-}
-
-fn unpack(packed: &[u8], origin: Origin) -> Result<Vec<u8>, ArchiveError> {
-    let mut raw = Vec::new();
-    let mut reader = BlockReader::with_threads(packed, origin, 2)?;
-    reader.read_to_end(&mut raw).map_err(|error| ArchiveError::reading("test", error))?;
-    Ok(raw)
-}
-
-fn block_problem(packed: &[u8], origin: Origin) -> (u64, BlockProblem) {
-    match unpack(packed, origin) {
-        Err(ArchiveError::Block { block, problem, .. }) => (block, problem),
-        Err(other) => panic!("{other:?}"),
-        Ok(_) => panic!("the damage passed"),
-    }
-}
-
-#[test]
-fn streams_survive_blocks_of_any_number() {
-    for len in [0, 1, BLOCK_SIZE - 1, BLOCK_SIZE, BLOCK_SIZE + 1, 5 * BLOCK_SIZE + 17] {
-        let raw = stream(len);
-        for codec in CODECS {
-            let packed = pack(&raw, codec);
-            for origin in [Origin::Volsnap, Origin::Foreign] {
-                assert!(unpack(&packed, origin).unwrap() == raw, "{codec} {len}");
-            }
-        }
-    }
-}
-
-#[test]
-fn plain_tools_decompress_our_streams() {
-    let raw = stream(2 * BLOCK_SIZE + 5);
-    assert!(run(Command::new("zstd").arg("-dc"), &pack(&raw, CODECS[0])) == raw);
-    assert!(run(Command::new("gzip").arg("-dc"), &pack(&raw, CODECS[1])) == raw);
-}
-
-#[test]
-fn the_streams_of_plain_tools_are_decompressed() {
-    let raw = stream(2 * BLOCK_SIZE + 5);
-    let zstd = |args: &[&str]| run(Command::new("zstd").args(args), &raw);
-    let gzip = run(Command::new("gzip").arg("-1"), &raw);
-    let sized = zstd::bulk::compress(&raw, 1).unwrap();
-    let small = zstd::bulk::compress(&raw[..1000], 1).unwrap();
-    for packed in [zstd(&["-1"]), zstd(&["-1", "--no-check"]), zstd(&["--fast=5", "-T2"]), gzip, sized] {
-        assert!(unpack(&packed, Origin::Foreign).unwrap() == raw);
-        let truncated = block_problem(&packed[..packed.len() - 1], Origin::Foreign).1;
-        assert_eq!(truncated, BlockProblem::Truncated);
-    }
-    // Frames that fit a block, then one that does not: the reader changes its way once.
-    let mixed = [small.clone(), small, zstd(&["-1"])].concat();
-    let expected = [&raw[..1000], &raw[..1000], &raw].concat();
-    assert!(unpack(&mixed, Origin::Foreign).unwrap() == expected);
-    let members = [pack(&raw, CODECS[1]), run(Command::new("gzip").arg("-1"), &raw)].concat();
-    assert!(unpack(&members, Origin::Foreign).unwrap() == [raw.clone(), raw].concat());
-}
-
-#[test]
-fn a_truncated_stream_is_noticed_wherever_it_ends() {
-    let raw = stream(3 * BLOCK_SIZE + 100);
-    for codec in &CODECS[..2] {
-        let packed = pack(&raw, *codec);
-        let step = packed.len() / 64;
-        for len in (1..64).map(|n| n * step).chain(packed.len() - 20..packed.len()) {
-            let problem = block_problem(&packed[..len], Origin::Volsnap).1;
-            assert_eq!(problem, BlockProblem::Truncated, "{codec} {len}");
-        }
-    }
-    // A zstd stream that ends between blocks has lost its seek table.
-    let packed = pack(&raw, CODECS[0]);
-    let table = 8 + 4 * 8 + 9;
-    let (block, problem) = block_problem(&packed[..packed.len() - table], Origin::Volsnap);
-    assert_eq!((block, problem), (4, BlockProblem::Truncated));
-}
-
-#[test]
-fn a_flipped_bit_is_noticed_wherever_it_is() {
-    let (small, large) = (stream(700), stream(BLOCK_SIZE + 100));
-    for codec in &CODECS[..2] {
-        let packed = pack(&small, *codec);
-        (0..packed.len() * 8).for_each(|bit| assert_flip_is_noticed(&small, &packed, *codec, bit));
-        let packed = pack(&large, *codec);
-        let places = (0..packed.len() * 8).step_by(packed.len() / 3);
-        places.for_each(|bit| assert_flip_is_noticed(&large, &packed, *codec, bit));
-    }
-}
-
-fn assert_flip_is_noticed(raw: &[u8], packed: &[u8], codec: Codec, bit: usize) {
-    let mut damaged = packed.to_vec();
-    damaged[bit / 8] ^= 1 << (bit % 8);
-    // Without its magic a stream passes for a bare tar; the tar reader will not have it.
-    assert!(read_tree(damaged.as_slice(), Origin::Volsnap).is_err(), "{codec} bit {bit}");
-    // A deflate stream has unused bits; any other changes what is read.
-    let is_same = unpack(&damaged, Origin::Volsnap).is_ok_and(|read| read == raw);
-    assert!(!is_same || matches!(codec, Codec::Gzip { .. }), "{codec} bit {bit}");
-}
-
-#[test]
-fn damage_names_its_block_and_what_came_before_it_is_read() {
-    let raw = stream(4 * BLOCK_SIZE);
-    for codec in &CODECS[..2] {
-        let mut packed = pack(&raw, *codec);
-        let middle = packed.len() * 5 / 8;
-        packed[middle] ^= 0x10;
-        assert_eq!(block_problem(&packed, Origin::Volsnap).0, 2);
-        let mut reader = BlockReader::with_threads(packed.as_slice(), Origin::Volsnap, 2).unwrap();
-        let mut before = vec![0; 2 * BLOCK_SIZE];
-        reader.read_exact(&mut before).unwrap();
-        assert!(before == raw[..2 * BLOCK_SIZE]);
-        assert!(reader.fill_buf().is_err());
-        assert!(reader.fill_buf().is_err(), "nothing is read after damage");
-    }
-}
-
-#[test]
-fn what_follows_a_stream_is_noticed() {
-    for (codec, origin) in [
-        (CODECS[0], Origin::Volsnap),
-        (CODECS[0], Origin::Foreign),
-        (CODECS[1], Origin::Volsnap),
-        (CODECS[1], Origin::Foreign),
-    ] {
-        let mut packed = pack(b"content", codec);
-        packed.extend_from_slice(b"garbage after the end");
-        assert_eq!(block_problem(&packed, origin).1, BlockProblem::TrailingGarbage, "{codec}");
-    }
-}
-
-#[test]
-fn a_wrong_checksum_is_told_from_other_damage() {
-    let mut packed = pack(&stream(5000), CODECS[1]);
-    let crc = packed.len() - 8;
-    packed[crc] ^= 1;
-    assert_eq!(block_problem(&packed, Origin::Volsnap), (0, BlockProblem::Checksum));
-    let mut packed = pack(&stream(5000), CODECS[0]);
-    let checksum = packed.len() - (8 + 8 + 9) - 4;
-    packed[checksum] ^= 1;
-    assert_eq!(block_problem(&packed, Origin::Volsnap), (0, BlockProblem::Checksum));
-}
-
-#[test]
-fn a_bomb_costs_no_memory() {
-    // A frame that says it holds 1 GiB, and one that says nothing and asks for a 2 GiB window.
-    let mut encoder = zstd::stream::write::Encoder::new(Vec::new(), 1).unwrap();
-    encoder.set_pledged_src_size(Some(1 << 30)).unwrap();
-    encoder.include_contentsize(true).unwrap();
-    std::io::copy(&mut std::io::repeat(0).take(1 << 30), &mut encoder).unwrap();
-    let bomb = encoder.finish().unwrap();
-    let mut reader = BlockReader::with_threads(bomb.as_slice(), Origin::Foreign, 2).unwrap();
-    assert_eq!(std::io::copy(&mut reader, &mut std::io::sink()).unwrap(), 1 << 30);
-    assert!(unpack(&bomb, Origin::Volsnap).is_err(), "none of our blocks is so large");
-    let window = [0x28, 0xb5, 0x2f, 0xfd, 0x00, 0xa8, 0x01, 0, 0];
-    assert!(unpack(&window, Origin::Foreign).is_err());
 }
 
 fn small_tree() -> TempDir {
@@ -713,7 +546,7 @@ fn the_same_tree_gives_the_same_archive() {
 fn archive_while(held: bool, change: impl Fn(&Path)) -> Result<Archived, (PathBuf, FileProblem)> {
     let tree = small_tree();
     let victim = tree.path().join("base/1/victim");
-    fs::write(&victim, stream(3 << 20)).unwrap();
+    fs::write(&victim, noise(3 << 20)).unwrap();
     File::open(&victim).unwrap().sync_all().unwrap();
     let (out, mut list, mut is_done) = (Shared::default(), Vec::new(), false);
     let options = ArchiveOptions { held, threads: 1, ..ArchiveOptions::default() };
@@ -851,7 +684,7 @@ fn every_truncation_and_every_kind_of_garbage_in_an_archive_is_an_error() {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 200, failure_persistence: None, ..ProptestConfig::default() })]
+    #![proptest_config(cases(200))]
 
     #[test]
     fn no_bytes_make_a_reader_panic(
@@ -897,41 +730,6 @@ fn mend_checksums(tar: &mut [u8]) {
         let sum: u32 = record.iter().map(|byte| u32::from(*byte)).sum();
         record[148..156].copy_from_slice(format!("{sum:06o}\0 ").as_bytes());
     }
-}
-
-/// What this process has used so far: on a busy machine the time on the wall says little.
-fn processor_seconds() -> f64 {
-    let stat = fs::read_to_string("/proc/self/stat").unwrap();
-    let fields: Vec<_> = stat.rsplit(')').next().unwrap().split_whitespace().collect();
-    (fields[11].parse::<f64>().unwrap() + fields[12].parse::<f64>().unwrap()) / 100.0
-}
-
-#[test]
-#[ignore = "measures speed: set VOLSNAP_BENCH_TREE to a tree and run it in the release profile"]
-fn speed_of_archiving_and_reading() {
-    let root = PathBuf::from(std::env::var_os("VOLSNAP_BENCH_TREE").unwrap());
-    let path = root.with_extension("tar.speed");
-    let codec: Codec = std::env::var("VOLSNAP_BENCH_CODEC").map_or(Codec::default(), |c| c.parse().unwrap());
-    let options = ArchiveOptions { codec, ..ArchiveOptions::default() };
-    let begin = std::time::Instant::now();
-    let out = File::create(&path).unwrap();
-    let stats = archive_tree(&root, &options, out, std::io::sink(), &mut |_| {}).unwrap();
-    println!("archive {:?}, {:.2} s of processors, {stats:?}", begin.elapsed(), processor_seconds());
-    let begin = std::time::Instant::now();
-    let mut reader = TarReader::new(BlockReader::open(File::open(&path).unwrap(), Origin::Volsnap).unwrap());
-    while let Some(_entry) = reader.next_entry().unwrap() {
-        let mut hasher = blake3::Hasher::new();
-        while let Some(segment) = reader.next_segment().unwrap() {
-            if let Segment::Data(data) = segment {
-                hasher.update(data);
-            }
-        }
-        hasher.finalize();
-    }
-    let elapsed = begin.elapsed().as_secs_f64();
-    let speed = stats.raw_bytes as f64 / elapsed / 1e6;
-    println!("read {elapsed:.2} s, {speed:.0} MB/s, {:.2} s of processors in all", processor_seconds());
-    fs::remove_file(&path).unwrap();
 }
 
 #[test]

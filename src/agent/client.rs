@@ -36,8 +36,9 @@ use crate::model::inspection::Inspection;
 
 /// How long the agent may take from its start to its first word.
 const START_LIMIT: Duration = Duration::from_secs(60);
-/// How long it may say nothing at all while it works; it reports progress many times a second.
-const SILENCE_LIMIT: Duration = Duration::from_secs(300);
+/// How long it may say nothing at all while it works; it reports progress many times a second. Whoever puts something
+/// back asks a new one [sooner](AgentClient::allow_silence).
+pub(crate) const SILENCE_LIMIT: Duration = Duration::from_secs(300);
 /// How much the FIFO holds: fewer turns between the two sides. The kernel's limit for anybody.
 const FIFO_BYTES: i32 = 1 << 20;
 
@@ -120,6 +121,8 @@ pub struct AgentClient {
     words: mpsc::UnboundedReceiver<StderrLine>,
     data: Data,
     stderr_tail: String,
+    /// How long it may say nothing.
+    silence: Duration,
 }
 
 impl std::fmt::Debug for AgentClient {
@@ -159,8 +162,13 @@ impl AgentClient {
         let (stdout_sender, stdout) = mpsc::channel(4);
         let (word_sender, words) = mpsc::unbounded_channel();
         tokio::spawn(pump(attached.output, stdout_sender, word_sender));
-        let mut client =
-            Self { stdin: attached.stdin, words, data: Data::Stdout(stdout), stderr_tail: String::new() };
+        let mut client = Self {
+            stdin: attached.stdin,
+            words,
+            data: Data::Stdout(stdout),
+            stderr_tail: String::new(),
+            silence: SILENCE_LIMIT,
+        };
         match timeout(START_LIMIT, client.event()).await.map_err(|_| AgentError::Silent(START_LIMIT))?? {
             Event::Ready { fifo: seen, version } => {
                 tracing::debug!(version, fifo = seen, "the agent runs");
@@ -171,6 +179,11 @@ impl AgentClient {
             }
             other => Err(AgentError::UnexpectedReply(format!("{other:?}"))),
         }
+    }
+
+    /// Has whatever is asked from here on fail after so long without a word.
+    pub fn allow_silence(&mut self, limit: Duration) {
+        self.silence = limit;
     }
 
     /// Looks at the whole source once.
@@ -269,6 +282,7 @@ impl AgentClient {
         monitor: &dyn Monitor,
     ) -> Result<ArchiveStats, AgentError> {
         self.send(&Request::Archive(request)).await?;
+        let silence = self.silence;
         let mut decoder = FrameDecoder::new();
         let mut archived = None;
         loop {
@@ -281,10 +295,10 @@ impl AgentClient {
                     bytes = self.data.next(), if !decoder.is_ended() => bytes.map(Step::Data),
                 }
             };
-            match timeout(SILENCE_LIMIT, step).await.map_err(|_| AgentError::Silent(SILENCE_LIMIT))?? {
-                Step::Data(bytes) => timeout(SILENCE_LIMIT, take(&mut decoder, &bytes, sink))
+            match timeout(silence, step).await.map_err(|_| AgentError::Silent(silence))?? {
+                Step::Data(bytes) => timeout(silence, take(&mut decoder, &bytes, sink))
                     .await
-                    .map_err(|_| AgentError::Stuck(SILENCE_LIMIT))??,
+                    .map_err(|_| AgentError::Stuck(silence))??,
                 Step::StderrLine(word) => match self.heard(word)? {
                     Some(Event::Progress { files, bytes }) => {
                         monitor.event(event::Event::Progress { files, bytes });
@@ -422,7 +436,7 @@ impl AgentClient {
         };
         request.fifo = fifo.is_some();
         self.send(&Request::Extract(request)).await?;
-        let words = &mut self.words;
+        let (words, silence) = (&mut self.words, self.silence);
         let (mut stderr_tail, stdin) = (String::new(), &mut self.stdin);
         let (tell_opened, opened) = oneshot::channel();
         let mut tell_opened = Some(tell_opened);
@@ -441,14 +455,13 @@ impl AgentClient {
                     outcome = &mut feeding, if !fed => outcome.map(|()| None),
                 }
             };
-            let word =
-                match timeout(SILENCE_LIMIT, step).await.map_err(|_| AgentError::Silent(SILENCE_LIMIT))?? {
-                    None => {
-                        fed = true;
-                        continue;
-                    }
-                    Some(word) => word,
-                };
+            let word = match timeout(silence, step).await.map_err(|_| AgentError::Silent(silence))?? {
+                None => {
+                    fed = true;
+                    continue;
+                }
+                Some(word) => word,
+            };
             match heard(word, &mut stderr_tail)? {
                 Some(Event::Progress { files, bytes }) => {
                     if let Some(tell) = tell_opened.take() {
@@ -467,7 +480,8 @@ impl AgentClient {
 
     async fn ask(&mut self, request: &Request) -> Result<Event, AgentError> {
         self.send(request).await?;
-        match timeout(SILENCE_LIMIT, self.event()).await.map_err(|_| AgentError::Silent(SILENCE_LIMIT))?? {
+        let silence = self.silence;
+        match timeout(silence, self.event()).await.map_err(|_| AgentError::Silent(silence))?? {
             Event::Failed { message } => Err(AgentError::Failed(message)),
             event => Ok(event),
         }
@@ -476,9 +490,9 @@ impl AgentClient {
     /// Asks for what takes its time, and passes on how far it is.
     async fn ask_at_length(&mut self, request: &Request, monitor: &dyn Monitor) -> Result<Event, AgentError> {
         self.send(request).await?;
+        let silence = self.silence;
         loop {
-            let event = timeout(SILENCE_LIMIT, self.event());
-            match event.await.map_err(|_| AgentError::Silent(SILENCE_LIMIT))?? {
+            match timeout(silence, self.event()).await.map_err(|_| AgentError::Silent(silence))?? {
                 Event::Progress { files, bytes } => {
                     monitor.event(event::Event::Progress { files, bytes });
                 }

@@ -402,7 +402,7 @@ fn set_times(path: &Path, (secs, nanos): (i64, i64)) {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 48, failure_persistence: None, ..ProptestConfig::default() })]
+    #![proptest_config(crate::agent::cases(48))]
 
     #[test]
     fn any_tree_comes_back_the_same(nodes in nodes()) {

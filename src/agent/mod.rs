@@ -23,3 +23,11 @@ pub mod staging;
 pub mod survey;
 pub mod swap;
 pub mod tree;
+
+/// Returns how properties are tried: with as many cases as `PROPTEST_CASES` asks for, and with these without that.
+#[cfg(test)]
+fn cases(few: u32) -> proptest::test_runner::Config {
+    let config = proptest::test_runner::Config::default();
+    let cases = if std::env::var_os("PROPTEST_CASES").is_some() { config.cases } else { few };
+    proptest::test_runner::Config { cases, failure_persistence: None, ..config }
+}

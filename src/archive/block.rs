@@ -73,3 +73,6 @@ impl Fill for Vec<u8> {
         result
     }
 }
+
+#[cfg(test)]
+mod tests;

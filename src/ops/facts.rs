@@ -4,7 +4,6 @@
 //! next [check](super::check) to compare with; after a restore, those of what was restored. They are
 //! replaced whole, or not at all.
 
-use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -17,6 +16,7 @@ use super::{Context, files};
 use crate::archive::ListDigest;
 use crate::compose::WORKING_DIR_LABEL;
 use crate::database;
+use crate::disk::whole_file::write_json;
 use crate::engine::Docker;
 use crate::model::container::Container;
 use crate::model::error::{Context as _, Error, Result};
@@ -261,8 +261,12 @@ impl Context {
         let (engine, source_key) = (engine.to_owned(), source.key.clone());
         let format = REMEMBERED_FORMAT;
         let remembered = Remembered { format, engine, source: source_key, at: Utc::now(), facts, snapshot };
-        if let Err(error) = write_whole(&self.memory(source), &remembered) {
-            self.monitor.warning(format!("the next check has less to compare with: {}", error.chain()));
+        let path = self.memory(source);
+        if let Err(error) = write_json(&path, &remembered) {
+            self.monitor.warning(format!(
+                "the next check has less to compare with: write {}: {error}",
+                path.display()
+            ));
         }
     }
 
@@ -280,17 +284,6 @@ pub fn wrong(check: &Checked) -> String {
         (None, value, _) => format!("it is {}", value.as_deref().unwrap_or("nothing")),
     };
     format!("{found}; expected {}", check.expect)
-}
-
-pub(super) fn write_whole(path: &Path, remembered: &impl Serialize) -> Result<()> {
-    let doing = || format!("write {}", path.display());
-    let directory = path.parent().unwrap_or(path);
-    std::fs::create_dir_all(directory).context(doing)?;
-    let mut file = tempfile::NamedTempFile::new_in(directory).context(doing)?;
-    file.write_all(&serde_json::to_vec(remembered).context(doing)?).context(doing)?;
-    file.as_file().sync_all().context(doing)?;
-    file.persist(path).context(doing)?;
-    Ok(())
 }
 
 #[cfg(test)]

@@ -139,7 +139,9 @@ impl Run {
         } else {
             self.stop(plan).await?;
         }
-        self.lease(Terms::of_hold(plan.expected, plan.max_downtime));
+        let away = self.timer.held_at().map_or(Duration::ZERO, |since| since.elapsed());
+        let left = plan.max_downtime.map(|limit| limit.saturating_sub(away));
+        self.lease(Terms::of_hold(plan.expected, left));
         Ok(held)
     }
 
@@ -175,7 +177,7 @@ impl Run {
             HoldMethod::Stop => stop_limit(container, plan.stop_timeout),
             HoldMethod::Freeze => FREEZE_LIMIT,
         });
-        self.lease(Terms::of_wait(limits.sum()));
+        self.lease(Terms::of_stop(limits.sum(), plan.max_downtime));
         Utc::now()
     }
 
@@ -226,7 +228,7 @@ impl Held {
             run.phase(Phase::Start, self.plan.starts().join(", "), None);
         }
         // Whatever time it takes, as long as it goes on: a run that hangs here is ended, and its guard does the same.
-        run.lease(Terms::of_progress());
+        run.lease(Terms::of_release(self.plan.max_downtime));
         let what = if frozen { "let go on what was frozen" } else { "start again what was stopped" };
         saga.undo_now(back, run.monitor()).await.map_err(|error| Error::failed(what).with_source(error))?;
         // Who was frozen goes on where it was, and answers from here on: that is asked afterwards.
@@ -263,7 +265,7 @@ impl Held {
         }
         run.phase(Phase::Start, self.plan.starts().join(", "), None);
         // Recovery may take hours, and says nothing meanwhile but that the container runs.
-        run.lease(Terms::of_progress());
+        run.lease(Terms::of_release(self.plan.max_downtime));
         let deadline = Instant::now() + limit;
         start_once(&*run.context.docker, &self.stopped, deadline, run.monitor())
             .await

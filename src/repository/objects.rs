@@ -89,19 +89,28 @@ impl SnapshotObjects {
     }
 
     /// Removes all of them, unless the snapshot is published; returns whether it is. Where this process is just
-    /// publishing it, that is waited for as long as `patience` lasts.
+    /// publishing it, that is waited for as long as `patience` lasts; so is a store that does not answer.
     ///
     /// # Errors
-    /// When something cannot be looked at or removed, or it is still being published.
+    /// When something cannot be looked at or removed in that time, or it is still being published.
     pub async fn discard_unpublished_from(
         &self,
         store: &dyn Store,
         patience: Duration,
     ) -> Result<bool, RepositoryError> {
-        let failed = RepositoryError::io("remove", self.manifest_path());
+        let timed_out = |why: &str| {
+            let error = io::Error::new(io::ErrorKind::TimedOut, why.to_owned());
+            RepositoryError::io("remove", self.manifest_path())(error)
+        };
         if timeout(patience, shield::ended(&self.store, &self.manifest_key)).await.is_err() {
-            return Err(failed(io::Error::new(io::ErrorKind::TimedOut, "it is still being written")));
+            return Err(timed_out("it is still being written"));
         }
+        let discarded = timeout(patience, self.discard_unless_published(store)).await;
+        discarded.unwrap_or_else(|_| Err(timed_out("the repository does not answer")))
+    }
+
+    async fn discard_unless_published(&self, store: &dyn Store) -> Result<bool, RepositoryError> {
+        let failed = RepositoryError::io("remove", self.manifest_path());
         match store.head(&self.manifest_key).await {
             Ok(_) => Ok(true),
             Err(error) if error.kind() == io::ErrorKind::NotFound => {

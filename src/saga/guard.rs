@@ -4,8 +4,12 @@
 //! of its journal, and the guard says of each that it has it in memory: so a state directory that is full or stuck
 //! cannot keep a service down. "Done" means done; end of file without it means that the command died, by whatever
 //! signal, and the guard runs the journal. When the [lease](super::Lease) runs out it ends the command first, by
-//! SIGKILL through a handle taken at the begin, and waits neither for the process to be gone nor for the journal's
-//! lock: a process in an uninterruptible read keeps both.
+//! SIGKILL through a handle taken at the begin. A second later it goes on, with the process gone or not, and without
+//! the journal's lock where that is not to be had: a process in an uninterruptible read keeps both.
+//!
+//! What the command does at that moment is done or not done: a line of the journal that was not acknowledged has no
+//! effect, since the command waits for it, and one that undoes are dismissed by is in the file before it is told. So
+//! the guard knows all that is open from the longer of the file and its memory.
 //!
 //! It is in a session of its own and heeds no signal that can be ignored, so that what takes the command down
 //! (Ctrl-C, a closing terminal, a service manager that ends a whole group) leaves it.
@@ -22,7 +26,7 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use serde::{Deserialize, Serialize};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::mpsc;
-use tokio::time::{sleep, sleep_until, timeout};
+use tokio::time::{sleep, timeout, timeout_at};
 
 use super::journal::{Entry, Journal, Opened};
 use super::lease::{Lease, Running, Terms};
@@ -33,6 +37,10 @@ use crate::model::event::Monitor;
 const ANSWER_LIMIT: Duration = Duration::from_secs(10);
 /// How long a state directory may take to answer, before the guard goes on from memory.
 const STATE_LIMIT: Duration = Duration::from_secs(5);
+/// How long what was told before a lease ran out may take to be read, as by a guard that was stopped itself.
+const UNREAD_LIMIT: Duration = Duration::from_millis(100);
+/// How long a killed command may take to be gone, before the guard goes on without the lock of its journal.
+const GONE_LIMIT: Duration = Duration::from_secs(1);
 const WATCHING: &str = "watching";
 
 /// What the command tells its guard, a JSON object a line.
@@ -244,10 +252,11 @@ fn until_ready(descriptor: PollFd<'_>, limit: Duration) -> io::Result<()> {
 }
 
 /// How a command went that did not say that it was done.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Ended {
     /// It is dead.
     Died,
-    /// It was killed by its guard, and may not be gone yet.
+    /// It was killed by its guard, and is not gone.
     Overdue,
 }
 
@@ -271,18 +280,38 @@ where
         tracing::debug!(%error, "a signal will end the guard");
     }
     let command = handle_of_parent();
-    let told = say(WATCHING);
-    let mut memory = Vec::new();
-    if told.is_err() {
+    if say(WATCHING).is_err() {
         return Ok(Leftovers::default());
     }
-    let Some(ended) = watch_command(command, &mut memory).await else { return Ok(Leftovers::default()) };
+    // A command that is gone by now hears nothing, and is seen to be gone next.
+    let acknowledge = || drop(say(""));
+    let watched = watch_command(&mut messages_of_stdin(), acknowledge, || end(command.as_ref())).await;
+    match watched {
+        None => Ok(Leftovers::default()),
+        Some((ended, memory)) => conclude(journal, &memory, ended, connect, monitor).await,
+    }
+}
+
+/// Finishes the journal of a command that did not say that it was done.
+async fn conclude<U, C, F, E>(
+    journal: &Path,
+    memory: &[String],
+    ended: Ended,
+    connect: C,
+    monitor: &dyn Monitor,
+) -> Result<Leftovers<U>>
+where
+    U: Compensation,
+    C: Fn(Option<String>) -> F,
+    F: Future<Output = Result<Arc<U::World>, E>>,
+    E: fmt::Display,
+{
     // Before the journal is taken: while the engine is away, a person's `recover` is not kept out.
-    let Some(host) = engine_of::<U>(journal, &memory).await else { return Ok(Leftovers::default()) };
+    let Some(host) = engine_of::<U>(journal, memory).await else { return Ok(Leftovers::default()) };
     let Some(world) = connect_patiently(&connect, host, journal).await else {
         return Ok(Leftovers::default());
     };
-    match take_over::<U>(journal, &memory, &ended).await? {
+    match take_over::<U>(journal, memory, ended).await? {
         None => Ok(Leftovers::default()),
         Some(journal) => Ok(finish_orphan(journal, &*world, RetryBudget::GUARD, monitor).await),
     }
@@ -298,37 +327,52 @@ async fn engine_of<U: Compensation>(journal: &Path, memory: &[String]) -> Option
     timeout(STATE_LIMIT, peeked).await.ok()?.ok()?.map(|run| run.host)
 }
 
-/// Follows a command until it is done (`None`), dead, or overdue; what it tells of its journal is kept in `memory`.
-async fn watch_command(command: Option<OwnedFd>, memory: &mut Vec<String>) -> Option<Ended> {
-    let mut messages = messages_of_stdin();
-    let mut lease: Option<Running> = None;
+/// Follows a command until it is done (`None`), dead, or overdue; then `end` is called. Returns what it has told of its
+/// journal, each line of which is acknowledged.
+async fn watch_command(
+    messages: &mut mpsc::UnboundedReceiver<Message>,
+    mut acknowledge: impl FnMut(),
+    end: impl FnOnce(),
+) -> Option<(Ended, Vec<String>)> {
+    let (mut memory, mut lease) = (Vec::new(), None::<Running>);
     loop {
         let ends_at = lease.as_ref().and_then(Running::ends_at);
-        let overdue = async {
-            match ends_at {
-                Some(moment) => sleep_until(moment).await,
-                None => std::future::pending().await,
-            }
-        };
-        tokio::select! {
-            biased;
-            message = messages.recv() => match message {
-                None => return Some(Ended::Died),
-                Some(Message::Done) => return None,
-                Some(Message::Lease(terms)) => lease = terms.map(Running::begin),
-                Some(Message::Renew) => lease.iter_mut().for_each(Running::renew),
-                Some(Message::Journal(line)) => {
-                    memory.push(line);
-                    lease.iter_mut().for_each(Running::renew);
-                    // A command that is gone by now hears nothing, and is seen to be gone next.
-                    let _ = say("");
-                }
-            },
-            () = overdue => {
-                end(command.as_ref());
-                return Some(Ended::Overdue);
+        let Some(message) = next_until(messages, ends_at).await else { break };
+        match message {
+            None => return Some((Ended::Died, memory)),
+            Some(Message::Done) => return None,
+            Some(Message::Lease(terms)) => lease = terms.map(Running::begin),
+            Some(Message::Renew) => lease.iter_mut().for_each(Running::renew),
+            Some(Message::Journal(line)) => {
+                memory.push(line);
+                lease.iter_mut().for_each(Running::renew);
+                acknowledge();
             }
         }
+    }
+    end();
+    // What it has told last may not have been read. Nothing is acknowledged any more.
+    let gone_by = tokio::time::Instant::now() + GONE_LIMIT;
+    loop {
+        match timeout_at(gone_by, messages.recv()).await {
+            Err(_) => return Some((Ended::Overdue, memory)),
+            Ok(None) => return Some((Ended::Died, memory)),
+            Ok(Some(Message::Done)) => return None,
+            Ok(Some(Message::Journal(line))) => memory.push(line),
+            Ok(Some(Message::Lease(_) | Message::Renew)) => {}
+        }
+    }
+}
+
+/// Returns the next message (`None` within for the command's end); `None` where there is none until `moment`.
+async fn next_until(
+    messages: &mut mpsc::UnboundedReceiver<Message>,
+    moment: Option<tokio::time::Instant>,
+) -> Option<Option<Message>> {
+    let Some(moment) = moment else { return Some(messages.recv().await) };
+    match timeout_at(moment, messages.recv()).await {
+        Ok(message) => Some(message),
+        Err(_) => timeout(UNREAD_LIMIT, messages.recv()).await.ok(),
     }
 }
 
@@ -376,7 +420,7 @@ fn end(command: Option<&OwnedFd>) {
 async fn take_over<U: Compensation>(
     path: &Path,
     memory: &[String],
-    ended: &Ended,
+    ended: Ended,
 ) -> Result<Option<Journal<U>>> {
     loop {
         let opened = match read_in_time(path.to_owned()).await {
@@ -482,3 +526,7 @@ async fn is_finished(journal: &Path) -> bool {
     let looked = tokio::task::spawn_blocking(move || path.try_exists());
     matches!(timeout(STATE_LIMIT, looked).await, Ok(Ok(Ok(false))))
 }
+
+#[cfg(test)]
+#[path = "guard_tests.rs"]
+mod tests;

@@ -511,7 +511,8 @@ impl<U: Compensation> Replayed<U> {
                 self.version = version;
             }
             Ok(Line::Register(entry)) => {
-                self.next = self.next.max(entry.number + 1);
+                // The largest number there is has none after it.
+                self.next = self.next.max(entry.number.saturating_add(1));
                 register(&mut self.open, entry.read());
             }
             Ok(Line::Succeeded) => self.succeeded = true,
@@ -540,21 +541,10 @@ fn register<U>(open: &mut Vec<Entry<U>>, entry: Entry<U>) {
 
 #[cfg(test)]
 mod tests {
-    use super::super::testing::{Act, Recorded};
+    use super::super::testing::{Act, Recorded, info};
     use super::*;
 
     type Journal = super::Journal<Act>;
-
-    fn info() -> RunInfo {
-        RunInfo {
-            run: "20261120T203011Z-4f2a91".into(),
-            verb: "snapshot".into(),
-            subject: "db".into(),
-            host: None,
-            pid: 1,
-            started: DateTime::UNIX_EPOCH,
-        }
-    }
 
     fn delete(name: &str) -> Act {
         Act::of(Rank::Cleanup, name, &[])

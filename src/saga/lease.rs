@@ -1,8 +1,19 @@
 //! A hold has a deadline: the guard's lease on a run that holds a service.
 //!
-//! The command renews it whenever bytes have moved or a step was reached, never by a timer: so a run that hangs, is
-//! stopped, or waits for a dead disk does not renew it, however alive its process is. When it runs out, the guard
-//! ends the run and puts the service back. No lease applies while something is being put back.
+//! The command renews it whenever bytes have moved, a step was reached or the engine has answered, never by a timer: so
+//! a run that hangs, is stopped, or waits for a dead disk does not renew it, however alive its process is. When it runs
+//! out, the guard ends the run and puts the service back.
+//!
+//! | while | without progress | in all |
+//! |---|---|---|
+//! | containers are asked to stop, or frozen | 60 s, or the user's limit | what they may take, and 60 s |
+//! | a snapshot reads what is held | 60 s; none with the user's limit | 10 min or four times what is expected, or the user's limit |
+//! | a restore or a migration changes data | 10 min | any time |
+//! | Compose makes containers anew | any time | what it may take, and 60 s |
+//! | a command has the service back | 60 s, or the user's limit | any time |
+//!
+//! From the moment that the service answers no lease applies, nor to a run that puts things back because it has ended:
+//! whoever undoes takes the time that it takes.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -30,14 +41,16 @@ const TOTAL_LIMIT: Duration = Duration::from_mins(10);
 const OVER_EXPECTED: u32 = 4;
 /// How long after the user's own limit the guard ends a run that has not ended itself by then.
 const OWN_END: Duration = Duration::from_secs(5);
+/// What an engine may take for one answer, whatever limit the user has set.
+const ANSWER_LIMIT: Duration = Duration::from_secs(15);
 
 impl Terms {
     /// Returns the terms of a hold that is expected to take so long: a minute without progress, or the larger of ten
-    /// minutes and four times what is expected. The user's `max_downtime` replaces both; the run ends itself then,
-    /// and the guard ends it a moment later where it does not.
+    /// minutes and four times what is expected. What is left of the user's `max_downtime` replaces both; the run ends
+    /// itself then, and the guard ends it a moment later where it does not.
     #[must_use]
-    pub fn of_hold(expected: Duration, max_downtime: Option<Duration>) -> Self {
-        match max_downtime {
+    pub fn of_hold(expected: Duration, max_downtime_left: Option<Duration>) -> Self {
+        match max_downtime_left {
             Some(limit) => Self { progress_ms: None, total_ms: Some(milliseconds(limit + OWN_END)) },
             None => Self {
                 progress_ms: Some(milliseconds(PROGRESS_LIMIT)),
@@ -46,8 +59,15 @@ impl Terms {
         }
     }
 
-    /// Returns the terms of a wait that has a limit of its own, as that for containers to stop: nothing moves
-    /// meanwhile, and the guard ends the run only where it has not ended the wait itself.
+    /// Returns the terms of a wait for containers to stop, which has a limit of its own: the engine is asked
+    /// meanwhile, and its answers are the progress.
+    #[must_use]
+    pub fn of_stop(limit: Duration, max_downtime: Option<Duration>) -> Self {
+        Self { progress_ms: Some(milliseconds(patience(max_downtime))), ..Self::of_wait(limit) }
+    }
+
+    /// Returns the terms of a wait that has a limit of its own and shows no progress, as that for Compose: the guard
+    /// ends the run only where it has not ended the wait itself.
     #[must_use]
     pub fn of_wait(limit: Duration) -> Self {
         Self { progress_ms: None, total_ms: Some(milliseconds(limit + PROGRESS_LIMIT)) }
@@ -60,11 +80,17 @@ impl Terms {
         Self { progress_ms: Some(milliseconds(CHANGE_LIMIT)), total_ms: None }
     }
 
-    /// Returns the terms of having a service back, which may take any time, as long as it goes on.
+    /// Returns the terms of having a service back, which may take any time, as long as it goes on: the guard of a run
+    /// that does not would do the same thing.
     #[must_use]
-    pub fn of_progress() -> Self {
-        Self { progress_ms: Some(milliseconds(PROGRESS_LIMIT)), total_ms: None }
+    pub fn of_release(max_downtime: Option<Duration>) -> Self {
+        Self { progress_ms: Some(milliseconds(patience(max_downtime))), total_ms: None }
     }
+}
+
+/// Returns how long nothing may happen while the engine is asked again and again.
+fn patience(max_downtime: Option<Duration>) -> Duration {
+    max_downtime.map_or(PROGRESS_LIMIT, |limit| (limit + OWN_END).clamp(ANSWER_LIMIT, PROGRESS_LIMIT))
 }
 
 fn milliseconds(duration: Duration) -> u64 {
@@ -173,5 +199,16 @@ mod tests {
         assert_eq!(terms, Terms { progress_ms: None, total_ms: Some(12_000) });
         let short = Terms::of_hold(Duration::from_secs(1), None);
         assert_eq!(short.total_ms, Some(600_000));
+    }
+
+    #[test]
+    fn a_limit_of_the_user_shortens_what_a_stop_and_a_start_may_be_silent_for() {
+        for (max_downtime, seconds) in [(None, 60), (Some(1), 15), (Some(30), 35), (Some(3600), 60)] {
+            let max_downtime = max_downtime.map(Duration::from_secs);
+            let (stop, release) =
+                (Terms::of_stop(Duration::from_secs(300), max_downtime), Terms::of_release(max_downtime));
+            assert_eq!(stop, Terms { progress_ms: Some(seconds * 1000), total_ms: Some(360_000) });
+            assert_eq!(release, Terms { progress_ms: Some(seconds * 1000), total_ms: None });
+        }
     }
 }

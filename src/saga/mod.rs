@@ -11,6 +11,12 @@
 //! Compensations are idempotent. They run by [`Rank`], and within a rank the newest first. One that fails does not
 //! stop the rest, but for what must not be done without it: a service is not started on data that is not back. The
 //! journal is removed only when every one of them has succeeded; until then the run is unfinished, and says so.
+//!
+//! A run that holds a service has a deadline, which is the guard's [`Lease`] on it: a run that hangs, however alive its
+//! process is, is killed and its journal finished. What a run may be ended in the middle of is sound at any point:
+//! its effects are in the journal before they happen, and what decides between two outcomes is one line or one rename.
+//! A run without a lease holds nothing; it may hang for as long as it likes. What puts things back has no deadline, and
+//! a state directory that hangs is not waited for before services run.
 
 use std::error::Error as StdError;
 use std::fmt;
@@ -315,8 +321,7 @@ impl<U: Compensation> Saga<U> {
     /// Records that what a compensation would put back is not out any more: it was done another way.
     pub fn dismiss(&mut self, registered: UndoId) {
         // What cannot be written, or told, only means that it is looked for once more later.
-        let _ = self.journal.settled(registered.0);
-        let _ = self.tell_guard();
+        let _ = self.journal.settled(registered.0).and_then(|()| self.tell_guard());
     }
 
     /// Records that the run has done what it was for. Whatever happens from here on, whoever finishes it leaves
@@ -379,7 +384,12 @@ pub(crate) async fn put_back<U: Compensation>(
     let due = in_turn(journal, is_due);
     let mut left = Leftovers { newer: journal.strange_lines(), ..Leftovers::default() };
     let mut undone: Vec<Entry<U>> = Vec::new();
+    let mut unrecorded = Vec::new();
     for entry in due {
+        // Only once services run: a state directory that hangs keeps none of them down.
+        if entry.rank() > Rank::Service {
+            record(journal, &mut unrecorded);
+        }
         let Some(undo) = entry.undo() else {
             left.newer += 1;
             undone.push(entry);
@@ -392,17 +402,23 @@ pub(crate) async fn put_back<U: Compensation>(
         }
         monitor.step(undo.step());
         match undo.run(world, budget, monitor).await {
-            Ok(()) => {
-                // A journal that cannot be written only means that this is done once more later.
-                let _ = journal.settled(entry.number);
-            }
+            Ok(()) => unrecorded.push(entry.number),
             Err(error) => {
                 left.failed.push(FailedUndo { undo: undo.clone(), error });
                 undone.push(entry);
             }
         }
     }
+    record(journal, &mut unrecorded);
     left
+}
+
+/// Records what was put back.
+fn record<U: Compensation>(journal: &mut Journal<U>, numbers: &mut Vec<u64>) {
+    for number in numbers.drain(..) {
+        // A journal that cannot be written only means that this is done once more later.
+        let _ = journal.settled(number);
+    }
 }
 
 /// Returns what is due, in its turn: by rank, and within a rank the newest first.
@@ -427,21 +443,13 @@ fn blocks<U: Compensation>(before: &Entry<U>, entry: &Entry<U>) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use super::testing::{Act, Recorded};
+    use super::testing::{Act, Recorded, info};
     use super::*;
     use crate::model::event::Silent;
 
     /// Puts back what is registered in this order; returns what was done, what failed and what was not tried.
     async fn put_back_of(acts: &[Act], fails: &[&str]) -> [Vec<String>; 3] {
-        let state = tempfile::tempdir().unwrap();
-        let info = RunInfo {
-            run: "20261120T203011Z-4f2a91".into(),
-            verb: "snapshot".into(),
-            subject: "db".into(),
-            host: None,
-            pid: 1,
-            started: chrono::DateTime::UNIX_EPOCH,
-        };
+        let (state, info) = (tempfile::tempdir().unwrap(), info());
         let mut journal = Journal::create(state.path(), &info).unwrap();
         for act in acts {
             journal.register(When::Always, act.clone()).unwrap();
@@ -486,6 +494,22 @@ mod tests {
         let [mut done, _, _] = put_back_of(&backwards, &[]).await;
         done.swap(2, 3);
         assert_eq!(done, in_order);
+    }
+
+    #[tokio::test]
+    async fn nothing_waits_for_the_journal_before_services_run() {
+        let (state, info) = (tempfile::tempdir().unwrap(), info());
+        let mut journal = Journal::create(state.path(), &info).unwrap();
+        for act in acts() {
+            journal.register(When::Always, act).unwrap();
+        }
+        let (path, lines) = (journal.path().to_owned(), journal.lines().len());
+        let world = Recorded::default().looking_at(&path);
+        let left = put_back(&mut journal, |_| true, &world, RetryBudget::SHORT, &Silent).await;
+        assert!(left.is_empty());
+        let written: Vec<_> = world.lengths().into_iter().map(|length| length - lines).collect();
+        assert_eq!(written, [0, 0, 0, 0, 4, 5, 6, 7], "lines written before each of them");
+        assert_eq!(journal.lines().len() - lines, 8);
     }
 
     #[tokio::test]

@@ -1,23 +1,48 @@
 //! Compensations that only record that they were run, for the tests of this room.
 
 use std::collections::BTreeSet;
+use std::path::{Path, PathBuf};
 use std::sync::Mutex;
 
+use chrono::DateTime;
 use serde::{Deserialize, Serialize};
 
-use super::{Compensation, Rank, RetryBudget};
+use super::{Compensation, Rank, RetryBudget, RunInfo};
 use crate::model::event::Monitor;
+
+/// Returns what the run of a test is.
+pub(super) fn info() -> RunInfo {
+    RunInfo {
+        run: "20261120T203011Z-4f2a91".into(),
+        verb: "snapshot".into(),
+        subject: "db".into(),
+        host: None,
+        pid: 1,
+        started: DateTime::UNIX_EPOCH,
+    }
+}
 
 /// What was run, and what is to fail.
 #[derive(Debug, Default)]
 pub(super) struct Recorded {
     done: Mutex<Vec<String>>,
     fails: BTreeSet<String>,
+    journal: Option<PathBuf>,
+    lengths: Mutex<Vec<usize>>,
 }
 
 impl Recorded {
     pub(super) fn failing(names: &[&str]) -> Self {
         Self { fails: names.iter().map(ToString::to_string).collect(), ..Self::default() }
+    }
+
+    /// Has the lines of a journal counted whenever something is run.
+    pub(super) fn looking_at(self, journal: &Path) -> Self {
+        Self { journal: Some(journal.to_owned()), ..self }
+    }
+
+    pub(super) fn lengths(&self) -> Vec<usize> {
+        self.lengths.lock().unwrap().clone()
     }
 
     pub(super) fn done(&self) -> Vec<String> {
@@ -65,6 +90,10 @@ impl Compensation for Act {
     }
 
     async fn run(&self, world: &Recorded, _budget: RetryBudget, _monitor: &dyn Monitor) -> Result<(), Fails> {
+        if let Some(journal) = &world.journal {
+            let length = std::fs::read_to_string(journal).unwrap().lines().count();
+            world.lengths.lock().unwrap().push(length);
+        }
         if world.fails.contains(&self.name) {
             return Err(Fails(self.name.clone()));
         }

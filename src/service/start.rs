@@ -158,7 +158,10 @@ async fn bring_back(
         if Instant::now() + pause > deadline {
             return Err(error);
         }
-        monitor.goes_on();
+        // What an engine that is away does not say is no progress.
+        if !matches!(&error, ServiceError::Engine(error) if error.is_in_doubt()) {
+            monitor.goes_on();
+        }
         tracing::debug!(%error, "not back yet");
         sleep(pause).await;
         // Asking is cheap, and somebody waits for the service.

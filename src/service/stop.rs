@@ -1,8 +1,9 @@
 //! Stopping a container: a database in the way that is fast and clean, and never by killing it.
 
+use std::convert::Infallible;
 use std::time::Duration;
 
-use tokio::time::Instant;
+use tokio::time::{Instant, sleep};
 
 use super::identity::find_recreated;
 use super::start::StoppedContainer;
@@ -16,6 +17,8 @@ use crate::model::event::Monitor;
 const STOP_LIMIT: Duration = Duration::from_mins(10);
 /// After how long a container is asked again that must not go on.
 const STOP_AGAIN: Duration = Duration::from_secs(3);
+/// How often the engine is asked while a container stops: an engine that answers is progress.
+const LOOK_EVERY: Duration = Duration::from_secs(5);
 
 /// Returns how long a container may take to stop; `limit` is the user's.
 #[must_use]
@@ -38,7 +41,12 @@ pub async fn stop(
     monitor.step("stop-container");
     let wait = stop_limit(container, limit);
     let (signal, grace) = manner(container);
-    docker.stop(&container.id, signal, grace, wait).await.map_err(|error| match error.kind {
+    let stopped = tokio::select! {
+        biased;
+        stopped = docker.stop(&container.id, signal, grace, wait) => stopped,
+        never = look_on(docker, container, monitor) => match never {},
+    };
+    stopped.map_err(|error| match error.kind {
         DockerErrorKind::TimedOut => ServiceError::NotStopped {
             container: container.name.clone(),
             seconds: wait.as_secs(),
@@ -46,6 +54,16 @@ pub async fn stop(
         },
         _ => error.into(),
     })
+}
+
+/// Tells whenever the engine answers, for ever.
+async fn look_on(docker: &dyn Docker, container: &Container, monitor: &dyn Monitor) -> Infallible {
+    loop {
+        sleep(LOOK_EVERY).await;
+        if docker.container(&container.id).await.is_ok() {
+            monitor.goes_on();
+        }
+    }
 }
 
 /// Stops those of the containers that run, wherever they are by now.

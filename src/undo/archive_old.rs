@@ -15,7 +15,7 @@ use chrono::Utc;
 use serde::{Deserialize, Serialize};
 
 use super::{Result, UndoError};
-use crate::agent::client::{AgentClient, ArchiveSink};
+use crate::agent::client::{AgentClient, ArchiveSink, SILENCE_LIMIT};
 use crate::agent::protocol::{ArchiveRequest, Request};
 use crate::agent::swap::{PREFIX, SwapState, old_tree};
 use crate::engine::Docker;
@@ -26,6 +26,7 @@ use crate::repository::{
     PendingSnapshot, RepositoryLocation, Snapshot, SnapshotObjectWriter, SnapshotObjects,
 };
 use crate::saga::RetryBudget;
+use crate::signal::Cancel;
 use crate::undo::swap::{HelperTarget, with_agent};
 
 /// How long the publishing of an attempt before is waited for.
@@ -57,11 +58,17 @@ impl ArchiveReplacedData {
         format!("{}/{}", self.manifest.source, self.manifest.id)
     }
 
-    /// Archives what is replaced and publishes it, where that was not done before.
+    /// Archives what is replaced and publishes it, where that was not done before. A request to end the run, of which
+    /// `cancel` tells, finds it published, or its manifest not begun.
     ///
     /// # Errors
     /// When any of it fails: then there is no snapshot and nothing of one, and the old data is as it was.
-    pub async fn keep(&self, agent: &mut AgentClient, monitor: &dyn Monitor) -> crate::Result<Snapshot> {
+    pub async fn keep(
+        &self,
+        agent: &mut AgentClient,
+        cancel: &Cancel,
+        monitor: &dyn Monitor,
+    ) -> crate::Result<Snapshot> {
         monitor.phase(Phase::Safety, "what was replaced", Some(self.manifest.counts().raw_bytes));
         monitor.step("safety");
         let site = RepositoryLocation::probe_at(self.objects.store.clone()).await?;
@@ -74,7 +81,7 @@ impl ArchiveReplacedData {
         self.refuse_without_room(&site).await?;
         let manifest = &self.manifest;
         let pending = repository.begin(&manifest.source, &manifest.id, manifest.archive().codec).await?;
-        let kept = self.write(agent, &pending, monitor).await;
+        let kept = self.write(agent, &pending, cancel, monitor).await;
         if kept.is_err() {
             // What cannot be removed now is by the next attempt.
             let _ = pending.discard().await;
@@ -98,6 +105,7 @@ impl ArchiveReplacedData {
         &self,
         agent: &mut AgentClient,
         pending: &PendingSnapshot,
+        cancel: &Cancel,
         monitor: &dyn Monitor,
     ) -> crate::Result<Snapshot> {
         let mut files =
@@ -141,6 +149,7 @@ impl ArchiveReplacedData {
         };
         manifest.times.published = Utc::now();
         monitor.step("write-manifest");
+        let _deferral = cancel.defer();
         Ok(pending.publish(manifest, &archive, &list).await?)
     }
 }
@@ -155,7 +164,9 @@ pub(super) async fn keep_old(
     monitor: &dyn Monitor,
 ) -> Result<()> {
     let kept = with_agent(docker, place, patience, async |agent: &mut AgentClient| {
-        match agent.swap_state(&place.run).await? {
+        let state = agent.swap_state(&place.run).await?;
+        agent.allow_silence(SILENCE_LIMIT);
+        match state {
             SwapState::Committed => {}
             // Whoever kept it has died while removing it; or none of it was replaced.
             SwapState::Untouched => {
@@ -164,7 +175,8 @@ pub(super) async fn keep_old(
             }
             SwapState::Absent | SwapState::Swapped | SwapState::Emptied => return Ok(Ok(())),
         }
-        let kept = safety.keep(agent, monitor).await;
+        // Nobody interrupts who puts things back.
+        let kept = safety.keep(agent, &Cancel::default(), monitor).await;
         if kept.is_ok() {
             monitor.step("discard-old");
             agent.perform(Request::Discard { run: place.run.clone(), with_old: true }).await?;

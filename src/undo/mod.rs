@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
+use serde_json::Value;
 use tokio::time::{Instant, sleep};
 
 pub mod archive_old;
@@ -22,6 +23,7 @@ use self::restore_old::SafetySnapshotRef;
 use self::retract_copy::MigratedCopy;
 use self::swap::HelperTarget;
 use crate::compose::replacement::Replacement;
+use crate::disk::whole_file::write_json;
 use crate::engine::Docker;
 use crate::model::event::Monitor;
 use crate::model::hint::Hint;
@@ -87,6 +89,14 @@ pub enum UndoError {
     /// A file could not be removed.
     #[error("remove {path}")]
     Remove {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        source: std::io::Error,
+    },
+    /// A record could not be written.
+    #[error("write {path}")]
+    Record {
         /// The file.
         path: PathBuf,
         /// Why.
@@ -223,6 +233,13 @@ pub enum Undo {
         /// The file and its backup.
         file: Replacement,
     },
+    /// Have it on record what the run has done, as the way back; to be registered before it has succeeded.
+    KeepRecord {
+        /// The file.
+        path: PathBuf,
+        /// What is to be in it; `None` for a record that is void now.
+        record: Option<Value>,
+    },
 }
 
 impl Undo {
@@ -267,7 +284,8 @@ impl Compensation for Undo {
             | Self::RemoveMadeDirectory { .. }
             | Self::RemoveEmptyDirectory { .. }
             | Self::DeleteDirectory { .. }
-            | Self::RemoveReplaced { .. } => Rank::Cleanup,
+            | Self::RemoveReplaced { .. }
+            | Self::KeepRecord { .. } => Rank::Cleanup,
             Self::ArchiveReplaced { .. } => Rank::Later,
         }
     }
@@ -307,6 +325,7 @@ impl Compensation for Undo {
             Self::PutBackContainers { .. } => "put-back-containers",
             Self::RemoveReplaced { .. } => "remove-replaced",
             Self::RetractCopy { .. } => "withdraw",
+            Self::KeepRecord { .. } => "keep-record",
             Self::RemoveMadeDirectory { .. }
             | Self::RemoveEmptyDirectory { .. }
             | Self::DeleteDirectory { .. } => "delete-directory",
@@ -352,6 +371,8 @@ impl Compensation for Undo {
                 format!("remove what was replaced by {}", names_of(containers.iter()))
             }
             Self::RetractCopy { copy } => format!("take the copy out of {}", copy.place.describe()),
+            Self::KeepRecord { path, record: Some(_) } => format!("keep the record {}", path.display()),
+            Self::KeepRecord { path, record: None } => format!("remove the record {}", path.display()),
             Self::RemoveMadeDirectory { path, .. }
             | Self::RemoveEmptyDirectory { path }
             | Self::DeleteDirectory { path } => {
@@ -375,7 +396,7 @@ impl Compensation for Undo {
                 remove_helper(docker, name, run, CREATION_UNDER_WAY, patience).await
             }
             Self::DiscardUnpublished(objects) => {
-                objects.discard_unpublished(patience.0).await?;
+                objects.discard_unpublished(patience.0.min(DISCARD_PATIENCE)).await?;
                 Ok(())
             }
             Self::SwapBack { place, users } => swap::swap_back(docker, place, users, patience, monitor).await,
@@ -387,7 +408,7 @@ impl Compensation for Undo {
                 archive_old::keep_old(docker, place, safety, patience, monitor).await
             }
             Self::RemoveVolume { name, run } => swap::remove_volume(docker, name, run, patience).await,
-            Self::EndProcesses { run } => processes::end(run).await,
+            Self::EndProcesses { run } => processes::end(run, patience).await,
             Self::RemoveMadeDirectory { path, device, inode } => remove_made(path, (*device, *inode)),
             Self::RemoveEmptyDirectory { path } => match std::fs::remove_dir(path) {
                 // Somebody else's by now.
@@ -403,12 +424,16 @@ impl Compensation for Undo {
                 recreate::remove_replaced(docker, containers, patience).await
             }
             Self::RetractCopy { copy } => copy.withdraw(docker, patience, monitor).await,
+            Self::KeepRecord { path, record } => keep_record(path, record.as_ref()),
         }
     }
 }
 
 /// How long a helper's removal is tried at most: nothing live hangs on it, so nobody waits long.
 const HELPER_PATIENCE: Duration = Duration::from_secs(30);
+
+/// How long a repository is waited for that does not answer: services run, and somebody may wait for the command.
+const DISCARD_PATIENCE: Duration = Duration::from_secs(60);
 
 /// Longer than an engine takes to create a container after its client is gone.
 const CREATION_UNDER_WAY: Duration = Duration::from_secs(3);
@@ -453,6 +478,15 @@ pub(super) fn remove_made(path: &Path, identity: (u64, u64)) -> Result<()> {
         }
         Ok(_) => Ok(()),
         Err(error) => gone(path, Err(error)),
+    }
+}
+
+pub(crate) fn keep_record(path: &Path, record: Option<&Value>) -> Result<()> {
+    match record {
+        Some(record) => {
+            write_json(path, record).map_err(|source| UndoError::Record { path: path.to_owned(), source })
+        }
+        None => gone(path, std::fs::remove_file(path)),
     }
 }
 

@@ -9,18 +9,17 @@ use tokio::time::{Instant, sleep};
 
 use super::{Result, UndoError};
 use crate::compose::MARK;
+use crate::saga::RetryBudget;
 
-/// How long a killed process may take to be gone.
-const GONE_LIMIT: Duration = Duration::from_secs(10);
 const POLL: Duration = Duration::from_millis(20);
 
-/// Ends every process that carries the mark of a run, and returns once there is none. Where processes cannot
-/// be looked at there are none of ours: only Linux has the engine on the same machine.
+/// Ends every process that carries the mark of a run, and returns once there is none: nothing is put back or started
+/// before. Where processes cannot be looked at there are none of ours: only Linux has the engine on the same machine.
 ///
 /// # Errors
-/// When one does not go.
-pub(super) async fn end(run: &str) -> Result<()> {
-    let deadline = Instant::now() + GONE_LIMIT;
+/// When one does not go for as long as `patience` lasts, as one that waits for a dead disk.
+pub(super) async fn end(run: &str, patience: RetryBudget) -> Result<()> {
+    let deadline = Instant::now() + patience.0;
     loop {
         let marked = marked(Path::new("/proc"), run);
         let Some(first) = marked.first() else { return Ok(()) };
@@ -72,11 +71,11 @@ mod tests {
         let (mut ours, mut other) = (start(&own), start(&format!("{own}-other")));
         // The shell and its sleep.
         assert_eq!(marked(Path::new("/proc"), &own).len(), 2);
-        end(&own).await.unwrap();
+        end(&own, RetryBudget::SHORT).await.unwrap();
         assert!(!ours.wait().unwrap().success());
         assert!(other.try_wait().unwrap().is_none());
-        end(&format!("{own}-other")).await.unwrap();
+        end(&format!("{own}-other"), RetryBudget::SHORT).await.unwrap();
         other.wait().unwrap();
-        end(&own).await.unwrap();
+        end(&own, RetryBudget::SHORT).await.unwrap();
     }
 }

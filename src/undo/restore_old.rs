@@ -10,7 +10,7 @@ use std::path::PathBuf;
 use serde::{Deserialize, Serialize};
 
 use super::Result;
-use crate::agent::client::{AgentClient, AgentError};
+use crate::agent::client::{AgentClient, AgentError, SILENCE_LIMIT};
 use crate::agent::feed::SnapshotArchive;
 use crate::agent::protocol::{ExtractRequest, Request};
 use crate::agent::swap::SwapState;
@@ -62,6 +62,8 @@ pub(super) async fn bring_back(
         stop_all_again(docker, users, monitor).await?;
         monitor.step("bring-back");
         monitor.phase(Phase::Recover, format!("the data of {} from {}", place.describe(), kept.name), None);
+        // All of it would be unpacked anew.
+        agent.allow_silence(SILENCE_LIMIT);
         kept.unpack(agent, &place.run, monitor).await?;
         // One that the dead command was just starting is to find all of the old data, from its begin on.
         stop_all_again(docker, users, monitor).await?;

@@ -10,7 +10,7 @@ use std::path::PathBuf;
 use serde::{Deserialize, Serialize};
 
 use super::Result;
-use crate::agent::client::AgentClient;
+use crate::agent::client::{AgentClient, SILENCE_LIMIT};
 use crate::agent::protocol::Request;
 use crate::agent::swap::SwapState;
 use crate::engine::Docker;
@@ -88,6 +88,7 @@ impl MigratedCopy {
             if self.was_written_to(agent).await {
                 return Ok(Found::RunOn);
             }
+            agent.allow_silence(SILENCE_LIMIT);
             agent.perform(Request::SwapBack { run: run.clone() }).await?;
             agent.perform(Request::Discard { run: run.clone(), with_old: false }).await?;
             Ok(Found::Copied)

@@ -1,5 +1,9 @@
 //! Putting back inside a volume, which only a helper can reach: whoever holds the journal starts one,
 //! and has its agent do it.
+//!
+//! The helper of the run itself may still write: it is removed before, by the engine, and until it is gone there is no
+//! other one, since both have the same name. A helper that hangs is given up soon, and the next one later: so one that
+//! is stuck costs half a minute, and one on a slow disk comes to its end.
 
 use std::time::Duration;
 
@@ -7,7 +11,7 @@ use serde::{Deserialize, Serialize};
 use tokio::time::{Instant, sleep};
 
 use super::{Result, UndoError};
-use crate::agent::client::{AgentClient, AgentError};
+use crate::agent::client::{AgentClient, AgentError, SILENCE_LIMIT};
 use crate::agent::protocol::Request;
 use crate::agent::swap::{SwapState, work_name};
 use crate::engine::helper::{Access, helper_container};
@@ -19,6 +23,9 @@ use crate::saga::RetryBudget;
 use crate::service::start::StoppedContainer;
 use crate::service::stop::stop_all_again;
 use crate::undo::remove_helper;
+
+/// How long the first helper that puts something back may say nothing; the next one may twice as long.
+const FIRST_SILENCE: Duration = Duration::from_secs(30);
 
 /// What a run does to a source, and with what helper.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -69,6 +76,8 @@ pub(super) async fn discard(
             SwapState::Absent => Ok(()),
             SwapState::Committed if !with_old => Ok(()),
             SwapState::Untouched | SwapState::Swapped | SwapState::Committed | SwapState::Emptied => {
+                // A large tree is removed without a word, and nobody waits for it.
+                agent.allow_silence(SILENCE_LIMIT);
                 agent.perform(Request::Discard { run: place.run.clone(), with_old }).await
             }
         }
@@ -114,9 +123,9 @@ pub(super) async fn with_agent_of<T>(
     work: impl AsyncFn(&mut AgentClient) -> Result<T, AgentError>,
 ) -> Result<Option<T>> {
     let deadline = Instant::now() + patience.0;
-    let mut pause = Duration::from_millis(200);
+    let (mut pause, mut silence) = (Duration::from_millis(200), FIRST_SILENCE);
     loop {
-        let error = match attempt(docker, place, access, patience, &work).await {
+        let error = match attempt(docker, place, access, (patience, silence), &work).await {
             Ok(done) => return Ok(Some(done)),
             Err(error) => error,
         };
@@ -132,6 +141,9 @@ pub(super) async fn with_agent_of<T>(
         tracing::debug!(%error, "not put back yet");
         sleep(pause).await;
         pause = (pause * 2).min(Duration::from_secs(5));
+        if matches!(error, AgentError::Silent(_)) {
+            silence = (silence * 2).min(SILENCE_LIMIT);
+        }
     }
 }
 
@@ -139,7 +151,7 @@ async fn attempt<T>(
     docker: &dyn Docker,
     place: &HelperTarget,
     access: Access,
-    patience: RetryBudget,
+    (patience, silence): (RetryBudget, Duration),
     work: &impl AsyncFn(&mut AgentClient) -> Result<T, AgentError>,
 ) -> Result<T, AgentError> {
     // The helper of the run itself, if it is still there: the name is given out only once.
@@ -152,6 +164,7 @@ async fn attempt<T>(
     let id = docker.create_container(&spec).await?;
     let outcome = async {
         let mut agent = AgentClient::start(docker, &id, None).await?;
+        agent.allow_silence(silence);
         work(&mut agent).await
     }
     .await;

@@ -1058,7 +1058,7 @@ fn try_rounds(world: &World, rounds: &[Vec<Op>]) {
 
 #[test]
 fn any_sequence_of_changes_is_in_the_stage() {
-    let mut runner = proptest::test_runner::TestRunner::new(ProptestConfig::with_cases(40));
+    let mut runner = proptest::test_runner::TestRunner::new(crate::agent::cases(40));
     for make in [&["mkfs.ext4", "-q", "-F", "-O", "^has_journal"][..], &["mkfs.xfs", "-q", "-m", "reflink=1"]]
     {
         let Some(world) = World::on(make, 320) else { continue };

@@ -14,8 +14,9 @@
 //!    makes the containers anew (or the engine does, where there is no Compose) and starts none.
 //! 5. They are started, once. That they answer, that they mount the copy, that it is the same database and that
 //!    what was true of it still is: that is the proof.
-//! 6. One line in the journal makes it so: before it, whoever finishes the run has everything back as it was,
-//!    to the byte; after it, nothing is undone. The old data is kept, in either case.
+//! 6. The journal has what is to be remembered, which is the way back. Then one line in it makes it so: before that
+//!    line, whoever finishes the run has everything back as it was, to the byte; after it nothing is undone, and
+//!    whoever finishes the run remembers it. The old data is kept, in either case.
 //!
 //! | room | what |
 //! |---|---|
@@ -45,7 +46,7 @@ use crate::model::hint::Hint;
 use crate::model::location::MountSource;
 use crate::model::quote::shell_quote;
 use crate::selector::Target;
-use crate::undo::Saga;
+use crate::undo::{Saga, Undo};
 
 mod copy;
 mod place;
@@ -177,7 +178,7 @@ impl MigrateRun<'_> {
         self.start(saga, &prepared, &mut hold).await?;
         let strict = self.prove(&prepared, before.as_ref(), &hold).await?;
         self.succeed(saga, &mut prepared, &hold).await?;
-        let (remove, back) = self.remember(&prepared);
+        let (remove, back) = self.ways_on(&prepared);
         let compared_bytes = prepared.survey.bytes;
         Ok(Some(Outcome::Migrated(Box::new(Migrated {
             plan: prepared.plan,
@@ -192,8 +193,8 @@ impl MigrateRun<'_> {
         }))))
     }
 
-    /// Remembers what came of what; returns the command that removes the old data, and the one that goes back.
-    fn remember(&self, prepared: &prepare::Preparation) -> (Hint, Option<Hint>) {
+    /// Returns what has it remembered what came of what, so that the way back is known.
+    fn record(&self, prepared: &prepare::Preparation) -> Result<Option<Undo>> {
         let state = &self.run.context.saga.state;
         match (&prepared.source.location, &prepared.place.location) {
             (MountSource::Volume(volume), MountSource::Directory(directory)) => {
@@ -204,20 +205,24 @@ impl MigrateRun<'_> {
                     labels: prepared.labels.clone(),
                     at: Utc::now(),
                 };
-                if let Err(error) = migration.remember(state) {
-                    self.run.monitor().warning(format!(
-                        "the way back has to be told the volume, as --volume {volume}: {}",
-                        error.chain()
-                    ));
-                }
+                migration.remember(state).map(Some)
+            }
+            (MountSource::Directory(directory), _) => Ok(Some(Migration::forget(state, directory))),
+            (MountSource::Volume(_), _) => Ok(None),
+        }
+    }
+
+    /// Returns the command that removes the old data, and the one that goes back.
+    fn ways_on(&self, prepared: &prepare::Preparation) -> (Hint, Option<Hint>) {
+        match (&prepared.source.location, &prepared.place.location) {
+            (MountSource::Volume(volume), place) => {
                 let back = Hint::volsnap(["migrate", &self.options.target.spelling(), "--back"]);
-                (Hint::docker(["volume", "rm", volume]), Some(back))
+                let is_known = matches!(place, MountSource::Directory(_));
+                (Hint::docker(["volume", "rm", volume]), is_known.then_some(back))
             }
             (MountSource::Directory(directory), _) => {
-                Migration::forget(state, directory);
                 (Hint::shell(format!("rm -r {}", shell_quote(&directory.to_string_lossy()))), None)
             }
-            (MountSource::Volume(volume), _) => (Hint::docker(["volume", "rm", volume]), None),
         }
     }
 }

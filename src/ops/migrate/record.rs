@@ -8,12 +8,12 @@ use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use crate::model::error::{Error, Result};
+use crate::model::error::{Context as _, Error, Result};
 use crate::model::hint::Hint;
 use crate::model::location::MountSource;
 use crate::model::quote::shell_quote;
 use crate::model::source::key_of;
-use crate::ops::facts::write_whole;
+use crate::undo::Undo;
 
 /// A migration that was done.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -153,19 +153,19 @@ impl Migration {
         place(state, &self.directory)
     }
 
-    /// Remembers it.
+    /// Returns what has it remembered, by whoever finishes the run that has done it.
     ///
     /// # Errors
-    /// When it cannot be written.
-    pub(super) fn remember(&self, state: &Path) -> Result<()> {
-        write_whole(&place(state, &self.directory), &Stored { format: FORMAT, migration: self })
+    /// Never: what it has can be written as JSON.
+    pub(super) fn remember(&self, state: &Path) -> Result<Undo> {
+        let stored = Stored { format: FORMAT, migration: self };
+        let record = serde_json::to_value(stored).context(|| "write the record of a migration".to_owned())?;
+        Ok(Undo::KeepRecord { path: self.file(state), record: Some(record) })
     }
 
-    /// Forgets the migration into a directory.
-    pub(super) fn forget(state: &Path, directory: &Path) {
-        if let Err(error) = std::fs::remove_file(place(state, directory)) {
-            tracing::debug!(%error, "the migration is not forgotten");
-        }
+    /// Returns what has the migration into a directory forgotten.
+    pub(super) fn forget(state: &Path, directory: &Path) -> Undo {
+        Undo::KeepRecord { path: place(state, directory), record: None }
     }
 }
 
@@ -177,6 +177,7 @@ fn place(state: &Path, directory: &Path) -> PathBuf {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::undo::keep_record;
 
     #[test]
     fn a_migration_is_remembered_for_its_engine_until_it_is_undone() {
@@ -188,16 +189,21 @@ mod tests {
             labels: BTreeMap::new(),
             at: DateTime::UNIX_EPOCH,
         };
-        migration.remember(state.path()).unwrap();
-        migration.remember(state.path()).unwrap();
+        let done = |undo: Undo| match undo {
+            Undo::KeepRecord { path, record } => keep_record(&path, record.as_ref()).unwrap(),
+            other => panic!("{other:?}"),
+        };
+        // Once by the run, and once more by whoever finishes it.
+        done(migration.remember(state.path()).unwrap());
+        done(migration.remember(state.path()).unwrap());
         assert_eq!(Migrations::read(state.path(), "engine").known, [migration]);
         assert!(Migrations::read(state.path(), "another").known.is_empty());
         let left = Migrations::out_of(state.path(), "app_pgdata").unwrap();
         assert_eq!(left.len(), 1, "whatever engine it was on");
         assert!(left[0].file(state.path()).exists());
         assert!(Migrations::out_of(state.path(), "app").unwrap().is_empty());
-        Migration::forget(state.path(), Path::new("/data/other"));
-        Migration::forget(state.path(), Path::new("/data/pg"));
+        done(Migration::forget(state.path(), Path::new("/data/other")));
+        done(Migration::forget(state.path(), Path::new("/data/pg")));
         assert!(Migrations::read(state.path(), "engine").known.is_empty());
     }
 

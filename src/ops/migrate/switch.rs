@@ -474,6 +474,12 @@ impl MigrateRun<'_> {
         prepared: &mut Preparation,
         hold: &Hold,
     ) -> Result<()> {
+        let record = match self.record(prepared)? {
+            Some(record) => {
+                Some(saga.register(When::OnSuccess, record).context(|| "write the journal".to_owned())?)
+            }
+            None => None,
+        };
         self.run.monitor().step("commit");
         let commit = Request::Commit { run: prepared.place.run.clone() };
         prepared.agent.perform(commit).await.context(|| format!("keep the copy in {}", prepared.plan.to))?;
@@ -482,6 +488,10 @@ impl MigrateRun<'_> {
         self.stays.store(true, std::sync::atomic::Ordering::Relaxed);
         self.run.monitor().step("succeeded");
         hold.held.dismiss(saga);
+        if let Some(record) = record {
+            // What cannot be written now is tried again at the end, and by whoever finishes the run.
+            let _ = saga.undo_now(record, self.run.monitor()).await;
+        }
         // The helper has done its work; failing to remove it now is tried again at the end.
         let _ = saga.undo_now(prepared.helper, self.run.monitor()).await;
         Ok(())

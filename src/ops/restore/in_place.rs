@@ -90,7 +90,7 @@ impl RestoreRun<'_> {
         let unpublished = Undo::DiscardUnpublished(safety.objects.clone());
         saga.register(When::Always, unpublished).context(|| "write the journal".to_owned())?;
         self.run.timer.phase(crate::model::event::Phase::Safety);
-        let snapshot = safety.keep(&mut ready.agent, self.run.monitor()).await?;
+        let snapshot = safety.keep(&mut ready.agent, &self.run.context.cancel, self.run.monitor()).await?;
         self.run.monitor().step("prove-safety");
         let (kept, monitor) = (snapshot.clone(), self.run.context.monitor.clone());
         let listed = tokio::task::spawn_blocking(move || -> Result<Listed> {

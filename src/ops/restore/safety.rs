@@ -82,7 +82,10 @@ impl RestoreRun<'_> {
             Some(promised) => {
                 self.run.timer.phase(crate::model::event::Phase::Safety);
                 give_way(&self.run.context, &ready.source).await;
-                let kept = promised.safety.keep(&mut ready.agent, self.run.monitor()).await;
+                let kept = promised
+                    .safety
+                    .keep(&mut ready.agent, &self.run.context.cancel, self.run.monitor())
+                    .await;
                 kept.map(Some)
             }
             None => Ok(None),
