@@ -11,9 +11,9 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 use tokio::time::{Instant, sleep};
 
-use super::ready::{ASK_LIMIT, await_ready, exits_with_0, not_back, why_ended};
+use super::ready::{ASK_LIMIT, await_ready_of, exits_with_0, not_back, why_ended};
 use super::{Result, ServiceError};
-use crate::database::{self, Profile};
+use crate::database::{self, Server};
 use crate::engine::{Docker, Grace};
 use crate::model::container::Container;
 use crate::model::event::Monitor;
@@ -50,13 +50,15 @@ fn yes() -> bool {
 }
 
 impl StoppedContainer {
-    /// Returns the record of a running container that is to be stopped without being killed.
+    /// Returns the record of a running container that is to be stopped; a database is never killed.
     #[must_use]
-    pub fn of(container: &Container, is_database: bool) -> Self {
+    pub fn of(container: &Container) -> Self {
+        let is_database = database::of(container).is_some();
+        let grace = || container.stop_timeout.unwrap_or(DEFAULT_GRACE_SECONDS);
         Self {
             identity: ContainerIdentity::of(container),
             started_at: container.state.started_at.clone(),
-            grace_seconds: (!is_database).then(|| container.stop_timeout.unwrap_or(DEFAULT_GRACE_SECONDS)),
+            grace_seconds: (!is_database).then(grace),
             answered: true,
         }
     }
@@ -119,7 +121,7 @@ pub async fn ended_since(
         }
         // One that somebody has removed is not there to come back.
         let Some(now) = find_recreated(&started.identity, &containers) else { continue };
-        let is_unknown = database::profile_of(now).is_none() && now.healthcheck.is_empty();
+        let is_unknown = database::server_of(now).is_none() && now.healthcheck.is_empty();
         if is_unknown && (!now.state.running || now.state.restarting) {
             let error = ServiceError::EndedSince {
                 container: now.name.clone(),
@@ -191,7 +193,7 @@ async fn attempt(
     if !container.state.running {
         docker.start(&container.id).await?;
     }
-    await_ready(docker, &container, deadline, monitor).await
+    await_ready_of(docker, &container, database::server_of(&container), deadline, monitor).await
 }
 
 /// Has a container run again that did not answer before: nobody can wait for that.
@@ -219,7 +221,7 @@ async fn outlast_stop(
     stopped: &StoppedContainer,
     deadline: Instant,
 ) -> Result<Stop> {
-    let profile = database::profile_of(container);
+    let server = database::server_of(container);
     let window = match stopped.grace_seconds {
         Some(seconds) => Duration::from_secs(u64::try_from(seconds).unwrap_or(0)) + SIGNAL_UNDER_WAY,
         None => SIGNAL_UNDER_WAY,
@@ -232,11 +234,11 @@ async fn outlast_stop(
         if !now.state.running || now.state.started_at != stopped.started_at {
             return Ok(Stop::Ended(Box::new(now)));
         }
-        match profile {
-            Some(profile) if !answers(docker, &now, profile).await => {
+        match server {
+            Some(server) if !answers(docker, &now, server).await => {
                 if !hurried && answered.elapsed() > SIGNAL_UNDER_WAY {
                     hurried = true;
-                    hurry(docker, &now, profile).await;
+                    hurry(docker, &now, server).await;
                 }
                 // After the hurrying, which takes as long as a signal may be under way: that time has seen no answer.
                 answering_since = Instant::now();
@@ -255,15 +257,15 @@ async fn outlast_stop(
 
 /// Asks once more for the stop that is under way, and for a fast one. Whoever asked first may have died
 /// after the engine had sent the container's own signal, which can mean to wait for every session.
-async fn hurry(docker: &dyn Docker, container: &Container, profile: &dyn Profile) {
-    let stop = docker.stop(&container.id, Some(profile.stop_signal()), Grace::Unlimited, SIGNAL_UNDER_WAY);
+async fn hurry(docker: &dyn Docker, container: &Container, server: &dyn Server) {
+    let stop = docker.stop(&container.id, Some(server.stop_signal()), Grace::Unlimited, SIGNAL_UNDER_WAY);
     if let Err(error) = stop.await {
         tracing::debug!(%error, "still stopping");
     }
 }
 
-async fn answers(docker: &dyn Docker, container: &Container, profile: &dyn Profile) -> bool {
-    exits_with_0(docker, container, &profile.ready_command(container), ASK_LIMIT).await
+async fn answers(docker: &dyn Docker, container: &Container, server: &dyn Server) -> bool {
+    exits_with_0(docker, container, &server.ready_command(container), ASK_LIMIT).await
 }
 
 #[cfg(test)]
@@ -313,7 +315,7 @@ mod tests {
                 state,
                 ..Container::default()
             };
-            assert!(database::profile_of(&container).is_some());
+            assert!(database::of(&container).is_some());
             Self(Mutex::new(World {
                 container,
                 stops_at: None,
@@ -343,7 +345,7 @@ mod tests {
 
         /// Brings it back as it was recorded before the stop; returns what the engine was asked to do.
         async fn bring_back(&self) -> Vec<&'static str> {
-            let stopped = StoppedContainer::of(&Self::running().world(|world| world.container.clone()), true);
+            let stopped = StoppedContainer::of(&Self::running().world(|world| world.container.clone()));
             start_all(self, &[stopped], RetryBudget(Duration::from_secs(20)), &Silent).await.unwrap();
             assert!(self.world(|world| world.container.state.running), "it is down");
             self.world(|world| world.asked.clone())
@@ -501,7 +503,7 @@ mod tests {
     #[tokio::test]
     async fn a_container_that_somebody_has_removed_for_good_is_told_of_and_let_be() {
         let docker = OneContainer::running();
-        let stopped = StoppedContainer::of(&docker.world(|world| world.container.clone()), true);
+        let stopped = StoppedContainer::of(&docker.world(|world| world.container.clone()));
         docker.world(|world| {
             world.container.id = "fedcba9876543210".into();
             world.container.name = "another".into();
@@ -519,7 +521,7 @@ mod tests {
     #[tokio::test]
     async fn a_container_that_comes_back_under_its_name_is_started() {
         let docker = std::sync::Arc::new(OneContainer::running());
-        let stopped = StoppedContainer::of(&docker.world(|world| world.container.clone()), true);
+        let stopped = StoppedContainer::of(&docker.world(|world| world.container.clone()));
         docker.world(|world| {
             world.container.id = "fedcba9876543210".into();
             world.container.name = "another".into();

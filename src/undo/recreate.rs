@@ -11,6 +11,7 @@ use serde::{Deserialize, Serialize};
 use tokio::time::{Instant, sleep};
 
 use super::{Result, UndoError};
+use crate::database;
 use crate::engine::{Docker, RawInspect};
 use crate::model::container::Container;
 use crate::model::event::Monitor;
@@ -62,7 +63,8 @@ impl ReplacedContainer {
         for other in docker.containers().await?.iter().filter(|other| self.is_replaced_by(other)) {
             monitor.step("remove-replacement");
             let failed = |source| UndoError::Replacement { container: name.clone(), source };
-            stop_again(docker, other, monitor).await.map_err(failed)?;
+            let server = database::server_of(other);
+            stop_again(docker, other, server, monitor).await.map_err(failed)?;
             docker.remove_stopped_container(&other.id).await?;
         }
         match docker.container(id).await? {
