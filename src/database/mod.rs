@@ -16,8 +16,8 @@
 //! # One more database
 //!
 //! It is a folder beside [`postgres`] and a line in [`all`]. Nobody else names a database or knows anything of one:
-//! callers have a container and ask for [its server](server_of), or have a name out of a manifest, the agent's
-//! answer, and ask for [its files](files_of). `scripts/databases` holds the rest of the sources to that.
+//! callers have a container and ask for [its server](server_of), or have a name out of a manifest, a journal or the
+//! agent's answer, and ask for [its files](files_of). `scripts/databases` holds the rest of the sources to that.
 
 use std::fmt;
 
@@ -100,6 +100,14 @@ pub fn of(container: &Container) -> Option<&'static dyn Database> {
 #[must_use]
 pub fn server_of(container: &Container) -> Option<&'static dyn Server> {
     of(container)?.server()
+}
+
+/// Returns the server that a container runs, where it was written down by name which database that is; else as the
+/// container looks. An image that was changed since may not say it any more.
+#[must_use]
+pub fn server_by(name: Option<&str>, container: &Container) -> Option<&'static dyn Server> {
+    let recorded = name.and_then(named).and_then(Database::server);
+    recorded.or_else(|| server_of(container))
 }
 
 /// Returns what is known of the files of the database of that name.

@@ -58,7 +58,7 @@ pub async fn stop_all_again(
     let there = docker.containers().await?;
     for stopped in containers {
         let Some(container) = find_recreated(&stopped.identity, &there) else { continue };
-        stop_again(docker, container, database::server_of(container), monitor).await?;
+        stop_again(docker, container, stopped.server(container), monitor).await?;
     }
     Ok(())
 }

@@ -32,6 +32,9 @@ pub struct ReplacedContainer {
     pub destination: PathBuf,
     /// What is mounted there.
     pub source: MountSource,
+    /// The name of the database that it ran; `None` for none that was known, and where an older volsnap wrote this.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub database: Option<String>,
 }
 
 /// Has the containers back that were replaced, none of them started: the very same where they are still there,
@@ -63,7 +66,7 @@ impl ReplacedContainer {
         for other in docker.containers().await?.iter().filter(|other| self.is_replaced_by(other)) {
             monitor.step("remove-replacement");
             let failed = |source| UndoError::Replacement { container: name.clone(), source };
-            let server = database::server_of(other);
+            let server = database::server_by(self.database.as_deref(), other);
             stop_again(docker, other, server, monitor).await.map_err(failed)?;
             docker.remove_stopped_container(&other.id).await?;
         }

@@ -15,6 +15,7 @@ use crate::compose::edit::{EditError, EditOptions, FileEdit, MountChange, edit, 
 use crate::compose::files::{FilesError, FoundProject};
 use crate::compose::replacement::Replacement;
 use crate::compose::{Membership, RECREATE_LIMIT, Recreate};
+use crate::database;
 use crate::database::compare::{ComparisonContext, compare};
 use crate::model::container::Container;
 use crate::model::error::{Context as _, Error, Result};
@@ -304,6 +305,7 @@ impl MigrateRun<'_> {
                 description: description.context(|| format!("look at container {}", container.name))?,
                 destination: at.clone(),
                 source: prepared.source.location.clone(),
+                database: database::of(container).map(|database| database.name().to_owned()),
             });
         }
         Ok(originals)
