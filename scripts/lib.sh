@@ -143,6 +143,22 @@ ensure_image() {
 
 # --- Rust
 
+# The sources of the program itself, without files of tests.
+source_files() {
+    find src -name '*.rs' ! -name 'tests.rs' ! -name '*_tests.rs' ! -name 'samples.rs' ! -path '*/tests/*' | sort
+}
+
+# The first rules of an awk program that is to see code only: no comments, and nothing under #[cfg(test)].
+# shellcheck disable=SC2034 # used by those who source this
+ONLY_CODE='
+    FNR == 1 { skipping = 0; pending = 0 }
+    /^ *\/\// { next }
+    skipping { if ($0 ~ ("^" indent "[})]")) skipping = 0; next }
+    /^ *#\[cfg\(test\)\]/ { pending = 1; match($0, /^ */); indent = substr($0, 1, RLENGTH); next }
+    pending && /^ *#\[/ { next }
+    pending { pending = 0; if ($0 !~ /[;}] *$/) skipping = 1; next }
+'
+
 ensure_rust() {
     if ! have cargo && [[ -x ${CARGO_HOME:-$HOME/.cargo}/bin/cargo ]]; then
         PATH=${CARGO_HOME:-$HOME/.cargo}/bin:$PATH

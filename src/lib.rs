@@ -50,6 +50,10 @@
 //! - The [`saga`] knows no engine. What it runs is a [`Compensation`](saga::Compensation); [`undo::Undo`] is ours. The
 //!   order in which things are put back is their [`Rank`](saga::Rank), not the order in which they were registered.
 //! - Holding lies in [`ops`], not in [`service`]: it journals, and [`service`] is what the undos use.
+//! - Nobody but its own folder in [`database`] knows anything of a database. It has halves that are used apart: the
+//!   command asks a [server](database::Server), the agent reads [files](database::DataFiles), and each database has those
+//!   that are known of it. What the journal says of which one it was, recovery believes. `scripts/databases` holds the
+//!   sources to it.
 //! - A [repository] is a struct over a [`store::Store`], not a trait: there is one format.
 
 pub mod agent;

@@ -29,7 +29,7 @@ pub enum Request {
     },
     /// Read the database's own files; answered by [`Event::Inspected`].
     Inspect {
-        /// The profile's name.
+        /// The database's name.
         engine: String,
         /// The data directory, relative to the root.
         data_directory: PathBuf,
@@ -305,7 +305,7 @@ pub struct Survey {
 /// A data directory in a source.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct FoundDatabase {
-    /// The profile's name.
+    /// The database's name.
     pub engine: String,
     /// The directory, relative to the root; "" for the root itself.
     pub data_directory: PathBuf,

@@ -260,9 +260,9 @@ impl<'o> Session<'o> {
                     .map_err(|error| error.to_string())
             }
             Request::Inspect { engine, data_directory, mounted_at, tree, from_stage } => {
-                let profile =
-                    database::profile(&engine).ok_or_else(|| format!("no profile is called {engine}"))?;
-                profile
+                let files = database::files_of(&engine)
+                    .ok_or_else(|| format!("no database is known that is called {engine}"))?;
+                files
                     .inspect(&self.tree(from_stage).join(tree), &data_directory, mounted_at.as_deref())
                     .map(Event::Inspected)
                     .map_err(|error| error.to_string())

@@ -69,9 +69,10 @@ fn count(survey: &mut Survey, metadata: &Metadata, linked: &mut HashSet<(u64, u6
 
 fn find_databases(root: &Path) -> io::Result<Vec<FoundDatabase>> {
     let mut databases = Vec::new();
-    for profile in database::profiles() {
-        for data_directory in profile.find(root)? {
-            databases.push(FoundDatabase { engine: profile.name().to_owned(), data_directory });
+    let known = database::all().iter().filter_map(|database| Some((database.name(), database.files()?)));
+    for (engine, files) in known {
+        for data_directory in files.find(root)? {
+            databases.push(FoundDatabase { engine: engine.to_owned(), data_directory });
         }
     }
     Ok(databases)

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use volsnap::Error;
 use volsnap::archive::Codec;
-use volsnap::database::online::MaxRate;
+use volsnap::database::native::MaxRate;
 use volsnap::model::facts::FactsLevel;
 use volsnap::model::manifest::Quiesce;
 use volsnap::ops::Consent;

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use clap::ValueEnum;
 use volsnap::archive::Codec;
-use volsnap::database::online::MaxRate;
+use volsnap::database::native::MaxRate;
 use volsnap::model::hint::Hint;
 use volsnap::model::manifest::Quiesce;
 use volsnap::ops::plan::{CaptureChoice, Plan};

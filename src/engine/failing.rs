@@ -307,7 +307,7 @@ impl Docker for FailingDocker {
     }
 
     async fn exec(&self, id: &str, command: &[String], limit: Duration) -> Result<ExecOutput> {
-        // The scripts of a profile have their action behind this name.
+        // The scripts that ask a database have their action behind this name.
         let action = command.iter().position(|word| word == "volsnap").and_then(|at| command.get(at + 1));
         let detail = action.or(command.first()).map_or("", String::as_str);
         self.call_in_detail("exec", id, detail, self.inner.exec(id, command, limit)).await

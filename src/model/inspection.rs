@@ -1,6 +1,7 @@
 //! What a database's own files say of its data. Pure data.
 
 use std::collections::BTreeMap;
+use std::num::NonZeroU32;
 use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
@@ -20,7 +21,7 @@ pub enum PageChecksums {
 /// What the files of a data directory say about it, at one moment.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Inspection {
-    /// The profile's name: "postgresql".
+    /// The database's name: "postgresql".
     pub engine: String,
     /// The major version as the files have it: "15".
     pub version: String,
@@ -34,16 +35,19 @@ pub struct Inspection {
     pub clean: bool,
     /// Why they do not; empty when they do.
     pub reasons: Vec<String>,
-    /// BLAKE3 of the file the proof rests on (PostgreSQL: `global/pg_control`), hexadecimal: the same
-    /// before and after the copy, or nobody may call the copy clean.
+    /// BLAKE3 of the file the proof rests on, hexadecimal: the same before and after the copy, or nobody may call the
+    /// copy clean.
     pub proof_digest: String,
-    /// Whether pages carry checksums.
-    pub page_checksums: PageChecksums,
+    /// Whether pages carry checksums; `None` where files are not made of pages.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub page_checksums: Option<PageChecksums>,
     /// Bytes of a page.
-    pub page_size: u32,
-    /// Pages of a full segment file; numbers the pages of later segments.
-    pub pages_per_segment: u32,
-    /// The profile's own details worth keeping (catalog version, checkpoint, timeline …).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub page_size: Option<NonZeroU32>,
+    /// Pages of a full segment file, where what is large lies in several; numbers the pages of the later ones.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub pages_per_segment: Option<NonZeroU32>,
+    /// The database's own details worth keeping.
     pub details: BTreeMap<String, String>,
     /// Links in the data directory that lead to data the source does not have, because it lies
     /// outside or is gone: a capture would miss it.
@@ -53,7 +57,7 @@ pub struct Inspection {
 /// A link in a data directory whose data the source does not have.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct OutsideLink {
-    /// What it is: "tablespace 16400", "pg_wal".
+    /// What it is: "tablespace 16400".
     pub what: String,
     /// Where the link lies, relative to the source's root.
     pub path: PathBuf,

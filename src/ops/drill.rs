@@ -24,13 +24,15 @@ use super::restore::{self, Archive, Destination, Force, RestoreOptions, Unpacked
 use super::run::{Aftermath, Run};
 use super::{Context, facts};
 use crate::agent::client::helper_name;
-use crate::database::{self, Profile, SandboxSource, Structure};
+use crate::database::compare::{ComparisonContext, compare, first_look};
+use crate::database::sandbox::StructureCheck;
+use crate::database::{self, SandboxSource, Server, Structure};
 use crate::engine::{ContainerSpec, Grace, MountSpec, TmpfsSpec};
 use crate::model::container::{Container, Image};
 use crate::model::error::{Context as _, Error, ErrorKind, Result};
 use crate::model::event::Phase;
 use crate::model::facts::checks::{Checked, Checks};
-use crate::model::facts::compare::{ComparisonContext, Difference, Severity, compare, first_look};
+use crate::model::facts::difference::{Difference, Severity};
 use crate::model::facts::{Facts, FactsLevel};
 use crate::model::hint::Hint;
 use crate::model::ids::SnapshotId;
@@ -214,7 +216,9 @@ struct DrillRun<'a> {
 
 /// What is booted, and how.
 struct Boot {
-    profile: &'static dyn Profile,
+    /// The database's name.
+    database: &'static str,
+    server: &'static dyn Server,
     sandbox: &'static dyn SandboxSource,
     image: Image,
     /// Where the container has the volume.
@@ -278,13 +282,14 @@ impl DrillRun<'_> {
     async fn boot_of(&self) -> Result<Option<Boot>> {
         let manifest = &self.snapshot.manifest;
         let Some(inspection) = &manifest.evidence.database else { return Ok(None) };
-        let Some(profile) = database::profile(&inspection.engine) else { return Ok(None) };
-        let Some(sandbox) = profile.sandbox() else { return Ok(None) };
+        let known = database::named(&inspection.engine);
+        let halves = known.and_then(|known| Some((known.name(), known.server()?, known.sandbox()?)));
+        let Some((database, server, sandbox)) = halves else { return Ok(None) };
         let image = self.image().await?;
         let mounted_at =
             manifest.mounted_at().map_or_else(|| PathBuf::from("/.volsnap/data"), Path::to_owned);
         let data_directory = mounted_at.join(&inspection.data_directory);
-        Ok(Some(Boot { profile, sandbox, image, mounted_at, data_directory }))
+        Ok(Some(Boot { database, server, sandbox, image, mounted_at, data_directory }))
     }
 
     /// Returns the image that the data ran in, by its content and not by a name that may have moved on.
@@ -379,7 +384,7 @@ impl DrillRun<'_> {
         if let Err(error) = booted {
             let log = docker.logs(&id, LOG_LINES).await.unwrap_or_default();
             let why = boot.sandbox.stderr_tail(&log).unwrap_or(error);
-            report.problems.push(format!("{} does not come up on it: {why}", boot.profile.name()));
+            report.problems.push(format!("{} does not come up on it: {why}", boot.database));
             return Ok(None);
         }
         Ok(Some(container))
@@ -469,18 +474,19 @@ impl DrillRun<'_> {
 
     /// Has the database's own tool look whether what it keeps in several places fits together.
     async fn structure(&self, boot: &Boot, container: &Container, report: &mut DrillReport) {
+        let Some(check) = boot.sandbox.structure_check(container) else { return };
         self.run.monitor().step("structure");
-        let command = boot.sandbox.structure_command(container);
-        let limit = boot.sandbox.structure_limit();
-        match self.run.context.docker.exec(&container.id, &command, limit).await {
-            Ok(output) => match boot.sandbox.structure(&output) {
-                Structure::Sound => report.notes.push("amcheck found nothing".to_owned()),
-                Structure::Damaged(lines) => {
-                    report.problems.extend(lines.into_iter().map(|line| format!("amcheck: {line}")));
-                }
-                Structure::Unknown(why) => report.unread.push(format!("indexes, by amcheck: {why}")),
-            },
-            Err(error) => report.unread.push(format!("indexes, by amcheck: {error}")),
+        let StructureCheck { tool, subject, command, limit } = check;
+        let looked = match self.run.context.docker.exec(&container.id, &command, limit).await {
+            Ok(output) => boot.sandbox.structure(&output),
+            Err(error) => Structure::Unknown(error.to_string()),
+        };
+        match looked {
+            Structure::Sound => report.notes.push(format!("{tool} found nothing")),
+            Structure::Damaged(lines) => {
+                report.problems.extend(lines.into_iter().map(|line| format!("{tool}: {line}")));
+            }
+            Structure::Unknown(why) => report.unread.push(format!("{subject}, by {tool}: {why}")),
         }
     }
 
@@ -488,7 +494,7 @@ impl DrillRun<'_> {
     async fn stop(&self, boot: &Boot, container: &Container, report: &mut DrillReport) -> Result<()> {
         self.run.monitor().step("stop-copy");
         let docker = &*self.run.context.docker;
-        let signal = Some(boot.profile.stop_signal());
+        let signal = Some(boot.server.stop_signal());
         let stopped = docker.stop(&container.id, signal, Grace::Unlimited, STOP_LIMIT).await;
         stopped.context(|| format!("stop container {}", container.name))?;
         let now = docker.container(&container.id).await;

@@ -5,17 +5,20 @@ use std::path::{Path, PathBuf};
 
 use super::Context;
 use crate::agent::client::AgentClient;
-use crate::database::{self, Profile};
+use crate::database::{self, DataFiles, Database};
 use crate::model::container::Container;
 use crate::model::error::{Context as _, Error, Result};
 use crate::model::hint::Hint;
 use crate::model::inspection::Inspection;
 use crate::model::manifest::{Evidence, StoppedContainer};
+use crate::model::source::Source;
 
 /// A database in a source, as far as its files are concerned.
 #[derive(Debug, Clone)]
 pub(super) struct DatabaseFiles {
-    pub(super) profile: &'static dyn Profile,
+    /// The database's name.
+    pub(super) engine: &'static str,
+    pub(super) known: &'static dyn DataFiles,
     /// Relative to the source's root.
     pub(super) data_directory: PathBuf,
     /// Where its container mounts the source.
@@ -23,33 +26,48 @@ pub(super) struct DatabaseFiles {
 }
 
 impl DatabaseFiles {
+    /// Returns those of the database that a container has in a source; `None` where nothing is known of any.
+    pub(super) fn of(source: &Source, container: &Container) -> Option<Self> {
+        let data_directory = source.data_directory.clone()?;
+        Self::at(database::of(container)?, data_directory, source.mounted_at(container))
+    }
+
+    /// Returns those of a database in a directory; `None` where nothing is known of its files.
+    pub(super) fn at(
+        database: &'static dyn Database,
+        data_directory: PathBuf,
+        mounted_at: Option<PathBuf>,
+    ) -> Option<Self> {
+        Some(Self { engine: database.name(), known: database.files()?, data_directory, mounted_at })
+    }
+
     /// Reads them in the source.
     pub(super) async fn inspect(&self, agent: &mut AgentClient) -> Result<Inspection> {
         agent
-            .inspect(self.profile.name(), &self.data_directory, self.mounted_at.as_deref())
+            .inspect(self.engine, &self.data_directory, self.mounted_at.as_deref())
             .await
-            .context(|| format!("read the files of {}", self.profile.name()))
+            .context(|| format!("read the files of {}", self.engine))
     }
 
     /// Reads them in the stage, or the copy, of the source.
     pub(super) async fn inspect_stage(&self, agent: &mut AgentClient) -> Result<Inspection> {
         agent
-            .inspect_stage(self.profile.name(), &self.data_directory, self.mounted_at.as_deref())
+            .inspect_stage(self.engine, &self.data_directory, self.mounted_at.as_deref())
             .await
-            .context(|| format!("read the files of {} in the copy", self.profile.name()))
+            .context(|| format!("read the files of {} in the copy", self.engine))
     }
 
     /// Reads them in a tree of the source.
     pub(super) async fn inspect_tree(&self, agent: &mut AgentClient, tree: &Path) -> Result<Inspection> {
         agent
-            .inspect_tree(tree, self.profile.name(), &self.data_directory, self.mounted_at.as_deref())
+            .inspect_tree(tree, self.engine, &self.data_directory, self.mounted_at.as_deref())
             .await
-            .context(|| format!("read the files of {}", self.profile.name()))
+            .context(|| format!("read the files of {}", self.engine))
     }
 
     /// Returns the files without which there is no database, relative to the root, the last one last.
     pub(super) fn marker_files(&self) -> Vec<PathBuf> {
-        self.profile.written_last(&self.data_directory)
+        self.known.written_last(&self.data_directory)
     }
 }
 
@@ -84,7 +102,7 @@ pub(super) async fn of_shutdown(
 
 /// Returns why a container's end was not clean, as far as the engine says.
 pub(super) fn ended_badly(now: &Container) -> Option<String> {
-    let is_database = database::profile_of(now).is_some();
+    let is_database = database::of(now).is_some();
     if now.state.oom_killed {
         Some(format!("container {} was killed for want of memory", now.name))
     } else if (is_database && now.state.exit_code != 0) || now.state.exit_code == 137 {

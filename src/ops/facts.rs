@@ -15,7 +15,7 @@ use tokio::time::Instant;
 use super::{Context, files};
 use crate::archive::ListDigest;
 use crate::compose::WORKING_DIR_LABEL;
-use crate::database;
+use crate::database::{self, Database};
 use crate::disk::whole_file::write_json;
 use crate::engine::Docker;
 use crate::model::container::Container;
@@ -41,7 +41,7 @@ const EXEC_MARGIN: Duration = Duration::from_secs(15);
 /// # Errors
 /// When the database does not answer, or not so that it is understood.
 pub async fn take(docker: &dyn Docker, container: &Container, level: FactsLevel) -> Result<Option<Facts>> {
-    let source = database::profile_of(container).and_then(|profile| profile.facts());
+    let source = database::of(container).and_then(Database::facts);
     let Some(source) = source.filter(|_| level != FactsLevel::None) else { return Ok(None) };
     let doing = || format!("take facts of the database in container {}", container.name);
     let begun = Instant::now();
@@ -61,7 +61,7 @@ pub async fn run_checks(
     before: Option<&Facts>,
     facts: &mut Facts,
 ) -> Vec<Checked> {
-    let Some(source) = database::profile_of(container).and_then(|profile| profile.facts()) else {
+    let Some(source) = database::of(container).and_then(Database::facts) else {
         return Vec::new();
     };
     let mut judged = Vec::new();
@@ -106,7 +106,7 @@ pub fn of_snapshot(snapshot: &Snapshot) -> Result<Option<Facts>> {
 /// database's own files said of it.
 pub(super) fn recorded(seen: Option<Facts>, evidence: &Evidence) -> Option<SnapshotFacts> {
     let seen = seen?;
-    let source = database::profile(&seen.engine).and_then(|profile| profile.facts());
+    let source = database::named(&seen.engine).and_then(Database::facts);
     let exact = evidence.unchanged_after
         && evidence.reasons.is_empty()
         && evidence

@@ -92,7 +92,7 @@ impl HoldPlan {
     fn stopped(&self) -> Vec<StoppedContainer> {
         let stopped = self.containers.iter().rev().map(|container| StoppedContainer {
             answered: !self.mute.contains(&container.id),
-            ..StoppedContainer::of(container, database::profile_of(container).is_some())
+            ..StoppedContainer::of(container)
         });
         stopped.collect()
     }
@@ -243,7 +243,7 @@ impl Held {
 
     /// Asks the databases that were frozen whether they answer.
     async fn ask_frozen(&self, run: &Run) -> Result<()> {
-        for container in self.plan.containers.iter().filter(|one| database::profile_of(one).is_some()) {
+        for container in self.plan.containers.iter().filter(|one| database::of(one).is_some()) {
             let deadline = Instant::now() + ANSWER_LIMIT;
             await_ready(&*run.context.docker, container, deadline, run.monitor()).await.map_err(|error| {
                 Error::failed(format!("container {} goes on and does not answer", container.name))

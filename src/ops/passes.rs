@@ -83,8 +83,8 @@ impl Context {
     pub(super) async fn checkpoint(&self, source: &Source) {
         let is_up = |state: &crate::model::container::ContainerState| state.running && !state.paused;
         let Some(container) = source.database().filter(|container| is_up(&container.state)) else { return };
-        let profile = database::profile_of(container);
-        let Some(command) = profile.and_then(|profile| profile.checkpoint_command(container)) else { return };
+        let server = database::server_of(container);
+        let Some(command) = server.and_then(|server| server.checkpoint_command(container)) else { return };
         self.monitor.step("checkpoint");
         let why = match self.docker.exec(&container.id, &command, CHECKPOINT_LIMIT).await {
             Ok(output) if output.exit_code == 0 => return,

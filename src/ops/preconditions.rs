@@ -41,8 +41,9 @@ impl Context {
         let Some(container) = source.database().filter(|container| container.state.running) else {
             return Ok(source);
         };
-        let Some(profile) = database::profile_of(container) else { return Ok(source) };
-        let command = profile.data_directory_command(container);
+        let server = database::server_of(container);
+        let command = server.and_then(|server| server.data_directory_command(container));
+        let Some(command) = command else { return Ok(source) };
         let output = self.docker.exec(&container.id, &command, ASK_LIMIT).await;
         let said = output.ok().filter(|output| output.exit_code == 0).map(|output| output.stdout);
         let Some(said) = said.and_then(|said| String::from_utf8(said).ok()) else { return Ok(source) };
@@ -112,13 +113,18 @@ pub(super) fn refuse_what_cannot_be_stopped(source: &Source, container: &Contain
     let name = &container.name;
     if let Some(service) = swarm_service(container) {
         let target = Target::at(&source.location).spelling();
+        let backs_itself_up = database::of(container).is_some_and(|database| database.native().is_some());
+        let why = if backs_itself_up {
+            "a snapshot; or --quiesce online, which holds nothing"
+        } else {
+            "a snapshot"
+        };
         return Err(Error::failed(format!(
             "container {name} is a task of the Swarm service {service}: Swarm takes a stopped one for a failed one and \
              starts another on the same data"
         ))
         .hint(
-            Hint::volsnap(["snapshot", &target, "--quiesce", "pause"])
-                .why("a snapshot; --quiesce online of a PostgreSQL"),
+            Hint::volsnap(["snapshot", &target, "--quiesce", "pause"]).why(why),
         )
         .or(Hint::docker(["service", "scale", &format!("{service}=0")])
             .why(format!("before a restore, and {service}=1 after it")))

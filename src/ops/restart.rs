@@ -41,13 +41,13 @@ use crate::compose::edit::differences;
 use crate::compose::environment::Environment;
 use crate::compose::files::FoundProject;
 use crate::compose::{Membership, RECREATE_LIMIT, Recreate};
-use crate::database;
+use crate::database::compare::{ComparisonContext, compare};
 use crate::engine::helper::Access;
 use crate::model::container::{Container, EngineInfo, Mount, MountKind};
 use crate::model::error::{Context as _, Error, ErrorKind, Result};
 use crate::model::event::Phase;
 use crate::model::facts::checks::{Checked, Checks};
-use crate::model::facts::compare::{ComparisonContext, Difference, DifferenceKind, Severity, compare};
+use crate::model::facts::difference::{Difference, DifferenceKind, Severity};
 use crate::model::facts::{Facts, FactsLevel, FactsSummary};
 use crate::model::hint::Hint;
 use crate::model::inspection::Inspection;
@@ -79,7 +79,7 @@ pub struct RestartOptions {
     pub recreate: bool,
     /// The file with the user's checks, in place of the one beside the compose file.
     pub checks: Option<PathBuf>,
-    /// How long a database may take to stop; `None` for what its profile says.
+    /// How long a database may take to stop; `None` for what is known of it.
     pub stop_timeout: Option<Duration>,
     /// An image to use as the helper in place of our own.
     pub helper_image: Option<String>,
@@ -639,12 +639,7 @@ fn stops(source: &Source) -> Result<Vec<Container>> {
 /// Returns the running database of a source.
 fn database_of(source: &Source) -> Option<Database> {
     let container = source.database().filter(|container| container.state.running)?;
-    let files = DatabaseFiles {
-        profile: database::profile_of(container)?,
-        data_directory: source.data_directory.clone()?,
-        mounted_at: source.mounted_at(container),
-    };
-    Some(Database { container: container.clone(), files })
+    Some(Database { container: container.clone(), files: DatabaseFiles::of(source, container)? })
 }
 
 /// Returns where something lies that is mounted.

@@ -18,7 +18,7 @@ use crate::archive::{
     TarReader,
 };
 use crate::database;
-use crate::database::{ContentCheck, Profile};
+use crate::database::{ContentCheck, DataFiles};
 use crate::model::error::{Context as _, Error, ErrorKind, Result, chain};
 use crate::model::event::{Event, Monitor, Phase};
 use crate::model::hint::Hint;
@@ -203,8 +203,8 @@ fn add_up(snapshot: &Snapshot) -> Result<Listed> {
             path => path,
         });
     let proof = database.and_then(|inspection| {
-        let profile = database::profile(&inspection.engine)?;
-        Some((profile.proof_file(&inspection.data_directory), inspection.proof_digest.clone()))
+        let files = database::files_of(&inspection.engine)?;
+        Some((files.proof_file(&inspection.data_directory), inspection.proof_digest.clone()))
     });
     let (mut listed, mut digest, mut proved) = (Listed::default(), ListDigest::default(), proof.is_none());
     for record in super::files(snapshot)? {
@@ -242,8 +242,8 @@ struct Reading<'m> {
     report: Report,
     monitor: &'m dyn Monitor,
     reported: u64,
-    /// What the database's profile knows of the files, where the snapshot is of a database.
-    database: Option<(&'static dyn Profile, Inspection)>,
+    /// What is known of the files, where the snapshot is of a database.
+    database: Option<(&'static dyn DataFiles, Inspection)>,
     /// Pages are sound only where the shutdown was clean: else a torn one is no damage.
     pages_count: bool,
     proof_seen: bool,
@@ -252,23 +252,26 @@ struct Reading<'m> {
 impl<'m> Reading<'m> {
     fn of(snapshot: &Snapshot, monitor: &'m dyn Monitor) -> Self {
         let manifest = &snapshot.manifest;
-        let database = manifest.evidence.database.clone().and_then(|inspection| {
-            database::profile(&inspection.engine).map(|profile| (profile, inspection))
-        });
+        let database =
+            manifest.evidence.database.clone().and_then(|inspection| {
+                database::files_of(&inspection.engine).map(|files| (files, inspection))
+            });
         let mut notes = Vec::new();
         let mut pages_count = false;
         if let Some((_, inspection)) = &database {
             match (inspection.page_checksums, manifest.consistency) {
-                (PageChecksums::On, Consistency::Clean) => pages_count = true,
-                (PageChecksums::On, other) => notes.push(format!(
+                (Some(PageChecksums::On), Consistency::Clean) => pages_count = true,
+                (Some(PageChecksums::On), other) => notes.push(format!(
                     "page checksums were NOT checked: the snapshot is {other}, and a page that was being written is no damage"
                 )),
-                (PageChecksums::Off, _) => notes.push(
+                (Some(PageChecksums::Off), _) => notes.push(
                     "page checksums were NOT checked: the database has them off, so damage inside a page cannot be seen"
                         .to_owned(),
                 ),
-                (PageChecksums::Unknown, _) => notes
+                (Some(PageChecksums::Unknown), _) => notes
                     .push("page checksums were NOT checked: it is not known whether the database has them on".to_owned()),
+                // It has none to check.
+                (None, _) => {}
             }
         }
         let report = Report {
@@ -371,9 +374,9 @@ impl<'m> Reading<'m> {
 
     fn content_check(&self, path: &[u8]) -> Option<Box<dyn ContentCheck>> {
         use std::os::unix::ffi::OsStrExt as _;
-        let (profile, inspection) = self.database.as_ref().filter(|_| self.pages_count)?;
+        let (files, inspection) = self.database.as_ref().filter(|_| self.pages_count)?;
         let path = Path::new(std::ffi::OsStr::from_bytes(path));
-        profile.content_check(inspection, path.strip_prefix(&inspection.data_directory).ok()?)
+        files.content_check(inspection, path.strip_prefix(&inspection.data_directory).ok()?)
     }
 
     fn compare_records(&mut self, found: &FileRecord, listed: &FileRecord) {
@@ -381,8 +384,8 @@ impl<'m> Reading<'m> {
             let what = found.difference(listed).unwrap_or_else(|| "differs from the file list".to_owned());
             self.damaged(Some(listed), &what);
         }
-        let Some((profile, inspection)) = &self.database else { return };
-        if found.display_path() != profile.proof_file(&inspection.data_directory).to_string_lossy() {
+        let Some((files, inspection)) = &self.database else { return };
+        if found.display_path() != files.proof_file(&inspection.data_directory).to_string_lossy() {
             return;
         }
         self.proof_seen = true;
@@ -416,8 +419,8 @@ impl<'m> Reading<'m> {
             );
             self.damaged(None, &what);
         }
-        if let Some((profile, inspection)) = &self.database {
-            let proof = profile.proof_file(&inspection.data_directory);
+        if let Some((files, inspection)) = &self.database {
+            let proof = files.proof_file(&inspection.data_directory);
             if self.proof_seen && whole {
                 self.report.notes.push(format!("{} says: {}", proof.display(), inspection.state));
             } else if whole {

@@ -364,10 +364,13 @@ fn show_database(manifest: &Manifest, rows: &mut Rows) {
         rows.row("identifier", &escape(identifier));
     }
     let checksums = match database.page_checksums {
-        PageChecksums::On if manifest.consistency == Consistency::Clean => "on: verify checks every page",
-        PageChecksums::On => "on: not checked in a copy of a database that ran",
-        PageChecksums::Off => "off: damage inside a page cannot be seen",
-        PageChecksums::Unknown => "not known",
+        Some(PageChecksums::On) if manifest.consistency == Consistency::Clean => {
+            "on: verify checks every page"
+        }
+        Some(PageChecksums::On) => "on: not checked in a copy of a database that ran",
+        Some(PageChecksums::Off) => "off: damage inside a page cannot be seen",
+        Some(PageChecksums::Unknown) => "not known",
+        None => "none: its files are not made of pages",
     };
     rows.row("checksums", checksums);
     for (name, value) in &database.details {

@@ -12,8 +12,8 @@ use serde_json::Value;
 use volsnap::archive::Codec;
 use volsnap::model::event::Phase;
 use volsnap::model::facts::checks::Checked;
-use volsnap::model::facts::compare::{DifferenceKind, Severity};
-use volsnap::model::facts::{FactsLevel, FactsSummary, compare};
+use volsnap::model::facts::difference::{DifferenceKind, Severity};
+use volsnap::model::facts::{FactsLevel, FactsSummary, difference};
 use volsnap::model::ids::SnapshotId;
 use volsnap::model::location::MountSource;
 use volsnap::model::manifest::{
@@ -343,8 +343,8 @@ pub(crate) struct DifferenceObject<'a> {
     next: Option<String>,
 }
 
-fn differences<'a>(found: &'a [compare::Difference], commands: &Commands) -> Vec<DifferenceObject<'a>> {
-    let object = |one: &'a compare::Difference| DifferenceObject {
+fn differences<'a>(found: &'a [difference::Difference], commands: &Commands) -> Vec<DifferenceObject<'a>> {
+    let object = |one: &'a difference::Difference| DifferenceObject {
         kind: one.kind,
         severity: one.severity,
         object: &one.object,

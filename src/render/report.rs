@@ -4,7 +4,7 @@ use std::cmp::Ordering;
 use std::fmt::Write as _;
 
 use volsnap::model::facts::checks::Checked;
-use volsnap::model::facts::compare::{Difference, Severity};
+use volsnap::model::facts::difference::{Difference, Severity};
 use volsnap::model::facts::{FactsLevel, FactsSummary, SnapshotFacts};
 use volsnap::ops::check::CheckReport;
 use volsnap::ops::facts::wrong;

@@ -7,7 +7,7 @@ use serde::Serialize;
 use volsnap::Error;
 use volsnap::archive::Codec;
 use volsnap::model::facts::checks::Checked;
-use volsnap::model::facts::compare::{Difference, DifferenceKind, Severity};
+use volsnap::model::facts::difference::{Difference, DifferenceKind, Severity};
 use volsnap::model::facts::{FactsLevel, FactsSummary};
 use volsnap::model::hint::Hint;
 use volsnap::model::ids::SnapshotId;

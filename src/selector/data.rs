@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use super::Target;
 use super::names::describe;
-use crate::database::{self, Profile};
+use crate::database::{self, Server};
 use crate::model::container::{Container, Mount, MountKind};
 use crate::model::error::{Error, Result};
 use crate::model::hint::Hint;
@@ -14,8 +14,8 @@ use crate::model::quote::{printable, shell_quote};
 use crate::selector::EngineInventory;
 use crate::selector::inventory::Place;
 
-/// Finds the profile that recognises a container.
-pub(super) type ProfileOf = fn(&Container) -> Option<&'static dyn Profile>;
+/// Finds the server that a container runs.
+pub(super) type ServerOf = fn(&Container) -> Option<&'static dyn Server>;
 
 /// Where a container keeps its database.
 #[derive(Debug)]
@@ -32,20 +32,16 @@ pub struct DatabaseData<'w> {
 /// when it runs no database that is known.
 #[must_use]
 pub fn database_data<'w>(container: &'w Container, world: &EngineInventory) -> Option<DatabaseData<'w>> {
-    DatabaseData::of(container, world, database::profile_of)
+    DatabaseData::of(container, world, database::server_of)
 }
 
 impl<'w> DatabaseData<'w> {
     /// Returns where the container's database keeps its data; `None` when it runs no database that
     /// is known, or one whose data directory is not.
-    pub(super) fn of(
-        container: &'w Container,
-        world: &EngineInventory,
-        profile_of: ProfileOf,
-    ) -> Option<Self> {
-        let profile = profile_of(container)?;
+    pub(super) fn of(container: &'w Container, world: &EngineInventory, server_of: ServerOf) -> Option<Self> {
+        let server = server_of(container)?;
         let said = world.data_directories.get(&container.id).cloned();
-        let directory = normalize(&said.or_else(|| profile.data_directory(container))?);
+        let directory = normalize(&said.or_else(|| server.data_directory(container))?);
         let contains = |mount: &&Mount| directory.starts_with(&mount.destination);
         let depth = |mount: &&Mount| mount.destination.components().count();
         let mount = container.mounts.iter().filter(contains).max_by_key(depth);
@@ -80,7 +76,7 @@ impl<'w> DatabaseData<'w> {
         Some(Place::of_mount(mount, &world.volumes)?.join(below))
     }
 
-    /// Refuses data of which a part lies in another mount (`pg_wal`, a tablespace): the source alone
+    /// Refuses data of which a part lies in another mount (a tablespace, say): the source alone
     /// would not be a database. Single files, as a configuration, are no part of it.
     pub(super) fn refuse_split(&self, location: &MountSource) -> Result<()> {
         let is_part = |mount: &&Mount| {

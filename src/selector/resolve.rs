@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::path::PathBuf;
 
-use super::data::{DatabaseData, ProfileOf, is_anonymous, location_of, only_writable, shown, target_of};
+use super::data::{DatabaseData, ServerOf, is_anonymous, location_of, only_writable, shown, target_of};
 use super::names::{Match, describe, matches};
 use super::{Target, suggest};
 use crate::database;
@@ -23,12 +23,12 @@ use crate::selector::inventory::{Inventory, Place, inventory, mounts_on};
 /// than the named one, or in several; two servers on one data directory. The hint is the command to
 /// type instead.
 pub fn resolve(target: &Target, world: &EngineInventory) -> Result<Source> {
-    Resolver { world, profile_of: database::profile_of }.resolve(target)
+    Resolver { world, server_of: database::server_of }.resolve(target)
 }
 
 pub(super) struct Resolver<'w> {
     pub(super) world: &'w EngineInventory,
-    pub(super) profile_of: ProfileOf,
+    pub(super) server_of: ServerOf,
 }
 
 /// The database found in a source.
@@ -66,7 +66,7 @@ impl<'w> Resolver<'w> {
     }
 
     fn locate_container(&self, container: &Container) -> Result<MountSource> {
-        match DatabaseData::of(container, self.world, self.profile_of) {
+        match DatabaseData::of(container, self.world, self.server_of) {
             Some(data) => data.location(),
             None => only_writable(container, self.world),
         }
@@ -139,7 +139,7 @@ impl<'w> Resolver<'w> {
             .map(|user| &user.container.id)
             .collect();
         for container in self.world.containers.iter().filter(|container| users.contains(&container.id)) {
-            let Some(data) = DatabaseData::of(container, self.world, self.profile_of) else { continue };
+            let Some(data) = DatabaseData::of(container, self.world, self.server_of) else { continue };
             let place = data.place(self.world);
             match place.as_ref().and_then(|place| inventory.place.path_to(place)) {
                 Some(below) => here.push(DatabaseHere { data, below }),

@@ -5,7 +5,7 @@ use std::time::Duration;
 use tokio::time::{Instant, sleep};
 
 use super::{Result, ServiceError};
-use crate::database;
+use crate::database::{self, Server};
 use crate::engine::Docker;
 use crate::model::container::Container;
 use crate::model::event::Monitor;
@@ -17,7 +17,7 @@ pub(super) const ASK_LIMIT: Duration = Duration::from_secs(10);
 /// How long one wait inside a container lasts, before it is looked at from outside again.
 const AWAIT_LIMIT: Duration = Duration::from_secs(20);
 
-/// A container without healthcheck or profile is up once it has run this long.
+/// A container without healthcheck and of no known database is up once it has run this long.
 const STABLE: Duration = Duration::from_millis(500);
 
 /// Waits until a container answers: its healthcheck where it has one, else a query where it is a
@@ -31,6 +31,20 @@ pub async fn await_ready(
     deadline: Instant,
     monitor: &dyn Monitor,
 ) -> Result<()> {
+    await_ready_of(docker, container, database::server_of(container), deadline, monitor).await
+}
+
+/// As [`await_ready`], for a container that is known to run this server, or none that is known.
+///
+/// # Errors
+/// As there.
+pub(super) async fn await_ready_of(
+    docker: &dyn Docker,
+    container: &Container,
+    server: Option<&dyn Server>,
+    deadline: Instant,
+    monitor: &dyn Monitor,
+) -> Result<()> {
     monitor.step("await-ready");
     let begun = Instant::now();
     loop {
@@ -41,7 +55,7 @@ pub async fn await_ready(
             return Err(ended(docker, &now).await);
         }
         monitor.goes_on();
-        if is_ready(docker, &now, begun, deadline).await {
+        if is_ready(docker, &now, server, begun, deadline).await {
             return Ok(());
         }
         if Instant::now() > deadline {
@@ -51,15 +65,21 @@ pub async fn await_ready(
     }
 }
 
-async fn is_ready(docker: &dyn Docker, container: &Container, begun: Instant, deadline: Instant) -> bool {
+async fn is_ready(
+    docker: &dyn Docker,
+    container: &Container,
+    server: Option<&dyn Server>,
+    begun: Instant,
+    deadline: Instant,
+) -> bool {
     if !is_healthy(docker, container).await {
         return false;
     }
-    let Some(profile) = database::profile_of(container) else {
+    let Some(server) = server else {
         return !container.healthcheck.is_empty() || begun.elapsed() >= STABLE;
     };
     let left = deadline.saturating_duration_since(Instant::now()).min(AWAIT_LIMIT);
-    let command = profile.await_ready_command(container, left);
+    let command = server.await_ready_command(container, left);
     exits_with_0(docker, container, &command, left + ASK_LIMIT).await
 }
 

@@ -11,9 +11,9 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 use tokio::time::{Instant, sleep};
 
-use super::ready::{ASK_LIMIT, await_ready, exits_with_0, not_back, why_ended};
+use super::ready::{ASK_LIMIT, await_ready_of, exits_with_0, not_back, why_ended};
 use super::{Result, ServiceError};
-use crate::database::{self, Profile};
+use crate::database::{self, Database, Server};
 use crate::engine::{Docker, Grace};
 use crate::model::container::Container;
 use crate::model::event::Monitor;
@@ -43,6 +43,9 @@ pub struct StoppedContainer {
     /// Whether it answered when it was stopped; one that did not is started and not waited for.
     #[serde(default = "yes")]
     pub answered: bool,
+    /// The name of the database that it ran; `None` for none that was known, and where an older volsnap wrote this.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub database: Option<String>,
 }
 
 fn yes() -> bool {
@@ -50,15 +53,23 @@ fn yes() -> bool {
 }
 
 impl StoppedContainer {
-    /// Returns the record of a running container that is to be stopped without being killed.
+    /// Returns the record of a running container that is to be stopped; a database is never killed.
     #[must_use]
-    pub fn of(container: &Container, is_database: bool) -> Self {
+    pub fn of(container: &Container) -> Self {
+        let database = database::of(container).map(Database::name);
+        let grace = || container.stop_timeout.unwrap_or(DEFAULT_GRACE_SECONDS);
         Self {
             identity: ContainerIdentity::of(container),
             started_at: container.state.started_at.clone(),
-            grace_seconds: (!is_database).then(|| container.stop_timeout.unwrap_or(DEFAULT_GRACE_SECONDS)),
+            grace_seconds: database.is_none().then(grace),
             answered: true,
+            database: database.map(str::to_owned),
         }
+    }
+
+    /// Returns the server that it runs in the container that it is found as now.
+    pub(super) fn server(&self, now: &Container) -> Option<&'static dyn Server> {
+        database::server_by(self.database.as_deref(), now)
     }
 }
 
@@ -119,7 +130,7 @@ pub async fn ended_since(
         }
         // One that somebody has removed is not there to come back.
         let Some(now) = find_recreated(&started.identity, &containers) else { continue };
-        let is_unknown = database::profile_of(now).is_none() && now.healthcheck.is_empty();
+        let is_unknown = started.server(now).is_none() && now.healthcheck.is_empty();
         if is_unknown && (!now.state.running || now.state.restarting) {
             let error = ServiceError::EndedSince {
                 container: now.name.clone(),
@@ -194,7 +205,7 @@ async fn attempt(
     if !container.state.running {
         docker.start(&container.id).await?;
     }
-    await_ready(docker, &container, deadline, monitor).await
+    await_ready_of(docker, &container, stopped.server(&container), deadline, monitor).await
 }
 
 /// Has a container run again that did not answer before: nobody can wait for that.
@@ -222,7 +233,7 @@ async fn outlast_stop(
     stopped: &StoppedContainer,
     deadline: Instant,
 ) -> Result<Stop> {
-    let profile = database::profile_of(container);
+    let server = stopped.server(container);
     let window = match stopped.grace_seconds {
         Some(seconds) => Duration::from_secs(u64::try_from(seconds).unwrap_or(0)) + SIGNAL_UNDER_WAY,
         None => SIGNAL_UNDER_WAY,
@@ -235,11 +246,11 @@ async fn outlast_stop(
         if !now.state.running || now.state.started_at != stopped.started_at {
             return Ok(Stop::Ended(Box::new(now)));
         }
-        match profile {
-            Some(profile) if !answers(docker, &now, profile).await => {
+        match server {
+            Some(server) if !answers(docker, &now, server).await => {
                 if !hurried && answered.elapsed() > SIGNAL_UNDER_WAY {
                     hurried = true;
-                    hurry(docker, &now, profile).await;
+                    hurry(docker, &now, server).await;
                 }
                 // After the hurrying, which takes as long as a signal may be under way: that time has seen no answer.
                 answering_since = Instant::now();
@@ -258,15 +269,15 @@ async fn outlast_stop(
 
 /// Asks once more for the stop that is under way, and for a fast one. Whoever asked first may have died
 /// after the engine had sent the container's own signal, which can mean to wait for every session.
-async fn hurry(docker: &dyn Docker, container: &Container, profile: &dyn Profile) {
-    let stop = docker.stop(&container.id, Some(profile.stop_signal()), Grace::Unlimited, SIGNAL_UNDER_WAY);
+async fn hurry(docker: &dyn Docker, container: &Container, server: &dyn Server) {
+    let stop = docker.stop(&container.id, Some(server.stop_signal()), Grace::Unlimited, SIGNAL_UNDER_WAY);
     if let Err(error) = stop.await {
         tracing::debug!(%error, "still stopping");
     }
 }
 
-async fn answers(docker: &dyn Docker, container: &Container, profile: &dyn Profile) -> bool {
-    exits_with_0(docker, container, &profile.ready_command(container), ASK_LIMIT).await
+async fn answers(docker: &dyn Docker, container: &Container, server: &dyn Server) -> bool {
+    exits_with_0(docker, container, &server.ready_command(container), ASK_LIMIT).await
 }
 
 #[cfg(test)]
@@ -295,6 +306,10 @@ mod tests {
         stops_at: Option<Instant>,
         /// Whether it answers while it runs as it did before.
         answers: bool,
+        /// How often it still says that it is not ready.
+        not_ready: u32,
+        /// The commands that were run in it.
+        commands: Vec<Vec<String>>,
         /// Whether a second stop request is needed for the first to have an end.
         waits_for_sessions: bool,
         asked: Vec<&'static str>,
@@ -316,11 +331,13 @@ mod tests {
                 state,
                 ..Container::default()
             };
-            assert!(database::profile_of(&container).is_some());
+            assert!(database::of(&container).is_some());
             Self(Mutex::new(World {
                 container,
                 stops_at: None,
                 answers: true,
+                not_ready: 0,
+                commands: Vec::new(),
                 waits_for_sessions: false,
                 asked: Vec::new(),
             }))
@@ -346,7 +363,7 @@ mod tests {
 
         /// Brings it back as it was recorded before the stop; returns what the engine was asked to do.
         async fn bring_back(&self) -> Vec<&'static str> {
-            let stopped = StoppedContainer::of(&Self::running().world(|world| world.container.clone()), true);
+            let stopped = StoppedContainer::of(&Self::running().world(|world| world.container.clone()));
             start_all(self, &[stopped], RetryBudget(Duration::from_secs(20)), &Silent).await.unwrap();
             assert!(self.world(|world| world.container.state.running), "it is down");
             self.world(|world| world.asked.clone())
@@ -408,8 +425,13 @@ mod tests {
         async fn lower_priority(&self, _id: &str) -> Answer<()> {
             unreachable!()
         }
-        async fn exec(&self, _id: &str, _command: &[String], _limit: Duration) -> Answer<ExecOutput> {
+        async fn exec(&self, _id: &str, command: &[String], _limit: Duration) -> Answer<ExecOutput> {
             let answers = self.world(|world| {
+                world.commands.push(command.to_owned());
+                if world.not_ready > 0 {
+                    world.not_ready -= 1;
+                    return false;
+                }
                 let state = &world.container.state;
                 state.running && (world.answers || state.started_at == LATER)
             });
@@ -488,6 +510,65 @@ mod tests {
         assert!(docker.bring_back().await.is_empty());
     }
 
+    /// Stops the container, gives it an image and a command that do not say any more what it runs, and starts it as the
+    /// journal has it; returns what was run in it.
+    async fn started_from_a_changed_image(line: serde_json::Value) -> Vec<Vec<String>> {
+        let docker = OneContainer::running();
+        docker.world(|world| {
+            world.container.image = "registry.example/shop/db:2".into();
+            world.container.command = vec!["/start".into()];
+            world.container.state.running = false;
+            world.not_ready = 3;
+            assert!(database::of(&world.container).is_none());
+        });
+        let stopped: StoppedContainer = serde_json::from_value(line).unwrap();
+        start_all(&docker, &[stopped], RetryBudget(Duration::from_secs(20)), &Silent).await.unwrap();
+        docker.world(|world| {
+            assert_eq!(world.asked, ["start"]);
+            world.commands.clone()
+        })
+    }
+
+    fn line() -> serde_json::Value {
+        let stopped = StoppedContainer::of(&OneContainer::running().world(|world| world.container.clone()));
+        serde_json::to_value(stopped).unwrap()
+    }
+
+    #[tokio::test]
+    async fn a_database_is_waited_for_by_its_own_command_though_its_image_does_not_say_it_any_more() {
+        let server = database::named("postgresql").and_then(Database::server).unwrap();
+        let commands = started_from_a_changed_image(line()).await;
+        // It was asked until it answered. How long each question may take is what differs.
+        assert_eq!(commands.len(), 4, "{commands:?}");
+        let question = &server.ready_command(&Container::default())[..6];
+        for command in &commands {
+            assert_eq!(&command[..6], question);
+        }
+    }
+
+    #[tokio::test]
+    async fn a_line_that_does_not_say_the_database_leaves_it_to_the_container() {
+        let mut old = line();
+        old.as_object_mut().unwrap().remove("database").unwrap();
+        assert!(started_from_a_changed_image(old.clone()).await.is_empty(), "nothing says how to ask it");
+        // While its image says it, it is asked.
+        let docker = OneContainer::running();
+        docker.world(|world| world.container.state.running = false);
+        let stopped: StoppedContainer = serde_json::from_value(old).unwrap();
+        start_all(&docker, &[stopped], RetryBudget(Duration::from_secs(20)), &Silent).await.unwrap();
+        assert_eq!(docker.world(|world| world.commands.len()), 1);
+    }
+
+    #[tokio::test]
+    async fn a_database_is_stopped_again_by_its_own_signal_though_its_image_does_not_say_it_any_more() {
+        let docker = OneContainer::running();
+        let stopped = StoppedContainer::of(&docker.world(|world| world.container.clone()));
+        docker.world(|world| world.container.command = vec!["/start".into()]);
+        // The engine here takes no other signal, and no grace after which it kills.
+        crate::service::stop::stop_all_again(&docker, &[stopped], &Silent).await.unwrap();
+        assert_eq!(docker.world(|world| world.asked.clone()), ["stop"]);
+    }
+
     /// Records what it is told.
     #[derive(Default)]
     struct Told(Mutex<Vec<crate::model::event::Event>>);
@@ -504,7 +585,7 @@ mod tests {
     #[tokio::test]
     async fn a_container_that_somebody_has_removed_for_good_is_told_of_and_let_be() {
         let docker = OneContainer::running();
-        let stopped = StoppedContainer::of(&docker.world(|world| world.container.clone()), true);
+        let stopped = StoppedContainer::of(&docker.world(|world| world.container.clone()));
         docker.world(|world| {
             world.container.id = "fedcba9876543210".into();
             world.container.name = "another".into();
@@ -522,7 +603,7 @@ mod tests {
     #[tokio::test]
     async fn a_container_that_comes_back_under_its_name_is_started() {
         let docker = std::sync::Arc::new(OneContainer::running());
-        let stopped = StoppedContainer::of(&docker.world(|world| world.container.clone()), true);
+        let stopped = StoppedContainer::of(&docker.world(|world| world.container.clone()));
         docker.world(|world| {
             world.container.id = "fedcba9876543210".into();
             world.container.name = "another".into();

@@ -8,7 +8,7 @@ use tokio::time::{Instant, sleep};
 use super::identity::find_recreated;
 use super::start::StoppedContainer;
 use super::{Result, ServiceError};
-use crate::database;
+use crate::database::{self, Server};
 use crate::engine::{Docker, DockerErrorKind, Grace};
 use crate::model::container::Container;
 use crate::model::event::Monitor;
@@ -23,9 +23,7 @@ const LOOK_EVERY: Duration = Duration::from_secs(5);
 /// Returns how long a container may take to stop; `limit` is the user's.
 #[must_use]
 pub fn stop_limit(container: &Container, limit: Option<Duration>) -> Duration {
-    limit.unwrap_or_else(|| {
-        database::profile_of(container).map_or(STOP_LIMIT, database::Profile::stop_timeout)
-    })
+    limit.unwrap_or_else(|| database::server_of(container).map_or(STOP_LIMIT, Server::stop_timeout))
 }
 
 /// Asks a container to stop, and returns once it has.
@@ -40,7 +38,7 @@ pub async fn stop(
 ) -> Result<()> {
     monitor.step("stop-container");
     let wait = stop_limit(container, limit);
-    let (signal, grace) = manner(container);
+    let (signal, grace) = manner(database::server_of(container));
     let stopped = tokio::select! {
         biased;
         stopped = docker.stop(&container.id, signal, grace, wait) => stopped,
@@ -78,12 +76,13 @@ pub async fn stop_all_again(
     let there = docker.containers().await?;
     for stopped in containers {
         let Some(container) = find_recreated(&stopped.identity, &there) else { continue };
-        stop_again(docker, container, monitor).await?;
+        stop_again(docker, container, stopped.server(container), monitor).await?;
     }
     Ok(())
 }
 
-/// Stops a container that may have been started on what it is not to stay on. It is asked again and again: whoever has
+/// Stops a container, which runs this server or none that is known, and may have been started on what it is not to
+/// stay on. It is asked again and again: whoever has
 /// just been started may not be listening to the signal yet.
 ///
 /// # Errors
@@ -91,13 +90,14 @@ pub async fn stop_all_again(
 pub async fn stop_again(
     docker: &dyn Docker,
     container: &Container,
+    server: Option<&dyn Server>,
     monitor: &dyn Monitor,
 ) -> crate::engine::Result<()> {
     if !container.state.running && !container.state.restarting {
         return Ok(());
     }
     monitor.step("stop-container-again");
-    let (signal, grace) = manner(container);
+    let (signal, grace) = manner(server);
     let deadline = Instant::now() + STOP_LIMIT;
     loop {
         match docker.stop(&container.id, signal, grace, STOP_AGAIN).await {
@@ -108,9 +108,9 @@ pub async fn stop_again(
 }
 
 /// Returns the signal that asks a container to stop, and how long the engine waits before it kills it.
-fn manner(container: &Container) -> (Option<&'static str>, Grace) {
-    match database::profile_of(container) {
-        Some(profile) => (Some(profile.stop_signal()), Grace::Unlimited),
+fn manner(server: Option<&dyn Server>) -> (Option<&'static str>, Grace) {
+    match server {
+        Some(server) => (Some(server.stop_signal()), Grace::Unlimited),
         None => (None, Grace::Own),
     }
 }

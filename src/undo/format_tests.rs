@@ -255,6 +255,28 @@ fn assert_means(undo: &Undo, format: &str) {
 }
 
 #[test]
+fn a_container_says_which_database_it_ran_where_its_line_is_young_enough() {
+    let databases = |format, name| -> Vec<Option<String>> {
+        undos(&open_fixture(format, name)).into_iter().flat_map(databases_of).collect()
+    };
+    let said = databases("v2", "journal-databases.jsonl");
+    assert_eq!(said, vec![Some("postgresql".to_owned()); 4]);
+    for format in ["v1", "v2"] {
+        assert_eq!(databases(format, "journal.jsonl"), [None, None, None, None], "{format}");
+    }
+}
+
+fn databases_of(undo: Undo) -> Vec<Option<String>> {
+    match undo {
+        Undo::StartContainers { containers: users }
+        | Undo::SwapBack { users, .. }
+        | Undo::RestoreOldData { users, .. } => users.into_iter().map(|user| user.database).collect(),
+        Undo::PutBackContainers { containers } => containers.into_iter().map(|one| one.database).collect(),
+        _ => Vec::new(),
+    }
+}
+
+#[test]
 fn what_must_wait_for_data_says_the_same_containers_as_the_data() {
     // In format 1 no line says so: it follows from what the undo is.
     let journal = open_fixture("v1", "journal.jsonl");

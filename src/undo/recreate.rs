@@ -11,6 +11,7 @@ use serde::{Deserialize, Serialize};
 use tokio::time::{Instant, sleep};
 
 use super::{Result, UndoError};
+use crate::database;
 use crate::engine::{Docker, RawInspect};
 use crate::model::container::Container;
 use crate::model::event::Monitor;
@@ -31,6 +32,9 @@ pub struct ReplacedContainer {
     pub destination: PathBuf,
     /// What is mounted there.
     pub source: MountSource,
+    /// The name of the database that it ran; `None` for none that was known, and where an older volsnap wrote this.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub database: Option<String>,
 }
 
 /// Has the containers back that were replaced, none of them started: the very same where they are still there,
@@ -62,7 +66,8 @@ impl ReplacedContainer {
         for other in docker.containers().await?.iter().filter(|other| self.is_replaced_by(other)) {
             monitor.step("remove-replacement");
             let failed = |source| UndoError::Replacement { container: name.clone(), source };
-            stop_again(docker, other, monitor).await.map_err(failed)?;
+            let server = database::server_by(self.database.as_deref(), other);
+            stop_again(docker, other, server, monitor).await.map_err(failed)?;
             docker.remove_stopped_container(&other.id).await?;
         }
         match docker.container(id).await? {

@@ -35,7 +35,7 @@ pub struct MigratedCopy {
 /// What a database's own files said when they were copied.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Proof {
-    /// The profile's name.
+    /// The database's name.
     pub engine: String,
     /// The data directory, relative to the root.
     pub data_directory: PathBuf,

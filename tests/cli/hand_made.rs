@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::fs;
 use std::io::{Read as _, Seek as _};
+use std::num::NonZeroU32;
 use std::path::{Path, PathBuf};
 
 use bytes::Bytes;
@@ -82,9 +83,9 @@ pub(crate) fn database() -> (TempDir, Inspection) {
         clean: true,
         reasons: Vec::new(),
         proof_digest: blake3::hash(&control).to_hex().to_string(),
-        page_checksums: PageChecksums::On,
-        page_size: 8192,
-        pages_per_segment: 131_072,
+        page_checksums: Some(PageChecksums::On),
+        page_size: NonZeroU32::new(8192),
+        pages_per_segment: NonZeroU32::new(131_072),
         details: BTreeMap::new(),
         outside: Vec::new(),
     };

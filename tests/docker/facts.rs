@@ -6,8 +6,9 @@ use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 
 use serde_json::Value;
+use volsnap::database::compare::{ComparisonContext, compare};
 use volsnap::engine::Docker as _;
-use volsnap::model::facts::compare::{ComparisonContext, Severity, compare};
+use volsnap::model::facts::difference::Severity;
 use volsnap::model::facts::{Database, Facts, FactsLevel, Table, TableKind, Worth};
 use volsnap::ops::facts::take;
 

@@ -529,8 +529,8 @@ async fn what_cannot_be_migrated_is_refused_with_the_next_command_and_nothing_to
         (at("full"), 1, ["is not empty", "choose a directory that is empty"]),
         (at("link"), 2, ["symbolic link", "/real"]),
         (at("full/precious"), 2, ["no directory", "choose another"]),
-        ("/etc/volsnap-test/postgres".into(), 2, ["lies in /etc", "/srv/postgres"]),
-        (inside.clone(), 2, ["where the engine has its own", "/srv/postgres"]),
+        ("/etc/volsnap-test/postgres".into(), 2, ["lies in /etc", "/srv/db"]),
+        (inside.clone(), 2, ["where the engine has its own", "/srv/db"]),
         ("/proc".into(), 2, ["lies in /proc", "choose a directory"]),
     ] {
         scene.migrate_to(&place, &["-y"]).refused(code, &[&words[..], &["nothing was stopped"]].concat());

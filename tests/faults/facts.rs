@@ -1,7 +1,7 @@
 //! What happens between two looks at the data, at the worst moment.
 
 use volsnap::model::facts::FactsLevel;
-use volsnap::model::facts::compare::{DifferenceKind, Severity};
+use volsnap::model::facts::difference::{DifferenceKind, Severity};
 use volsnap::ops::execute;
 use volsnap::ops::restart::{RestartOptions, RestartReport, restart};
 

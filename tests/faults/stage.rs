@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use volsnap::Result;
 use volsnap::archive::Codec;
-use volsnap::database::online::MaxRate;
+use volsnap::database::native::MaxRate;
 use volsnap::engine::bollard::DockerEngine;
 use volsnap::engine::failing::FailingDocker;
 use volsnap::engine::helper::HelperImage;

@@ -14,7 +14,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tempfile::TempDir;
-use volsnap::database::{Profile as _, postgres::Postgres};
+use volsnap::database::{Server as _, postgres::Postgres};
 use volsnap::engine::Docker;
 use volsnap::engine::failing::{FailingDocker, Mode};
 use volsnap::engine::memory::MemoryDocker;

@@ -4,7 +4,7 @@ use futures_util::FutureExt as _;
 use futures_util::future::LocalBoxFuture;
 use volsnap::Result;
 use volsnap::archive::Codec;
-use volsnap::database::online::MaxRate;
+use volsnap::database::native::MaxRate;
 use volsnap::model::facts::FactsLevel;
 use volsnap::model::manifest::{Consistency, Quiesce};
 use volsnap::ops::execute;

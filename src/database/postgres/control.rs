@@ -10,7 +10,7 @@ use std::fmt;
 
 use chrono::{DateTime, Utc};
 
-use crate::model::position::Lsn;
+use super::position::Lsn;
 
 /// Where the file lies in a data directory.
 pub const PATH: &str = "global/pg_control";

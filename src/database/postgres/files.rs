@@ -9,11 +9,13 @@ use std::collections::BTreeMap;
 use std::ffi::OsStr;
 use std::fs;
 use std::io;
+use std::num::NonZeroU32;
 use std::path::{Component, Path, PathBuf};
 use std::thread;
 use std::time::Duration;
 
 use super::control::{self, ControlError, ControlFile, DbState};
+use super::position::LogPosition;
 use crate::model::inspection::{Inspection, OutsideLink, PageChecksums};
 use crate::model::position::Position;
 
@@ -109,7 +111,7 @@ pub(super) fn inspect(
     let version = read_version(&absolute.join("PG_VERSION"))?;
     let (outside, configuration) = links(&tree, data_directory)?;
     let mut inspection = Inspection {
-        engine: "postgresql".to_owned(),
+        engine: super::NAME.to_owned(),
         version,
         data_directory: data_directory.to_owned(),
         identifier: None,
@@ -117,9 +119,9 @@ pub(super) fn inspect(
         clean: false,
         reasons: Vec::new(),
         proof_digest: blake3::hash(&bytes).to_hex().to_string(),
-        page_checksums: PageChecksums::Unknown,
-        page_size: 8192,
-        pages_per_segment: 131_072,
+        page_checksums: Some(PageChecksums::Unknown),
+        page_size: NonZeroU32::new(8192),
+        pages_per_segment: NonZeroU32::new(131_072),
         details: BTreeMap::new(),
         outside,
     };
@@ -169,13 +171,13 @@ fn read_version(path: &Path) -> io::Result<String> {
 fn describe(inspection: &mut Inspection, control_file: &ControlFile) {
     inspection.identifier = Some(control_file.system_identifier.to_string());
     inspection.state = control_file.state.to_string();
-    inspection.page_size = control_file.block_size;
-    inspection.pages_per_segment = control_file.blocks_per_segment;
-    inspection.page_checksums = match control_file.checksum_version {
+    inspection.page_size = NonZeroU32::new(control_file.block_size);
+    inspection.pages_per_segment = NonZeroU32::new(control_file.blocks_per_segment);
+    inspection.page_checksums = Some(match control_file.checksum_version {
         0 => PageChecksums::Off,
         1 => PageChecksums::On,
         _ => PageChecksums::Unknown,
-    };
+    });
     let float_format = if control_file.float_format { "ieee-754" } else { "other" };
     let time = control_file.checkpoint_time.to_rfc3339_opts(chrono::SecondsFormat::Secs, true);
     inspection.details.extend(
@@ -258,7 +260,7 @@ pub(super) fn position(inspection: &Inspection) -> Option<Position> {
     }
     let detail = |name: &str| inspection.details.get(name);
     let (timeline, lsn) = (detail("timeline")?.parse().ok()?, detail("redo")?.parse().ok()?);
-    Some(Position::Postgresql { timeline, lsn })
+    Some(LogPosition { timeline, lsn }.into())
 }
 
 /// Returns what is wrong with the write-ahead log that a start from these files needs.
@@ -473,8 +475,11 @@ mod tests {
         assert!(inspection.clean);
         assert_eq!(inspection.version, "15");
         assert_eq!(inspection.state, "shut down");
-        assert_eq!(inspection.page_checksums, PageChecksums::On);
-        assert_eq!((inspection.page_size, inspection.pages_per_segment), (8192, 131_072));
+        assert_eq!(inspection.page_checksums, Some(PageChecksums::On));
+        assert_eq!(
+            (inspection.page_size, inspection.pages_per_segment),
+            (NonZeroU32::new(8192), NonZeroU32::new(131_072))
+        );
         assert_eq!(inspection.proof_digest, blake3::hash(CLEAN).to_hex().to_string());
         assert_eq!(inspection.details["standby"], "no");
         assert_eq!(inspection.details["catalog_version"], "202209061");
@@ -485,7 +490,7 @@ mod tests {
     fn a_replay_begins_at_the_last_checkpoint_and_that_of_a_base_backup_is_not_known() {
         let root = cluster(CLEAN);
         let control_file = ControlFile::parse(CLEAN).unwrap();
-        let expected = Position::Postgresql { timeline: control_file.timeline, lsn: control_file.redo };
+        let expected = LogPosition { timeline: control_file.timeline, lsn: control_file.redo }.into();
         assert_eq!(position(&inspected(&root)), Some(expected));
         fs::write(root.path().join("backup_label"), "").unwrap();
         assert_eq!(position(&inspected(&root)), None);
@@ -547,7 +552,7 @@ mod tests {
         let root = cluster(&control_file);
         assert_refused(&root, named);
         assert_refused(&root, "global/pg_control");
-        assert_eq!(inspected(&root).page_checksums, PageChecksums::Unknown);
+        assert_eq!(inspected(&root).page_checksums, Some(PageChecksums::Unknown));
     }
 
     fn flipped(bytes: &[u8]) -> Vec<u8> {

@@ -4,20 +4,24 @@
 //! pages by their checksums ([`page`]). The server is asked through its own `psql` and `pg_isready`,
 //! inside its container, so that neither port nor password has to leave it.
 
+mod advice;
 mod container;
 pub mod control;
 mod facts;
 mod files;
-mod online;
+mod native;
 pub mod page;
+pub mod position;
 mod sandbox;
 
 use std::io;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use super::online::OnlineBackup;
-use super::{Checked, ContentCheck, Damage, FactsSource, Profile, SandboxSource};
+use super::native::NativeBackup;
+use super::{
+    Advice, Checked, ContentCheck, Damage, DataFiles, Database, FactsSource, Links, SandboxSource, Server,
+};
 use crate::model::container::Container;
 use crate::model::inspection::Inspection;
 use crate::model::position::Position;
@@ -40,15 +44,44 @@ for link in pg_tblspc/* pg_wal; do
     printf '%s\t%s\n' "$what" "$target"
 done"#;
 
+/// What it is called wherever it is stored.
+const NAME: &str = "postgresql";
+
 /// PostgreSQL.
 #[derive(Debug, Clone, Copy)]
 pub struct Postgres;
 
-impl Profile for Postgres {
+impl Database for Postgres {
     fn name(&self) -> &'static str {
-        "postgresql"
+        NAME
     }
 
+    fn server(&self) -> Option<&'static dyn Server> {
+        Some(&Self)
+    }
+
+    fn files(&self) -> Option<&'static dyn DataFiles> {
+        Some(&Self)
+    }
+
+    fn facts(&self) -> Option<&'static dyn FactsSource> {
+        Some(&Self)
+    }
+
+    fn native(&self) -> Option<&'static dyn NativeBackup> {
+        Some(&native::BaseBackup)
+    }
+
+    fn sandbox(&self) -> Option<&'static dyn SandboxSource> {
+        Some(&Self)
+    }
+
+    fn advice(&self) -> &'static dyn Advice {
+        &Self
+    }
+}
+
+impl Server for Postgres {
     fn recognises(&self, container: &Container) -> bool {
         container::is_server(container)
     }
@@ -65,8 +98,8 @@ impl Profile for Postgres {
         Some(container::superuser(container))
     }
 
-    fn data_directory_command(&self, container: &Container) -> Vec<String> {
-        probe(container, "data-directory", 0)
+    fn data_directory_command(&self, container: &Container) -> Option<Vec<String>> {
+        Some(probe(container, "data-directory", 0))
     }
 
     /// Besides a query over TCP, what else makes the server ready is told in `probe.sh`.
@@ -82,9 +115,13 @@ impl Profile for Postgres {
         Some(probe(container, "checkpoint", 0))
     }
 
-    fn links_command(&self, directory: &Path) -> Option<Vec<String>> {
-        let directory = directory.to_str()?;
-        Some(["sh", "-c", LINKS, "volsnap", directory].map(str::to_owned).to_vec())
+    fn links(&self, directory: &Path) -> Option<Links> {
+        let tablespaces = directory.join("pg_tblspc");
+        Some(Links {
+            command: ["sh", "-c", LINKS, "volsnap", directory.to_str()?].map(str::to_owned).to_vec(),
+            kinds: "tablespaces and pg_wal",
+            listing: ["ls", "-l", tablespaces.to_str()?].map(str::to_owned).to_vec(),
+        })
     }
 
     /// A fast shutdown, whatever the image has: SIGTERM would wait for every session to end.
@@ -96,7 +133,9 @@ impl Profile for Postgres {
     fn stop_timeout(&self) -> Duration {
         Duration::from_mins(10)
     }
+}
 
+impl DataFiles for Postgres {
     fn find(&self, root: &Path) -> io::Result<Vec<PathBuf>> {
         files::find(root)
     }
@@ -122,24 +161,12 @@ impl Profile for Postgres {
 
     fn content_check(&self, inspection: &Inspection, path: &Path) -> Option<Box<dyn ContentCheck>> {
         let relation_file = RelationFile::parse(path)?;
-        let checker = PageChecker::new(relation_file, inspection.page_size, inspection.pages_per_segment);
-        Some(Box::new(checker))
+        let (page_size, per_segment) = (inspection.page_size?.get(), inspection.pages_per_segment?.get());
+        Some(Box::new(PageChecker::new(relation_file, page_size, per_segment)))
     }
 
     fn position(&self, inspection: &Inspection) -> Option<Position> {
         files::position(inspection)
-    }
-
-    fn facts(&self) -> Option<&dyn FactsSource> {
-        Some(self)
-    }
-
-    fn sandbox(&self) -> Option<&dyn SandboxSource> {
-        Some(self)
-    }
-
-    fn online(&self) -> Option<&'static dyn OnlineBackup> {
-        Some(&online::BaseBackup)
     }
 }
 
@@ -185,7 +212,7 @@ mod tests {
 
     use super::*;
 
-    /// Runs a command of the profile where `pg_isready` and `psql` are these scripts.
+    /// Runs a command of the server where `pg_isready` and `psql` are these scripts.
     fn run(command: &[String], pg_isready: &str, psql: &str) -> Output {
         let programs = TempDir::new().unwrap();
         for (name, script) in [("pg_isready", pg_isready), ("psql", psql)] {
@@ -238,7 +265,7 @@ mod tests {
 
     #[test]
     fn the_data_directory_is_asked_with_the_containers_own_credentials() {
-        let command = Postgres.data_directory_command(&Container::default());
+        let command = Postgres.data_directory_command(&Container::default()).unwrap();
         let psql = r#"[ "$PGUSER/$PGDATABASE/$PGPASSWORD/$PGHOST" = "user; touch /tmp/x/postgres/s3cret/" ] || exit 2
             case "$*" in *s3cret*) exit 2;; *"show data_directory"*) echo "/a dir";; esac"#;
         let output = run(&command, "exit 0", psql);
@@ -251,7 +278,7 @@ mod tests {
         let root = tempfile::tempdir().unwrap();
         std::fs::create_dir_all(root.path().join("pg_tblspc/real")).unwrap();
         let print = || {
-            let command = Postgres.links_command(root.path()).unwrap();
+            let command = Postgres.links(root.path()).unwrap().command;
             let output = std::process::Command::new(&command[0]).args(&command[1..]).output().unwrap();
             assert!(output.status.success());
             String::from_utf8(output.stdout).unwrap()
@@ -272,7 +299,8 @@ mod tests {
             ],
             ..Container::default()
         };
-        for command in [Postgres.ready_command(&container), Postgres.data_directory_command(&container)] {
+        let directory = Postgres.data_directory_command(&container).unwrap();
+        for command in [Postgres.ready_command(&container), directory] {
             assert_eq!(command[..2], ["sh", "-c"]);
             assert_eq!(command[2], PROBE);
             assert_eq!(command[5], "5432");

@@ -82,8 +82,8 @@ impl MemoryDocker {
         };
         let answer = match (action, more) {
             ("data-directory", _) => {
-                let at = crate::database::profile_of(container)
-                    .and_then(|profile| profile.data_directory(container));
+                let at =
+                    crate::database::server_of(container).and_then(|server| server.data_directory(container));
                 Ok(format!("{}\n", at.unwrap_or_default().display()))
             }
             ("facts", [level, ..]) => self.facts(container, &server, level),

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use crate::database::{Profile as _, postgres::Postgres};
+use crate::database::{Server as _, postgres::Postgres};
 use crate::engine::helper::EXECUTABLE;
 use crate::model::container::Container;
 

@@ -1,15 +1,15 @@
 //! Facts: what is true of the data at one moment, and whether it still is. Pure data and rules: no
 //! I/O, no clock.
 //!
-//! A snapshot nobody has looked into is a hope. [`Facts`] say what the data is, and
-//! [`compare`](compare::compare) says whether it is still that. Whether nothing was written in between
+//! A snapshot nobody has looked into is a hope. [`Facts`] say what the data is, and what
+//! [differs](difference) from them says whether it is still that. Whether nothing was written in between
 //! is proved by the database's own count of transactions ([`Moment`]), and then the comparison is
 //! strict; else it allows for what clients may have done, so that it never cries wolf.
 //!
 //! | file | holds |
 //! |---|---|
 //! | this one | what is known of the data |
-//! | [`compare`](mod@compare) | what differs, how bad that is, and the next command |
+//! | [`difference`] | what may differ, and how bad that is |
 //! | [`checks`] | what else the user wants to be true |
 
 use std::collections::BTreeMap;
@@ -20,7 +20,7 @@ use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
 
 pub mod checks;
-pub mod compare;
+pub mod difference;
 
 /// The version of this format that this code writes. Fields may be added within it: a reader ignores
 /// those it does not know.
@@ -67,7 +67,7 @@ impl FromStr for FactsLevel {
 pub struct Facts {
     /// Version of this format.
     pub version: u32,
-    /// The profile's name: "postgresql"; "files" for data that is no database we know.
+    /// The database's name: "postgresql"; "files" for data that is no database we know.
     pub engine: String,
     /// The server's version: "15.18".
     #[serde(default, skip_serializing_if = "String::is_empty")]
@@ -280,7 +280,7 @@ pub struct Table {
     /// A digest of all its rows whatever their order.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub digest: Option<String>,
-    /// Of each BYTEA column how many rows have nothing in it.
+    /// Of each column of bytes how many rows have nothing in it.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub empty: BTreeMap<String, u64>,
     /// Why it was not looked into.
@@ -436,7 +436,7 @@ impl Facts {
     pub fn unread(&self) -> Vec<String> {
         let mut unread = Vec::new();
         for database in &self.databases {
-            // Nobody connects to template0.
+            // Of a template that nobody may look into there is nothing to say.
             if let Some(why) = database.unread.as_ref().filter(|_| !database.template) {
                 unread.push(format!("database {}: {why}", database.name));
             }

@@ -74,8 +74,8 @@ fn all_of_a_manifest_of_format_2_is_read() {
     assert_eq!(manifest.payload, Payload::Physical);
     assert_eq!(manifest.group.as_ref().unwrap().to_string(), manifest.id.to_string());
     let details = &manifest.evidence.database.as_ref().unwrap().details;
-    let lsn = details["redo"].parse().unwrap();
-    assert_eq!(manifest.position, Some(Position::Postgresql { timeline: 1, lsn }));
+    let place = json!({"timeline": 1, "lsn": details["redo"]});
+    assert_eq!(manifest.position, Some(Position::of("postgresql", place)));
     assert_eq!(manifest.evidence.paused, ["shop_web_1"]);
     assert!(manifest.facts.as_ref().unwrap().exact);
     assert!(manifest.requires.is_empty() && manifest.unknown.is_empty());

@@ -22,7 +22,7 @@ use super::migrate::record::{Migration, Migrations};
 use super::recover::{Unfinished, unfinished};
 use crate::agent::survey::survey;
 use crate::agent::swap::PREFIX;
-use crate::database::{self, Profile};
+use crate::database::{self, Database, Server};
 use crate::model::container::{Container, EngineInfo, Volume};
 use crate::model::error::{Context as _, Result};
 use crate::model::hint::Hint;
@@ -152,7 +152,8 @@ impl Finding {
 
 /// A database that runs, or was made to run, in a container.
 struct Examined<'w> {
-    profile: &'static dyn Profile,
+    database: &'static dyn Database,
+    server: &'static dyn Server,
     data: DatabaseData<'w>,
     /// Links out of the data directory, where the database could be asked.
     links: Option<Vec<(String, PathBuf)>>,
@@ -177,22 +178,25 @@ pub async fn doctor(context: &Context, options: &DoctorOptions) -> Result<Vec<Fi
         Some(target) => selector::containers(target, &world)?.into_iter().cloned().collect(),
         None => world.containers.clone(),
     };
-    let databases = chosen.iter().filter_map(|container| Some((container, database::profile_of(container)?)));
-    let databases: Vec<_> = databases.filter(|(container, _)| OtherRun::of(container).is_none()).collect();
+    let databases = chosen.iter().filter_map(|container| {
+        let database = database::of(container)?;
+        Some((container, database, database.server()?))
+    });
+    let databases: Vec<_> = databases.filter(|(container, ..)| OtherRun::of(container).is_none()).collect();
     let answers =
-        join_all(databases.iter().map(|(container, profile)| ask(context, container, *profile))).await;
+        join_all(databases.iter().map(|(container, _, server)| ask(context, container, *server))).await;
     let mut answers: BTreeMap<String, Answer> =
-        databases.iter().map(|(container, _)| container.id.clone()).zip(answers).collect();
+        databases.iter().map(|(container, ..)| container.id.clone()).zip(answers).collect();
     for (id, answer) in &mut answers {
         world.data_directories.extend(answer.directory.take().map(|directory| (id.clone(), directory)));
     }
     let examined: Vec<Examined<'_>> = databases
         .iter()
-        .filter_map(|(container, profile)| {
+        .filter_map(|(container, database, server)| {
             let container = world.containers.iter().find(|known| known.id == container.id)?;
             let data = selector::database_data(container, &world)?;
             let links = answers.get_mut(&container.id).and_then(|answer| answer.links.take());
-            Some(Examined { profile: *profile, data, links })
+            Some(Examined { database: *database, server: *server, data, links })
         })
         .collect();
 
@@ -233,7 +237,7 @@ pub async fn doctor(context: &Context, options: &DoctorOptions) -> Result<Vec<Fi
 }
 
 /// Asks a running database where its data is and what its directory links to.
-async fn ask(context: &Context, container: &Container, profile: &dyn Profile) -> Answer {
+async fn ask(context: &Context, container: &Container, server: &dyn Server) -> Answer {
     if !container.state.running || container.state.paused || container.state.restarting {
         return Answer::default();
     }
@@ -241,19 +245,21 @@ async fn ask(context: &Context, container: &Container, profile: &dyn Profile) ->
         let output = context.docker.exec(&container.id, &command, ASK_LIMIT).await.ok()?;
         (output.exit_code == 0).then(|| String::from_utf8_lossy(&output.stdout).into_owned())
     };
-    let directory = said(profile.data_directory_command(container)).await;
+    let directory = match server.data_directory_command(container) {
+        Some(command) => said(command).await,
+        None => None,
+    };
     let directory =
         directory.filter(|said| said.starts_with('/')).map(|said| PathBuf::from(said.trim_end_matches('\n')));
-    let configured = directory.clone().or_else(|| profile.data_directory(container));
-    let command = configured.as_deref().and_then(|directory| profile.links_command(directory));
-    let links = match command {
-        Some(command) => said(command).await.map(|said| links_of(&said)),
+    let configured = directory.clone().or_else(|| server.data_directory(container));
+    let links = match configured.as_deref().and_then(|directory| server.links(directory)) {
+        Some(links) => said(links.command).await.map(|said| links_of(&said)),
         None => None,
     };
     Answer { directory, links }
 }
 
-/// Returns the links that a [`Profile::links_command`] has printed.
+/// Returns the links that [the command for them](database::Links::command) has printed.
 fn links_of(said: &str) -> Vec<(String, PathBuf)> {
     let link =
         |line: &str| line.split_once('\t').map(|(name, target)| (name.to_owned(), PathBuf::from(target)));
@@ -293,7 +299,8 @@ fn examine(
     let migrate_to = local.and_then(|_| free_directory(&rules::directory_for(one.data.container)?));
     let case = Case {
         container: one.data.container,
-        profile: one.profile,
+        database: one.database,
+        server: one.server,
         data: &one.data,
         location: location.as_ref(),
         host_path: host_path.as_deref(),
@@ -418,7 +425,7 @@ fn migrated_volumes(migrations: &[Migration], world: &EngineInventory, engine: &
     let there = |migration: &&Migration| world.volumes.iter().any(|volume| volume.name == migration.volume);
     let findings = migrations.iter().filter(there).flat_map(|migration| {
         let directory = mounting(&MountSource::Directory(migration.directory.clone()));
-        let databases = directory.iter().filter(|container| database::profile_of(container).is_some());
+        let databases = directory.iter().filter(|container| database::of(container).is_some());
         let looked = migration.directory.symlink_metadata().map_err(|error| error.kind());
         let migrated = Migrated {
             migration,

@@ -6,11 +6,11 @@ use chrono::{DateTime, Duration, Utc};
 
 use super::{Finding, Kind, Risk};
 use crate::compose::{Membership, VolumeKey};
-use crate::database::Profile;
+use crate::database::{Database, Server};
 use crate::model::container::{ApiVersion, Container, Mount, MountKind, Volume};
 use crate::model::hint::Hint;
 use crate::model::location::MountSource;
-use crate::model::quote::{printable, shell_quote};
+use crate::model::quote::printable;
 use crate::model::source::OtherRun;
 use crate::ops::recover::Unfinished;
 use crate::repository::Unreadable;
@@ -31,7 +31,8 @@ const PRUNE_SPARES_NAMED: ApiVersion = ApiVersion(1, 42);
 /// What is known of one database.
 pub(super) struct Case<'c> {
     pub(super) container: &'c Container,
-    pub(super) profile: &'static dyn Profile,
+    pub(super) database: &'static dyn Database,
+    pub(super) server: &'static dyn Server,
     pub(super) data: &'c DatabaseData<'c>,
     /// The volume or directory that holds the data.
     pub(super) location: Option<&'c MountSource>,
@@ -76,7 +77,7 @@ pub(super) struct NewestSnapshot {
 /// A part of the data that lies elsewhere.
 #[derive(Debug, Clone)]
 pub(super) struct OutsideData {
-    /// "tablespace 16400", "pg_wal".
+    /// "tablespace 16400".
     pub(super) what: String,
     /// Where, in the container.
     pub(super) path: PathBuf,
@@ -136,8 +137,8 @@ impl Case<'_> {
     }
 
     fn where_it_is(&self) -> String {
-        let version = self.profile.major_version(self.container).unwrap_or_default();
-        let engine = format!("{} {version}", self.profile.name());
+        let version = self.server.major_version(self.container).unwrap_or_default();
+        let engine = format!("{} {version}", self.database.name());
         let place = match self.location {
             Some(location) => selector::describe(location),
             None if self.data.mount.is_some() => "memory".to_owned(),
@@ -235,9 +236,7 @@ fn where_the_data_is(case: &Case<'_>) -> Vec<Finding> {
                 "the data lies in memory ({}) and goes when the container stops",
                 shown(&mount.destination)
             );
-            let name = shell_quote(case.name());
-            let dump = Hint::shell(format!("docker exec {name} pg_dumpall --username=USER > dump.sql"));
-            let mitigation = (case.profile.name() == "postgresql").then_some(dump);
+            let mitigation = case.database.advice().dump(case.name());
             findings.push(case.finding(Kind::DataInMemory, Risk::High, what, mitigation));
         }
         Some(mount) if case.is_anonymous() => {
@@ -280,10 +279,12 @@ fn wrong_level(case: &Case<'_>, mount: &Mount) -> Option<Finding> {
 }
 
 fn outside(case: &Case<'_>) -> Vec<Finding> {
+    let Some(links) = case.server.links(&case.data.directory) else { return Vec::new() };
     let Some(outside) = &case.outside else {
-        let what =
-            "it could not be asked, so tablespaces and pg_wal outside its data directory were not looked for"
-                .to_owned();
+        let what = format!(
+            "it could not be asked, so {} outside its data directory were not looked for",
+            links.kinds
+        );
         let start = (!case.runs()).then(|| Hint::docker(["start", case.name()]));
         return vec![case.finding(Kind::NotExamined, Risk::Low, what, start)];
     };
@@ -296,8 +297,7 @@ fn outside(case: &Case<'_>) -> Vec<Finding> {
                 format!("{}: a copy of the data alone is no database", selector::describe(location)),
             ),
         };
-        let tablespaces = case.data.directory.join("pg_tblspc");
-        let list = Hint::docker(["exec", case.name(), "ls", "-l", &tablespaces.to_string_lossy()]);
+        let list = Hint::docker(["exec", case.name()]).and(links.listing.clone());
         let what = format!("{what} lies at {path}, outside the data, in {place}");
         case.finding(Kind::DataOutside, risk, what, Some(list))
     };
@@ -362,7 +362,7 @@ fn how_it_stops(case: &Case<'_>) -> Vec<Finding> {
         let mitigation = case.changed_by("stop_grace_period: 2m", "--stop-timeout 120");
         findings.push(case.finding(Kind::StopGrace, risk, what, Some(mitigation)));
     }
-    let wanted = case.profile.stop_signal();
+    let wanted = case.server.stop_signal();
     let signal =
         case.container.stop_signal.as_deref().filter(|signal| !signal.is_empty()).unwrap_or("SIGTERM");
     if signal.trim_start_matches("SIG") != wanted.trim_start_matches("SIG") && signal != "2" {

@@ -7,6 +7,7 @@ use rstest::rstest;
 use super::*;
 use crate::database::postgres::Postgres;
 use crate::model::container::ContainerState;
+use crate::model::quote::shell_quote;
 use crate::saga::RunInfo;
 
 const PGDATA: &str = "/var/lib/postgresql/data";
@@ -103,7 +104,8 @@ impl Situation {
         let location = mount.and_then(selector::location_of);
         let findings = examine(&Case {
             container: &self.container,
-            profile: &Postgres,
+            database: &Postgres,
+            server: &Postgres,
             data: &data,
             location: location.as_ref(),
             host_path: Some(Path::new("/var/lib/docker/volumes/company-pg/_data")),

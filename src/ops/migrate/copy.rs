@@ -241,7 +241,7 @@ impl MigrateRun<'_> {
             return Err(Error::failed("the database was started by somebody while it was copied"));
         }
         let proof = Proof {
-            engine: database.files.profile.name().to_owned(),
+            engine: database.files.engine.to_owned(),
             data_directory: database.files.data_directory.clone(),
             mounted_at: database.files.mounted_at.clone(),
             digest: stopped.proof_digest.clone(),

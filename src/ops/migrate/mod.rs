@@ -84,7 +84,7 @@ pub struct MigrateOptions {
     pub owner: Option<(u32, u32)>,
     /// How closely the data is looked at, before and after.
     pub level: FactsLevel,
-    /// How long a database may take to stop; `None` for what its profile says.
+    /// How long a database may take to stop; `None` for what is known of it.
     pub stop_timeout: Option<Duration>,
     /// The variables of whoever asks, which compose files may refer to.
     pub environment: Environment,

@@ -74,8 +74,6 @@ pub(super) fn look(named: &Path, here: &Path, store: Option<&Path>) -> Result<De
     let path = without_links(&absolute)?;
     refuse_system(&path, store)?;
     if metadata.is_some() && is_mount_point(&path) {
-        // PostgreSQL's own advice: "Using a mount point directly as the data directory is not recommended"
-        // (src/bin/initdb/initdb.c).
         return Err(Error::usage(format!(
             "{} is a mount point: when its disk is not mounted, the service would start on an empty directory",
             path.display()
@@ -113,9 +111,8 @@ fn without_links(path: &Path) -> Result<PathBuf> {
 
 fn refuse_system(path: &Path, store: Option<&Path>) -> Result<()> {
     let refused = |why: String| {
-        Err(Error::usage(format!("{} {why}", path.display())).hint(Hint::advice(
-            "choose a directory of its own, as /srv/postgres or /data/db-server/postgres",
-        )))
+        Err(Error::usage(format!("{} {why}", path.display()))
+            .hint(Hint::advice("choose a directory of its own, as /srv/db or /data/db-server/db")))
     };
     // A directory right below the root is somebody's, as /home or /var.
     if path.components().count() <= 1 {

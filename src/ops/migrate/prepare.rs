@@ -512,8 +512,7 @@ impl MigrateRun<'_> {
     fn refuse_strange(&self, target: &MountSource, path: &Path, found: Option<&Inspection>) -> Result<()> {
         let MountSource::Volume(name) = target else { return Ok(()) };
         let inspected = found.and_then(|found| {
-            let profile = database::profile(&found.engine)?;
-            profile.inspect(path, &found.data_directory, None).ok()
+            database::files_of(&found.engine)?.inspect(path, &found.data_directory, None).ok()
         });
         let same = inspected
             .zip(found)
@@ -607,14 +606,7 @@ fn planned_user(user: &User, at: &Path) -> PlannedUser {
 /// Returns the database of a source, whether it runs or not.
 fn database_of(source: &Source) -> Option<Database> {
     let container = source.database()?;
-    Some(Database {
-        container: container.clone(),
-        files: DatabaseFiles {
-            profile: database::profile_of(container)?,
-            data_directory: source.data_directory.clone()?,
-            mounted_at: source.mounted_at(container),
-        },
-    })
+    Some(Database { container: container.clone(), files: DatabaseFiles::of(source, container)? })
 }
 
 fn refuse_outside_links(source: &Source, inspection: &Inspection) -> Result<()> {

@@ -15,11 +15,12 @@ use crate::compose::edit::{EditError, EditOptions, FileEdit, MountChange, edit, 
 use crate::compose::files::{FilesError, FoundProject};
 use crate::compose::replacement::Replacement;
 use crate::compose::{Membership, RECREATE_LIMIT, Recreate};
+use crate::database;
+use crate::database::compare::{ComparisonContext, compare};
 use crate::model::container::Container;
 use crate::model::error::{Context as _, Error, Result};
 use crate::model::event::Phase;
 use crate::model::facts::Facts;
-use crate::model::facts::compare::{ComparisonContext, compare};
 use crate::model::hint::Hint;
 use crate::model::location::MountSource;
 use crate::model::source::{Source, User, key_of};
@@ -306,6 +307,7 @@ impl MigrateRun<'_> {
                 description: description.context(|| format!("look at container {}", container.name))?,
                 destination: at.clone(),
                 source: prepared.source.location.clone(),
+                database: database::of(container).map(|database| database.name().to_owned()),
             });
         }
         Ok(originals)
@@ -449,7 +451,7 @@ impl MigrateRun<'_> {
         };
         let Some(path) = path else { return Ok(()) };
         let mounted_at = database.files.mounted_at.as_deref();
-        let now = match database.files.profile.inspect(&path, &database.files.data_directory, mounted_at) {
+        let now = match database.files.known.inspect(&path, &database.files.data_directory, mounted_at) {
             Ok(now) => now,
             Err(error) => {
                 tracing::debug!(%error, "the files are not for this user to read");

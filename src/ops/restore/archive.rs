@@ -43,7 +43,7 @@ pub(super) struct ArchiveSummary {
     pub(super) special: bool,
     /// Who owns the data.
     pub(super) owner: Option<(u32, u32)>,
-    /// The database in it: the profile's name and where it lies.
+    /// The database in it: its name and where it lies.
     pub(super) database: Option<(String, PathBuf)>,
 }
 
@@ -146,18 +146,23 @@ fn look_at_plain(path: &Path, monitor: &dyn Monitor) -> Result<ArchiveSummary> {
 
 /// Returns the names of files without which there is no database.
 fn head_names() -> Vec<PathBuf> {
-    database::profiles().iter().flat_map(|profile| profile.written_last(Path::new(""))).collect()
+    database::all()
+        .iter()
+        .filter_map(|database| database.files())
+        .flat_map(|files| files.written_last(Path::new("")))
+        .collect()
 }
 
 /// Returns the one place where all that a database must have is found.
 fn only_database(marker_files: &BTreeSet<PathBuf>) -> Result<Option<(String, PathBuf)>> {
     let mut found = BTreeSet::new();
-    for profile in database::profiles() {
-        let names = profile.written_last(Path::new(""));
+    let known = database::all().iter().filter_map(|database| Some((database.name(), database.files()?)));
+    for (engine, files) in known {
+        let names = files.written_last(Path::new(""));
         for head in marker_files {
             let Some(directory) = names.iter().find_map(|name| above(head, name)) else { continue };
-            if profile.written_last(&directory).iter().all(|head| marker_files.contains(head)) {
-                found.insert((profile.name().to_owned(), directory));
+            if files.written_last(&directory).iter().all(|head| marker_files.contains(head)) {
+                found.insert((engine.to_owned(), directory));
             }
         }
     }

@@ -1,6 +1,9 @@
 //! What is compared before anything is touched: mismatches that would break the data. Pure rules.
 
 use super::plan::RestorePlan;
+use crate::database;
+use crate::database::advice::{Platform, Transplant};
+use crate::model::container::Container;
 use crate::model::error::{Error, Result};
 use crate::model::hint::Hint;
 
@@ -15,6 +18,12 @@ pub struct Force {
     pub architecture: bool,
     /// The target has another C library, and so may sort text in another way.
     pub collation: bool,
+}
+
+/// Returns the database that a container runs, and its major version.
+pub(super) fn server_version(container: &Container) -> Option<(String, Option<String>)> {
+    let database = database::of(container)?;
+    Some((database.name().to_owned(), database.server()?.major_version(container)))
 }
 
 /// What is known of the database on either side.
@@ -124,55 +133,22 @@ fn compare_machine(facts: &Facts, mismatches: &mut Vec<Mismatch>, warnings: &mut
             flag: Some("--force-architecture"),
         });
     }
-    let (Some((image, id)), Some((server_image, server_id))) = (&facts.image, &facts.server_image) else {
+    compare_images(facts, mismatches, warnings);
+}
+
+/// One image has one C library: only the data of another may suffer.
+fn compare_images(facts: &Facts, mismatches: &mut Vec<Mismatch>, warnings: &mut Vec<String>) {
+    let (Some((engine, _)), Some((image, id))) = (&facts.database, &facts.image) else { return };
+    let Some((server_image, _)) = facts.server_image.as_ref().filter(|(_, other)| other != id) else {
         return;
     };
-    if id == server_id {
-        return;
+    let from = Platform { image, libc: facts.libc.as_deref() };
+    let to = Platform { image: server_image, libc: facts.server_libc.as_deref() };
+    match database::advice_of(engine).transplant(&from, &to) {
+        Transplant::Fits => {}
+        Transplant::MayBreak(what) => warnings.push(what),
+        Transplant::Breaks(what) => mismatches.push(Mismatch { what, flag: Some("--force-collation") }),
     }
-    if let (Some(archive), Some(server)) = (&facts.libc, &facts.server_libc) {
-        if sorts_otherwise(archive, server) && facts.database.as_ref().is_some_and(sorts_by_libc) {
-            mismatches.push(Mismatch {
-                what: format!(
-                    "the archive was made with {archive}, and the target runs {server}: they sort text differently, so \
-                     indexes of text would be wrong without anybody noticing (REINDEX them after a restore)"
-                ),
-                flag: Some("--force-collation"),
-            });
-        }
-        return;
-    }
-    if has_musl(image) == has_musl(server_image) {
-        warnings.push(format!(
-            "the archive was made with image {image}, and the target runs {server_image} of other content: \
-             if its C library is another, REINDEX what is indexed by text"
-        ));
-    } else {
-        mismatches.push(Mismatch {
-            what: format!(
-                "the archive was made with image {image}, and the target runs {server_image}: their C libraries \
-                 sort text differently, so indexes of text would be wrong without anybody noticing"
-            ),
-            flag: Some("--force-collation"),
-        });
-    }
-}
-
-/// Returns whether two C libraries may sort text in different ways: any two versions of glibc (as before and after
-/// 2.28), or glibc and musl, which sorts by bytes in each of its versions.
-fn sorts_otherwise(one: &str, other: &str) -> bool {
-    let is_musl = |libc: &str| libc.starts_with("musl ");
-    one != other && !(is_musl(one) && is_musl(other))
-}
-
-/// Returns whether a database has its text sorted by the C library.
-fn sorts_by_libc((engine, _): &(String, String)) -> bool {
-    engine == "postgresql"
-}
-
-/// Returns whether an image's name says that it is of Alpine, whose C library is musl.
-fn has_musl(image: &str) -> bool {
-    image.contains("alpine")
 }
 
 fn compare_owner(facts: &Facts, warnings: &mut Vec<String>) {
@@ -276,26 +252,20 @@ mod tests {
     }
 
     #[test]
-    fn the_c_library_decides_where_both_say_theirs() {
-        let image = |name: &str| Some((name.to_owned(), format!("sha256:{name}")));
-        let with = |archive: &str, server: &str| Facts {
-            server_image: image("postgres:15-alpine"),
-            libc: Some(archive.into()),
-            server_libc: Some(server.into()),
+    fn data_suffers_from_another_image_only_and_as_its_database_says() {
+        let other = Facts {
+            server_image: Some(("postgres:15-alpine".into(), "sha256:b".into())),
+            libc: Some("glibc 2.27".into()),
+            server_libc: Some("glibc 2.36".into()),
             ..facts()
         };
-        let collation = Force { collation: true, ..Force::default() };
-        for (archive, server) in
-            [("glibc 2.27", "glibc 2.36"), ("glibc 2.36", "glibc 2.37"), ("musl 1.2.4", "glibc 2.36")]
-        {
-            refused(&with(archive, server), "--force-collation", collation);
-            refused(&with(server, archive), "--force-collation", collation);
-        }
-        for (archive, server) in [("glibc 2.36", "glibc 2.36"), ("musl 1.2.3", "musl 1.2.4")] {
-            assert!(check(&with(archive, server), Force::default()).unwrap().is_empty());
-        }
-        let same_image = Facts { server_image: facts().image, ..with("glibc 2.27", "glibc 2.36") };
+        refused(&other, "--force-collation", Force { collation: true, ..Force::default() });
+        let same_image = Facts { server_image: facts().image, ..other.clone() };
         assert!(check(&same_image, Force::default()).is_ok(), "one image has one library");
+        let same_library = Facts { server_libc: other.libc.clone(), ..other.clone() };
+        assert!(check(&same_library, Force::default()).unwrap().is_empty());
+        let no_database = Facts { database: None, server: None, ..other };
+        assert!(check(&no_database, Force::default()).unwrap().is_empty(), "files are not sorted");
     }
 
     #[test]

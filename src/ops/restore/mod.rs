@@ -70,7 +70,7 @@ pub struct RestoreOptions {
     pub force: Force,
     /// Whether the data that is replaced is kept as a snapshot.
     pub safety: bool,
-    /// How long a database may take to stop; `None` for what its profile says.
+    /// How long a database may take to stop; `None` for what is known of it.
     pub stop_timeout: Option<Duration>,
     /// An image to use as the helper in place of our own.
     pub helper_image: Option<String>,

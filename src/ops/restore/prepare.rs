@@ -376,7 +376,7 @@ impl RestoreRun<'_> {
     /// Returns the database in the archive, and where its server will look for it.
     fn database(&self, source: &Source, known: &ArchiveSummary) -> Result<Option<DatabaseFiles>> {
         let Some((engine, found)) = &known.database else { return Ok(None) };
-        let profile = database::profile(engine)
+        let archived = database::named(engine)
             .ok_or_else(|| Error::failed(format!("this volsnap does not know {engine}")))?;
         let container = source.database();
         let plain = self.options.archive.snapshot().is_none();
@@ -393,7 +393,7 @@ impl RestoreRun<'_> {
             Some(container) => source.mounted_at(container),
             None => recorded(),
         };
-        Ok(Some(DatabaseFiles { profile, data_directory, mounted_at }))
+        Ok(DatabaseFiles::at(archived, data_directory, mounted_at))
     }
 
     async fn look_beside(
@@ -413,7 +413,7 @@ impl RestoreRun<'_> {
             .context(|| format!("survey {}", source.title))?;
         let is_here = |database: &&DatabaseFiles| {
             survey.databases.iter().any(|found| {
-                found.data_directory == database.data_directory && found.engine == database.profile.name()
+                found.data_directory == database.data_directory && found.engine == database.engine
             })
         };
         let present = match database.filter(is_here) {
@@ -466,10 +466,7 @@ impl RestoreRun<'_> {
         let environment = manifest.map(|manifest| &manifest.environment);
         let image = environment
             .and_then(|environment| Some((environment.image.clone()?, environment.image_id.clone()?)));
-        let server = source.database().and_then(|container| {
-            let profile = database::profile_of(container)?;
-            Some((profile.name().to_owned(), profile.major_version(container)))
-        });
+        let server = source.database().and_then(super::checks::server_version);
         let version = |inspection: &Inspection| (inspection.engine.clone(), inspection.version.clone());
         Facts {
             database: inspection.map(version),

@@ -12,7 +12,6 @@ use super::safety::PromisedSnapshot;
 use crate::agent::extract::Extracted;
 use crate::agent::protocol::{ExtractRequest, Request};
 use crate::agent::swap::new_tree;
-use crate::database;
 use crate::model::error::{Context as _, Error, ErrorKind, Result};
 use crate::model::event::Phase;
 use crate::model::hint::Hint;
@@ -157,10 +156,7 @@ impl RestoreRun<'_> {
         let facts = super::checks::Facts {
             database: Some((found.engine.clone(), found.version.clone())),
             identifier: found.identifier.clone(),
-            server: ready.source.database().and_then(|container| {
-                let profile = database::profile_of(container)?;
-                Some((profile.name().to_owned(), profile.major_version(container)))
-            }),
+            server: ready.source.database().and_then(super::checks::server_version),
             present_identifier: ready.present.as_ref().and_then(|present| present.identifier.clone()),
             engine_arch: ready.engine.arch.clone(),
             ..super::checks::Facts::default()

@@ -38,7 +38,7 @@ use crate::agent::client::AgentClient;
 use crate::agent::protocol::Survey;
 use crate::agent::staging::StageStats;
 use crate::archive::Codec;
-use crate::database::online::MaxRate;
+use crate::database::native::MaxRate;
 use crate::model::error::{Error, Result};
 use crate::model::facts::{Facts, FactsLevel};
 use crate::model::hint::Hint;
@@ -75,7 +75,7 @@ pub struct SnapshotOptions {
     pub keep_stage: bool,
     /// How the archive is compressed.
     pub codec: Codec,
-    /// How long a database may take to stop; `None` for what its profile says.
+    /// How long a database may take to stop; `None` for what is known of it.
     pub stop_timeout: Option<Duration>,
     /// How long the service may be away at most; `None` for 30 s where it is frozen, else for any time.
     pub max_downtime: Option<Duration>,

@@ -22,7 +22,7 @@ use super::{Captured, Preparation, SnapshotRun};
 use crate::agent::protocol::StagePassRequest;
 use crate::agent::staging::TREE;
 use crate::database;
-use crate::database::online::{OnlineAccess, OnlineBackup, OnlineRefusal};
+use crate::database::native::{MaxRate, NativeAccess, NativeBackup, NativeRefusal};
 use crate::engine::helper::STAGE;
 use crate::engine::oneshot::{Finished, run_to_end};
 use crate::engine::{ContainerSpec, DockerError, MountSpec, Network, TmpfsSpec};
@@ -50,8 +50,8 @@ const PIDS: u32 = 64;
 /// A running database that lets itself be backed up.
 pub(super) struct Online {
     container: Container,
-    backup: &'static dyn OnlineBackup,
-    access: OnlineAccess,
+    backup: &'static dyn NativeBackup,
+    access: NativeAccess,
 }
 
 impl SnapshotRun<'_> {
@@ -66,8 +66,9 @@ impl SnapshotRun<'_> {
             ))
             .hint(instead));
         };
-        let profile = database::profile_of(container);
-        let Some((profile, backup)) = profile.and_then(|profile| Some((profile, profile.online()?))) else {
+        let database = database::of(container);
+        let halves = database.and_then(|one| Some((one.name(), one.server()?, one.native()?)));
+        let Some((database, server, backup)) = halves else {
             return Err(Error::usage(format!(
                 "container {} runs a database of which it is not known how to back it up while it runs",
                 container.name
@@ -76,12 +77,13 @@ impl SnapshotRun<'_> {
         };
         let directory = match (source.mounted_at(container), &source.data_directory) {
             (Some(mounted_at), Some(directory)) => mounted_at.join(directory),
-            _ => profile.data_directory(container).unwrap_or_default(),
+            _ => server.data_directory(container).unwrap_or_default(),
         };
+        refuse_rate(backup, self.options.max_rate)?;
         self.run.monitor().step("ask-online");
         let question = backup.question(container, &directory);
         let answer = self.run.context.docker.exec(&container.id, &question, ASK_LIMIT).await;
-        let answer = answer.context(|| format!("ask the {} in {}", profile.name(), container.name))?;
+        let answer = answer.context(|| format!("ask the {database} in {}", container.name))?;
         let access = backup.access(container, &answer).map_err(|refusal| refused(container, refusal))?;
         Ok(Online { container: container.clone(), backup, access })
     }
@@ -229,6 +231,20 @@ impl SnapshotRun<'_> {
     }
 }
 
+/// Refuses a rate at which the database does not back itself up.
+fn refuse_rate(backup: &dyn NativeBackup, rate: MaxRate) -> Result<()> {
+    let rates = backup.rates();
+    let is_refused = rate.bytes_per_second().is_some_and(|bytes| !rates.contains(&bytes));
+    if !is_refused {
+        return Ok(());
+    }
+    let (slowest, fastest) = (MaxRate::of(*rates.start()), MaxRate::of(*rates.end()));
+    Err(Error::usage(format!(
+        "the database makes its backup at a rate between {slowest} and {fastest}, and {rate} is none"
+    ))
+    .hint(Hint::instead(&["--max-rate="], ["--max-rate", &fastest.to_string()])))
+}
+
 /// Refuses a backup whose files are not what they must be.
 fn refuse_doubtful(online: &Online, inspection: &Inspection) -> Result<()> {
     match online.backup.doubts(&online.access, inspection).as_slice() {
@@ -259,7 +275,7 @@ fn succeeded(online: &Online, doing: &str, finished: Result<Finished>) -> Result
     })
 }
 
-fn refused(container: &Container, refusal: OnlineRefusal) -> Error {
+fn refused(container: &Container, refusal: NativeRefusal) -> Error {
     let error = Error::failed(format!(
         "the database in {} cannot be backed up while it runs: {}",
         container.name, refusal.problem
@@ -267,5 +283,25 @@ fn refused(container: &Container, refusal: OnlineRefusal) -> Error {
     match refusal.mend {
         Some(mend) => error.hint(Hint::advice(mend)),
         None => error,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::database::Database;
+
+    #[test]
+    fn a_rate_that_the_database_does_not_take_is_refused_with_one_that_it_does() {
+        let backup = database::named("postgresql").and_then(Database::native).unwrap();
+        let refused = |rate: &str| refuse_rate(backup, rate.parse().unwrap());
+        for rate in ["none", "32k", "100M", "1G"] {
+            refused(rate).unwrap();
+        }
+        for rate in ["31k", "2G"] {
+            let error = refused(rate).unwrap_err();
+            assert!(error.to_string().contains("between 32k and 1G"), "{error}");
+            assert!(error.hint_text().is_some_and(|hint| hint.contains("--max-rate 1G")), "{error:?}");
+        }
     }
 }

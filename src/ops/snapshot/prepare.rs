@@ -285,21 +285,24 @@ impl SnapshotRun<'_> {
         let (Some(container), Some(data_directory)) = (source.database(), &source.data_directory) else {
             return only_database(source, survey);
         };
-        let Some(profile) = database::profile_of(container) else { return only_database(source, survey) };
+        let Some(database) = database::of(container) else { return only_database(source, survey) };
+        let mounted_at = source.mounted_at(container);
+        let Some(files) = DatabaseFiles::at(database, data_directory.clone(), mounted_at) else {
+            return Ok(None);
+        };
         let found =
-            |found: &FoundDatabase| found.data_directory == *data_directory && found.engine == profile.name();
+            |found: &FoundDatabase| found.data_directory == *data_directory && found.engine == files.engine;
         if !survey.databases.iter().any(found) {
             return Err(Error::failed(format!(
                 "{} has no {} data where container {} keeps it ({})",
                 source.title,
-                profile.name(),
+                files.engine,
                 container.name,
                 at(data_directory)
             ))
             .hint(Hint::mounts(&container.name)));
         }
-        let mounted_at = source.mounted_at(container);
-        Ok(Some(DatabaseFiles { profile, data_directory: data_directory.clone(), mounted_at }))
+        Ok(Some(files))
     }
 
     /// Returns what is known before it is decided who is held and how bytes are taken.
@@ -337,11 +340,8 @@ impl SnapshotRun<'_> {
 fn only_database(source: &Source, survey: &Survey) -> Result<Option<DatabaseFiles>> {
     match survey.databases.as_slice() {
         [] => Ok(None),
-        [found] => Ok(database::profile(&found.engine).map(|profile| DatabaseFiles {
-            profile,
-            data_directory: found.data_directory.clone(),
-            mounted_at: None,
-        })),
+        [found] => Ok(database::named(&found.engine)
+            .and_then(|database| DatabaseFiles::at(database, found.data_directory.clone(), None))),
         several => {
             let places: Vec<_> = several.iter().map(|found| at(&found.data_directory)).collect();
             Err(Error::failed(format!(

@@ -130,9 +130,9 @@ pub(in crate::ops) async fn environment(
         labels: container.map(compose_labels).unwrap_or_default(),
         mounts: container.map(|container| container.mounts.clone()).unwrap_or_default(),
         data_directory: container.and_then(|container| {
-            database::profile_of(container).and_then(|profile| profile.data_directory(container))
+            database::server_of(container).and_then(|server| server.data_directory(container))
         }),
-        superuser: container.and_then(|container| database::profile_of(container)?.superuser(container)),
+        superuser: container.and_then(|container| database::server_of(container)?.superuser(container)),
         engine_version: engine.version.clone(),
         api_version: engine.api_version.to_string(),
         arch: engine.arch.clone(),

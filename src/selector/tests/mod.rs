@@ -3,41 +3,29 @@
 mod data;
 mod names;
 
-use std::io;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use super::resolve::Resolver;
 use super::*;
-use crate::database::{ContentCheck, Profile};
+use crate::database::Server;
 use crate::model::container::{Container, Mount, MountKind, Volume};
 use crate::model::error::ErrorKind;
-use crate::model::inspection::Inspection;
 use crate::model::source::Source;
 
 const ANONYMOUS: &str = "3f2a3f2a3f2a3f2a3f2a3f2a3f2a3f2a3f2a3f2a3f2a3f2a3f2a3f2a3f2a3f2a";
 const PGDATA: &str = "/var/lib/postgresql/data";
 
-/// A database whose data directory is where `PGDATA` says.
+/// A server whose data directory is where `PGDATA` says.
 #[derive(Debug)]
-struct TestProfile;
+struct TestServer;
 
-impl Profile for TestProfile {
-    fn name(&self) -> &'static str {
-        "test"
-    }
+impl Server for TestServer {
     fn recognises(&self, container: &Container) -> bool {
-        container.env.iter().any(|entry| entry.starts_with("PGDATA="))
+        self.data_directory(container).is_some()
     }
     fn data_directory(&self, container: &Container) -> Option<PathBuf> {
         container.env.iter().find_map(|entry| entry.strip_prefix("PGDATA=")).map(PathBuf::from)
-    }
-    fn major_version(&self, _: &Container) -> Option<String> {
-        None
-    }
-
-    fn data_directory_command(&self, _: &Container) -> Vec<String> {
-        vec![]
     }
     fn ready_command(&self, _: &Container) -> Vec<String> {
         vec![]
@@ -45,45 +33,20 @@ impl Profile for TestProfile {
     fn await_ready_command(&self, _: &Container, _: Duration) -> Vec<String> {
         vec![]
     }
-    fn checkpoint_command(&self, _container: &Container) -> Option<Vec<String>> {
-        None
-    }
-
     fn stop_signal(&self) -> &'static str {
         "SIGINT"
     }
     fn stop_timeout(&self) -> Duration {
         Duration::ZERO
     }
-    fn find(&self, _: &Path) -> io::Result<Vec<PathBuf>> {
-        Ok(vec![])
-    }
-    fn inspect(&self, _: &Path, _: &Path, _: Option<&Path>) -> io::Result<Inspection> {
-        Err(io::ErrorKind::Unsupported.into())
-    }
-    fn written_last(&self, _: &Path) -> Vec<PathBuf> {
-        vec![]
-    }
-
-    fn proof_file(&self, data_directory: &Path) -> PathBuf {
-        data_directory.join("proof")
-    }
-
-    fn content_check(&self, _: &Inspection, _: &Path) -> Option<Box<dyn ContentCheck>> {
-        None
-    }
-
-    fn online(&self) -> Option<&'static dyn crate::database::online::OnlineBackup> {
-        None
-    }
 }
 
-fn profile_of(container: &Container) -> Option<&'static dyn Profile> {
-    TestProfile.recognises(container).then_some(&TestProfile)
+fn server_of(container: &Container) -> Option<&'static dyn Server> {
+    TestServer.recognises(container).then_some(&TestServer)
 }
 
 fn resolved(target: &str, world: &EngineInventory) -> Result<Source> {
-    Resolver { world, profile_of }.resolve(&target.parse()?)
+    Resolver { world, server_of }.resolve(&target.parse()?)
 }
 
 /// Returns the refusal: its kind, its message and its hint.

@@ -193,7 +193,7 @@ proptest! {
         if let Ok(target) = text.parse::<Target>() {
             prop_assert!(!target.to_string().chars().any(char::is_control));
             for world in [town("/srv/shop"), world("/", vec![], vec![])] {
-                if let Err(error) = (Resolver { world: &world, profile_of }).resolve(&target) {
+                if let Err(error) = (Resolver { world: &world, server_of }).resolve(&target) {
                     prop_assert!(!error.to_string().chars().any(char::is_control));
                 }
             }

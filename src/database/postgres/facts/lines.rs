@@ -5,6 +5,7 @@ use chrono::{DateTime, Utc};
 use serde::Deserialize;
 
 use crate::database::FactsError;
+use crate::database::postgres::NAME;
 use crate::model::facts::{
     Database, Facts, FactsLevel, ForeignKey, Moment, Name, Revision, SequenceBehind, Table, TableKind, Worth,
 };
@@ -116,7 +117,7 @@ pub(super) fn read(level: FactsLevel, output: &[u8]) -> Result<Facts, FactsError
     let cut = || FactsError::Cut { bytes: output.len() };
     let text = text.strip_suffix("end\n").ok_or_else(cut)?;
     let mut reader = Reader {
-        facts: Facts::new("postgresql", level, DateTime::UNIX_EPOCH),
+        facts: Facts::new(NAME, level, DateTime::UNIX_EPOCH),
         current: None,
         is_done: true,
         said: Vec::new(),

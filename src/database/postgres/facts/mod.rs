@@ -122,7 +122,6 @@ mod tests {
 
     use super::*;
     use crate::model::facts::Moment;
-    use crate::model::inspection::PageChecksums;
 
     fn output(stdout: &str) -> ExecOutput {
         ExecOutput { stdout: stdout.into(), ..ExecOutput::default() }
@@ -161,9 +160,9 @@ mod tests {
             clean,
             reasons: Vec::new(),
             proof_digest: String::new(),
-            page_checksums: PageChecksums::On,
-            page_size: 8192,
-            pages_per_segment: 131_072,
+            page_checksums: None,
+            page_size: None,
+            pages_per_segment: None,
             details: BTreeMap::from([
                 ("next_transaction".into(), next.into()),
                 ("standby".into(), standby.into()),

@@ -9,6 +9,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use super::Postgres;
+use crate::database::sandbox::StructureCheck;
 use crate::database::{Sandbox, SandboxSource, Structure};
 use crate::model::container::{Container, ExecOutput};
 
@@ -31,12 +32,13 @@ impl SandboxSource for Postgres {
         }
     }
 
-    fn structure_command(&self, _container: &Container) -> Vec<String> {
-        ["sh", "-c", STRUCTURE, "volsnap"].map(str::to_owned).to_vec()
-    }
-
-    fn structure_limit(&self) -> Duration {
-        Duration::from_mins(30)
+    fn structure_check(&self, _container: &Container) -> Option<StructureCheck> {
+        Some(StructureCheck {
+            tool: "amcheck",
+            subject: "indexes",
+            command: ["sh", "-c", STRUCTURE, "volsnap"].map(str::to_owned).to_vec(),
+            limit: Duration::from_mins(30),
+        })
     }
 
     fn structure(&self, output: &ExecOutput) -> Structure {
@@ -64,13 +66,13 @@ impl SandboxSource for Postgres {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::database::profile_of;
+    use crate::database;
 
     #[test]
     fn what_boots_a_copy_is_known_for_a_server_of_the_same_kind() {
         let Sandbox { command, env, .. } = Postgres.sandbox(Path::new("/data/pg"), Some("app"), Some("shop"));
         let container = Container { command, ..Container::default() };
-        assert_eq!(profile_of(&container).map(crate::database::Profile::name), Some("postgresql"));
+        assert_eq!(database::of(&container).map(database::Database::name), Some("postgresql"));
         assert_eq!((env["PGDATA"].as_str(), env["POSTGRES_USER"].as_str()), ("/data/pg", "app"));
         assert_eq!(env["POSTGRES_DB"], "shop");
     }

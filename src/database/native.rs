@@ -13,7 +13,7 @@ use crate::model::container::{Container, ExecOutput};
 use crate::model::inspection::Inspection;
 
 /// How a kind of database is backed up while it runs.
-pub trait OnlineBackup: Send + Sync + fmt::Debug {
+pub trait NativeBackup: Send + Sync + fmt::Debug {
     /// Returns the command that asks the database, inside its container, whether it can be backed up;
     /// `data_directory` is where the container has its data.
     fn question(&self, container: &Container, data_directory: &Path) -> Vec<String>;
@@ -22,12 +22,15 @@ pub trait OnlineBackup: Send + Sync + fmt::Debug {
     ///
     /// # Errors
     /// When the database cannot be backed up as it is.
-    fn access(&self, container: &Container, answer: &ExecOutput) -> Result<OnlineAccess, OnlineRefusal>;
+    fn access(&self, container: &Container, answer: &ExecOutput) -> Result<NativeAccess, NativeRefusal>;
+
+    /// Returns how slow and how fast it can be told to be, in bytes per second.
+    fn rates(&self) -> RangeInclusive<u64>;
 
     /// Returns the command that writes the backup into `directory`, which exists and is empty, from within
-    /// the database's network, no faster than `rate`. It reads [`OnlineAccess::secret`] from its standard input,
+    /// the database's network, no faster than `rate`. It reads [`NativeAccess::secret`] from its standard input,
     /// and needs `/tmp`.
-    fn backup_command(&self, access: &OnlineAccess, directory: &Path, rate: MaxRate) -> Vec<String>;
+    fn backup_command(&self, access: &NativeAccess, directory: &Path, rate: MaxRate) -> Vec<String>;
 
     /// Returns the command that proves the backup in `directory` to be whole.
     fn verify_command(&self, directory: &Path) -> Vec<String>;
@@ -36,15 +39,15 @@ pub trait OnlineBackup: Send + Sync + fmt::Debug {
     fn progress(&self, said: &str) -> Option<u64>;
 
     /// Returns what made a command fail, by what it wrote to stderr.
-    fn failure(&self, access: &OnlineAccess, stderr: &str) -> OnlineRefusal;
+    fn failure(&self, access: &NativeAccess, stderr: &str) -> NativeRefusal;
 
     /// Returns why the files of a backup are not what they must be; none when they are.
-    fn doubts(&self, access: &OnlineAccess, inspection: &Inspection) -> Vec<String>;
+    fn doubts(&self, access: &NativeAccess, inspection: &Inspection) -> Vec<String>;
 }
 
 /// How a database lets itself be backed up.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct OnlineAccess {
+pub struct NativeAccess {
     /// Whom to connect as.
     pub user: String,
     /// The port it listens on, at 127.0.0.1.
@@ -57,6 +60,9 @@ pub struct OnlineAccess {
     pub secret: Secret,
 }
 
+/// The units of a rate, the largest first.
+const UNITS: [(u64, &str); 3] = [(1 << 30, "G"), (1 << 20, "M"), (1 << 10, "k")];
+
 /// How fast a backup is made at most.
 ///
 /// One that is made as fast as it can be takes a processor of the database's and another for itself; on a small
@@ -68,13 +74,26 @@ impl MaxRate {
     /// As fast as it can be.
     pub const NONE: Self = Self(None);
 
-    /// What PostgreSQL's own program takes (its documentation, `pg_basebackup --max-rate`): bytes per second.
-    const RANGE: RangeInclusive<u64> = 32 << 10..=1 << 30;
+    /// That many bytes per second.
+    #[must_use]
+    pub fn of(bytes_per_second: u64) -> Self {
+        Self(Some(bytes_per_second))
+    }
 
     /// Returns the most bytes per second; `None` where there is no limit.
     #[must_use]
     pub fn bytes_per_second(self) -> Option<u64> {
         self.0
+    }
+}
+
+/// Writes it as it is typed.
+impl fmt::Display for MaxRate {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Some(bytes) = self.0 else { return f.write_str("none") };
+        let (unit, letter) =
+            UNITS.into_iter().find(|(unit, _)| bytes.is_multiple_of(*unit)).unwrap_or(UNITS[UNITS.len() - 1]);
+        write!(f, "{}{letter}", bytes / unit)
     }
 }
 
@@ -93,23 +112,19 @@ impl FromStr for MaxRate {
             return Ok(Self::NONE);
         }
         let digits = text.trim_end_matches(|c: char| !c.is_ascii_digit());
-        let unit = match &text[digits.len()..] {
-            "k" | "K" => 1 << 10,
-            "M" | "m" => 1 << 20,
-            "G" | "g" => 1 << 30,
-            _ => return Err("a rate is a number with k, M or G for the bytes per second, or none".to_owned()),
-        };
-        let bytes = digits.parse::<u64>().ok().and_then(|number| number.checked_mul(unit));
-        match bytes.filter(|bytes| Self::RANGE.contains(bytes)) {
+        let letter = &text[digits.len()..];
+        let unit = UNITS.into_iter().find(|(_, known)| letter.eq_ignore_ascii_case(known));
+        let rate = unit.and_then(|(unit, _)| digits.parse::<u64>().ok()?.checked_mul(unit));
+        match rate.filter(|bytes| *bytes > 0) {
             Some(bytes) => Ok(Self(Some(bytes))),
-            None => Err("a rate is between 32k and 1G".to_owned()),
+            None => Err("a rate is a number with k, M or G for the bytes per second, or none".to_owned()),
         }
     }
 }
 
 /// Why a database cannot be backed up while it runs, and what mends that.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct OnlineRefusal {
+pub struct NativeRefusal {
     /// What is in the way.
     pub problem: String,
     /// The line that mends it, and where it belongs; `None` where none is known.
@@ -150,9 +165,11 @@ mod tests {
     #[case("100M", Some(100 << 20))]
     #[case("32k", Some(32 << 10))]
     #[case("1G", Some(1 << 30))]
+    #[case("1536k", Some(1536 << 10))]
     #[case("none", None)]
-    fn a_rate_is_read(#[case] text: &str, #[case] bytes: Option<u64>) {
-        assert_eq!(text.parse::<MaxRate>().unwrap().bytes_per_second(), bytes);
+    fn a_rate_is_read_and_written_as_it_is_typed(#[case] text: &str, #[case] bytes: Option<u64>) {
+        let rate: MaxRate = text.parse().unwrap();
+        assert_eq!((rate.bytes_per_second(), rate.to_string().as_str()), (bytes, text));
     }
 
     #[rstest]
@@ -160,8 +177,7 @@ mod tests {
     #[case("fast")]
     #[case("100")]
     #[case("100MB")]
-    #[case("31k")]
-    #[case("2G")]
+    #[case("0k")]
     #[case("-1M")]
     #[case("99999999999999999999G")]
     fn what_is_no_rate_is_refused(#[case] text: &str) {

@@ -1,7 +1,7 @@
 use rstest::rstest;
 
-use super::super::{FactsLevel, Files, Moment, SequenceBehind, TableKind};
 use super::*;
+use crate::model::facts::{FactsLevel, Files, Moment, SequenceBehind, TableKind};
 
 fn name(name: &str) -> Name {
     Name { schema: "public".into(), name: name.into() }
@@ -95,7 +95,7 @@ fn the_same_is_the_same() {
 #[case::another_cluster(|facts: &mut Facts| facts.identifier = Some("78".into()), DifferenceKind::AnotherCluster)]
 #[case::went_back(|facts: &mut Facts| facts.moment = Some(Moment { next_transaction: 600, settled: true }), DifferenceKind::WentBack)]
 #[case::orphans(|facts: &mut Facts| memory_db(facts).doubtful_keys.push(key(Worth::Whole, 3)), DifferenceKind::Orphans)]
-#[case::emptied_bytea(|facts: &mut Facts| _ = of(facts, "images").empty.insert("data".into(), 1000), DifferenceKind::EmptiedBytea)]
+#[case::emptied_bytea(|facts: &mut Facts| _ = of(facts, "images").empty.insert("data".into(), 1000), DifferenceKind::EmptiedBytes)]
 #[case::emptied_database(|facts: &mut Facts| memory_db(facts).tables.iter_mut().for_each(|table| table.rows = Some(0)), DifferenceKind::EmptiedDatabase)]
 #[case::unreadable_table(|facts: &mut Facts| *of(facts, "users") = Table { damaged: true, unread: Some("could not open file".into()), rows: None, ..table("users", 0) }, DifferenceKind::UnreadableTable)]
 #[case::unreadable_database(|facts: &mut Facts| *memory_db(facts) = Database { name: "memory_db".into(), encoding: "UTF8".into(), collation: "libc en_US.utf8".into(), unread: Some("no".into()), damaged: true, ..Database::default() }, DifferenceKind::UnreadableDatabase)]
@@ -123,7 +123,7 @@ fn damage_is_found_whether_or_not_clients_wrote(#[case] plant: fn(&mut Facts), #
 #[case::more_rows(|facts: &mut Facts| of(facts, "users").rows = Some(51), DifferenceKind::MoreRows)]
 #[case::new_table(|facts: &mut Facts| memory_db(facts).tables.push(table("new", 1)), DifferenceKind::NewTable)]
 #[case::a_dropped_partition(|facts: &mut Facts| _ = memory_db(facts).tables.pop(), DifferenceKind::MissingTable)]
-#[case::some_bytea(|facts: &mut Facts| _ = of(facts, "images").empty.insert("data".into(), 400), DifferenceKind::EmptiedBytea)]
+#[case::some_bytea(|facts: &mut Facts| _ = of(facts, "images").empty.insert("data".into(), 400), DifferenceKind::EmptiedBytes)]
 #[case::large_objects(|facts: &mut Facts| memory_db(facts).large_objects = Some(3), DifferenceKind::LargeObjects)]
 #[case::migration(|facts: &mut Facts| memory_db(facts).revisions[0] = Revision { revision: Some("8".into()), applied: 8, ..memory_db(facts).revisions[0].clone() }, DifferenceKind::SchemaRevision)]
 #[case::unguarded_orphans(|facts: &mut Facts| memory_db(facts).doubtful_keys.push(key(Worth::Disabled, 3)), DifferenceKind::Orphans)]
@@ -304,4 +304,23 @@ fn a_view_is_missed_but_has_no_rows() {
     let comparison = compare(&before, &facts(), &CONTEXT);
     assert_eq!(only(&comparison, DifferenceKind::MissingTable).object, "memory_db: table public.v");
     assert_eq!(before.summary(), facts().summary());
+}
+
+#[test]
+fn of_a_database_that_is_not_known_the_same_is_found_and_nothing_is_advised() {
+    let unknown = |mut facts: Facts| {
+        facts.engine = "another".into();
+        facts
+    };
+    let mut after = unknown(facts());
+    memory_db(&mut after).invalid_indexes.push(name("i"));
+    let large = Table { rows: None, estimated: Some(9), ..table("users", 50) };
+    let mut before = unknown(facts());
+    *of(&mut before, "users") = Table { bytes: Some(1 << 30), ..large.clone() };
+    *of(&mut after, "users") = Table { bytes: Some(1 << 20), ..large };
+    let comparison = compare(&before, &after, &CONTEXT);
+    assert!(comparison.strict);
+    let [index] = &comparison.differences[..] else { panic!("{comparison:?}") };
+    assert_eq!((index.kind, index.severity), (DifferenceKind::InvalidIndex, Severity::Damage));
+    assert_eq!(index.next, None);
 }

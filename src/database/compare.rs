@@ -5,118 +5,16 @@
 //! migrated, and only what no client does by writing is damage: a table, a database or a role that is
 //! gone, a row whose foreign key leads nowhere, bytes that are empty where they were not, another
 //! cluster.
+//!
+//! The rules are the same for every database. What mends a [flaw](Flaw), and what its files may do by themselves, is
+//! told by its own [`Advice`].
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use serde::{Deserialize, Serialize};
-
-use super::{Database, Facts, ForeignKey, Name, Revision, Table, Worth, identifier};
+use super::advice::{Advice, Flaw};
+use crate::model::facts::difference::{Comparison, Difference, DifferenceKind, Severity};
+use crate::model::facts::{Database, Facts, Files, ForeignKey, Name, Revision, Table, Worth, identifier};
 use crate::model::hint::Hint;
-
-/// What kind of thing differs. Programs rely on the names.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum DifferenceKind {
-    /// The cluster is another one.
-    AnotherCluster,
-    /// Transactions that had happened are gone.
-    WentBack,
-    /// The server was not shut down cleanly and had to recover.
-    CrashRecovery,
-    /// Data is on other volumes or directories than before.
-    OtherVolume,
-    /// Pages did not match their checksums.
-    ChecksumFailures,
-    /// The server is of another version.
-    EngineVersion,
-    /// A setting of the server.
-    Setting,
-    /// A role is gone.
-    MissingRole,
-    /// A role may do other things.
-    RoleChanged,
-    /// A role is new.
-    NewRole,
-    /// A tablespace is gone.
-    MissingTablespace,
-    /// A tablespace lies elsewhere.
-    TablespaceMoved,
-    /// A database is gone.
-    MissingDatabase,
-    /// A database cannot be looked into any more.
-    UnreadableDatabase,
-    /// A database has lost all its rows.
-    EmptiedDatabase,
-    /// A database is new.
-    NewDatabase,
-    /// Text is encoded or sorted in another way.
-    CollationChanged,
-    /// An extension is gone.
-    MissingExtension,
-    /// An extension has another version.
-    ExtensionVersion,
-    /// An extension is new.
-    NewExtension,
-    /// The schema is of another revision.
-    SchemaRevision,
-    /// A table is gone.
-    MissingTable,
-    /// A table cannot be read any more.
-    UnreadableTable,
-    /// A table is new.
-    NewTable,
-    /// A table has fewer rows.
-    FewerRows,
-    /// A table has more rows.
-    MoreRows,
-    /// A table that was not counted has shrunk.
-    ShrunkenTable,
-    /// The rows are others.
-    ChangedContent,
-    /// Rows of a BYTEA column have nothing in it any more.
-    EmptiedBytea,
-    /// There are fewer or more large objects.
-    LargeObjects,
-    /// Rows have a foreign key that leads nowhere.
-    Orphans,
-    /// A foreign key does not hold of every row any more.
-    WeakenedKey,
-    /// A sequence gives numbers that are taken.
-    SequenceBehind,
-    /// An index is not valid.
-    InvalidIndex,
-    /// The files are others.
-    Files,
-}
-
-/// How bad a difference is.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Severity {
-    /// No client does this by writing.
-    Damage,
-    /// Clients wrote in between, and this is what writing does.
-    Explained,
-    /// Worth knowing.
-    Information,
-}
-
-/// Something that differs.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Difference {
-    /// What kind of thing it is.
-    pub kind: DifferenceKind,
-    /// How bad it is.
-    pub severity: Severity,
-    /// What differs: "memory_db: table public.images".
-    pub object: String,
-    /// What it was, where there is such a thing.
-    pub before: Option<String>,
-    /// What it is.
-    pub after: Option<String>,
-    /// The next command to type.
-    pub next: Option<Hint>,
-}
 
 /// What a comparison needs to know beside the facts.
 #[derive(Debug, Clone, Copy, Default)]
@@ -131,30 +29,13 @@ pub struct ComparisonContext<'a> {
     pub nothing_written: Option<bool>,
 }
 
-/// What came of a comparison.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Comparison {
-    /// Whether nothing was written in between, so that everything has to be the same.
-    pub strict: bool,
-    /// What differs, the worst first.
-    pub differences: Vec<Difference>,
-}
-
-impl Comparison {
-    /// Returns whether there is no damage.
-    #[must_use]
-    pub fn ok(&self) -> bool {
-        self.differences.iter().all(|difference| difference.severity != Severity::Damage)
-    }
-}
-
 /// Returns what differs between two looks at the same data.
 #[must_use]
 pub fn compare(before: &Facts, after: &Facts, context: &ComparisonContext<'_>) -> Comparison {
     let proved = || before.moment.zip(after.moment).is_some_and(|(before, after)| before.is(after));
     let same_cluster = before.engine == after.engine && before.identifier == after.identifier;
     let strict = same_cluster && context.nothing_written.unwrap_or_else(proved);
-    let mut comparing = Comparing { after, context, strict, found: Vec::new() };
+    let mut comparing = Comparing::of(after, context, strict);
     comparing.shutdown();
     if same_cluster {
         comparing.cluster(before);
@@ -169,7 +50,7 @@ pub fn compare(before: &Facts, after: &Facts, context: &ComparisonContext<'_>) -
 /// Returns what is wrong with data that there is nothing to compare with.
 #[must_use]
 pub fn first_look(facts: &Facts, context: &ComparisonContext<'_>) -> Comparison {
-    let mut comparing = Comparing { after: facts, context, strict: false, found: Vec::new() };
+    let mut comparing = Comparing::of(facts, context, false);
     comparing.shutdown();
     if facts.checksum_failures.is_some_and(|failures| failures > 0) {
         comparing.checksum_failures(None);
@@ -192,6 +73,7 @@ struct Comparing<'a> {
     after: &'a Facts,
     context: &'a ComparisonContext<'a>,
     strict: bool,
+    advice: &'static dyn Advice,
     found: Vec<Difference>,
 }
 
@@ -223,6 +105,12 @@ fn gone(before: impl Into<String>) -> Change {
 
 fn came(after: impl Into<String>) -> Change {
     (None, Some(after.into()))
+}
+
+impl<'a> Comparing<'a> {
+    fn of(after: &'a Facts, context: &'a ComparisonContext<'a>, strict: bool) -> Self {
+        Self { after, context, strict, advice: super::advice_of(&after.engine), found: Vec::new() }
+    }
 }
 
 impl Comparing<'_> {
@@ -258,11 +146,9 @@ impl Comparing<'_> {
         })
     }
 
-    /// Returns the command that runs a statement in a database.
-    fn psql(&self, database: &str, sql: &str) -> Option<Hint> {
-        let container = self.context.container?;
-        let user = self.after.user.as_deref().unwrap_or("postgres");
-        Some(Hint::docker(["exec", container, "psql", "-U", user, "-d", database, "-c", sql]))
+    /// Returns the command that mends a flaw.
+    fn mend(&self, flaw: &Flaw<'_>) -> Option<Hint> {
+        self.advice.mend(self.context.container?, self.after, flaw)
     }
 
     fn logs(&self) -> Option<Hint> {
@@ -455,8 +341,7 @@ impl Comparing<'_> {
             || (known && then != now);
         if differs {
             let what = change(text(of.before, &then), text(of.after, &now));
-            let reindex = format!("REINDEX DATABASE {}", identifier(&of.after.name));
-            let next = self.psql(&of.after.name, &reindex);
+            let next = self.mend(&Flaw::Collation { database: &of.after.name });
             self.push(DifferenceKind::CollationChanged, Severity::Damage, object, what, next);
         }
     }
@@ -472,8 +357,7 @@ impl Comparing<'_> {
                 "database {}: indexes made with another collation version",
                 identifier(&of.after.name)
             );
-            let reindex = format!("REINDEX DATABASE {}", identifier(&of.after.name));
-            let next = self.psql(&of.after.name, &reindex);
+            let next = self.mend(&Flaw::Collation { database: &of.after.name });
             let what = change(recorded, actual);
             self.push(DifferenceKind::CollationChanged, Severity::Information, object, what, next);
         }
@@ -485,8 +369,7 @@ impl Comparing<'_> {
             match of.after.extensions.get(name) {
                 None => {
                     let severity = if of.migrated { Severity::Explained } else { Severity::Damage };
-                    let create = format!("CREATE EXTENSION {}", identifier(name));
-                    let next = self.psql(&of.after.name, &create);
+                    let next = self.mend(&Flaw::Extension { database: &of.after.name, extension: name });
                     self.push(DifferenceKind::MissingExtension, severity, object, gone(version), next);
                 }
                 Some(now) if now != version => {
@@ -588,7 +471,7 @@ impl Comparing<'_> {
             return;
         }
         self.count(of, then, now);
-        self.bytea(of, then, now);
+        self.emptied_bytes(of, then, now);
         if then.rows == now.rows
             && let (Some(before), Some(after)) = (&then.digest, &now.digest)
             && before != after
@@ -616,10 +499,10 @@ impl Comparing<'_> {
         if then.rows.zip(now.rows).is_some_and(|(then, now)| now > then) {
             return self.push(DifferenceKind::MoreRows, self.by_writing(), object, what, None);
         }
-        // A table that is too large to be counted does not shrink without a transaction either, unless
-        // vacuum gives back its end where that takes none.
-        let minimal = self.after.settings.get("wal_level").is_some_and(|level| level == "minimal");
-        if let (true, false, Some(before), Some(after)) = (self.strict, minimal, then.bytes, now.bytes)
+        // A table that is too large to be counted does not shrink without a transaction either, where the database
+        // gives nothing back by itself.
+        let may_shrink = self.advice.may_shrink(self.after);
+        if let (true, false, Some(before), Some(after)) = (self.strict, may_shrink, then.bytes, now.bytes)
             && after < before
         {
             let next = self.restore();
@@ -628,7 +511,7 @@ impl Comparing<'_> {
         }
     }
 
-    fn bytea(&mut self, of: &Of<'_>, then: &Table, now: &Table) {
+    fn emptied_bytes(&mut self, of: &Of<'_>, then: &Table, now: &Table) {
         let (Some(rows_then), Some(rows_now)) = (then.rows, now.rows) else { return };
         for (column, &empty_then) in &then.empty {
             let Some(&empty_now) = now.empty.get(column) else { continue };
@@ -645,7 +528,7 @@ impl Comparing<'_> {
             let shown = |full: u64, rows: u64| format!("{full} of {rows} rows with bytes");
             let next = self.restore();
             let what = change(shown(full_then, rows_then), shown(full_now, rows_now));
-            self.push(DifferenceKind::EmptiedBytea, severity, object, what, next);
+            self.push(DifferenceKind::EmptiedBytes, severity, object, what, next);
         }
     }
 
@@ -696,9 +579,8 @@ impl Comparing<'_> {
         };
         let shown = |orphans: u64| format!("{orphans} rows lead nowhere");
         let before = known.filter(|_| !of.first).map(shown);
-        let validate = format!("ALTER TABLE {} VALIDATE CONSTRAINT {}", now.table, identifier(&now.name));
         let next = match now.worth {
-            Worth::NotValid => self.psql(&of.after.name, &validate),
+            Worth::NotValid => self.mend(&Flaw::ForeignKey { database: &of.after.name, key: now }),
             _ => self.restore(),
         };
         self.push(DifferenceKind::Orphans, severity, object, (before, Some(shown(orphans))), next);
@@ -717,13 +599,7 @@ impl Comparing<'_> {
                 identifier(&behind.column),
                 behind.reached
             ));
-            let catch_up = format!(
-                "SELECT setval('{}', (SELECT max({}) FROM {}))",
-                behind.sequence.to_string().replace('\'', "''"),
-                identifier(&behind.column),
-                behind.table
-            );
-            let next = self.psql(&of.after.name, &catch_up);
+            let next = self.mend(&Flaw::Sequence { database: &of.after.name, behind });
             self.push(DifferenceKind::SequenceBehind, severity, object, what, next);
         }
     }
@@ -732,7 +608,7 @@ impl Comparing<'_> {
         for index in &of.after.invalid_indexes {
             let was_so = of.first || of.before.invalid_indexes.contains(index);
             let severity = if was_so { Severity::Information } else { Severity::Damage };
-            let next = self.psql(&of.after.name, &format!("REINDEX INDEX {index}"));
+            let next = self.mend(&Flaw::Index { database: &of.after.name, index });
             let object = of.object("index", index);
             self.push(DifferenceKind::InvalidIndex, severity, object, came("not valid"), next);
         }
@@ -745,7 +621,7 @@ impl Comparing<'_> {
         {
             return;
         }
-        let shown = |files: &super::Files| {
+        let shown = |files: &Files| {
             let digest =
                 files.digest.as_ref().map_or_else(String::new, |digest| format!(", digest {digest}"));
             format!("{} files, {} bytes{digest}", files.files, files.bytes)

@@ -4,10 +4,11 @@
 //! will open: a refusal names the setting, and the line that mends it.
 
 use std::collections::BTreeMap;
+use std::ops::RangeInclusive;
 use std::path::Path;
 
 use super::{container, files};
-use crate::database::online::{MaxRate, OnlineAccess, OnlineBackup, OnlineRefusal};
+use crate::database::native::{MaxRate, NativeAccess, NativeBackup, NativeRefusal};
 use crate::model::container::{Container, ExecOutput};
 use crate::model::inspection::Inspection;
 
@@ -22,14 +23,14 @@ const CONNECTIONS: i64 = 2;
 #[derive(Debug)]
 pub(super) struct BaseBackup;
 
-impl OnlineBackup for BaseBackup {
+impl NativeBackup for BaseBackup {
     fn question(&self, container: &Container, data_directory: &Path) -> Vec<String> {
         let mut command = super::probe(container, "online", 0);
         command.push(data_directory.to_string_lossy().into_owned());
         command
     }
 
-    fn access(&self, container: &Container, answer: &ExecOutput) -> Result<OnlineAccess, OnlineRefusal> {
+    fn access(&self, container: &Container, answer: &ExecOutput) -> Result<NativeAccess, NativeRefusal> {
         let text = String::from_utf8_lossy(&answer.stdout);
         let (said, password) = split_password(&text);
         let facts: BTreeMap<&str, &str> = said.lines().filter_map(|line| line.split_once('=')).collect();
@@ -44,7 +45,7 @@ impl OnlineBackup for BaseBackup {
         }
         let owner = fact(&facts, "owner")?.split_once(':');
         let owner = owner.and_then(|(uid, gid)| Some((uid.parse().ok()?, gid.parse().ok()?)));
-        Ok(OnlineAccess {
+        Ok(NativeAccess {
             user: user.to_owned(),
             port: container::port(container),
             owner: owner.ok_or_else(|| unsaid("owner"))?,
@@ -54,7 +55,12 @@ impl OnlineBackup for BaseBackup {
         })
     }
 
-    fn backup_command(&self, access: &OnlineAccess, directory: &Path, rate: MaxRate) -> Vec<String> {
+    /// What `pg_basebackup --max-rate` takes, by its documentation.
+    fn rates(&self) -> RangeInclusive<u64> {
+        32 << 10..=1 << 30
+    }
+
+    fn backup_command(&self, access: &NativeAccess, directory: &Path, rate: MaxRate) -> Vec<String> {
         let directory = directory.to_string_lossy();
         let rate = rate.bytes_per_second().map_or_else(String::new, |bytes| format!("{}k", bytes >> 10));
         ["sh", "-c", BASEBACKUP, "volsnap", &access.user, &access.port, &directory, &rate]
@@ -76,7 +82,7 @@ impl OnlineBackup for BaseBackup {
         })
     }
 
-    fn failure(&self, access: &OnlineAccess, stderr: &str) -> OnlineRefusal {
+    fn failure(&self, access: &NativeAccess, stderr: &str) -> NativeRefusal {
         let lines = stderr.split(['\r', '\n']).map(str::trim);
         let said: Vec<&str> =
             lines.filter(|line| !line.is_empty() && self.progress(line).is_none()).collect();
@@ -88,7 +94,7 @@ impl OnlineBackup for BaseBackup {
         refusal(why, None)
     }
 
-    fn doubts(&self, access: &OnlineAccess, inspection: &Inspection) -> Vec<String> {
+    fn doubts(&self, access: &NativeAccess, inspection: &Inspection) -> Vec<String> {
         let mut doubts = files::backup_doubts(&inspection.reasons);
         if inspection.identifier.as_ref() != Some(&access.identifier) {
             let found = inspection.identifier.as_deref().unwrap_or("none");
@@ -107,21 +113,21 @@ fn split_password(text: &str) -> (&str, &str) {
     text.find(NAME).map_or((text, ""), |at| (&text[..at], &text[at + NAME.len()..]))
 }
 
-fn fact<'a>(facts: &BTreeMap<&str, &'a str>, name: &str) -> Result<&'a str, OnlineRefusal> {
+fn fact<'a>(facts: &BTreeMap<&str, &'a str>, name: &str) -> Result<&'a str, NativeRefusal> {
     facts.get(name).copied().ok_or_else(|| unsaid(name))
 }
 
-fn unsaid(name: &str) -> OnlineRefusal {
+fn unsaid(name: &str) -> NativeRefusal {
     refusal(format!("the server was asked, and its {name} was not said"), None)
 }
 
-fn number(facts: &BTreeMap<&str, &str>, name: &str) -> Result<i64, OnlineRefusal> {
+fn number(facts: &BTreeMap<&str, &str>, name: &str) -> Result<i64, NativeRefusal> {
     fact(facts, name)?.parse().map_err(|_| unsaid(name))
 }
 
 /// Refuses what the server says of itself. One that says nothing may still let the role replicate: of a role
 /// that may do only that, more cannot be known.
-fn refuse_settings(facts: &BTreeMap<&str, &str>, user: &str) -> Result<(), OnlineRefusal> {
+fn refuse_settings(facts: &BTreeMap<&str, &str>, user: &str) -> Result<(), NativeRefusal> {
     if facts.contains_key("unasked") {
         return Ok(());
     }
@@ -174,7 +180,7 @@ fn refuse_settings(facts: &BTreeMap<&str, &str>, user: &str) -> Result<(), Onlin
 }
 
 /// Tells why the server does not let the role replicate.
-fn connection_refusal(user: &str, why: &str) -> OnlineRefusal {
+fn connection_refusal(user: &str, why: &str) -> NativeRefusal {
     let why = why.trim();
     let line = |method| format!("host replication {} samenet {method}", quote_hba(user));
     if why.contains("pg_hba.conf") {
@@ -207,7 +213,7 @@ fn connection_refusal(user: &str, why: &str) -> OnlineRefusal {
 }
 
 /// A setting that takes effect with a restart.
-fn setting(problem: impl Into<String>, line: &str) -> OnlineRefusal {
+fn setting(problem: impl Into<String>, line: &str) -> NativeRefusal {
     let (name, value) = line.split_once(" = ").unwrap_or((line, ""));
     refusal(
         problem,
@@ -217,8 +223,8 @@ fn setting(problem: impl Into<String>, line: &str) -> OnlineRefusal {
     )
 }
 
-fn refusal(problem: impl Into<String>, mend: Option<String>) -> OnlineRefusal {
-    OnlineRefusal { problem: problem.into(), mend }
+fn refusal(problem: impl Into<String>, mend: Option<String>) -> NativeRefusal {
+    NativeRefusal { problem: problem.into(), mend }
 }
 
 fn quote_identifier(name: &str) -> String {
@@ -236,7 +242,7 @@ fn quote_hba(name: &str) -> String {
 }
 
 /// Returns the line of a password file that gives this password to everything; nothing for none.
-fn password_line(password: &str) -> Result<String, OnlineRefusal> {
+fn password_line(password: &str) -> Result<String, NativeRefusal> {
     if password.is_empty() {
         return Ok(String::new());
     }
@@ -255,7 +261,7 @@ mod tests {
     const GOOD: &str = "owner=999:999\nuser=me\nversion=150018\nwal_level=replica\nmax_wal_senders=10\nwal_senders=0\n\
         max_slots=10\nslots=0\nstandby=false\ntablespaces=0\nrole=true\nsystem=7123|1|0/1|\npassword=a:b\\c=\u{e9}";
 
-    fn answer(said: &str) -> Result<OnlineAccess, OnlineRefusal> {
+    fn answer(said: &str) -> Result<NativeAccess, NativeRefusal> {
         let output = ExecOutput { stdout: said.as_bytes().to_vec(), ..ExecOutput::default() };
         BaseBackup.access(&Container::default(), &output)
     }

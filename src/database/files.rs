@@ -1,0 +1,77 @@
+//! A database's files, which are read where they lie.
+
+use std::fmt;
+use std::io;
+use std::path::{Path, PathBuf};
+
+use crate::model::inspection::Inspection;
+use crate::model::position::Position;
+
+/// What is known of a data directory by its files. Only they prove a clean shutdown.
+pub trait DataFiles: Send + Sync + fmt::Debug {
+    /// Returns the data directories below `root`, relative to it, shallowest first.
+    ///
+    /// # Errors
+    /// When a directory cannot be read.
+    fn find(&self, root: &Path) -> io::Result<Vec<PathBuf>>;
+
+    /// Returns what the files of a data directory say; `data_directory` is relative to `root`.
+    ///
+    /// `mounted_at` is where `root` is mounted in the database's container, if it is known: an
+    /// absolute link below that leads into the source, any other leads out of it.
+    ///
+    /// # Errors
+    /// When a file that must be there cannot be read. One that is damaged is no error: it is among
+    /// the [reasons](Inspection::reasons).
+    fn inspect(
+        &self,
+        root: &Path,
+        data_directory: &Path,
+        mounted_at: Option<&Path>,
+    ) -> io::Result<Inspection>;
+
+    /// Returns the files, relative to `root`, without which the database refuses to start: an
+    /// archive has them last, so that half a restore is no database.
+    fn written_last(&self, data_directory: &Path) -> Vec<PathBuf>;
+
+    /// Returns the file, relative to `root`, that the proof of a clean shutdown rests on.
+    fn proof_file(&self, data_directory: &Path) -> PathBuf;
+
+    /// Returns what checks the content of a file of a cleanly stopped database as it streams past;
+    /// `path` is relative to the data directory. `None` for a file whose content proves nothing.
+    fn content_check(&self, _inspection: &Inspection, _path: &Path) -> Option<Box<dyn ContentCheck>> {
+        None
+    }
+
+    /// Returns where files that were seen so stand in the database's log; `None` where they do not say it.
+    fn position(&self, _inspection: &Inspection) -> Option<Position> {
+        None
+    }
+}
+
+/// Checks the content of one file, which comes in pieces of any length.
+pub trait ContentCheck {
+    /// Takes the next piece.
+    fn feed(&mut self, piece: &[u8]);
+
+    /// Ends the file and returns what was found.
+    fn finish(self: Box<Self>) -> Checked;
+}
+
+/// What a [`ContentCheck`] found.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Checked {
+    /// Pages that were checked.
+    pub pages: u64,
+    /// What is damaged.
+    pub damage: Vec<Damage>,
+}
+
+/// A damaged place in a file.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Damage {
+    /// The page, counted from 0, where it is one page.
+    pub block: Option<u64>,
+    /// What is wrong with it.
+    pub what: String,
+}

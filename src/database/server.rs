@@ -1,0 +1,71 @@
+//! A database's server, which is asked inside its own container.
+
+use std::fmt;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use crate::model::container::Container;
+
+/// What is known of a server by its container: how it is recognised, asked, and stopped.
+///
+/// Secrets come from the container's own environment, never from a command.
+pub trait Server: Send + Sync + fmt::Debug {
+    /// Returns whether this container runs (or was made to run) this database.
+    fn recognises(&self, container: &Container) -> bool;
+
+    /// Returns the data directory inside the container, as its configuration has it.
+    fn data_directory(&self, container: &Container) -> Option<PathBuf>;
+
+    /// Returns the major version that the container's image says it has: "15".
+    fn major_version(&self, _container: &Container) -> Option<String> {
+        None
+    }
+
+    /// Returns the role that may see everything, as the container's configuration has it.
+    fn superuser(&self, _container: &Container) -> Option<String> {
+        None
+    }
+
+    /// Returns the command that prints the data directory of the running database; `None` where it does not tell.
+    fn data_directory_command(&self, _container: &Container) -> Option<Vec<String>> {
+        None
+    }
+
+    /// Returns the command that exits with 0 once the database answers a query over TCP. It checks
+    /// once and is quick.
+    fn ready_command(&self, container: &Container) -> Vec<String>;
+
+    /// Returns the command that waits inside the container until the database answers, for at most
+    /// `limit`; one call instead of many.
+    fn await_ready_command(&self, container: &Container, limit: Duration) -> Vec<String>;
+
+    /// Returns the command that has the running database write to its files what it holds in memory, so that
+    /// a shutdown right after it has little to write; `None` where there is no such thing.
+    fn checkpoint_command(&self, _container: &Container) -> Option<Vec<String>> {
+        None
+    }
+
+    /// Returns how it is found out what of a data directory, absolute in the container, lies elsewhere; `None` where
+    /// nothing ever does.
+    fn links(&self, _directory: &Path) -> Option<Links> {
+        None
+    }
+
+    /// Returns the signal that asks for a fast, clean shutdown: "SIGINT".
+    fn stop_signal(&self) -> &'static str;
+
+    /// Returns how long a shutdown may take before it is reported as stuck.
+    fn stop_timeout(&self) -> Duration;
+}
+
+/// How the links are found by which a data directory leads to other places; each command runs in its container.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Links {
+    /// Prints a line for each: what it is ("tablespace 16400"), a tab, and where it leads, relative to the data
+    /// directory.
+    pub command: Vec<String>,
+    /// What may lie elsewhere, for a person: "tablespaces".
+    pub kinds: &'static str,
+    /// Shows most of them to a person.
+    pub listing: Vec<String>,
+}
