@@ -4,6 +4,7 @@
 use std::path::{Path, PathBuf};
 
 use super::Context;
+use crate::agent::calls::{Inspect, Side};
 use crate::agent::client::AgentClient;
 use crate::database::{self, Profile};
 use crate::model::container::Container;
@@ -25,26 +26,29 @@ pub(super) struct DatabaseFiles {
 impl DatabaseFiles {
     /// Reads them in the source.
     pub(super) async fn inspect(&self, agent: &mut AgentClient) -> Result<Inspection> {
-        agent
-            .inspect(self.profile.name(), &self.data_directory, self.mounted_at.as_deref())
-            .await
-            .context(|| format!("read the files of {}", self.profile.name()))
-    }
-
-    /// Reads them in the stage, or the copy, of the source.
-    pub(super) async fn inspect_stage(&self, agent: &mut AgentClient) -> Result<Inspection> {
-        agent
-            .inspect_stage(self.profile.name(), &self.data_directory, self.mounted_at.as_deref())
-            .await
-            .context(|| format!("read the files of {} in the copy", self.profile.name()))
+        self.inspect_tree(agent, Path::new("")).await
     }
 
     /// Reads them in a tree of the source.
     pub(super) async fn inspect_tree(&self, agent: &mut AgentClient, tree: &Path) -> Result<Inspection> {
-        agent
-            .inspect_tree(tree, self.profile.name(), &self.data_directory, self.mounted_at.as_deref())
-            .await
-            .context(|| format!("read the files of {}", self.profile.name()))
+        let inspection = agent.call(self.inspection(Side::Source, tree)).await;
+        inspection.context(|| format!("read the files of {}", self.profile.name()))
+    }
+
+    /// Reads them in the stage, or the copy, of the source.
+    pub(super) async fn inspect_stage(&self, agent: &mut AgentClient) -> Result<Inspection> {
+        let inspection = agent.call(self.inspection(Side::Stage, Path::new(""))).await;
+        inspection.context(|| format!("read the files of {} in the copy", self.profile.name()))
+    }
+
+    fn inspection(&self, side: Side, tree: &Path) -> Inspect {
+        Inspect {
+            engine: self.profile.name().to_owned(),
+            side,
+            tree: tree.to_owned(),
+            data_directory: self.data_directory.clone(),
+            mounted_at: self.mounted_at.clone(),
+        }
     }
 
     /// Returns the files without which there is no database, relative to the root, the last one last.
