@@ -9,7 +9,7 @@ use std::sync::LazyLock;
 use divan::counter::{BytesCount, ItemsCount};
 use divan::{Bencher, black_box};
 use tempfile::TempDir;
-use volsnap::agent::protocol::{StageCompareRequest, StagePassRequest};
+use volsnap::agent::calls::{StageCompare, StagePass};
 use volsnap::agent::staging::Stage;
 use volsnap::agent::tree::{TreeWalker, WalkOptions};
 use volsnap::archive::{
@@ -195,17 +195,6 @@ impl Tree {
     }
 }
 
-fn pass_request() -> StagePassRequest {
-    StagePassRequest {
-        exclude: Vec::new(),
-        tree: PathBuf::new(),
-        finish: false,
-        reserve: 0,
-        external_dir: None,
-        owner: None,
-    }
-}
-
 #[divan::bench]
 fn tree_walked(bencher: Bencher<'_, '_>) {
     let tree = Tree::grown();
@@ -224,26 +213,28 @@ fn first_stage_pass(bencher: Bencher<'_, '_>) {
         .counter(BytesCount::new(FILES * FILE))
         // What is not kept is removed by the next that opens the place.
         .with_inputs(|| tree.stage())
-        .bench_values(|mut stage| must(stage.pass(&pass_request(), &mut |_| {})));
+        .bench_values(|mut stage| must(stage.pass(&StagePass::default(), &mut |_| {})));
 }
 
 #[divan::bench(sample_count = 20)]
 fn stage_pass_over_what_is_unchanged(bencher: Bencher<'_, '_>) {
     let tree = Tree::grown();
     let mut stage = tree.stage();
-    must(stage.pass(&pass_request(), &mut |_| {}));
+    must(stage.pass(&StagePass::default(), &mut |_| {}));
     // What was written within two seconds is read again: a coarse clock may hide a later write.
     std::thread::sleep(std::time::Duration::from_millis(2100));
-    must(stage.pass(&pass_request(), &mut |_| {}));
-    bencher.counter(ItemsCount::new(FILES)).bench_local(|| must(stage.pass(&pass_request(), &mut |_| {})));
+    must(stage.pass(&StagePass::default(), &mut |_| {}));
+    bencher
+        .counter(ItemsCount::new(FILES))
+        .bench_local(|| must(stage.pass(&StagePass::default(), &mut |_| {})));
 }
 
 #[divan::bench(sample_count = 10)]
 fn stage_compared(bencher: Bencher<'_, '_>) {
     let tree = Tree::grown();
     let mut stage = tree.stage();
-    must(stage.pass(&pass_request(), &mut |_| {}));
-    let request = StageCompareRequest { exclude: Vec::new(), owner: None, finish: false };
+    must(stage.pass(&StagePass::default(), &mut |_| {}));
+    let request = StageCompare::default();
     // What a comparison has proved it does not read again: each begins anew.
     let copy = tree.directory.path().join("stage").join(volsnap::agent::staging::TREE);
     bencher.counter(BytesCount::new(FILES * FILE)).bench(|| {

@@ -20,6 +20,7 @@ use nix::sys::time::TimeSpec;
 use proptest::prelude::*;
 use tempfile::TempDir;
 use volsnap::agent::archive::{ArchiveOptions, ArchiveStats, Progress, archive_tree};
+use volsnap::agent::tree::Stability;
 use volsnap::archive::{
     ArchiveError, BlockReader, Codec, EntryKind, FileListReader, FileProblem, FileRecord, Origin, Segment,
     TarReader, shown,
@@ -543,13 +544,13 @@ fn the_same_tree_gives_the_same_archive() {
 }
 
 /// Archives a tree of which `change` does something to a large file while it is read.
-fn archive_while(held: bool, change: impl Fn(&Path)) -> Result<Archived, (PathBuf, FileProblem)> {
+fn archive_while(stability: Stability, change: impl Fn(&Path)) -> Result<Archived, (PathBuf, FileProblem)> {
     let tree = small_tree();
     let victim = tree.path().join("base/1/victim");
     fs::write(&victim, noise(3 << 20)).unwrap();
     File::open(&victim).unwrap().sync_all().unwrap();
     let (out, mut list, mut is_done) = (Shared::default(), Vec::new(), false);
-    let options = ArchiveOptions { held, threads: 1, ..ArchiveOptions::default() };
+    let options = ArchiveOptions { stability, threads: 1, ..ArchiveOptions::default() };
     let mut act = |progress: Progress| {
         if !is_done && progress.raw_bytes > 1 << 20 {
             is_done = true;
@@ -575,21 +576,22 @@ fn append_to(victim: &Path) {
 
 #[test]
 fn a_file_that_changes_while_it_is_held_fails_by_name() {
-    let (path, problem) = archive_while(true, append_to).err().unwrap();
+    let (path, problem) = archive_while(Stability::Held, append_to).err().unwrap();
     assert_eq!(path, Path::new("base/1/victim"));
     assert!(matches!(problem, FileProblem::Changed { what: "size" }), "{problem:?}");
 }
 
 #[test]
 fn a_file_that_is_replaced_while_it_is_held_fails_by_name() {
-    let (path, problem) = archive_while(true, |victim| fs::remove_file(victim).unwrap()).err().unwrap();
+    let (path, problem) =
+        archive_while(Stability::Held, |victim| fs::remove_file(victim).unwrap()).err().unwrap();
     assert_eq!(path, Path::new("base/1/victim"));
     assert!(matches!(problem, FileProblem::Changed { what: "change time" }), "{problem:?}");
 }
 
 #[test]
 fn a_file_that_grows_while_nothing_is_held_is_reported() {
-    let archived = archive_while(false, append_to).unwrap();
+    let archived = archive_while(Stability::Live, append_to).unwrap();
     assert_eq!(archived.stats.changed, [Path::new("base/1/victim")]);
     read_tree(archived.archive.as_slice(), Origin::Volsnap).unwrap();
 }
@@ -597,7 +599,7 @@ fn a_file_that_grows_while_nothing_is_held_is_reported() {
 #[test]
 fn a_file_that_shrinks_fails_by_name() {
     let shrink = |victim: &Path| File::options().write(true).open(victim).unwrap().set_len(10).unwrap();
-    let (path, problem) = archive_while(false, shrink).err().unwrap();
+    let (path, problem) = archive_while(Stability::Live, shrink).err().unwrap();
     assert_eq!(path, Path::new("base/1/victim"));
     assert!(matches!(problem, FileProblem::Shrank { expected: 3_145_728, .. }), "{problem:?}");
 }
@@ -605,14 +607,14 @@ fn a_file_that_shrinks_fails_by_name() {
 #[test]
 fn a_file_that_vanishes_is_an_error_only_while_held() {
     // The names of a directory are read when it is entered, its files looked at one by one.
-    for held in [true, false] {
-        let result = archive_while(held, |victim| {
+    for stability in [Stability::Held, Stability::Live] {
+        let result = archive_while(stability, |victim| {
             fs::remove_file(victim.parent().unwrap().parent().unwrap().parent().unwrap().join("zz")).unwrap();
         });
         match result {
-            Ok(archived) => assert!(!held && archived.stats.vanished == 1),
+            Ok(archived) => assert!(!stability.is_held() && archived.stats.vanished == 1),
             Err((path, problem)) => {
-                assert!(held && path == Path::new("zz"), "{path:?}");
+                assert!(stability.is_held() && path == Path::new("zz"), "{path:?}");
                 assert!(matches!(problem, FileProblem::Vanished));
             }
         }
@@ -621,7 +623,7 @@ fn a_file_that_vanishes_is_an_error_only_while_held() {
 
 #[test]
 fn a_directory_that_gains_a_name_while_it_is_held_fails_by_name() {
-    let (path, problem) = archive_while(true, |victim| {
+    let (path, problem) = archive_while(Stability::Held, |victim| {
         fs::write(victim.with_file_name("aa-new"), b"").unwrap();
     })
     .err()

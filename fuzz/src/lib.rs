@@ -8,7 +8,8 @@ use std::collections::BTreeMap;
 use std::io::{Cursor, Read};
 use std::path::{Path, PathBuf};
 
-use volsnap::agent::protocol::{Event, Request};
+use volsnap::agent::calls::Request;
+use volsnap::agent::protocol::Event;
 use volsnap::archive::{
     BlockReader, FileListReader, FileListWriter, FrameDecoder, FrameKind, Origin, Segment, TarReader,
 };

@@ -14,7 +14,7 @@ use std::time::{Duration, Instant};
 
 use nix::fcntl::{PosixFadviseAdvice, posix_fadvise};
 
-use super::tree::{OpenFile, TreeMember, TreeWalker, WalkOptions, exclude_set};
+use super::tree::{OpenFile, Stability, TreeMember, TreeWalker, WalkOptions, exclude_set};
 use crate::archive::{
     ArchiveError, BlockOptions, BlockWriter, Codec, Entry, EntryKind, Extent, FileListWriter, FileProblem,
     FileRecord, TarWriter, default_threads,
@@ -42,8 +42,8 @@ pub struct ArchiveOptions {
     pub exclude: Vec<String>,
     /// Paths relative to the root that come last.
     pub deferred: Vec<PathBuf>,
-    /// Whether everything that writes is held still, so that a change is an error.
-    pub held: bool,
+    /// Whether a change is an error.
+    pub stability: Stability,
     /// Ends the work with [`ArchiveError::Cancelled`] once it is true.
     pub cancel: Arc<AtomicBool>,
 }
@@ -55,7 +55,7 @@ impl Default for ArchiveOptions {
             threads: default_threads(),
             exclude: Vec::new(),
             deferred: Vec::new(),
-            held: true,
+            stability: Stability::Held,
             cancel: Arc::default(),
         }
     }
@@ -131,7 +131,7 @@ pub fn archive_tree(
     let walk = WalkOptions {
         exclude: exclude_set(&options.exclude)?,
         deferred: options.deferred.clone(),
-        held: options.held,
+        stability: options.stability,
         closed: false,
     };
     let mut walker = TreeWalker::open(root, walk)?;
@@ -258,7 +258,7 @@ impl<W: Write + Send + 'static, L: Write> Run<'_, W, L> {
         let change = file.change();
         match change.map_err(|source| file_error(entry, FileProblem::Unreadable { source }))? {
             None => {}
-            Some(what) if self.options.held => {
+            Some(what) if self.options.stability.is_held() => {
                 return Err(file_error(entry, FileProblem::Changed { what }));
             }
             Some(_) => self.stats.changed.push(to_path(entry)),

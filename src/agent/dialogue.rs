@@ -1,21 +1,22 @@
-//! What goes to an agent, taken apart again by whoever stands between the two sides: requests, and the pieces of
-//! an archive that follow one of them.
+//! What goes to an agent, taken apart again by whoever stands between the two sides: calls, and the pieces of an
+//! archive that follow one of them.
 
-use super::protocol::{Event, Request};
+use super::calls::Request;
+use super::protocol::Event;
 
 /// Something that was said to an agent.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Said {
-    /// A request.
-    Request {
-        /// The request's name.
+    /// A call.
+    Call {
+        /// The call's name.
         name: &'static str,
         /// Whether pieces of an archive follow.
         followed: bool,
         /// The line as it was written.
         bytes: Vec<u8>,
     },
-    /// A line that is no request.
+    /// A line that is no call.
     Other(Vec<u8>),
     /// A piece of an archive, with its length before it.
     Piece {
@@ -48,9 +49,8 @@ impl Dialogue {
         let end = self.unread.iter().position(|byte| *byte == b'\n')?;
         let bytes: Vec<u8> = self.unread.drain(..=end).collect();
         let Ok(request) = serde_json::from_slice::<Request>(&bytes) else { return Some(Said::Other(bytes)) };
-        let followed = matches!(&request, Request::Extract(extract) if !extract.fifo);
-        self.in_archive = followed;
-        Some(Said::Request { name: name_of(&request), followed, bytes })
+        self.in_archive = request.is_followed();
+        Some(Said::Call { name: request.title(), followed: self.in_archive, bytes })
     }
 
     fn piece(&mut self) -> Option<Said> {
@@ -63,48 +63,29 @@ impl Dialogue {
     }
 }
 
-/// Returns whether a line that the agent has written answers a request.
+/// Returns whether a line that the agent has written answers a call.
 #[must_use]
 pub fn is_answer(line: &[u8]) -> bool {
     serde_json::from_slice(line).is_ok_and(|event| !matches!(event, Event::Progress { .. }))
 }
 
-fn name_of(request: &Request) -> &'static str {
-    match request {
-        Request::Survey { .. } => "agent survey",
-        Request::Inspect { .. } => "agent inspect",
-        Request::Archive(_) => "agent archive",
-        Request::Room => "agent room",
-        Request::StageRoom { .. } => "agent stage-room",
-        Request::StagePass(pass) if pass.finish => "agent final-pass",
-        Request::StagePass(_) => "agent live-pass",
-        Request::StageInto { .. } => "agent stage-into",
-        Request::StageKeep => "agent stage-keep",
-        Request::StageCompare(_) => "agent stage-compare",
-        Request::StageClear => "agent stage-clear",
-        Request::Extract(_) => "agent extract",
-        Request::Empty { .. } => "agent empty",
-        Request::SwapIn { .. } => "agent swap-in",
-        Request::SwapState { .. } => "agent swap-state",
-        Request::SwapBack { .. } => "agent swap-back",
-        Request::Commit { .. } => "agent commit",
-        Request::Discard { .. } => "agent discard",
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::agent::calls::{Channel, Extract};
+    use crate::agent::extract::ExtractOptions;
 
     #[test]
-    fn requests_and_pieces_are_taken_apart_wherever_they_are_cut() {
-        let extract = serde_json::json!({"extract": {
-            "run": "r", "fifo": false, "ours": true, "strip": "", "prefix": "", "owner": null, "special": false,
-            "members": 1, "bytes": 1, "reserve": 0
-        }});
+    fn calls_and_pieces_are_taken_apart_wherever_they_are_cut() {
+        let extract = serde_json::to_string(&Request::Extract(Extract {
+            run: "r".to_owned(),
+            channel: Channel::Stdin,
+            emptied: false,
+            options: ExtractOptions::default(),
+        }));
         let written = [
-            b"\"room\"\n".to_vec(),
-            format!("{extract}\n").into_bytes(),
+            b"{\"room\":{}}\n".to_vec(),
+            format!("{}\n", extract.unwrap()).into_bytes(),
             [&2_u32.to_le_bytes()[..], b"\n\n"].concat(),
             0_u32.to_le_bytes().to_vec(),
             b"nonsense\n".to_vec(),
@@ -115,8 +96,8 @@ mod tests {
             let mut said = dialogue.take(&all[..cut]);
             said.extend(dialogue.take(&all[cut..]));
             let [room, extract, piece, last, other] = &said[..] else { panic!("{said:?}") };
-            assert!(matches!(room, Said::Request { name: "agent room", followed: false, .. }));
-            assert!(matches!(extract, Said::Request { name: "agent extract", followed: true, .. }));
+            assert!(matches!(room, Said::Call { name: "agent room", followed: false, .. }));
+            assert!(matches!(extract, Said::Call { name: "agent extract", followed: true, .. }));
             assert_eq!(*piece, Said::Piece { last: false, bytes: written[2].clone() });
             assert_eq!(*last, Said::Piece { last: true, bytes: written[3].clone() });
             assert_eq!(*other, Said::Other(written[4].clone()));

@@ -29,7 +29,9 @@ use nix::unistd::{linkat, symlinkat};
 use super::archive::Progress;
 use super::metadata::Metadata;
 use super::swap::PREFIX;
-use crate::archive::{ArchiveError, Entry, EntryKind, FileRecord, ListDigest, Segment, TarReader, shown};
+use crate::archive::{
+    ArchiveError, Entry, EntryKind, FileRecord, ListDigest, Origin, Segment, TarReader, shown,
+};
 use crate::disk::uncached_writer::{BULK_MIN, BulkError, BulkWriter};
 use crate::disk::writeback::Writeback;
 
@@ -43,8 +45,12 @@ const PROGRESS_INTERVAL: Duration = Duration::from_millis(50);
 static ZEROS: [u8; 256 * 1024] = [0; 256 * 1024];
 
 /// What is extracted, and how far it may go.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct ExtractOptions {
+    /// Who wrote the archive. In one that volsnap did not write, absolute names are taken for relative ones, as plain
+    /// tar does.
+    pub origin: Origin,
     /// Of each name this much is taken away; what does not lie below is refused.
     pub strip: PathBuf,
     /// And this is put before it.
@@ -52,9 +58,7 @@ pub struct ExtractOptions {
     /// The owner of everything, in place of what the archive says.
     pub owner: Option<(u32, u32)>,
     /// Whether devices and setuid programs may be made.
-    pub special: bool,
-    /// Whether absolute names are taken for relative ones, as plain tar does.
-    pub foreign: bool,
+    pub allow_devices: bool,
     /// Members that were announced.
     pub members: u64,
     /// Bytes of content that were announced, holes included.
@@ -228,7 +232,7 @@ impl<'a> Extraction<'a> {
     }
 
     fn names(&self, path: &[u8]) -> Result<Vec<OsString>, ExtractError> {
-        if path.starts_with(b"/") && !self.options.foreign {
+        if path.starts_with(b"/") && self.options.origin == Origin::Volsnap {
             return Err(refused(path, "its name is absolute"));
         }
         if path.is_empty() || path.contains(&0) {
@@ -407,7 +411,7 @@ impl<'a> Extraction<'a> {
         let is_device = matches!(entry.kind, EntryKind::Char | EntryKind::Block);
         let is_setuid = entry.kind == EntryKind::File && entry.mode & 0o6000 != 0;
         let is_capable = entry.xattrs.iter().any(|xattr| xattr.name == b"security.capability");
-        match (self.options.special, is_device, is_setuid || is_capable) {
+        match (self.options.allow_devices, is_device, is_setuid || is_capable) {
             (false, true, _) => Err(refused(&entry.path, "it is a device")),
             (false, _, true) => Err(refused(&entry.path, "it is a program that takes on rights (setuid)")),
             _ => Ok(()),

@@ -217,7 +217,8 @@ fn what_lies_on_another_level_comes_to_the_right_one(
     #[case] expected: &str,
 ) {
     let world = World::new();
-    let options = ExtractOptions { strip: strip.into(), prefix: prefix.into(), foreign: true, ..options() };
+    let options =
+        ExtractOptions { strip: strip.into(), prefix: prefix.into(), origin: Origin::Foreign, ..options() };
     world.extract(&Tar::default().file(name.as_bytes()).end(), &options).unwrap();
     assert_eq!(fs::read(world.place().join(expected)).unwrap(), b"hostile");
 }
@@ -225,7 +226,7 @@ fn what_lies_on_another_level_comes_to_the_right_one(
 #[test]
 fn what_lies_beside_the_data_is_refused() {
     let world = World::new();
-    let options = ExtractOptions { strip: "data".into(), foreign: true, ..options() };
+    let options = ExtractOptions { strip: "data".into(), origin: Origin::Foreign, ..options() };
     let tar = Tar::default().file(b"data/a").file(b"other/b").end();
     world.extract(&tar, &options).unwrap_err();
 }

@@ -3,7 +3,7 @@
 //!
 //! | room | what |
 //! |---|---|
-//! | [`protocol`] | what the two sides say to each other |
+//! | [`protocol`], [`calls`] | what the two sides say to each other, and what may be asked |
 //! | [`client`] | the command's side |
 //! | [`session`] | the agent's side |
 //! | [`dialogue`] | what goes to the agent, taken apart by whoever stands between |
@@ -12,6 +12,7 @@
 //! | [`extract`], [`swap`], [`metadata`] | what the agent does to restore |
 
 pub mod archive;
+pub mod calls;
 pub mod client;
 pub mod dialogue;
 pub mod extract;

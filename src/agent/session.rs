@@ -1,7 +1,7 @@
-//! The agent's side of a session: answers requests until its input ends.
+//! The agent's side of a session: answers [calls](calls) until its input ends.
 //!
-//! A request is answered by exactly one event (after any number of [`Event::Progress`]); a failed one
-//! by [`Event::Failed`], and the session goes on. When the input ends, the command is gone: the process of an
+//! A call is answered by exactly one event (after any number of [`Event::Progress`]); one that fails, or that is not
+//! understood, by [`Event::Failed`], and the session goes on. When the input ends, the command is gone: the process of an
 //! agent ends at once, in the middle of whatever it does.
 //!
 //! The [streams](Streams) are arguments, so that a session can run in a thread of a test.
@@ -12,19 +12,19 @@ use std::os::unix::fs::FileTypeExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, mpsc};
 
-use super::archive::{ArchiveOptions, Progress, archive_tree};
-use super::extract::{ExtractOptions, extract, free_bytes};
-use super::protocol::{
-    ArchiveRequest, Event, ExtractRequest, Request, Room, StageCompareRequest, StagePassRequest,
-};
+use super::archive::{ArchiveOptions, ArchiveStats, Progress, archive_tree};
+use super::calls::{self, Call, Channel, PassKind, Request, Side};
+use super::extract::{Extracted, extract, free_bytes};
+use super::protocol::{Event, Failure, FailureKind, Ready, Room, StageRoom, Survey, VERSION};
 use super::survey::survey;
 use super::swap::{self, Step, SwapState, WorkDir};
 use super::tree::exclude_set;
 use crate::agent::staging;
-use crate::agent::staging::{Follower, Stage, StageError, StagePlace};
-use crate::archive::{ArchiveError, BlockReader, FrameWriter, Origin};
+use crate::agent::staging::{CompareStats, Follower, Stage, StageError, StagePlace, StageStats};
+use crate::archive::{BlockReader, FileRecord, FrameWriter};
 use crate::database;
 use crate::model::error::chain;
+use crate::model::inspection::Inspection;
 
 /// Where the agent finds things inside the helper.
 #[derive(Debug, Clone)]
@@ -41,7 +41,7 @@ pub struct SessionOptions {
 
 /// The streams that command and agent talk over.
 pub struct Streams {
-    /// Requests, a line each, and the pieces of an archive.
+    /// Calls, a line each, and the pieces of an archive.
     pub input: Box<dyn Read + Send>,
     /// The archive that is written.
     pub archive: Output,
@@ -56,7 +56,7 @@ impl std::fmt::Debug for Streams {
 }
 
 impl Streams {
-    /// Returns the streams of this process: requests on its standard input, events on its standard error, the
+    /// Returns the streams of this process: calls on its standard input, events on its standard error, the
     /// archive on its standard output.
     #[must_use]
     pub fn of_process() -> Self {
@@ -118,15 +118,16 @@ impl Write for Output {
 /// The longest piece of an archive that comes on the standard input.
 const PIECE_MAX: usize = 4 << 20;
 
-/// Serves requests until the input ends; `ended` is called then, on another thread, whatever is being worked on.
+/// Serves calls until the input ends; `ended` is called then, on another thread, whatever is being worked on.
 pub fn serve(options: &SessionOptions, streams: Streams, ended: impl FnOnce() + Send + 'static) {
     let Streams { input, archive, events } = streams;
     let fifo = is_fifo(&options.fifo);
-    events.say(&Event::Ready { version: env!("CARGO_PKG_VERSION").to_owned(), fifo });
+    let version = env!("CARGO_PKG_VERSION").to_owned();
+    events.say(&Event::Ready(Ready { protocol: VERSION, version, fifo }));
     let (requests, pieces) = requests(input, events.clone(), ended);
     let mut session = Session::new(options, fifo, pieces, archive, events.clone());
     for request in requests {
-        events.say(&session.answer(request).unwrap_or_else(|message| Event::Failed { message }));
+        events.say(&session.answer(request).unwrap_or_else(Event::Failed));
     }
 }
 
@@ -151,8 +152,8 @@ fn is_fifo(path: &Path) -> bool {
     path.symlink_metadata().is_ok_and(|metadata| metadata.file_type().is_fifo())
 }
 
-/// Returns the requests as they come, and the pieces of an archive that follows one of them. A thread of
-/// its own reads them, so that the end of the input is seen, and obeyed, while a request is being worked on.
+/// Returns the calls as they come, and the pieces of an archive that follows one of them. A thread of
+/// its own reads them, so that the end of the input is seen, and obeyed, while a call is being worked on.
 fn requests(
     input: Box<dyn Read + Send>,
     events: Output,
@@ -164,16 +165,16 @@ fn requests(
         let mut input = BufReader::new(input);
         let mut line = Vec::new();
         while matches!(input.read_until(b'\n', &mut line), Ok(1..)) {
-            match serde_json::from_slice(&line) {
+            match serde_json::from_slice::<Request>(&line) {
                 Ok(request) => {
-                    let followed = matches!(&request, Request::Extract(extract) if !extract.fifo);
+                    let followed = request.is_followed();
                     drop(sender.send(request));
                     if followed && take_pieces(&mut input, &piece_sender).is_err() {
                         break;
                     }
                 }
                 Err(error) => {
-                    events.say(&Event::Failed { message: format!("understand the request: {error}") });
+                    events.say(&Event::Failed(format!("understand the call: {error}").into()));
                 }
             }
             line.clear();
@@ -249,50 +250,96 @@ impl<'o> Session<'o> {
         }
     }
 
-    fn answer(&mut self, request: Request) -> Result<Event, String> {
+    fn answer(&mut self, request: Request) -> Result<Event, Failure> {
         // Whatever is asked now, what was written into the stage by another container is complete.
         drop(self.follower.take());
         match request {
-            Request::Survey { exclude, from_stage } => {
-                let exclude = exclude_set(&exclude).map_err(|error| error.to_string())?;
-                survey(&self.tree(from_stage), &exclude)
-                    .map(Event::Surveyed)
-                    .map_err(|error| error.to_string())
-            }
-            Request::Inspect { engine, data_directory, mounted_at, tree, from_stage } => {
-                let files = database::files_of(&engine)
-                    .ok_or_else(|| format!("no database is known that is called {engine}"))?;
-                files
-                    .inspect(&self.tree(from_stage).join(tree), &data_directory, mounted_at.as_deref())
-                    .map(Event::Inspected)
-                    .map_err(|error| error.to_string())
-            }
-            Request::Archive(request) => {
-                let sink: Box<dyn Write + Send> = if self.fifo {
-                    let fifo = OpenOptions::new().write(true).open(&self.options.fifo);
-                    Box::new(fifo.map_err(|error| format!("open the FIFO: {error}"))?)
-                } else {
-                    Box::new(self.archive.clone())
-                };
-                let tree = self.tree(request.from_stage);
-                archive(&tree, request, sink, &self.events).map_err(|error| chain(&error))
-            }
-            Request::StageRoom { tree } => self.stage_room(&tree),
-            Request::StagePass(request) => self.stage_pass(&request),
-            Request::StageInto { run } => self.stage_into(&run),
-            Request::StageKeep => self.stage_keep(),
-            Request::StageClear => self.stage_clear(),
-            Request::StageCompare(request) => self.stage_compare(&request),
-            Request::Extract(request) => extract_beside(self.options, request, &self.input, &self.events),
-            Request::Room => room(self.swap_root()).map(Event::Room).map_err(|error| error.to_string()),
-            request if self.place.is_some() => self.swap_stage(request),
-            request => swap_request(&self.options.root, request).map_err(|error| error.to_string()),
+            Request::Survey(call) => reply::<calls::Survey>(self.survey(&call)),
+            Request::Inspect(call) => reply::<calls::Inspect>(self.inspect(&call)),
+            Request::Archive(call) => reply::<calls::Archive>(self.archive(call)),
+            Request::Room(_) => reply::<calls::Room>(room(self.swap_root()).map_err(Failure::from)),
+            Request::StageRoom(call) => reply::<calls::StageRoom>(self.stage_room(&call.tree)),
+            Request::StagePass(call) => reply::<calls::StagePass>(self.stage_pass(&call)),
+            Request::StageInto(call) => reply::<calls::StageInto>(self.stage_into(&call.run)),
+            Request::StageKeep(_) => reply::<calls::StageKeep>(self.stage_keep()),
+            Request::StageCompare(call) => reply::<calls::StageCompare>(self.stage_compare(&call)),
+            Request::StageClear(_) => reply::<calls::StageClear>(self.stage_clear()),
+            Request::Extract(call) => reply::<calls::Extract>(self.extract(&call)),
+            Request::Empty(call) => reply::<calls::Empty>(self.empty(&call)),
+            Request::SwapIn(call) => reply::<calls::SwapIn>(self.swap_in(call)),
+            Request::SwapState(call) => reply::<calls::SwapState>(self.swap_state(&call.run)),
+            Request::SwapBack(call) => reply::<calls::SwapBack>(self.swap_back(&call.run)),
+            Request::Commit(call) => reply::<calls::Commit>(self.commit(&call.run)),
+            Request::Discard(call) => reply::<calls::Discard>(self.discard(&call)),
         }
     }
 
+    fn survey(&self, call: &calls::Survey) -> Result<Survey, Failure> {
+        let exclude = exclude_set(&call.exclude).map_err(|error| error.to_string())?;
+        Ok(survey(&self.tree(call.side), &exclude)?)
+    }
+
+    fn inspect(&self, call: &calls::Inspect) -> Result<Inspection, Failure> {
+        let files = database::files_of(&call.engine)
+            .ok_or_else(|| format!("no database is known that is called {}", call.engine))?;
+        files
+            .inspect(&self.tree(call.side).join(&call.tree), &call.data_directory, call.mounted_at.as_deref())
+            .map_err(|error| error.to_string().into())
+    }
+
+    fn archive(&self, call: calls::Archive) -> Result<ArchiveStats, Failure> {
+        let sink: Box<dyn Write + Send> = if self.fifo {
+            let fifo = OpenOptions::new().write(true).open(&self.options.fifo);
+            Box::new(fifo.map_err(|error| format!("open the FIFO: {error}"))?)
+        } else {
+            Box::new(self.archive.clone())
+        };
+        let tree = self.tree(call.side).join(&call.tree);
+        let options = ArchiveOptions {
+            codec: call.codec,
+            exclude: call.exclude,
+            deferred: call.last,
+            stability: call.stability,
+            ..ArchiveOptions::default()
+        };
+        let frames = FrameWriter::new(sink);
+        let mut progress = |done| self.events.tell(done);
+        let stats = archive_tree(&tree, &options, frames.archive(), frames.list(), &mut progress)
+            .map_err(|error| chain(&error))?;
+        frames.finish().map_err(|error| chain(&error))?;
+        Ok(stats)
+    }
+
+    fn extract(&self, call: &calls::Extract) -> Result<Extracted, Failure> {
+        // From the first on: whatever fails, what comes must be taken.
+        let source: Box<dyn Read + '_> = match call.channel {
+            Channel::Fifo => {
+                let fifo = std::fs::File::open(&self.options.input);
+                let fifo = fifo.map_err(|error| format!("open the FIFO: {error}"))?;
+                // Until it has heard this, the command keeps it open.
+                self.events.say(&Event::Progress { files: 0, bytes: 0 });
+                Box::new(fifo)
+            }
+            Channel::Stdin => {
+                Box::new(Pieces { pieces: &self.input, piece: io::Cursor::default(), ended: false })
+            }
+        };
+        let watch: swap::Watch<'_> = &mut unwatched;
+        let make = if call.emptied { WorkDir::open_or_make } else { WorkDir::create };
+        let work_dir = make(&self.options.root, &call.run, watch)
+            .map_err(|error| format!("make the work directory: {error}"))?;
+        let directory = work_dir.new_directory()?;
+        let archive = BlockReader::open(source, call.options.origin).map_err(|error| chain(&error))?;
+        let extracted = extract(archive, directory, &call.options, &mut |done| self.events.tell(done));
+        extracted.map_err(|error| chain(&error).into())
+    }
+
     /// Returns the tree that is meant: the source, or its copy in the stage.
-    fn tree(&self, from_stage: bool) -> PathBuf {
-        if from_stage { self.stage_directory().join(staging::TREE) } else { self.options.root.clone() }
+    fn tree(&self, side: Side) -> PathBuf {
+        match side {
+            Side::Source => self.options.root.clone(),
+            Side::Stage => self.stage_directory().join(staging::TREE),
+        }
     }
 
     fn stage_directory(&self) -> &Path {
@@ -304,127 +351,159 @@ impl<'o> Session<'o> {
         self.place.as_ref().map_or(&self.options.root, StagePlace::root)
     }
 
-    fn stage_room(&self, tree: &Path) -> Result<Event, String> {
+    fn stage_room(&self, tree: &Path) -> Result<StageRoom, Failure> {
         let room = staging::room(self.stage_directory(), &self.options.root.join(tree));
-        room.map(Event::StageRoom).map_err(|error| format!("look at the stage: {error}"))
+        room.map_err(|error| format!("look at the stage: {error}").into())
     }
 
     /// Has the stage lie within the root that it will be moved into.
-    fn stage_into(&mut self, run: &str) -> Result<Event, String> {
+    fn stage_into(&mut self, run: &str) -> Result<(), Failure> {
         // What was staged elsewhere is not what will be moved; and the place is held by whoever has it.
-        (self.stage, self.is_final, self.place) = (None, false, None);
-        let place = StagePlace::open(&self.options.stage, run).map_err(|error| error.to_string())?;
-        self.place = Some(place);
-        Ok(Event::Done)
+        self.forget_stage();
+        self.place = None;
+        self.place = Some(StagePlace::open(&self.options.stage, run)?);
+        Ok(())
     }
 
     /// Makes a pass; the stage is what the earlier ones have made of the same tree.
-    fn stage_pass(&mut self, request: &StagePassRequest) -> Result<Event, String> {
+    fn stage_pass(&mut self, call: &calls::StagePass) -> Result<StageStats, Failure> {
         self.is_final = false;
         if let Some(place) = &self.place {
-            place.refuse_swapped().map_err(|error| error.to_string())?;
+            place.refuse_swapped()?;
         }
-        let source = self.options.root.join(&request.tree);
+        let source = self.options.root.join(&call.tree);
         let open = match self.stage.take().filter(|stage| stage.source() == source) {
-            Some(open) => Ok(open),
-            None => Stage::open(self.stage_directory(), &source),
+            Some(open) => open,
+            None => Stage::open(self.stage_directory(), &source)?,
         };
-        let made =
-            open.and_then(|open| self.stage.insert(open).pass(request, &mut |done| self.events.tell(done)));
-        self.is_final = made.is_ok() && request.finish;
-        if made.is_ok() {
-            self.follower =
-                request.external_dir.as_deref().and_then(|external_dir| self.follow(external_dir));
-        }
-        match made {
-            Ok(stats) => Ok(Event::Staged(stats)),
-            Err(error @ StageError::Full { .. }) => Ok(Event::StageFull { message: chain(&error) }),
-            Err(error) => Err(chain(&error)),
-        }
+        let stats = self.stage.insert(open).pass(call, &mut |done| self.events.tell(done))?;
+        self.is_final = call.kind == PassKind::Final;
+        self.follower = call.external_dir.as_deref().and_then(|external_dir| self.follow(external_dir));
+        Ok(stats)
     }
 
     /// Leaves the stage to a later run, or to a later pass of this one.
-    fn stage_keep(&mut self) -> Result<Event, String> {
+    fn stage_keep(&mut self) -> Result<(), Failure> {
         let stage = self.stage.as_mut().ok_or("no pass was made")?;
-        stage.keep(&mut |done| self.events.tell(done)).map_err(|error| chain(&error))?;
-        Ok(Event::Done)
+        Ok(stage.keep(&mut |done| self.events.tell(done))?)
     }
 
     /// Removes the stage's tree.
-    fn stage_clear(&mut self) -> Result<Event, String> {
-        // It knows of files that will not be there.
-        (self.stage, self.is_final) = (None, false);
+    fn stage_clear(&mut self) -> Result<(), Failure> {
+        self.forget_stage();
         let cleared = staging::clear(self.stage_directory(), &mut |done| self.events.tell(done));
-        cleared.map_err(|error| format!("remove the stage's tree: {error}"))?;
-        Ok(Event::Done)
+        cleared.map_err(|error| format!("remove the stage's tree: {error}").into())
+    }
+
+    /// Forgets the stage, which knows of files that will not be where they were.
+    fn forget_stage(&mut self) {
+        (self.stage, self.is_final) = (None, false);
     }
 
     /// Follows what another container writes, from here on, into the directory that the pass has left to it.
     fn follow(&self, external_dir: &Path) -> Option<Follower> {
-        Follower::start(&self.tree(true).join(external_dir))
+        Follower::start(&self.tree(Side::Stage).join(external_dir))
             .inspect_err(|error| tracing::debug!(%error, "the kernel writes what is dirty when it likes"))
             .ok()
     }
 
-    fn stage_compare(&mut self, request: &StageCompareRequest) -> Result<Event, String> {
+    fn stage_compare(&mut self, call: &calls::StageCompare) -> Result<CompareStats, Failure> {
         let stage = self.stage.as_mut().ok_or("no pass was made")?;
-        stage
-            .compare(request, &mut |done| self.events.tell(done))
-            .map(Event::Compared)
-            .map_err(|error| chain(&error))
+        Ok(stage.compare(call, &mut |done| self.events.tell(done))?)
     }
 
-    /// Works on what the swap of the stage's tree is asked for.
-    fn swap_stage(&mut self, mut request: Request) -> Result<Event, String> {
-        match &mut request {
-            Request::Empty { .. } => return Err("a stage lies in what would be emptied".to_owned()),
-            Request::SwapIn { root, .. } => {
-                let stage = self.stage.as_ref().filter(|_| self.is_final).ok_or("no final pass was made")?;
-                stage.sync(&mut |done| self.events.tell(done)).map_err(|error| chain(&error))?;
-                if root.is_none() {
-                    let staged = stage.root_metadata().map_err(|error| chain(&error))?;
-                    *root = Some(staged.to_record());
-                }
-            }
-            _ => {}
+    /// Returns what a run's work directory is asked; `None` where it has none.
+    fn in_work_dir<T>(
+        &self,
+        run: &str,
+        ask: impl FnOnce(WorkDir<'_>) -> io::Result<T>,
+    ) -> io::Result<Option<T>> {
+        WorkDir::open(self.swap_root(), run, &mut unwatched)?.map(ask).transpose()
+    }
+
+    fn empty(&self, call: &calls::Empty) -> Result<(), Failure> {
+        if self.place.is_some() {
+            return Err("a stage lies in what would be emptied".into());
         }
-        if matches!(request, Request::SwapIn { .. } | Request::Discard { .. }) {
-            // It goes elsewhere, or away.
-            (self.stage, self.is_final) = (None, false);
+        let watch: swap::Watch<'_> = &mut unwatched;
+        Ok(WorkDir::open_or_make(&self.options.root, &call.run, watch)?.empty(&call.marker_files)?)
+    }
+
+    fn swap_in(&mut self, mut call: calls::SwapIn) -> Result<(), Failure> {
+        if self.place.is_some() {
+            let staged = self.finish_stage()?;
+            call.root = call.root.or(Some(staged));
         }
-        swap_request(self.swap_root(), request).map_err(|error| error.to_string())
+        self.in_work_dir(&call.run, |mut work| work.swap_in(&call.marker_files, call.root.as_ref()))?
+            .ok_or_else(|| "nothing was extracted".into())
+    }
+
+    /// Has the stage ready to be moved: durable, and not known of any more. Returns what its root is like.
+    fn finish_stage(&mut self) -> Result<FileRecord, Failure> {
+        let stage = self.stage.as_ref().filter(|_| self.is_final).ok_or("no final pass was made")?;
+        stage.sync(&mut |done| self.events.tell(done))?;
+        let root = stage.root_metadata()?.to_record();
+        self.forget_stage();
+        Ok(root)
+    }
+
+    fn swap_state(&self, run: &str) -> Result<SwapState, Failure> {
+        Ok(self.in_work_dir(run, |work| work.state())?.unwrap_or(SwapState::Absent))
+    }
+
+    fn swap_back(&self, run: &str) -> Result<(), Failure> {
+        Ok(self.in_work_dir(run, |mut work| work.swap_back())?.unwrap_or_default())
+    }
+
+    fn commit(&self, run: &str) -> Result<(), Failure> {
+        self.in_work_dir(run, |mut work| work.commit())?.ok_or_else(|| "nothing was extracted".into())
+    }
+
+    fn discard(&mut self, call: &calls::Discard) -> Result<(), Failure> {
+        if self.place.is_some() {
+            // It goes away.
+            self.forget_stage();
+        }
+        Ok(self.in_work_dir(&call.run, |work| work.discard(call.with_old))?.unwrap_or_default())
     }
 }
 
-/// Works on what the swap is asked for.
-fn swap_request(root: &Path, request: Request) -> io::Result<Event> {
-    let watch: swap::Watch<'_> = &mut |_: &Step| Ok(());
-    if let Request::Empty { run, marker_files } = &request {
-        return WorkDir::open_or_make(root, run, watch)?.empty(marker_files).map(|()| Event::Done);
+/// Nobody watches the steps of a swap here.
+fn unwatched(_: &Step) -> io::Result<()> {
+    Ok(())
+}
+
+/// Returns the event that answers a call.
+fn reply<C: Call>(answer: Result<C::Answer, Failure>) -> Result<Event, Failure> {
+    Event::answer::<C>(&answer?).map_err(|error| format!("write the answer: {error}").into())
+}
+
+impl From<String> for Failure {
+    fn from(message: String) -> Self {
+        Self { kind: FailureKind::Other, message }
     }
-    let (Request::SwapIn { run, .. }
-    | Request::SwapState { run }
-    | Request::SwapBack { run }
-    | Request::Commit { run }
-    | Request::Discard { run, .. }) = &request
-    else {
-        return Err(io::Error::other("not a request of a swap"));
-    };
-    let Some(mut workplace) = WorkDir::open(root, run, watch)? else {
-        return match request {
-            Request::SwapState { .. } => Ok(Event::Swap(SwapState::Absent)),
-            Request::SwapBack { .. } | Request::Discard { .. } => Ok(Event::Done),
-            _ => Err(io::Error::other("nothing was extracted")),
+}
+
+impl From<&str> for Failure {
+    fn from(message: &str) -> Self {
+        message.to_owned().into()
+    }
+}
+
+impl From<io::Error> for Failure {
+    fn from(error: io::Error) -> Self {
+        error.to_string().into()
+    }
+}
+
+impl From<StageError> for Failure {
+    fn from(error: StageError) -> Self {
+        let kind = match &error {
+            StageError::Full { .. } => FailureKind::StageFull,
+            _ => FailureKind::Other,
         };
-    };
-    match request {
-        Request::SwapState { .. } => return workplace.state().map(Event::Swap),
-        Request::SwapIn { marker_files, root, .. } => workplace.swap_in(&marker_files, root.as_ref())?,
-        Request::SwapBack { .. } => workplace.swap_back()?,
-        Request::Discard { with_old, .. } => workplace.discard(with_old)?,
-        _ => workplace.commit()?,
+        Self { kind, message: chain(&error) }
     }
-    Ok(Event::Done)
 }
 
 fn room(root: &Path) -> io::Result<Room> {
@@ -445,67 +524,6 @@ fn room(root: &Path) -> io::Result<Room> {
         leftovers: shown(leftovers),
         owner: (metadata.uid(), metadata.gid()),
     })
-}
-
-fn extract_beside(
-    options: &SessionOptions,
-    request: ExtractRequest,
-    input: &mpsc::Receiver<Vec<u8>>,
-    events: &Output,
-) -> Result<Event, String> {
-    // From the first on: whatever fails, what comes must be taken.
-    let source: Box<dyn Read + '_> = if request.fifo {
-        let fifo = std::fs::File::open(&options.input);
-        let fifo = fifo.map_err(|error| format!("open the FIFO: {error}"))?;
-        // Until it has heard this, the command keeps it open.
-        events.say(&Event::Progress { files: 0, bytes: 0 });
-        Box::new(fifo)
-    } else {
-        Box::new(Pieces { pieces: input, piece: io::Cursor::default(), ended: false })
-    };
-    let watch: swap::Watch<'_> = &mut |_: &Step| Ok(());
-    let workplace = if request.emptied {
-        WorkDir::open_or_make(&options.root, &request.run, watch)
-    } else {
-        WorkDir::create(&options.root, &request.run, watch)
-    };
-    let workplace = workplace.map_err(|error| format!("make the work directory: {error}"))?;
-    let directory = workplace.new_directory().map_err(|error| error.to_string())?;
-    let origin = if request.ours { Origin::Volsnap } else { Origin::Foreign };
-    let archive = BlockReader::open(source, origin).map_err(|error| chain(&error))?;
-    let extraction = ExtractOptions {
-        strip: request.strip,
-        prefix: request.prefix,
-        owner: request.owner,
-        special: request.special,
-        foreign: !request.ours,
-        members: request.members,
-        bytes: request.bytes,
-        reserve: request.reserve,
-    };
-    let extracted = extract(archive, directory, &extraction, &mut |done| events.tell(done));
-    extracted.map(Event::Extracted).map_err(|error| chain(&error))
-}
-
-fn archive(
-    root: &Path,
-    request: ArchiveRequest,
-    sink: Box<dyn Write + Send>,
-    events: &Output,
-) -> Result<Event, ArchiveError> {
-    let tree = root.join(&request.tree);
-    let options = ArchiveOptions {
-        codec: request.codec,
-        exclude: request.exclude,
-        deferred: request.last,
-        held: request.held,
-        ..ArchiveOptions::default()
-    };
-    let frames = FrameWriter::new(sink);
-    let stats =
-        archive_tree(&tree, &options, frames.archive(), frames.list(), &mut |done| events.tell(done))?;
-    frames.finish()?;
-    Ok(Event::Archived(stats))
 }
 
 #[cfg(test)]

@@ -5,9 +5,9 @@ use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _, chown};
 
 use tempfile::TempDir;
 
-use super::super::protocol::StageRoom;
 use super::super::swap::{PREFIX, leftovers, work_name};
 use super::*;
+use crate::agent::tree::Stability;
 
 struct World {
     _directory: TempDir,
@@ -42,12 +42,12 @@ impl World {
     /// Starts a session whose stage lies in the destination.
     fn staging_into(&self, run: &str) -> Session<'_> {
         let mut session = self.session();
-        assert_eq!(session.answer(Request::StageInto { run: run.to_owned() }), Ok(Event::Done));
+        ask(&mut session, calls::StageInto { run: run.to_owned() }).unwrap();
         session
     }
 
     fn refused(&self, run: &str) -> String {
-        self.session().answer(Request::StageInto { run: run.to_owned() }).unwrap_err()
+        ask(&mut self.session(), calls::StageInto { run: run.to_owned() }).unwrap_err()
     }
 
     fn dest(&self, name: &str) -> PathBuf {
@@ -59,31 +59,31 @@ impl World {
     }
 }
 
-fn pass(session: &mut Session<'_>, finish: bool) -> staging::StageStats {
-    let request = StagePassRequest { finish, ..StagePassRequest::default() };
-    match session.answer(Request::StagePass(request)) {
-        Ok(Event::Staged(stats)) => stats,
-        other => panic!("{other:?}"),
-    }
+/// Asks as a client does: in JSON, both ways.
+fn ask<C: Call>(session: &mut Session<'_>, call: C) -> Result<C::Answer, String> {
+    let line = serde_json::to_string(&std::collections::BTreeMap::from([(C::NAME, call)])).unwrap();
+    let event = session.answer(serde_json::from_str(&line).unwrap()).map_err(|failure| failure.message)?;
+    Ok(event.answered::<C>().unwrap())
 }
 
-fn done(session: &mut Session<'_>, request: Request) {
-    assert_eq!(session.answer(request), Ok(Event::Done));
+fn pass(session: &mut Session<'_>, kind: PassKind) -> StageStats {
+    ask(session, calls::StagePass { kind, ..Default::default() }).unwrap()
 }
 
 fn run(name: &str) -> String {
     name.to_owned()
 }
 
-fn swap_in() -> Request {
-    Request::SwapIn { run: run("r"), marker_files: vec!["global/pg_control".into()], root: None }
+fn swap_in(name: &str) -> calls::SwapIn {
+    calls::SwapIn { run: run(name), marker_files: vec!["global/pg_control".into()], root: None }
 }
 
-fn state(session: &mut Session<'_>) -> SwapState {
-    match session.answer(Request::SwapState { run: run("r") }) {
-        Ok(Event::Swap(state)) => state,
-        other => panic!("{other:?}"),
-    }
+fn swap_back(name: &str) -> calls::SwapBack {
+    calls::SwapBack { run: run(name) }
+}
+
+fn discard(name: &str, with_old: bool) -> calls::Discard {
+    calls::Discard { run: run(name), with_old }
 }
 
 #[test]
@@ -95,38 +95,35 @@ fn a_staged_tree_takes_the_place_of_what_was_there_and_gives_it_back() {
     let mut session = world.staging_into("r");
     let after = world.dest("").metadata().unwrap();
     assert_eq!((before.mtime(), before.mtime_nsec()), (after.mtime(), after.mtime_nsec()));
-    let Ok(Event::Room(room)) = session.answer(Request::Room) else { panic!("no room") };
+    let room = ask(&mut session, calls::Room {}).unwrap();
     assert!(!room.is_empty && room.leftovers == [work_name("r")] && room.owner == (0, 0), "{room:?}");
 
-    pass(&mut session, false);
-    assert_eq!(session.answer(swap_in()), Err("no final pass was made".to_owned()));
-    done(&mut session, Request::StageKeep);
-    pass(&mut session, true);
-    let request = StageCompareRequest { finish: true, ..StageCompareRequest::default() };
-    let Ok(Event::Compared(compared)) = session.answer(Request::StageCompare(request)) else { panic!() };
+    pass(&mut session, PassKind::Live);
+    assert_eq!(ask(&mut session, swap_in("r")).unwrap_err(), "no final pass was made");
+    ask(&mut session, calls::StageKeep {}).unwrap();
+    pass(&mut session, PassKind::Final);
+    let compare = calls::StageCompare { stability: Stability::Held, ..Default::default() };
+    let compared = ask(&mut session, compare).unwrap();
     assert_eq!((compared.entries, compared.files, compared.different), (4, 2, 0));
-    let Ok(Event::Surveyed(survey)) = session.answer(Request::Survey { exclude: vec![], from_stage: true })
-    else {
-        panic!()
-    };
+    let survey = ask(&mut session, calls::Survey { side: Side::Stage, exclude: vec![] }).unwrap();
     assert_eq!(survey.files, 2);
 
-    done(&mut session, swap_in());
-    assert_eq!(state(&mut session), SwapState::Swapped);
+    ask(&mut session, swap_in("r")).unwrap();
+    assert_eq!(ask(&mut session, calls::SwapState { run: run("r") }), Ok(SwapState::Swapped));
     assert_eq!(fs::read(world.dest("global/pg_control")).unwrap(), b"control");
     assert!(!world.dest("before").exists());
     let (root, source) = (world.dest("").metadata().unwrap(), world.options.root.metadata().unwrap());
     assert_eq!((root.uid(), root.gid(), root.mode()), (999, 999, source.mode()));
     assert_eq!((root.mtime(), root.mtime_nsec()), (source.mtime(), source.mtime_nsec()));
-    let again = session.answer(Request::StagePass(StagePassRequest::default())).unwrap_err();
+    let again = ask(&mut session, calls::StagePass::default()).unwrap_err();
     assert!(again.contains("`.volsnap-work-r`") && again.contains("Swapped"), "{again}");
 
-    done(&mut session, Request::SwapBack { run: run("r") });
+    ask(&mut session, swap_back("r")).unwrap();
     assert_eq!(fs::read(world.dest("before")).unwrap(), b"x");
     assert!(!world.dest("global").exists());
     let root = world.dest("").metadata().unwrap();
     assert_eq!((root.uid(), root.mode()), (before.uid(), before.mode()));
-    done(&mut session, Request::Discard { run: run("r"), with_old: false });
+    ask(&mut session, discard("r", false)).unwrap();
     assert!(world.leftovers().is_empty());
     assert_eq!(fs::read(world.options.root.join("PG_VERSION")).unwrap(), b"15", "the source stays as it was");
 }
@@ -135,11 +132,11 @@ fn a_staged_tree_takes_the_place_of_what_was_there_and_gives_it_back() {
 fn a_staged_tree_that_is_committed_stays() {
     let world = World::new();
     let mut session = world.staging_into("r");
-    pass(&mut session, true);
-    done(&mut session, swap_in());
-    done(&mut session, Request::Commit { run: run("r") });
-    done(&mut session, Request::SwapBack { run: run("r") });
-    done(&mut session, Request::Discard { run: run("r"), with_old: true });
+    pass(&mut session, PassKind::Final);
+    ask(&mut session, swap_in("r")).unwrap();
+    ask(&mut session, calls::Commit { run: run("r") }).unwrap();
+    ask(&mut session, swap_back("r")).unwrap();
+    ask(&mut session, discard("r", true)).unwrap();
     assert_eq!(fs::read(world.dest("PG_VERSION")).unwrap(), b"15");
     assert!(world.leftovers().is_empty());
 }
@@ -150,22 +147,18 @@ fn what_a_run_that_died_has_kept_is_taken_up_by_the_next() {
     let large = world.options.root.join("large");
     fs::write(&large, vec![1; 3 << 20]).unwrap();
     let mut session = world.staging_into("dead");
-    pass(&mut session, false);
-    done(&mut session, Request::StageKeep);
+    pass(&mut session, PassKind::Live);
+    ask(&mut session, calls::StageKeep {}).unwrap();
     let staged = world.dest(&work_name("dead")).join(staging::TREE).join("large");
     let number = staged.metadata().unwrap().ino();
     drop(session);
     let mut session = world.staging_into("r");
     assert_eq!(world.leftovers(), [work_name("r")]);
-    let Ok(Event::StageRoom(StageRoom { warm, staged_bytes, .. })) =
-        session.answer(Request::StageRoom { tree: PathBuf::new() })
-    else {
-        panic!()
-    };
-    assert!(warm && staged_bytes >= 3 << 20);
-    let stats = pass(&mut session, true);
+    let room = ask(&mut session, calls::StageRoom::default()).unwrap();
+    assert!(room.warm && room.staged_bytes >= 3 << 20, "{room:?}");
+    let stats = pass(&mut session, PassKind::Final);
     assert_eq!((stats.created, stats.written_bytes), (0, 0), "{stats:?}");
-    done(&mut session, swap_in());
+    ask(&mut session, swap_in("r")).unwrap();
     assert_eq!(world.dest("large").metadata().unwrap().ino(), number);
 }
 
@@ -173,11 +166,11 @@ fn what_a_run_that_died_has_kept_is_taken_up_by_the_next() {
 fn a_run_that_died_before_it_kept_anything_is_no_hindrance() {
     let world = World::new();
     let mut session = world.staging_into("dead");
-    pass(&mut session, false);
+    pass(&mut session, PassKind::Live);
     drop(session);
     let mut session = world.staging_into("r");
-    pass(&mut session, true);
-    done(&mut session, swap_in());
+    pass(&mut session, PassKind::Final);
+    ask(&mut session, swap_in("r")).unwrap();
     assert_eq!(fs::read(world.dest("PG_VERSION")).unwrap(), b"15");
 }
 
@@ -185,16 +178,15 @@ fn a_run_that_died_before_it_kept_anything_is_no_hindrance() {
 fn what_was_swapped_back_is_staged_anew() {
     let world = World::new();
     let mut session = world.staging_into("dead");
-    pass(&mut session, true);
-    let swap_in = Request::SwapIn { run: run("dead"), marker_files: Vec::new(), root: None };
-    done(&mut session, swap_in);
+    pass(&mut session, PassKind::Final);
+    ask(&mut session, swap_in("dead")).unwrap();
     fs::write(world.dest("PG_VERSION"), "touched by the new server").unwrap();
-    done(&mut session, Request::SwapBack { run: run("dead") });
+    ask(&mut session, swap_back("dead")).unwrap();
     drop(session);
     let mut session = world.staging_into("r");
     assert!(!world.dest(&work_name("r")).join("undone").exists(), "it takes room");
-    pass(&mut session, true);
-    done(&mut session, self::swap_in());
+    pass(&mut session, PassKind::Final);
+    ask(&mut session, swap_in("r")).unwrap();
     assert_eq!(fs::read(world.dest("PG_VERSION")).unwrap(), b"15");
 }
 
@@ -232,4 +224,42 @@ fn what_cannot_be_taken_up_is_named_and_left_as_it_is() {
     drop(alive);
     world.staging_into("r");
     assert_eq!(world.leftovers(), [format!("{PREFIX}r")]);
+}
+
+/// Returns what a session answers to these lines, after its first word.
+fn answers_to(world: &World, lines: &str) -> Vec<Event> {
+    let written = Arc::new(Mutex::new(Vec::new()));
+    let streams = Streams {
+        input: Box::new(io::Cursor::new(lines.to_owned().into_bytes())),
+        archive: Output::new(io::sink()),
+        events: Output(written.clone()),
+    };
+    serve(&world.options, streams, || {});
+    let written = written.lock().unwrap();
+    let events = written.split(|byte| *byte == b'\n').filter(|line| !line.is_empty());
+    events.skip(1).map(|line| serde_json::from_slice(line).unwrap()).collect()
+}
+
+#[test]
+fn what_is_not_known_in_a_call_is_refused_and_the_session_goes_on() {
+    let world = World::new();
+    let lines = [
+        r#"{"survey":{"side":"source","exclude":[],"follow_links":true}}"#,
+        r#"{"extract":{"run":"r","channel":"fifo","emptied":false,"options":{"origin":"volsnap","deduplicate":true}}}"#,
+        r#"{"teleport":{}}"#,
+        r#"{"room":{}}"#,
+    ];
+    let answers = answers_to(&world, &lines.map(|line| format!("{line}\n")).concat());
+    let [survey, extract, teleport, room] = &answers[..] else { panic!("{answers:?}") };
+    for (event, named) in [(survey, "follow_links"), (extract, "deduplicate"), (teleport, "teleport")] {
+        let Event::Failed(failure) = event else { panic!("{event:?}") };
+        assert!(
+            failure
+                .message
+                .contains(&format!("unknown {}", if named == "teleport" { "variant" } else { "field" }))
+        );
+        assert!(failure.message.contains(named), "{failure:?}");
+    }
+    assert!(room.answered::<calls::Room>().is_some(), "{room:?}");
+    assert!(world.leftovers().is_empty());
 }

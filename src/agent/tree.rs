@@ -27,6 +27,25 @@ use crate::archive::{ArchiveError, Device, Entry, EntryKind, Extent, FileProblem
 /// The unit in which the kernel counts what a file occupies, and tar its records.
 const SECTOR: u64 = 512;
 
+/// How still the tree is while it is read.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Stability {
+    /// It may change.
+    #[default]
+    Live,
+    /// Everything that writes is held, so that a change is an error.
+    Held,
+}
+
+impl Stability {
+    /// Returns whether everything that writes is held.
+    #[must_use]
+    pub fn is_held(self) -> bool {
+        self == Self::Held
+    }
+}
+
 /// What to walk, and how strictly.
 #[derive(Debug, Clone, Default)]
 pub struct WalkOptions {
@@ -35,8 +54,8 @@ pub struct WalkOptions {
     /// Paths relative to the root that come after everything else, in this order; directories among
     /// them keep their place.
     pub deferred: Vec<PathBuf>,
-    /// Whether everything that writes is held still, so that a change is an error.
-    pub held: bool,
+    /// Whether a change is an error.
+    pub stability: Stability,
     /// Whether regular files are left closed, to be opened with `open_member` where they are
     /// wanted; until then nothing but what their names tell is known of them.
     pub closed: bool,
@@ -317,7 +336,7 @@ impl TreeWalker {
         if !is_gone {
             return Err(place.unreadable(errno));
         }
-        if self.options.held || place.path == b"." {
+        if self.options.stability.is_held() || place.path == b"." {
             return Err(place.error(FileProblem::Vanished));
         }
         self.stats.vanished += 1;
@@ -350,7 +369,7 @@ impl TreeWalker {
     /// Closes the innermost directory. Held still, it has the names that were read.
     fn leave_directory(&mut self) -> Result<(), ArchiveError> {
         let Some(directory) = self.open.pop() else { return Ok(()) };
-        if !self.options.held {
+        if !self.options.stability.is_held() {
             return Ok(());
         }
         let path = to_path(&directory.path);

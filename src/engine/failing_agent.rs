@@ -1,4 +1,4 @@
-//! What is said to an agent, recorded and failed on demand like the calls to the engine: each request is a call of
+//! What is said to an agent, recorded and failed on demand like the calls to the engine: each call to it is one of
 //! its own, named as "agent swap-in".
 
 use std::collections::VecDeque;
@@ -15,10 +15,10 @@ use super::{Attached, Output, OutputStream, Result};
 use crate::agent::dialogue::{Dialogue, Said, is_answer};
 use crate::engine::failing::{Mode, Shared};
 
-/// The answer to a request that fails.
+/// The answer to a call that fails.
 const FAILED: &[u8] = b"{\"failed\":{\"message\":\"injected failure\"}}\n";
 
-/// Returns the streams of an agent, with its requests recorded and failed as the engine's calls are.
+/// Returns the streams of an agent, with its calls recorded and failed as the engine's calls are.
 pub(super) fn listen_in(shared: &Arc<Shared>, attached: Attached) -> Attached {
     let talk = Arc::new(Mutex::new(Talk::default()));
     let stdin = Requests {
@@ -42,7 +42,7 @@ pub(super) fn listen_in(shared: &Arc<Shared>, attached: Attached) -> Attached {
 /// What is to become of the answers.
 #[derive(Default)]
 struct Talk {
-    /// Of the requests that were passed on.
+    /// Of the calls that were passed on.
     expected: VecDeque<Fate>,
     /// Said in place of the agent.
     injected: VecDeque<Bytes>,
@@ -74,7 +74,7 @@ struct Requests {
     talk: Arc<Mutex<Talk>>,
     dialogue: Dialogue,
     unsent: VecDeque<u8>,
-    /// Whether the pieces that follow belong to a request that was not passed on.
+    /// Whether the pieces that follow belong to a call that was not passed on.
     swallows: bool,
 }
 
@@ -82,7 +82,7 @@ impl Requests {
     /// Takes something that is said; false for what kills the process.
     fn hear(&mut self, said: Said) -> bool {
         let (name, followed, bytes) = match said {
-            Said::Request { name, followed, bytes } => (name, followed, bytes),
+            Said::Call { name, followed, bytes } => (name, followed, bytes),
             Said::Piece { last, .. } if self.swallows => {
                 self.swallows = !last;
                 return true;

@@ -14,6 +14,7 @@ use super::Context;
 use super::facts::{Remembered, find_checks, of_snapshot, run_checks, take, warn_of_later_facts};
 use super::helper::start_helper;
 use super::run::{Run, Untouched};
+use crate::agent::calls::Survey;
 use crate::database::compare::{ComparisonContext, compare, first_look};
 use crate::engine::helper::Access;
 use crate::model::container::{Container, EngineInfo};
@@ -247,7 +248,8 @@ async fn files(run: &Run, engine: &EngineInfo, source: &Source, options: &CheckO
         let (id, access) = (run.id.as_str(), (Access::Read, None));
         let mut helper = start_helper(&run.context, saga, id, source, access, image, &[]).await?;
         let kept = format!("{}*", crate::agent::swap::PREFIX);
-        helper.agent.survey(&[kept]).await.context(|| format!("survey {}", source.title)).map(Some)
+        let survey = Survey { exclude: vec![kept], ..Survey::default() };
+        helper.agent.call(survey).await.context(|| format!("survey {}", source.title)).map(Some)
     };
     let survey = run.conduct("check", options.target.to_string(), &Untouched, looking).await?;
     let survey = survey.ok_or_else(|| Error::failed(format!("survey {}", source.title)))?;

@@ -4,6 +4,7 @@
 use std::path::{Path, PathBuf};
 
 use super::Context;
+use crate::agent::calls::{Inspect, Side};
 use crate::agent::client::AgentClient;
 use crate::database::{self, DataFiles, Database};
 use crate::model::container::Container;
@@ -43,26 +44,29 @@ impl DatabaseFiles {
 
     /// Reads them in the source.
     pub(super) async fn inspect(&self, agent: &mut AgentClient) -> Result<Inspection> {
-        agent
-            .inspect(self.engine, &self.data_directory, self.mounted_at.as_deref())
-            .await
-            .context(|| format!("read the files of {}", self.engine))
-    }
-
-    /// Reads them in the stage, or the copy, of the source.
-    pub(super) async fn inspect_stage(&self, agent: &mut AgentClient) -> Result<Inspection> {
-        agent
-            .inspect_stage(self.engine, &self.data_directory, self.mounted_at.as_deref())
-            .await
-            .context(|| format!("read the files of {} in the copy", self.engine))
+        self.inspect_tree(agent, Path::new("")).await
     }
 
     /// Reads them in a tree of the source.
     pub(super) async fn inspect_tree(&self, agent: &mut AgentClient, tree: &Path) -> Result<Inspection> {
-        agent
-            .inspect_tree(tree, self.engine, &self.data_directory, self.mounted_at.as_deref())
-            .await
-            .context(|| format!("read the files of {}", self.engine))
+        let inspection = agent.call(self.inspection(Side::Source, tree)).await;
+        inspection.context(|| format!("read the files of {}", self.engine))
+    }
+
+    /// Reads them in the stage, or the copy, of the source.
+    pub(super) async fn inspect_stage(&self, agent: &mut AgentClient) -> Result<Inspection> {
+        let inspection = agent.call(self.inspection(Side::Stage, Path::new(""))).await;
+        inspection.context(|| format!("read the files of {} in the copy", self.engine))
+    }
+
+    fn inspection(&self, side: Side, tree: &Path) -> Inspect {
+        Inspect {
+            engine: self.engine.to_owned(),
+            side,
+            tree: tree.to_owned(),
+            data_directory: self.data_directory.clone(),
+            mounted_at: self.mounted_at.clone(),
+        }
     }
 
     /// Returns the files without which there is no database, relative to the root, the last one last.

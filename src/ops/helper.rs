@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 use super::Context;
-use crate::agent::client::{AgentClient, helper_name};
+use crate::agent::client::{AgentClient, AgentError, helper_name};
 use crate::engine::helper::{Access, FIFO, HelperImage, helper_container};
 use crate::engine::{DockerError, DockerErrorKind, NO_DIRECTORY};
 use crate::model::container::{Container, EngineInfo};
@@ -48,6 +48,7 @@ pub(super) async fn start_helper(
     holds: &[Container],
 ) -> Result<StartedHelper> {
     let docker = &*context.docker;
+    let is_named = image.is_some();
     let image = helper_image(context, image).await?;
     let name = helper_name(&source.key);
     let expected = Undo::RemoveExpectedHelper { name: name.clone(), run: run.to_owned() };
@@ -75,9 +76,8 @@ pub(super) async fn start_helper(
     })?;
     context.monitor.step("start-helper");
     let fifo = pipe.map(|directory| directory.join(FIFO));
-    let agent = AgentClient::start(docker, &id, fifo.as_deref())
-        .await
-        .context(|| format!("start the helper container {name}"))?;
+    let started = AgentClient::start(docker, &id, fifo.as_deref()).await;
+    let agent = started.map_err(|error| not_started(&name, &image, is_named, error))?;
     let place = HelperTarget { run: run.to_owned(), location: source.location.clone(), helper: name, image };
     Ok(StartedHelper { agent, registered, place })
 }
@@ -123,6 +123,24 @@ pub(super) fn busy(source: &Source, helper: &str) -> Error {
     Error::busy(format!("another volsnap run is at work on {} (helper container {helper})", source.title))
         .state("nothing was stopped")
         .hint(Hint::volsnap(["recover", "--list"]).why("shows what runs, and what died"))
+}
+
+/// Returns the error for a helper that does not start. An image of another volsnap was named, or has our own image's tag.
+fn not_started(name: &str, image: &str, is_named: bool, error: AgentError) -> Error {
+    let hint = match &error {
+        AgentError::OtherProtocol { .. } if is_named => {
+            Some(Hint::instead(&["--helper-image="], [""; 0]).why("takes the helper of this volsnap"))
+        }
+        AgentError::OtherProtocol { .. } => {
+            Some(Hint::docker(["image", "rm", image]).why("the next command brings the right one"))
+        }
+        _ => None,
+    };
+    let error = Error::failed(format!("start the helper container {name}")).with_source(error);
+    match hint {
+        Some(hint) => error.hint(hint),
+        None => error,
+    }
 }
 
 fn no_directory(source: &Source) -> Error {

@@ -4,8 +4,8 @@
 use std::time::Duration;
 
 use super::Context;
+use crate::agent::calls::{PassKind, StageKeep, StagePass};
 use crate::agent::client::{AgentClient, AgentError};
-use crate::agent::protocol::StagePassRequest;
 use crate::agent::staging::StageStats;
 use crate::database;
 use crate::model::event::Phase;
@@ -24,7 +24,7 @@ pub(super) struct Passes<'a> {
     pub(super) run: &'a Run,
     pub(super) source: &'a Source,
     /// What each is asked for, but for whether it is the last.
-    pub(super) request: StagePassRequest,
+    pub(super) call: StagePass,
     /// Bytes of the source's contents.
     pub(super) bytes: u64,
 }
@@ -45,11 +45,11 @@ impl Passes<'_> {
             let detail = format!("{}, pass {number} while it is in use", self.source.title);
             self.run.phase(Phase::Stage, detail, Some(self.bytes));
             self.run.context.monitor.step("live-pass");
-            let stats = self.pass(agent, false).await?;
+            let stats = self.pass(agent, PassKind::Live).await?;
             tracing::debug!(number, ?stats, "live pass");
             if let Some(kept) = &mut kept {
                 self.run.context.monitor.step("keep-stage");
-                agent.stage_keep(&*self.run.context.monitor).await?;
+                agent.call_watched(StageKeep {}, &*self.run.context.monitor).await?;
                 kept();
             }
             let work = stats.read_bytes + stats.written_bytes + stats.reflinked_bytes;
@@ -65,14 +65,14 @@ impl Passes<'_> {
     pub(super) async fn last(&self, agent: &mut AgentClient) -> Result<StageStats, AgentError> {
         self.run.phase(Phase::FinalPass, self.source.title.clone(), Some(self.bytes));
         self.run.context.monitor.step("final-pass");
-        let stats = self.pass(agent, true).await?;
+        let stats = self.pass(agent, PassKind::Final).await?;
         tracing::debug!(?stats, "final pass");
         Ok(stats)
     }
 
-    async fn pass(&self, agent: &mut AgentClient, finish: bool) -> Result<StageStats, AgentError> {
-        let request = StagePassRequest { finish, ..self.request.clone() };
-        let stats = agent.stage_pass(request, &*self.run.context.monitor).await?;
+    async fn pass(&self, agent: &mut AgentClient, kind: PassKind) -> Result<StageStats, AgentError> {
+        let call = StagePass { kind, ..self.call.clone() };
+        let stats = agent.call_watched(call, &*self.run.context.monitor).await?;
         self.run.timer.bytes(stats.read_bytes + stats.reflinked_bytes);
         Ok(stats)
     }

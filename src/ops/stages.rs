@@ -9,6 +9,7 @@ use serde::Serialize;
 use super::Context;
 use super::helper::start_helper;
 use super::run::{Run, Untouched};
+use crate::agent::calls::Survey;
 use crate::engine::helper::Access;
 use crate::model::container::{EngineInfo, Volume};
 use crate::model::error::{Context as _, Result};
@@ -79,7 +80,11 @@ async fn measure(context: &Context, engine: &EngineInfo, volume: &Volume) -> Res
     let measuring = async |saga: &mut Saga| {
         let (id, access) = (run.id.as_str(), (Access::Read, None));
         let mut helper = start_helper(&run.context, saga, id, &source, access, (engine, None), &[]).await?;
-        let survey = helper.agent.survey(&[]).await.context(|| format!("survey volume {}", volume.name))?;
+        let survey = helper
+            .agent
+            .call(Survey::default())
+            .await
+            .context(|| format!("survey volume {}", volume.name))?;
         Ok(Some(survey.disk_bytes))
     };
     run.conduct("list", target.to_string(), &Untouched, measuring).await

@@ -117,7 +117,7 @@ pub struct Listed {
     /// The digest of all records; see [`ListDigest`].
     pub digest: String,
     /// Whether there are devices, or programs that take on rights.
-    pub special: bool,
+    pub has_devices: bool,
     /// Owner and group of the database's own directory, else of the root.
     pub owner: Option<(u32, u32)>,
 }
@@ -215,7 +215,7 @@ fn add_up(snapshot: &Snapshot) -> Result<Listed> {
             listed.files += 1;
             listed.bytes += record.size;
         }
-        listed.special |= matches!(record.kind, EntryKind::Char | EntryKind::Block)
+        listed.has_devices |= matches!(record.kind, EntryKind::Char | EntryKind::Block)
             || (record.kind == EntryKind::File && record.mode & 0o6000 != 0)
             || record.xattrs.iter().any(|xattr| xattr.name == b"security.capability");
         if record.path == home {

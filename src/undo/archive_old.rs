@@ -15,9 +15,10 @@ use chrono::Utc;
 use serde::{Deserialize, Serialize};
 
 use super::{Result, UndoError};
+use crate::agent::calls::{self, Side};
 use crate::agent::client::{AgentClient, ArchiveSink, SILENCE_LIMIT};
-use crate::agent::protocol::{ArchiveRequest, Request};
 use crate::agent::swap::{PREFIX, SwapState, old_tree};
+use crate::agent::tree::Stability;
 use crate::engine::Docker;
 use crate::model::error::{Context as _, Error};
 use crate::model::event::{Monitor, Phase};
@@ -110,16 +111,16 @@ impl ArchiveReplacedData {
     ) -> crate::Result<Snapshot> {
         let mut files =
             Files { archive: pending.archive_writer().await?, list: pending.list_writer().await? };
-        let request = ArchiveRequest {
+        let call = calls::Archive {
+            side: Side::Source,
+            tree: self.tree.clone(),
             codec: self.manifest.archive().codec,
             exclude: vec![format!("{PREFIX}*")],
             last: self.last.clone(),
-            held: false,
-            tree: self.tree.clone(),
-            from_stage: false,
+            stability: Stability::Live,
         };
         let archived = agent
-            .archive(request, &mut files, monitor)
+            .archive(call, &mut files, monitor)
             .await
             .context(|| "archive what was replaced".to_owned())?;
         if let Some(path) = archived.changed.first() {
@@ -164,14 +165,14 @@ pub(super) async fn keep_old(
     monitor: &dyn Monitor,
 ) -> Result<()> {
     let kept = with_agent(docker, place, patience, async |agent: &mut AgentClient| {
-        let state = agent.swap_state(&place.run).await?;
+        let state = agent.call(calls::SwapState { run: place.run.clone() }).await?;
         agent.allow_silence(SILENCE_LIMIT);
         match state {
             SwapState::Committed => {}
             // Whoever kept it has died while removing it; or none of it was replaced.
             SwapState::Untouched => {
-                let discard = Request::Discard { run: place.run.clone(), with_old: true };
-                return agent.perform(discard).await.map(Ok);
+                let discard = calls::Discard { run: place.run.clone(), with_old: true };
+                return agent.call(discard).await.map(Ok);
             }
             SwapState::Absent | SwapState::Swapped | SwapState::Emptied => return Ok(Ok(())),
         }
@@ -179,7 +180,7 @@ pub(super) async fn keep_old(
         let kept = safety.keep(agent, &Cancel::default(), monitor).await;
         if kept.is_ok() {
             monitor.step("discard-old");
-            agent.perform(Request::Discard { run: place.run.clone(), with_old: true }).await?;
+            agent.call(calls::Discard { run: place.run.clone(), with_old: true }).await?;
         }
         Ok(kept.map(drop))
     })

@@ -195,7 +195,7 @@ fn assert_means(undo: &Undo, format: &str) {
             assert_eq!((&place.location, users.len()), (&volume, 1));
             assert_eq!(kept.name, "shop_pgdata/20261129T145840Z-32a94f");
             assert_eq!(kept.marker_files, [Path::new("PG_VERSION"), Path::new("global/pg_control")]);
-            assert_eq!((kept.members, kept.bytes, kept.special), (1301, 47_785_839, false));
+            assert_eq!((kept.members, kept.bytes, kept.has_devices), (1301, 47_785_839, false));
             assert!(kept.digest.starts_with("4d836bf1"));
         }
         Undo::DiscardWork { place, with_old } => assert_eq!((&place.location, with_old), (&volume, &false)),

@@ -10,9 +10,10 @@ use std::path::PathBuf;
 use serde::{Deserialize, Serialize};
 
 use super::Result;
+use crate::agent::calls::{self, Channel};
 use crate::agent::client::{AgentClient, AgentError, SILENCE_LIMIT};
+use crate::agent::extract::ExtractOptions;
 use crate::agent::feed::SnapshotArchive;
-use crate::agent::protocol::{ExtractRequest, Request};
 use crate::agent::swap::SwapState;
 use crate::engine::Docker;
 use crate::engine::helper::Access;
@@ -41,7 +42,8 @@ pub struct SafetySnapshotRef {
     /// The digest of all its records.
     pub digest: String,
     /// Whether it has devices or programs that take on rights.
-    pub special: bool,
+    #[serde(rename = "special")]
+    pub has_devices: bool,
 }
 
 /// Has the old data back, unless the new was let stay or none of the old was touched. The users are stopped
@@ -54,9 +56,9 @@ pub(super) async fn bring_back(
     patience: RetryBudget,
     monitor: &dyn Monitor,
 ) -> Result<()> {
-    let access = if kept.special { Access::ReplaceWithDevices } else { Access::Replace };
+    let access = if kept.has_devices { Access::ReplaceWithDevices } else { Access::Replace };
     with_agent_of(docker, place, access, patience, async |agent: &mut AgentClient| {
-        if agent.swap_state(&place.run).await? != SwapState::Emptied {
+        if agent.call(calls::SwapState { run: place.run.clone() }).await? != SwapState::Emptied {
             return Ok(());
         }
         stop_all_again(docker, users, monitor).await?;
@@ -67,7 +69,7 @@ pub(super) async fn bring_back(
         kept.unpack(agent, &place.run, monitor).await?;
         // One that the dead command was just starting is to find all of the old data, from its begin on.
         stop_all_again(docker, users, monitor).await?;
-        agent.perform(Request::Commit { run: place.run.clone() }).await
+        agent.call(calls::Commit { run: place.run.clone() }).await
     })
     .await?;
     Ok(())
@@ -83,31 +85,29 @@ impl SafetySnapshotRef {
         let found = async { Repository::open_at(&self.repository).await?.resolve(&self.name).await };
         let snapshot = found.await.map_err(|error| AgentError::ArchiveSink(error.into()))?;
         let archive = snapshot.open_archive().map_err(|error| AgentError::ArchiveSink(error.into()))?;
-        let empty = Request::Empty { run: run.to_owned(), marker_files: self.marker_files.clone() };
-        agent.perform(empty).await?;
-        let request = ExtractRequest {
+        let empty = calls::Empty { run: run.to_owned(), marker_files: self.marker_files.clone() };
+        agent.call(empty).await?;
+        let call = calls::Extract {
             run: run.to_owned(),
-            fifo: false,
-            ours: true,
+            channel: Channel::default(),
             emptied: true,
-            strip: PathBuf::new(),
-            prefix: PathBuf::new(),
-            owner: None,
-            special: self.special,
-            members: self.members,
-            bytes: self.bytes,
-            reserve: 0,
+            options: ExtractOptions {
+                allow_devices: self.has_devices,
+                members: self.members,
+                bytes: self.bytes,
+                ..ExtractOptions::default()
+            },
         };
-        let extracted = agent.extract(request, &mut SnapshotArchive::of(Box::new(archive)), monitor).await?;
+        let extracted = agent.extract(call, &mut SnapshotArchive::of(Box::new(archive)), monitor).await?;
         if extracted.digest != self.digest {
             return Err(AgentError::Failed(format!("what {} unpacks to is not what was stored", self.name)));
         }
-        let swap = Request::SwapIn {
+        let swap = calls::SwapIn {
             run: run.to_owned(),
             marker_files: self.marker_files.clone(),
             root: extracted.root,
         };
-        agent.perform(swap).await
+        agent.call(swap).await
     }
 }
 

@@ -10,8 +10,8 @@ use std::path::PathBuf;
 use serde::{Deserialize, Serialize};
 
 use super::Result;
+use crate::agent::calls::{self, Inspect, Side};
 use crate::agent::client::{AgentClient, SILENCE_LIMIT};
-use crate::agent::protocol::Request;
 use crate::agent::swap::SwapState;
 use crate::engine::Docker;
 use crate::model::event::Monitor;
@@ -80,7 +80,7 @@ impl MigratedCopy {
             return Ok(());
         }
         let found = with_agent(docker, &self.place, patience, async |agent: &mut AgentClient| {
-            match agent.swap_state(run).await? {
+            match agent.call(calls::SwapState { run: run.clone() }).await? {
                 // What was never put in its place is for its own compensations.
                 SwapState::Absent | SwapState::Untouched | SwapState::Emptied => return Ok(Found::Nothing),
                 SwapState::Swapped | SwapState::Committed => {}
@@ -89,8 +89,8 @@ impl MigratedCopy {
                 return Ok(Found::RunOn);
             }
             agent.allow_silence(SILENCE_LIMIT);
-            agent.perform(Request::SwapBack { run: run.clone() }).await?;
-            agent.perform(Request::Discard { run: run.clone(), with_old: false }).await?;
+            agent.call(calls::SwapBack { run: run.clone() }).await?;
+            agent.call(calls::Discard { run: run.clone(), with_old: false }).await?;
             Ok(Found::Copied)
         })
         .await?;
@@ -109,8 +109,13 @@ impl MigratedCopy {
 
     async fn was_written_to(&self, agent: &mut AgentClient) -> bool {
         let Some(proof) = &self.proof else { return self.started };
-        let inspected =
-            agent.inspect(&proof.engine, &proof.data_directory, proof.mounted_at.as_deref()).await;
-        inspected.map_or(true, |now| now.proof_digest != proof.digest)
+        let inspect = Inspect {
+            engine: proof.engine.clone(),
+            side: Side::Source,
+            tree: PathBuf::new(),
+            data_directory: proof.data_directory.clone(),
+            mounted_at: proof.mounted_at.clone(),
+        };
+        agent.call(inspect).await.map_or(true, |now| now.proof_digest != proof.digest)
     }
 }

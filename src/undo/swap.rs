@@ -5,16 +5,17 @@
 //! other one, since both have the same name. A helper that hangs is given up soon, and the next one later: so one that
 //! is stuck costs half a minute, and one on a slow disk comes to its end.
 
+use std::path::Path;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 use tokio::time::{Instant, sleep};
 
 use super::{Result, UndoError};
+use crate::agent::calls::{self, Discard, SwapBack};
 use crate::agent::client::{AgentClient, AgentError, SILENCE_LIMIT};
-use crate::agent::protocol::Request;
 use crate::agent::swap::{SwapState, work_name};
-use crate::engine::helper::{Access, helper_container};
+use crate::engine::helper::{Access, HelperImage, helper_container};
 use crate::engine::{Docker, DockerError, DockerErrorKind, NO_DIRECTORY};
 use crate::model::event::Monitor;
 use crate::model::labels::LABEL_RUN;
@@ -50,12 +51,12 @@ pub(super) async fn swap_back(
     monitor: &dyn Monitor,
 ) -> Result<()> {
     with_agent(docker, place, patience, async |agent: &mut AgentClient| {
-        if agent.swap_state(&place.run).await? != SwapState::Swapped {
+        if agent.call(calls::SwapState { run: place.run.clone() }).await? != SwapState::Swapped {
             return Ok(());
         }
         stop_all_again(docker, users, monitor).await?;
         monitor.step("swap-back");
-        agent.perform(Request::SwapBack { run: place.run.clone() }).await?;
+        agent.call(SwapBack { run: place.run.clone() }).await?;
         // One that the dead command was just starting is to find all of the old data, from its begin on.
         Ok(stop_all_again(docker, users, monitor).await?)
     })
@@ -72,13 +73,13 @@ pub(super) async fn discard(
     patience: RetryBudget,
 ) -> Result<()> {
     with_agent(docker, place, patience, async |agent: &mut AgentClient| {
-        match agent.swap_state(&place.run).await? {
+        match agent.call(calls::SwapState { run: place.run.clone() }).await? {
             SwapState::Absent => Ok(()),
             SwapState::Committed if !with_old => Ok(()),
             SwapState::Untouched | SwapState::Swapped | SwapState::Committed | SwapState::Emptied => {
                 // A large tree is removed without a word, and nobody waits for it.
                 agent.allow_silence(SILENCE_LIMIT);
-                agent.perform(Request::Discard { run: place.run.clone(), with_old }).await
+                agent.call(Discard { run: place.run.clone(), with_old }).await
             }
         }
     })
@@ -114,7 +115,8 @@ pub(super) async fn with_agent<T>(
     with_agent_of(docker, place, Access::Replace, patience, work).await
 }
 
-/// As [`with_agent`], with a helper that may do so much.
+/// As [`with_agent`], with a helper that may do so much. Where the image of the run that died is gone by now, or is of
+/// another volsnap with which this one cannot talk, the helper is one of this volsnap.
 pub(super) async fn with_agent_of<T>(
     docker: &dyn Docker,
     place: &HelperTarget,
@@ -124,8 +126,10 @@ pub(super) async fn with_agent_of<T>(
 ) -> Result<Option<T>> {
     let deadline = Instant::now() + patience.0;
     let (mut pause, mut silence) = (Duration::from_millis(200), FIRST_SILENCE);
+    let mut place = place.clone();
+    let mut is_replaced = false;
     loop {
-        let error = match attempt(docker, place, access, (patience, silence), &work).await {
+        let error = match attempt(docker, &place, access, (patience, silence), &work).await {
             Ok(done) => return Ok(Some(done)),
             Err(error) => error,
         };
@@ -135,7 +139,15 @@ pub(super) async fn with_agent_of<T>(
         {
             return Ok(None);
         }
-        if Instant::now() + pause > deadline {
+        if !is_replaced && is_of_no_use(docker, &place.image, &error).await {
+            is_replaced = true;
+            if let Some(image) = own_image(docker).await {
+                place.image = image;
+                continue;
+            }
+        }
+        let is_hopeless = matches!(error, AgentError::OtherProtocol { .. });
+        if is_hopeless || Instant::now() + pause > deadline {
             return Err(UndoError::Volume { place: place.describe(), source: Box::new(error) });
         }
         tracing::debug!(%error, "not put back yet");
@@ -145,6 +157,25 @@ pub(super) async fn with_agent_of<T>(
             silence = (silence * 2).min(SILENCE_LIMIT);
         }
     }
+}
+
+/// Returns whether a helper image cannot serve us, whatever is tried.
+async fn is_of_no_use(docker: &dyn Docker, image: &str, error: &AgentError) -> bool {
+    match error {
+        AgentError::OtherProtocol { .. } => true,
+        AgentError::Docker(error) if error.kind == DockerErrorKind::NotFound => {
+            matches!(docker.image(image).await, Ok(None))
+        }
+        _ => false,
+    }
+}
+
+/// Brings the helper image of the running program to the engine; `None` where that cannot be done.
+async fn own_image(docker: &dyn Docker) -> Option<String> {
+    let packed = HelperImage::of(Path::new("/proc/self/exe"));
+    let packed = packed.inspect_err(|error| tracing::debug!(%error, "this volsnap cannot be packed")).ok()?;
+    let imported = packed.ensure(docker).await;
+    imported.inspect_err(|error| tracing::debug!(%error, "this volsnap cannot be imported")).ok()
 }
 
 async fn attempt<T>(

@@ -1,11 +1,12 @@
 //! Our agent in a helper, over the attached streams.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::time::Duration;
 
 use bytes::Bytes;
+use volsnap::agent::calls;
 use volsnap::agent::client::{AgentClient, AgentError, ArchiveSink};
-use volsnap::agent::protocol::{ArchiveRequest, Request};
+use volsnap::agent::tree::Stability;
 use volsnap::archive::Codec;
 use volsnap::engine::helper::{Access, helper_container};
 use volsnap::model::event::Silent;
@@ -27,14 +28,21 @@ async fn helper(bench: &Bench, access: Access) -> (String, AgentClient) {
 
 pub(crate) async fn a_helper_sees_its_source_and_ends_with_its_client(bench: &Bench) {
     let (id, mut agent) = helper(bench, Access::Replace).await;
-    let survey = agent.survey(&[]).await.unwrap();
+    let survey = agent.call(calls::Survey::default()).await.unwrap();
     assert_eq!((survey.entries, survey.files, survey.bytes), (1, 1, 7));
-    let error = agent.inspect("postgresql", Path::new(""), None).await.unwrap_err();
+    let inspect = calls::Inspect {
+        engine: "postgresql".to_owned(),
+        side: calls::Side::Source,
+        tree: PathBuf::new(),
+        data_directory: PathBuf::new(),
+        mounted_at: None,
+    };
+    let error = agent.call(inspect).await.unwrap_err();
     assert!(matches!(error, AgentError::Failed(_)), "{error}");
     // A failed request is answered, and the session goes on.
-    let error = agent.perform(Request::StageKeep).await.unwrap_err();
+    let error = agent.call(calls::StageKeep {}).await.unwrap_err();
     assert!(matches!(&error, AgentError::Failed(said) if said == "no pass was made"), "{error}");
-    assert!(!agent.room().await.unwrap().is_empty);
+    assert!(!agent.call(calls::Room {}).await.unwrap().is_empty);
     assert!(bench.docker.container(&id).await.unwrap().unwrap().state.running);
     drop(agent);
     bench.await_gone(&id).await;
@@ -44,7 +52,8 @@ pub(crate) async fn a_helper_that_is_removed_ends_its_output(bench: &Bench) {
     let (id, mut agent) = helper(bench, Access::Read).await;
     bench.docker.remove_container(&id).await.unwrap();
     assert_eq!(bench.docker.container(&id).await.unwrap(), None);
-    let ended = tokio::time::timeout(Duration::from_secs(20), agent.survey(&[])).await.unwrap();
+    let ended =
+        tokio::time::timeout(Duration::from_secs(20), agent.call(calls::Survey::default())).await.unwrap();
     assert!(matches!(ended, Err(AgentError::Ended { .. })), "{ended:?}");
 }
 
@@ -70,16 +79,16 @@ impl ArchiveSink for Count {
 
 pub(crate) async fn an_archive_comes_over_the_attached_streams(bench: &Bench) {
     let (_, mut agent) = helper(bench, Access::Read).await;
-    let request = ArchiveRequest {
+    let call = calls::Archive {
+        side: calls::Side::Source,
+        tree: PathBuf::new(),
         codec: Codec::default(),
         exclude: Vec::new(),
         last: Vec::new(),
-        held: true,
-        tree: PathBuf::new(),
-        from_stage: false,
+        stability: Stability::Held,
     };
     let mut count = Count::default();
-    let archived = agent.archive(request, &mut count, &Silent).await.unwrap();
+    let archived = agent.archive(call, &mut count, &Silent).await.unwrap();
     assert_eq!((archived.files, archived.raw_bytes), (1, 7));
     assert!(count.archive > 0 && count.list > 0);
 }

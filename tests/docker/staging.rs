@@ -8,11 +8,15 @@ use std::path::Path;
 use async_trait::async_trait;
 use bytes::Bytes;
 use nix::sys::stat::{Mode, SFlag, makedev, mknod};
+use volsnap::agent::calls::{
+    self, Commit, Discard, PassKind, Side, StageCompare, StageInto, StageKeep, StagePass, StageRoom, Survey,
+    SwapIn,
+};
 use volsnap::agent::client::{AgentClient, AgentError, ArchiveSink};
-use volsnap::agent::protocol::{ArchiveRequest, Request, StageCompareRequest, StagePassRequest};
 use volsnap::agent::staging::TREE;
 use volsnap::agent::staging::compare::Comparison;
 use volsnap::agent::swap::SwapState;
+use volsnap::agent::tree::Stability;
 use volsnap::archive::Codec;
 use volsnap::engine::helper;
 use volsnap::engine::helper::{Access, HelperImage};
@@ -66,7 +70,7 @@ fn populate(source: &Path) {
 
 #[track_caller]
 fn assert_equal(source: &Path, copy: &Path) {
-    let held = StageCompareRequest { finish: true, ..StageCompareRequest::default() };
+    let held = StageCompare { stability: Stability::Held, ..StageCompare::default() };
     let stats = Comparison::of(source, copy).compare(&held, &mut |_| {}).unwrap();
     assert_eq!((stats.different, stats.differences), (0, Vec::new()));
 }
@@ -97,9 +101,9 @@ async fn the_helper_makes_a_stage_equal_to_the_source_and_archives_it() {
     fs::create_dir(&stage).unwrap();
     populate(&source);
     let mut agent = helper(&world, "stager", &source, &MountSource::Directory(stage.clone())).await;
-    let room = agent.stage_room(Path::new("")).await.unwrap();
+    let room = agent.call(StageRoom::default()).await.unwrap();
     assert!(room.free_bytes > 1 << 20 && !room.warm && room.staged_bytes == 0, "{room:?}");
-    agent.stage_pass(StagePassRequest::default(), &Silent).await.unwrap();
+    agent.call(StagePass::default()).await.unwrap();
     OpenOptions::new()
         .write(true)
         .open(source.join("base/16384"))
@@ -107,33 +111,35 @@ async fn the_helper_makes_a_stage_equal_to_the_source_and_archives_it() {
         .write_all_at(b"changed", 300_000)
         .unwrap();
     fs::rename(source.join("base/setuid"), source.join("global/moved")).unwrap();
-    let finish = StagePassRequest { finish: true, ..StagePassRequest::default() };
-    let stats = agent.stage_pass(finish.clone(), &Silent).await.unwrap();
+    let finish = StagePass { kind: PassKind::Final, ..StagePass::default() };
+    let stats = agent.call(finish.clone()).await.unwrap();
     assert_eq!((stats.entries, stats.files), (12, 4), "{stats:?}");
     assert_equal(&source, &stage.join(TREE));
 
     // From here on the source may change: it is the stage that is looked at.
     let held = fs::read(source.join("base/16384")).unwrap();
     fs::write(source.join("base/16384"), "later").unwrap();
-    let (survey, later) = (agent.survey_stage(&[]).await.unwrap(), agent.survey(&[]).await.unwrap());
+    let of = |side| Survey { side, ..Survey::default() };
+    let (survey, later) =
+        (agent.call(of(Side::Stage)).await.unwrap(), agent.call(of(Side::Source)).await.unwrap());
     assert_eq!((survey.entries, survey.files), (11, 4));
     assert_eq!((survey.bytes, later.bytes), (1 + (1 << 20), 1 + 5));
-    let request = ArchiveRequest {
+    let call = calls::Archive {
+        side: Side::Stage,
+        tree: "".into(),
         codec: Codec::None,
         exclude: Vec::new(),
         last: Vec::new(),
-        held: true,
-        tree: "".into(),
-        from_stage: true,
+        stability: Stability::Held,
     };
     let mut taken = Taken::default();
-    let archived = agent.archive(request, &mut taken, &Silent).await.unwrap();
+    let archived = agent.archive(call, &mut taken, &Silent).await.unwrap();
     assert_eq!(archived.files, 4);
     assert!(taken.archive.windows(held.len()).any(|window| window[..8] == held[..8] && window == held));
 
-    agent.stage_keep(&Silent).await.unwrap();
-    assert!(agent.stage_room(Path::new("")).await.unwrap().warm);
-    agent.stage_pass(finish, &Silent).await.unwrap();
+    agent.call(StageKeep {}).await.unwrap();
+    assert!(agent.call(StageRoom::default()).await.unwrap().warm);
+    agent.call(finish).await.unwrap();
     assert_equal(&source, &stage.join(TREE));
 }
 
@@ -146,12 +152,12 @@ async fn a_stage_that_is_full_has_an_error_of_its_own() {
     let small = ["--opt", "type=tmpfs", "--opt", "device=tmpfs", "--opt", "o=size=8m"];
     docker(&[&["volume", "create", "--label", LABEL], &small[..], &[&stage]].concat());
     let mut agent = helper(&world, "stager", place.path(), &MountSource::Volume(stage)).await;
-    let room = agent.stage_room(Path::new("")).await.unwrap();
+    let room = agent.call(StageRoom::default()).await.unwrap();
     assert!(room.free_bytes <= 8 << 20 && !room.reflink, "{room:?}");
-    let error = agent.stage_pass(StagePassRequest::default(), &Silent).await.unwrap_err();
+    let error = agent.call(StagePass::default()).await.unwrap_err();
     assert!(matches!(&error, AgentError::StageFull(message) if message.contains("large")), "{error:?}");
     // The session goes on: the source can still be captured directly.
-    assert_eq!(agent.survey(&[]).await.unwrap().files, 1);
+    assert_eq!(agent.call(Survey::default()).await.unwrap().files, 1);
 }
 
 #[tokio::test]
@@ -164,41 +170,41 @@ async fn the_helper_stages_into_a_directory_proves_it_equal_and_moves_it_in() {
     populate(&source);
     let mount = MountSource::Directory(dest.clone());
     let owner = Some((70, 71));
-    let live = StagePassRequest { owner, ..StagePassRequest::default() };
+    let live = StagePass { owner, ..StagePass::default() };
     let mut agent = helper(&world, "mover", &source, &mount).await;
-    agent.stage_into("dead").await.unwrap();
-    agent.stage_pass(live.clone(), &Silent).await.unwrap();
-    agent.stage_keep(&Silent).await.unwrap();
+    agent.call(StageInto { run: "dead".into() }).await.unwrap();
+    agent.call(live.clone()).await.unwrap();
+    agent.call(StageKeep {}).await.unwrap();
     // Another run can have it once this one is gone, and only then.
     let mut other = helper(&world, "other", &source, &mount).await;
-    let error = other.stage_into("run1").await.unwrap_err();
+    let error = other.call(StageInto { run: "run1".into() }).await.unwrap_err();
     assert!(error.to_string().contains("another run is at work in it"), "{error}");
     drop(agent);
     let agent = &mut other;
-    let mut taken = agent.stage_into("run1").await;
+    let mut taken = agent.call(StageInto { run: "run1".into() }).await;
     for _ in 0..100 {
         if taken.is_ok() {
             break;
         }
         tokio::time::sleep(std::time::Duration::from_millis(100)).await;
-        taken = agent.stage_into("run1").await;
+        taken = agent.call(StageInto { run: "run1".into() }).await;
     }
     taken.unwrap();
-    assert!(agent.stage_room(Path::new("")).await.unwrap().warm);
-    agent.stage_pass(live.clone(), &Silent).await.unwrap();
-    let compare = StageCompareRequest { owner, ..StageCompareRequest::default() };
-    agent.stage_compare(compare.clone(), &Silent).await.unwrap();
-    let last = agent.stage_pass(StagePassRequest { finish: true, ..live }, &Silent).await.unwrap();
+    assert!(agent.call(StageRoom::default()).await.unwrap().warm);
+    agent.call(live.clone()).await.unwrap();
+    let compare = StageCompare { owner, ..StageCompare::default() };
+    agent.call(compare.clone()).await.unwrap();
+    let last = agent.call(StagePass { kind: PassKind::Final, ..live }).await.unwrap();
     assert_eq!((last.written_bytes, last.created), (0, 0), "{last:?}");
-    let held = StageCompareRequest { finish: true, ..compare };
-    let proved = agent.stage_compare(held, &Silent).await.unwrap();
+    let held = StageCompare { stability: Stability::Held, ..compare };
+    let proved = agent.call(held).await.unwrap();
     assert_eq!((proved.different, proved.entries, proved.files), (0, 12, 4), "{proved:?}");
     let marker_files = vec!["base/16384".into()];
-    agent.perform(Request::SwapIn { run: "run1".into(), marker_files, root: None }).await.unwrap();
-    assert_eq!(agent.swap_state("run1").await.unwrap(), SwapState::Swapped);
-    agent.perform(Request::Commit { run: "run1".into() }).await.unwrap();
-    agent.perform(Request::Discard { run: "run1".into(), with_old: true }).await.unwrap();
-    let held = StageCompareRequest { owner, finish: true, ..StageCompareRequest::default() };
+    agent.call(SwapIn { run: "run1".into(), marker_files, root: None }).await.unwrap();
+    assert_eq!(agent.call(calls::SwapState { run: "run1".into() }).await.unwrap(), SwapState::Swapped);
+    agent.call(Commit { run: "run1".into() }).await.unwrap();
+    agent.call(Discard { run: "run1".into(), with_old: true }).await.unwrap();
+    let held = StageCompare { owner, stability: Stability::Held, ..StageCompare::default() };
     let moved = Comparison::of(&source, &dest).compare(&held, &mut |_| {}).unwrap();
     assert_eq!((moved.different, moved.differences), (0, Vec::new()));
 }
@@ -218,9 +224,9 @@ async fn a_helper_stages_a_hundred_gigabytes_in_little_memory() {
         file.write_all_at(&vec![7; 1 << 20], number << 20).unwrap();
     }
     let mut agent = helper(&world, "stager", &source, &MountSource::Directory(stage.clone())).await;
-    agent.stage_pass(StagePassRequest::default(), &Silent).await.unwrap();
-    let finish = StagePassRequest { finish: true, ..StagePassRequest::default() };
-    let stats = agent.stage_pass(finish, &Silent).await.unwrap();
+    agent.call(StagePass::default()).await.unwrap();
+    let finish = StagePass { kind: PassKind::Final, ..StagePass::default() };
+    let stats = agent.call(finish).await.unwrap();
     assert_eq!(stats.files, 100, "{stats:?}");
     let pid = docker(&["inspect", "--format", "{{.State.Pid}}", &world.name("stager")]);
     let Ok(status) = fs::read_to_string(format!("/proc/{pid}/status")) else { return };

@@ -8,6 +8,7 @@
 mod simulated;
 
 mod migrate;
+mod protocol;
 mod restart;
 mod restore;
 mod snapshot;

@@ -42,8 +42,8 @@ use super::sync::{self, PROGRESS_INTERVAL};
 use super::times::{SLACK, Synced};
 use super::{StageError, device, open_directory};
 use crate::agent::archive::Progress;
-use crate::agent::protocol::StageCompareRequest;
-use crate::agent::tree::{Stamp, exclude_set};
+use crate::agent::calls::StageCompare;
+use crate::agent::tree::{Stability, Stamp, exclude_set};
 use crate::archive::shown;
 
 /// Differences that are told.
@@ -112,18 +112,18 @@ impl Comparison {
     /// When either cannot be read. Differences are no error.
     pub fn compare(
         &mut self,
-        request: &StageCompareRequest,
+        call: &StageCompare,
         progress: &mut dyn FnMut(Progress),
     ) -> Result<CompareStats, StageError> {
         let open = |path, side| open_directory(path).map_err(|source| unreadable(b".", side, source));
         let (source, copy) = (open(&self.source, Side::Source)?, open(&self.copy, Side::Copy)?);
-        let exclude = exclude_set(&request.exclude)?;
+        let exclude = exclude_set(&call.exclude)?;
         let shared = Shared {
-            held: request.finish,
-            synced: self.sync(&source, &copy, request, progress)?,
+            stability: call.stability,
+            synced: self.sync(&source, &copy, call, progress)?,
             ..Shared::default()
         };
-        let counts = compare_all(&shared, &self.proofs, (exclude, request.owner), (source, copy), progress)?;
+        let counts = compare_all(&shared, &self.proofs, (exclude, call.owner), (source, copy), progress)?;
         for stamps in lock(&shared.proved).drain(..) {
             self.proofs.insert(stamps.source.inode, stamps);
         }
@@ -145,10 +145,10 @@ impl Comparison {
         &self,
         source: &File,
         copy: &File,
-        request: &StageCompareRequest,
+        call: &StageCompare,
         progress: &mut dyn FnMut(Progress),
     ) -> Result<Option<(Synced, Synced)>, StageError> {
-        if request.finish {
+        if call.stability.is_held() {
             return Ok(None);
         }
         let copy = device(copy).map_err(|source| unreadable(b".", Side::Copy, source))?;
@@ -175,7 +175,7 @@ fn unreadable(path: &[u8], side: Side, source: impl Into<io::Error>) -> StageErr
 /// What the walk and the threads share.
 #[derive(Debug, Default)]
 struct Shared {
-    held: bool,
+    stability: Stability,
     synced: Option<(Synced, Synced)>,
     members: AtomicU64,
     /// Bytes compared.
@@ -209,7 +209,7 @@ impl Shared {
 
     /// Notes that something moved while it was looked at, which is a difference only where all is held.
     fn moved(&self, path: &[u8]) {
-        if self.held {
+        if self.stability.is_held() {
             self.differs(path, "changed while it was compared");
         }
     }
@@ -244,7 +244,7 @@ fn compare_all(
     let outcome = std::thread::scope(|scope| {
         let queue = Arc::new(Mutex::new(queue));
         let mut threads = Vec::new();
-        for _ in 0..threads_for(shared.held) {
+        for _ in 0..threads_for(shared.stability) {
             let (queue, working) = (Arc::clone(&queue), working.clone());
             threads.push(scope.spawn(move || {
                 let _working = working;
@@ -281,9 +281,12 @@ fn compare_all(
     }
 }
 
-fn threads_for(held: bool) -> usize {
+fn threads_for(stability: Stability) -> usize {
     let processors = std::thread::available_parallelism().map_or(LIVE_THREADS, usize::from);
-    if held { processors.clamp(LIVE_THREADS, HELD_THREADS) } else { LIVE_THREADS }
+    match stability {
+        Stability::Live => LIVE_THREADS,
+        Stability::Held => processors.clamp(LIVE_THREADS, HELD_THREADS),
+    }
 }
 
 /// What the walk has seen.

@@ -11,9 +11,10 @@ use rstest::rstest;
 use super::super::tests::{Mapping, World, age, finish, live, populate};
 use super::super::{Stage, TREE};
 use super::*;
+use crate::agent::calls::{PassKind, StagePass};
 
-fn compared(stage: &mut Stage, finish: bool) -> CompareStats {
-    let request = StageCompareRequest { finish, ..StageCompareRequest::default() };
+fn compared(stage: &mut Stage, stability: Stability) -> CompareStats {
+    let request = StageCompare { stability, ..StageCompare::default() };
     stage.compare(&request, &mut |_| {}).unwrap()
 }
 
@@ -96,10 +97,10 @@ fn every_difference_is_found(#[case] told: &str, #[case] change: Change) {
     populate(&world);
     let mut stage = world.open();
     finish(&mut stage);
-    let before = compared(&mut stage, true);
+    let before = compared(&mut stage, Stability::Held);
     assert_eq!((before.different, before.files, before.entries), (0, 7, 17), "{before:?}");
     change(&world.stage().join(TREE));
-    let after = compared(&mut stage, true);
+    let after = compared(&mut stage, Stability::Held);
     assert_eq!((after.differences.as_slice(), after.different), (&[told.to_owned()][..], 1));
     finish(&mut stage);
 }
@@ -118,7 +119,7 @@ fn two_files_that_are_one_in_the_copy_are_found() {
         fs::remove_file(copy.join("b")).unwrap();
         fs::hard_link(copy.join("a"), copy.join("b")).unwrap();
     });
-    let found = compared(&mut stage, true);
+    let found = compared(&mut stage, Stability::Held);
     assert!(found.differences[0].contains("another file than `a`, in the copy the same"), "{found:?}");
 }
 
@@ -130,7 +131,7 @@ fn twenty_differences_are_told_and_all_are_counted() {
     for number in 0..50 {
         world.write(&format!("{number}\n"), "");
     }
-    let found = compared(&mut stage, true);
+    let found = compared(&mut stage, Stability::Held);
     // The root's time among them.
     assert_eq!((found.differences.len(), found.different), (20, 51));
     assert!(found.differences.iter().all(|told| !told.contains('\n')));
@@ -142,14 +143,10 @@ fn what_is_left_out_must_not_be_in_the_copy() {
     populate(&world);
     let mut stage = world.open();
     finish(&mut stage);
-    let request = StageCompareRequest { exclude: vec!["base".to_owned()], finish: true, owner: None };
+    let request = StageCompare { exclude: vec!["base".to_owned()], stability: Stability::Held, owner: None };
     let found = stage.compare(&request, &mut |_| {}).unwrap();
     assert_eq!(found.differences, ["base: a directory in the copy, and nothing in the source"]);
-    let without = crate::agent::protocol::StagePassRequest {
-        exclude: request.exclude.clone(),
-        finish: true,
-        ..Default::default()
-    };
+    let without = StagePass { exclude: request.exclude.clone(), kind: PassKind::Final, ..Default::default() };
     stage.pass(&without, &mut |_| {}).unwrap();
     assert_eq!(stage.compare(&request, &mut |_| {}).unwrap().different, 0);
 }
@@ -163,21 +160,21 @@ fn while_all_is_held_only_what_was_touched_since_is_read() {
     let mut stage = world.open();
     live(&mut stage);
     age();
-    let first = compared(&mut stage, false);
+    let first = compared(&mut stage, Stability::Live);
     assert_eq!((first.different, first.files, first.skipped_files), (0, 8, 0), "{first:?}");
     assert!(first.bytes > 9 << 20);
-    let again = compared(&mut stage, false);
+    let again = compared(&mut stage, Stability::Live);
     assert_eq!((again.bytes, again.skipped_files), (0, 8));
 
     world.overwrite("large", 5 << 20, b"changed");
     // With the time put back, and not staged: both are read.
     unseen(&world.path("PG_VERSION"), |path| overwrite(path, 0, b"9"));
-    let live_one = compared(&mut stage, false);
+    let live_one = compared(&mut stage, Stability::Live);
     assert_eq!((live_one.different, live_one.skipped_files), (3, 6), "{live_one:?}");
     finish(&mut stage);
     // Nobody is to write to the copy; if somebody does all the same, it is found.
     unseen(&world.stage().join(TREE).join("base/2/secret"), |path| overwrite(path, 0, b"t"));
-    let last = compared(&mut stage, true);
+    let last = compared(&mut stage, Stability::Held);
     assert_eq!(last.differences, ["base/2/secret: content, from byte 0 on"]);
     assert_eq!((last.skipped_files, last.bytes), (5, (9 << 20) + 3 + 1));
 }
@@ -194,18 +191,18 @@ fn what_is_written_through_a_mapping_is_read_again(#[case] make: &[&str]) {
     let mut stage = world.open();
     live(&mut stage);
     age();
-    compared(&mut stage, false);
+    compared(&mut stage, Stability::Live);
     mapping.write(5000, 2);
-    let found = compared(&mut stage, true);
+    let found = compared(&mut stage, Stability::Held);
     // The page was clean since, so the time has moved with the content.
     assert_eq!(found.skipped_files, 0);
     assert!(found.differences.iter().any(|told| told.contains("content, from byte 5000 on")), "{found:?}");
     // Written to again while its page is dirty, which moves no time.
-    compared(&mut stage, false);
+    compared(&mut stage, Stability::Live);
     mapping.write(5000, 3);
     finish(&mut stage);
     mapping.write(5000, 4);
-    assert!(compared(&mut stage, true).different > 0);
+    assert!(compared(&mut stage, Stability::Held).different > 0);
 }
 
 #[test]
@@ -215,8 +212,8 @@ fn what_is_too_young_to_prove_anything_is_read_again() {
     // With the patience of every day, not of the tests.
     let mut stage = Stage::open(&world.stage(), &world.source()).unwrap();
     live(&mut stage);
-    compared(&mut stage, false);
-    assert_eq!(compared(&mut stage, true).skipped_files, 0);
+    compared(&mut stage, Stability::Live);
+    assert_eq!(compared(&mut stage, Stability::Held).skipped_files, 0);
 }
 
 #[test]
@@ -228,8 +225,8 @@ fn where_times_prove_nothing_every_file_is_read_again() {
     let mut stage = world.open();
     finish(&mut stage);
     age();
-    compared(&mut stage, false);
-    assert_eq!(compared(&mut stage, true).skipped_files, 0);
+    compared(&mut stage, Stability::Live);
+    assert_eq!(compared(&mut stage, Stability::Held).skipped_files, 0);
 }
 
 #[test]
@@ -243,7 +240,7 @@ fn a_difference_far_within_a_large_file_is_told_by_its_first_byte() {
         overwrite(path, 99 << 20, b"x");
         overwrite(path, (40 << 20) + 5, b"x");
     });
-    let found = compared(&mut stage, true);
+    let found = compared(&mut stage, Stability::Held);
     assert_eq!(found.differences, [format!("large: content, from byte {} on", (40 << 20) + 5)]);
 }
 
@@ -261,9 +258,9 @@ fn what_moves_while_it_is_compared_is_a_difference_only_where_all_is_held() {
                 log.write_all_at(&[1], 7).unwrap();
             }
         });
-        let request = |finish| StageCompareRequest { finish, ..StageCompareRequest::default() };
-        let live_one = stage.compare(&request(false), &mut |_| {});
-        let held = stage.compare(&request(true), &mut |_| {});
+        let request = |stability| StageCompare { stability, ..StageCompare::default() };
+        let live_one = stage.compare(&request(Stability::Live), &mut |_| {});
+        let held = stage.compare(&request(Stability::Held), &mut |_| {});
         stop.store(true, Ordering::Relaxed);
         (live_one.unwrap(), held.unwrap())
     });
@@ -288,7 +285,7 @@ fn how_fast_a_large_file_is_compared() {
     finish(&mut stage);
     for _ in 0..4 {
         let begun = std::time::Instant::now();
-        let stats = compared(&mut stage, true);
+        let stats = compared(&mut stage, Stability::Held);
         let seconds = begun.elapsed().as_secs_f64();
         assert_eq!((stats.bytes, stats.different), (2 << 30, 0));
         eprintln!("{seconds:.3} s, {:.2} GB/s", (2_u64 << 30) as f64 / 1e9 / seconds);

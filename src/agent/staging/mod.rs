@@ -46,9 +46,10 @@ use nix::sys::stat::{Mode, fchmod, fstat};
 use serde::{Deserialize, Serialize};
 
 use super::archive::Progress;
+use super::calls::{StageCompare, StagePass};
 use super::extract::free_bytes;
 use super::metadata::Metadata;
-use super::protocol::{StageCompareRequest, StagePassRequest, StageRoom};
+use super::protocol::StageRoom;
 use super::survey::survey;
 use super::tree::{Stamp, directory_flags};
 use crate::archive::{ArchiveError, FileProblem, shown};
@@ -299,14 +300,14 @@ impl Stage {
     /// [`StageError::Full`] when it does not fit; for the final pass also when anything changes.
     pub fn pass(
         &mut self,
-        request: &StagePassRequest,
+        call: &StagePass,
         progress: &mut dyn FnMut(Progress),
     ) -> Result<StageStats, StageError> {
         if self.is_kept {
             state::forget(&self.directory).map_err(|source| StageError::Place { what: "state", source })?;
             self.is_kept = false;
         }
-        pass::run(self, request, progress)
+        pass::run(self, call, progress)
     }
 
     /// Compares the stage with the source, by other means than made it equal: see [`compare`].
@@ -315,12 +316,12 @@ impl Stage {
     /// When either cannot be read. Differences are no error.
     pub fn compare(
         &mut self,
-        request: &StageCompareRequest,
+        call: &StageCompare,
         progress: &mut dyn FnMut(Progress),
     ) -> Result<CompareStats, StageError> {
         let Self { comparison, source, tree, slack, .. } = self;
         let comparison = comparison.get_or_insert_with(|| Comparison::new(source, tree, *slack));
-        comparison.compare(request, progress)
+        comparison.compare(call, progress)
     }
 
     /// Makes the stage durable.

@@ -28,45 +28,45 @@ use super::sync::{self, PROGRESS_INTERVAL};
 use super::work::{FileDone, ROOM_PATIENCE, Shared, Workers};
 use super::{Record, Stage, StageError, StageStats, TREE};
 use crate::agent::archive::Progress;
+use crate::agent::calls::{PassKind, StagePass};
 use crate::agent::metadata::Metadata;
-use crate::agent::protocol::StagePassRequest;
 use crate::agent::tree::{
-    Stamp, TreeMember, TreeWalker, WalkOptions, exclude_set, inode, read_xattrs, sorted_names,
+    Stability, Stamp, TreeMember, TreeWalker, WalkOptions, exclude_set, inode, read_xattrs, sorted_names,
 };
 use crate::archive::{Device, Entry, EntryKind};
 
 /// Makes one pass.
 pub(super) fn run(
     stage: &mut Stage,
-    request: &StagePassRequest,
+    call: &StagePass,
     progress: &mut dyn FnMut(Progress),
 ) -> Result<StageStats, StageError> {
     let mut begun = Instant::now();
     let mut sync_ms = 0;
     // What is apart is a database at work: to wait for the disk would only slow it down.
-    if !request.finish && request.external_dir.is_none() {
+    if call.kind == PassKind::Live && call.external_dir.is_none() {
         stage.synced = sync::source(&stage.root, stage.slack, progress)?;
         sync_ms = milliseconds(begun);
         begun = Instant::now();
     }
-    let content_apart = request.external_dir.as_deref().map(content_of);
-    let exclude: Vec<_> = request.exclude.iter().cloned().chain(content_apart).collect();
+    let content_apart = call.external_dir.as_deref().map(content_of);
+    let exclude: Vec<_> = call.exclude.iter().cloned().chain(content_apart).collect();
     let walk = WalkOptions {
         exclude: exclude_set(&exclude)?,
         deferred: Vec::new(),
-        held: request.finish,
+        stability: call.kind.stability(),
         closed: true,
     };
     let walker = TreeWalker::open(&stage.source, walk)?;
     let directory =
         stage.directory.try_clone().map_err(|source| StageError::Place { what: "directory", source })?;
     let shared =
-        Shared::new(stage.hasher.clone(), directory, request.reserve, request.finish, stage.reflinks);
+        Shared::new(stage.hasher.clone(), directory, call.reserve, call.kind.stability(), stage.reflinks);
     stage.passes += 1;
     let mut stats = std::thread::scope(|scope| {
         let mut pass = Pass {
-            held: request.finish,
-            owner: request.owner,
+            stability: call.kind.stability(),
+            owner: call.owner,
             stage,
             walker,
             workers: Workers::start(scope, &shared),
@@ -82,7 +82,7 @@ pub(super) fn run(
         Ok::<_, StageError>(pass.stats)
     })?;
     stage.reflinks = shared.reflinks();
-    if request.external_dir.is_some() {
+    if call.external_dir.is_some() {
         // The tree itself has the owner and the mode of the source's, which keep out whom they are to.
         fchmod(&stage.directory, Mode::from_bits_truncate(0o711))
             .map_err(|errno| StageError::Place { what: "directory", source: errno.into() })?;
@@ -118,7 +118,7 @@ struct OpenDirectory {
 }
 
 struct Pass<'a> {
-    held: bool,
+    stability: Stability,
     /// The owner of everything, in place of the source's.
     owner: Option<(u32, u32)>,
     stage: &'a mut Stage,
@@ -344,7 +344,7 @@ impl Pass<'_> {
         let (first, first_parent) = match first {
             Ok((Some(first), parent)) if kind(&first) == kind(&member.stat) => (first, parent),
             // Its first name has vanished since.
-            Ok(_) | Err(nix::Error::ENOENT | nix::Error::ENOTDIR) if !self.held => {
+            Ok(_) | Err(nix::Error::ENOENT | nix::Error::ENOTDIR) if !self.stability.is_held() => {
                 self.stats.vanished += 1;
                 return Ok(());
             }

@@ -29,7 +29,7 @@ use serde::{Deserialize, Serialize};
 
 use super::Record;
 use super::blocks::{BlockHasher, Hash, block_count};
-use crate::agent::tree::{Stamp, TreeWalker, WalkOptions};
+use crate::agent::tree::{Stability, Stamp, TreeWalker, WalkOptions};
 use crate::archive::{ArchiveError, EntryKind};
 
 /// The state's name in the stage.
@@ -267,7 +267,7 @@ fn open(directory: &File) -> io::Result<File> {
 
 /// Returns the files of a tree, by number.
 fn touches(tree: &Path) -> Result<HashMap<u64, Touch>, ArchiveError> {
-    let walk = WalkOptions { held: true, closed: true, ..WalkOptions::default() };
+    let walk = WalkOptions { stability: Stability::Held, closed: true, ..WalkOptions::default() };
     let mut walker = TreeWalker::open(tree, walk)?;
     let mut touches = HashMap::new();
     while let Some(member) = walker.next_member()? {

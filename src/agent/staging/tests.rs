@@ -19,6 +19,8 @@ use tempfile::TempDir;
 use super::blocks::{BLOCK, block_count};
 use super::compare::Comparison;
 use super::*;
+use crate::agent::calls::PassKind;
+use crate::agent::tree::Stability;
 
 /// Longer than two ticks of the clock that files get their times from.
 const TICKS: Duration = Duration::from_millis(50);
@@ -94,7 +96,7 @@ impl World {
 /// Asserts that two trees are equal, their roots among it, and that the copy takes no more of the disk.
 #[track_caller]
 fn assert_equal(source: &Path, copy: &Path) {
-    let request = StageCompareRequest { finish: true, ..StageCompareRequest::default() };
+    let request = StageCompare { stability: Stability::Held, ..StageCompare::default() };
     let stats = Comparison::of(source, copy).compare(&request, &mut |_| {}).unwrap();
     assert_eq!((stats.different, stats.differences), (0, Vec::new()));
     let mut directories = vec![PathBuf::new()];
@@ -160,18 +162,18 @@ pub(super) fn age() {
 }
 
 #[track_caller]
-fn pass(stage: &mut Stage, request: &StagePassRequest) -> StageStats {
+fn pass(stage: &mut Stage, request: &StagePass) -> StageStats {
     stage.pass(request, &mut |_| {}).unwrap()
 }
 
 #[track_caller]
 pub(super) fn live(stage: &mut Stage) -> StageStats {
-    pass(stage, &StagePassRequest::default())
+    pass(stage, &StagePass::default())
 }
 
 #[track_caller]
 pub(super) fn finish(stage: &mut Stage) -> StageStats {
-    pass(stage, &StagePassRequest { finish: true, ..StagePassRequest::default() })
+    pass(stage, &StagePass { kind: PassKind::Final, ..StagePass::default() })
 }
 
 /// Everything that a tree can have: 7 regular files.
@@ -426,9 +428,9 @@ fn what_is_excluded_is_not_in_the_stage_and_a_tree_within_the_source_is_one_too(
     let world = World::new();
     populate(&world);
     let mut stage = Stage::open(&world.stage(), &world.path("base")).unwrap();
-    let without = StagePassRequest { exclude: vec!["2".to_owned()], ..StagePassRequest::default() };
+    let without = StagePass { exclude: vec!["2".to_owned()], ..StagePass::default() };
     live(&mut stage);
-    pass(&mut stage, &StagePassRequest { finish: true, ..without });
+    pass(&mut stage, &StagePass { kind: PassKind::Final, ..without });
     assert!(world.stage().join("new/1/16384").exists() && !world.stage().join("new/2").exists());
     finish(&mut stage);
     assert_equal(&world.path("base"), &world.stage().join(TREE));
@@ -457,8 +459,7 @@ fn what_another_writes_is_left_to_it() {
     world.write("a [b]/data/PG_VERSION", "15");
     world.write("a [b]/beside", "x");
     fs::set_permissions(world.path("a [b]/data"), fs::Permissions::from_mode(0o700)).unwrap();
-    let request =
-        StagePassRequest { external_dir: Some(PathBuf::from("a [b]/data")), ..StagePassRequest::default() };
+    let request = StagePass { external_dir: Some(PathBuf::from("a [b]/data")), ..StagePass::default() };
     world.open().pass(&request, &mut |_| {}).unwrap();
     let staged = world.stage().join(TREE).join("a [b]");
     assert_eq!(fs::read(staged.join("beside")).unwrap(), b"x");
@@ -467,7 +468,7 @@ fn what_another_writes_is_left_to_it() {
     assert_eq!(world.stage().metadata().unwrap().mode() & 0o7777, 0o711);
 
     // Also the root itself.
-    let request = StagePassRequest { external_dir: Some(PathBuf::new()), ..StagePassRequest::default() };
+    let request = StagePass { external_dir: Some(PathBuf::new()), ..StagePass::default() };
     world.open().pass(&request, &mut |_| {}).unwrap();
     assert_eq!(fs::read_dir(world.stage().join(TREE)).unwrap().count(), 0);
 }
@@ -627,7 +628,7 @@ fn what_was_written_while_live_passes_ran_is_in_the_stage_after_the_final_one(#[
             let mut passes = Vec::new();
             for _ in 0..5 {
                 sleep(Duration::from_millis(30));
-                passes.push(stage.pass(&StagePassRequest::default(), &mut |_| {}));
+                passes.push(stage.pass(&StagePass::default(), &mut |_| {}));
             }
             stop.store(true, Ordering::Relaxed);
             for pass in passes {
@@ -778,9 +779,9 @@ fn everything_in_the_stage_has_the_owner_that_was_asked_for() {
     let Some(world) = World::trusted() else { return };
     populate(&world);
     age();
-    let request = |owner, finish| StagePassRequest { owner, finish, ..StagePassRequest::default() };
+    let request = |owner, kind| StagePass { owner, kind, ..StagePass::default() };
     let assert_owned = |owner: (u32, u32)| {
-        let compared = StageCompareRequest { owner: Some(owner), finish: true, ..Default::default() };
+        let compared = StageCompare { owner: Some(owner), stability: Stability::Held, ..Default::default() };
         let compared = Comparison::of(&world.source(), &world.stage().join(TREE))
             .compare(&compared, &mut |_| {})
             .unwrap();
@@ -793,15 +794,15 @@ fn everything_in_the_stage_has_the_owner_that_was_asked_for() {
         assert_eq!(setuid.mode() & 0o7777, 0o6755);
     };
     let mut stage = world.open();
-    pass(&mut stage, &request(Some((999, 998)), false));
+    pass(&mut stage, &request(Some((999, 998)), PassKind::Live));
     assert_owned((999, 998));
-    let again = pass(&mut stage, &request(Some((999, 998)), true));
+    let again = pass(&mut stage, &request(Some((999, 998)), PassKind::Final));
     assert_eq!((again.reread_files, again.created), (0, 0), "nothing has changed");
     assert_owned((999, 998));
     stage.keep(&mut |_| {}).unwrap();
     // Another one is asked for, also of a stage that is taken up.
     let mut stage = world.open();
-    pass(&mut stage, &request(Some((70, 71)), true));
+    pass(&mut stage, &request(Some((70, 71)), PassKind::Final));
     assert_owned((70, 71));
     finish(&mut stage);
     world.assert_staged();
@@ -857,7 +858,7 @@ fn a_stage_that_is_full_is_told_from_every_other_failure(#[case] megabytes: u64,
         return skip("nothing can be mounted here");
     }
     world.write("large", vec![1; 40 << 20]);
-    let request = StagePassRequest { reserve, ..StagePassRequest::default() };
+    let request = StagePass { reserve, ..StagePass::default() };
     let outcome = world.open().pass(&request, &mut |_| {});
     let free = free_bytes(&open_directory(&world.stage()).unwrap()).unwrap();
     run(Command::new("umount").arg("-l").arg(world.stage()));
@@ -880,7 +881,7 @@ fn a_file_that_is_written_to_during_the_final_pass_fails_it() {
             }
         });
         sleep(Duration::from_millis(20));
-        let request = StagePassRequest { finish: true, ..StagePassRequest::default() };
+        let request = StagePass { kind: PassKind::Final, ..StagePass::default() };
         let outcome = world.open().pass(&request, &mut |_| {});
         stop.store(true, Ordering::Relaxed);
         outcome

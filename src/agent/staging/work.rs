@@ -22,7 +22,7 @@ use super::blocks::{Account, BLOCK, BlockCopier, BlockError, BlockHasher, HOLE, 
 use super::{Record, StageError};
 use crate::agent::extract::free_bytes;
 use crate::agent::metadata::Metadata;
-use crate::agent::tree::{OpenFile, Stamp, seek};
+use crate::agent::tree::{OpenFile, Stability, Stamp, seek};
 use crate::archive::{Entry, FileProblem};
 use crate::disk::writeback;
 
@@ -51,7 +51,7 @@ pub(super) struct Shared {
     /// The stage's directory, of whose file system some is left free.
     directory: File,
     reserve: u64,
-    held: bool,
+    stability: Stability,
     /// Whether files can be shared with the source, as far as is known.
     reflinks: AtomicBool,
     unlooked: AtomicU64,
@@ -68,14 +68,14 @@ impl Shared {
         hasher: BlockHasher,
         directory: File,
         reserve: u64,
-        held: bool,
+        stability: Stability,
         reflinks: bool,
     ) -> Self {
         Self {
             hasher,
             directory,
             reserve,
-            held,
+            stability,
             reflinks: AtomicBool::new(reflinks),
             unlooked: AtomicU64::new(SPACE_STEP),
             gave_up: AtomicBool::new(false),
@@ -406,7 +406,7 @@ impl Worker<'_> {
                 }
                 Ok(())
             }
-            Err(BlockError::Ended(_)) if !self.shared.held => {
+            Err(BlockError::Ended(_)) if !self.shared.stability.is_held() => {
                 job.ended_early.store(true, Ordering::Relaxed);
                 Ok(())
             }
@@ -424,7 +424,7 @@ impl Worker<'_> {
     /// hundred megabytes are on their way at any time: half a second for each commit of the database. Of
     /// small pieces the writing is only begun, for they are not what fills the queue of a disk.
     fn write_back(&self, job: &FileJob, range: &Range<usize>, written: usize) -> Result<(), StageError> {
-        if self.shared.held {
+        if self.shared.stability.is_held() {
             return Ok(());
         }
         if written >= WAIT_BYTES {
@@ -441,7 +441,7 @@ impl Worker<'_> {
         metadata.apply(&job.dest).map_err(|source| job.write_error(source))?;
         let change = job.source.change().map_err(|source| job.unreadable(source))?;
         if let Some(what) = change
-            && self.shared.held
+            && self.shared.stability.is_held()
         {
             return Err(StageError::file(&job.entry.path, FileProblem::Changed { what }));
         }

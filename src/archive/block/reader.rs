@@ -25,9 +25,11 @@ const XZ_MEMORY_MAX: u64 = 256 << 20;
 const STREAM_BUFFER: usize = 1 << 20;
 
 /// Who wrote the stream, and so how much may be demanded of it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[serde(rename_all = "kebab-case")]
 pub enum Origin {
     /// [`BlockWriter`](super::BlockWriter): every block and the seek table must be as it writes them.
+    #[default]
     Volsnap,
     /// Any tool.
     Foreign,

@@ -15,9 +15,11 @@ use bytes::Bytes;
 use tokio::io::AsyncWrite;
 use tokio::sync::mpsc;
 
+use super::state::Pretence;
 use super::{MemoryDocker, conflict};
+use crate::agent::calls;
 use crate::agent::dialogue::{Dialogue, Said, is_answer};
-use crate::agent::protocol::{Event, Room};
+use crate::agent::protocol::{Event, Ready, Room};
 use crate::agent::session::{self, SessionOptions, serve};
 use crate::engine::helper::{SOURCE, STAGE};
 use crate::engine::{Attached, Output, OutputStream, Result};
@@ -139,8 +141,8 @@ impl AsyncWrite for Writer {
         }
         for said in self.dialogue.take(bytes) {
             match said {
-                Said::Request { followed: true, .. } | Said::Piece { last: false, .. } => {}
-                Said::Request { .. } | Said::Piece { .. } | Said::Other(_) => self.pipe.owe(),
+                Said::Call { followed: true, .. } | Said::Piece { last: false, .. } => {}
+                Said::Call { .. } | Said::Piece { .. } | Said::Other(_) => self.pipe.owe(),
             }
         }
         self.pipe.content().bytes.extend(bytes);
@@ -199,19 +201,29 @@ impl Write for Archive {
 struct Events {
     wire: Wire,
     pipe: Arc<Pipe>,
-    /// What is told of the room, in place of what there is.
-    free_bytes: Option<u64>,
+    /// What is told in place of the truth.
+    pretence: Pretence,
 }
 
 impl Events {
     fn told(&self, line: &[u8]) -> Bytes {
-        match (self.free_bytes, serde_json::from_slice(line)) {
-            (Some(free_bytes), Ok(Event::Room(room))) => {
-                let event = Event::Room(Room { free_bytes, ..room });
-                let told = serde_json::to_vec(&event).unwrap_or_default();
-                [told, b"\n".to_vec()].concat().into()
-            }
-            _ => Bytes::copy_from_slice(line),
+        let event = serde_json::from_slice(line).ok().and_then(|event| self.pretence.instead_of(event));
+        match event.map(|event| serde_json::to_vec(&event).unwrap_or_default()) {
+            Some(told) => [told, b"\n".to_vec()].concat().into(),
+            None => Bytes::copy_from_slice(line),
+        }
+    }
+}
+
+impl Pretence {
+    /// Returns what is said in place of an event.
+    fn instead_of(&self, event: Event) -> Option<Event> {
+        if let (Some(free_bytes), Some(room)) = (self.free_bytes, event.answered::<calls::Room>()) {
+            return Event::answer::<calls::Room>(&Room { free_bytes, ..room }).ok();
+        }
+        match (self.protocol, event) {
+            (Some(protocol), Event::Ready(ready)) => Some(Event::Ready(Ready { protocol, ..ready })),
+            _ => None,
         }
     }
 }
@@ -283,7 +295,7 @@ impl MemoryDocker {
             let mount = container.mounts.iter().find(|mount| mount.destination == Path::new(destination));
             mount.map_or_else(|| PathBuf::from("/nonexistent"), |mount| mount.source.clone())
         };
-        let free_bytes = self.state().free_bytes;
+        let pretence = self.state().pretence_of(&container.image);
         let options = SessionOptions {
             root: mounted(SOURCE),
             stage: mounted(STAGE),
@@ -293,7 +305,7 @@ impl MemoryDocker {
         let streams = session::Streams {
             input: Box::new(Reader(input.clone())),
             archive: session::Output::new(Archive(output.clone())),
-            events: session::Output::new(Events { wire: output.clone(), pipe: input.clone(), free_bytes }),
+            events: session::Output::new(Events { wire: output.clone(), pipe: input.clone(), pretence }),
         };
         input.serve();
         let ending = Ending { docker: self.clone(), container: container.clone(), wire: output, pipe: input };

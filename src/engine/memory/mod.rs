@@ -111,6 +111,11 @@ impl MemoryDocker {
         self.state().free_bytes = Some(free_bytes);
     }
 
+    /// Has the agents of an image say that they speak another protocol, as one of another volsnap does.
+    pub fn pretend_protocol(&self, image: &str, protocol: u32) {
+        self.state().protocols.insert(image.to_owned(), protocol);
+    }
+
     /// Returns what was done to a service that nobody may do.
     #[must_use]
     pub fn violations(&self) -> Vec<String> {

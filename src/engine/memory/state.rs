@@ -14,9 +14,20 @@ pub(super) struct State {
     pub(super) images: Vec<KnownImage>,
     pub(super) scripts: BTreeMap<String, Behaviour>,
     pub(super) violations: Vec<String>,
-    /// What an agent tells of the room where its source lies, in place of what there is.
+    /// What every agent tells of the room where its source lies, in place of what there is.
     pub(super) free_bytes: Option<u64>,
+    /// The protocol that agents of an image say to speak, in place of ours.
+    pub(super) protocols: BTreeMap<String, u32>,
     serial: u64,
+}
+
+/// What an agent tells in place of the truth.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Pretence {
+    /// The room where its source lies.
+    pub(super) free_bytes: Option<u64>,
+    /// The version of the protocol.
+    pub(super) protocol: Option<u32>,
 }
 
 /// An image, and what containers of it have.
@@ -80,6 +91,11 @@ impl State {
                 || image.repo_digests.iter().any(|digest| digest == reference)
         };
         self.images.iter().find(is_meant)
+    }
+
+    /// Returns what the agent of an image tells in place of the truth.
+    pub(super) fn pretence_of(&self, image: &str) -> Pretence {
+        Pretence { free_bytes: self.free_bytes, protocol: self.protocols.get(image).copied() }
     }
 
     pub(super) fn add_image(&mut self, tag: &str, env: &[&str], created: String) {

@@ -6,9 +6,10 @@ use tokio::time::Instant;
 
 use super::MigrateRun;
 use super::prepare::{Database, Preparation};
+use crate::agent::calls::{StageCompare, StagePass};
 use crate::agent::client::AgentError;
-use crate::agent::protocol::{StageCompareRequest, StagePassRequest};
 use crate::agent::staging::CompareStats;
+use crate::agent::tree::Stability;
 use crate::model::container::Container;
 use crate::model::error::{Context as _, Error, Result};
 use crate::model::event::Phase;
@@ -73,7 +74,7 @@ impl MigrateRun<'_> {
             format!("{} with its copy, while it is in use", prepared.source.title),
             None,
         );
-        let compared = self.compare(prepared, false).await?;
+        let compared = self.compare(prepared, Stability::Live).await?;
         tracing::debug!(?compared, "live comparison");
         self.look_again(prepared).await
     }
@@ -82,11 +83,11 @@ impl MigrateRun<'_> {
         Passes {
             run: self.run,
             source,
-            request: StagePassRequest {
+            call: StagePass {
                 exclude: excluded(),
                 reserve: STAGE_RESERVE,
                 owner: self.options.owner,
-                ..StagePassRequest::default()
+                ..StagePass::default()
             },
             bytes,
         }
@@ -103,9 +104,9 @@ impl MigrateRun<'_> {
         }
     }
 
-    async fn compare(&self, prepared: &mut Preparation, finish: bool) -> Result<CompareStats> {
-        let request = StageCompareRequest { exclude: excluded(), owner: self.options.owner, finish };
-        let compared = prepared.agent.stage_compare(request, self.run.monitor()).await;
+    async fn compare(&self, prepared: &mut Preparation, stability: Stability) -> Result<CompareStats> {
+        let call = StageCompare { stability, exclude: excluded(), owner: self.options.owner };
+        let compared = prepared.agent.call_watched(call, self.run.monitor()).await;
         let compared = compared.context(|| format!("compare {} with its copy", prepared.source.title))?;
         self.run.timer.bytes(compared.bytes);
         Ok(compared)
@@ -221,7 +222,7 @@ impl MigrateRun<'_> {
         self.run.monitor().step("compare-held");
         self.run.phase(Phase::Compare, format!("{} with its copy", prepared.source.title), None);
         let begun = Instant::now();
-        let compared = self.compare(prepared, true).await?;
+        let compared = self.compare(prepared, Stability::Held).await?;
         tracing::debug!(?compared, elapsed = ?begun.elapsed(), "held comparison");
         if compared.different > 0 {
             return Err(Error::failed(format!(

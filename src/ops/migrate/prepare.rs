@@ -11,8 +11,10 @@ use super::plan::{Direction, MigratePlan, PlannedEdit, PlannedUser};
 use super::record::{Migration, Migrations};
 use super::switch::{Switch, how};
 use super::{Destination, MigrateRun};
+use crate::agent::calls;
+use crate::agent::calls::{StageCompare, StageInto, StagePass, StageRoom};
 use crate::agent::client::{AgentClient, helper_name};
-use crate::agent::protocol::{Room, StageCompareRequest, StagePassRequest, Survey};
+use crate::agent::protocol::{Room, Survey};
 use crate::compose::{Membership, volume_labels};
 use crate::database;
 use crate::engine::helper::Access;
@@ -171,7 +173,8 @@ impl MigrateRun<'_> {
             None => None,
         };
         found.iter().try_for_each(|found| refuse_outside_links(&source, found))?;
-        let survey = agent.survey(&excluded()).await.context(|| format!("look at {}", source.title))?;
+        let survey = calls::Survey { exclude: excluded(), ..Default::default() };
+        let survey = agent.call(survey).await.context(|| format!("look at {}", source.title))?;
         let mut removals = target.made.removals;
         let looked = self.look_into(saga, &mut agent, &place, &mut removals).await?;
         let volume_of = async |location: &MountSource| match location {
@@ -390,20 +393,20 @@ impl MigrateRun<'_> {
     ) -> Result<PlanInputs> {
         let shown = place.describe();
         let looking = || format!("look into {shown}");
-        let owner = agent.room().await.context(looking)?.owner;
+        let owner = agent.call(calls::Room {}).await.context(looking)?.owner;
         self.run.monitor().step("stage-into");
-        agent.stage_into(&place.run).await.map_err(|error| {
+        agent.call(StageInto { run: place.run.clone() }).await.map_err(|error| {
             Error::failed(format!("go on with what an earlier run has left in {shown}"))
                 .with_source(error)
                 .hint(Hint::advice(format!("look into {shown}, and empty it or choose another place")))
         })?;
-        let warm = agent.stage_room(Path::new("")).await.context(looking)?.warm;
+        let warm = agent.call(StageRoom::default()).await.context(looking)?.warm;
         if !warm {
             // What was begun by another run is for a later one, until this one has more.
             let work = Undo::DiscardWork { place: place.clone(), with_old: false };
             removals.push(saga.register(When::OnFailure, work).context(|| "write the journal".to_owned())?);
         }
-        let room = agent.room().await.context(looking)?;
+        let room = agent.call(calls::Room {}).await.context(looking)?;
         if !room.is_empty && matches!(place.location, MountSource::Directory(_)) {
             return Err(super::place::not_empty(&shown));
         }
@@ -428,14 +431,12 @@ impl MigrateRun<'_> {
             ))
         };
         let everything = vec!["*".to_owned()];
-        let pass = StagePassRequest {
-            exclude: everything.clone(),
-            owner: self.options.owner,
-            ..StagePassRequest::default()
-        };
-        agent.stage_pass(pass, self.run.monitor()).await.map_err(|error| refused(error.to_string()))?;
-        let compare = StageCompareRequest { exclude: everything, owner: self.options.owner, finish: false };
-        let compared = agent.stage_compare(compare, self.run.monitor()).await;
+        let pass =
+            StagePass { exclude: everything.clone(), owner: self.options.owner, ..StagePass::default() };
+        agent.call_watched(pass, self.run.monitor()).await.map_err(|error| refused(error.to_string()))?;
+        let compare =
+            StageCompare { exclude: everything, owner: self.options.owner, ..StageCompare::default() };
+        let compared = agent.call_watched(compare, self.run.monitor()).await;
         let compared = compared.context(|| format!("look at {shown}"))?;
         if compared.different > 0 {
             return Err(refused(compared.differences.join("; ")));

@@ -9,7 +9,7 @@ use super::MigrateRun;
 use super::copy::{Hold, marker_files};
 use super::plan::PlannedEdit;
 use super::prepare::{Database, Preparation};
-use crate::agent::protocol::Request;
+use crate::agent::calls::{Commit, SwapIn};
 use crate::compose::command::{Compose, Spelling};
 use crate::compose::edit::{EditError, EditOptions, FileEdit, MountChange, edit, edit_override};
 use crate::compose::files::{FilesError, FoundProject};
@@ -273,12 +273,12 @@ impl MigrateRun<'_> {
 
         self.run.phase(Phase::Swap, prepared.plan.to.clone(), None);
         self.run.monitor().step("swap-in");
-        let swap = Request::SwapIn {
+        let swap = SwapIn {
             run: prepared.place.run.clone(),
             marker_files: marker_files(prepared.database.as_ref()),
             root: None,
         };
-        prepared.agent.perform(swap).await.context(|| format!("put the copy in {}", prepared.plan.to))?;
+        prepared.agent.call(swap).await.context(|| format!("put the copy in {}", prepared.plan.to))?;
 
         let edits = prepared.switch.projects.iter().flat_map(|project| &project.edits);
         let mut backups = Vec::new();
@@ -483,8 +483,8 @@ impl MigrateRun<'_> {
             None => None,
         };
         self.run.monitor().step("commit");
-        let commit = Request::Commit { run: prepared.place.run.clone() };
-        prepared.agent.perform(commit).await.context(|| format!("keep the copy in {}", prepared.plan.to))?;
+        let commit = Commit { run: prepared.place.run.clone() };
+        prepared.agent.call(commit).await.context(|| format!("keep the copy in {}", prepared.plan.to))?;
         self.run.monitor().step("succeed");
         saga.succeed().context(|| "write the journal".to_owned())?;
         self.stays.store(true, std::sync::atomic::Ordering::Relaxed);

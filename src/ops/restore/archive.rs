@@ -40,7 +40,7 @@ pub(super) struct ArchiveSummary {
     /// The digest of all records, where there is a list of them.
     pub(super) digest: Option<String>,
     /// Whether it may make devices and programs that take on rights.
-    pub(super) special: bool,
+    pub(super) has_devices: bool,
     /// Who owns the data.
     pub(super) owner: Option<(u32, u32)>,
     /// The database in it: its name and where it lies.
@@ -85,7 +85,7 @@ impl Archive {
                     bytes: listed.bytes,
                     stored: listed.bytes.min(snapshot.manifest.archive().tar_bytes),
                     digest: Some(listed.digest),
-                    special: listed.special && database.is_none(),
+                    has_devices: listed.has_devices && database.is_none(),
                     owner: listed.owner,
                     database: database
                         .map(|inspection| (inspection.engine.clone(), inspection.data_directory.clone())),

@@ -15,7 +15,7 @@ use super::RestoreRun;
 use super::prepare::Prepared;
 use super::replace::Hold;
 use super::{Archive, Destination, Ordering, Restored};
-use crate::agent::protocol::Request;
+use crate::agent::calls::{Commit, Discard, Empty};
 use crate::model::error::{Context as _, Result};
 use crate::ops::facts::of_snapshot;
 use crate::ops::verify::{Listed, check_archive, check_list};
@@ -46,14 +46,14 @@ impl RestoreRun<'_> {
                 members: listed.members,
                 bytes: listed.bytes,
                 digest: listed.digest,
-                special: listed.special,
+                has_devices: listed.has_devices,
             },
             users: hold.held.stopped.clone(),
         };
         let back = saga.register(When::Always, back).context(journal)?;
         self.run.monitor().step("empty");
-        let empty = Request::Empty { run: self.run.id.to_string(), marker_files };
-        ready.agent.perform(empty).await.context(|| format!("make room in {}", ready.source.title))?;
+        let empty = Empty { run: self.run.id.to_string(), marker_files };
+        ready.agent.call(empty).await.context(|| format!("make room in {}", ready.source.title))?;
         let extracted = self.unpack(&mut ready, true).await?;
         self.swap_and_start(&mut ready, &extracted, &hold).await?;
         self.commit(&mut ready).await?;
@@ -61,9 +61,9 @@ impl RestoreRun<'_> {
         hold.held.dismiss(saga);
         let elapsed = self.run.begun.elapsed();
         self.run.monitor().step("discard-old");
-        let discard = Request::Discard { run: self.run.id.to_string(), with_old: true };
+        let discard = Discard { run: self.run.id.to_string(), with_old: true };
         // What cannot be removed now is tried again at the end.
-        if ready.agent.perform(discard).await.is_ok() {
+        if ready.agent.call(discard).await.is_ok() {
             saga.dismiss(work);
         }
         let _ = saga.undo_now(ready.helper, self.run.monitor()).await;
@@ -106,8 +106,8 @@ impl RestoreRun<'_> {
     pub(super) async fn commit(&self, ready: &mut Prepared) -> Result<()> {
         self.run.monitor().step("commit");
         self.stays.store(super::IN_DOUBT, Ordering::Relaxed);
-        let commit = Request::Commit { run: self.run.id.to_string() };
-        ready.agent.perform(commit).await.context(|| "let the restored data stay".to_owned())?;
+        let commit = Commit { run: self.run.id.to_string() };
+        ready.agent.call(commit).await.context(|| "let the restored data stay".to_owned())?;
         self.stays.store(super::NEW_STAYS, Ordering::Relaxed);
         self.run.monitor().step("committed");
         self.remember(ready);

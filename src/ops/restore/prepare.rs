@@ -10,6 +10,7 @@ use super::archive::ArchiveSummary;
 use super::checks::{self, Facts};
 use super::plan::{self, Level, RestorePlan};
 use super::{Destination, RestoreRun};
+use crate::agent::calls;
 use crate::agent::client::AgentClient;
 use crate::agent::protocol::{Room, Survey};
 use crate::agent::swap::PREFIX;
@@ -405,10 +406,10 @@ impl RestoreRun<'_> {
         engine_and_stops: (&EngineInfo, &[Container]),
     ) -> Result<ExistingData> {
         let mut helper = self.start_helper(saga, source, known, engine_and_stops).await?;
-        let room = helper.agent.room().await.context(|| format!("look at {}", source.title))?;
+        let room = helper.agent.call(calls::Room {}).await.context(|| format!("look at {}", source.title))?;
         let survey = helper
             .agent
-            .survey(&[format!("{PREFIX}*")])
+            .call(calls::Survey { exclude: vec![format!("{PREFIX}*")], ..Default::default() })
             .await
             .context(|| format!("survey {}", source.title))?;
         let is_here = |database: &&DatabaseFiles| {
@@ -431,7 +432,7 @@ impl RestoreRun<'_> {
         known: &ArchiveSummary,
         (engine, holds): (&EngineInfo, &[Container]),
     ) -> Result<StartedHelper> {
-        let access = if known.special { Access::ReplaceWithDevices } else { Access::Replace };
+        let access = if known.has_devices { Access::ReplaceWithDevices } else { Access::Replace };
         let image = (engine, self.options.helper_image.as_deref());
         start_helper(&self.run.context, saga, self.run.id.as_str(), source, (access, None), image, holds)
             .await
@@ -617,7 +618,11 @@ impl RestoreRun<'_> {
             None => {
                 self.make(saga, &mut source).await?;
                 let mut helper = self.start_helper(saga, &source, &known, (&engine, &users.stops)).await?;
-                let room = helper.agent.room().await.context(|| format!("look at {}", source.title))?;
+                let room = helper
+                    .agent
+                    .call(calls::Room {})
+                    .await
+                    .context(|| format!("look at {}", source.title))?;
                 let plan = RestorePlan { free_bytes: Some(room.free_bytes), ..plan.clone() };
                 checks::refuse_without_room(&plan, room.free_names)?;
                 (helper, None)

@@ -9,9 +9,10 @@ use super::RestoreRun;
 use super::plan::RESERVE;
 use super::prepare::Prepared;
 use super::safety::PromisedSnapshot;
-use crate::agent::extract::Extracted;
-use crate::agent::protocol::{ExtractRequest, Request};
+use crate::agent::calls::{Channel, Extract, SwapIn};
+use crate::agent::extract::{ExtractOptions, Extracted};
 use crate::agent::swap::new_tree;
+use crate::archive::Origin;
 use crate::model::error::{Context as _, Error, ErrorKind, Result};
 use crate::model::event::Phase;
 use crate::model::hint::Hint;
@@ -61,21 +62,27 @@ impl RestoreRun<'_> {
     pub(super) async fn unpack(&self, ready: &mut Prepared, emptied: bool) -> Result<Extracted> {
         self.run.phase(Phase::Extract, ready.source.title.clone(), Some(ready.known.bytes));
         self.run.monitor().step("extract");
-        let request = ExtractRequest {
+        let origin = match self.options.archive.snapshot() {
+            Some(_) => Origin::Volsnap,
+            None => Origin::Foreign,
+        };
+        let call = Extract {
             run: self.run.id.to_string(),
-            fifo: false,
-            ours: self.options.archive.snapshot().is_some(),
+            channel: Channel::default(),
             emptied,
-            strip: ready.plan.level.strip.clone(),
-            prefix: ready.plan.level.prefix.clone(),
-            owner: self.options.owner,
-            special: ready.known.special,
-            members: ready.known.members,
-            bytes: ready.known.bytes,
-            reserve: RESERVE,
+            options: ExtractOptions {
+                origin,
+                strip: ready.plan.level.strip.clone(),
+                prefix: ready.plan.level.prefix.clone(),
+                owner: self.options.owner,
+                allow_devices: ready.known.has_devices,
+                members: ready.known.members,
+                bytes: ready.known.bytes,
+                reserve: RESERVE,
+            },
         };
         let mut feed = self.options.archive.open()?;
-        let extracted = ready.agent.extract(request, &mut feed, self.run.monitor()).await.context(|| {
+        let extracted = ready.agent.extract(call, &mut feed, self.run.monitor()).await.context(|| {
             format!("extract {} beside the data of {}", self.options.archive.name(), ready.source.title)
         });
         let extracted = match extracted {
@@ -230,8 +237,8 @@ impl RestoreRun<'_> {
         self.run.phase(Phase::Swap, ready.source.title.clone(), None);
         self.run.monitor().step("swap-in");
         let root = extracted.root.clone().filter(|_| ready.plan.level.is_same());
-        let swap = Request::SwapIn { run: self.run.id.to_string(), marker_files: ready.marker_files(), root };
-        ready.agent.perform(swap).await.context(|| format!("swap the data of {}", ready.source.title))?;
+        let swap = SwapIn { run: self.run.id.to_string(), marker_files: ready.marker_files(), root };
+        ready.agent.call(swap).await.context(|| format!("swap the data of {}", ready.source.title))?;
         self.run.monitor().step("swapped");
         let before = match &ready.database {
             Some(database) => Some(database.inspect_tree(&mut ready.agent, Path::new("")).await?),

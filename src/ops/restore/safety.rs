@@ -8,7 +8,7 @@ use chrono::{DateTime, Utc};
 use super::prepare::Prepared;
 use super::replace::{Hold, Replaced};
 use super::{Destination, RestoreRun};
-use crate::agent::protocol::Request;
+use crate::agent::calls::Discard;
 use crate::agent::swap::old_tree;
 use crate::archive::Codec;
 use crate::database;
@@ -93,8 +93,8 @@ impl RestoreRun<'_> {
         let outcome = match kept {
             Ok(safety) => {
                 self.run.monitor().step("discard-old");
-                let discard = Request::Discard { run: self.run.id.to_string(), with_old: true };
-                let discarded = ready.agent.perform(discard).await;
+                let discard = Discard { run: self.run.id.to_string(), with_old: true };
+                let discarded = ready.agent.call(discard).await;
                 discarded
                     .context(|| "remove the old data".to_owned())
                     .map(|()| safety.clone())

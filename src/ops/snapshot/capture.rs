@@ -7,7 +7,8 @@ use tokio::time::timeout_at;
 use super::publish::Writers;
 use super::{Captured, Output, Preparation, SnapshotRun};
 use crate::agent::archive::ArchiveStats;
-use crate::agent::protocol::ArchiveRequest;
+use crate::agent::calls::{self, Side};
+use crate::agent::tree::Stability;
 use crate::model::error::{Context as _, Error, Result};
 use crate::model::event::Phase;
 use crate::model::hint::Hint;
@@ -66,7 +67,11 @@ impl SnapshotRun<'_> {
         }
         let archived = match prepared.plan.capture {
             Capture::Direct => {
-                Some(self.archive(prepared, writers, consistency != Consistency::Unquiesced).await?)
+                let stability = match consistency {
+                    Consistency::Unquiesced => Stability::Live,
+                    _ => Stability::Held,
+                };
+                Some(self.archive(prepared, writers, stability).await?)
             }
             Capture::Staged => {
                 self.final_pass(prepared).await?;
@@ -142,21 +147,24 @@ impl SnapshotRun<'_> {
         &self,
         prepared: &mut Preparation,
         writers: &mut Writers,
-        held: bool,
+        stability: Stability,
     ) -> Result<ArchiveStats> {
         self.run.phase(Phase::Archive, prepared.source.title.clone(), Some(prepared.survey.bytes));
         self.run.monitor().step("archive");
-        let request = ArchiveRequest {
+        let call = calls::Archive {
+            side: match prepared.plan.capture {
+                Capture::Direct => Side::Source,
+                Capture::Staged => Side::Stage,
+            },
+            tree: PathBuf::new(),
             codec: self.options.codec,
             exclude: self.excluded(),
             last: prepared.database.as_ref().map(DatabaseFiles::marker_files).unwrap_or_default(),
-            held,
-            tree: PathBuf::new(),
-            from_stage: prepared.plan.capture == Capture::Staged,
+            stability,
         };
         let archived = prepared
             .agent
-            .archive(request, writers, self.run.monitor())
+            .archive(call, writers, self.run.monitor())
             .await
             .context(|| format!("archive {}", prepared.source.title))?;
         self.run.timer.bytes(archived.raw_bytes);

@@ -19,7 +19,7 @@ use std::time::Duration;
 use chrono::{DateTime, Utc};
 
 use super::{Captured, Preparation, SnapshotRun};
-use crate::agent::protocol::StagePassRequest;
+use crate::agent::calls::StagePass;
 use crate::agent::staging::TREE;
 use crate::database;
 use crate::database::native::{MaxRate, NativeAccess, NativeBackup, NativeRefusal};
@@ -104,15 +104,15 @@ impl SnapshotRun<'_> {
         let name = &online.container.name;
         self.run.phase(Phase::Stage, format!("{name}, a backup of its own"), Some(survey.bytes));
         self.run.monitor().step("stage-beside");
-        let beside = StagePassRequest {
+        let beside = StagePass {
             exclude: self.excluded(),
             reserve: STAGE_RESERVE,
             external_dir: Some(database.data_directory.clone()),
-            ..StagePassRequest::default()
+            ..StagePass::default()
         };
         let stage = stage.location.clone();
         let directory = Path::new(STAGE).join(TREE).join(&database.data_directory);
-        let made = agent.stage_pass(beside, self.run.monitor()).await;
+        let made = agent.call_watched(beside, self.run.monitor()).await;
         made.context(|| format!("stage what lies beside the data in {}", source.title))?;
         let begun = Utc::now();
         self.back_up(saga, online, &stage, &directory).await?;

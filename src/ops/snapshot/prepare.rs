@@ -7,6 +7,7 @@ use tokio::time::{Duration, Instant};
 use super::publish::environment;
 use super::stage::StageVolume;
 use super::{Preparation, SnapshotRun};
+use crate::agent::calls;
 use crate::agent::protocol::{FoundDatabase, StageRoom, Survey};
 use crate::database;
 use crate::engine::helper::Access;
@@ -74,7 +75,8 @@ impl SnapshotRun<'_> {
         let mounts = (access, stage.as_ref().map(StageVolume::mount));
         let StartedHelper { mut agent, registered: helper, .. } =
             start_helper(&self.run.context, saga, &run, &source, mounts, image, &hold.containers).await?;
-        let survey = agent.survey(&self.excluded()).await.context(|| format!("survey {}", source.title))?;
+        let survey = calls::Survey { exclude: self.excluded(), ..Default::default() };
+        let survey = agent.call(survey).await.context(|| format!("survey {}", source.title))?;
         let database = self.find_database(&source, &survey)?;
         let inspection = match &database {
             Some(database) => Some(database.inspect(&mut agent).await?),
@@ -110,7 +112,7 @@ impl SnapshotRun<'_> {
     async fn choose_capture(&self, prepared: &mut Preparation) -> Result<()> {
         let room = match &prepared.stage {
             Some(_) => {
-                let room = prepared.agent.stage_room(Path::new("")).await;
+                let room = prepared.agent.call(calls::StageRoom::default()).await;
                 let room = room.context(|| "look how much room there is for a stage".to_owned())?;
                 // A backup shares nothing with the files it is of.
                 Some(StageRoom { reflink: room.reflink && prepared.online.is_none(), ..room })

@@ -13,8 +13,9 @@ use std::time::Duration;
 
 use super::{Preparation, SnapshotRun};
 use crate::agent::archive::ArchiveStats;
+use crate::agent::calls::{StageClear, StageKeep, StagePass};
 use crate::agent::client::AgentError;
-use crate::agent::protocol::StagePassRequest;
+use crate::agent::tree::Stability;
 use crate::model::container::EngineInfo;
 use crate::model::error::{Context as _, Error, Result};
 use crate::model::event::Notice;
@@ -190,19 +191,15 @@ impl SnapshotRun<'_> {
     }
 
     fn passes<'p>(&'p self, source: &'p Source, bytes: u64) -> Passes<'p> {
-        let request = StagePassRequest {
-            exclude: self.excluded(),
-            reserve: STAGE_RESERVE,
-            ..StagePassRequest::default()
-        };
-        Passes { run: self.run, source, request, bytes }
+        let call = StagePass { exclude: self.excluded(), reserve: STAGE_RESERVE, ..StagePass::default() };
+        Passes { run: self.run, source, call, bytes }
     }
 
     /// Gives the stage up: the data is captured directly.
     async fn fall_back(&self, prepared: &mut Preparation, why: &str) {
         // What was staged takes room from the archive.
-        let empty = StagePassRequest { exclude: vec!["*".to_owned()], ..StagePassRequest::default() };
-        if let Err(error) = prepared.agent.stage_pass(empty, self.run.monitor()).await {
+        let empty = StagePass { exclude: vec!["*".to_owned()], ..StagePass::default() };
+        if let Err(error) = prepared.agent.call_watched(empty, self.run.monitor()).await {
             tracing::debug!(%error, "the stage is emptied when it is removed");
         }
         let plan = &mut prepared.plan;
@@ -248,7 +245,7 @@ impl SnapshotRun<'_> {
         writers: &mut Writers,
     ) -> Result<ArchiveStats> {
         give_way(&self.run.context, &prepared.source).await;
-        let mut archived = self.archive(prepared, writers, true).await?;
+        let mut archived = self.archive(prepared, writers, Stability::Held).await?;
         // The stage never had what was left out.
         if let Some(staged) = prepared.staged {
             (archived.excluded, archived.sockets_skipped) = (staged.excluded, staged.sockets_skipped);
@@ -265,7 +262,7 @@ impl SnapshotRun<'_> {
     /// database that syncs its log meanwhile would wait for it.
     async fn clear_stage(&self, prepared: &mut Preparation) {
         self.run.monitor().step("clear-stage");
-        if let Err(error) = prepared.agent.stage_clear(self.run.monitor()).await {
+        if let Err(error) = prepared.agent.call_watched(StageClear {}, self.run.monitor()).await {
             tracing::debug!(%error, "the stage is removed in one go");
         }
     }
@@ -274,7 +271,7 @@ impl SnapshotRun<'_> {
     async fn keep_stage(&self, saga: &mut Saga, prepared: &mut Preparation) {
         let Some(stage) = &prepared.stage else { return };
         self.run.monitor().step("keep-stage");
-        match (prepared.agent.stage_keep(self.run.monitor()).await, stage.registered) {
+        match (prepared.agent.call_watched(StageKeep {}, self.run.monitor()).await, stage.registered) {
             (Ok(()), Some(registered)) => {
                 saga.dismiss(registered);
                 let notice =
