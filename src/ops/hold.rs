@@ -1,9 +1,13 @@
 //! Holding who uses a source, and having them back: written once, for every verb.
 //!
 //! What brings them back is in the journal, and in the guard's memory, before the first is asked. From then on the
-//! guard has a [lease](crate::saga::Lease) on the run: a command that hangs, or is stopped, is ended by it, and the
-//! service comes back. How long containers may take to stop is not the lease's to say; nothing that is put back has
-//! a deadline.
+//! guard has a [lease](crate::saga::Lease) on the run, until they are back: a command that hangs, or is stopped, is ended
+//! by it wherever that is, and the service comes back. How long containers may take to stop, and a database to answer,
+//! is not the lease's to say: while they do, the engine is asked, and that it answers is the progress.
+//!
+//! Once they answer there is no lease. What comes after, as publishing a snapshot or letting a restore or a migration
+//! stay, holds nothing: a command that hangs there hangs with the service up, on data that is all of the old or all of
+//! the new, and whoever ends it has its journal finished. Nothing that is put back has a deadline.
 
 use std::time::Duration;
 

@@ -686,6 +686,17 @@ mod elsewhere {
     }
 
     #[tokio::test]
+    async fn a_repository_that_does_not_answer_is_not_waited_for_any_longer_than_patience_lasts() {
+        let (repository, pending, _failing) = publish(Fate::FailsBefore).await;
+        let inner = Arc::clone(&repository.store);
+        let (stuck, _hangs) = Failing::of(inner, Operation::Head, ".json", Fate::HangsBefore);
+        let soon = Duration::from_millis(20);
+        let discarding = pending.objects();
+        let error = timeout(PATIENCE, discarding.discard_unpublished_from(&*stuck, soon)).await.unwrap();
+        assert_eq!(chain(&error.unwrap_err()), "the repository does not answer");
+    }
+
+    #[tokio::test]
     async fn a_manifest_that_cannot_be_stored_leaves_nothing_and_one_whose_answer_is_lost_all() {
         for (fate, published) in [(Fate::FailsBefore, false), (Fate::FailsAfter, true)] {
             let (repository, pending, _failing) = publish(fate).await;

@@ -15,12 +15,14 @@
 //! From the moment that the service answers no lease applies, nor to a run that puts things back because it has ended:
 //! whoever undoes takes the time that it takes.
 
+use std::future::pending;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
-use tokio::time::Instant;
+use tokio::sync::watch;
+use tokio::time::{Instant, sleep_until};
 
 /// How long a run may hold a service.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -129,7 +131,42 @@ impl Running {
 /// What the command says of its lease. Nothing of it blocks or fails: a guard that does not hear has ended, or will
 /// be heard of when something is registered.
 #[derive(Debug, Clone, Default)]
-pub struct Lease(Option<Arc<Renewing>>);
+pub struct Lease(To);
+
+/// Whom it is said to.
+#[derive(Debug, Clone, Default)]
+enum To {
+    #[default]
+    Nobody,
+    Guard(Arc<Renewing>),
+    Watch(LeaseWatch),
+}
+
+/// A lease that is watched in the process itself, for tests: there whoever drives a run ends it when it runs out.
+#[derive(Debug, Clone, Default)]
+pub struct LeaseWatch(Arc<watch::Sender<Option<Running>>>);
+
+impl LeaseWatch {
+    /// Returns once a lease has run out.
+    pub async fn run_out(&self) {
+        let mut running = self.0.subscribe();
+        loop {
+            let ends_at = running.borrow_and_update().as_ref().and_then(Running::ends_at);
+            let over = async {
+                match ends_at {
+                    Some(moment) => sleep_until(moment).await,
+                    None => pending().await,
+                }
+            };
+            tokio::select! {
+                biased;
+                // Its sender lives as long as this.
+                _ = running.changed() => {}
+                () = over => return,
+            }
+        }
+    }
+}
 
 #[derive(Debug)]
 struct Renewing {
@@ -144,7 +181,12 @@ const RENEW_AT_MOST_EVERY_MS: u64 = 500;
 
 impl Lease {
     pub(super) fn over(pipe: super::guard::Pipe) -> Self {
-        Self(Some(Arc::new(Renewing { pipe, begun: Instant::now(), renewed_ms: AtomicU64::new(0) })))
+        let renewing = Renewing { pipe, begun: Instant::now(), renewed_ms: AtomicU64::new(0) };
+        Self(To::Guard(Arc::new(renewing)))
+    }
+
+    pub(super) fn watched_by(watch: &LeaseWatch) -> Self {
+        Self(To::Watch(watch.clone()))
     }
 
     /// Begins a lease, in place of one that runs.
@@ -158,14 +200,22 @@ impl Lease {
     }
 
     fn tell(&self, terms: Option<Terms>) {
-        if let Some(renewing) = &self.0 {
-            renewing.pipe.try_tell(&super::guard::Message::Lease(terms));
+        match &self.0 {
+            To::Nobody => {}
+            To::Guard(renewing) => renewing.pipe.try_tell(&super::guard::Message::Lease(terms)),
+            To::Watch(watch) => drop(watch.0.send_replace(terms.map(Running::begin))),
         }
     }
 
     /// Renews it: bytes have moved, or a step was reached.
     pub fn renew(&self) {
-        let Some(renewing) = &self.0 else { return };
+        let renewing = match &self.0 {
+            To::Nobody => return,
+            To::Guard(renewing) => renewing,
+            To::Watch(watch) => {
+                return watch.0.send_modify(|lease| lease.iter_mut().for_each(Running::renew));
+            }
+        };
         let now = milliseconds(renewing.begun.elapsed());
         let before = renewing.renewed_ms.load(Ordering::Relaxed);
         if before != 0 && now < before + RENEW_AT_MOST_EVERY_MS {

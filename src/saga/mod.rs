@@ -36,7 +36,7 @@ mod lease;
 mod testing;
 
 pub use journal::{Journal, RunInfo};
-pub use lease::{Lease, Terms};
+pub use lease::{Lease, LeaseWatch, Terms};
 
 use guard::Guard;
 use journal::Entry;
@@ -213,13 +213,14 @@ pub struct SagaOptions {
 }
 
 /// Who finishes a run whose process has died.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, Default)]
 pub enum GuardedBy {
     /// A process of its own that watches, then whoever finds the journal.
     #[default]
     Process,
-    /// Whoever finds the journal: for tests, whose runs die without a process.
-    Finder,
+    /// Whoever finds the journal: for tests, whose runs die without a process. What the run says of its lease is told
+    /// to whoever drives it.
+    Finder(LeaseWatch),
 }
 
 /// A run with its journal and its guard.
@@ -245,7 +246,7 @@ impl<U: Compensation> Saga<U> {
     /// When the journal cannot be written.
     pub fn begin(options: &SagaOptions, info: &RunInfo, world: Arc<U::World>) -> Result<Self> {
         let journal = Journal::create(&options.state, info)?;
-        let (guarded_by, budget) = (options.guarded_by, options.patience);
+        let (guarded_by, budget) = (options.guarded_by.clone(), options.patience);
         Ok(Self { journal, guard: None, guarded_by, world, budget })
     }
 
@@ -255,7 +256,7 @@ impl<U: Compensation> Saga<U> {
     /// # Errors
     /// When it cannot be started.
     pub async fn watch(&mut self, executable: &Path) -> Result<()> {
-        if self.guarded_by == GuardedBy::Finder {
+        if let GuardedBy::Finder(_) = self.guarded_by {
             return Ok(());
         }
         let guard = Guard::start(executable, self.journal.path()).await?;
@@ -269,7 +270,11 @@ impl<U: Compensation> Saga<U> {
     /// Returns the guard's lease on the run: see [`Lease`].
     #[must_use]
     pub fn lease(&self) -> Lease {
-        self.guard.as_ref().map_or_else(Lease::default, Guard::lease)
+        match (&self.guarded_by, &self.guard) {
+            (GuardedBy::Finder(watch), _) => Lease::watched_by(watch),
+            (GuardedBy::Process, Some(guard)) => guard.lease(),
+            (GuardedBy::Process, None) => Lease::default(),
+        }
     }
 
     /// Records what undoes the effect that comes next. It is durable when this returns, and the guard has it in

@@ -17,6 +17,9 @@ pub(super) const ASK_LIMIT: Duration = Duration::from_secs(10);
 /// How long one wait inside a container lasts, before it is looked at from outside again.
 const AWAIT_LIMIT: Duration = Duration::from_secs(20);
 
+/// After how long somebody is told that a container does not answer yet; then after twice as long, and so on.
+const TELL_AFTER: Duration = Duration::from_mins(1);
+
 /// A container without healthcheck and of no known database is up once it has run this long.
 const STABLE: Duration = Duration::from_millis(500);
 
@@ -46,7 +49,7 @@ pub(super) async fn await_ready_of(
     monitor: &dyn Monitor,
 ) -> Result<()> {
     monitor.step("await-ready");
-    let begun = Instant::now();
+    let (begun, mut tell_after) = (Instant::now(), TELL_AFTER);
     loop {
         let Some(now) = docker.container(&container.id).await? else {
             return Err(not_back(&container.name, "was removed while it was starting"));
@@ -60,6 +63,15 @@ pub(super) async fn await_ready_of(
         }
         if Instant::now() > deadline {
             return Err(not_back(&now.name, "runs but does not answer yet"));
+        }
+        if begun.elapsed() >= tell_after {
+            // A recovery may take hours.
+            let minutes = begun.elapsed().as_secs() / 60;
+            monitor.note(format!(
+                "container {} runs and does not answer yet, after {minutes} min; it is waited for",
+                now.name
+            ));
+            tell_after *= 2;
         }
         sleep(POLL).await;
     }

@@ -579,6 +579,25 @@ mod tests {
         }
     }
 
+    #[tokio::test(start_paused = true)]
+    async fn a_long_wait_for_a_database_is_told_of_and_lets_itself_be_dropped() {
+        let docker = OneContainer::running();
+        // As one that recovers.
+        docker.world(|world| world.answers = false);
+        let (told, container) = (Told::default(), docker.world(|world| world.container.clone()));
+        let deadline = Instant::now() + Duration::from_hours(6);
+        let waiting = crate::service::ready::await_ready(&docker, &container, deadline, &told);
+        let dropped = tokio::time::timeout(Duration::from_mins(10), waiting).await;
+        assert!(dropped.is_err());
+        let notes = told.0.into_inner().unwrap();
+        let after = |minutes: u32| {
+            let text =
+                format!("container db runs and does not answer yet, after {minutes} min; it is waited for");
+            crate::model::event::Event::Note(text.into())
+        };
+        assert_eq!(notes, [1, 2, 4, 8].map(after));
+    }
+
     /// Nobody comes back within half of this.
     const IMPATIENT: RetryBudget = RetryBudget(Duration::from_secs(2));
 

@@ -21,7 +21,9 @@ async fn is_back_when_stopped_at(step: &str) {
     let mut watched = postgres.snapshot(&volsnap, &["--capture", "direct", "--max-downtime", "2s"]);
     assert!(watched.reach(step), "the run ended before {step}");
     watched.signal(Signal::SIGSTOP);
+    let hung = Instant::now();
     postgres.await_answer_within(Duration::from_secs(2) + OWN_END + BACK_LIMIT);
+    println!("{step}: the service answered {:.1} s after it hung", hung.elapsed().as_secs_f64());
     // It was killed, and by nobody but its guard.
     let (code, said) = watched.end();
     assert_eq!(code, None, "{said}");
@@ -112,7 +114,12 @@ async fn a_repository_that_hangs_keeps_nothing_down_though_its_writer_cannot_be_
         std::thread::sleep(Duration::from_millis(5));
     }
     disk.freeze(true);
+    let hung = Instant::now();
     postgres.await_answer_within(Duration::from_secs(2) + OWN_END + BACK_LIMIT);
+    println!(
+        "a repository that hangs: the service answered {:.1} s after it hung",
+        hung.elapsed().as_secs_f64()
+    );
     disk.freeze(false);
     let ended = child.wait().unwrap();
     // It may have been done before it was frozen.

@@ -1,7 +1,11 @@
 //! Tests against a real engine and a real PostgreSQL, one file a behaviour. They need an engine at
 //! `DOCKER_HOST` or the default socket and the test image, and pull nothing.
 
-#![expect(clippy::unwrap_used, reason = "a test says what went wrong by panicking")]
+#![expect(
+    clippy::unwrap_used,
+    clippy::print_stdout,
+    reason = "a test says what went wrong, and how long it took"
+)]
 
 mod clone;
 mod compose;
@@ -11,6 +15,7 @@ mod doctor;
 mod drill;
 mod engine;
 mod facts;
+mod hangs;
 mod holds;
 mod interruptions;
 mod migrate;

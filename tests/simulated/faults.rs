@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use futures_util::FutureExt as _;
 use futures_util::future::LocalBoxFuture;
-use tokio::time::sleep;
+use tokio::time::{Instant, sleep};
 use volsnap::engine::failing::{Call, Mode};
 use volsnap::ops::recover::{recover, unfinished};
 use volsnap::saga::RetryBudget;
@@ -22,6 +22,12 @@ use super::invariants::files_below;
 const INTERRUPT_AFTER: Duration = Duration::from_secs(3600);
 /// After how long somebody kills one that hangs all the same.
 const KILL_AFTER: Duration = Duration::from_secs(2 * 3600);
+
+/// The longest that any run may hang while a service is away: what containers may take to stop, and a minute; or what
+/// Compose may, or what a phase that changes data may be silent for.
+const LONGEST_LEASE: Duration = Duration::from_mins(25);
+/// What whoever finishes a run takes, twice, and everything after it.
+const BACK_IN: Duration = Duration::from_mins(2);
 
 /// Calls that have no effect: it is all the same whether they fail before or after it.
 const READS: &[&str] = &[
@@ -117,6 +123,69 @@ pub(crate) async fn fail_each(scenario: &dyn Scenario, mode: Mode) {
             fail_one(scenario, call.number, mode, &format!("{mode:?} {call}")).await;
         }
     }
+}
+
+/// Has every call hang, one a run. The guard's lease ends who hangs while a service is away: it is back in time.
+#[expect(clippy::print_stdout, reason = "how long the service was away is to be in the log")]
+pub(crate) async fn hang_each(scenario: &dyn Scenario) {
+    silence_injected_panics();
+    let (mut ended, mut longest) = (0, Duration::ZERO);
+    for ContainerIdentity { call, .. } in record(scenario).await {
+        let context = format!("Hang {call}, with a lease");
+        let mut world = World::new(scenario.is_composed()).await;
+        scenario.prepare(&mut world).await;
+        world.arm(Some((call.number, Mode::Hang)));
+        let hung = Arc::<Mutex<Option<Instant>>>::default();
+        let (noted, number) = (hung.clone(), call.number);
+        world.failing.on_call(move |call| {
+            if call.number == number {
+                *noted.lock().unwrap() = Some(Instant::now());
+            }
+        });
+        let lease = world.lease.clone();
+        let (mut act, mut is_over) = (Box::pin(scenario.act(&world)), false);
+        let driven = tokio::select! {
+            biased;
+            outcome = &mut act => Some(outcome),
+            () = lease.run_out() => {
+                is_over = true;
+                None
+            }
+            // It holds nothing, and hangs until somebody interrupts it.
+            () = sleep(INTERRUPT_AFTER) => {
+                world.host.cancel.request(Interrupt::Int);
+                tokio::time::timeout(KILL_AFTER, &mut act).await.ok()
+            }
+        };
+        let hung_for = hung.lock().unwrap().map_or(Duration::ZERO, |since| since.elapsed());
+        let end = match driven {
+            Some(Ok(())) => End::Done,
+            Some(Err(error)) if error.kind() != ErrorKind::NotPutBack => {
+                End::Failed(format!("{}; {:?}", error.chain(), error.state_text()))
+            }
+            _ => End::Died,
+        };
+        if is_over {
+            ended += 1;
+            longest = longest.max(hung_for);
+            assert!(hung_for <= LONGEST_LEASE, "{context}: it hung for {hung_for:?}");
+        }
+        world.bury(act);
+        if matches!(end, End::Died) {
+            let since = Instant::now();
+            recover_twice(&mut world, &context).await;
+            assert!(world.answers("db").await, "{context}");
+            assert!(since.elapsed() < BACK_IN, "{context}: back after {:?}", since.elapsed());
+        }
+        world.arm(None);
+        finish_what_can_wait(&world, &context).await;
+        scenario.check(&world, &end, &format!("{context}, {end:?}")).await;
+    }
+    println!(
+        "{ended} runs were ended by their lease, the last {:.0} s after they hung",
+        longest.as_secs_f64()
+    );
+    assert!(ended > 0, "no lease has run out");
 }
 
 async fn fail_one(scenario: &dyn Scenario, number: usize, mode: Mode, context: &str) {

@@ -9,6 +9,7 @@ use volsnap::engine::Docker as _;
 use volsnap::model::container::MountKind;
 use volsnap::model::facts::FactsLevel;
 use volsnap::ops::execute;
+use volsnap::ops::migrate::record::Migrations;
 use volsnap::ops::migrate::{Destination, MigrateOptions, migrate};
 
 use super::faults::{End, Scenario};
@@ -131,6 +132,9 @@ impl Scenario for Migrate {
                     assert_eq!(files, 1, "{context}: a file was left beside the compose file");
                 }
             }
+            // The way back is known exactly where there is one.
+            let records = Migrations::out_of(&world.state(), DATA).unwrap();
+            assert_eq!(records.len(), usize::from(at == world.migrated()), "{context}: {records:?}");
             // The old data is kept, whatever comes of it.
             assert_eq!(world.rows(&old), rows, "{context}");
         }

@@ -24,7 +24,7 @@ use volsnap::model::container::{Container, Mount, MountKind};
 use volsnap::model::event::Silent;
 use volsnap::ops::Context;
 use volsnap::outside::Outside;
-use volsnap::saga::{GuardedBy, RetryBudget, SagaOptions};
+use volsnap::saga::{GuardedBy, LeaseWatch, RetryBudget, SagaOptions};
 use volsnap::signal::Cancel;
 
 /// The volume of the database.
@@ -62,6 +62,8 @@ pub(crate) struct World {
     pub(crate) host: Context,
     /// Whether a call will fail.
     pub(crate) is_armed: bool,
+    /// The lease of the run that is driven.
+    pub(crate) lease: LeaseWatch,
     outside: Outside,
 }
 
@@ -97,6 +99,7 @@ impl World {
         engine.add_image(HELPER, &[]);
         engine.teach("old", Behaviour { ends_after: Some(Duration::from_millis(10)), ..Behaviour::OBEDIENT });
         let failing = Arc::new(FailingDocker::new(Arc::new(engine.clone())).with_agents());
+        let lease = LeaseWatch::default();
         let host = Context {
             docker: failing.clone(),
             address: None,
@@ -105,7 +108,7 @@ impl World {
                 state: root.join("state"),
                 executable: PathBuf::from("/bin/true"),
                 patience: RetryBudget::COMMAND,
-                guarded_by: GuardedBy::Finder,
+                guarded_by: GuardedBy::Finder(lease.clone()),
             },
             directory: root.clone(),
             compose: engine.compose(),
@@ -114,7 +117,7 @@ impl World {
             monitor: Arc::new(Silent),
         };
         let elsewhere = in_memory();
-        let world = Self { directory, elsewhere, engine, failing, host, is_armed: false, outside };
+        let world = Self { directory, elsewhere, engine, failing, host, is_armed: false, lease, outside };
         world.populate(is_composed).await;
         world
     }

@@ -3,7 +3,7 @@
 use rstest::rstest;
 use volsnap::engine::failing::Mode;
 
-use crate::simulated::faults::fail_each;
+use crate::simulated::faults::{fail_each, hang_each};
 use crate::simulated::migrations::Migrate;
 use crate::simulated::run;
 
@@ -19,4 +19,12 @@ fn has_the_service_run_on_all_of_the_old_or_all_of_the_new_whatever_call_fails(
     #[values(Mode::Before, Mode::After, Mode::Hang, Mode::Panic, Mode::Kill, Mode::KillAfter)] mode: Mode,
 ) {
     run(fail_each(&scenario, mode));
+}
+
+#[rstest]
+fn a_migration_that_hangs_at_any_call_is_ended_in_time_with_everything_whole(
+    #[values(Migrate::into_directory(false), Migrate::back(false), Migrate::into_directory(true))]
+    scenario: Migrate,
+) {
+    run(hang_each(&scenario));
 }

@@ -3,7 +3,7 @@
 use rstest::rstest;
 use volsnap::engine::failing::Mode;
 
-use crate::simulated::faults::fail_each;
+use crate::simulated::faults::{fail_each, hang_each};
 use crate::simulated::restores::Restore;
 use crate::simulated::run;
 
@@ -13,4 +13,11 @@ fn leaves_all_of_the_old_data_or_all_of_the_new_whatever_call_fails(
     #[values(Mode::Before, Mode::After, Mode::Hang, Mode::Panic, Mode::Kill, Mode::KillAfter)] mode: Mode,
 ) {
     run(fail_each(&scenario, mode));
+}
+
+#[rstest]
+fn a_restore_that_hangs_at_any_call_is_ended_in_time_with_everything_whole(
+    #[values(Restore::Origin, Restore::InPlace)] scenario: Restore,
+) {
+    run(hang_each(&scenario));
 }

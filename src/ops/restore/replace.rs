@@ -244,10 +244,16 @@ impl RestoreRun<'_> {
             Some(database) => Some(database.inspect_tree(&mut ready.agent, Path::new("")).await?),
             None => None,
         };
-        let released = hold
-            .held
-            .start_once(self.run, self.start_limit(), "start the service on the restored data")
-            .await?;
+        let limit = self.start_limit();
+        if limit == RECOVERY_LIMIT && !hold.held.stopped.is_empty() {
+            self.run.monitor().note(format!(
+                "what is restored was not shut down cleanly, so the database recovers first; it is waited for up to {} \
+                 h, and Ctrl-C has the old data back",
+                limit.as_secs() / 3600
+            ));
+        }
+        let released =
+            hold.held.start_once(self.run, limit, "start the service on the restored data").await?;
         self.confirm_running(ready, before).await?;
         Ok(released)
     }
