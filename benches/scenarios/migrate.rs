@@ -64,7 +64,7 @@ pub(crate) fn play(stage: &Stage, postgres: &Postgres) -> Result<Table> {
         own: table.row("downtime by its own account", Unit::Milliseconds),
         wall: table.row("the whole command", Unit::Seconds),
         cpu: table.row("processor time", Unit::Seconds),
-        memory: table.row("peak memory", Unit::Mebibytes),
+        memory: table.row("peak memory, Compose with it", Unit::Mebibytes),
         written: table.row("written to disk", Unit::Bytes),
     };
     table.aim(rows.gap, Aim::TimesOther(0.2));

@@ -424,6 +424,33 @@ mod tests {
     }
 
     #[test]
+    fn a_difference_is_called_by_the_field_that_it_is_in() {
+        let record = records().remove(0);
+        assert_eq!(record.difference(&record), None);
+        let changes: [(&str, fn(&mut FileRecord)); 12] = [
+            ("path", |record| record.path.push(b'x')),
+            ("type", |record| record.kind = EntryKind::Fifo),
+            ("size", |record| record.size += 1),
+            ("content", |record| record.digest = Some(blake3::hash(b"y"))),
+            ("mode", |record| record.mode ^= 1),
+            ("owner", |record| record.uid += 1),
+            ("owner", |record| record.gid += 1),
+            ("time", |record| record.mtime.nanos += 1),
+            ("link target", |record| record.link.push(b'x')),
+            ("attributes", |record| record.xattrs.clear()),
+            ("device", |record| record.device = Some(Device { major: 1, minor: 3 })),
+            ("sparseness", |record| record.is_sparse = false),
+        ];
+        for (field, change) in changes {
+            let mut other = record.clone();
+            change(&mut other);
+            let expected = format!("differs from the file list in {field}");
+            assert_eq!(other.difference(&record), Some(expected.clone()));
+            assert_eq!(record.difference(&other), Some(expected));
+        }
+    }
+
+    #[test]
     fn a_line_without_end_is_refused() {
         let bomb = zstd::encode_all(&vec![b' '; MAX_LINE + 1][..], 1).unwrap();
         let error = read(&bomb).unwrap_err().to_string();
