@@ -1,4 +1,4 @@
-//! Where data stands in the log of its database's changes. Pure data.
+//! The position of data in its database's log of changes. Pure data.
 
 use std::fmt;
 use std::str::FromStr;
@@ -6,8 +6,8 @@ use std::str::FromStr;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-/// Where the data of a snapshot stands in its database's log: a replay of the log begins here, and what came before
-/// is in the files.
+/// The position of a snapshot's data in its database's log: a replay of the log begins here, and the files have what
+/// came before.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Position {

@@ -1,10 +1,9 @@
 //! What differs between two looks at the same data, how bad that is, and the next command.
 //!
 //! A comparison is *strict* when the transaction numbers prove that nothing was written in between:
-//! then whatever differs is damage. Else it is lenient: rows come and go, sequences move, schemas are
-//! migrated, and only what no client does by writing is damage: a table, a database or a role that is
-//! gone, a row whose foreign key leads nowhere, bytes that are empty where they were not, another
-//! cluster.
+//! then every difference is damage. Otherwise it is lenient: rows come and go, sequences move, schemas are
+//! migrated. Then damage is only what no client does by writing: a table, a database or a role is gone, a
+//! row's foreign key leads nowhere, bytes are empty that were not, the cluster is another one.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -33,17 +32,17 @@ pub enum DifferenceKind {
     Setting,
     /// A role is gone.
     MissingRole,
-    /// A role may do other things.
+    /// A role has other rights.
     RoleChanged,
     /// A role is new.
     NewRole,
     /// A tablespace is gone.
     MissingTablespace,
-    /// A tablespace lies elsewhere.
+    /// A tablespace is elsewhere.
     TablespaceMoved,
     /// A database is gone.
     MissingDatabase,
-    /// A database cannot be looked into any more.
+    /// A database is no longer readable.
     UnreadableDatabase,
     /// A database has lost all its rows.
     EmptiedDatabase,
@@ -61,7 +60,7 @@ pub enum DifferenceKind {
     SchemaRevision,
     /// A table is gone.
     MissingTable,
-    /// A table cannot be read any more.
+    /// A table is no longer readable.
     UnreadableTable,
     /// A table is new.
     NewTable,
@@ -79,9 +78,9 @@ pub enum DifferenceKind {
     LargeObjects,
     /// Rows have a foreign key that leads nowhere.
     Orphans,
-    /// A foreign key does not hold of every row any more.
+    /// A foreign key no longer holds for every row.
     WeakenedKey,
-    /// A sequence gives numbers that are taken.
+    /// A sequence's next numbers are already taken.
     SequenceBehind,
     /// An index is not valid.
     InvalidIndex,
@@ -110,31 +109,31 @@ pub struct Difference {
     pub severity: Severity,
     /// What differs: "memory_db: table public.images".
     pub object: String,
-    /// What it was, where there is such a thing.
+    /// What it was, if it existed.
     pub before: Option<String>,
-    /// What it is.
+    /// What it is now.
     pub after: Option<String>,
     /// The next command to type.
     pub next: Option<Hint>,
 }
 
-/// What a comparison needs to know beside the facts.
+/// What a comparison needs to know besides the facts.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct ComparisonContext<'a> {
     /// The database's container, for the commands.
     pub container: Option<&'a str>,
     /// The snapshot that has the data as it was before, `SOURCE/ID`.
     pub snapshot: Option<&'a str>,
-    /// Why the server's last shutdown is not clean by its own files; empty when it is, or is not known.
+    /// Why its own files say that the server's last shutdown was not clean; empty if it was, or if unknown.
     pub unclean: &'a [String],
-    /// Whether nothing was written in between, where that is known otherwise than by the facts.
+    /// Whether nothing was written in between, if something other than the facts says so.
     pub nothing_written: Option<bool>,
 }
 
-/// What came of a comparison.
+/// The result of a comparison.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Comparison {
-    /// Whether nothing was written in between, so that everything has to be the same.
+    /// Whether nothing was written in between: then everything has to be the same.
     pub strict: bool,
     /// What differs, the worst first.
     pub differences: Vec<Difference>,
@@ -166,7 +165,7 @@ pub fn compare(before: &Facts, after: &Facts, context: &ComparisonContext<'_>) -
     comparing.finish()
 }
 
-/// Returns what is wrong with data that there is nothing to compare with.
+/// Returns what is wrong with data for which there is no earlier look.
 #[must_use]
 pub fn first_look(facts: &Facts, context: &ComparisonContext<'_>) -> Comparison {
     let mut comparing = Comparing { after: facts, context, strict: false, found: Vec::new() };
@@ -199,9 +198,9 @@ struct Comparing<'a> {
 struct Of<'a> {
     before: &'a Database,
     after: &'a Database,
-    /// Whether its schema went to another revision by the tool's own word.
+    /// Whether the tool's own record says that its schema went to another revision.
     migrated: bool,
-    /// Whether nothing is known of it from before.
+    /// Whether there was no earlier look at it.
     first: bool,
 }
 
@@ -227,7 +226,7 @@ fn came(after: impl Into<String>) -> Change {
 
 impl Comparing<'_> {
     fn finish(mut self) -> Comparison {
-        // Stable: within one severity they stay in the order of the looking.
+        // Stable: within one severity they keep the order in which they were found.
         self.found.sort_by_key(|difference| difference.severity);
         Comparison { strict: self.strict, differences: self.found }
     }
@@ -244,16 +243,16 @@ impl Comparing<'_> {
         self.found.push(Difference { kind, severity, object: object.into(), before, after, next });
     }
 
-    /// How bad something is that clients may have done, if anybody wrote.
+    /// Returns how bad something is that a client may have done by writing.
     fn by_writing(&self) -> Severity {
         if self.strict { Severity::Damage } else { Severity::Explained }
     }
 
-    /// Returns the command that has back what is gone.
+    /// Returns the command that restores what is gone.
     fn restore(&self) -> Option<Hint> {
         Some(match self.context.snapshot {
             Some(snapshot) => Hint::volsnap(["restore", snapshot])
-                .why("puts all of it back; what is there now is kept as a safety snapshot"),
+                .why("puts all of it back; keeps what is there now as a safety snapshot"),
             None => Hint::volsnap(["list"]).why("a snapshot from before may have it"),
         })
     }
@@ -448,7 +447,7 @@ impl Comparing<'_> {
             format!("{}, {}{version}", database.encoding, database.collation)
         };
         let (then, now) = (version(of.before), version(of.after));
-        // A version that one side does not know proves nothing.
+        // A version that only one side knows proves nothing.
         let known = !then.is_empty() && !now.is_empty();
         let differs = of.before.encoding != of.after.encoding
             || of.before.collation != of.after.collation
@@ -461,7 +460,7 @@ impl Comparing<'_> {
         }
     }
 
-    /// What was wrong before, or is wrong at first sight, without being a difference.
+    /// Finds what was wrong before, or is wrong at first sight, without being a difference.
     fn standing(&mut self, of: &Of<'_>) {
         let (recorded, actual) = (&of.after.recorded_collation_version, &of.after.collation_version);
         if let (Some(recorded), Some(actual)) = (recorded, actual)
@@ -542,7 +541,7 @@ impl Comparing<'_> {
         }
     }
 
-    /// Every table may be emptied by somebody; all of them at once are lost.
+    /// A client may empty any one table; if all of them are empty at once, they are lost.
     fn emptied_database(&mut self, of: &Of<'_>) {
         let total = |database: &Database| -> Option<u64> {
             database.tables.iter().filter(|table| table.has_rows()).map(|table| table.rows).sum()
@@ -603,7 +602,7 @@ impl Comparing<'_> {
         let what = change(rows(then), rows(now));
         let fewer = match (then.rows, then.estimated, now.rows) {
             (Some(then), _, Some(now)) => now < then,
-            // What has no page has no row, whatever the estimate was.
+            // A table without a page has no row, whatever the estimate was.
             (None, Some(then), Some(0)) => then > 0,
             _ => false,
         };
@@ -616,8 +615,8 @@ impl Comparing<'_> {
         if then.rows.zip(now.rows).is_some_and(|(then, now)| now > then) {
             return self.push(DifferenceKind::MoreRows, self.by_writing(), object, what, None);
         }
-        // A table that is too large to be counted does not shrink without a transaction either, unless
-        // vacuum gives back its end where that takes none.
+        // Nor does a table that is too large to count shrink without a transaction, unless vacuum gives back
+        // its end where that takes none.
         let minimal = self.after.settings.get("wal_level").is_some_and(|level| level == "minimal");
         if let (true, false, Some(before), Some(after)) = (self.strict, minimal, then.bytes, now.bytes)
             && after < before
@@ -637,8 +636,8 @@ impl Comparing<'_> {
             if empty_now <= empty_then || full_now >= full_then {
                 continue;
             }
-            // That next to nothing of what had bytes has any left, and as many rows more have none, is not what
-            // comes of rows that come and go.
+            // If hardly a row that had bytes has any left, and as many more rows have none, that is not from rows
+            // that come and go.
             let most = full_now <= full_then / 20 && empty_now - empty_then >= full_then - full_now;
             let severity = if most { Severity::Damage } else { self.by_writing() };
             let object = of.object("column", &format!("{}.{}", now.name, identifier(column)));
@@ -681,8 +680,8 @@ impl Comparing<'_> {
             self.push(DifferenceKind::WeakenedKey, self.by_writing(), object.clone(), what, None);
         }
         let Some(orphans) = now.orphans.filter(|orphans| *orphans > 0) else { return };
-        // A key of which nothing is recorded led somewhere for every row; one that was not looked at may
-        // have had any number.
+        // Every row of a key without a record led somewhere; a key that nobody looked at may have had any
+        // number of orphans.
         let known = match then {
             None => Some(0),
             Some(then) => then.orphans,
@@ -690,7 +689,7 @@ impl Comparing<'_> {
         let severity = match (now.worth, then) {
             _ if known.is_some_and(|then| orphans <= then) => Severity::Information,
             _ if of.first && now.worth != Worth::Whole => Severity::Information,
-            // One that is new, or that nobody looks after, may have them from the begin.
+            // A new key, or one that nothing enforces, may have had them from the start.
             (Worth::Disabled, _) | (Worth::NotValid, None) => self.by_writing(),
             _ => Severity::Damage,
         };
@@ -777,13 +776,13 @@ fn same_tool<'d>(revision: &Revision, database: &'d Database) -> Option<&'d Revi
     database.revisions.iter().find(|other| other.tool == revision.tool && other.schema == revision.schema)
 }
 
-/// Returns whether a revision is one that a migration leads to: there is one, and none was taken back.
-/// Alembic keeps the latest only.
+/// Returns whether a migration can lead to this revision: there is one, and none was taken back. Alembic
+/// keeps only the latest.
 fn went_on(then: &Revision, now: &Revision) -> bool {
     now.revision.is_some() && (now.applied >= then.applied || then.tool == "alembic")
 }
 
-/// Returns whether a schema was migrated from one look to the other.
+/// Returns whether a schema was migrated between the two looks.
 fn migrated(before: &Database, after: &Database) -> bool {
     before
         .revisions
