@@ -28,16 +28,16 @@ pub struct DatabaseData<'w> {
     pub mount: Option<&'w Mount>,
 }
 
-/// Returns where a container's database keeps its data, by its configuration or as it said itself; `None`
-/// when it runs no database that is known.
+/// Returns where a container's database keeps its data, from its configuration or its own words; `None` if
+/// the container runs no known database.
 #[must_use]
 pub fn database_data<'w>(container: &'w Container, world: &EngineInventory) -> Option<DatabaseData<'w>> {
     DatabaseData::of(container, world, database::profile_of)
 }
 
 impl<'w> DatabaseData<'w> {
-    /// Returns where the container's database keeps its data; `None` when it runs no database that
-    /// is known, or one whose data directory is not.
+    /// Returns where the container's database keeps its data; `None` if the container runs no known
+    /// database, or the data directory is unknown.
     pub(super) fn of(
         container: &'w Container,
         world: &EngineInventory,
@@ -73,15 +73,15 @@ impl<'w> DatabaseData<'w> {
         }
     }
 
-    /// Returns where on the engine's host the data directory lies.
+    /// Returns where the data directory is on the engine's host.
     pub(super) fn place(&self, world: &EngineInventory) -> Option<Place> {
         let mount = self.mount?;
         let below = self.directory.strip_prefix(&mount.destination).ok()?;
         Some(Place::of_mount(mount, &world.volumes)?.join(below))
     }
 
-    /// Refuses data of which a part lies in another mount (`pg_wal`, a tablespace): the source alone
-    /// would not be a database. Single files, as a configuration, are no part of it.
+    /// Refuses data with a part in another mount (`pg_wal`, a tablespace): the source alone would not be a
+    /// database. Single files, such as a configuration, are no part of it.
     pub(super) fn refuse_split(&self, location: &MountSource) -> Result<()> {
         let is_part = |mount: &&Mount| {
             mount.destination != self.directory
@@ -100,21 +100,21 @@ impl<'w> DatabaseData<'w> {
     }
 }
 
-/// Returns the command that brings data out of a container's own layer; it has to be stopped for it.
+/// Returns the command that copies data out of a container's own layer; the container has to stop for it.
 fn rescue(container: &Container, directory: &Path) -> Hint {
     let name = shell_quote(&container.name);
     let from = shell_quote(&format!("{}:{}", container.name, directory.display()));
     let copy = format!("docker cp --archive {from} ./rescued-data");
     if container.state.running {
-        // Started again whatever came of the copy.
+        // Start again, whether or not the copy worked.
         Hint::shell(format!("docker stop -t 600 {name} && {copy}; docker start {name}"))
     } else {
         Hint::shell(copy)
     }
 }
 
-/// Returns the volume or directory that a container of no known database keeps its data in: the only
-/// one that it can write to.
+/// Returns the volume or directory in which a container of no known database keeps its data: the only
+/// one to which it can write.
 ///
 /// # Errors
 /// When there is none, or several.
@@ -162,7 +162,7 @@ pub fn location_of(mount: &Mount) -> Option<MountSource> {
     }
 }
 
-/// Returns whether the location is a volume that nobody named.
+/// Returns whether the location is a volume without a name.
 #[must_use]
 pub fn is_anonymous(location: &MountSource) -> bool {
     let MountSource::Volume(name) = location else { return false };
@@ -173,8 +173,8 @@ pub(super) fn shown(path: &Path) -> String {
     printable(&path.to_string_lossy())
 }
 
-/// Returns whether a bind mount is by its name a file or a socket: the host may be another machine,
-/// so there is nothing to look at.
+/// Returns whether the name of a bind mount is that of a file or a socket: the host may be another
+/// machine, so there is nothing else to look at.
 fn is_single_file(mount: &Mount) -> bool {
     const SUFFIXES: [&str; 25] = [
         "sock",
@@ -207,7 +207,7 @@ fn is_single_file(mount: &Mount) -> bool {
         let suffix = path.extension().and_then(|suffix| suffix.to_str());
         suffix.is_some_and(|suffix| SUFFIXES.contains(&suffix.to_ascii_lowercase().as_str()))
     };
-    // A directory may be called `x.conf`; a destination that agrees makes it a file.
+    // A directory may be called `x.conf`; if the destination agrees, it is a file.
     mount.kind == MountKind::Bind && has_suffix(&mount.source) && has_suffix(&mount.destination)
 }
 
