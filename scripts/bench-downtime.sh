@@ -1,16 +1,16 @@
 # shellcheck shell=bash
-# `scripts/bench downtime`: how long the service is away, by each way of holding it. Sourced by scripts/bench.
+# `scripts/bench downtime`: how long the service is down, for each way of holding it. Sourced by scripts/bench.
 #
-# The database serves 200 transactions a second of pgbench throughout. A client of its own makes one small write every
-# 10 ms; the server notes when it gets to each of them and over which connection, so that a freeze, a stop and a lost
-# connection all show, and no clock but the server's has a say. Load and client run in containers of their own (who
-# lives in the database's would be frozen with it), and reach it over its socket in a volume: that of the data is the
-# database's alone.
+# The database serves 200 transactions a second of pgbench throughout. Another client makes one small write every
+# 10 ms. The server notes when it gets to each write and over which connection: so a freeze, a stop and a lost
+# connection all show, and only the server's clock counts. Load and client run in containers of their own (a freeze
+# would include them in the database's), and reach the database over its socket in a volume: the volume of the data is
+# the database's alone.
 
-# What scripts/bench has set, and the table it prints.
+# scripts/bench sets these, and prints the table.
 # shellcheck disable=SC2034,SC2153,SC2154
 LOAD=$CONTAINER-load CLIENT=$CONTAINER-client SOCKETS=$CONTAINER-sockets
-# Transactions a second of the load, and clients that make them.
+# Transactions a second of the load, and the number of its clients.
 LOAD_RATE=200 LOAD_CLIENTS=4
 
 tidy_downtime() {
@@ -18,7 +18,7 @@ tidy_downtime() {
     docker volume rm -f "$SOCKETS" >/dev/null 2>&1 || true
 }
 
-# As start_postgres, with its socket in the volume.
+# Like start_postgres, with the socket in the volume.
 start_served() {
     docker volume create --label volsnap.bench=1 "$SOCKETS" >/dev/null
     SERVE=(-v "$SOCKETS:/var/run/postgresql")
@@ -26,8 +26,8 @@ start_served() {
     SERVE=()
 }
 
-# beside NAME SCRIPT: a container beside the database that runs SCRIPT for ever. It tries again whenever the database
-# is away, as a service would.
+# beside NAME SCRIPT: starts a container beside the database that runs SCRIPT for ever. It tries again whenever the
+# database is down, as a service would.
 beside() {
     docker rm -f -v "$1" >/dev/null 2>&1 || true
     docker run -d --name "$1" --label volsnap.bench=1 --network none -v "$SOCKETS:/var/run/postgresql" \
@@ -61,7 +61,7 @@ start_client() {
 stop_client() { docker rm -f -v "$CLIENT" >/dev/null 2>&1 || true; }
 
 # seen_since MOMENT: sets GAP_MS, the longest time between two writes of the client since then, and LOST, the
-# connections it has lost. What has not ended yet counts as well.
+# connections it has lost. A gap that has not ended yet counts as well.
 seen_since() {
     read -r GAP_MS LOST < <(sql "
         WITH seen AS (SELECT at, pid FROM beats WHERE at >= '$1' UNION ALL SELECT clock_timestamp(), NULL)
@@ -88,7 +88,7 @@ held() {
     wait_for_database
 }
 
-# The floor: what any stop and start of this database takes under this load. Sets FLOOR_MS.
+# The floor: how long any stop and start of this database takes under this load. Sets FLOOR_MS.
 run_floor() {
     local begin
     begin=$(now_ms)
@@ -98,8 +98,8 @@ run_floor() {
     FLOOR_MS=$(($(now_ms) - begin))
 }
 
-# Each measurement ends with the load on again for a while: a database that has just been started, or has just written
-# a checkpoint, would have it easier than one in service.
+# Each measurement ends with the load back on for a while: a database that has just started, or has just written a
+# checkpoint, would have it easier than one in service.
 settle() { sleep 3; }
 
 measure_floor() {
@@ -116,11 +116,11 @@ measure_staged() {
     settle
 }
 
-# measure_seen QUIESCE CAPTURE GAPS: what the client sees of a snapshot goes to the array GAPS, and to LOST_IN_ALL.
+# measure_seen QUIESCE CAPTURE GAPS: puts what the client sees of a snapshot into the array GAPS and LOST_IN_ALL.
 measure_seen() {
     local -n gaps=$3
     local begin
-    # Gigabytes that are removed at once are felt as well, and are none of the snapshot's doing.
+    # The client also feels the removal of gigabytes at once, which is not the snapshot's doing.
     rm -rf "$REPO"
     settle
     start_client
@@ -139,8 +139,7 @@ measure_seen() {
     settle
 }
 
-# The memory of a staged snapshot. What is known of the stage grows with the volume, 16 bytes for 256 KiB; nothing else
-# does. (tests/docker/staging.rs stages 100 GB of a sparse file, and reads the same of its helper.)
+# The memory of a staged snapshot. Only the state of the stage grows with the volume, by 16 bytes for 256 KiB. (tests/docker/staging.rs stages 100 GB of a sparse file, and reads the same of its helper.)
 measure_staged_memory() {
     say "Memory while staging, in a round of its own"
     TARGET=container:$CONTAINER QUIESCE=stop WARM_UP=0 measure_memory staged
@@ -153,7 +152,7 @@ measure_staged_memory() {
 
 milliseconds() { printf '%.0f ms' "$1"; }
 
-# The same tables once more, written past the log as they were at first.
+# Writes the same tables again, past the log like the first ones.
 double_postgres() {
     say "Doubling the volume"
     stop_load
@@ -176,7 +175,7 @@ undo_doubling() {
 
 stop_load() { docker rm -f -v "$LOAD" >/dev/null 2>&1 || true; }
 
-# Whether files of the volume can be copied by reference.
+# Whether the volume's file system can copy files by reference.
 has_reflink() {
     local probe
     probe=$(dirname "$DATA")/.volsnap-bench-reflink
@@ -201,7 +200,7 @@ bench_downtime() {
     local -A LOST_IN_ALL=()
     for ((round = 1; round <= ROUNDS; round++)); do
         say "Round $round of $ROUNDS"
-        # The order alternates, so that what drifts (a disk, a cache, a log that grows) helps nobody.
+        # The order alternates: a drift (of a disk, a cache, a growing log) helps nobody.
         if ((round % 2)); then order='floor staged pause online'; else order='online pause staged floor'; fi
         for what in $order; do
             case $what in
@@ -210,7 +209,7 @@ bench_downtime() {
             pause) measure_seen pause staged pause_ms ;;
             online)
                 measure_seen online auto online_ms
-                # As long again with no snapshot: what the load alone does to that client.
+                # As long again without a snapshot: what the load alone does to that client.
                 measure_seen nothing '' nothing_ms
                 ;;
             esac

@@ -1,12 +1,11 @@
 # shellcheck shell=bash
-# `scripts/bench drill`: how long a snapshot takes from the archive to a database that answers and is what it was.
-# Sourced by scripts/bench.
+# `scripts/bench drill`: how long a snapshot takes from the archive to a proved database. Sourced by scripts/bench.
 
-# What scripts/bench has set, and the table it prints.
+# scripts/bench sets these, and prints the table.
 # shellcheck disable=SC2034,SC2153,SC2154
 
-# run_drill SNAPSHOT: sets EXTRACT_MS, BOOT_MS, COMPARE_MS, RECOVERY_MS and WALL_MS, the last with the reading back
-# that comes before every drill.
+# run_drill SNAPSHOT: sets EXTRACT_MS, BOOT_MS, COMPARE_MS, RECOVERY_MS and WALL_MS. WALL_MS includes the reading back
+# before every drill.
 run_drill() {
     local begin
     sync
@@ -23,7 +22,7 @@ run_drill() {
     read_figure RECOVERY_MS recovery_ms
 }
 
-# Volumes of drills: none may be left behind.
+# Prints the volumes of drills: a drill may leave none.
 left_of_drills() { docker volume ls -q --filter name=volsnap-drill; }
 
 bench_drill() {
@@ -32,7 +31,7 @@ bench_drill() {
     : >"$WORK/filled"
     DATA=$(mountpoint_of "$VOLUME")
     TARGET=container:$CONTAINER QUIESCE=stop
-    say "A snapshot of it"
+    say "Taking a snapshot of it"
     run_volsnap
     wait_for_database
     note "$(gigabytes "$RAW_BYTES") of data, $(gigabytes "$STORED_BYTES") stored"

@@ -1,13 +1,13 @@
 # shellcheck shell=bash
-# `scripts/bench migrate`: how long the service is away while its volume becomes a host directory. Sourced by
-# scripts/bench, after bench-downtime.sh, whose load and client it has.
+# `scripts/bench migrate`: how long the service is down while its volume becomes a host directory. Sourced by
+# scripts/bench, after bench-downtime.sh, whose load and client it uses.
 #
-# A Compose project serves 200 transactions a second of pgbench from a copy of the fixture's volume. Three times a
-# round the client's longest gap between two writes is taken: over a bare down and up, over the move by hand (down,
-# cp -a, chown, edit, up), and over the migration. After each move the project goes back to its volume, which neither
-# has touched.
+# A Compose project serves 200 transactions a second of pgbench from a copy of the fixture's volume. Each round measures
+# the client's longest gap between two writes three times: over a bare down and up, over the move by hand (down, cp -a,
+# chown, edit, up), and over the migration. After each move the project goes back to its volume, which neither move
+# touches.
 
-# What scripts/bench and bench-downtime.sh have set, and the table it prints.
+# scripts/bench and bench-downtime.sh set these, and scripts/bench prints the table.
 # shellcheck disable=SC2034,SC2153,SC2154
 PROJECT=${CONTAINER//-/} PROJECT_VOLUME=${CONTAINER//-/}_data MOVED=$WORK/moved
 
@@ -46,10 +46,10 @@ YAML
 
 in_project() { (cd "$WORK/project" && compose -p "$PROJECT" "$@") >>"$WORK/compose.log" 2>&1 </dev/null; }
 
-# The project, on a copy of the fixture: the fixture itself stays as the other benchmarks want it.
+# Starts the project on a copy of the fixture: the fixture itself stays as the other benchmarks want it.
 start_project() {
-    say "A Compose project on a copy of the volume"
-    # Who filled the fixture has the name.
+    say "Starting a Compose project on a copy of the volume"
+    # The container that filled the fixture has the name.
     docker rm -f -v "$CONTAINER" >/dev/null 2>&1 || true
     mkdir -p "$WORK/project"
     docker volume create --label volsnap.bench=1 "$SOCKETS" >/dev/null
@@ -70,7 +70,7 @@ down_and_up() {
     in_project up -d || project_failed
 }
 
-# What people do: the owner is that of the data, and the file is edited as quickly as can be.
+# What people do: the owner is that of the data, and the edit is as quick as possible.
 move_by_hand() {
     mkdir -p "$MOVED"
     in_project down || project_failed
@@ -80,7 +80,7 @@ move_by_hand() {
     in_project up -d || project_failed
 }
 
-# Leaves its report in $WORK/migrate.json, and what it did when in $WORK/migrate.log.
+# Leaves its report in $WORK/migrate.json, and its progress in $WORK/migrate.log.
 migrate_it() {
     (cd "$WORK/project" && VOLSNAP_STATE_DIR=$WORK/state "$VOLSNAP" --repo "$REPO" --json -vv \
         migrate "service:$PROJECT/db" "$MOVED" -y) >"$WORK/migrate.json" 2>"$WORK/migrate.log" </dev/null || {
@@ -89,7 +89,7 @@ migrate_it() {
     }
 }
 
-# On the volume again, with the directory gone and its pages written or forgotten.
+# Goes back to the volume, and removes the directory; its pages are written or forgotten.
 go_back() {
     in_project down || project_failed
     rm -rf "$MOVED" "$WORK/state"
@@ -105,11 +105,11 @@ go_back() {
 refuse_idle() {
     local made
     made=$(sql "SELECT count(*) FROM pgbench_history WHERE mtime > localtimestamp - interval '2 s'")
-    ((made >= LOAD_RATE)) || die "pgbench makes $made transactions in two seconds, in place of $((2 * LOAD_RATE))" \
+    ((made >= LOAD_RATE)) || die "pgbench makes $made transactions in two seconds, instead of $((2 * LOAD_RATE))" \
         "See: docker logs $LOAD"
 }
 
-# gap_of COMMAND: runs it, and sets GAP_MS, for which a client of the database saw none.
+# gap_of COMMAND: runs it, and sets GAP_MS, the longest time for which a client could not write.
 gap_of() {
     local begin
     start_client
@@ -126,7 +126,7 @@ gap_of() {
 measure_down_and_up() {
     gap_of down_and_up
     floor_ms+=("$GAP_MS")
-    note "down, up               away for $(milliseconds "$GAP_MS")"
+    note "down, up               down for $(milliseconds "$GAP_MS")"
     settle
 }
 
@@ -134,7 +134,7 @@ measure_by_hand() {
     gap_of move_by_hand
     refuse_other_mount
     hand_ms+=("$GAP_MS")
-    note "by hand                away for $(milliseconds "$GAP_MS")"
+    note "by hand                down for $(milliseconds "$GAP_MS")"
     go_back
 }
 
@@ -145,7 +145,7 @@ measure_migrate() {
     read_report own downtime_ms
     read_report all elapsed_ms
     migrate_ms+=("$GAP_MS") own_ms+=("$own") all_ms+=("$all")
-    note "volsnap migrate        away for $(milliseconds "$GAP_MS") (by its own account $(milliseconds "$own")), $(seconds "$all") in all"
+    note "volsnap migrate        down for $(milliseconds "$GAP_MS") (by its own account $(milliseconds "$own")), $(seconds "$all") in all"
     go_back
 }
 
@@ -157,7 +157,7 @@ read_report() {
     printf -v "$1" %s "$value"
 }
 
-# A move that has moved nothing would be fast.
+# A move that moves nothing would be fast.
 refuse_other_mount() {
     docker inspect -f '{{range .Mounts}}{{.Source}} {{end}}' "$CONTAINER" | grep -qF "$MOVED " ||
         die "the database does not run on $MOVED"
@@ -175,7 +175,7 @@ bench_migrate() {
     local -a floor_ms=() hand_ms=() migrate_ms=() own_ms=() all_ms=()
     for ((round = 1; round <= ROUNDS; round++)); do
         say "Round $round of $ROUNDS"
-        # The order alternates, so that what drifts helps nobody.
+        # The order alternates: a drift helps nobody.
         if ((round % 2)); then order='down_and_up by_hand migrate'; else order='migrate by_hand down_and_up'; fi
         for what in $order; do "measure_$what"; done
     done
