@@ -139,7 +139,8 @@ measure_seen() {
     settle
 }
 
-# The memory of a staged snapshot. Only the state of the stage grows with the volume, by 16 bytes for 256 KiB. (tests/docker/staging.rs stages 100 GB of a sparse file, and reads the same of its helper.)
+# The memory of a staged snapshot. Only the state of the stage grows with the volume, by 16 bytes for 256 KiB.
+# (tests/docker/staging.rs stages 100 GB of a sparse file, and reads the same of its helper.)
 measure_staged_memory() {
     say "Memory while staging, in a round of its own"
     TARGET=container:$CONTAINER QUIESCE=stop WARM_UP=0 measure_memory staged

@@ -55,7 +55,7 @@ impl UnknownFields {
         }
     }
 
-    /// Puts the fields back where they were. A field goes with its object, and never replaces a known field of its name.
+    /// Puts the fields back where they were. A field goes with its object, and never replaces a known field.
     pub fn put_back(&self, written: &mut Value) {
         for UnknownField { object, name, value } in &self.0 {
             let found = object.iter().try_fold(&mut *written, |at, step| match step {

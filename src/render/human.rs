@@ -246,7 +246,9 @@ pub(crate) fn none(source: Option<&str>, repository: &Repository) -> String {
 pub(crate) fn set_apart(listing: &Listing) -> String {
     let mut out = String::new();
     if !listing.incomplete.is_empty() {
-        out.push_str("\nincomplete (no snapshots: a run is still at work, or died; see `volsnap recover`):\n");
+        out.push_str(
+            "\nincomplete (no snapshots: a run is still at work, or died; see `volsnap recover`):\n",
+        );
         for left in &listing.incomplete {
             let _ = writeln!(
                 out,

@@ -169,7 +169,7 @@ fn effective(project: &ProjectFiles) -> Option<Effective> {
     Some(document.pairs(document.at(&["services"]).unwrap()).iter().map(service).collect())
 }
 
-/// By the real docker-compose, where it is there: it knows nothing of how the edit finds the mount.
+/// By the real docker-compose, if installed: it knows nothing of how the edit finds the mount.
 #[test]
 fn by_docker_compose_itself_only_the_mounts_differ() {
     const CASES: [&str; 10] = [

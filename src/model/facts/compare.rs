@@ -616,7 +616,7 @@ impl Comparing<'_> {
             return self.push(DifferenceKind::MoreRows, self.by_writing(), object, what, None);
         }
         // Nor does a table that is too large to count shrink without a transaction, unless vacuum gives back
-        // its end where that takes none.
+        // its end without one.
         let minimal = self.after.settings.get("wal_level").is_some_and(|level| level == "minimal");
         if let (true, false, Some(before), Some(after)) = (self.strict, minimal, then.bytes, now.bytes)
             && after < before

@@ -122,7 +122,7 @@ impl Manifest {
         understand().map_err(|source| ManifestError::NotUnderstood { tool_version, source })
     }
 
-    /// Returns the version of its facts if they are of a later volsnap, which this one keeps without understanding them.
+    /// Returns the version of its facts if they are of a later volsnap; this one keeps them without understanding them.
     #[must_use]
     pub fn later_facts(&self) -> Option<u64> {
         self.unknown.get("facts").and_then(facts_version)
