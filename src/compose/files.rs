@@ -29,7 +29,7 @@ pub enum FilesError {
     #[error("the project's file was given on standard input")]
     StandardInput,
     /// A file is gone.
-    #[error("the file {} is gone, from which the container was made", file.display())]
+    #[error("the container was made from the file {}, which is not there", file.display())]
     Gone {
         /// The file.
         file: PathBuf,
