@@ -1,14 +1,14 @@
 # shellcheck shell=bash
-# What the scripts share: making sure of an engine, a test image, compose, and Rust. Sourced, never run.
+# What the scripts share: they set up an engine, a test image, compose and Rust. Sourced, never run.
 #
-# Each `ensure_` function returns with the thing there, or ends the script and says what to type. Something is
-# installed only by root on Debian or Ubuntu, and only when it is missing. Nothing reads standard input.
+# Each `ensure_` function returns once its thing is there, or ends the script and says what to type. It installs
+# something only as root on Debian or Ubuntu, and only if it is missing. Nothing reads standard input.
 
 ROOT=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 export VOLSNAP_TEST_IMAGE=${VOLSNAP_TEST_IMAGE:-volsnap-test/postgres:15}
 export VOLSNAP_TEST_IMAGE_70=${VOLSNAP_TEST_IMAGE_70:-volsnap-test/postgres:15-uid70}
 
-# --- saying things: standard output is for results, so all of this goes to standard error
+# --- messages: standard output is for results, so all of this goes to standard error
 
 if [[ -t 2 && -z ${NO_COLOR:-} ]]; then
     BOLD=$'\e[1m' DIM=$'\e[2m' RED=$'\e[31m' GREEN=$'\e[32m' PLAIN=$'\e[0m'
@@ -16,13 +16,13 @@ else
     BOLD='' DIM='' RED='' GREEN='' PLAIN=''
 fi
 
-# A step begins.
+# Prints that a step begins.
 say() { printf '%s==> %s%s\n' "$BOLD" "$*" "$PLAIN" >&2; }
-# A detail of the step.
+# Prints a detail of the step.
 note() { printf '%s    %s%s\n' "$DIM" "$*" "$PLAIN" >&2; }
-# Something turned out well.
+# Prints that something went well.
 good() { printf '%s    ✓ %s%s\n' "$GREEN" "$*" "$PLAIN" >&2; }
-# The end: what failed, and what to do about it.
+# Ends the script: prints what failed, and what to do about it.
 die() {
     printf '%serror: %s%s\n' "$RED" "$1" "$PLAIN" >&2
     shift
@@ -38,10 +38,10 @@ have() { command -v "$1" >/dev/null 2>&1; }
 
 # --- packages
 
-# Whether we may install: root, on Debian or something made of it.
+# Whether we may install: as root, on Debian or a derivative.
 can_install() { [[ $(id -u) = 0 ]] && have apt-get; }
 
-# install_packages PACKAGE…: by apt, refreshing its lists only when the first attempt fails.
+# install_packages PACKAGE…: installs with apt; refreshes its lists only if the first attempt fails.
 install_packages() {
     note "installing: $*"
     local -a install=(apt-get install -y -q --no-install-recommends -o DPkg::Lock::Timeout=300 "$@")
@@ -85,7 +85,7 @@ start_engine() {
         service docker start >&2 </dev/null && wait_for_engine 30 && return
     fi
     note "starting the engine: dockerd, its log is /var/log/dockerd.log"
-    # It outlives this script: the next one finds it running. The lock of a caller must not outlive us with it.
+    # It outlives this script, and the next one finds it running. The lock of a caller must not outlive us with it.
     setsid dockerd >>/var/log/dockerd.log 2>&1 </dev/null 9>&- &
     wait_for_engine 60
 }
@@ -113,7 +113,7 @@ ensure_engine() {
         die "the Docker engine does not start" "See: journalctl -u docker, or /var/log/dockerd.log"
 }
 
-# compose ARGUMENT…: whichever compose there is.
+# compose ARGUMENT…: runs whichever compose is installed.
 compose() {
     if docker compose version >/dev/null 2>&1; then
         docker compose "$@"

@@ -1,25 +1,25 @@
 //! Volume snapshots for databases in Docker.
 //!
 //! volsnap stops a database service, captures the named volume or host directory that holds its
-//! data through a throwaway container, and has the service back; it proves the shutdown by the
+//! data through a throwaway container, and starts the service again. It proves the shutdown by the
 //! database's own files, and publishes an archive that plain `tar` can read.
 //!
 //! # What is promised
 //!
-//! - **G1 The service comes back.** Every effect is written to a [journal](saga) before it happens,
-//!   beside what undoes it. The process itself, the guard it leaves watching, `volsnap recover`, or
-//!   the next command: whoever holds the journal can finish.
-//! - **G2 Half is nothing.** A snapshot exists when its [manifest](model::manifest) exists, and that is written last,
-//!   durably ([repository]).
-//! - **G3 Never worse.** What can be checked is checked before live data is touched; a
-//!   [restore](ops::restore) writes beside it, swaps by renames, and has the old data back unless the
-//!   database is proved to run on the new; a [migration](ops::migrate) keeps the old data, and has files and
+//! - **G1 The service comes back.** A [journal](saga) records every effect, and what undoes it, before the
+//!   effect happens. Whoever holds the journal can finish: the process itself, the guard that it leaves
+//!   watching, `volsnap recover`, or the next command.
+//! - **G2 Half is nothing.** A snapshot exists when its [manifest](model::manifest) exists, and the manifest is
+//!   written last, durably ([repository]).
+//! - **G3 Never worse.** volsnap checks what it can check before it touches live data. A
+//!   [restore](ops::restore) writes beside that data, swaps by renames, and puts the old data back unless the
+//!   database is proved to run on the new. A [migration](ops::migrate) keeps the old data, and puts files and
 //!   containers back unless the same database is proved to run on the copy.
 //! - **G4 "clean" is proved** by the database's own files ([database]), before and after the copy.
-//! - **G5 Stored is what was there.** Every file is digested as it is read ([archive]).
+//! - **G5 The archive holds what was there.** Every file is digested as it is read ([archive]).
 //! - **G6 Plain tools read it.** `tar --zstd -xf` restores an archive without volsnap.
 //! - **G7 Nothing leaks.** No secret in a log, a message, JSON, a process list or a manifest.
-//! - **G8 Failures speak.** Every [`Error`] says what was being done to what, what
+//! - **G8 Failures speak.** Every [`Error`] says what volsnap was doing to what, what
 //!   state things are in now, and the next command to type.
 //!
 //! # Layers
@@ -46,14 +46,14 @@
 //! # The shape, and why it is so
 //!
 //! - A verb in [`ops`] reads as its story: prepare, consent, hold, work, release. [`Run`](ops) is the frame, written
-//!   once; the plan that was shown is the very value that is executed, and a dry run is a plan that was declined.
-//! - The [`saga`] knows no engine. What it runs is a [`Compensation`](saga::Compensation); [`undo::Undo`] is ours. The
-//!   order in which things are put back is their [`Rank`](saga::Rank), not the order in which they were registered.
-//! - Holding lies in [`ops`], not in [`service`]: it journals, and [`service`] is what the undos use.
-//! - Nobody but its own folder in [`database`] knows anything of a database. It has halves that are used apart: the
-//!   command asks a [server](database::Server), the agent reads [files](database::DataFiles), and each database has those
-//!   that are known of it. What the journal says of which one it was, recovery believes. `scripts/databases` holds the
-//!   sources to it.
+//!   once. The run executes the very plan that it showed; a dry run is a declined plan.
+//! - The [`saga`] knows no engine. What it runs is a [`Compensation`](saga::Compensation); [`undo::Undo`] is ours. It
+//!   undoes things in the order of their [`Rank`](saga::Rank), not in the order of their registration.
+//! - Holding is in [`ops`], not in [`service`]: holding journals, and the undos use [`service`].
+//! - Only a database's own folder in [`database`] knows anything of that database. A database has halves that are used
+//!   apart: the command asks a [server](database::Server), the agent reads [files](database::DataFiles), and each
+//!   database has those halves that are known of it. The journal says which database a container ran, and recovery
+//!   believes it. `scripts/databases` checks the sources for this.
 //! - A [repository] is a struct over a [`store::Store`], not a trait: there is one format.
 
 pub mod agent;

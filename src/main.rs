@@ -1,4 +1,4 @@
-//! The volsnap command: parse, log, run, and say by the exit code what became of it.
+//! The volsnap command: parse, log, run, and report the outcome by the exit code.
 
 mod cli;
 mod render;

@@ -1,9 +1,9 @@
-//! Threads beside the runtime, counted, so that a test whose time is virtual knows when nobody is at work.
+//! Counts threads beside the runtime: a test with virtual time has to know when nobody is at work.
 //!
-//! A runtime whose clock is paused moves it on as soon as it has nothing to do, also while a thread of ours works
-//! for it. So a test [enters](Outside::enter) a counter, threads that serve the runtime hold a [`Token`] of it while
-//! they are at work, and the runtime [waits](Outside::settle) for them before it is idle. Outside of such a test
-//! there is no counter, and a token is nothing.
+//! A runtime with a paused clock moves the clock on as soon as it has nothing to do, even while a thread of ours
+//! works for it. So a test [enters](Outside::enter) a counter, threads that serve the runtime hold a [`Token`] of it
+//! while they work, and the runtime [waits](Outside::settle) for them before it is idle. Outside such a test there is
+//! no counter, and a token does nothing.
 
 use std::cell::RefCell;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
@@ -43,7 +43,7 @@ enum What {
     Alive,
 }
 
-/// Held by somebody who is at work, or alive.
+/// Somebody who is at work, or alive, holds it.
 #[derive(Debug, Default)]
 pub struct Token(Option<(Outside, What)>);
 
@@ -65,22 +65,22 @@ impl Drop for Token {
 }
 
 impl Outside {
-    /// Has what this thread starts from here on be counted here.
+    /// Counts here what this thread starts from now on.
     pub fn enter(&self) {
         CURRENT.with_borrow_mut(|current| *current = Some(self.clone()));
     }
 
-    /// Returns what to hold while there is work for a thread that was started from this one.
+    /// Returns the token to hold while a thread started from this one has work.
     pub(crate) fn busy() -> Token {
         Token::of_current(What::Busy)
     }
 
-    /// Returns what a thread holds that is started from this one, for as long as it lives.
+    /// Returns the token that a thread started from this one holds for as long as it lives.
     pub(crate) fn alive() -> Token {
         Token::of_current(What::Alive)
     }
 
-    /// Waits until nobody is at work for the runtime of this thread: to be called before it is idle.
+    /// Waits until nobody works for the runtime of this thread. Call it before the runtime is idle.
     pub fn settle() {
         if let Some(outside) = CURRENT.with_borrow(Clone::clone) {
             outside.wait_while(|counts| counts.busy > 0);

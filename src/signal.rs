@@ -1,5 +1,5 @@
-//! Signals as events: the first one asks for an orderly end, later ones are told what is still
-//! being put back. A procedure never looks at signals itself; it looks at its [`Cancel`].
+//! Signals as events: the first one asks for an orderly end; later ones get a message that the run still
+//! puts things back. A procedure never looks at signals itself; it looks at its [`Cancel`].
 
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
@@ -35,7 +35,7 @@ impl Interrupt {
     }
 }
 
-/// A request to end the run, shared by whoever may make it and whoever must heed it.
+/// A request to end the run. Those who may make it and those who must heed it share it.
 #[derive(Debug, Clone, Default)]
 pub struct Cancel {
     token: CancellationToken,
@@ -43,7 +43,7 @@ pub struct Cancel {
     deferrals: Arc<watch::Sender<usize>>,
 }
 
-/// What is begun and must come to its end before the run is ended: see [`Cancel::defer`].
+/// Keeps a request back until something that has begun is over: see [`Cancel::defer`].
 #[derive(Debug)]
 pub struct Deferral(Arc<watch::Sender<usize>>);
 
@@ -67,16 +67,16 @@ impl Cancel {
         self.interrupt.get().copied()
     }
 
-    /// Lets nobody hear of a request until what is returned is dropped, or for 30 seconds: for the moment that decides
-    /// what the run has done, which is to be over, or not begun, when the run ends. What takes longer than that is to
-    /// be sound also when it is dropped in the middle.
+    /// Keeps requests back until the returned value is dropped, or for 30 seconds. Use it for the moment that decides
+    /// what the run has done: that moment must be over, or not begun, when the run ends. What takes longer than that
+    /// must be sound also if it is dropped in the middle.
     #[must_use]
     pub fn defer(&self) -> Deferral {
         self.deferrals.send_modify(|count| *count += 1);
         Deferral(Arc::clone(&self.deferrals))
     }
 
-    /// Waits until the end is asked for, and nothing [defers](Self::defer) it any more.
+    /// Waits until somebody asks for the end and nothing [defers](Self::defer) it any more.
     pub async fn wait(&self) -> Interrupt {
         self.token.cancelled().await;
         let mut deferrals = self.deferrals.subscribe();
@@ -98,7 +98,7 @@ pub fn listen(cancel: Cancel, again: impl Fn(Interrupt) + Send + 'static) -> std
     let mut int = signal(SignalKind::interrupt())?;
     let mut term = signal(SignalKind::terminate())?;
     let mut hup = signal(SignalKind::hangup())?;
-    // A file size limit is to be an error of the write, which unwinds, and not the end of the process.
+    // A file size limit should fail the write, which unwinds, and not end the process.
     let file_too_large = signal(SignalKind::from_raw(nix::sys::signal::Signal::SIGXFSZ as i32))?;
     tokio::spawn(async move {
         let _heard = file_too_large;

@@ -1,6 +1,6 @@
 //! POSIX access lists: the kernel's bytes in `system.posix_acl_*` and the text tar carries.
 //!
-//! The text is written with numbers only: names mean something else on another machine.
+//! The text has numbers only: a name means something else on another machine.
 
 use super::error::MemberProblem;
 

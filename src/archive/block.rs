@@ -1,6 +1,6 @@
-//! The block codec: a stream cut into blocks that are compressed, and decompressed, in parallel.
+//! The block codec: cuts a stream into blocks, and compresses and decompresses them in parallel.
 //!
-//! Every block is compressed on its own by a pool of threads and written in order, so that
+//! A pool of threads compresses every block on its own, and one thread writes them in order. So
 //!
 //! - plain `zstd -dc` and `gzip -dc` read the whole stream: zstd frames and gzip members may follow
 //!   each other;
@@ -25,19 +25,19 @@ pub use writer::{BlockStats, BlockWriter};
 
 use super::Codec;
 
-/// How much of the stream is compressed on its own.
+/// How many bytes of the stream are compressed as one block.
 pub const BLOCK_SIZE: usize = 4 << 20;
 
 /// More threads than this outrun the pipe that carries their output.
 const MAX_THREADS: usize = 16;
 
-/// Returns how many threads compress or decompress unless told otherwise: one a processor.
+/// Returns how many threads compress or decompress by default: one for each processor.
 #[must_use]
 pub fn default_threads() -> usize {
     std::thread::available_parallelism().map_or(1, usize::from).min(MAX_THREADS)
 }
 
-/// How a stream is compressed.
+/// How to compress a stream.
 #[derive(Debug, Clone)]
 pub struct BlockOptions {
     /// The codec and its level.
@@ -54,7 +54,7 @@ impl Default for BlockOptions {
     }
 }
 
-/// A sink that lends its buffer, so that what is read from a file is not copied once more.
+/// A sink that lends its buffer, to save a copy of what is read from a file.
 pub trait Fill: Write {
     /// Lends a free buffer of at least one byte to `read`, and keeps as many bytes as it returns.
     ///

@@ -1,4 +1,4 @@
-//! One member of an archive, as the writer takes it and the reader gives it.
+//! One member of an archive, as the writer takes it and the reader returns it.
 
 use std::borrow::Cow;
 
@@ -8,7 +8,7 @@ use std::borrow::Cow;
 pub enum EntryKind {
     /// A regular file, the first of its links.
     File,
-    /// Another name of a file that came before.
+    /// Another name of an earlier file.
     Hardlink,
     /// A symbolic link.
     Symlink,
@@ -77,8 +77,8 @@ pub struct Entry {
     pub gid: u32,
     /// When it was last modified.
     pub mtime: Timestamp,
-    /// What a symbolic link says, or the path of the first name of a hard link (in the form of
-    /// [`Entry::path`]); empty for everything else.
+    /// The target of a symbolic link, or the first name of a hard link (in the form of [`Entry::path`]); empty
+    /// for everything else.
     pub link: Vec<u8>,
     /// Extended attributes, sorted by name.
     pub xattrs: Vec<Xattr>,
@@ -89,7 +89,7 @@ pub struct Entry {
 }
 
 impl Entry {
-    /// Returns how many bytes of content are stored, holes left out.
+    /// Returns how many bytes of content are stored, without holes.
     #[must_use]
     pub fn data_len(&self) -> u64 {
         match &self.extents {
@@ -101,7 +101,7 @@ impl Entry {
 
 /// Returns a member's name without a leading `./` and trailing slashes; the root is `.`.
 ///
-/// Nothing else is mended: whoever extracts must see `..` and absolute names as they are.
+/// Mends nothing else: whoever extracts must see `..` and absolute names as they are.
 pub(super) fn plain_path(name: &[u8]) -> &[u8] {
     let mut rest = name;
     while let Some(inner) = rest.strip_prefix(b"./") {

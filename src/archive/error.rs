@@ -1,6 +1,6 @@
-//! What can be wrong with bytes: each error says what was being done to which file, block or member.
+//! What can be wrong with bytes: each error says what volsnap was doing to which file, block or member.
 //!
-//! The reason lies beneath, as the error's source; a printer shows the whole chain.
+//! The reason is the error's source; a printer shows the whole chain.
 
 use std::fmt;
 use std::io;
@@ -29,7 +29,7 @@ pub enum ArchiveError {
         /// What cannot be written.
         what: String,
     },
-    /// What was archived goes nowhere.
+    /// A stream cannot be written.
     #[error("write the {what}")]
     Write {
         /// Which stream.
@@ -38,7 +38,7 @@ pub enum ArchiveError {
         #[source]
         source: io::Error,
     },
-    /// The stored bytes do not come.
+    /// A stream cannot be read.
     #[error("read the {what}")]
     Read {
         /// Which stream.
@@ -58,10 +58,10 @@ pub enum ArchiveError {
         #[source]
         problem: BlockProblem,
     },
-    /// A member of the tar is damaged, absurd, or of a kind that is not known.
+    /// A member of the tar is damaged, absurd, or of an unknown kind.
     #[error("read archive member `{}`, at byte {offset} of the tar", shown(.path))]
     Member {
-        /// The member, or the one before if the name is what is damaged.
+        /// The member, or the one before if the name itself is damaged.
         path: Vec<u8>,
         /// Where its header begins in the tar.
         offset: u64,
@@ -77,14 +77,14 @@ pub enum ArchiveError {
         /// What was wrong with it.
         what: String,
     },
-    /// What comes from the agent is not framed as it should be.
+    /// The agent's stream has wrong frames.
     #[error("read the agent's stream")]
     Frames {
         /// What was wrong with it.
         #[source]
         problem: FrameProblem,
     },
-    /// A glob of `--exclude` cannot be understood.
+    /// A glob of `--exclude` makes no sense.
     #[error("parse the exclude pattern `{glob}`: {what}")]
     Glob {
         /// The glob.
@@ -120,13 +120,13 @@ pub enum FileProblem {
         #[source]
         source: io::Error,
     },
-    /// It changed although everything that writes is held still.
+    /// It changed although everything that writes was held still.
     #[error("its {what} changed while it was held still")]
     Changed {
         /// What of it changed.
         what: &'static str,
     },
-    /// It vanished although everything that writes is held still.
+    /// It vanished although everything that writes was held still.
     #[error("it vanished while it was held still")]
     Vanished,
     /// It became shorter than its header in the archive says.
@@ -158,7 +158,7 @@ pub enum BlockProblem {
     #[error("something that is no block follows the last one")]
     TrailingGarbage,
     /// The table of blocks at the end does not describe the blocks before it.
-    #[error("the table of blocks does not fit the blocks")]
+    #[error("the table of blocks does not match the blocks")]
     SeekTable,
 }
 
@@ -183,7 +183,7 @@ pub enum MemberProblem {
         /// Which field.
         field: &'static str,
     },
-    /// A claim that is refused before memory is spent on it.
+    /// A claim that is refused before it costs memory.
     #[error("its {what} is longer than {limit}")]
     TooLarge {
         /// What is too large.
@@ -266,7 +266,7 @@ impl From<ArchiveError> for io::Error {
     }
 }
 
-/// Returns `name` fit for a terminal: control characters escaped, what is not UTF-8 replaced.
+/// Returns `name` for a terminal: escapes control characters, replaces what is not UTF-8.
 #[must_use]
 pub fn shown(name: &[u8]) -> impl fmt::Display {
     String::from_utf8_lossy(name).escape_debug().to_string()

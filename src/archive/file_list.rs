@@ -1,7 +1,7 @@
 //! The file list: one JSON line a member, in the archive's order, compressed with zstd.
 //!
-//! A name that is UTF-8 is a string; any other is the same field with `_bytes` in hexadecimal, so
-//! that every name survives and the usual ones can be read.
+//! A name that is UTF-8 is a string; any other is the same field with `_bytes`, in hexadecimal. So every
+//! name survives, and the usual ones are readable.
 
 use std::borrow::Cow;
 use std::io::{self, BufRead, BufReader, Read, Write};
@@ -13,9 +13,9 @@ use super::{Device, Entry, EntryKind, Timestamp, Xattr};
 
 /// The longest line: the PAX records of a member, twice as long in hexadecimal, and their frame.
 const MAX_LINE: usize = 4 << 20;
-/// Fast, and a list is mostly digests, which do not compress.
+/// Fast: a list is mostly digests, which do not compress.
 const LEVEL: i32 = 3;
-/// What is read or written, in messages.
+/// The name of the file list in messages.
 const FILE_LIST: &str = "file list";
 
 /// What the file list says of one member.
@@ -69,15 +69,15 @@ impl FileRecord {
     }
 }
 
-/// The digest of all records of a file list, whatever their compression: equal for two trees exactly
-/// when their lists are.
+/// The digest of all records of a file list, whatever their compression: equal for two trees if and only
+/// if their lists are equal.
 #[derive(Debug, Default)]
 pub struct ListDigest(blake3::Hasher);
 
 impl ListDigest {
     /// Takes the next record.
     pub fn push(&mut self, record: &FileRecord) {
-        // A record has no map with keys that are no strings, which alone cannot be written.
+        // JSON could only refuse a map whose keys are no strings, and a record has none.
         let line = serde_json::to_vec(record).unwrap_or_default();
         self.0.update(&line);
         self.0.update(b"\n");
@@ -276,13 +276,13 @@ impl<W: Write> FileListWriter<W> {
 }
 
 impl FileRecord {
-    /// Returns the path as text, escaped where it is none.
+    /// Returns the path as text, escaped where it is not UTF-8.
     #[must_use]
     pub fn display_path(&self) -> String {
         shown(&self.path).to_string()
     }
 
-    /// Returns in what another record of the same member differs, in words; `None` when in nothing.
+    /// Returns in words how another record of the same member differs; `None` if it does not.
     #[must_use]
     pub fn difference(&self, other: &Self) -> Option<String> {
         let differs = [
@@ -418,7 +418,7 @@ mod tests {
             let mut damaged = list.clone();
             damaged[bit / 8] ^= 1 << (bit % 8);
             let same = read(&damaged).is_ok_and(|read| read == records());
-            // One bit of a frame's descriptor means nothing by its definition.
+            // One bit of a frame's descriptor has no meaning.
             assert!(read(&damaged).is_err() || same, "bit {bit}");
         }
     }

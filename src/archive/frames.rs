@@ -1,14 +1,14 @@
 //! Two streams over one pipe: the archive and its file list, in frames.
 //!
-//! A frame is a kind, a length (32 bits, little-endian) and a payload. The last one says that all
-//! went well; a stream that ends without it was cut off, whatever its length.
+//! A frame is a kind, a length (32 bits, little-endian) and a payload. The last frame says that all
+//! went well; a stream without it was cut off, whatever its length.
 
 use std::io::{self, Write};
 use std::sync::{Arc, Mutex};
 
 use super::error::{ArchiveError, FrameProblem};
 
-/// The longest payload that is written, and accepted.
+/// The longest payload, both to write and to accept.
 const MAX_PAYLOAD: usize = 16 << 20;
 /// Kind and length.
 const HEADER_LEN: usize = 5;
@@ -20,7 +20,7 @@ pub enum FrameKind {
     Archive,
     /// Bytes of the file list.
     List,
-    /// Nothing: all that was to be said has been said.
+    /// Nothing: the stream is complete.
     End,
 }
 
@@ -54,7 +54,7 @@ pub struct FrameSink<W> {
 #[derive(Debug)]
 struct Shared<W> {
     sink: W,
-    /// A frame was written in part: what would follow could not be told from its payload.
+    /// A frame was written in part: a reader could not tell later bytes from its payload.
     is_torn: bool,
 }
 
@@ -76,7 +76,7 @@ impl<W: Write> FrameWriter<W> {
         FrameSink { kind: FrameKind::List, shared: Arc::clone(&self.shared) }
     }
 
-    /// Says that all went well. To be called when both sinks are complete, and only then.
+    /// Says that all went well. Call it when both sinks are complete, and only then.
     ///
     /// # Errors
     /// If the sink fails, or failed before.
@@ -107,7 +107,7 @@ fn with_shared<W, T>(
     shared: &Mutex<Shared<W>>,
     action: impl FnOnce(&mut Shared<W>) -> io::Result<T>,
 ) -> io::Result<T> {
-    // Whoever panicked while writing left a frame in part.
+    // A writer that panicked left a frame in part.
     let mut shared = shared.lock().map_err(|_| ArchiveError::AfterFailure)?;
     action(&mut shared)
 }
@@ -127,7 +127,7 @@ impl<W: Write> Shared<W> {
     }
 }
 
-/// The receiving end: it is given what arrives, and gives back the payloads in it, uncopied.
+/// The receiving end: takes what arrives, and returns the payloads in it without a copy.
 #[derive(Debug, Default)]
 pub struct FrameDecoder {
     header: [u8; HEADER_LEN],
@@ -138,7 +138,7 @@ pub struct FrameDecoder {
     is_failed: bool,
 }
 
-/// A piece of a frame: what it carries, and bytes of what was pushed.
+/// A piece of a frame: its kind, and some of the pushed bytes.
 pub type Payload<'a> = (FrameKind, &'a [u8]);
 
 impl FrameDecoder {
@@ -150,7 +150,7 @@ impl FrameDecoder {
 
     /// Takes apart what arrived; a payload comes in as many pieces as it arrived in.
     ///
-    /// The iterator must be used up before more is pushed: what it was not asked for is lost.
+    /// Use up the iterator before pushing more: what nobody took from it is lost.
     pub fn push<'a>(&mut self, arrived: &'a [u8]) -> impl Iterator<Item = Result<Payload<'a>, ArchiveError>> {
         let mut rest = arrived;
         std::iter::from_fn(move || {
@@ -163,13 +163,13 @@ impl FrameDecoder {
         })
     }
 
-    /// Returns whether the end frame has come: nothing more is to be expected.
+    /// Returns whether the end frame has come: nothing may follow it.
     #[must_use]
     pub fn is_ended(&self) -> bool {
         self.is_ended
     }
 
-    /// Checks that the stream is whole; to be called at its end.
+    /// Checks that the stream is complete. Call it at the end.
     ///
     /// # Errors
     /// [`FrameProblem::Truncated`] if the end frame is missing.

@@ -1,6 +1,6 @@
 //! Bytes: blocks, tar members and file lists, without Docker and without an async runtime.
 //!
-//! What holds here, whatever the input:
+//! This holds for any input:
 //!
 //! - **Plain tools read it.** What [`BlockWriter`] and [`TarWriter`] produce is an ordinary
 //!   `.tar.zst`, `.tar.gz` or `.tar`; what GNU tar produces, [`BlockReader`] and [`TarReader`] read.
@@ -35,7 +35,7 @@ pub use frames::{FrameDecoder, FrameKind, FrameSink, FrameWriter, Payload};
 pub use tar_reader::{Limits, Segment, TarReader};
 pub use tar_writer::TarWriter;
 
-/// How an archive is compressed, as `--compression` says it: `zstd[:N]`, `gzip[:N]` or `none`.
+/// How to compress an archive, as `--compression` says it: `zstd[:N]`, `gzip[:N]` or `none`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
 pub enum Codec {
@@ -49,7 +49,7 @@ pub enum Codec {
         /// The level.
         level: i32,
     },
-    /// A bare tar.
+    /// A bare tar, not compressed.
     None,
 }
 
@@ -92,7 +92,7 @@ impl fmt::Display for Codec {
     }
 }
 
-/// What was typed is no codec.
+/// The text is no codec.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("parse the compression `{text}`: {expected}")]
 pub struct ParseCodecError {
@@ -141,7 +141,7 @@ impl From<Codec> for String {
     }
 }
 
-/// What an archive's bytes are, whoever wrote them.
+/// The format of an archive's bytes, whoever wrote them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Format {
@@ -151,7 +151,7 @@ pub enum Format {
     Gzip,
     /// Bzip2, which volsnap reads and never writes.
     Bzip2,
-    /// XZ, likewise.
+    /// XZ, which volsnap reads and never writes.
     Xz,
     /// Not compressed.
     Tar,

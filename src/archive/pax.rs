@@ -51,7 +51,7 @@ pub(super) fn format_time(time: Timestamp) -> String {
     }
 }
 
-/// Returns the time a decimal says; what is finer than a nanosecond is cut off.
+/// Returns the time of a decimal; cuts off what is finer than a nanosecond.
 pub(super) fn parse_time(text: &[u8]) -> Option<Timestamp> {
     let (is_negative, magnitude) = match text.strip_prefix(b"-") {
         Some(magnitude) => (true, magnitude),

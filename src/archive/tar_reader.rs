@@ -18,7 +18,7 @@ use header::RawHeader;
 /// The unit of a tar.
 const RECORD: usize = 512;
 
-/// How much a member may claim.
+/// The most that a member may claim.
 #[derive(Debug, Clone, Copy)]
 pub struct Limits {
     /// Bytes of PAX records, or of a GNU long name, before one member.
@@ -43,7 +43,7 @@ impl Default for Limits {
 /// A piece of a file's content.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Segment<'a> {
-    /// So many zeros that are not stored.
+    /// A number of zeros that are not stored.
     Hole(u64),
     /// Stored bytes, never none.
     Data(&'a [u8]),
@@ -55,7 +55,7 @@ pub struct TarReader<R> {
     source: R,
     limits: Limits,
     position: u64,
-    /// What the last segment lent, to be consumed before anything else.
+    /// The bytes that the last segment lent; consumed before anything else.
     lent: usize,
     path: Vec<u8>,
     member_at: u64,
@@ -66,17 +66,17 @@ pub struct TarReader<R> {
 /// What is left of the current member.
 #[derive(Debug, Default)]
 struct Content {
-    /// Stretches of data still to be given; what lies between them are holes.
+    /// Stretches of data still to return; between them are holes.
     extents: VecDeque<Extent>,
-    /// Where the next byte given lies in the file.
+    /// The position of the next byte in the file.
     logical: u64,
     size: u64,
-    /// Stored bytes not yet given, and zeros after them.
+    /// Stored bytes not yet returned, and zeros after them.
     stored: u64,
     padding: u64,
 }
 
-/// PAX records by key; the last of a key counts.
+/// PAX records by key; the last one of a key counts.
 type Records = BTreeMap<Vec<u8>, Vec<u8>>;
 
 /// Returns whether `bytes` begin with a tar header.
@@ -90,7 +90,7 @@ impl<R: BufRead> TarReader<R> {
         Self::with_limits(source, Limits::default())
     }
 
-    /// As [`new`](Self::new), with limits of one's own.
+    /// Like [`new`](Self::new), with other limits.
     pub fn with_limits(source: R, limits: Limits) -> Self {
         Self {
             source,
@@ -115,7 +115,7 @@ impl<R: BufRead> TarReader<R> {
         &self.source
     }
 
-    /// Passes over what is left of the current member and returns the next one.
+    /// Skips the rest of the current member and returns the next one.
     ///
     /// `None` comes after the end-of-archive marker, once the source has been read to its end.
     ///
@@ -142,7 +142,7 @@ impl<R: BufRead> TarReader<R> {
                     let target = self.read_long_name(&header)?;
                     records.insert(b"linkpath".to_vec(), target);
                 }
-                // The label of a volume is no file.
+                // A volume label is no file.
                 b'V' => self.read_small(&header).map(drop)?,
                 _ => return self.read_member(&header, &records).map(Some),
             }
@@ -194,7 +194,7 @@ impl<R: BufRead> TarReader<R> {
         self.position += count as u64;
     }
 
-    /// Returns how many bytes are at hand; the archive must not end here.
+    /// Returns how many bytes are available; the archive must not end here.
     fn fill(&mut self) -> Result<usize, ArchiveError> {
         match self.source.fill_buf().map_err(reading)?.len() {
             0 => Err(self.error(MemberProblem::Truncated)),
@@ -255,14 +255,14 @@ impl<R: BufRead> TarReader<R> {
         if header.has_right_checksum() { Ok(Some(header)) } else { Err(self.error(MemberProblem::Checksum)) }
     }
 
-    /// Reads what follows the first record of zeros: another, then at most more zeros.
+    /// Reads what follows the first record of zeros: another one, then only zeros, if anything.
     fn read_end(&mut self) -> Result<Option<RawHeader>, ArchiveError> {
         match self.read_record()? {
             Some(record) if record == [0; RECORD] => {}
             Some(_) => return Err(self.error(MemberProblem::TrailingGarbage)),
             None => return Err(self.error(MemberProblem::MissingEnd)),
         }
-        // Tools fill up the last of their larger blocks with zeros.
+        // Tools pad their last larger block with zeros.
         loop {
             let buffer = self.source.fill_buf().map_err(reading)?;
             if buffer.is_empty() {
@@ -307,7 +307,7 @@ impl<R: BufRead> TarReader<R> {
     fn read_records(&mut self, header: &RawHeader, into: &mut Records) -> Result<(), ArchiveError> {
         let content = self.read_small(header)?;
         let mut rest = content.as_slice();
-        // The old sparse format 0.0 repeats its keys: they are gathered into what 0.1 writes.
+        // The old sparse format 0.0 repeats its keys: gather them into the form of 0.1.
         let mut sparse_map: Vec<u8> = Vec::new();
         while !rest.is_empty() {
             let Some((key, value, after)) = pax::split(rest) else {
@@ -332,7 +332,7 @@ impl<R: BufRead> TarReader<R> {
         Ok(())
     }
 
-    /// Puts header and records together, and gets ready to stream the content.
+    /// Combines header and records, and gets ready to stream the content.
     fn read_member(&mut self, header: &RawHeader, records: &Records) -> Result<Entry, ArchiveError> {
         let member = Member { header, records, globals: &self.globals };
         let described = member.path().and_then(|path| {
@@ -459,10 +459,10 @@ impl Member<'_> {
             Some(text) => pax::parse_decimal(text).ok_or(field.clone())?,
             None => self.header.size()?,
         };
-        // What is beyond any file system is a lie, and would overflow sums later on.
+        // A size beyond any file system is a lie, and would overflow sums later.
         match kind {
             EntryKind::File if size <= i64::MAX.unsigned_abs() => Ok(size),
-            // POSIX lets a directory say how much room it will need; nothing is stored for it.
+            // POSIX lets a directory say how much room it will need, but stores nothing for it.
             EntryKind::Directory => Ok(0),
             EntryKind::File => Err(field),
             _ if size == 0 => Ok(0),
@@ -655,7 +655,7 @@ pub(super) mod tests {
         for bit in 0..512 * 8 {
             let mut damaged = tar.clone();
             damaged[bit / 8] ^= 1 << (bit % 8);
-            // A blank in the place of a zero, or of the end, says the same.
+            // A blank instead of a zero, or of the end, says the same.
             let same = read(&damaged).is_ok_and(|members| members == whole);
             assert!(read(&damaged).is_err() || (same && (148..156).contains(&(bit / 8))), "bit {bit}");
         }

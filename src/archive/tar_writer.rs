@@ -1,4 +1,4 @@
-//! Writing tar: POSIX ustar headers, PAX records only where ustar cannot say it.
+//! Writing tar: POSIX ustar headers, and PAX records only where ustar is not enough.
 //!
 //! Nothing is lost on the way to GNU tar: owners are numbers, times have nanoseconds, access lists
 //! and xattrs travel as `SCHILY.*` records, and sparse files in GNU's format 1.0.
@@ -15,7 +15,7 @@ const RECORD: usize = 512;
 const MAX_OCTAL_7: u32 = 0o777_7777;
 /// The largest number that eleven octal digits hold: sizes, times.
 const MAX_OCTAL_11: u64 = 0o777_7777_7777;
-/// The most that the records of one member may take: what [`Limits`](super::Limits) lets a reader
+/// The most bytes that the records of one member may take: what [`Limits`](super::Limits) lets a reader
 /// accept.
 const MAX_PAX: usize = 1 << 20;
 /// The length of the name in a header, and of a link's target.
@@ -51,11 +51,11 @@ impl<W: Fill> TarWriter<W> {
         self.remaining
     }
 
-    /// Writes the header of `entry`; of a regular file as many bytes of data must follow as
-    /// [`Entry::data_len`] says, through [`fill`](Self::fill).
+    /// Writes the header of `entry`. For a regular file, as many bytes of data as [`Entry::data_len`] says
+    /// must follow through [`fill`](Self::fill).
     ///
-    /// The extents of a sparse file begin at multiples of 512, and so do their lengths but for the
-    /// last one's: GNU tar reads the data of each from the beginning of a record.
+    /// The extents of a sparse file begin at multiples of 512, and all lengths but the last are such
+    /// multiples: GNU tar reads the data of each from the beginning of a record.
     ///
     /// # Errors
     /// If the sink fails, if the member cannot be represented, or if data of the member before is
@@ -79,7 +79,7 @@ impl<W: Fill> TarWriter<W> {
         Ok(())
     }
 
-    /// Lends a buffer no longer than what the current file still needs, and takes what was filled.
+    /// Lends a buffer no longer than what the current file still needs, and takes the filled part.
     ///
     /// Returns 0 once the file is complete, or if `read` returned 0.
     ///
@@ -151,7 +151,7 @@ fn padding(len: u64) -> usize {
     usize::try_from(len.wrapping_neg() % RECORD as u64).unwrap_or(0)
 }
 
-/// A header in the making, with the records that say what it cannot.
+/// A header in the making, with the records for what it cannot hold.
 struct Header {
     raw: [u8; RECORD],
     records: Vec<u8>,
@@ -193,7 +193,7 @@ fn entry_type(kind: EntryKind) -> tar::EntryType {
 fn put_name(header: &mut tar::Header, records: &mut Vec<u8>, entry: &Entry, is_sparse: bool) {
     let name = member_name(&entry.path, entry.kind);
     if is_sparse {
-        // Readers that know nothing of sparse files see another name, and no broken file.
+        // Readers that know nothing of sparse files see another name, not a broken file.
         pax::push(records, b"GNU.sparse.major", b"1");
         pax::push(records, b"GNU.sparse.minor", b"0");
         pax::push(records, b"GNU.sparse.name", &name);
@@ -244,7 +244,7 @@ fn put_link(header: &mut tar::Header, records: &mut Vec<u8>, entry: &Entry) {
 }
 
 fn put_numbers(header: &mut tar::Header, records: &mut Vec<u8>, entry: &Entry, stored_len: u64) {
-    // Beyond octal the header holds base 256, for readers that know that and no PAX.
+    // Beyond octal, the header holds base 256 for readers that know it but not PAX.
     header.set_size(stored_len);
     if stored_len > MAX_OCTAL_11 {
         pax::push(records, b"size", stored_len.to_string().as_bytes());

@@ -19,7 +19,7 @@ pub(crate) fn run(_args: &Args) -> ExitCode {
         fifo: pipe.join(FIFO),
         input: pipe.join(INPUT),
     };
-    // In the middle of whatever it does: its command is gone.
+    // Its command is gone: it exits in the middle of whatever it does.
     serve(&options, Streams::of_process(), || std::process::exit(0));
     ExitCode::SUCCESS
 }

@@ -13,13 +13,13 @@ use super::Global;
 use super::exit::Exit;
 use crate::render::Ui;
 
-/// Check that live data is what it was, and as you want it; nothing is stopped
+/// Check that live data is what it was, and as you want it; stops nothing
 ///
-/// Looks what is true of the data, read-only: databases, tables and their rows, foreign keys that lead
-/// nowhere, empty BYTEA, sequences, indexes, extensions, roles, schema revisions. Compares that with the
-/// newest facts there are, those of the last snapshot, restart or check, and exits with 3 where something
-/// is lost. What clients do by writing is told apart: where the transaction numbers prove that nobody
-/// wrote, everything has to be the same. Exits with 6 where something could not be looked at.
+/// Looks at the data read-only: databases, tables and their rows, foreign keys that lead nowhere, empty
+/// BYTEA, sequences, indexes, extensions, roles, schema revisions. Compares that with the newest facts, those
+/// of the last snapshot, restart or check. If the transaction numbers prove that nobody wrote in between,
+/// everything has to be the same; otherwise it tells apart what clients do by writing. Exits with 3 if
+/// something is lost, and with 6 if it could not look at something.
 #[derive(Debug, clap::Args)]
 #[command(after_long_help = AFTER_HELP)]
 pub(crate) struct Args {
@@ -28,13 +28,13 @@ pub(crate) struct Args {
     /// Compare with this snapshot: an id, a unique prefix of one, `latest`, `SOURCE/latest`
     #[arg(long, value_name = "SNAPSHOT")]
     against: Option<String>,
-    /// How closely the data is looked at
+    /// How closely to look at the data
     #[arg(long, value_enum, value_name = "LEVEL", default_value_t = LevelArg::Quick)]
     facts: LevelArg,
     /// The file with your own checks [default: volsnap.toml beside the compose file]
     #[arg(long, value_name = "FILE")]
     checks: Option<PathBuf>,
-    /// Use this image as the helper, in place of one packed from volsnap itself
+    /// Use this image for the helper container, instead of the one that volsnap packs from itself
     #[arg(long, value_name = "IMAGE")]
     helper_image: Option<String>,
 }
@@ -52,14 +52,14 @@ Your own checks, in volsnap.toml beside the compose file:
   database = \"memory_db\"        # default: the service's own
   expect = \"unchanged\"          # or: \"= 0\", \"!= 0\", \"> 0\", \">= N\", \"< N\", \"<= N\"
 
-A query is run read-only, for 30 s at most, and gives one value. Other programs on the machine can see it
-while it runs: no secrets in it.";
+A query has to return one value. It runs read-only, for at most 30 s. Other programs on the machine
+can see its text while it runs: put no secrets in it.";
 
 #[derive(Debug, Clone, Copy, ValueEnum)]
 enum LevelArg {
-    /// For a few seconds: what is large is estimated
+    /// For a few seconds: large tables are estimated
     Quick,
-    /// Every row, and what is in it; half an hour at most
+    /// Read every row; at most half an hour
     Full,
 }
 

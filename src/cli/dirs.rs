@@ -1,4 +1,4 @@
-//! Where things are kept on this machine.
+//! Where volsnap keeps things on this machine.
 //!
 //! Repository: `--repo`, else `VOLSNAP_REPO`, else `/var/backups/volsnap` for root, else
 //! `$XDG_DATA_HOME/volsnap`. Journals: `VOLSNAP_STATE_DIR`, else `/var/lib/volsnap` for root, else
@@ -11,7 +11,7 @@ use volsnap::Error;
 use volsnap::model::hint::Hint;
 use volsnap::repository::Places;
 
-/// Returns where snapshots are kept by default.
+/// Returns the default repository.
 pub(crate) fn default_repository() -> Result<PathBuf, Error> {
     let places = Places {
         is_root: is_root(),
@@ -21,7 +21,7 @@ pub(crate) fn default_repository() -> Result<PathBuf, Error> {
     places.default_repository().ok_or_else(|| homeless("XDG_DATA_HOME", "--repo DIR"))
 }
 
-/// Returns where journals are kept.
+/// Returns the state directory, which has the journals.
 pub(crate) fn state_directory() -> Result<PathBuf, Error> {
     if let Some(directory) = set("VOLSNAP_STATE_DIR") {
         return Ok(directory.into());
@@ -35,7 +35,7 @@ pub(crate) fn state_directory() -> Result<PathBuf, Error> {
         .ok_or_else(|| homeless("XDG_STATE_HOME", "VOLSNAP_STATE_DIR=DIR"))
 }
 
-/// Returns the user's directory, where docker keeps what its client is told.
+/// Returns the user's home directory, where docker keeps its client's settings.
 pub(crate) fn home() -> Option<PathBuf> {
     let known = || nix::unistd::User::from_uid(nix::unistd::geteuid()).ok()?.map(|user| user.dir);
     set("HOME").map(PathBuf::from).or_else(known)

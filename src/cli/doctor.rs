@@ -10,18 +10,18 @@ use super::Global;
 use super::exit::Exit;
 use crate::render::Ui;
 
-/// Say what puts the data of databases at risk, each with the command that mends it
+/// List what puts the data of databases at risk, each with the command that mends it
 ///
 /// Looks at every database on the engine: where its data really is, what `compose down -v`, pruning and
-/// the removal of its container would do to it, how it stops and comes back, what snapshots there are.
-/// Changes nothing and starts nothing. Exits with 3 when something is at high risk.
+/// the removal of its container would do to the data, how it stops and comes back, what snapshots it has.
+/// Changes nothing and starts nothing. Exits with 3 if something is at high risk.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
-    /// A service, container, volume or directory [default: every database]
+    /// What to look at: `db`, `service:db`, `container:NAME`, `volume:NAME`, `path:DIR` [default: every database]
     target: Option<Target>,
 }
 
-/// Examines and prints what was found.
+/// Examines, and prints the findings.
 pub(crate) async fn run(global: &Global, args: Args, ui: &Ui) -> Result<ExitCode, Error> {
     let host = global.host(ui).await?;
     let options = DoctorOptions { target: args.target, repository: global.repository_location()? };

@@ -10,26 +10,25 @@ use volsnap::signal::Interrupt;
 pub(crate) enum Exit {
     /// 0: done.
     Done,
-    /// 1: failed; everything is as it was before, services run.
+    /// 1: failed; everything is as it was before, and services run.
     Failed,
     /// 2: the command line is wrong.
     Usage,
-    /// 3: verification found damage or a difference, or `doctor` something at high risk.
+    /// 3: verification found damage or a difference, or `doctor` found something at high risk.
     Damaged,
     /// 4: something could not be put back; the message has the command to type.
     NotPutBack,
     /// 5: another run holds the lock.
     Busy,
-    /// 6: done, but not all of it: something asked for was not looked at, not proved or not copied to its second
-    /// place, and is named.
+    /// 6: done, but not all of it: the message names what was asked for and not looked at, not proved or not copied
+    /// to its second place.
     Partial,
     /// 130, 143, 129: interrupted by INT, TERM, HUP; everything is back.
     Interrupted(Interrupt),
 }
 
 impl Exit {
-    /// Returns the worse of two: what was done in part is better than every failure, and of two failures the first
-    /// one counts.
+    /// Returns the worse of two: a part done is better than any failure, and of two failures the first one counts.
     pub(crate) fn worse(self, other: Self) -> Self {
         match (self, other) {
             (Self::Done, other) => other,
@@ -38,7 +37,7 @@ impl Exit {
         }
     }
 
-    /// Returns what a look at data says: whether all is well, and whether all was looked at.
+    /// Returns what a look at data says: whether it found nothing wrong, and whether it looked at everything.
     pub(crate) fn of_look(ok: bool, whole: bool) -> Self {
         match (ok, whole) {
             (false, _) => Self::Damaged,

@@ -1,16 +1,16 @@
-//! How closely data is looked at, as it is typed.
+//! How closely to look at data, as the user types it.
 
 use clap::ValueEnum;
 use volsnap::model::facts::FactsLevel;
 
-/// How closely data is looked at.
+/// How closely to look at data.
 #[derive(Debug, Clone, Copy, ValueEnum)]
 pub(crate) enum FactsArg {
-    /// Not at all
+    /// Do not look
     None,
-    /// For a few seconds: what is large is estimated
+    /// For a few seconds: large tables are estimated
     Quick,
-    /// Every row, and what is in it; half an hour at most
+    /// Read every row; at most half an hour
     Full,
 }
 

@@ -1,4 +1,4 @@
-//! `list`: what there is.
+//! `list`: the snapshots there are.
 
 use std::process::ExitCode;
 
@@ -11,14 +11,14 @@ use crate::render::Ui;
 /// List the snapshots, oldest first
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
-    /// Only those of this source
+    /// Only the snapshots of this source, a name in the column SOURCE
     source: Option<String>,
-    /// List the stages that snapshots have kept (--keep-stage), with what removes each
+    /// List the stages that `snapshot --keep-stage` kept, with the command that removes each
     #[arg(long, conflicts_with = "source")]
     stages: bool,
 }
 
-/// Prints the list; leftovers of runs that died stand apart.
+/// Prints the list, and apart from it what dead runs left.
 pub(crate) async fn run(global: &Global, args: &Args, ui: &Ui) -> Result<ExitCode, Error> {
     if args.stages {
         ui.stages(&stages(&global.host(ui).await?).await?);

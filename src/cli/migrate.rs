@@ -17,48 +17,48 @@ use crate::render::Ui;
 
 /// Move the data of a named volume into a host directory, and the service with it
 ///
-/// Copies the data while the service runs, compares the copy with it by reading both, then stops the service
-/// for the few moments in which what changed last is copied, the compose file is edited (comments and all else
-/// kept; a backup stays), and Compose makes the container anew on the directory. Starts it, and proves that it
-/// is the same database with the same data. Whatever fails on the way, also kill -9, has everything back as it
-/// was. The volume is kept; the same command with --back goes back.
+/// Copies the data while the service runs, then reads both and compares them. Stops the service for a few
+/// moments, copies what changed last, edits the compose file (keeps comments and all else, and leaves a backup),
+/// and has Compose recreate the container on the directory. Starts it, and proves that it is the same database
+/// with the same data. If anything fails on the way, even by kill -9, everything is rolled back. The volume is
+/// kept; `volsnap migrate TARGET --back` goes back.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
     /// What to migrate: `db`, `service:db`, `service:PROJECT/db`, `container:NAME`, `volume:NAME`
     target: Target,
-    /// The directory: empty, or yet to be made
+    /// The directory for the data: empty, or not there yet
     #[arg(required_unless_present = "back", conflicts_with = "back")]
     directory: Option<PathBuf>,
-    /// Go back: from the directory into the volume it came from
+    /// Move the data back from the directory into the volume it came from
     #[arg(long)]
     back: bool,
-    /// The volume to go back into, where it is another one, or not known here
+    /// The volume to go back into [default: the one that the migration left]
     #[arg(long, value_name = "NAME", requires = "back")]
     volume: Option<String>,
-    /// Write an override file beside the compose file, in place of editing that
+    /// Write an override file beside the compose file, instead of editing the compose file
     #[arg(long = "override")]
     override_file: bool,
-    /// Give the copy to this owner, in place of the one that the data has
+    /// Give the copy to this owner, such as 999:999 [default: the owners that the data has]
     #[arg(long, value_name = "UID:GID", value_parser = parse_owner)]
     owner: Option<(u32, u32)>,
-    /// How closely the data is looked at, before and after
+    /// How closely to look at the data, before and after
     #[arg(long, value_enum, value_name = "LEVEL", default_value_t = FactsArg::Quick)]
     facts: FactsArg,
-    /// How long a container may take to stop, as 90s or 20m; it is never killed [default: 10m]
+    /// How long to wait for a container to stop, such as 90s; it is never killed [default: 10m]
     #[arg(long, value_name = "TIME", value_parser = humantime::parse_duration)]
     stop_timeout: Option<Duration>,
-    /// Use this image as the helper, in place of one packed from volsnap itself
+    /// Use this image for the helper container, instead of the one that volsnap packs from itself
     #[arg(long, value_name = "IMAGE")]
     helper_image: Option<String>,
-    /// Do not ask
+    /// Do not ask before going ahead
     #[arg(short, long)]
     yes: bool,
-    /// Print what would be done, and touch nothing
+    /// Print the plan, and touch nothing
     #[arg(long)]
     dry_run: bool,
 }
 
-/// Migrates, once the plan is agreed to.
+/// Migrates, once the user agrees to the plan.
 pub(crate) async fn run(global: &Global, args: Args, ui: &Ui) -> Result<ExitCode, Error> {
     if !args.yes && !args.dry_run {
         refuse_without_terminal("migrate")?;
@@ -94,7 +94,7 @@ impl Args {
             owner: self.owner,
             level: self.facts.into(),
             stop_timeout: self.stop_timeout,
-            // Those that are not UTF-8 are nothing that a compose file refers to.
+            // A compose file cannot refer to a variable that is not UTF-8.
             environment: std::env::vars_os()
                 .filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)))
                 .collect(),

@@ -38,7 +38,7 @@ mod verify;
 /// Volume snapshots for databases in Docker.
 ///
 /// Stops a service (or finds it stopped), archives its volume or directory through a throwaway
-/// container, has the service back at once, and proves what it has saved.
+/// container, starts the service again at once, and proves what it has saved.
 #[derive(Debug, Parser)]
 #[command(name = "volsnap", version, arg_required_else_help = true, after_long_help = AFTER_HELP)]
 struct Cli {
@@ -51,34 +51,34 @@ struct Cli {
 const AFTER_HELP: &str = "\
 Exit codes:
   0    done
-  1    failed; everything is as it was before, services run
+  1    failed; everything is as it was before, and services run
   2    the command line is wrong
-  3    verification found damage or a difference, or doctor something at high risk
+  3    verification found damage or a difference, or doctor found something at high risk
   4    something could not be put back; the message has the command to type
   5    another run holds the lock
-  6    done, but not all of it: something asked for was not looked at, not proved or not copied
-       to its second place, and is named
+  6    done, but not all of it: the message names what you asked for that was not looked at,
+       not proved or not copied to its second place
   130, 143, 129   interrupted by INT, TERM, HUP; everything is back
 
 Examples:
-  volsnap snapshot db               the service db of the compose project here
-  volsnap snapshot volume:pgdata    a volume by name
-  volsnap list
-  volsnap verify latest
-  volsnap restore latest            back where it came from
-  volsnap migrate db /data/pg       from its volume into a host directory
+  volsnap snapshot db               save the service db of the compose project here
+  volsnap snapshot volume:pgdata    save a volume by name
+  volsnap list                      list the snapshots
+  volsnap verify latest             read the latest snapshot back
+  volsnap restore latest            put it back where it came from
+  volsnap migrate db /data/pg       move the data from its volume into a host directory
   volsnap restart db                stop, start, and compare the data before and after
   volsnap check db                  compare the data with what it was";
 
 #[derive(Debug, clap::Args)]
 #[command(next_help_heading = "Options of every command")]
 struct Global {
-    /// Where snapshots are kept
+    /// The directory that holds the snapshots
     ///
-    /// By default /var/backups/volsnap for root, else $XDG_DATA_HOME/volsnap.
+    /// The default is /var/backups/volsnap for root, else $XDG_DATA_HOME/volsnap.
     #[arg(long, global = true, value_name = "DIR", env = "VOLSNAP_REPO")]
     repo: Option<PathBuf>,
-    /// The engine's address [default: $DOCKER_HOST, else the local socket]
+    /// The engine's address, such as tcp://db:2375 [default: $DOCKER_HOST, else the local socket]
     #[arg(long, global = true, value_name = "URL")]
     host: Option<String>,
     /// Print one JSON value on standard output, and nothing else there
@@ -87,10 +87,10 @@ struct Global {
     /// Print only the result and failures
     #[arg(short, long, global = true, conflicts_with = "verbose")]
     quiet: bool,
-    /// Say more (-v what is done, -vv every detail)
+    /// Log more (-v: each action, -vv: every detail)
     #[arg(short, long, global = true, action = clap::ArgAction::Count)]
     verbose: u8,
-    /// Draw no progress bars, also on a terminal
+    /// Draw no progress bars, even on a terminal
     #[arg(long, global = true)]
     no_progress: bool,
 }
@@ -118,7 +118,7 @@ pub(crate) fn main() -> ExitCode {
     let Cli { global, verb } = match Cli::try_parse() {
         Ok(cli) => cli,
         Err(error) => {
-            // Help and version are asked for; the rest is a usage error. A closed pipe is nobody's loss.
+            // The user asked for help and version; the rest is a usage error. A closed pipe is nobody's loss.
             let _ = error.print();
             return if error.use_stderr() { Exit::Usage.into() } else { ExitCode::SUCCESS };
         }
@@ -166,13 +166,13 @@ fn run(global: &Global, verb: Verb, ui: &Ui) -> Result<ExitCode, Error> {
             Verb::Agent(args) => Ok(agent::run(&args)),
         }
     });
-    // What hangs in a blocking call must not keep the process: everything that matters is done.
+    // A blocking call that hangs must not keep the process alive: everything that matters is done.
     runtime.shutdown_background();
     outcome
 }
 
 impl Global {
-    /// Connects to the engine and gathers what the procedures need, with signals being heard.
+    /// Connects to the engine, starts to listen for signals, and gathers what the procedures need.
     async fn host(&self, ui: &Ui) -> Result<Context, Error> {
         let address = self.host.clone();
         let given =
@@ -190,7 +190,7 @@ impl Global {
         let again = monitor.clone();
         signal::listen(cancel.clone(), move |_| {
             again.warning(
-                "still putting everything back; this cannot be hurried, and a second signal changes nothing",
+                "still putting everything back; you cannot hurry this, and a second signal changes nothing",
             );
         })
         .map_err(|error| Error::failed("listen for signals").with_source(error))?;
@@ -212,7 +212,7 @@ impl Global {
         })
     }
 
-    /// Returns how a command is called that means the same repository and engine as this one.
+    /// Returns how to call a command on the same repository and engine as this one.
     fn commands(&self) -> Commands {
         let named = |repo: &&PathBuf| std::env::var_os("VOLSNAP_REPO").as_deref() != Some(repo.as_os_str());
         let repo = self.repo.as_ref().filter(named).map(|repo| repo.to_string_lossy().into_owned());
@@ -220,18 +220,18 @@ impl Global {
         Commands { repo, host: self.host.clone(), typed: typed.collect() }
     }
 
-    /// Returns where the repository is, or is to be.
+    /// Returns where the repository is, or will be.
     fn repository_location(&self) -> Result<PathBuf, Error> {
         let named = self.repo.clone().filter(|repo| !repo.as_os_str().is_empty());
         named.map_or_else(dirs::default_repository, Ok)
     }
 
-    /// Opens the repository, which has to be there.
+    /// Opens the repository, which has to exist.
     async fn repository(&self) -> Result<Repository, Error> {
         Ok(Repository::open(&self.repository_location()?).await?)
     }
 
-    /// Returns the snapshot that is meant: one of the repository, or one whose file is named.
+    /// Returns the snapshot that `spec` means: one of the repository, or one by its file.
     async fn snapshot(&self, spec: &str) -> Result<Snapshot, Error> {
         let path = Path::new(spec);
         let is_name = path.components().count() <= 2 && path.extension().is_none() && !path.is_absolute();
@@ -250,7 +250,7 @@ fn unreached(error: DockerError) -> Error {
         .hint(Hint::docker(["info"]).why("does it answer? may you use it? is --host or DOCKER_HOST right?"))
 }
 
-/// Says how one engine is meant, where docker has another one selected, or cannot be asked which.
+/// Says how to name one engine, where docker has another one selected, or volsnap cannot find out which.
 fn other_engine(error: ContextError, reached: &str) -> Error {
     let typed: Vec<_> = std::env::args_os().skip(1).map(|word| word.to_string_lossy().into_owned()).collect();
     let at = |address: &str| Hint::volsnap(["--host", address]).and(typed.iter().cloned());
@@ -263,7 +263,7 @@ fn other_engine(error: ContextError, reached: &str) -> Error {
             vec![
                 at(endpoint).why(format!("the engine of context {name}")),
                 at(reached).why("the other one"),
-                unselect.why("then once more"),
+                unselect.why("then type the command again"),
             ]
         }
         _ => vec![at(reached).why("whatever docker talks to")],

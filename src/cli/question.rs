@@ -1,4 +1,4 @@
-//! The question before something is changed, and who may go without it.
+//! The question before volsnap changes something, and who may go without it.
 
 use std::io::{self, BufRead as _, IsTerminal as _};
 
@@ -8,7 +8,7 @@ use volsnap::ops::Consent;
 
 use crate::render::Ui;
 
-/// Asks whether a plan that was shown is to be executed.
+/// Asks whether to execute the plan that was shown.
 ///
 /// # Errors
 /// When the answer is not yes.
@@ -25,12 +25,12 @@ pub(super) async fn ask(ui: &Ui) -> Result<Consent, Error> {
     }
 }
 
-/// Refuses to go on where there is nobody to ask whether to do `what`.
+/// Refuses to go on if there is nobody to ask whether to do `what`.
 pub(super) fn refuse_without_terminal(what: &str) -> Result<(), Error> {
     if io::stdin().is_terminal() {
         return Ok(());
     }
-    Err(Error::usage(format!("there is no terminal to ask on whether to {what}"))
+    Err(Error::usage(format!("there is no terminal to ask whether to {what}"))
         .state("nothing was touched")
         .hint(Hint::again(["--dry-run"]).why("only prints the plan"))
         .or(Hint::again(["--yes"]).why("goes ahead without asking")))

@@ -13,8 +13,8 @@ use crate::render::Ui;
 
 /// Finish what a dead run left: start what it stopped, remove what it left behind
 ///
-/// The guard that each run leaves watching does this within seconds. This is for after a reboot of
-/// the machine, or when the guard could not.
+/// The guard of each run does this within seconds. Use this command after a reboot of the machine, or if the
+/// guard could not finish.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
     /// Only list the unfinished runs
@@ -22,7 +22,7 @@ pub(crate) struct Args {
     list: bool,
 }
 
-/// Finishes every run that nobody is at.
+/// Finishes every run that nobody works on.
 pub(crate) async fn run(global: &Global, args: &Args, ui: &Ui) -> Result<ExitCode, Error> {
     if args.list {
         ui.unfinished(&unfinished(&state_directory()?)?);
@@ -41,7 +41,7 @@ pub(crate) async fn run(global: &Global, args: &Args, ui: &Ui) -> Result<ExitCod
     match open.first().and_then(|run| run.open.first()) {
         None => Ok(ExitCode::SUCCESS),
         Some(what) => Err(Error::new(ErrorKind::NotPutBack, format!("not done: {what}"))
-            .state("services run; nothing is lost")
-            .hint(Hint::volsnap(["recover"]).why("once more, when what is in the way is gone"))),
+            .state("everything else was put back")
+            .hint(Hint::volsnap(["recover"]).why("type it again when the obstacle is gone"))),
     }
 }

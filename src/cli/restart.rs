@@ -1,4 +1,4 @@
-//! `restart`: the safe restart.
+//! `restart`: stop, start, and compare the data.
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -21,36 +21,36 @@ use super::exit::Exit;
 use super::facts::FactsArg;
 use crate::render::Ui;
 
-/// Restart a database, and prove that its data is what it was
+/// Restart a database, and check that its data is what it was
 ///
-/// Looks what is true of the data, stops every container that uses it (a fast, clean shutdown, never a
-/// kill), reads the proof of the shutdown from the database's own files, starts them again in order, waits
-/// until each answers, looks again, and says what is the same and what is not. Exits with 3, and the next
-/// command for each, where something is lost. Whatever happens on the way, also kill -9, they are started
-/// again.
+/// Looks at the data, stops every container that uses it (a fast, clean shutdown, never a kill), and reads the
+/// proof of the shutdown from the database's own files. Starts the containers again in order, waits until each
+/// answers, looks at the data again, and says what is the same and what is not. If something is lost, exits with
+/// 3 and prints the next command for each loss. Whatever happens on the way, even kill -9, the containers are
+/// started again.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
     /// What to restart: `db`, `service:db`, `service:PROJECT/db`, `container:NAME`, `volume:NAME`, `path:DIR`
     target: Target,
-    /// Take a snapshot on the way, while it is stopped: it is away once for both
+    /// Take a snapshot while the database is stopped anyway
     #[arg(long)]
     snapshot: bool,
-    /// Have Compose make the containers anew, by their compose files and on the same volumes
+    /// Have Compose recreate the containers from their compose files, on the same volumes
     #[arg(long)]
     recreate: bool,
-    /// How closely the data is looked at, before and after
+    /// How closely to look at the data, before and after
     #[arg(long, value_enum, value_name = "LEVEL", default_value_t = FactsArg::Quick)]
     facts: FactsArg,
     /// The file with your own checks [default: volsnap.toml beside the compose file; see `volsnap help check`]
     #[arg(long, value_name = "FILE")]
     checks: Option<PathBuf>,
-    /// How long a container may take to stop, as 90s or 20m; it is never killed [default: 10m]
+    /// How long to wait for a container to stop, such as 90s; it is never killed [default: 10m]
     #[arg(long, value_name = "TIME", value_parser = humantime::parse_duration)]
     stop_timeout: Option<Duration>,
-    /// Use this image as the helper, in place of one packed from volsnap itself
+    /// Use this image for the helper container, instead of the one that volsnap packs from itself
     #[arg(long, value_name = "IMAGE")]
     helper_image: Option<String>,
-    /// Print what would be done, and touch nothing
+    /// Print the plan, and touch nothing
     #[arg(long)]
     dry_run: bool,
 }

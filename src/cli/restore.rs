@@ -13,59 +13,59 @@ use super::Global;
 use super::question::{ask, refuse_without_terminal};
 use crate::render::Ui;
 
-/// Put a snapshot back: never worse than before
+/// Restore a snapshot, and keep the data that it replaces
 ///
-/// Reads the whole archive first, and extracts it beside the live data while the service still runs.
-/// Then stops the service for the few moments in which old and new data change places, starts it, and
-/// waits until the database answers on the restored data. Whatever fails on the way, also kill -9, has
-/// the old data back and the service running on it. What was replaced is kept as a safety snapshot.
+/// Reads the whole archive first and extracts it beside the live data, while the service still runs.
+/// Then stops the service for a few moments, swaps old and new data, starts the service, and waits until
+/// the database answers on the restored data. If anything fails on the way, even by kill -9, puts the old
+/// data back and the service runs on it. Keeps what it replaced as a safety snapshot.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
-    /// An id, a unique prefix of one, `latest`, `SOURCE/latest`, or a path to an archive, also of other
-    /// tools: .tar, .tar.gz, .tar.bz2, .tar.xz, .tar.zst
+    /// An id, a unique prefix of one, `latest`, `SOURCE/latest`, or a path to an archive, even of another
+    /// tool: .tar, .tar.gz, .tar.bz2, .tar.xz, .tar.zst
     snapshot: String,
-    /// Into this, in place of where it came from: `db`, `service:db`, `volume:NAME`, `path:DIR` …
+    /// Restore into this, instead of where it came from: `db`, `service:db`, `volume:NAME`, `path:DIR` …
     #[arg(long, value_name = "TARGET", group = "destination")]
     to: Option<Target>,
-    /// Into a volume that is made for it, with the labels that Compose expects
+    /// Restore into a new volume, with the labels that Compose expects
     #[arg(long, value_name = "NAME", group = "destination")]
     new_volume: Option<String>,
-    /// Into a directory that is empty or yet to be made
+    /// Restore into a directory that is empty or not there yet
     #[arg(long, value_name = "DIR", group = "destination")]
     dir: Option<PathBuf>,
-    /// Give everything to this owner, in place of the archive's
+    /// Give everything to this owner, such as 999:999 [default: the owners in the archive]
     #[arg(long, value_name = "UID:GID", value_parser = parse_owner)]
     owner: Option<(u32, u32)>,
-    /// Keep no snapshot of what is replaced
+    /// Do not keep the replaced data as a safety snapshot
     #[arg(long)]
     no_safety: bool,
-    /// Replace data of another database cluster
+    /// Replace the data even if it is of another database cluster
     #[arg(long)]
     force_different_cluster: bool,
-    /// Restore into a server of another major version
+    /// Restore even into a server of another major version
     #[arg(long)]
     force_version: bool,
-    /// Restore what was saved on another architecture
+    /// Restore even what was saved on another architecture
     #[arg(long)]
     force_architecture: bool,
-    /// Restore into an image whose C library sorts text differently
+    /// Restore even into an image whose C library sorts text differently
     #[arg(long)]
     force_collation: bool,
-    /// How long a container may take to stop; it is never killed [default: 10m]
+    /// How long to wait for a container to stop, such as 90s; it is never killed [default: 10m]
     #[arg(long, value_name = "TIME", value_parser = humantime::parse_duration)]
     stop_timeout: Option<Duration>,
-    /// Use this image as the helper, in place of one packed from volsnap itself
+    /// Use this image for the helper container, instead of the one that volsnap packs from itself
     #[arg(long, value_name = "IMAGE")]
     helper_image: Option<String>,
-    /// Do not ask
+    /// Do not ask before going ahead
     #[arg(short, long)]
     yes: bool,
-    /// Print what would be done, and touch nothing
+    /// Print the plan, and touch nothing
     #[arg(long)]
     dry_run: bool,
 }
 
-/// Restores, once the plan is agreed to.
+/// Restores, once the user agrees to the plan.
 pub(crate) async fn run(global: &Global, args: Args, ui: &Ui) -> Result<ExitCode, Error> {
     if !args.yes && !args.dry_run {
         refuse_without_terminal("replace the data")?;
@@ -114,8 +114,8 @@ impl Args {
     }
 }
 
-/// Returns what is meant: a snapshot, or the archive of another tool. A file that is called like a
-/// snapshot's is one, and is not restored without the manifest that says so.
+/// Returns what `spec` means: a snapshot, or the archive of another tool. A file with the name of a snapshot's
+/// archive is a snapshot, and is not restored without its manifest.
 async fn archive(global: &Global, spec: &str) -> Result<Archive, Error> {
     let path = Path::new(spec);
     let found = global.snapshot(spec).await;
@@ -130,9 +130,9 @@ async fn archive(global: &Global, spec: &str) -> Result<Archive, Error> {
 }
 
 pub(super) fn parse_owner(text: &str) -> Result<(u32, u32), String> {
-    let (uid, gid) = text.split_once(':').ok_or("an owner is UID:GID, both numbers, as 999:999")?;
+    let (uid, gid) = text.split_once(':').ok_or("an owner is UID:GID, both numbers, such as 999:999")?;
     match (uid.parse(), gid.parse()) {
         (Ok(uid), Ok(gid)) => Ok((uid, gid)),
-        _ => Err("an owner is UID:GID, both numbers, as 999:999".to_owned()),
+        _ => Err("an owner is UID:GID, both numbers, such as 999:999".to_owned()),
     }
 }

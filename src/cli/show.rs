@@ -1,4 +1,4 @@
-//! `show`: everything that is known of one snapshot.
+//! `show`: everything that volsnap knows of one snapshot.
 
 use std::process::ExitCode;
 
@@ -7,17 +7,17 @@ use volsnap::Error;
 use super::Global;
 use crate::render::Ui;
 
-/// Show one snapshot: how it was made, the evidence for it, and what is in it
+/// Show one snapshot: how it was made, the evidence for its consistency, and what is in it
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
     /// An id, a unique prefix of one, `latest`, `SOURCE/latest`, or a path to an archive
     snapshot: String,
-    /// List its files instead, a line each (with --json, one object a line)
+    /// List its files instead, one a line (with --json, one object a line)
     #[arg(long)]
     files: bool,
 }
 
-/// Prints the manifest, and the file list where it is asked for.
+/// Prints the manifest, or the file list if `--files` asks for it.
 pub(crate) async fn run(global: &Global, args: &Args, ui: &Ui) -> Result<ExitCode, Error> {
     let snapshot = global.snapshot(&args.snapshot).await?;
     if args.files {

@@ -24,58 +24,58 @@ use crate::render::{Ui, json};
 
 /// Take a snapshot of a service, a volume or a directory
 ///
-/// Checks everything first and copies the data while it is in use, then stops every container that uses it
+/// Checks everything first and copies the data while it is in use. Then stops every container that uses it
 /// (a fast, clean shutdown, never a kill), proves the shutdown by the database's own files, copies what has
-/// changed, starts them again, and archives the copy. Whatever happens on the way, also kill -9, they are
-/// started again.
+/// changed, starts the containers again, and archives the copy. Whatever happens on the way, even kill -9, the
+/// containers are started again.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
     /// What to save: `db`, `service:db`, `service:PROJECT/db`, `container:NAME`, `volume:NAME`, `path:DIR`
     #[arg(required = true, value_name = "TARGET")]
     targets: Vec<Target>,
-    /// How writers are held still
+    /// How to hold writers still
     #[arg(long, value_enum, default_value_t = QuiesceArg::Stop)]
     quiesce: QuiesceArg,
-    /// How the bytes are taken
+    /// When to copy the bytes
     #[arg(long, value_enum, default_value_t = CaptureArg::Auto)]
     capture: CaptureArg,
-    /// Leave the copy for the next snapshot of the same data, which then copies only what has changed; shown
-    /// by `list --stages`
+    /// Keep the copy for the next snapshot of the same data, which then copies only what has changed;
+    /// `list --stages` lists the kept copies
     #[arg(long)]
     keep_stage: bool,
-    /// How the archive is compressed: zstd, gzip or none, with a level as in zstd:19
+    /// How to compress the archive: zstd (levels 1 to 22, such as zstd:19), gzip (1 to 9) or none
     #[arg(long, value_name = "CODEC[:LEVEL]", default_value = "zstd:3")]
     compression: Codec,
-    /// How long a container may take to stop, as 90s or 20m; it is never killed [default: 10m]
+    /// How long to wait for a container to stop, such as 90s; it is never killed [default: 10m]
     #[arg(long, value_name = "TIME", value_parser = humantime::parse_duration)]
     stop_timeout: Option<Duration>,
-    /// Give up, and have the service back, when it would be away for longer than this, as 90s [default: 30s for
-    /// --quiesce pause]
+    /// Give up and bring the service back, rather than keep it down for longer than this, such as 90s [default: 30s
+    /// for --quiesce pause]
     #[arg(long, value_name = "TIME", value_parser = parse_max_downtime)]
     max_downtime: Option<Duration>,
-    /// Let the database's own backup take at most so many bytes per second, as 50M, or none for no limit; of
-    /// --quiesce online [default: 100M]
+    /// With --quiesce online: limit the database's own backup to so many bytes per second, such as 50M, or none
+    /// [default: 100M]
     #[arg(long, value_name = "RATE")]
     max_rate: Option<MaxRate>,
-    /// Publish also when the shutdown is not proved clean, marked as crash-consistent
+    /// Publish even if nothing proves the shutdown clean; marks the snapshot as crash-consistent
     #[arg(long)]
     allow_crash_consistent: bool,
-    /// How closely the live data is looked at first, for the facts that are kept with the snapshot
+    /// How closely to look at the live data first, for the facts that the snapshot records
     #[arg(long, value_enum, value_name = "LEVEL", default_value_t = FactsArg::Quick)]
     facts: FactsArg,
-    /// Tag the snapshot, as why=upgrade; may be given several times
+    /// Tag the snapshot, such as why=upgrade; you can give several
     #[arg(long = "tag", value_name = "KEY=VALUE", value_parser = parse_tag)]
     tags: Vec<(String, String)>,
-    /// Leave out what matches, relative to the root of the data, as '*.tmp'; may be given several times
+    /// Leave out what matches, relative to the root of the data, such as '*.tmp'; you can give several
     #[arg(long, value_name = "GLOB", value_parser = parse_glob)]
     exclude: Vec<String>,
-    /// Use this image as the helper, in place of one packed from volsnap itself
+    /// Use this image for the helper container, instead of the one that volsnap packs from itself
     #[arg(long, value_name = "IMAGE")]
     helper_image: Option<String>,
-    /// Boot the snapshot right away, in a volume of its own, and compare its data: see `verify --drill`
+    /// Boot the snapshot right away, in a volume of its own, and compare its data; see `verify --drill`
     #[arg(long, conflicts_with = "dry_run")]
     drill: bool,
-    /// Print what would be done, and touch nothing
+    /// Print the plan, and touch nothing
     #[arg(long)]
     dry_run: bool,
 }
@@ -84,9 +84,9 @@ pub(crate) struct Args {
 enum QuiesceArg {
     /// Stop the containers that use the data
     Stop,
-    /// Freeze them for a moment: connections survive, and the snapshot recovers as after a power loss
+    /// Freeze them for a moment: connections survive, and the snapshot is crash-consistent
     Pause,
-    /// Hold nothing: the database makes a backup of itself (PostgreSQL), which is verified and archived
+    /// Hold nothing: PostgreSQL (13 or newer) backs itself up, and the backup is checked and archived
     Online,
     /// Hold nothing; refused for a running database
     None,
@@ -94,11 +94,11 @@ enum QuiesceArg {
 
 #[derive(Debug, Clone, Copy, ValueEnum)]
 enum CaptureArg {
-    /// Staged when there is room for the copy and the data is not small, else direct
+    /// Staged if there is room for the copy and the data is not small, else direct
     Auto,
     /// Archive while the service is held
     Direct,
-    /// Copy while the service runs, hold it for what has changed only, archive the copy
+    /// Copy while the service runs, hold it only for what has changed, then archive the copy
     Staged,
 }
 
@@ -135,7 +135,7 @@ pub(crate) async fn run(global: &Global, args: Args, ui: &Ui) -> Result<ExitCode
     Ok(worst.into())
 }
 
-/// Takes one snapshot, or plans it; returns what `--json` prints of it, and what the exit code says of it.
+/// Takes one snapshot, or plans it; returns its `--json` value and its exit code.
 async fn one(
     host: &Context,
     options: &SnapshotOptions,
@@ -168,12 +168,12 @@ async fn one(
 }
 
 impl Args {
-    /// A backup of the database's own is always staged, and no copy that a later one could go on from; and it
-    /// alone has a rate.
+    /// Refuses options that do not fit: the database's own backup is always staged, no later snapshot can go on
+    /// from its copy, and it alone has a rate.
     fn refuse_what_online_has_no_use_for(&self) -> Result<(), Error> {
         if self.max_rate.is_some() && !matches!(self.quiesce, QuiesceArg::Online) {
             return Err(Error::usage(
-                "--max-rate is how fast a database backs itself up, which it does not here",
+                "--max-rate limits a backup that the database makes of itself; this one does not",
             )
             .hint(Hint::instead(&["--max-rate="], [""; 0]))
             .or(Hint::instead(&["--quiesce="], ["--quiesce", "online"])));
@@ -234,9 +234,7 @@ fn parse_tag(text: &str) -> Result<(String, String), String> {
 
 fn parse_max_downtime(text: &str) -> Result<Duration, String> {
     match humantime::parse_duration(text) {
-        Ok(Duration::ZERO) => {
-            Err("what is stopped is away for a moment; --quiesce none stops nothing".to_owned())
-        }
+        Ok(Duration::ZERO) => Err("a stop takes a moment at least; --quiesce none stops nothing".to_owned()),
         parsed => parsed.map_err(|error| error.to_string()),
     }
 }

@@ -16,56 +16,56 @@ use super::Global;
 use super::exit::Exit;
 use crate::render::{Ui, json};
 
-/// Read a snapshot back, whole: stored digest, every file's digest, and every page checksum
+/// Read all of a snapshot back, and check every digest and every page checksum
 ///
-/// With --drill it is also unpacked into a volume of its own and its database booted there, in the image it
-/// ran in, without network or secrets; what is true of it then is compared with what was true of the live data.
-/// Nothing that runs is touched, and nothing is left. What holds no database that is known is unpacked only, and
-/// exits with 6.
+/// With --drill, also unpacks the snapshot into a volume of its own, boots its database there in the image that
+/// the data ran in, without network or secrets, and compares what is true of it with what was true of the live
+/// data. Touches nothing that runs, and leaves nothing behind. If the snapshot holds no database that volsnap
+/// knows, the drill only unpacks it, and exits with 6.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
     /// An id, a unique prefix of one, `latest`, `SOURCE/latest`, or a path to an archive
     #[arg(required_unless_present = "all", conflicts_with = "all", value_name = "SNAPSHOT")]
     snapshots: Vec<String>,
-    /// Every snapshot in the repository
+    /// Verify every snapshot in the repository
     #[arg(long)]
     all: bool,
-    /// Boot it, compare its data with what the snapshot says of it, and measure how long that takes
+    /// Boot it, compare its data with what the snapshot recorded, and measure how long that takes
     #[arg(long)]
     drill: bool,
     #[command(flatten)]
     how: DrillArgs,
 }
 
-/// How a snapshot is booted.
+/// How to boot a snapshot.
 #[derive(Debug, clap::Args)]
 #[command(next_help_heading = "Options of a drill")]
 pub(crate) struct DrillArgs {
-    /// Boot this image, in place of the one that the data ran in
+    /// Boot this image, instead of the one that the data ran in
     #[arg(long, value_name = "IMAGE", requires = "drill")]
     image: Option<String>,
-    /// How closely the data is looked at: none, quick or full
+    /// How closely to look at the data: none, quick or full
     #[arg(long, value_name = "LEVEL", default_value = "quick", requires = "drill")]
     facts: FactsLevel,
-    /// The file of your own checks [default: volsnap.toml beside the compose file]
+    /// The file with your own checks [default: volsnap.toml beside the compose file; see `volsnap help check`]
     #[arg(long, value_name = "FILE", requires = "drill")]
     checks: Option<PathBuf>,
-    /// Memory that the database may take, as 2GiB
+    /// How much memory the database may use
     #[arg(long, value_name = "SIZE", default_value = "2GiB", requires = "drill")]
     memory: ByteSize,
-    /// How long it may take in all, as 30m
+    /// How long the whole drill may take, such as 30m
     #[arg(long, value_name = "TIME", value_parser = humantime::parse_duration, default_value = "1h", requires = "drill")]
     limit: Duration,
-    /// Use this image as the helper, in place of one packed from volsnap itself
+    /// Use this image for the helper container, instead of the one that volsnap packs from itself
     #[arg(long, value_name = "IMAGE", requires = "drill")]
     helper_image: Option<String>,
 }
 
-/// What is to be verified.
+/// What to verify.
 enum Subject {
-    /// A snapshot that is there.
+    /// A snapshot that exists.
     Snapshot(Box<Snapshot>),
-    /// One whose loss shows before a byte of its archive is read; its name where it is known.
+    /// One that is found lost before a byte of its archive is read; its name if known.
     Lost(Option<String>, Error),
 }
 
@@ -78,7 +78,7 @@ impl Subject {
     }
 }
 
-/// Verifies each; damage in one does not spare the others.
+/// Verifies each; damage in one does not end the rest.
 pub(crate) async fn run(global: &Global, args: &Args, ui: &Ui) -> Result<ExitCode, Error> {
     let subjects = if args.all { all(global, ui).await? } else { named(global, &args.snapshots).await? };
     let several = args.all || subjects.len() > 1;
@@ -108,11 +108,11 @@ pub(crate) async fn run(global: &Global, args: &Args, ui: &Ui) -> Result<ExitCod
         }
     }
     ui.json_results(results, several);
-    // Damage counts before what could not be read for another reason.
+    // Damage counts more than what could not be read for another reason.
     Ok(if damaged { Exit::Damaged } else { worst }.into())
 }
 
-/// Reads a snapshot back, and boots it where that is asked for; returns what the exit code says of it.
+/// Reads a snapshot back, and boots it if `--drill` asks for it; returns its exit code and its `--json` value.
 async fn prove(
     global: &Global,
     args: &Args,
@@ -133,7 +133,7 @@ async fn prove(
 }
 
 impl DrillArgs {
-    /// Boots a snapshot, and prints what came of it.
+    /// Boots a snapshot, and prints the outcome.
     async fn drill(
         &self,
         global: &Global,
@@ -154,7 +154,7 @@ impl DrillArgs {
     }
 }
 
-/// Boots a snapshot that was just taken.
+/// Boots a new snapshot.
 pub(crate) async fn drill_new(
     host: &Context,
     repository: &Path,

@@ -1,8 +1,8 @@
-//! Running Compose: `docker compose` or `docker-compose`, whichever is there, on the project that a
-//! container came from.
+//! Running Compose: `docker compose` or `docker-compose`, whichever is installed, on the project of a
+//! container.
 //!
-//! Its processes carry the run's mark, by which they are found and ended when the command that ran it has
-//! died: a Compose that went on by itself could undo what is put back meanwhile.
+//! Its processes carry the run's mark. If the command that ran Compose dies, its guard finds the processes by
+//! that mark and ends them: a Compose that went on by itself could undo what the guard puts back.
 
 use std::collections::BTreeMap;
 use std::ffi::{OsStr, OsString};
@@ -15,17 +15,17 @@ use super::files::{FilesError, NamedFiles};
 use super::runner::{Invocation, Runner};
 use crate::model::quote::shell_quote;
 
-/// The variable in the environment of its processes that says for which run they are.
+/// The environment variable that says to which run its processes belong.
 pub const MARK: &str = "VOLSNAP_RUN";
 /// How long a question may take.
 const QUESTION_LIMIT: Duration = Duration::from_secs(30);
-/// Lines of what Compose said that go into an error.
+/// How many lines of Compose's output go into an error.
 const LINES_KEPT: usize = 20;
 
 /// Why Compose could not be run, or failed.
 #[derive(Debug, thiserror::Error)]
 pub enum ComposeError {
-    /// Neither spelling is there.
+    /// Neither command is installed.
     #[error("neither `docker compose` nor `docker-compose` is installed here")]
     NotInstalled,
     /// It could not be started.
@@ -51,12 +51,12 @@ pub enum ComposeError {
         command: String,
         /// How it ended.
         status: String,
-        /// The last lines of what it said.
+        /// The last lines of its output.
         said: String,
     },
 }
 
-/// How Compose is spelled here.
+/// Which command Compose is here.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Spelling {
     /// `docker compose`, the plugin.
@@ -68,7 +68,7 @@ pub enum Spelling {
 }
 
 impl Spelling {
-    /// Returns how Compose is spelled here, the plugin first.
+    /// Returns which command Compose is here; tries the plugin first.
     ///
     /// # Errors
     /// When it is not installed.
@@ -83,15 +83,15 @@ impl Spelling {
         }
     }
 
-    /// Returns whether a mount can say that its directory must not be made (`create_host_path: false`).
+    /// Returns whether a mount can say that Compose must not create its directory (`create_host_path: false`).
     #[must_use]
     pub fn guards_source(self) -> bool {
         self != Self::One
     }
 
-    /// Returns whether it gives a container that it makes anew the volumes of the one before, also where the files
-    /// say another thing by now. Version 1 does so where the image declares a volume at the place
-    /// (`get_container_data_volumes` in its `service.py`), unless the one before is gone.
+    /// Returns whether it gives a recreated container the volumes of its predecessor, even if the files say
+    /// something else by now. Version 1 does this if the image declares a volume at that path
+    /// (`get_container_data_volumes` in its `service.py`), unless the predecessor is gone.
     #[must_use]
     pub fn clings_to_volumes(self) -> bool {
         self == Self::One
@@ -118,16 +118,15 @@ pub struct Compose {
     directory: PathBuf,
     files: Vec<PathBuf>,
     environment_files: Vec<PathBuf>,
-    /// The engine's address; none for the one that `docker` talks to.
+    /// The engine's address; none for the engine that `docker` talks to.
     address: Option<String>,
 }
 
 impl Compose {
-    /// Returns Compose on the project that a container with these labels belongs to, for the engine at that
-    /// address.
+    /// Returns Compose on the project of a container with these labels, for the engine at that address.
     ///
     /// # Errors
-    /// When the files of the project are not named, or gone.
+    /// When the labels do not name the project's files, or a file is gone.
     pub fn of(
         runner: &Arc<dyn Runner>,
         spelling: Spelling,
@@ -140,7 +139,7 @@ impl Compose {
         Ok(Self { runner, spelling, project, directory, files, environment_files, address })
     }
 
-    /// Returns the same with one more file, as an override that is new.
+    /// Returns the same with one more file, for example a new override.
     #[must_use]
     pub fn with_file(mut self, file: PathBuf) -> Self {
         if !self.files.contains(&file) {
@@ -149,11 +148,11 @@ impl Compose {
         self
     }
 
-    /// Has the services run as the files say, and makes containers anew that are not so; nothing else is
-    /// touched. `grace` is how long one that has to stop for it may take; `run` marks its processes.
+    /// Runs the services as the files say, and recreates containers that differ; touches nothing else. `grace`
+    /// is how long a container may take to stop; `run` marks the processes.
     ///
     /// # Errors
-    /// When Compose fails, with what it said.
+    /// When Compose fails, with its output.
     pub async fn up(
         &self,
         services: &[String],
@@ -167,11 +166,11 @@ impl Compose {
         self.run(&arguments, Some(run), limit).await.map(drop)
     }
 
-    /// Makes the containers of the services anew as the files say, and starts none of them; nothing else is
-    /// touched. `grace` is how long one that still runs may take to stop; `run` marks its processes.
+    /// Recreates the containers of the services as the files say, and starts none of them; touches nothing else.
+    /// `grace` is how long one that still runs may take to stop; `run` marks the processes.
     ///
     /// # Errors
-    /// When Compose fails, with what it said.
+    /// When Compose fails, with its output.
     pub async fn create(
         &self,
         services: &[String],
@@ -185,16 +184,16 @@ impl Compose {
         self.run(&arguments, Some(run), limit).await.map(drop)
     }
 
-    /// Has Compose read the files, and say whether it understands them.
+    /// Asks Compose to read the files, and whether it understands them.
     ///
     /// # Errors
-    /// When it does not, with what it said.
+    /// When it does not, with its output.
     pub async fn understand(&self) -> Result<(), ComposeError> {
         self.run(&["config", "--quiet"], None, QUESTION_LIMIT).await.map(drop)
     }
 
-    /// Returns the digest that Compose makes of a service's configuration, which it also puts on a
-    /// container as a label; none where it does not tell.
+    /// Returns the digest that Compose makes of a service's configuration and also puts on a container as a
+    /// label; none if it does not tell.
     pub async fn config_hash(&self, service: &str) -> Option<String> {
         let output = self.run(&["config", "--hash", service], None, QUESTION_LIMIT).await.ok()?;
         let said = String::from_utf8_lossy(&output.stdout).into_owned();
@@ -202,7 +201,7 @@ impl Compose {
         words.next().map(str::to_owned)
     }
 
-    /// Returns the command that a person types for it.
+    /// Returns the command that a person would type.
     #[must_use]
     pub fn command(&self, arguments: &[&str]) -> String {
         let words = self.words(arguments);
@@ -217,7 +216,7 @@ impl Compose {
         for file in &self.files {
             option("--file", file.as_ref());
         }
-        // Version 1 takes one; what it finds by itself need not be said.
+        // Version 1 takes one; it finds the default by itself.
         if self.spelling != Spelling::One || self.environment_files.len() == 1 {
             for file in &self.environment_files {
                 option("--env-file", file.as_ref());

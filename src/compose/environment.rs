@@ -1,13 +1,13 @@
 //! Variables in a Compose file: `${NAME:-default}` and its kin, and where their values come from.
 //!
-//! The shell that ran Compose is gone, so a value that came from there is not known: it is never guessed.
+//! The shell that ran Compose is gone, so nobody knows a value that came from there, and nothing here guesses it.
 
 use std::collections::BTreeMap;
 
 /// Values of variables.
 pub type Environment = BTreeMap<String, String>;
 
-/// A variable that has no known value.
+/// A variable without a known value.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("the variable {0} has no value here")]
 pub struct Unknown(
@@ -50,7 +50,7 @@ fn interpolate_within(text: &str, environment: &Environment, depth: usize) -> Re
     Ok(out)
 }
 
-/// Returns what is between the braces, the first of which is gone already, and what follows them.
+/// Returns what is between the braces, and what follows them; the opening brace is already gone.
 fn braced(text: &str) -> Option<(&str, &str)> {
     let mut depth = 0;
     for (at, c) in text.char_indices() {
@@ -70,7 +70,7 @@ fn name_at(text: &str) -> &str {
     if text.starts_with(|c: char| c.is_ascii_digit()) { "" } else { &text[..end] }
 }
 
-/// Returns the value of what stands between braces, as `NAME:-default`.
+/// Returns the value of what stands between braces, such as `NAME:-default`.
 fn expand(inside: &str, environment: &Environment, depth: usize) -> Result<String, Unknown> {
     let name = name_at(inside);
     let (value, operator) = (environment.get(name), &inside[name.len()..]);

@@ -1,7 +1,7 @@
-//! Finding the files that a container's project was made from, by the labels Compose has put on it.
+//! Finding the files of a container's project by the labels that Compose put on the container.
 //!
-//! What can be told is told: a file that is gone, or that was written to after the container was made.
-//! Whether a file still says what the container has, the [edit](super::edit) finds out.
+//! This tells if a file is gone, or was written to after the container was made. The [edit](super::edit)
+//! finds out whether a file still says what the container has.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::io;
@@ -13,7 +13,7 @@ use super::environment::{Environment, variables_of};
 use super::labels::{CONFIG_FILES_LABEL, ENVIRONMENT_FILE_LABEL, Membership, WORKING_DIR_LABEL};
 use super::{FILE_NAMES, OVERRIDE_NAMES};
 
-/// More than any Compose file has; a longer one is none.
+/// More bytes than any Compose file has; a longer file is none.
 const FILE_MAX: u64 = 4 << 20;
 
 /// Why the files of a project cannot be found.
@@ -22,14 +22,14 @@ pub enum FilesError {
     /// The container is not Compose's.
     #[error("the container was not made by Compose")]
     NotCompose,
-    /// The labels do not say it.
-    #[error("the labels of the container do not name its files, as those of an old Compose do not")]
+    /// The labels do not name the files.
+    #[error("the labels of the container do not name its files: an old Compose leaves that out")]
     NotNamed,
     /// The project came from standard input.
     #[error("the project's file was given on standard input")]
     StandardInput,
     /// A file is gone.
-    #[error("the file {} is not there, by which the container was made", file.display())]
+    #[error("the container was made from the file {}, which is not there", file.display())]
     Gone {
         /// The file.
         file: PathBuf,
@@ -42,7 +42,7 @@ pub enum FilesError {
         /// Why.
         source: io::Error,
     },
-    /// A file is no Compose file that can be edited.
+    /// A file is no Compose file that volsnap can edit.
     #[error(transparent)]
     Unusable(#[from] EditError),
 }
@@ -52,19 +52,19 @@ pub enum FilesError {
 pub struct NamedFiles {
     /// The project's name.
     pub project: String,
-    /// Its directory: what relative paths are relative to.
+    /// Its directory: the base of relative paths.
     pub directory: PathBuf,
-    /// The files that it is made of, absolute; all of them are there.
+    /// The absolute paths of its files; all of them exist.
     pub files: Vec<PathBuf>,
     /// The files with variables that Compose was given, or finds.
     pub environment_files: Vec<PathBuf>,
 }
 
 impl NamedFiles {
-    /// Reads them off the labels of a container.
+    /// Reads them from the labels of a container.
     ///
     /// # Errors
-    /// When they are not named, or gone.
+    /// When the labels do not name them, or a file is gone.
     pub fn of(labels: &BTreeMap<String, String>) -> Result<Self, FilesError> {
         let member = Membership::of(labels).ok_or(FilesError::NotCompose)?;
         let named = |label| labels.get(label).filter(|value| !value.is_empty());
@@ -94,16 +94,16 @@ pub struct FoundProject {
     pub files: ProjectFiles,
     /// The files with variables that Compose was given, or found.
     pub environment_files: Vec<PathBuf>,
-    /// When each file was written to last.
+    /// When each file was last written to.
     pub modified: BTreeMap<PathBuf, SystemTime>,
 }
 
 impl FoundProject {
-    /// Finds and reads the files of the project that a container with these labels belongs to. `shell` has
-    /// the variables of whoever asks, which come before those of files.
+    /// Finds and reads the files of the project of a container with these labels. `shell` has the caller's
+    /// variables, which come before those of files.
     ///
     /// # Errors
-    /// When they are not named, gone, or not to be understood.
+    /// When the labels do not name them, or a file is gone or makes no sense.
     pub fn of(labels: &BTreeMap<String, String>, shell: &Environment) -> Result<Self, FilesError> {
         let NamedFiles { project, directory, files, environment_files } = NamedFiles::of(labels)?;
         let mut environment = Environment::new();
@@ -119,15 +119,15 @@ impl FoundProject {
         Ok(Self { files, environment_files, modified })
     }
 
-    /// Returns the files that were written to after a container was made at `created`: what it was made
-    /// from may have been another text.
+    /// Returns the files that were written to after a container was made at `created`: the container may have
+    /// been made from another text.
     #[must_use]
     pub fn changed_since(&self, created: SystemTime) -> Vec<&Path> {
         self.modified.iter().filter(|(_, at)| **at > created).map(|(file, _)| file.as_path()).collect()
     }
 }
 
-/// Returns where a file is that a label names. docker-compose 1 has it as it was typed, relative to a
+/// Returns the path of a file that a label names. docker-compose 1 puts it as it was typed, relative to a
 /// directory that the label does not name: the project's, or one above it.
 fn locate(directory: &Path, file: &Path) -> Result<PathBuf, FilesError> {
     if file.is_absolute() {
@@ -144,7 +144,7 @@ fn normal(path: &Path) -> PathBuf {
     crate::model::location::normalize(path)
 }
 
-/// Returns the override that lies beside a project that was made without it.
+/// Returns the override beside a project that was made without it.
 fn unused_override(directory: &Path, files: &[PathBuf]) -> Option<PathBuf> {
     let [only] = files else { return None };
     let is_default = FILE_NAMES.iter().any(|name| *only == directory.join(name));
@@ -152,7 +152,7 @@ fn unused_override(directory: &Path, files: &[PathBuf]) -> Option<PathBuf> {
     overrides.find(|file| is_default && file.exists())
 }
 
-/// Reads the project's files and those that they take services from, and returns when each was written to.
+/// Reads the project's files and those from which they take services, and returns when each was last written to.
 fn read_all(project: &mut ProjectFiles) -> Result<BTreeMap<PathBuf, SystemTime>, FilesError> {
     let mut modified = BTreeMap::new();
     let mut open: VecDeque<PathBuf> = project.files.iter().cloned().collect();
@@ -176,7 +176,7 @@ fn read(file: &Path) -> Result<String, FilesError> {
     };
     let metadata = std::fs::metadata(file).map_err(refused)?;
     if !metadata.is_file() || metadata.len() > FILE_MAX {
-        return Err(refused(io::Error::other("this is no Compose file, by its kind or its length")));
+        return Err(refused(io::Error::other("its kind or its length is not that of a Compose file")));
     }
     std::fs::read_to_string(file).map_err(refused)
 }

@@ -9,9 +9,9 @@ const ONE_OFF_LABEL: &str = "com.docker.compose.oneoff";
 const DEPENDS_ON_LABEL: &str = "com.docker.compose.depends_on";
 /// The directory of the project's files, on the machine that ran Compose.
 pub const WORKING_DIR_LABEL: &str = "com.docker.compose.project.working_dir";
-/// The files of the project, as they were named; separated by commas.
+/// The files of the project as they were named, separated by commas.
 pub(super) const CONFIG_FILES_LABEL: &str = "com.docker.compose.project.config_files";
-/// Files with variables that Compose was given; separated by commas.
+/// Files with variables that Compose was given, separated by commas.
 pub(super) const ENVIRONMENT_FILE_LABEL: &str = "com.docker.compose.project.environment_file";
 /// The digest of the service's configuration.
 pub const CONFIG_HASH_LABEL: &str = "com.docker.compose.config-hash";
@@ -65,7 +65,7 @@ impl<'l> Membership<'l> {
 pub struct VolumeKey<'l> {
     /// The project.
     pub project: &'l str,
-    /// The key below `volumes:`, as `db_data`.
+    /// The key below `volumes:`, such as `db_data`.
     pub key: &'l str,
 }
 
@@ -77,9 +77,8 @@ impl<'l> VolumeKey<'l> {
     }
 }
 
-/// Returns the labels by which Compose takes a volume called `name` for its own: one that is made in
-/// place of the volume `origin`, which a container with these labels used. None where that container was
-/// not Compose's.
+/// Returns the labels by which Compose takes a volume called `name` for its own. It replaces the volume
+/// `origin`, which a container with these labels used. None if that container was not Compose's.
 #[must_use]
 pub fn volume_labels(
     origin: &str,
@@ -88,7 +87,7 @@ pub fn volume_labels(
 ) -> BTreeMap<String, String> {
     let Some(project) = container.get(PROJECT_LABEL) else { return BTreeMap::new() };
     let prefix = format!("{project}_");
-    // A volume that Compose was told to call otherwise: which key it has, its name does not say.
+    // Compose was told to give the volume another name, and that name does not tell its key.
     let Some(key) = origin.strip_prefix(&prefix) else { return BTreeMap::new() };
     let other_project = name.strip_suffix(&format!("_{key}")).filter(|project| !project.is_empty());
     let (project, key) = match (name.strip_prefix(&prefix), other_project) {

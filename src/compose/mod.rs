@@ -1,18 +1,18 @@
-//! Compose: what its labels say of a container, which project a directory belongs to, and how the files
-//! of a project are found, edited and put to use.
+//! Compose: what its labels say of a container, which project a directory belongs to, and how to find, edit
+//! and use the files of a project.
 //!
 //! The engine's own records (labels) come first: they are true of what runs, whatever the files say
-//! by now. A file is edited only where it still says what the container has.
+//! by now. volsnap edits a file only if it still says what the container has.
 //!
 //! | file | holds |
 //! |---|---|
 //! | [`edit`] | the edit itself: another mount, and every other byte as it was |
 //! | [`environment`] | variables in the files |
 //! | [`files`] | finding a project's files by a container's labels |
-//! | [`replacement`] | writing a file whole, and putting it back |
+//! | [`replacement`] | replacing a whole file, and putting it back |
 //! | [`command`] | running `docker compose` or `docker-compose` |
-//! | [`runner`] | the programs themselves, or what plays them in a test |
-//! | `recreate` | making the containers of services anew |
+//! | [`runner`] | the programs themselves, or their stand-in in a test |
+//! | `recreate` | recreating the containers of services |
 
 pub mod command;
 pub mod edit;

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 /// The names under which Compose looks for its file, in its order.
 pub(super) const FILE_NAMES: [&str; 4] =
     ["compose.yaml", "compose.yml", "docker-compose.yml", "docker-compose.yaml"];
-/// The names under which it looks for an override beside that.
+/// The names under which it looks for an override beside its file.
 pub(super) const OVERRIDE_NAMES: [&str; 4] = [
     "compose.override.yml",
     "compose.override.yaml",
@@ -13,20 +13,20 @@ pub(super) const OVERRIDE_NAMES: [&str; 4] = [
     "docker-compose.override.yaml",
 ];
 
-/// The project whose file lies in a directory.
+/// The project of a directory's file.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct DirectoryProject {
     /// The project's name.
     pub name: String,
-    /// Where its file lies.
+    /// The directory of its file.
     pub directory: PathBuf,
 }
 
 impl DirectoryProject {
     /// Returns the project of the nearest Compose file, in `directory` or above it.
     ///
-    /// `None` without a file, and where the name cannot be known without interpolation: guessing a
-    /// project could reach another one's data.
+    /// `None` without a file, and if only interpolation tells the name: a guessed project could reach
+    /// another one's data.
     #[must_use]
     pub fn discover(directory: &Path) -> Option<Self> {
         directory
@@ -53,8 +53,8 @@ fn project_name(directory: &Path, file: &str, env: &str) -> Option<String> {
     (!name.is_empty()).then_some(name)
 }
 
-/// Returns the name Compose makes of a directory's: lower case, only `a-z0-9_-`, beginning with a
-/// letter or a digit.
+/// Returns the name that Compose derives from a directory's: lower case, only `a-z0-9_-`, with a letter or
+/// a digit at the beginning.
 #[must_use]
 pub fn normalize_project_name(name: &str) -> String {
     let lower = name.to_lowercase();

@@ -1,7 +1,7 @@
-//! Making the containers of services anew with Compose, by the files they were made from.
+//! Recreating the containers of services with Compose, from the files they were made from.
 //!
-//! Compose only creates them here; whoever asked starts them. So a Compose that is ended in the middle leaves
-//! nothing running that nobody knows of.
+//! Compose only creates them here; the caller starts them. So a Compose that is ended in the middle leaves no
+//! container running that nobody knows of.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -12,16 +12,16 @@ use super::files::FilesError;
 use super::runner::Runner;
 use crate::model::container::Container;
 
-/// How long the making may take: an image may have to be fetched.
+/// How long Compose may take: it may have to fetch an image.
 pub const RECREATE_LIMIT: Duration = Duration::from_mins(10);
-/// How long a container may take to stop that somebody has started meanwhile.
+/// How long a container that somebody started meanwhile may take to stop.
 const GRACE: Duration = Duration::from_mins(10);
 
-/// Why containers cannot be made anew.
+/// Why volsnap cannot recreate containers.
 #[derive(Debug, thiserror::Error)]
 pub enum RecreateError {
     /// There is none.
-    #[error("there is no container to be made anew")]
+    #[error("there is no container to recreate")]
     None,
     /// Its files cannot be found.
     #[error("find the compose files of container {container}")]
@@ -36,7 +36,7 @@ pub enum RecreateError {
     Compose(#[from] ComposeError),
 }
 
-/// Compose, and the services whose containers it makes anew.
+/// Compose, and the services whose containers it recreates.
 #[derive(Debug, Clone)]
 pub struct Recreate {
     /// Compose, on their project.
@@ -46,11 +46,11 @@ pub struct Recreate {
 }
 
 impl Recreate {
-    /// Returns how the services are made anew to which these containers belong, those of the project of the
-    /// first. Compose has understood the files when this returns; nothing has been touched.
+    /// Returns how to recreate the services of these containers that belong to the project of the first one.
+    /// When this returns, Compose has understood the files, and nothing has been touched.
     ///
     /// # Errors
-    /// When they are not Compose's, or the files are gone or not understood.
+    /// When the containers are not Compose's, or the files are gone, or Compose does not understand them.
     pub async fn of(
         runner: &Arc<dyn Runner>,
         containers: &[&Container],
@@ -80,17 +80,17 @@ impl Recreate {
         Ok(Self { compose, services })
     }
 
-    /// Returns the command that a person types for it.
+    /// Returns the command that a person would type.
     #[must_use]
     pub fn command(&self) -> String {
         let services: Vec<&str> = self.services.iter().map(String::as_str).collect();
         self.compose.command(&[&["up", "-d", "--force-recreate", "--no-deps"], &services[..]].concat())
     }
 
-    /// Makes the containers anew and does not start them. `run` marks its processes.
+    /// Recreates the containers and does not start them. `run` marks Compose's processes.
     ///
     /// # Errors
-    /// When Compose fails, with what it said.
+    /// When Compose fails, with its output.
     pub async fn create(&self, run: &str) -> Result<(), ComposeError> {
         self.compose.create(&self.services, run, GRACE, RECREATE_LIMIT).await
     }

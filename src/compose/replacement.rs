@@ -1,8 +1,8 @@
-//! A file that is replaced, and how it comes back: whole or not at all, with a backup beside it.
+//! Replacing a file and putting it back: completely or not at all, with a backup beside it.
 //!
-//! The backup is there, durably, before the file changes. To put the file back, the backup takes its
-//! place by a rename: the same bytes, the same mode and owner. A file that somebody else has changed in
-//! the meantime is not overwritten.
+//! The backup is durable before the file changes. To put the file back, a rename moves the backup into its
+//! place: the same bytes, the same mode and owner. A file that somebody else changed in the meantime is not
+//! overwritten.
 
 use std::fs::{self, File};
 use std::io::{self, Write as _};
@@ -16,14 +16,14 @@ use super::edit::FileEdit;
 /// Why a file could not be replaced, or put back.
 #[derive(Debug, thiserror::Error)]
 pub enum ReplaceError {
-    /// It is not what it was when the edit was planned.
+    /// It has changed since the edit was planned.
     #[error("{} has changed while this ran", path.display())]
     Changed {
         /// The file.
         path: PathBuf,
     },
     /// Somebody else has changed it since.
-    #[error("{} was changed by somebody else since; what it was before is in {}", path.display(), backup.display())]
+    #[error("somebody else has changed {} since; its earlier content is in {}", path.display(), backup.display())]
     Foreign {
         /// The file.
         path: PathBuf,
@@ -33,7 +33,7 @@ pub enum ReplaceError {
     /// Reading or writing failed.
     #[error("{doing} {}", path.display())]
     Io {
-        /// What was being done.
+        /// What volsnap was doing.
         doing: &'static str,
         /// The file.
         path: PathBuf,
@@ -45,16 +45,16 @@ pub enum ReplaceError {
 /// A file that is replaced.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Replacement {
-    /// The file itself, behind links.
+    /// The file itself, with links resolved.
     pub path: PathBuf,
-    /// Where what it was is kept; none for a file that was not there.
+    /// The backup of its earlier content; none for a file that was not there.
     pub backup: Option<PathBuf>,
     /// BLAKE3 of what is written, hexadecimal.
     pub written: String,
 }
 
 impl Replacement {
-    /// Returns the replacement that an edit is, in a run of that id. Touches nothing.
+    /// Returns the replacement for an edit, in the run of this id. Touches nothing.
     ///
     /// # Errors
     /// When the file cannot be found.
@@ -69,10 +69,10 @@ impl Replacement {
         Ok(Self { backup: Some(path.with_file_name(name)), path, written })
     }
 
-    /// Replaces the file, after its backup is there.
+    /// Makes the backup, then replaces the file.
     ///
     /// # Errors
-    /// When the file is not what the edit was planned for, or cannot be written. Then it is as it was.
+    /// When the file has changed since the edit was planned, or cannot be written. Then it is as it was.
     pub fn make(&self, edit: &FileEdit) -> Result<(), ReplaceError> {
         let current = self.current()?;
         if current.as_deref() != edit.before.as_deref().map(str::as_bytes) {
@@ -91,7 +91,7 @@ impl Replacement {
         write(&self.path, edit.after.as_bytes(), false)
     }
 
-    /// Returns what files begin with that are not whole yet.
+    /// Returns how the names of unfinished files begin.
     fn prefix(&self) -> String {
         format!(".volsnap-{}-", &self.written[..self.written.len().min(16)])
     }
@@ -100,7 +100,7 @@ impl Replacement {
         tempfile::Builder::new().prefix(&self.prefix()).tempfile_in(directory_of(&self.path))
     }
 
-    /// Removes what a run that was killed was just writing.
+    /// Removes what a killed run was just writing.
     fn remove_unfinished(&self) -> io::Result<()> {
         let prefix = self.prefix();
         for entry in fs::read_dir(directory_of(&self.path))? {
@@ -112,13 +112,13 @@ impl Replacement {
         Ok(())
     }
 
-    /// Has the file as it was. Done already, or never begun, is success.
+    /// Puts the file back as it was. Succeeds if that is already done, or the replacement never began.
     ///
     /// # Errors
-    /// When somebody else has changed it since, and when it cannot be written.
+    /// When somebody else has changed it since, or it cannot be written.
     pub fn undo(&self) -> Result<(), ReplaceError> {
         if let Err(error) = self.remove_unfinished() {
-            tracing::debug!(%error, "what was being written may be left");
+            tracing::debug!(%error, "an unfinished file may be left");
         }
         let current = self.current()?;
         let is_ours =
@@ -180,8 +180,7 @@ fn write_new(mut file: tempfile::NamedTempFile, path: &Path, bytes: &[u8]) -> io
     sync_directory(path)
 }
 
-/// Writes a file with the mode, the owner and the attributes of another one; with its times too where it is
-/// to be a copy.
+/// Writes a file with the mode, the owner and the attributes of another one; a copy gets its times as well.
 fn write_like(
     mut file: tempfile::NamedTempFile,
     model: &Path,
@@ -198,7 +197,7 @@ fn write_like(
     file.as_file().set_permissions(metadata.permissions())?;
     for name in xattr::list(model)? {
         if let Some(value) = xattr::get(model, &name)? {
-            // Those of the system that are not ours to set are as in any file of this directory.
+            // System attributes that we may not set are as in any file of this directory.
             let set = xattr::set(file.path(), &name, &value);
             if !name.to_string_lossy().starts_with("security.") {
                 set?;

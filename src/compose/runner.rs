@@ -1,4 +1,4 @@
-//! What runs Compose: processes of its own, or whatever plays it in a test.
+//! What runs Compose: its own processes, or a stand-in in a test.
 
 use std::ffi::OsString;
 use std::fmt;
@@ -16,18 +16,18 @@ use super::command::MARK;
 pub struct Invocation {
     /// The program and its arguments.
     pub words: Vec<OsString>,
-    /// Where it is run.
+    /// The directory to run it in.
     pub directory: PathBuf,
-    /// The run that its processes are marked with.
+    /// The run whose mark its processes carry.
     pub run: Option<String>,
     /// The engine's address; none for the default.
     pub address: Option<String>,
 }
 
-/// Runs Compose. What is dropped before its end is given up.
+/// Runs Compose. To drop a call before its end is to give it up.
 #[async_trait]
 pub trait Runner: Send + Sync + fmt::Debug {
-    /// Returns what a command prints that asks for a version; `None` where it fails.
+    /// Returns the output of a command that asks for a version; `None` if it fails.
     async fn version(&self, words: &[&str]) -> Option<String>;
 
     /// Runs a command to its end.
@@ -46,10 +46,10 @@ impl Runner for Processes {
     async fn version(&self, words: &[&str]) -> Option<String> {
         let mut command = Command::new(words[0]);
         command.args(&words[1..]).stdin(Stdio::null()).stderr(Stdio::null()).kill_on_drop(true);
-        // No engine is asked, and a context that is not there would be in the way.
+        // This asks no engine, and a missing context would be in the way.
         command.env_remove("DOCKER_CONTEXT");
         let output = command.output().await.ok()?;
-        // docker without the plugin takes `compose` for an unknown command.
+        // Without the plugin, docker does not know the command `compose`.
         output.status.success().then(|| String::from_utf8_lossy(&output.stdout).trim().to_owned())
     }
 
@@ -57,7 +57,7 @@ impl Runner for Processes {
         let Invocation { words, directory, run, address } = invocation;
         let mut command = Command::new(&words[0]);
         command.args(&words[1..]).current_dir(&directory).stdin(Stdio::null());
-        // A signal from the terminal is ours to handle; and nobody waits for one that was given up.
+        // We handle signals from the terminal; and nobody waits for a process that was given up.
         command.process_group(0).kill_on_drop(true);
         if let Some(run) = run {
             command.env(MARK, run);
@@ -65,7 +65,7 @@ impl Runner for Processes {
         if let Some(address) = &address {
             command.env("DOCKER_HOST", address).env_remove("DOCKER_CONTEXT");
         }
-        // Said by the command itself, for this project alone.
+        // The command line says it, for this project alone.
         command.env_remove("COMPOSE_FILE").env_remove("COMPOSE_PROJECT_NAME").env_remove("COMPOSE_PROFILES");
         command.output().await
     }

@@ -23,9 +23,9 @@ pub struct ComparisonContext<'a> {
     pub container: Option<&'a str>,
     /// The snapshot that has the data as it was before, `SOURCE/ID`.
     pub snapshot: Option<&'a str>,
-    /// Why the server's last shutdown is not clean by its own files; empty when it is, or is not known.
+    /// Why its own files say that the server's last shutdown was not clean; empty if it was, or if unknown.
     pub unclean: &'a [String],
-    /// Whether nothing was written in between, where that is known otherwise than by the facts.
+    /// Whether nothing was written in between, if something other than the facts says so.
     pub nothing_written: Option<bool>,
 }
 
@@ -47,7 +47,7 @@ pub fn compare(before: &Facts, after: &Facts, context: &ComparisonContext<'_>) -
     comparing.finish()
 }
 
-/// Returns what is wrong with data that there is nothing to compare with.
+/// Returns what is wrong with data for which there is no earlier look.
 #[must_use]
 pub fn first_look(facts: &Facts, context: &ComparisonContext<'_>) -> Comparison {
     let mut comparing = Comparing::of(facts, context, false);
@@ -81,9 +81,9 @@ struct Comparing<'a> {
 struct Of<'a> {
     before: &'a Database,
     after: &'a Database,
-    /// Whether its schema went to another revision by the tool's own word.
+    /// Whether the tool's own record says that its schema went to another revision.
     migrated: bool,
-    /// Whether nothing is known of it from before.
+    /// Whether there was no earlier look at it.
     first: bool,
 }
 
@@ -115,7 +115,7 @@ impl<'a> Comparing<'a> {
 
 impl Comparing<'_> {
     fn finish(mut self) -> Comparison {
-        // Stable: within one severity they stay in the order of the looking.
+        // Stable: within one severity they keep the order in which they were found.
         self.found.sort_by_key(|difference| difference.severity);
         Comparison { strict: self.strict, differences: self.found }
     }
@@ -132,16 +132,16 @@ impl Comparing<'_> {
         self.found.push(Difference { kind, severity, object: object.into(), before, after, next });
     }
 
-    /// How bad something is that clients may have done, if anybody wrote.
+    /// Returns how bad something is that a client may have done by writing.
     fn by_writing(&self) -> Severity {
         if self.strict { Severity::Damage } else { Severity::Explained }
     }
 
-    /// Returns the command that has back what is gone.
+    /// Returns the command that restores what is gone.
     fn restore(&self) -> Option<Hint> {
         Some(match self.context.snapshot {
             Some(snapshot) => Hint::volsnap(["restore", snapshot])
-                .why("puts all of it back; what is there now is kept as a safety snapshot"),
+                .why("puts all of it back; keeps what is there now as a safety snapshot"),
             None => Hint::volsnap(["list"]).why("a snapshot from before may have it"),
         })
     }
@@ -334,7 +334,7 @@ impl Comparing<'_> {
             format!("{}, {}{version}", database.encoding, database.collation)
         };
         let (then, now) = (version(of.before), version(of.after));
-        // A version that one side does not know proves nothing.
+        // A version that only one side knows proves nothing.
         let known = !then.is_empty() && !now.is_empty();
         let differs = of.before.encoding != of.after.encoding
             || of.before.collation != of.after.collation
@@ -346,7 +346,7 @@ impl Comparing<'_> {
         }
     }
 
-    /// What was wrong before, or is wrong at first sight, without being a difference.
+    /// Finds what was wrong before, or is wrong at first sight, without being a difference.
     fn standing(&mut self, of: &Of<'_>) {
         let (recorded, actual) = (&of.after.recorded_collation_version, &of.after.collation_version);
         if let (Some(recorded), Some(actual)) = (recorded, actual)
@@ -425,7 +425,7 @@ impl Comparing<'_> {
         }
     }
 
-    /// Every table may be emptied by somebody; all of them at once are lost.
+    /// A client may empty any one table; if all of them are empty at once, they are lost.
     fn emptied_database(&mut self, of: &Of<'_>) {
         let total = |database: &Database| -> Option<u64> {
             database.tables.iter().filter(|table| table.has_rows()).map(|table| table.rows).sum()
@@ -486,7 +486,7 @@ impl Comparing<'_> {
         let what = change(rows(then), rows(now));
         let fewer = match (then.rows, then.estimated, now.rows) {
             (Some(then), _, Some(now)) => now < then,
-            // What has no page has no row, whatever the estimate was.
+            // A table without a page has no row, whatever the estimate was.
             (None, Some(then), Some(0)) => then > 0,
             _ => false,
         };
@@ -520,8 +520,8 @@ impl Comparing<'_> {
             if empty_now <= empty_then || full_now >= full_then {
                 continue;
             }
-            // That next to nothing of what had bytes has any left, and as many rows more have none, is not what
-            // comes of rows that come and go.
+            // If hardly a row that had bytes has any left, and as many more rows have none, that is not from rows
+            // that come and go.
             let most = full_now <= full_then / 20 && empty_now - empty_then >= full_then - full_now;
             let severity = if most { Severity::Damage } else { self.by_writing() };
             let object = of.object("column", &format!("{}.{}", now.name, identifier(column)));
@@ -564,8 +564,8 @@ impl Comparing<'_> {
             self.push(DifferenceKind::WeakenedKey, self.by_writing(), object.clone(), what, None);
         }
         let Some(orphans) = now.orphans.filter(|orphans| *orphans > 0) else { return };
-        // A key of which nothing is recorded led somewhere for every row; one that was not looked at may
-        // have had any number.
+        // Every row of a key without a record led somewhere; a key that nobody looked at may have had any
+        // number of orphans.
         let known = match then {
             None => Some(0),
             Some(then) => then.orphans,
@@ -573,7 +573,7 @@ impl Comparing<'_> {
         let severity = match (now.worth, then) {
             _ if known.is_some_and(|then| orphans <= then) => Severity::Information,
             _ if of.first && now.worth != Worth::Whole => Severity::Information,
-            // One that is new, or that nobody looks after, may have them from the begin.
+            // A new key, or one that nothing enforces, may have had them from the start.
             (Worth::Disabled, _) | (Worth::NotValid, None) => self.by_writing(),
             _ => Severity::Damage,
         };
@@ -653,13 +653,13 @@ fn same_tool<'d>(revision: &Revision, database: &'d Database) -> Option<&'d Revi
     database.revisions.iter().find(|other| other.tool == revision.tool && other.schema == revision.schema)
 }
 
-/// Returns whether a revision is one that a migration leads to: there is one, and none was taken back.
-/// Alembic keeps the latest only.
+/// Returns whether a migration can lead to this revision: there is one, and none was taken back. Alembic
+/// keeps only the latest.
 fn went_on(then: &Revision, now: &Revision) -> bool {
     now.revision.is_some() && (now.applied >= then.applied || then.tool == "alembic")
 }
 
-/// Returns whether a schema was migrated from one look to the other.
+/// Returns whether a schema was migrated between the two looks.
 fn migrated(before: &Database, after: &Database) -> bool {
     before
         .revisions

@@ -69,7 +69,7 @@ fn key(worth: Worth, orphans: u64) -> ForeignKey {
 const CONTEXT: ComparisonContext<'static> =
     ComparisonContext { container: Some("db 1"), snapshot: None, unclean: &[], nothing_written: None };
 
-/// Returns what is said of one kind of difference, which has to be there once.
+/// Returns the only difference of a kind, which has to be there once.
 #[track_caller]
 fn only(comparison: &Comparison, kind: DifferenceKind) -> &Difference {
     let found: Vec<_> = comparison.differences.iter().filter(|one| one.kind == kind).collect();
@@ -204,7 +204,7 @@ fn what_was_not_counted_is_not_compared_unless_there_is_nothing_left_of_it() {
     let truncated = compare(&before, &after, &CONTEXT);
     assert_eq!(only(&truncated, DifferenceKind::ShrunkenTable).severity, Severity::Damage);
     assert!(compare(&before, &later(after.clone()), &CONTEXT).ok());
-    // Vacuum gives back pages without a transaction there.
+    // There, vacuum gives back pages without a transaction.
     after.settings.insert("wal_level".into(), "minimal".into());
     assert!(compare(&before, &after, &CONTEXT).ok());
 }

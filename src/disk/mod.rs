@@ -1,4 +1,4 @@
-//! How bytes reach a disk without being felt by who else uses it.
+//! Writing to a disk so that its other users do not feel it.
 
 pub(crate) mod uncached_writer;
 pub(crate) mod whole_file;

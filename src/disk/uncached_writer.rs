@@ -1,13 +1,13 @@
-//! Writing large files past the page cache, while the next bytes are made ready.
+//! Writing large files past the page cache, while the caller prepares the next bytes.
 //!
-//! What is restored or archived is written once and read by somebody else, later. In the cache it would only push
-//! out what the running service has there; and where memory is short, or a virtual machine gets it page by page,
-//! filling fresh pages takes longer than the disk does (measured: 2.0 GB/s past the cache against 0.5 GB/s through
-//! it). Nor does the kernel collect it, to write it all at once while a database waits for its log to be synced.
-//! Where a file system knows no other way, the same bytes go through the cache, and from there in small steps.
+//! A restore or an archive writes bytes once, and somebody else reads them later. In the cache they would only push
+//! out the data of the running service. If memory is short, or a virtual machine gets it page by page, filling fresh
+//! pages takes longer than the disk does (measured: 2.0 GB/s past the cache against 0.5 GB/s through it). Nor can the
+//! kernel collect the bytes and write them all at once while a database waits for the sync of its log. If a file
+//! system knows no other way, the same bytes go through the cache, and from there to the disk in small steps.
 //!
-//! What is to be done with a file after its last byte is done by the same thread, so that nothing written later
-//! touches its times. Memory is bounded by the buffers on their way.
+//! The same thread finishes a file after its last byte, so no later write changes the file's times. The buffers on
+//! their way bound the memory.
 
 use std::fs::File;
 use std::io;
@@ -21,25 +21,25 @@ use nix::fcntl::{FcntlArg, OFlag, fcntl};
 
 use crate::disk::writeback;
 
-/// Files from this size on are worth it.
+/// The smallest file for which this is worth it.
 pub(crate) const BULK_MIN: u64 = 1 << 20;
-/// What is written at once.
+/// How many bytes are written at once.
 const CHUNK: usize = 2 << 20;
-/// Buffers on their way.
+/// How many buffers are on their way.
 const DEPTH: usize = 4;
-/// What the memory and the place of a direct write are multiples of: no disk in use wants more.
+/// The alignment of a direct write in memory and on the disk: no disk in use wants more.
 const ALIGN: usize = 4096;
 
 /// A file could not be written.
 #[derive(Debug)]
 pub(crate) struct BulkError {
-    /// Its path, as it was given.
+    /// Its path, as the caller gave it.
     pub(crate) path: Vec<u8>,
     /// Why.
     pub(crate) source: io::Error,
 }
 
-/// Writes one file after the other, each from its begin to its end.
+/// Writes one file after the other, each from its beginning to its end.
 #[derive(Debug)]
 pub(crate) struct BulkWriter {
     tasks: SyncSender<Task>,
@@ -53,7 +53,7 @@ pub(crate) struct BulkWriter {
 struct Current {
     target: Arc<Target>,
     buffer: Option<Buffer>,
-    /// Where the buffer goes.
+    /// The position of the buffer in the file.
     at: u64,
 }
 
@@ -63,7 +63,7 @@ struct Target {
     path: Vec<u8>,
 }
 
-/// What is done with a file after its last byte.
+/// What to do with a file after its last byte.
 type Last = Box<dyn FnOnce(&File) -> io::Result<()> + Send>;
 
 enum Task {
@@ -88,7 +88,7 @@ impl BulkWriter {
         let thread = thread::Builder::new().name("volsnap-bulk".to_owned()).spawn(move || {
             for task in queue {
                 if let Some(buffer) = task.perform()? {
-                    // Nobody takes it back once the writer is finishing.
+                    // A writer that is finishing does not take the buffer back.
                     let _ = give_back.send(buffer);
                 }
             }
@@ -97,9 +97,9 @@ impl BulkWriter {
         Ok(Self { tasks, spare, thread, current: None })
     }
 
-    /// Begins a file, which is new and empty; `path` is what errors call it.
+    /// Begins a new, empty file; errors call it `path`.
     pub(crate) fn begin(&mut self, file: File, path: &[u8]) {
-        // One that cannot is written through the cache.
+        // A file that cannot be written past the cache is written through it.
         let _ = set_direct(&file, true);
         let target = Arc::new(Target { file, path: path.to_owned() });
         self.current = Some(Current { target, buffer: None, at: 0 });
@@ -124,7 +124,7 @@ impl BulkWriter {
         Ok(self)
     }
 
-    /// Ends the file: once its last byte is written, `last` is done with it.
+    /// Ends the file: does `last` once the last byte is written.
     pub(crate) fn end(
         self,
         last: impl FnOnce(&File) -> io::Result<()> + Send + 'static,
@@ -158,7 +158,7 @@ impl BulkWriter {
         }
     }
 
-    /// Returns why the thread has ended before its time.
+    /// Returns why the thread ended early.
     fn failure(self) -> BulkError {
         let path = self.current.map(|current| current.target.path.clone()).unwrap_or_default();
         let early = || BulkError { path, source: io::Error::other("the writing thread ended early") };
@@ -173,7 +173,7 @@ fn joined(thread: JoinHandle<Result<(), BulkError>>) -> Result<(), BulkError> {
 }
 
 impl Task {
-    /// Does it, and returns the buffer that is free again.
+    /// Does the work, and returns the buffer that is free again.
     fn perform(self) -> Result<Option<Buffer>, BulkError> {
         match self {
             Self::Write { target, mut buffer, at } => match write(&target.file, buffer.bytes(), at) {
@@ -191,12 +191,12 @@ impl Task {
     }
 }
 
-/// Writes bytes of which only the last of a file are no whole number of blocks.
+/// Writes bytes; only the last ones of a file may be no whole number of blocks.
 fn write(file: &File, bytes: &[u8], at: u64) -> io::Result<()> {
     let (blocks, rest) = bytes.split_at(bytes.len() / ALIGN * ALIGN);
     let mut written = file.write_all_at(blocks, at);
     if written.as_ref().is_err_and(|error| error.raw_os_error() == Some(Errno::EINVAL as i32)) {
-        // Not this file system, or not from here on: a disk that is full ends a write within a block.
+        // This file system cannot, or not from here on: a full disk ends a write within a block.
         set_direct(file, false)?;
         written = file.write_all_at(blocks, at);
     }
@@ -221,11 +221,11 @@ fn set_direct(file: &File, direct: bool) -> io::Result<()> {
     Ok(())
 }
 
-/// Memory that a direct write may be made from.
+/// Memory for direct writes.
 #[derive(Debug)]
 struct Buffer {
     memory: Vec<u8>,
-    /// Where its aligned part begins.
+    /// The beginning of its aligned part.
     start: usize,
     len: usize,
 }
@@ -245,7 +245,7 @@ impl Buffer {
         self.len == CHUNK
     }
 
-    /// Takes what there is room for, and returns the rest.
+    /// Takes as much as there is room for, and returns the rest.
     fn fill<'b>(&mut self, bytes: &'b [u8]) -> &'b [u8] {
         let (taken, rest) = bytes.split_at(bytes.len().min(CHUNK - self.len));
         let begin = self.start + self.len;
@@ -265,7 +265,7 @@ mod tests {
 
     use super::*;
 
-    /// Puts a time on a file, which a later write would move.
+    /// Sets the time of a file, which a later write would change.
     fn age(file: &File) -> io::Result<()> {
         file.set_modified(SystemTime::UNIX_EPOCH + Duration::from_secs(1_000_000_000))
     }

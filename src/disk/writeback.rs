@@ -1,5 +1,4 @@
-//! Putting on the disk what was written while more is being written, so that little is left to wait for at
-//! the end.
+//! Flushing written bytes to the disk while more are written: little is left to wait for at the end.
 
 use std::fs::File;
 use std::io;
@@ -8,20 +7,20 @@ use std::thread::{self, JoinHandle};
 
 use nix::fcntl::{PosixFadviseAdvice, posix_fadvise};
 
-/// Has what is dirty in a range of a file sent to the disk, and does not wait for it.
+/// Sends the dirty pages in a range of a file to the disk, and does not wait for them.
 ///
-/// Done in small steps, it leaves little that others who sync to the same disk, a database its log, would wait
-/// for together. Advice: without it the same bytes go there, only later and at once.
+/// In small steps, this leaves little to wait for when others sync to the same disk, such as a database its log. It is
+/// advice: without it the same bytes go to the disk, only later and all at once.
 pub(crate) fn start(file: &File, offset: u64, length: u64) {
     let (Ok(offset), Ok(length)) = (i64::try_from(offset), i64::try_from(length)) else { return };
-    // Pages that are dirty are written, and only those that are not are forgotten.
+    // This writes dirty pages, and forgets only clean ones.
     let _ignored = posix_fadvise(file, offset, length, PosixFadviseAdvice::POSIX_FADV_DONTNEED);
 }
 
-/// A thread that syncs whenever it is asked to.
+/// A thread that syncs on request.
 ///
-/// The system reports a failed write-back once for all handles of one opened file, so what this
-/// thread is told must reach the writer: the last sync would not hear of it again.
+/// The system reports a failed write-back once for all handles of one opened file. So this thread must pass
+/// such an error to the writer: the last sync would not report it again.
 #[derive(Debug)]
 pub(crate) struct Writeback {
     kick: SyncSender<()>,
@@ -29,7 +28,7 @@ pub(crate) struct Writeback {
 }
 
 impl Writeback {
-    /// Starts the thread; `sync` puts everything on the disk that was written before it is called.
+    /// Starts the thread; `sync` puts on the disk everything that was written before the call.
     pub(crate) fn spawn(mut sync: impl FnMut() -> io::Result<()> + Send + 'static) -> io::Result<Self> {
         let (kick, kicked) = sync_channel::<()>(1);
         let thread = thread::Builder::new().name("volsnap-writeback".to_owned()).spawn(move || {
@@ -41,7 +40,7 @@ impl Writeback {
         Ok(Self { kick, thread })
     }
 
-    /// Asks for a sync, which covers this request too when one is waiting already.
+    /// Asks for a sync; one that already waits covers this request too.
     pub(crate) fn kick(self) -> io::Result<Self> {
         match self.kick.try_send(()) {
             Ok(()) | Err(TrySendError::Full(())) => Ok(self),
@@ -52,7 +51,7 @@ impl Writeback {
         }
     }
 
-    /// Waits for the thread and returns what went wrong in it.
+    /// Waits for the thread, and returns its error.
     pub(crate) fn finish(self) -> io::Result<()> {
         drop(self.kick);
         self.thread.join().unwrap_or_else(|_| Err(io::Error::other("the write-back thread panicked")))

@@ -1,15 +1,15 @@
-//! What an engine has: containers, volumes and images, as far as anybody here looks at them. Pure data.
+//! What an engine has: containers, volumes and images, as far as volsnap looks at them. Pure data.
 
 use std::collections::BTreeMap;
 use std::fmt;
 use std::path::PathBuf;
 
-/// The engine and what of it matters here.
+/// What matters here of the engine.
 #[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub struct EngineInfo {
     /// The engine's own identifier; the same for every client of it.
     pub id: String,
-    /// The engine's version, as "20.10.24".
+    /// The engine's version, such as "20.10.24".
     pub version: String,
     /// The negotiated API version.
     pub api_version: ApiVersion,
@@ -17,14 +17,14 @@ pub struct EngineInfo {
     pub os: String,
     /// Architecture in Docker's words: "amd64", "arm64".
     pub arch: String,
-    /// Whether the engine is reached over a local socket.
+    /// Whether a local socket reaches the engine.
     pub local: bool,
-    /// Whether it is Podman, which speaks Docker's API and means another thing by some of it.
+    /// Whether it is Podman, which speaks Docker's API but gives parts of it another meaning.
     #[serde(default)]
     pub podman: bool,
 }
 
-/// An API version, as 1.41.
+/// An API version, such as 1.41.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, serde::Serialize, serde::Deserialize)]
 pub struct ApiVersion(
     /// The major number.
@@ -66,7 +66,7 @@ pub struct Container {
     pub network_mode: String,
     /// Restart policy: "", "no", "always", "unless-stopped", "on-failure".
     pub restart_policy: String,
-    /// The signal that asks it to stop, where image or container set one.
+    /// The signal that asks it to stop, if image or container set one.
     pub stop_signal: Option<String>,
     /// The container's own grace in seconds, where set.
     pub stop_timeout: Option<i64>,
@@ -79,7 +79,7 @@ pub struct Container {
 }
 
 impl Container {
-    /// Returns when it was created; `None` where the engine wrote no time.
+    /// Returns when it was created; `None` if the engine wrote no time.
     #[must_use]
     pub fn created_at(&self) -> Option<chrono::DateTime<chrono::FixedOffset>> {
         chrono::DateTime::parse_from_rfc3339(&self.created).ok()
@@ -103,7 +103,7 @@ pub struct ContainerState {
     pub oom_killed: bool,
     /// When the last run started, RFC 3339 with nanoseconds as the engine writes it.
     pub started_at: String,
-    /// When the last run ended, likewise.
+    /// When the last run ended, in the same format.
     pub finished_at: String,
     /// starting, healthy, unhealthy; `None` without a healthcheck.
     pub health: Option<String>,
@@ -159,7 +159,7 @@ pub struct Volume {
 pub struct Image {
     /// The content id, `sha256:…`.
     pub id: String,
-    /// Names with tags, as "postgres:15"; none for one whose tag has moved on.
+    /// Names with tags, such as "postgres:15"; none if the tag has moved on.
     pub tags: Vec<String>,
     /// When it was made, RFC 3339 as the engine writes it.
     pub created: String,
@@ -169,7 +169,7 @@ pub struct Image {
     pub labels: BTreeMap<String, String>,
 }
 
-/// What came of a command run inside a container.
+/// The result of a command run inside a container.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct ExecOutput {
     /// Exit code of the command.

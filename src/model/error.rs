@@ -1,4 +1,4 @@
-//! The error of the procedures: what was being done, what state things are in, what to type next.
+//! The error of the procedures: what volsnap was doing, what state things are in, what to type next.
 //!
 //! Lower layers have error types of their own; a procedure wraps them in an [`Error`], whose
 //! [`ErrorKind`] decides the exit code. The printer in the binary shows the chain and the hint.
@@ -17,7 +17,7 @@ pub type Result<T, E = Error> = std::result::Result<T, E>;
 pub enum ErrorKind {
     /// It failed; everything is as it was before and services run.
     Failed,
-    /// What was asked for cannot be meant: an unknown target, an impossible option.
+    /// The request makes no sense: an unknown target, an impossible option.
     Usage,
     /// Verification found damage or a difference.
     Damaged,
@@ -25,14 +25,14 @@ pub enum ErrorKind {
     NotPutBack,
     /// Another run holds the lock.
     Busy,
-    /// It was done, but not all of it: something asked for was not looked at, not proved or not copied to its
-    /// second place, and is named.
+    /// It was done, but not all of it: the message names what was asked for and not looked at, not proved or not
+    /// copied to its second place.
     Partial,
     /// A signal ended the run; everything is back.
     Interrupted(Interrupt),
 }
 
-/// A failure that speaks: what was being done to what, the state now, the next command.
+/// A failure that speaks: what volsnap was doing to what, the state now, the next command.
 #[derive(Debug)]
 pub struct Error {
     kind: ErrorKind,
@@ -67,21 +67,21 @@ impl Error {
         Self::new(ErrorKind::Busy, message)
     }
 
-    /// Says what to type next, in place of what was said before.
+    /// Says what to type next; replaces earlier hints.
     #[must_use]
     pub fn hint(mut self, hint: impl Into<Hint>) -> Self {
         self.hints = vec![hint.into()];
         self
     }
 
-    /// Adds what can be typed next as well.
+    /// Adds another command to type next.
     #[must_use]
     pub fn or(mut self, hint: impl Into<Hint>) -> Self {
         self.hints.push(hint.into());
         self
     }
 
-    /// Says what can be typed next, the likeliest first, in place of what was said before.
+    /// Says what to type next, the likeliest first; replaces earlier hints.
     #[must_use]
     pub fn with_hints(mut self, hints: impl IntoIterator<Item = Hint>) -> Self {
         self.hints = hints.into_iter().collect();
@@ -102,7 +102,7 @@ impl Error {
         self
     }
 
-    /// Changes the kind, keeping everything that is said.
+    /// Changes the kind, and keeps everything else.
     #[must_use]
     pub fn with_kind(mut self, kind: ErrorKind) -> Self {
         self.kind = kind;
@@ -115,20 +115,20 @@ impl Error {
         self.kind
     }
 
-    /// Returns what can be typed next, the likeliest first.
+    /// Returns what to type next, the likeliest first.
     #[must_use]
     pub fn hints(&self) -> &[Hint] {
         &self.hints
     }
 
-    /// Returns the same as text, a line each.
+    /// Returns the hints as text, one a line.
     #[must_use]
     pub fn hint_text(&self) -> Option<String> {
         let lines: Vec<_> = self.hints.iter().map(ToString::to_string).collect();
         (!lines.is_empty()).then(|| lines.join("\n"))
     }
 
-    /// Returns what state things are in now, where that was worth saying.
+    /// Returns what state things are in now, if the error says.
     #[must_use]
     pub fn state_text(&self) -> Option<&str> {
         self.state.as_deref()
@@ -143,8 +143,8 @@ impl Error {
     }
 }
 
-/// Returns an error's message with everything beneath it, in one line. What a layer only passes on
-/// is said once.
+/// Returns an error's message with everything beneath it, in one line. A message that a layer only
+/// passes on appears once.
 #[must_use]
 pub fn chain(error: &dyn StdError) -> String {
     let mut out = error.to_string();
@@ -172,9 +172,9 @@ impl StdError for Error {
     }
 }
 
-/// Says what was being done when a lower layer failed.
+/// Says what volsnap was doing when a lower layer failed.
 pub trait Context<T> {
-    /// Wraps the error beneath in an [`ErrorKind::Failed`] error that says what was being done.
+    /// Wraps the error beneath in an [`ErrorKind::Failed`] error that says what volsnap was doing.
     ///
     /// # Errors
     /// The wrapped error, if there was one.

@@ -13,33 +13,33 @@ use super::hint::Hint;
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, serde::Serialize, serde::Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Phase {
-    /// Checking everything that can be checked, before anything is touched.
+    /// Checking everything that can be checked, before touching anything.
     Prepare,
-    /// Looking what is true of the data.
+    /// Looking at what is true of the data.
     Facts,
-    /// Copying into the stage while the data is being written.
+    /// Copying into the stage while clients write.
     Stage,
     /// Waiting for the containers to stop.
     Stop,
     /// Freezing the containers.
     Freeze,
-    /// Reading the database's own files for the proof of a clean shutdown.
+    /// Reading the proof of a clean shutdown from the database's own files.
     Prove,
     /// Copying into the stage what has changed, while the writers are held.
     FinalPass,
-    /// Reading a copy and what it is of, to compare them.
+    /// Reading a copy and its original, to compare them.
     Compare,
     /// Writing the archive.
     Archive,
-    /// Writing what an archive has beside the data.
+    /// Unpacking an archive beside the data.
     Extract,
-    /// Putting the new data in the place of the old.
+    /// Swapping the old data for the new.
     Swap,
     /// Archiving the data that was replaced.
     Safety,
     /// Starting the containers and waiting until they answer.
     Start,
-    /// Letting the frozen containers go on.
+    /// Unfreezing the frozen containers.
     Unfreeze,
     /// Making the snapshot durable and visible.
     Publish,
@@ -79,13 +79,13 @@ impl fmt::Display for Phase {
 /// Something that happened in a procedure.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Event {
-    /// A phase begins. `detail` says on what; `total_bytes` is the work ahead, where known.
+    /// A phase begins.
     Phase {
         /// Which phase.
         phase: Phase,
-        /// On what, as "db (memory-service_db_1)".
+        /// What it works on, such as "db (memory-service_db_1)".
         detail: String,
-        /// The work ahead in bytes, where known.
+        /// The work ahead in bytes, if known.
         total_bytes: Option<u64>,
     },
     /// Work done in the current phase so far.
@@ -145,10 +145,10 @@ pub trait Monitor: Send + Sync {
     /// Takes note of an event.
     fn event(&self, event: Event);
 
-    /// Is told of each step just before it is taken, by the step's name. Tests act here.
+    /// Hears the name of each step just before the step. Tests act here.
     fn step(&self, _step: &'static str) {}
 
-    /// Is told that what is waited for goes on, as that the engine has answered, where nothing else is to be said.
+    /// Hears that a wait makes progress, for example that the engine answered, when there is nothing else to say.
     fn goes_on(&self) {}
 }
 
@@ -161,7 +161,7 @@ impl Monitor for Silent {
 }
 
 impl dyn Monitor + '_ {
-    /// Reports the begin of a phase.
+    /// Reports that a phase begins.
     pub fn phase(&self, phase: Phase, detail: impl Into<String>, total_bytes: Option<u64>) {
         self.event(Event::Phase { phase, detail: detail.into(), total_bytes });
     }

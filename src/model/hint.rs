@@ -1,5 +1,5 @@
-//! What to type next, as data. The library does not know how it was called: the repository and the engine that
-//! a command was given are put into the hints where they are printed.
+//! What to type next, as data. The library does not know how it was called: the printer puts the repository and the
+//! engine of the command into the hints.
 
 use std::fmt;
 
@@ -9,42 +9,42 @@ use super::quote::{printable, shell_quote};
 #[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Hint {
-    /// A command of our own, on the repository and the engine that the failed one was given.
+    /// A command of our own, on the repository and the engine of the failed one.
     Volsnap {
         /// Its words, unquoted, without `volsnap`.
         args: Vec<String>,
-        /// What it is for.
+        /// Its purpose.
         why: Option<String>,
     },
     /// The command that was typed, changed.
     Again {
-        /// Options that it is to be without; with a `=` at their end where they have a value.
+        /// Options to leave out; one that takes a value ends in `=`.
         without: Vec<String>,
-        /// Words that it is to have besides, unquoted.
+        /// Words to add, unquoted.
         with: Vec<String>,
-        /// What it is for.
+        /// Its purpose.
         why: Option<String>,
     },
     /// A command of the engine's client, on the same engine.
     Docker {
         /// Its words, unquoted, without `docker`.
         args: Vec<String>,
-        /// What it is for.
+        /// Its purpose.
         why: Option<String>,
     },
-    /// Another command line, quoted as it has to be.
+    /// Another command line, already quoted.
     Shell {
         /// The line.
         command: String,
-        /// What it is for.
+        /// Its purpose.
         why: Option<String>,
     },
-    /// What no command does.
+    /// Advice, where no command helps.
     Advice(String),
 }
 
 impl Hint {
-    /// Returns a command of our own by its words, unquoted.
+    /// Returns a command of our own from its words, unquoted.
     pub fn volsnap<A: Into<String>>(args: impl IntoIterator<Item = A>) -> Self {
         Self::Volsnap { args: words(args), why: None }
     }
@@ -54,18 +54,18 @@ impl Hint {
         Self::Again { without: Vec::new(), with: words(with), why: None }
     }
 
-    /// Returns the command that was typed without these options, and with other words. An option that has a value
-    /// is written with a `=` at its end.
+    /// Returns the command that was typed without these options, and with other words. Write an option that takes
+    /// a value with a `=` at its end.
     pub fn instead<A: Into<String>>(without: &[&str], with: impl IntoIterator<Item = A>) -> Self {
         Self::Again { without: words(without.iter().copied()), with: words(with), why: None }
     }
 
-    /// Returns a command of the engine's client by its words, unquoted.
+    /// Returns a command of the engine's client from its words, unquoted.
     pub fn docker<A: Into<String>>(args: impl IntoIterator<Item = A>) -> Self {
         Self::Docker { args: words(args), why: None }
     }
 
-    /// Returns the command that shows what a container has said last.
+    /// Returns the command that shows the end of a container's log.
     #[must_use]
     pub fn logs(container: &str) -> Self {
         Self::docker(["logs", "--tail", "20", container])
@@ -77,17 +77,17 @@ impl Hint {
         Self::docker(["inspect", "--format", "{{json .Mounts}}", container])
     }
 
-    /// Returns another command line, quoted as it has to be.
+    /// Returns another command line, which is already quoted.
     pub fn shell(command: impl Into<String>) -> Self {
         Self::Shell { command: command.into(), why: None }
     }
 
-    /// Returns what is to be done, where no command does it.
+    /// Returns advice, where no command helps.
     pub fn advice(text: impl Into<String>) -> Self {
         Self::Advice(text.into())
     }
 
-    /// Adds what a command is for.
+    /// Adds the purpose of a command.
     #[must_use]
     pub fn why(mut self, reason: impl Into<String>) -> Self {
         match &mut self {
@@ -123,7 +123,7 @@ pub fn command_line<A: AsRef<str>>(words: impl IntoIterator<Item = A>) -> String
     words.into_iter().map(|word| shell_quote(word.as_ref())).collect::<Vec<_>>().join(" ")
 }
 
-/// Adds to a command line what it is for, so that a shell does not mind.
+/// Adds the purpose to a command line as a comment, which a shell ignores.
 #[must_use]
 pub fn explained(command: String, why: Option<&str>) -> String {
     match why {
@@ -132,7 +132,7 @@ pub fn explained(command: String, why: Option<&str>) -> String {
     }
 }
 
-/// Shows the hint as it is typed where nothing was said of a repository or an engine.
+/// Shows the hint as a user types it who names no repository and no engine.
 impl fmt::Display for Hint {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let (command, why) = match self {

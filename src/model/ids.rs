@@ -1,4 +1,4 @@
-//! The names of a snapshot, which is also that of the run that makes it, and of a group of them. Pure data.
+//! The id of a snapshot, which is also the id of the run that makes it, and the id of a group. Pure data.
 
 use std::fmt;
 use std::str::FromStr;
@@ -6,16 +6,16 @@ use std::str::FromStr;
 use chrono::{DateTime, NaiveDateTime, Utc};
 use serde::{Deserialize, Serialize};
 
-/// How the moment in an id is written.
+/// The format of the moment in an id.
 const ID_TIME: &str = "%Y%m%dT%H%M%SZ";
 
-/// A snapshot's id: the moment of its begin and six random hexadecimal digits, as
+/// A snapshot's id: the moment at which it began and six random hexadecimal digits, such as
 /// `20261120T203011Z-4f2a91`. Ids sort by time.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(try_from = "String")]
 pub struct SnapshotId(String);
 
-/// The id of what was taken at one moment: several snapshots have it in common. It is made as a snapshot's is.
+/// The id that the snapshots of one moment share. Its format is that of a snapshot's id.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct GroupId(SnapshotId);
@@ -41,7 +41,7 @@ pub struct InvalidId {
 }
 
 impl SnapshotId {
-    /// Returns the id of a snapshot begun at `started`, with `random` to tell apart those of one
+    /// Returns the id of a snapshot that began at `started`; `random` tells apart those of one
     /// second.
     #[must_use]
     pub fn new(started: DateTime<Utc>, random: [u8; 3]) -> Self {
@@ -90,7 +90,7 @@ impl fmt::Display for SnapshotId {
     }
 }
 
-/// Returns whether the text is a moment that exists, written in exactly the one way ids have it.
+/// Returns whether the text is a moment that exists, in exactly the format of ids.
 fn is_moment(text: &str) -> bool {
     // chrono is lenient about widths and signs: compare with what it would write itself.
     NaiveDateTime::parse_from_str(text, ID_TIME)

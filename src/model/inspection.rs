@@ -12,9 +12,9 @@ use serde::{Deserialize, Serialize};
 pub enum PageChecksums {
     /// They do.
     On,
-    /// They do not: damage inside a page cannot be seen.
+    /// They do not: nobody can see damage inside a page.
     Off,
-    /// It is not known (being switched, or an unknown version).
+    /// Unknown (the database is switching them, or its version is unknown).
     Unknown,
 }
 
@@ -27,9 +27,9 @@ pub struct Inspection {
     pub version: String,
     /// The data directory, relative to the source's root; "" for the root itself.
     pub data_directory: PathBuf,
-    /// What identifies the cluster, where the database has such a thing.
+    /// The cluster's identifier, if the database has one.
     pub identifier: Option<String>,
-    /// The state by the database's own files, in its words: "shut down", "in production".
+    /// The state in the words of the database's own files: "shut down", "in production".
     pub state: String,
     /// Whether the files prove a clean shutdown.
     pub clean: bool,
@@ -49,17 +49,17 @@ pub struct Inspection {
     pub pages_per_segment: Option<NonZeroU32>,
     /// The database's own details worth keeping.
     pub details: BTreeMap<String, String>,
-    /// Links in the data directory that lead to data the source does not have, because it lies
-    /// outside or is gone: a capture would miss it.
+    /// Links in the data directory to data that lies outside the source or is gone: a capture would miss
+    /// that data.
     pub outside: Vec<OutsideLink>,
 }
 
-/// A link in a data directory whose data the source does not have.
+/// A link in a data directory to data that the source does not have.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct OutsideLink {
     /// What it is: "tablespace 16400".
     pub what: String,
-    /// Where the link lies, relative to the source's root.
+    /// The link's path, relative to the source's root.
     pub path: PathBuf,
     /// Where it leads, as the link itself says.
     pub target: PathBuf,

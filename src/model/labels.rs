@@ -2,13 +2,13 @@
 
 /// Label of the image: the version of volsnap it was packed from.
 pub const LABEL_HELPER: &str = "volsnap.helper";
-/// Label of the container, or of a volume that a restore has made: the run it belongs to.
+/// Label of the container, or of a volume that a restore made: the run it belongs to.
 pub const LABEL_RUN: &str = "volsnap.run";
-/// Label of the container: the source it reads, as `volume:NAME` or `path:DIR`.
+/// Label of the container: the source it reads, `volume:NAME` or `path:DIR`.
 pub const LABEL_SOURCE: &str = "volsnap.source";
-/// Label of a volume that is a stage: the key of the source that it is a copy of.
+/// Label of a volume that is a stage: the key of the source that it copies.
 pub const LABEL_STAGE: &str = "volsnap.stage";
 /// Label of the container: the process that made it.
 pub const LABEL_PID: &str = "volsnap.pid";
-/// Label of the container: the names of the containers that its run holds, or is about to hold, each after a space.
+/// Label of the container: the names of the containers that its run holds or is about to hold, each after a space.
 pub const LABEL_HOLDS: &str = "volsnap.holds";

@@ -1,4 +1,4 @@
-//! Where data lies: in a volume, or in a directory of the engine's host. Pure data.
+//! The place of data: a volume, or a directory of the engine's host. Pure data.
 
 use std::path::{Component, Path, PathBuf};
 
@@ -13,14 +13,14 @@ pub enum MountSource {
 }
 
 /// Returns an absolute path without `.` and `..`, by its text alone: the engine's host may be
-/// another machine, whose links cannot be followed from here.
+/// another machine, and nobody can follow its links from here.
 #[must_use]
 pub fn normalize(path: &Path) -> PathBuf {
     let mut normal = PathBuf::new();
     for component in path.components() {
         match component {
             Component::CurDir => {}
-            // Above the root is the root: pop keeps it.
+            // The root's parent is the root: pop keeps it.
             Component::ParentDir => {
                 normal.pop();
             }

@@ -3,9 +3,9 @@
 //!
 //! | file | holds |
 //! |---|---|
-//! | this one | what is known of a snapshot |
+//! | this one | what volsnap knows of a snapshot |
 //! | `parts` | what a snapshot has of each volume or directory |
-//! | `stored` | the file: its format number, what a reader must know, the seal, what is kept unread |
+//! | `stored` | the file: its format number, what a reader must know, the seal, the fields that are kept unread |
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -29,7 +29,7 @@ mod stored;
 pub use parts::{ArchiveInfo, Counts, FileListInfo, Part, Parts};
 pub use stored::{FORMAT_VERSION, Feature, ManifestError};
 
-/// The tag of a snapshot that a restore has made of the data it replaced.
+/// The tag of a snapshot that a restore made of the data it replaced.
 pub const SAFETY_TAG: &str = "safety";
 
 /// The result of reading a snapshot back; kept beside the manifest, one object each, never changed.
@@ -40,21 +40,21 @@ pub struct Verification {
     pub at: DateTime<Utc>,
     /// How it was verified.
     pub kind: VerificationKind,
-    /// Whether nothing was found.
+    /// Whether it found no problem.
     pub ok: bool,
-    /// How many problems were found.
+    /// How many problems it found.
     pub problems: u64,
     /// Milliseconds it took.
     pub ms: u64,
-    /// What it shows, where it is ok; `None` where an earlier volsnap did not say.
+    /// What it shows if it is ok; `None` if an earlier volsnap did not say.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub proof: Option<Proof>,
-    /// What a drill has measured.
+    /// What a drill measured.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub drill: Option<DrillTimes>,
     /// The version of volsnap that did it.
     pub tool_version: String,
-    /// What a later volsnap has said beside that.
+    /// What a later volsnap said besides.
     #[serde(skip)]
     pub unknown: UnknownFields,
 }
@@ -82,15 +82,15 @@ pub enum VerificationKind {
     Drill,
 }
 
-/// What looking at a snapshot has shown of it, each more than the one before.
+/// What a look at a snapshot has shown, each more than the one before.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Proof {
-    /// Every byte of it was read, and is what was stored.
+    /// Every byte of the archive was read back and is what was stored.
     Verified,
     /// It was unpacked, and every file is what was stored.
     Unpacked,
-    /// Its database answers on it; what is in the database was not compared with anything.
+    /// Its database answers on it; there was nothing to compare its data with.
     Booted,
     /// Its database answers on it, and has what it had when the snapshot was taken.
     Proved,
@@ -108,8 +108,8 @@ impl fmt::Display for Proof {
 }
 
 impl Verification {
-    /// Returns what it shows; `None` where it found damage. Of an earlier volsnap's drill no more is believed than
-    /// what its times say.
+    /// Returns what it shows; `None` if it found damage. An earlier volsnap's drill shows no more than its times
+    /// say.
     #[must_use]
     pub fn shows(&self) -> Option<Proof> {
         let of_drill = |times: &DrillTimes| if times.boot_ms > 0 { Proof::Booted } else { Proof::Unpacked };
@@ -121,7 +121,7 @@ impl Verification {
     }
 }
 
-/// How writers are held still.
+/// How to hold writers still.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Quiesce {
@@ -129,20 +129,20 @@ pub enum Quiesce {
     Stop,
     /// Containers are frozen while they run.
     Pause,
-    /// Nothing is held: the database makes a backup of itself.
+    /// Nothing is held: the database backs itself up.
     Online,
     /// Nothing is held.
     None,
 }
 
-/// How bytes are taken.
+/// When to copy the bytes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Capture {
     /// The archive is written while the writers are held.
     Direct,
-    /// A copy is made while they write, and only what has changed since is read while they are held; the
-    /// archive is written from the copy.
+    /// A copy is made while they write; while they are held, only what has changed since is copied. The archive is
+    /// written from the copy.
     Staged,
 }
 
@@ -152,7 +152,7 @@ pub struct Method {
     /// How writers were held still.
     #[serde(with = "stored::StoredQuiesce")]
     pub quiesce: Quiesce,
-    /// How bytes were taken.
+    /// When the bytes were copied.
     pub capture: Capture,
 }
 
@@ -169,15 +169,15 @@ pub enum Payload {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Consistency {
-    /// The shutdown is proved by the database's own files.
+    /// The database's own files prove the shutdown, before the copy and after it.
     Clean,
-    /// Nothing that writes to it ran while it was read; no files prove how that ended.
+    /// Nothing that writes to it ran while it was read; no files prove how the shutdown went.
     StoppedAndQuiet,
-    /// Recovers like after a power loss.
+    /// All of it is of one moment; recovers as after a power loss.
     CrashConsistent,
-    /// The database's own backup of itself: recovers to the moment of its end.
+    /// The database backed itself up: recovers to the moment at which the backup ended.
     Online,
-    /// Nothing was held while it was read.
+    /// It was in use while it was read.
     Unquiesced,
 }
 
@@ -185,7 +185,7 @@ pub enum Consistency {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(remote = "Self")]
 pub struct Manifest {
-    /// The version of the format that it was read from; what is written has the [newest](FORMAT_VERSION).
+    /// The version of the format that it was read from; it is written in the [newest](FORMAT_VERSION).
     #[serde(serialize_with = "stored::newest_version")]
     pub format_version: u32,
     /// What a reader must know to understand it.
@@ -194,10 +194,10 @@ pub struct Manifest {
     pub id: SnapshotId,
     /// The name under which the repository keeps this source.
     pub source: String,
-    /// The snapshots of one moment have it in common; `None` for one that was taken alone.
+    /// The snapshots of one moment share it; `None` for one that was taken alone.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub group: Option<GroupId>,
-    /// How a person calls it.
+    /// What a person calls it.
     pub title: String,
     /// How the data was taken.
     pub method: Method,
@@ -207,13 +207,13 @@ pub struct Manifest {
     pub consistency: Consistency,
     /// What that rests on.
     pub evidence: Evidence,
-    /// Where the data stands in its database's log; `None` where that is not known.
+    /// The position of the data in its database's log; `None` if unknown.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub position: Option<Position>,
     /// When things happened.
     pub times: Times,
-    /// Milliseconds from the moment the stop (or freeze) was asked for until the service answered (or went
-    /// on); 0 when nothing was held.
+    /// Milliseconds from the request to stop (or freeze) until the service answered (or went on); 0 if nothing
+    /// was held.
     pub downtime_ms: u64,
     /// The parts of the run.
     pub phases: Vec<PhaseTime>,
@@ -221,14 +221,14 @@ pub struct Manifest {
     pub parts: Parts,
     /// What the data ran in.
     pub environment: Environment,
-    /// What was seen of the live data just before; `None` where nobody looked, or could.
+    /// What volsnap saw of the live data just before; `None` if it did not look, or could not.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub facts: Option<SnapshotFacts>,
     /// The user's tags.
     pub tags: BTreeMap<String, String>,
     /// The version of volsnap that wrote it.
     pub tool_version: String,
-    /// What a later volsnap has said beside that: it is written again.
+    /// What a later volsnap said besides; it is written again.
     #[serde(skip)]
     pub unknown: UnknownFields,
 }
@@ -236,9 +236,9 @@ pub struct Manifest {
 /// What the consistency rests on.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, Default)]
 pub struct Evidence {
-    /// What the database's own files said once everything was stopped; `None` when it is no database.
+    /// What the database's own files said once everything was stopped; `None` if it is no database.
     pub database: Option<Inspection>,
-    /// Whether the file the proof rests on was read again after the last byte and was the same.
+    /// Whether the file the proof rests on was the same when it was read again after the last byte.
     pub unchanged_after: bool,
     /// How each container that was stopped ended.
     pub stopped: Vec<StoppedContainer>,
@@ -250,7 +250,7 @@ pub struct Evidence {
 }
 
 impl Evidence {
-    /// Returns what may be believed of data that nothing was running on while it was read.
+    /// Returns what may be believed of data on which nothing ran while it was read.
     #[must_use]
     pub fn at_rest(&self) -> Consistency {
         match (&self.database, self.reasons.is_empty()) {
@@ -277,7 +277,7 @@ pub struct StoppedContainer {
 pub struct Times {
     /// The run began.
     pub started: DateTime<Utc>,
-    /// The stop (or freeze) was asked for; the begin when nothing was held.
+    /// The stop (or freeze) was requested; the begin of the run if nothing was held.
     pub held: DateTime<Utc>,
     /// The service answered again.
     pub released: DateTime<Utc>,
@@ -301,7 +301,7 @@ pub struct PhaseTime {
 pub struct Environment {
     /// The database container's name.
     pub container: Option<String>,
-    /// The image as it was named.
+    /// The image's name.
     pub image: Option<String>,
     /// The image's content id, `sha256:…`.
     pub image_id: Option<String>,
@@ -322,7 +322,7 @@ pub struct Environment {
     pub api_version: String,
     /// Architecture in Docker's words: "amd64".
     pub arch: String,
-    /// The C library of the database's container, as "glibc 2.36": it sorts text. `None` where it was not told.
+    /// The C library of the database's container, such as "glibc 2.36": it sorts text. `None` if unknown.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub libc: Option<String>,
 }
@@ -352,7 +352,7 @@ impl Manifest {
         &self.parts.first().counts
     }
 
-    /// Returns where the container of the database had the source mounted.
+    /// Returns where the database's container mounted the source.
     #[must_use]
     pub fn mounted_at(&self) -> Option<&Path> {
         let is_source = |mount: &&Mount| match self.location() {
@@ -362,7 +362,7 @@ impl Manifest {
         self.environment.mounts.iter().find(is_source).map(|mount| mount.destination.as_path())
     }
 
-    /// Tells whether a restore has made it, of the data that it replaced: what nobody means who asks for the latest.
+    /// Returns whether a restore made it of the data that it replaced. Nobody who asks for the latest means such a one.
     #[must_use]
     pub fn is_safety(&self) -> bool {
         self.tags.contains_key(SAFETY_TAG)
@@ -370,7 +370,7 @@ impl Manifest {
 }
 
 impl Consistency {
-    /// Returns whether nothing speaks against it: no recovery is to be expected when it is started.
+    /// Returns whether nothing speaks against it: the database should start without recovery.
     #[must_use]
     pub fn is_at_rest(self) -> bool {
         matches!(self, Self::Clean | Self::StoppedAndQuiet)

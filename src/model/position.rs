@@ -1,4 +1,4 @@
-//! Where data stands in the log of its database's changes. Pure data.
+//! The position of data in its database's log of changes. Pure data.
 
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};

@@ -1,9 +1,9 @@
-//! How odd names are shown and pasted. Names are data: they may hold anything.
+//! How to show and paste odd names. Names are data: they may hold anything.
 
 use std::fmt::Write as _;
 
-/// Returns `text` on one line, with the characters escaped that would act on a terminal or hide
-/// what is there: control characters, and those that turn or join text unseen.
+/// Returns `text` on one line. Escapes the characters that would act on a terminal or hide text:
+/// control characters, and those that turn or join text unseen.
 #[must_use]
 pub fn printable(text: &str) -> String {
     let mut shown = String::with_capacity(text.len());

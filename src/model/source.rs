@@ -1,4 +1,4 @@
-//! The resolved thing that is captured: one named volume or one host directory, with the
+//! The resolved thing to capture: one named volume or one host directory, with the
 //! containers that use it. Pure data and rules: no engine, no clock.
 
 use std::path::PathBuf;
@@ -19,18 +19,18 @@ pub struct Source {
     pub host_path: PathBuf,
     /// The name under which the repository keeps its snapshots; safe as a file name.
     pub key: String,
-    /// How a person calls it: "service db of memory-service".
+    /// What a person calls it: "service db of memory-service".
     pub title: String,
     /// Every container, running or not, that mounts it, a directory above it or one below it.
     pub users: Vec<User>,
-    /// The container whose database lives here, where the target named or revealed one: its id.
+    /// The id of the container whose database lives here, if the target named or revealed one.
     pub database_container: Option<String>,
     /// Where that database's data directory lies, relative to the source's root, as the container's
     /// configuration has it; "" for the root itself.
     pub data_directory: Option<PathBuf>,
     /// Another run of volsnap that has the source mounted: this one has to wait its turn.
     pub held_by: Option<OtherRun>,
-    /// What should be said before anything else, as data living in an anonymous volume.
+    /// What to say before anything else, for example that the data lives in an anonymous volume.
     pub warnings: Vec<String>,
 }
 
@@ -41,14 +41,14 @@ pub struct User {
     pub container: Container,
     /// Whether it can write there.
     pub writes: bool,
-    /// Whether it is here only because it shares the network of a user, which takes its network
-    /// away when it stops.
+    /// Whether it is here only because it shares the network of a user: it loses its network when
+    /// that user stops.
     pub through_network: bool,
 }
 
 impl User {
     /// Returns whether it must not run while the source is captured: it can write there, or the engine
-    /// takes its network away with that of a user. Who can only read disturbs nothing and goes on.
+    /// takes its network away with that of a user. One that can only read disturbs nothing and goes on.
     #[must_use]
     pub fn is_to_be_held(&self) -> bool {
         self.container.state.running && (self.writes || self.through_network)
@@ -64,12 +64,12 @@ pub struct OtherRun {
     pub container: String,
     /// The process that made the helper, on the machine that ran it.
     pub pid: Option<u32>,
-    /// Whether the helper runs; one that does not is what a dead run left.
+    /// Whether the helper runs; a dead run left one that does not.
     pub running: bool,
 }
 
 impl OtherRun {
-    /// Returns the run to which a container belongs, where it is a helper of volsnap.
+    /// Returns the run to which a container belongs, if it is a helper of volsnap.
     #[must_use]
     pub fn of(container: &Container) -> Option<Self> {
         Some(Self {
@@ -87,7 +87,7 @@ impl Source {
         self.users.iter().filter(|user| user.container.state.running)
     }
 
-    /// Returns the users that are frozen: they can neither be stopped nor answer, and whoever paused
+    /// Returns the users that are frozen: nobody can stop them, they cannot answer, and whoever paused
     /// them had a reason.
     pub fn paused_users(&self) -> impl Iterator<Item = &User> {
         self.users.iter().filter(|user| user.container.state.paused)
@@ -113,8 +113,8 @@ impl Source {
 
 /// Returns the name under which the repository keeps a source's snapshots; safe as a file name.
 ///
-/// A volume's own name; of a directory what can be read of its path, and six digits of the path's
-/// digest, so that `/data/pg` and `/data-pg` differ.
+/// For a volume, its own name. For a directory, the legible part of its path and six digits of the path's
+/// digest, because `/data/pg` and `/data-pg` have to differ.
 #[must_use]
 pub fn key_of(location: &MountSource) -> String {
     match location {

@@ -1,15 +1,15 @@
-//! Fields of a stored object that this volsnap does not know: they are kept, so that an object of a later volsnap is
-//! whole again after it was read and written. Pure data.
+//! Fields of a stored object that this volsnap does not know. It keeps them: an object of a later volsnap loses nothing
+//! when this one reads and writes it. Pure data.
 
 use serde_json::Value;
 
-/// The fields that are not known, each with where it lies.
+/// The unknown fields, each with its place.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct UnknownFields(Vec<UnknownField>);
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 struct UnknownField {
-    /// The way to the object that has it.
+    /// The path to the object that has it.
     object: Vec<Step>,
     name: String,
     value: Value,
@@ -22,7 +22,7 @@ enum Step {
 }
 
 impl UnknownFields {
-    /// Returns the fields of `read` that `known` does not have: the same object, written from what was understood.
+    /// Returns the fields of `read` that `known` lacks; `known` is the same object, written from what was understood.
     #[must_use]
     pub fn between(read: &Value, known: &Value) -> Self {
         let mut fields = Self::default();
@@ -55,7 +55,7 @@ impl UnknownFields {
         }
     }
 
-    /// Puts the fields back where they were. One whose object is gone goes with it; what has its name by now stays.
+    /// Puts the fields back where they were. A field goes with its object, and never replaces a known field.
     pub fn put_back(&self, written: &mut Value) {
         for UnknownField { object, name, value } in &self.0 {
             let found = object.iter().try_fold(&mut *written, |at, step| match step {

@@ -1,22 +1,22 @@
-//! The commands that are printed to be typed next: they mean the repository and the engine that this one was
-//! given, whatever a shell makes of the names in them.
+//! The commands that are printed as the next ones: they use the repository and the engine that this one was
+//! given, whatever a shell would make of the names in them.
 
 use volsnap::model::hint::{Hint, command_line, explained};
 use volsnap::model::quote::{printable, shell_quote};
 
-/// How this command was called, as far as the next one has to be called so.
+/// How this command was called, as far as the next one has to be called the same way.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Commands {
-    /// The repository, where it was named on the command line.
+    /// The repository, if the command line named it.
     pub(crate) repo: Option<String>,
-    /// The engine, where it was named on the command line.
+    /// The engine, if the command line named it.
     pub(crate) host: Option<String>,
-    /// All that was typed after `volsnap`.
+    /// Everything that was typed after `volsnap`.
     pub(crate) typed: Vec<String>,
 }
 
 impl Commands {
-    /// Returns a hint as a line to be pasted, with what it is for behind a `#`.
+    /// Returns a hint as a line to paste, with its purpose behind a `#`.
     pub(crate) fn line(&self, hint: &Hint) -> String {
         let (command, why) = match hint {
             Hint::Volsnap { args, why } => (self.volsnap(args), why),
@@ -36,7 +36,7 @@ impl Commands {
     fn volsnap(&self, args: &[String]) -> String {
         let mut words = vec!["volsnap"];
         for (option, value) in [("--repo", &self.repo), ("--host", &self.host)] {
-            // A hint that has another repository or engine means that.
+            // A hint with a repository or an engine of its own means that one.
             if let (Some(value), false) = (value, args.iter().any(|arg| is_given(arg, option))) {
                 words.extend([option, value.as_str()]);
             }
@@ -75,7 +75,7 @@ impl Commands {
 
     fn shell(&self, command: &str) -> String {
         match &self.host {
-            // It can be several commands; the parentheses keep the variable from the shell it is pasted into.
+            // It can be several commands; the parentheses keep the variable out of the shell that runs them.
             Some(host) if command.contains("docker") => {
                 format!("(export DOCKER_HOST={}; {command})", shell_quote(host))
             }

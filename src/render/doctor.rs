@@ -1,4 +1,4 @@
-//! What `doctor` found, as a person reads it: by subject, the worst first, what mends it below each.
+//! What `doctor` found, as a person reads it: by subject, the worst first, each with what mends it below.
 
 use std::fmt::Write as _;
 
@@ -10,7 +10,7 @@ use super::text::escape;
 /// Returns the findings.
 pub(crate) fn findings(findings: &[Finding], commands: &Commands) -> String {
     if findings.is_empty() {
-        return "no database and nothing at risk was found".to_owned();
+        return "found no database and nothing at risk".to_owned();
     }
     let (mut out, mut subject) = (String::new(), None);
     for finding in findings {

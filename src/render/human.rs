@@ -24,10 +24,10 @@ use super::command::Commands;
 use super::report;
 use super::text::{count, duration, escape, milliseconds, size, table, time};
 
-/// Problems shown of one verification; `--json` has all of them.
+/// How many problems of one verification are shown; `--json` has all of them.
 const PROBLEMS_SHOWN: usize = 20;
 
-/// Returns a failure: what was being done, why, the state now, the next command.
+/// Returns a failure: what volsnap was doing, why it failed, the state now, the next command.
 pub(crate) fn error(error: &Error, commands: &Commands) -> String {
     let mut out = format!("volsnap: {}", escape(&error.chain()));
     if let Some(state) = error.state_text() {
@@ -40,7 +40,7 @@ pub(crate) fn error(error: &Error, commands: &Commands) -> String {
     out
 }
 
-/// Collects lines of a name and a value.
+/// Lines of a name and a value.
 struct Rows(String);
 
 impl Rows {
@@ -53,7 +53,7 @@ impl Rows {
     }
 }
 
-/// Returns what became of a snapshot.
+/// Returns the result of a snapshot.
 pub(crate) fn snapshot(snapshot: &Snapshot, commands: &Commands) -> String {
     summary(snapshot, commands).0
 }
@@ -88,10 +88,10 @@ fn consistency(manifest: &Manifest) -> String {
             format!("crash-consistent: {}", escape(&manifest.evidence.reasons.join("; ")))
         }
         (Consistency::Online, Some(database)) => format!(
-            "online: a backup that {} {} made of itself, which recovers to the moment of its end",
+            "online: {} {} backed itself up; the backup recovers to the moment at which it ended",
             database.engine, database.version
         ),
-        (Consistency::Online, None) => "online: a backup that the database made of itself".to_owned(),
+        (Consistency::Online, None) => "online: the database backed itself up".to_owned(),
         (Consistency::Unquiesced, _) => "unquiesced: it was in use while it was read".to_owned(),
     }
 }
@@ -129,7 +129,7 @@ fn left_out(manifest: &Manifest) -> Vec<(&'static str, String)> {
         rows.push(("left out", format!("{} by --exclude", count(counts.excluded))));
     }
     if counts.vanished > 0 {
-        rows.push(("left out", format!("{} that vanished before they were read", count(counts.vanished))));
+        rows.push(("left out", format!("{} that vanished before volsnap read them", count(counts.vanished))));
     }
     if let Some(first) = counts.changed.first() {
         let more = counts.changed.len() - 1;
@@ -141,7 +141,7 @@ fn left_out(manifest: &Manifest) -> Vec<(&'static str, String)> {
     rows
 }
 
-/// Returns how the archive is unpacked without volsnap.
+/// Returns the command that unpacks the archive without volsnap.
 fn by_hand(manifest: &Manifest, archive: &Path) -> String {
     let decompress = match manifest.archive().codec {
         Codec::Zstd { .. } => "--zstd ",
@@ -164,15 +164,15 @@ pub(crate) fn plan(plan: &Plan) -> String {
     let downtime = format!("about {}", milliseconds(plan.expected_downtime_ms));
     match plan.quiesce {
         Quiesce::None => rows.row("stop", "nothing (--quiesce none)"),
-        Quiesce::Online => rows.row("stop", "nothing: the database makes a backup of itself while it runs"),
-        Quiesce::Stop if plan.stops.is_empty() => rows.row("stop", "nothing: nothing that uses it runs"),
+        Quiesce::Online => rows.row("stop", "nothing: the database backs itself up while it runs"),
+        Quiesce::Stop if plan.stops.is_empty() => rows.row("stop", "nothing: no container that uses it runs"),
         Quiesce::Stop => {
             rows.row("stop", &list(&plan.stops, ", then "));
             rows.row("start again", &list(&plan.starts, ", then "));
             rows.row("downtime", &downtime);
         }
         Quiesce::Pause if plan.freezes.is_empty() => {
-            rows.row("freeze", "nothing: nothing that uses it runs");
+            rows.row("freeze", "nothing: no container that uses it runs");
         }
         Quiesce::Pause => {
             rows.row("freeze", &list(&plan.freezes, ", and at once "));
@@ -203,7 +203,7 @@ fn capture(plan: &Plan) -> String {
     }
 }
 
-/// Returns the list of snapshots; leftovers stand apart.
+/// Returns the list of snapshots, and apart from it what is no snapshot.
 pub(crate) fn list(listing: &Listing, source: Option<&str>, repository: &Repository) -> String {
     let mut out = String::new();
     if listing.snapshots.is_empty() {
@@ -218,7 +218,7 @@ pub(crate) fn list(listing: &Listing, source: Option<&str>, repository: &Reposit
     out
 }
 
-/// Returns the list of kept stages, with what removes each.
+/// Returns the list of kept stages, with the command that removes each.
 pub(crate) fn stages(stages: &[KeptStage], commands: &Commands) -> String {
     if stages.is_empty() {
         return "no stages are kept".to_owned();
@@ -242,11 +242,13 @@ pub(crate) fn none(source: Option<&str>, repository: &Repository) -> String {
     escape(&format!("no snapshots{of} in {}", repository.location().display()))
 }
 
-/// Returns what is in the repository and is no snapshot; empty when there is no such thing.
+/// Returns what is in the repository and is no snapshot; empty if there is nothing like that.
 pub(crate) fn set_apart(listing: &Listing) -> String {
     let mut out = String::new();
     if !listing.incomplete.is_empty() {
-        out.push_str("\nincomplete (no snapshots: a run is at work, or died; see `volsnap recover`):\n");
+        out.push_str(
+            "\nincomplete (no snapshots: a run is still at work, or died; see `volsnap recover`):\n",
+        );
         for left in &listing.incomplete {
             let _ = writeln!(
                 out,
@@ -277,7 +279,7 @@ fn list_row(snapshot: &Snapshot) -> Vec<String> {
         manifest.id.to_string(),
         escape(&manifest.source),
         time(manifest.times.started),
-        // What a restore has kept of the data that it replaced is not what one looks for in a list of backups.
+        // Nobody who looks for a backup means the data that a restore replaced.
         format!("{}{}", manifest.consistency, if manifest.is_safety() { ", safety" } else { "" }),
         size(manifest.counts().raw_bytes),
         size(manifest.archive().stored_bytes),
@@ -297,13 +299,13 @@ fn outcome(verification: &Verification) -> String {
     }
 }
 
-/// Returns the measured recovery time, where there is one.
+/// Returns the measured recovery time, if there is one.
 fn recovery(verification: &Verification) -> String {
     let measured = verification.drill.filter(|drill| verification.ok && drill.boot_ms > 0);
     measured.map_or_else(String::new, |drill| format!(", up in {}", milliseconds(drill.recovery_ms)))
 }
 
-/// Returns everything that is known of one snapshot.
+/// Returns everything that volsnap knows of one snapshot.
 pub(crate) fn show(snapshot: &Snapshot, commands: &Commands) -> String {
     let manifest = &snapshot.manifest;
     let mut rows = summary(snapshot, commands);
@@ -384,7 +386,7 @@ pub(crate) fn restore_plan(plan: &RestorePlan) -> String {
     let list = |names: &[String]| names.iter().map(|name| escape(name)).collect::<Vec<_>>().join(", ");
     let database = plan.database.as_ref().map_or_else(String::new, |name| format!(", {}", escape(name)));
     rows.row("of", &format!("{}{database}", escape(&plan.of)));
-    let makes = if plan.makes { ", which is made for it" } else { "" };
+    let makes = if plan.makes { ", to be created" } else { "" };
     rows.row("into", &format!("{}{makes}", escape(&plan.into)));
     rows.row("data", &format!("{} in {} entries", size(plan.bytes), count(plan.members)));
     if !plan.level.is_same() {
@@ -392,7 +394,7 @@ pub(crate) fn restore_plan(plan: &RestorePlan) -> String {
         rows.row(
             "level",
             &format!(
-                "what lies in {} comes to lie in {}",
+                "what the archive has in {} goes to {}",
                 shown(&plan.level.strip),
                 shown(&plan.level.prefix)
             ),
@@ -410,7 +412,7 @@ pub(crate) fn restore_plan(plan: &RestorePlan) -> String {
     if plan.in_place {
         rows.row(
             "no room",
-            "for two copies: the service is away for all of it, what is there is kept first and removed",
+            "for two copies: archives the old data first and removes it; the service is down for all of that",
         );
     }
     if !plan.stops.is_empty() {
@@ -428,7 +430,7 @@ pub(crate) fn restore_plan(plan: &RestorePlan) -> String {
     rows.0
 }
 
-/// Returns what became of a restore.
+/// Returns the result of a restore.
 pub(crate) fn restored(restored: &Restored, commands: &Commands) -> String {
     let plan = &restored.plan;
     let mut rows = Rows::new(&format!("restored {} into {}", escape(&plan.archive), escape(&plan.into)));
@@ -445,7 +447,7 @@ pub(crate) fn restored(restored: &Restored, commands: &Commands) -> String {
     rows.0
 }
 
-/// Returns what became of a verification.
+/// Returns the result of a verification.
 pub(crate) fn verified(snapshot: &Snapshot, report: &Report, commands: &Commands) -> String {
     let outcome = if report.ok { "is verified" } else { "is DAMAGED" };
     let mut rows =
@@ -467,13 +469,13 @@ pub(crate) fn verified(snapshot: &Snapshot, report: &Report, commands: &Commands
         rows.row("", &format!("and {} more (--json lists all)", report.problems.len() - PROBLEMS_SHOWN));
     }
     if !report.ok {
-        let list = Hint::volsnap(["list", &snapshot.manifest.source]).why("an older one may be good");
+        let list = Hint::volsnap(["list", &snapshot.manifest.source]).why("try an older one");
         rows.row("next", &commands.line(&list));
     }
     rows.0
 }
 
-/// Returns what became of a drill.
+/// Returns the result of a drill.
 pub(crate) fn drilled(snapshot: &Snapshot, report: &DrillReport, commands: &Commands) -> String {
     let outcome = match report.shows() {
         Some(Proof::Proved) => "is proved: it boots, and its data is what it was",
@@ -509,7 +511,7 @@ pub(crate) fn drilled(snapshot: &Snapshot, report: &DrillReport, commands: &Comm
         rows.row("", &format!("and {} more (--json lists all)", report.problems.len() - PROBLEMS_SHOWN));
     }
     if !report.ok {
-        let list = Hint::volsnap(["list", &snapshot.manifest.source]).why("an older one may be good");
+        let list = Hint::volsnap(["list", &snapshot.manifest.source]).why("try an older one");
         rows.row("next", &commands.line(&list));
     }
     report::findings(&mut rows.0, &report.differences, &report.checks, &report.unread, commands);

@@ -1,7 +1,7 @@
-//! JSON for programs: every object that `--json` prints, as a type. Field names are part of the interface: added
-//! to, never changed; `docs/json-schema.json` has them for others, and a test holds the two together.
+//! JSON for programs: every object that `--json` prints, as a type. Field names are part of the interface: new ones
+//! are added, none changes. `docs/json-schema.json` describes them for others, and a test keeps the two in step.
 //!
-//! A command in one of them is a line to be pasted, like those that people are shown.
+//! A command in an object is a line to paste, like those that people see.
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -31,7 +31,7 @@ use volsnap::saga::RunInfo;
 
 use super::command::Commands;
 
-/// Returns a value as JSON; `null` for what cannot be (no type here is such).
+/// Returns a value as JSON; `null` for one that JSON cannot hold (no type here is such).
 pub(crate) fn value(value: &impl Serialize) -> Value {
     serde_json::to_value(value).unwrap_or_default()
 }
@@ -78,7 +78,7 @@ pub(crate) struct SnapshotObject<'a> {
 }
 
 impl<'a> SnapshotObject<'a> {
-    /// Returns what is printed of a snapshot, with the drill that it was put to.
+    /// Returns what is printed of a snapshot, with its drill.
     pub(crate) fn new(snapshot: &'a Snapshot, drill: Option<DrillObject<'a>>) -> Self {
         let manifest = &snapshot.manifest;
         Self {
@@ -121,8 +121,8 @@ impl<'a> ListedObject<'a> {
     }
 }
 
-/// All that is known of a snapshot: its manifest, and its verifications. What the first format had is there by its
-/// names, also where the manifest has it elsewhere by now.
+/// Everything that is known of a snapshot: its manifest and its verifications. The fields of the first format keep
+/// their names, even those that the manifest has elsewhere by now.
 #[derive(Debug, Serialize)]
 pub(crate) struct ShownObject<'a> {
     #[serde(flatten)]
@@ -212,7 +212,7 @@ object! {
     }
 }
 
-/// What became of a restore.
+/// The result of a restore.
 #[derive(Debug, Serialize)]
 pub(crate) struct RestoredObject<'a> {
     id: &'a str,
@@ -278,7 +278,7 @@ object! {
     }
 }
 
-/// The plan of a migration, with what would be typed to do the same by hand.
+/// The plan of a migration, with the commands that do the same by hand.
 #[derive(Debug, Serialize)]
 pub(crate) struct MigratePlanObject<'a> {
     #[serde(flatten)]
@@ -292,7 +292,7 @@ impl<'a> MigratePlanObject<'a> {
     }
 }
 
-/// What became of a migration.
+/// The result of a migration.
 #[derive(Debug, Serialize)]
 #[serde(rename_all = "kebab-case", tag = "outcome")]
 pub(crate) enum MigrationObject<'a> {
@@ -308,7 +308,7 @@ pub(crate) enum MigrationObject<'a> {
         remove: String,
         back: Option<String>,
     },
-    /// It did so before.
+    /// It already did.
     Already { title: &'a str, at: &'a str },
 }
 
@@ -355,7 +355,7 @@ fn differences<'a>(found: &'a [difference::Difference], commands: &Commands) -> 
     found.iter().map(object).collect()
 }
 
-/// What came of a check.
+/// The result of a check.
 #[derive(Debug, Serialize)]
 pub(crate) struct CheckObject<'a> {
     ok: bool,
@@ -406,7 +406,7 @@ object! {
     }
 }
 
-/// What came of a restart.
+/// The result of a restart.
 #[derive(Debug, Serialize)]
 pub(crate) struct RestartObject<'a> {
     ok: bool,
@@ -447,7 +447,7 @@ impl<'a> RestartObject<'a> {
     }
 }
 
-/// What a verification found; with the drill, where there was one.
+/// What a verification found, with the drill if there was one.
 #[derive(Debug, Serialize)]
 pub(crate) struct VerifiedObject<'a> {
     id: &'a SnapshotId,
@@ -488,7 +488,7 @@ pub(crate) struct LostObject<'a> {
 }
 
 impl<'a> LostObject<'a> {
-    /// Returns what is printed of a snapshot of which no more is known than its name, if that.
+    /// Returns what is printed of a snapshot of which at most its name is known.
     pub(crate) fn new(name: Option<&'a str>, what: String) -> Self {
         Self { id: name, ok: false, problems: [Problem { path: None, block: None, what }] }
     }
@@ -540,7 +540,7 @@ pub(crate) struct FindingObject<'a> {
     subject: &'a str,
     container: Option<&'a str>,
     what: &'a str,
-    /// What mends it, a line each; none where nothing does.
+    /// What mends it, one a line; empty if nothing does.
     mitigation: Option<String>,
 }
 
@@ -559,7 +559,7 @@ impl<'a> FindingObject<'a> {
     }
 }
 
-/// A stage that a snapshot has kept.
+/// A stage that a snapshot kept.
 #[derive(Debug, Serialize)]
 pub(crate) struct StageObject<'a> {
     source: &'a str,
@@ -611,7 +611,7 @@ impl<'a> From<&'a recover::Unfinished> for UnfinishedObject<'a> {
     }
 }
 
-/// Returns the milliseconds from the first byte of the archive to the last one being durable.
+/// Returns the milliseconds from the first byte of the archive until the last one is durable.
 fn archive_ms(phases: &[PhaseTime]) -> u64 {
     phases
         .iter()

@@ -1,4 +1,4 @@
-//! The plan of a migration and what became of it, as a person reads them.
+//! The plan of a migration and its result, as a person reads them.
 
 use std::fmt::Write as _;
 
@@ -11,7 +11,7 @@ fn row(out: &mut String, name: &str, value: &str) {
     let _ = writeln!(out, "  {name:<12} {value}");
 }
 
-/// Returns the plan, with the changes of files as they will be.
+/// Returns the plan, with the changes that it makes to files.
 pub(crate) fn plan(plan: &MigratePlan) -> String {
     let mut out = match plan.direction {
         Direction::ToDirectory => format!("migrate {} into a directory\n", escape(&plan.title)),
@@ -20,19 +20,19 @@ pub(crate) fn plan(plan: &MigratePlan) -> String {
     let database = plan.database.as_ref().map_or_else(String::new, |name| format!(", {}", escape(name)));
     let data = format!("{} in {} entries{database}", size(plan.bytes), count(plan.entries));
     row(&mut out, "data", &data);
-    row(&mut out, "from", &format!("{}, which is kept", escape(&plan.from)));
+    row(&mut out, "from", &format!("{}, kept", escape(&plan.from)));
     row(&mut out, "to", &place(plan));
     row(
         &mut out,
         "room",
         &format!("{} free, {} needed at most", size(plan.free_bytes), size(plan.needed_bytes)),
     );
-    row(&mut out, "owner", &format!("{}:{}, as numbers", plan.owner.0, plan.owner.1));
+    row(&mut out, "owner", &format!("{}:{}", plan.owner.0, plan.owner.1));
     for user in &plan.users {
-        let state = if user.running { "" } else { ", which does not run and will not" };
+        let state = if user.running { "" } else { ", not running, and not started" };
         let how = user.service.as_ref().map_or_else(
-            || "made anew by the engine, the same but for the mount".to_owned(),
-            |service| format!("{}, made anew by Compose", escape(service)),
+            || "recreated by the engine, the same except for the mount".to_owned(),
+            |service| format!("{}, recreated by Compose", escape(service)),
         );
         let at = escape(&user.mounted_at.display().to_string());
         row(&mut out, "used by", &format!("{} at {at}: {how}{state}", escape(&user.container)));
@@ -48,7 +48,7 @@ pub(crate) fn plan(plan: &MigratePlan) -> String {
     for edit in &plan.edits {
         let made = if edit.new { "makes" } else { "edits" };
         row(&mut out, made, &escape(&edit.path.display().to_string()));
-        // The first two lines name the file, which was said.
+        // The first two lines name the file again.
         for line in edit.diff.lines().skip(2) {
             let _ = writeln!(out, "    {}", escape(line));
         }
@@ -59,15 +59,15 @@ pub(crate) fn plan(plan: &MigratePlan) -> String {
 fn place(plan: &MigratePlan) -> String {
     let kind = plan.file_system.as_ref().map_or_else(String::new, |kind| format!(" ({})", escape(kind)));
     let more = match (plan.resumes, plan.makes, plan.replaces) {
-        (true, ..) => ", where an earlier run has begun",
-        (_, true, _) => ", which is made for it",
+        (true, ..) => ", where an earlier run began",
+        (_, true, _) => ", to be created",
         (.., true) => ", in place of the older data there",
         _ => "",
     };
     format!("{}{kind}{more}", escape(&plan.to))
 }
 
-/// Returns what became of a migration.
+/// Returns the result of a migration.
 pub(crate) fn outcome(outcome: &Outcome, commands: &Commands) -> String {
     match outcome {
         Outcome::Migrated(migrated) => done(migrated, commands),
@@ -87,7 +87,7 @@ fn done(migrated: &Migrated, commands: &Commands) -> String {
     row(&mut out, "compared", &format!("{compared}: the copy is what was there, to the byte"));
     match migrated.strict {
         Some(true) => row(&mut out, "facts", "the same, and nothing was written in between"),
-        Some(false) => row(&mut out, "facts", "the same, but for what was written since"),
+        Some(false) => row(&mut out, "facts", "the same, except for what was written since"),
         None => {}
     }
     for backup in &migrated.backups {
@@ -97,7 +97,7 @@ fn done(migrated: &Migrated, commands: &Commands) -> String {
             &format!("{}    (the file as it was)", escape(&backup.display().to_string())),
         );
     }
-    let kept = format!("{} has the old data still; once you are content:", escape(&plan.from));
+    let kept = format!("{} still has the old data; to remove it:", escape(&plan.from));
     row(&mut out, "kept", &kept);
     row(&mut out, "", &commands.line(&migrated.remove));
     if let Some(back) = &migrated.back {

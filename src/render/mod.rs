@@ -1,10 +1,10 @@
 //! The only place that prints. Results go to standard output, everything else to standard error;
-//! with `--json` one JSON value is all that standard output gets. Bars only on a terminal.
+//! with `--json`, standard output gets one JSON value and nothing else. Bars appear only on a terminal.
 //!
 //! Names come from the outside world: whatever is printed for a person is [escaped](text::escape).
 //! A closed standard output or error is nobody's failure: what cannot be printed is dropped. Output that is
-//! stuck holds nobody up while a procedure runs: standard error is written by a [thread](progress) of its own,
-//! standard output only once a run is over.
+//! stuck holds up no procedure: a [thread](progress) of its own writes standard error, and standard output is
+//! written only once a run is over.
 
 use std::io::{self, IsTerminal as _, Write as _};
 use std::process::ExitCode;
@@ -58,7 +58,7 @@ pub(crate) struct UiOptions {
     pub(crate) verbose: u8,
     /// Whether bars may be drawn.
     pub(crate) progress: bool,
-    /// How the commands are called that are printed to be typed next.
+    /// How to call the commands that are printed as the next ones.
     pub(crate) commands: Commands,
 }
 
@@ -70,7 +70,7 @@ pub(crate) struct Ui {
 }
 
 impl Ui {
-    /// Returns what prints by these options, and has the log go through it.
+    /// Returns what prints by these options, and sends the log through it.
     pub(crate) fn new(options: UiOptions) -> Self {
         let draw = options.progress && !options.quiet && options.verbose == 0 && io::stderr().is_terminal();
         let progress = Arc::new(Progress::new(draw, options.quiet, options.commands.clone()));
@@ -84,12 +84,12 @@ impl Ui {
         self.progress.clone()
     }
 
-    /// Takes away the bar, before a result is printed; waits for what is yet to be drawn.
+    /// Takes away the bar before a result is printed, and waits for what is not drawn yet.
     pub(crate) fn finish_progress(&self) {
         self.progress.finish();
     }
 
-    /// Prints a failure: what was being done, why, the state now, the next command.
+    /// Prints a failure: what volsnap was doing, why it failed, the state now, the next command.
     pub(crate) fn error(&self, error: &Error) {
         self.progress.last_line(&human::error(error, &self.commands));
     }
@@ -99,7 +99,7 @@ impl Ui {
         self.progress.line(&escape(text));
     }
 
-    /// Prints one value, or the array of several, where JSON was asked for.
+    /// Prints one value, or the array of several, if JSON was asked for.
     pub(crate) fn json_results(&self, mut results: Vec<serde_json::Value>, several: bool) {
         if !self.json {
             return;
@@ -114,17 +114,17 @@ impl Ui {
         print(&format!("{value:#}"));
     }
 
-    /// Prints an object, where JSON was asked for.
+    /// Prints an object, if JSON was asked for.
     fn json(&self, object: &impl Serialize) {
         self.json_results(vec![json::value(object)], false);
     }
 
-    /// Prints an array of objects, where JSON was asked for.
+    /// Prints an array of objects, if JSON was asked for.
     fn json_array<T: Serialize>(&self, objects: impl Iterator<Item = T>) {
         self.json_results(objects.map(|object| json::value(&object)).collect(), true);
     }
 
-    /// Returns how commands are called that are printed to be typed next.
+    /// Returns how to call the commands that are printed as the next ones.
     pub(crate) fn commands(&self) -> &Commands {
         &self.commands
     }
@@ -134,7 +134,7 @@ impl Ui {
         self.text(|| human::plan(plan));
     }
 
-    /// Prints what became of a snapshot.
+    /// Prints the result of a snapshot.
     pub(crate) fn snapshot(&self, snapshot: &Snapshot) {
         self.text(|| human::snapshot(snapshot, &self.commands));
     }
@@ -145,7 +145,7 @@ impl Ui {
         self.text(|| human::restore_plan(plan));
     }
 
-    /// Shows the plan of a restore that is about to be carried out.
+    /// Shows the plan of a restore that is about to run.
     pub(crate) fn show_restore_plan(&self, plan: &RestorePlan) {
         self.progress.remark(human::restore_plan(plan).trim_end());
     }
@@ -156,12 +156,12 @@ impl Ui {
         self.text(|| migrate::plan(plan));
     }
 
-    /// Shows the plan of a migration that is about to be carried out.
+    /// Shows the plan of a migration that is about to run.
     pub(crate) fn show_migrate_plan(&self, plan: &MigratePlan) {
         self.progress.remark(migrate::plan(plan).trim_end());
     }
 
-    /// Prints what became of a migration.
+    /// Prints the result of a migration.
     pub(crate) fn migrated(&self, outcome: &Outcome) {
         self.json(&json::MigrationObject::new(outcome, &self.commands));
         self.text(|| migrate::outcome(outcome, &self.commands));
@@ -172,13 +172,13 @@ impl Ui {
         self.progress.question(text);
     }
 
-    /// Prints what became of a restore.
+    /// Prints the result of a restore.
     pub(crate) fn restored(&self, restored: &Restored) {
         self.json(&json::RestoredObject::new(restored, &self.commands));
         self.text(|| human::restored(restored, &self.commands));
     }
 
-    /// Prints what became of a check.
+    /// Prints the result of a check.
     pub(crate) fn checked(&self, report: &CheckReport) {
         self.json(&json::CheckObject::new(report, &self.commands));
         self.text(|| report::check(report, &self.commands));
@@ -190,18 +190,18 @@ impl Ui {
         self.text(|| report::restart_plan(plan));
     }
 
-    /// Prints what became of a restart.
+    /// Prints the result of a restart.
     pub(crate) fn restarted(&self, report: &RestartReport) {
         self.json(&json::RestartObject::new(report, &self.commands));
         self.text(|| report::restart(report, &self.commands));
     }
 
-    /// Prints what became of a verification.
+    /// Prints the result of a verification.
     pub(crate) fn verified(&self, snapshot: &Snapshot, report: &Report) {
         self.text(|| human::verified(snapshot, report, &self.commands));
     }
 
-    /// Prints what became of a drill.
+    /// Prints the result of a drill.
     pub(crate) fn drilled(&self, snapshot: &Snapshot, report: &DrillReport) {
         self.text(|| human::drilled(snapshot, report, &self.commands));
     }
@@ -210,7 +210,7 @@ impl Ui {
     pub(crate) fn list(&self, listing: &Listing, source: Option<&str>, repository: &Repository) {
         self.json_array(listing.snapshots.iter().map(json::ListedObject::new));
         self.text(|| human::list(listing, source, repository));
-        // The array has snapshots only; whoever runs the script learns of the rest.
+        // The array has snapshots only; standard error tells the rest.
         let apart = human::set_apart(listing);
         if self.json && !apart.is_empty() {
             self.progress.line(apart.trim());
@@ -234,7 +234,7 @@ impl Ui {
         self.text(|| human::show(snapshot, &self.commands));
     }
 
-    /// Prints the files of a snapshot, a line each.
+    /// Prints the files of a snapshot, one a line.
     pub(crate) fn files(
         &self,
         files: impl Iterator<Item = Result<FileRecord, Error>>,
@@ -262,7 +262,7 @@ impl Ui {
         self.text(|| human::unfinished(runs));
     }
 
-    /// Remarks which runs others are at.
+    /// Prints a remark on the runs that others work on.
     pub(crate) fn still_held(&self, runs: &[Unfinished]) {
         self.progress.line(&human::unfinished(runs));
     }
@@ -286,7 +286,7 @@ fn print(text: &str) {
 }
 
 fn log_through(progress: &Arc<Progress>, options: &UiOptions) {
-    // Only our own words: the engine's client logs whole responses, with every container's secrets.
+    // Only our own messages: the engine's client logs whole responses, with every container's secrets.
     let level = match options.verbose {
         0 => "volsnap=error",
         1 => "volsnap=info",
@@ -302,7 +302,7 @@ fn log_through(progress: &Arc<Progress>, options: &UiOptions) {
         .try_init();
 }
 
-/// Has panics drawn with the rest: the run goes on after one, and puts everything back.
+/// Draws panics with the rest: after a panic the run goes on, and puts everything back.
 fn panic_through(progress: &Arc<Progress>) {
     let progress = progress.clone();
     std::panic::set_hook(Box::new(move |panic| {

@@ -1,8 +1,8 @@
-//! What is seen of a procedure while it runs: a bar on a terminal, plain lines elsewhere.
+//! What a person sees of a procedure while it runs: a bar on a terminal, plain lines elsewhere.
 //!
-//! A thread of its own draws it, from a [queue](Queue): output that is stuck (Ctrl-S, a pipe that nobody reads)
-//! blocks that thread and nobody else, least of all a run that holds a service. What found no room meanwhile is
-//! counted, and said when there is room again.
+//! A thread of its own draws it from a [queue](Queue): output that is stuck (Ctrl-S, a pipe that nobody reads)
+//! blocks that thread and nobody else, least of all a run that holds a service. The queue counts the lines for
+//! which it had no room, and the thread says how many once there is room again.
 
 use std::io::{self, Write};
 use std::sync::Arc;
@@ -22,14 +22,14 @@ const BAR: &str =
 const SPINNER: &str = "{prefix:>10} {msg} {spinner}";
 const DONE: &str = "{prefix:>10} {msg}";
 
-/// How much may wait to be drawn.
+/// How many lines may wait to be drawn.
 const ROOM: usize = 1024;
 /// How often a bar moves by itself.
 const TICK: Duration = Duration::from_millis(100);
-/// How long one waits at the end for output that is stuck.
+/// How long a run waits at its end for output that is stuck.
 const PATIENCE: Duration = Duration::from_secs(2);
 
-/// What is to be drawn.
+/// Something to draw.
 enum Drawn {
     /// A phase: a bar, or a line.
     Phase { phase: Phase, detail: String, total_bytes: Option<u64> },
@@ -37,51 +37,51 @@ enum Drawn {
     Position(u64),
     /// A line.
     Line(String),
-    /// What has no line of its own: a question, whose answer follows.
+    /// A question, whose answer follows on the same line.
     Question(String),
-    /// The bar goes; the line of what it showed stays.
+    /// The bar goes; its line stays.
     Finish,
 }
 
-/// Has a procedure drawn.
+/// Draws a procedure.
 pub(crate) struct Progress {
     draw: bool,
     quiet: bool,
     commands: Commands,
     queue: Arc<Queue<Drawn>>,
-    /// Whether output was stuck when it was waited for last.
+    /// Whether output was stuck at the last wait.
     stuck: AtomicBool,
 }
 
 impl Progress {
-    /// Returns what has a bar drawn (or lines), or keeps quiet.
+    /// Returns what draws a bar (or lines), or keeps quiet.
     pub(crate) fn new(draw: bool, quiet: bool, commands: Commands) -> Self {
         let queue = Arc::new(Queue::new(ROOM));
         let mut pen = Pen { draw, bar: None, queue: queue.clone() };
-        // Where there is no thread to be had there is nothing to see, and the run goes on.
+        // Without a thread nothing is drawn, and the run goes on.
         let _ = thread::Builder::new().name("render".to_owned()).spawn(move || pen.work());
         Self { draw, quiet, commands, queue, stuck: AtomicBool::new(false) }
     }
 
-    /// Takes away the bar, and waits until all is drawn, but not for output that is stuck.
+    /// Takes away the bar and waits until everything is drawn, but not for output that is stuck.
     pub(crate) fn finish(&self) {
         self.queue.put_always(Drawn::Finish);
         self.wait();
     }
 
-    /// Prints a line to standard error, above the bar; dropped where output is stuck.
+    /// Prints a line to standard error, above the bar; drops it if output is stuck.
     pub(crate) fn line(&self, text: &str) {
         self.queue.put(Drawn::Line(text.to_owned()));
     }
 
-    /// Prints what ends a run: it is dropped under no circumstances, and waited for.
+    /// Prints what ends a run: never drops it, and waits for it.
     pub(crate) fn last_line(&self, text: &str) {
         self.queue.put_always(Drawn::Finish);
         self.queue.put_always(Drawn::Line(text.to_owned()));
         self.wait();
     }
 
-    /// Prints what need not be read where only results are wanted.
+    /// Prints a remark, unless only results are wanted.
     pub(crate) fn remark(&self, text: &str) {
         if !self.quiet {
             self.line(text);
@@ -93,7 +93,7 @@ impl Progress {
         self.queue.put_always(Drawn::Question(text.to_owned()));
     }
 
-    /// Prints a line that is not overlooked among the others.
+    /// Prints a line that stands out.
     fn stand_out(&self, text: &str) {
         let (bold, plain) = if self.draw { ("\x1b[1m", "\x1b[0m") } else { ("", "") };
         self.line(&format!("{bold}{:>10} {text}{plain}", ">>>"));
@@ -107,7 +107,7 @@ impl Progress {
     }
 
     fn wait(&self) {
-        // Whoever has waited in vain once does not wait as long again.
+        // After one wait in vain, the next is short.
         let stuck = self.stuck.load(Ordering::Relaxed);
         let patience = if stuck { PATIENCE / 20 } else { PATIENCE };
         self.stuck.store(!self.queue.drain(patience), Ordering::Relaxed);
@@ -142,7 +142,7 @@ impl Monitor for Progress {
     }
 }
 
-/// Draws, in a thread of its own: the only one that writes to standard error.
+/// Draws in a thread of its own, the only one that writes to standard error.
 struct Pen {
     draw: bool,
     bar: Option<ProgressBar>,
@@ -214,7 +214,7 @@ fn restyle(bar: &ProgressBar, template: &str) {
     }
 }
 
-/// Has the log drawn with the rest.
+/// Draws the log with the rest.
 pub(crate) struct LogWriter {
     progress: Arc<Progress>,
     line: Vec<u8>,

@@ -1,14 +1,14 @@
-//! What is yet to be drawn: a bounded queue between a run and the thread that draws it.
+//! What is not drawn yet: a bounded queue between a run and the thread that draws it.
 //!
-//! A terminal that was stopped, or a pipe that nobody reads, blocks whoever writes to it, and a run that blocks
-//! holds a service down. So a run only ever [puts](Queue::put) here, which never waits for what is written:
-//! where there is no room, what is put is dropped, and the count of it takes its place.
+//! A stopped terminal, or a pipe that nobody reads, blocks its writer, and a run that blocks keeps a service
+//! down. So a run only ever [puts](Queue::put) things here, and never waits for them to be written: without room
+//! the queue drops them, and a count takes their place.
 
 use std::collections::VecDeque;
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-/// A bounded queue that whoever puts never waits for.
+/// A bounded queue whose producer never waits.
 pub(super) struct Queue<T> {
     limit: usize,
     state: Mutex<State<T>>,
@@ -20,15 +20,15 @@ pub(super) struct Queue<T> {
 pub(super) enum Entry<T> {
     /// What was put.
     Item(T),
-    /// So many were put here and found no room.
+    /// How many found no room here.
     Dropped(u64),
 }
 
 struct State<T> {
     waiting: VecDeque<Entry<T>>,
-    /// Whether something that was taken is still being worked on.
+    /// Whether the consumer still works on what it took.
     busy: bool,
-    /// How much was done.
+    /// How many are done.
     done: u64,
 }
 
@@ -39,7 +39,7 @@ impl<T> Queue<T> {
         Self { limit, state: Mutex::new(state), changed: Condvar::new() }
     }
 
-    /// Puts something last, or counts it as dropped where there is no room.
+    /// Puts something last, or counts it as dropped if there is no room.
     pub(super) fn put(&self, item: T) {
         let mut state = self.state();
         let full = state.waiting.len() >= self.limit;
@@ -51,8 +51,8 @@ impl<T> Queue<T> {
         self.changed.notify_all();
     }
 
-    /// Puts something last that makes older ones of its kind needless: it replaces the last where `same` says
-    /// so, and is dropped without a word where there is no room.
+    /// Puts something last that makes older ones of its kind needless: replaces the last if `same` says so, and
+    /// drops it uncounted if there is no room.
     pub(super) fn put_latest(&self, item: T, same: impl FnOnce(&T) -> bool) {
         let mut state = self.state();
         let full = state.waiting.len() >= self.limit;
@@ -64,13 +64,13 @@ impl<T> Queue<T> {
         self.changed.notify_all();
     }
 
-    /// Puts something last even where there is no room. For the few things that end a run.
+    /// Puts something last even without room. For the few things that end a run.
     pub(super) fn put_always(&self, item: T) {
         self.state().waiting.push_back(Entry::Item(item));
         self.changed.notify_all();
     }
 
-    /// Takes the first; waits for it, but not longer than `limit`. What was taken before counts as done.
+    /// Takes the first; waits for it, but not longer than `limit`. The one taken before counts as done.
     pub(super) fn take(&self, limit: Option<Duration>) -> Option<Entry<T>> {
         let mut state = self.state();
         if state.busy {
@@ -97,7 +97,7 @@ impl<T> Queue<T> {
         }
     }
 
-    /// Waits until all is done; gives up once nothing was done for `patience`. Returns whether all is done.
+    /// Waits until all are done; gives up if none is done within `patience`. Returns whether all are done.
     pub(super) fn drain(&self, patience: Duration) -> bool {
         let mut state = self.state();
         let (mut done, mut since) = (state.done, Instant::now());

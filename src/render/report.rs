@@ -1,4 +1,4 @@
-//! What became of a check or a restart, as a person reads it: first what is lost, then the rest.
+//! The result of a check or a restart, as a person reads it: first what is lost, then the rest.
 
 use std::cmp::Ordering;
 use std::fmt::Write as _;
@@ -13,28 +13,28 @@ use volsnap::ops::restart::{RestartPlan, RestartReport};
 use super::command::Commands;
 use super::text::{count, escape, milliseconds, table, time};
 
-/// Of what is no damage, so much is shown; `--json` has all of it.
+/// How much is shown of what is no damage; `--json` has all of it.
 const SHOWN: usize = 10;
 
-/// Returns what became of a check.
+/// Returns the result of a check.
 pub(crate) fn check(report: &CheckReport, commands: &Commands) -> String {
     let outcome = match (report.ok, &report.against) {
-        (false, _) => "the data is NOT as it is to be",
+        (false, _) => "the data is NOT as it should be",
         (true, Some(_)) => as_it_was(report.strict, &report.unread),
-        (true, None) => "the data is remembered for the next check",
+        (true, None) => "its facts are remembered for the next check",
     };
     let mut out = format!("{}: {outcome}\n", escape(&report.title));
     let mut row = |name: &str, value: &str| _ = writeln!(out, "  {name:<12} {value}");
     match &report.against {
         Some(against) => {
             let of = against.snapshot.as_ref().map_or_else(
-                || "the last look that found it sound".to_owned(),
+                || "the last look that found nothing wrong".to_owned(),
                 |snapshot| format!("snapshot {}", escape(snapshot)),
             );
             row("compared", &format!("with {of}, of {}", time(against.taken)));
             row("since then", written(report.strict));
         }
-        None => row("compared", "with nothing: there are no facts of it yet"),
+        None => row("compared", "with nothing: no earlier facts are known"),
     }
     row("looked", &format!("{}, in {}", level(report.level), milliseconds(report.ms)));
     findings(&mut out, &report.differences, &report.checks, &report.unread, commands);
@@ -56,7 +56,7 @@ pub(crate) fn restart_plan(plan: &RestartPlan) -> String {
     row("facts", level(plan.facts));
     row("stop", &list(&plan.stops));
     if let Some(recreate) = &plan.recreate {
-        row("make anew", &escape(recreate));
+        row("recreate", &escape(recreate));
     }
     row("start again", &list(&plan.starts));
     if !plan.stay_stopped.is_empty() {
@@ -65,10 +65,10 @@ pub(crate) fn restart_plan(plan: &RestartPlan) -> String {
     out
 }
 
-/// Returns what became of a restart.
+/// Returns the result of a restart.
 pub(crate) fn restart(report: &RestartReport, commands: &Commands) -> String {
     let outcome = match (report.ok, report.now) {
-        (false, _) => ", and the data is NOT as it is to be".to_owned(),
+        (false, _) => ", and the data is NOT as it should be".to_owned(),
         (true, Some(_)) => format!(", and {}", as_it_was(report.strict, &report.unread)),
         (true, None) => "; the data was not looked at".to_owned(),
     };
@@ -93,25 +93,25 @@ pub(crate) fn restart(report: &RestartReport, commands: &Commands) -> String {
     out
 }
 
-/// Returns the facts of a snapshot in a line.
+/// Returns the facts of a snapshot in one line.
 pub(crate) fn facts(facts: &SnapshotFacts) -> String {
     let seen = &facts.seen;
-    let exact = if facts.exact { "exact for the snapshot" } else { "of a moment before" };
+    let exact = if facts.exact { "exact for the snapshot" } else { "of a moment before it" };
     format!("{}, {exact} ({}, {})", summary(&seen.summary()), level(seen.level), time(seen.taken))
 }
 
-/// Returns what may be said of data in which nothing is wrong: no more than what was looked at.
+/// Returns what can be said of data in which nothing was found wrong: no more than what was looked at.
 fn as_it_was(strict: bool, unread: &[String]) -> &'static str {
     match (unread.is_empty(), strict) {
         (true, true) => "the data is what it was",
-        (true, false) => "the data is what it was, but for what was written since",
-        (false, _) => "nothing is missing of what was looked at; not all of it was",
+        (true, false) => "the data is what it was, except for what was written since",
+        (false, _) => "nothing is missing of what was looked at; something was not looked at",
     }
 }
 
 fn written(strict: bool) -> &'static str {
     if strict {
-        "nothing was written, by the transaction numbers: everything has to be the same"
+        "the transaction numbers prove that nothing was written: everything has to be the same"
     } else {
         "clients may have written"
     }
@@ -155,7 +155,7 @@ pub(super) fn findings(
         let most = if severity == Severity::Damage { usize::MAX } else { SHOWN };
         for (at, one) in found.iter().enumerate().take(most) {
             let _ = writeln!(out, "  {}: {}", escape(&one.object), change(one));
-            // What mends several things in a row is said once, after the last of them.
+            // A command that mends several things in a row is printed once, after the last of them.
             let again = found.get(at + 1).filter(|_| at + 1 < most).is_some_and(|next| next.next == one.next);
             if let Some(next) = one.next.as_ref().filter(|_| !again) {
                 let _ = writeln!(out, "    next: {}", commands.line(next));
@@ -182,7 +182,7 @@ pub(super) fn findings(
     }
 }
 
-/// Returns what became of a check of the user's, with what it was to be.
+/// Returns the result of one of the user's checks, with what it expects.
 fn judged(check: &Checked) -> String {
     let Checked { name, expect, value, why, .. } = check;
     let value = value.as_deref().unwrap_or_default();
@@ -195,14 +195,14 @@ fn judged(check: &Checked) -> String {
 
 fn change(difference: &Difference) -> String {
     match (&difference.before, &difference.after) {
-        (Some(before), Some(after)) => format!("{}, and was {}", escape(after), escape(before)),
-        (Some(before), None) => format!("gone; it was: {}", escape(before)),
+        (Some(before), Some(after)) => format!("{}, was {}", escape(after), escape(before)),
+        (Some(before), None) => format!("gone, was {}", escape(before)),
         (None, Some(after)) => escape(after),
         (None, None) => String::new(),
     }
 }
 
-/// Adds the table of what was counted before and after.
+/// Adds the table of the counts before and after.
 fn same(out: &mut String, before: Option<FactsSummary>, now: Option<FactsSummary>) {
     let Some(now) = now.filter(|now| now.databases > 0) else { return };
     let Some(before) = before else {

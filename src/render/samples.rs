@@ -50,14 +50,14 @@ fn names(names: &[&str]) -> Vec<String> {
     names.iter().map(|&name| name.to_owned()).collect()
 }
 
-/// Pins an object, which has to fit the schema.
+/// Pins an object, which has to match the schema.
 fn pin_json(name: &str, command: &str, object: &(impl Serialize + Debug)) {
     let value = json::value(object);
     assert_fits(command, &value);
     insta::assert_snapshot!(format!("{name}_json"), format!("{value:#}"));
 }
 
-/// Pins a text; times are in the zone of whoever reads it.
+/// Pins a text; its times are in the reader's zone.
 fn pin_text(name: &str, said: &str) {
     insta::assert_snapshot!(name, said.replace(&text::time(now()), "2026-11-20 (in the zone of the reader)"));
 }

@@ -6,7 +6,7 @@ use bytesize::ByteSize;
 use chrono::{DateTime, Local, Utc};
 use volsnap::model::quote::printable;
 
-/// Returns `text` on one line and with all escaped that would act on the terminal or hide what is there.
+/// Returns `text` on one line, with everything escaped that would act on the terminal or hide what is there.
 pub(crate) fn escape(text: &str) -> String {
     printable(text)
 }
@@ -26,7 +26,7 @@ pub(crate) fn duration(duration: Duration) -> String {
     }
 }
 
-/// Returns milliseconds likewise.
+/// Returns milliseconds the same way.
 pub(crate) fn milliseconds(ms: u64) -> String {
     duration(Duration::from_millis(ms))
 }
@@ -49,7 +49,7 @@ pub(crate) fn count(number: u64) -> String {
     out
 }
 
-/// Returns rows as columns of equal width, the first row being the head.
+/// Returns rows as columns of equal width; the first row is the head.
 pub(crate) fn table(rows: &[Vec<String>]) -> String {
     let columns = rows.first().map_or(0, Vec::len);
     let widths: Vec<usize> = (0..columns)

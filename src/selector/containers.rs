@@ -1,4 +1,4 @@
-//! The containers that a target is about, whatever is to be said of their data.
+//! The containers that a target is about, whatever their data is.
 
 use super::names::{Match, matches};
 use super::{Target, suggest};
@@ -9,7 +9,7 @@ use crate::selector::EngineInventory;
 use crate::selector::inventory::inventory;
 
 /// Returns the containers that a target means: those of a service, the one of that name, the users of a
-/// volume or directory. Unlike [`resolve`](super::resolve()) it refuses nothing that is there.
+/// volume or directory. Unlike [`resolve`](super::resolve()) it refuses nothing that exists.
 ///
 /// # Errors
 /// When the target names nothing.

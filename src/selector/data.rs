@@ -28,8 +28,8 @@ pub struct DatabaseData<'w> {
     pub mount: Option<&'w Mount>,
 }
 
-/// Returns where a container's database keeps its data, by its configuration or as it said itself; `None`
-/// when it runs no database that is known.
+/// Returns where a container's database keeps its data, from its configuration or its own words; `None` if
+/// the container runs no known database.
 #[must_use]
 pub fn database_data<'w>(container: &'w Container, world: &EngineInventory) -> Option<DatabaseData<'w>> {
     DatabaseData::of(container, world, database::server_of)
@@ -69,7 +69,7 @@ impl<'w> DatabaseData<'w> {
         }
     }
 
-    /// Returns where on the engine's host the data directory lies.
+    /// Returns where the data directory is on the engine's host.
     pub(super) fn place(&self, world: &EngineInventory) -> Option<Place> {
         let mount = self.mount?;
         let below = self.directory.strip_prefix(&mount.destination).ok()?;
@@ -96,21 +96,21 @@ impl<'w> DatabaseData<'w> {
     }
 }
 
-/// Returns the command that brings data out of a container's own layer; it has to be stopped for it.
+/// Returns the command that copies data out of a container's own layer; the container has to stop for it.
 fn rescue(container: &Container, directory: &Path) -> Hint {
     let name = shell_quote(&container.name);
     let from = shell_quote(&format!("{}:{}", container.name, directory.display()));
     let copy = format!("docker cp --archive {from} ./rescued-data");
     if container.state.running {
-        // Started again whatever came of the copy.
+        // Start again, whether or not the copy worked.
         Hint::shell(format!("docker stop -t 600 {name} && {copy}; docker start {name}"))
     } else {
         Hint::shell(copy)
     }
 }
 
-/// Returns the volume or directory that a container of no known database keeps its data in: the only
-/// one that it can write to.
+/// Returns the volume or directory in which a container of no known database keeps its data: the only
+/// one to which it can write.
 ///
 /// # Errors
 /// When there is none, or several.
@@ -158,7 +158,7 @@ pub fn location_of(mount: &Mount) -> Option<MountSource> {
     }
 }
 
-/// Returns whether the location is a volume that nobody named.
+/// Returns whether the location is a volume without a name.
 #[must_use]
 pub fn is_anonymous(location: &MountSource) -> bool {
     let MountSource::Volume(name) = location else { return false };
@@ -169,8 +169,8 @@ pub(super) fn shown(path: &Path) -> String {
     printable(&path.to_string_lossy())
 }
 
-/// Returns whether a bind mount is by its name a file or a socket: the host may be another machine,
-/// so there is nothing to look at.
+/// Returns whether the name of a bind mount is that of a file or a socket: the host may be another
+/// machine, so there is nothing else to look at.
 fn is_single_file(mount: &Mount) -> bool {
     const SUFFIXES: [&str; 25] = [
         "sock",
@@ -203,7 +203,7 @@ fn is_single_file(mount: &Mount) -> bool {
         let suffix = path.extension().and_then(|suffix| suffix.to_str());
         suffix.is_some_and(|suffix| SUFFIXES.contains(&suffix.to_ascii_lowercase().as_str()))
     };
-    // A directory may be called `x.conf`; a destination that agrees makes it a file.
+    // A directory may be called `x.conf`; if the destination agrees, it is a file.
     mount.kind == MountKind::Bind && has_suffix(&mount.source) && has_suffix(&mount.destination)
 }
 

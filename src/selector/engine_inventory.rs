@@ -1,4 +1,4 @@
-//! Everything a target may mean: what the engine has on record, and where the user stands.
+//! Everything a target may mean: what the engine has on record, and the user's directory.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -22,17 +22,17 @@ pub struct EngineInventory {
     pub directory: PathBuf,
     /// The project the user named (`COMPOSE_PROJECT_NAME`, `-p`).
     pub compose_project: Option<String>,
-    /// The project whose file lies in the current directory or above it.
+    /// The project whose file is in the current directory or above it.
     pub directory_project: Option<DirectoryProject>,
-    /// Data directories as running databases themselves say, by container id: they win over what the
-    /// container's configuration has.
+    /// Data directories that running databases themselves name, by container id: they win over the
+    /// container's configuration.
     pub data_directories: BTreeMap<String, PathBuf>,
-    /// The command of ours that hints complete with a target, as its words: "snapshot".
+    /// The words of our command that hints complete with a target: "snapshot".
     pub command: Vec<String>,
 }
 
 impl EngineInventory {
-    /// Returns what the engine has on record, as seen from `directory` (absolute).
+    /// Returns what the engine has on record, seen from `directory` (absolute).
     ///
     /// # Errors
     /// When the engine does not answer.
@@ -48,20 +48,20 @@ impl EngineInventory {
         })
     }
 
-    /// Returns the command that names this target instead, to be pasted.
+    /// Returns the command, to paste, that names this target instead.
     pub(super) fn command_for(&self, target: &Target) -> Hint {
         Hint::volsnap(self.command.iter().cloned()).and([target.spelling()])
     }
 
-    /// Returns whether this is the project the user stands in.
+    /// Returns whether this is the project of the user's directory.
     pub(super) fn is_current(&self, project: &str) -> bool {
         self.current_projects().contains(&project)
     }
 
-    /// Returns the projects the user stands in: the one named, else the one whose directory is
+    /// Returns the projects of the user's directory: the one named, else the one whose directory is
     /// nearest, by the labels of its containers or by its file.
     ///
-    /// Several when they were made in the same directory under different names, and no file decides.
+    /// Several if they were made in the same directory under different names, and no file decides.
     fn current_projects(&self) -> Vec<&str> {
         if let Some(named) = &self.compose_project {
             return vec![named];
@@ -91,7 +91,7 @@ impl EngineInventory {
     }
 }
 
-/// Returns a container's project and the directory that project was made from.
+/// Returns a container's project and the directory of that project.
 fn project_with_directory(container: &Container) -> Option<(&str, PathBuf)> {
     let directory = Path::new(container.labels.get(WORKING_DIR_LABEL)?);
     let project = Membership::of(&container.labels)?.project;

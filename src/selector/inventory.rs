@@ -1,8 +1,8 @@
-//! Every container that can reach a source, by whatever name or path it mounts it.
+//! Every container that can reach a source, whatever name or path it mounts.
 //!
-//! The engine excludes nobody: a volume can be mounted by any number of containers, and a host
-//! directory under as many names as there are mounts above and below it. So uses are found by where
-//! the bytes lie on the engine's host, not by names alone. Pure: over what the engine has on record.
+//! The engine excludes nobody: any number of containers can mount a volume, and a host directory has as
+//! many names as there are mounts above and below it. So this finds users by where the bytes are on the
+//! engine's host, not by names alone. Pure: it works on what the engine has on record.
 
 use crate::model::container::network_owner;
 use crate::model::location::normalize;
@@ -14,19 +14,19 @@ use crate::model::labels::LABEL_RUN;
 use crate::model::location::MountSource;
 use crate::model::source::{OtherRun, User};
 
-/// Where on the engine's host something lies.
+/// Where something is on the engine's host.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Place {
     volume: Option<String>,
     /// The path below the volume's root or the directory.
     below: PathBuf,
-    /// Absolute and normal; several where a volume is a bind of another directory. May be empty: of
-    /// a volume driver's own storage nothing is known but the name.
+    /// Absolute and normal; several if a volume is a bind of another directory. May be empty: of a
+    /// volume driver's own storage only the name is known.
     paths: Vec<PathBuf>,
 }
 
 impl Place {
-    /// Returns where a volume or directory lies.
+    /// Returns where a volume or directory is.
     #[must_use]
     pub fn of(location: &MountSource, volumes: &[Volume]) -> Self {
         match location {
@@ -35,7 +35,7 @@ impl Place {
         }
     }
 
-    /// Returns where what is mounted lies; `None` for memory and the like.
+    /// Returns where the data of a mount is; `None` for memory and the like.
     #[must_use]
     pub fn of_mount(mount: &Mount, volumes: &[Volume]) -> Option<Self> {
         match (mount.kind, &mount.volume) {
@@ -75,7 +75,7 @@ impl Place {
         }
     }
 
-    /// Returns the path from here to `inner`, "" for the same place; `None` when it is not in here.
+    /// Returns the path from here to `inner`, "" for the same place; `None` if it is not in here.
     ///
     /// Compared by components: `/data/pg2` is not in `/data/pg`.
     #[must_use]
@@ -104,7 +104,7 @@ fn bound_device(volume: &Volume) -> Option<&Path> {
 /// Who uses a source.
 #[derive(Debug, Clone)]
 pub struct Inventory {
-    /// Where the source lies.
+    /// Where the source is.
     pub place: Place,
     /// Every container, running or not, that uses it; helpers of volsnap are not among them.
     pub users: Vec<User>,
@@ -124,7 +124,7 @@ pub fn inventory(location: &MountSource, containers: &[Container], volumes: &[Vo
             continue;
         }
         if let Some(run) = OtherRun::of(container) {
-            // One that runs says more than what a dead run left.
+            // A helper that runs says more than one that a dead run left.
             held_by = held_by.filter(|known: &OtherRun| known.running || !run.running).or(Some(run));
             continue;
         }
@@ -136,7 +136,7 @@ pub fn inventory(location: &MountSource, containers: &[Container], volumes: &[Vo
     Inventory { place, users, held_by }
 }
 
-/// Returns the container's mounts through which it reaches the place.
+/// Returns the mounts through which the container reaches the place.
 pub fn mounts_on<'c>(
     container: &'c Container,
     place: &'c Place,
@@ -147,10 +147,10 @@ pub fn mounts_on<'c>(
     container.mounts.iter().filter(overlaps)
 }
 
-/// Adds the containers that share the network of a running user, and those that share theirs.
+/// Adds the containers that share the network of a running user, and those that share the network of these.
 ///
-/// Sharers of a container that does not run are left alone: it will not be stopped, and the engine
-/// could not start them again without it.
+/// Leaves those alone that share the network of a container that does not run: nobody will stop it, and
+/// without it the engine could not start them again.
 fn add_network_sharers<'c>(users: &mut BTreeMap<&'c str, User>, containers: &'c [Container]) {
     loop {
         let found = containers.iter().find(|container| {

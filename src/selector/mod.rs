@@ -1,9 +1,9 @@
 //! What the user names, and how it becomes a [`Source`](crate::model::source::Source). Pure rules over
 //! what the engine has on record: no engine calls, no clock.
 //!
-//! A name either leads to exactly one volume or directory, or it is refused with the command to
-//! type instead: a guess would capture, or overwrite, the wrong data. Nothing is ever created by
-//! naming it. Names are data: whatever characters they hold, they are compared, never interpreted.
+//! A name either leads to exactly one volume or directory, or is refused with the command to type
+//! instead: a guess would capture, or overwrite, the wrong data. Naming something never creates it. Names
+//! are data: whatever characters they hold, they are compared, never interpreted.
 
 use crate::model::quote::{printable, shell_quote};
 use std::fmt;
@@ -30,7 +30,7 @@ pub use resolve::resolve;
 /// What the user names.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Target {
-    /// `db`: a service, a container or a volume, whichever is called that.
+    /// `db`: a service, a container or a volume, whichever has that name.
     Word(String),
     /// `service:db` or `service:PROJECT/db`.
     Service {
@@ -48,7 +48,7 @@ pub enum Target {
 }
 
 impl Target {
-    /// Returns the target that means a volume or directory.
+    /// Returns the target for a volume or directory.
     #[must_use]
     pub fn at(location: &MountSource) -> Self {
         match location {
@@ -57,7 +57,7 @@ impl Target {
         }
     }
 
-    /// Returns the target as it can be typed, with a prefix where it has one, not yet quoted.
+    /// Returns the target as a user types it, with its prefix if it has one, not yet quoted.
     #[must_use]
     pub fn spelling(&self) -> String {
         match self {
@@ -70,7 +70,7 @@ impl Target {
         }
     }
 
-    /// Returns the target as it is pasted into a shell.
+    /// Returns the target quoted for a shell.
     #[must_use]
     pub fn quoted(&self) -> String {
         shell_quote(&self.spelling())

@@ -1,4 +1,4 @@
-//! What on the engine a target may be the name of.
+//! What a target may name on the engine.
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -21,7 +21,7 @@ pub(super) enum Match<'w> {
     Container(&'w Container),
     /// A volume.
     Volume(&'w Volume),
-    /// A directory of the engine's host; whether it is there, the engine will say.
+    /// A directory of the engine's host; the engine will say whether it exists.
     Directory(PathBuf),
 }
 
@@ -38,7 +38,7 @@ impl Match<'_> {
         }
     }
 
-    /// Returns how a person calls this, as the way to `location`.
+    /// Returns what a person calls this, as the way to `location`.
     pub(super) fn title(&self, location: &MountSource) -> String {
         let place = describe(location);
         match self {
@@ -51,7 +51,7 @@ impl Match<'_> {
     }
 }
 
-/// Returns how a person calls a volume or a directory.
+/// Returns what a person calls a volume or a directory.
 #[must_use]
 pub fn describe(location: &MountSource) -> String {
     match location {
@@ -99,12 +99,12 @@ pub(super) fn all_services(world: &EngineInventory) -> BTreeMap<(&str, &str), Ve
     services
 }
 
-/// Returns every container but volsnap's own throwaway ones.
+/// Returns every container except volsnap's own throwaway ones.
 pub(super) fn nameable(world: &EngineInventory) -> impl Iterator<Item = &Container> {
     world.containers.iter().filter(|container| !container.labels.contains_key(LABEL_RUN))
 }
 
-/// Returns the container of that exact name, else those whose id begins so.
+/// Returns the container with exactly that name, else those whose id begins with it.
 fn containers<'w>(name: &str, world: &'w EngineInventory) -> Vec<Match<'w>> {
     if let Some(container) = nameable(world).find(|container| container.name == name) {
         return vec![Match::Container(container)];

@@ -19,9 +19,8 @@ use crate::selector::inventory::{Inventory, Place, inventory, mounts_on};
 /// Returns the volume or directory that the target means, with everything that uses it.
 ///
 /// # Errors
-/// A target that is unknown or means several things; data that lies in no mount, in another mount
-/// than the named one, or in several; two servers on one data directory. The hint is the command to
-/// type instead.
+/// A target that is unknown or means several things; data that is in no mount, in another mount than the
+/// named one, or in several; two servers on one data directory. The hint is the command to type instead.
 pub fn resolve(target: &Target, world: &EngineInventory) -> Result<Source> {
     Resolver { world, server_of: database::server_of }.resolve(target)
 }
@@ -46,7 +45,7 @@ impl<'w> Resolver<'w> {
             return Err(suggest::unknown(target, self.world));
         }
         let locations: Vec<_> = located.iter().map(|(_, location)| location.as_ref().ok()).collect();
-        // Several names of one source are fine; so is one reason why none of them leads anywhere.
+        // Several names of one source are fine. If none leads anywhere, one reason is enough.
         let agree = locations.windows(2).all(|pair| pair[0] == pair[1]);
         if !agree {
             return Err(self.ambiguous(target, &located));
@@ -72,7 +71,7 @@ impl<'w> Resolver<'w> {
         }
     }
 
-    /// Returns what all containers of a scaled service share.
+    /// Returns the source that all containers of a scaled service share.
     fn locate_service(&self, containers: &[&Container]) -> Result<MountSource> {
         let mut locations = containers
             .iter()
@@ -124,8 +123,8 @@ impl<'w> Resolver<'w> {
         })
     }
 
-    /// Returns the databases of the users, apart: those whose data lies in the source, and those
-    /// whose data does not.
+    /// Returns the databases of the users in two groups: those whose data is in the source, and those whose
+    /// data is not.
     fn databases(
         &self,
         location: &MountSource,
@@ -152,8 +151,8 @@ impl<'w> Resolver<'w> {
         Ok((here, elsewhere))
     }
 
-    /// Returns the one database that lives in the source: the running one, else the named one, else
-    /// the newest.
+    /// Returns the one database that lives in the source: the running one, else the named one, else the
+    /// newest.
     fn only_database(
         &self,
         mut here: Vec<DatabaseHere<'w>>,
@@ -188,11 +187,11 @@ impl<'w> Resolver<'w> {
         Ok(here.pop())
     }
 
-    /// Refuses a source that a database seems meant to live in but does not; of one that a database
-    /// merely uses besides its data, says so.
+    /// Refuses a source in which a database seems meant to live but does not. If a database merely uses the
+    /// source besides its data, says so.
     ///
     /// PostgreSQL up to 17 with a volume at `/var/lib/postgresql` keeps its data in an anonymous
-    /// volume below that: a snapshot of the named one would be of nothing.
+    /// volume below that: a snapshot of the named one would have nothing in it.
     fn refuse_or_warn_elsewhere(
         &self,
         location: &MountSource,
@@ -251,12 +250,12 @@ fn host_path(location: &MountSource, world: &EngineInventory) -> PathBuf {
     }
 }
 
-/// Returns what to say of data in a volume that nobody named: the next container gets a new one.
+/// Returns the warning for data in a volume without a name: the next container gets a new volume.
 fn anonymous_warning(location: &MountSource, data: Option<&DatabaseData<'_>>) -> Option<String> {
     if !is_anonymous(location) {
         return None;
     }
-    let lost = "a container made anew starts without it";
+    let lost = "a recreated container starts without it";
     let Some((data, mount)) = data.and_then(|data| Some((data, data.mount?))) else {
         return Some(format!("{} is anonymous: {lost}", describe(location)));
     };

@@ -1,4 +1,4 @@
-//! What to type instead of a name that names nothing.
+//! What to type instead of an unknown name.
 
 use std::collections::BTreeMap;
 
@@ -11,9 +11,9 @@ use crate::model::hint::Hint;
 use crate::model::quote::printable;
 use crate::selector::EngineInventory;
 
-/// How alike (Jaro-Winkler) two names must be for one to be offered for the other.
+/// How alike (Jaro-Winkler) two names must be for volsnap to offer one for the other.
 const ALIKE: f64 = 0.8;
-/// More would not be read.
+/// Nobody would read more.
 const MOST: usize = 3;
 
 /// Returns the refusal of a target that names nothing, with the nearest names.
@@ -28,7 +28,7 @@ pub(super) fn unknown(target: &Target, world: &EngineInventory) -> Error {
         }
         Target::Container(name) => format!("no container is called \"{}\"", printable(name)),
         Target::Volume(name) => format!("no volume is called \"{}\"", printable(name)),
-        // A directory always names itself; whether it is there, the engine says.
+        // A directory always names itself; the engine says whether it exists.
         Target::Directory(path) => format!("there is no directory {}", printable(&path.to_string_lossy())),
     };
     let prefixed = prefixed_volumes(target, world);
@@ -45,13 +45,13 @@ pub(super) fn unknown(target: &Target, world: &EngineInventory) -> Error {
     Error::usage(format!("{nothing}; {said} {}", names.join(", "))).with_hints(commands)
 }
 
-/// Returns the commands that show what can be named.
+/// Returns the commands that show what a target can name.
 pub(super) fn what_there_is() -> [Hint; 2] {
     [Hint::docker(["ps", "--all"]), Hint::docker(["volume", "ls"])]
 }
 
-/// Returns the volumes whose name is this one behind a project's: Compose adds that prefix, and an
-/// engine told to mount the name without it would make an empty volume.
+/// Returns the volumes with this name behind a project's: Compose adds that prefix, and an engine told to
+/// mount the name without it would make an empty volume.
 fn prefixed_volumes(target: &Target, world: &EngineInventory) -> Vec<Target> {
     let (Target::Volume(name) | Target::Word(name)) = target else { return Vec::new() };
     let project = |volume: &&Volume| VolumeKey::of(&volume.labels).map(|called| called.project.to_owned());
@@ -67,7 +67,7 @@ fn prefixed_volumes(target: &Target, world: &EngineInventory) -> Vec<Target> {
     prefixed.into_iter().take(MOST).map(|volume| Target::Volume(volume.name.clone())).collect()
 }
 
-/// Returns the names most like the target's, of whatever kind, the most alike first.
+/// Returns the names most like the target's, of any kind, the most alike first.
 fn nearest(target: &Target, world: &EngineInventory) -> Vec<Target> {
     let wanted = match target {
         Target::Word(name) | Target::Container(name) | Target::Volume(name) => name.to_lowercase(),
@@ -86,15 +86,15 @@ fn nearest(target: &Target, world: &EngineInventory) -> Vec<Target> {
     best.into_iter().take(MOST).map(|(_, target)| target).collect()
 }
 
-/// Returns how alike two names are, from 0 to 1. One that has the other as a word in it is alike
-/// enough to be offered, as `shop-db-1` for `db`.
+/// Returns how alike two names are, from 0 to 1. A name with the other as a word in it is alike enough to
+/// offer, such as `shop-db-1` for `db`.
 fn likeness(wanted: &str, name: &str) -> f64 {
     let has_word = name.split(['-', '_', '.']).any(|word| word == wanted);
     let alike = strsim::jaro_winkler(wanted, name);
     if has_word { alike.max(ALIKE) } else { alike }
 }
 
-/// Returns every name there is with what it is the name of; a volume also by its key in Compose.
+/// Returns every name and what it names; a volume also by its key in Compose.
 fn candidates(world: &EngineInventory) -> Vec<(&str, Target)> {
     let mut candidates = Vec::new();
     for (project, service) in all_services(world).into_keys() {

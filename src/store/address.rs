@@ -1,4 +1,4 @@
-//! What stores and objects are called.
+//! The names of stores and objects.
 
 use std::borrow::Cow;
 use std::fmt;
@@ -9,8 +9,7 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 /// Where a store is: a directory of this machine, or the URL of one elsewhere.
 ///
-/// It is written as one string, so it can lie in a journal. Of a directory that is the path, as journals of format 1
-/// have it.
+/// It is written as one string, for journals. For a directory that string is the path, as in journals of format 1.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub enum StoreAddress {
     /// A directory of this machine; the path is absolute.
@@ -20,7 +19,7 @@ pub enum StoreAddress {
 }
 
 impl StoreAddress {
-    /// Returns the address that a user has typed.
+    /// Returns the address that a user typed.
     ///
     /// # Errors
     /// When nothing is typed, or there is no current directory for a relative path.
@@ -31,7 +30,7 @@ impl StoreAddress {
         }
     }
 
-    /// Returns its directory, when it is one of this machine.
+    /// Returns its directory, if it is one of this machine.
     #[must_use]
     pub fn local_path(&self) -> Option<&Path> {
         match self {
@@ -40,7 +39,7 @@ impl StoreAddress {
         }
     }
 
-    /// Returns how messages call an object in it.
+    /// Returns the name of an object in it, for messages.
     #[must_use]
     pub fn locate(&self, key: &Key) -> PathBuf {
         match self {
@@ -100,7 +99,7 @@ impl Key {
     /// The store itself, as the folder of all others; no object has this key.
     pub const ROOT: Self = Self(Cow::Borrowed(""));
 
-    /// Returns the key that a name is.
+    /// Returns the key of a name.
     ///
     /// # Errors
     /// When it is empty or leads elsewhere.
@@ -111,7 +110,7 @@ impl Key {
         if name.split('/').any(leads_elsewhere) { Err(KeyError(name)) } else { Ok(Self(Cow::Owned(name))) }
     }
 
-    /// Returns a key that this program itself has named; the compiler refuses one that is none.
+    /// Returns a key that this program itself named; the compiler refuses an invalid one.
     #[must_use]
     pub const fn literal(name: &'static str) -> Self {
         let first = name.as_bytes().first_chunk::<1>();
@@ -119,7 +118,7 @@ impl Key {
         Self(Cow::Borrowed(name))
     }
 
-    /// Returns the key of what has this name in the folder of this key.
+    /// Returns the key with this name in the folder of this key.
     ///
     /// # Errors
     /// When the name is empty or leads elsewhere.
@@ -133,7 +132,7 @@ impl Key {
         &self.0
     }
 
-    /// Returns its last part, which names it in its folder.
+    /// Returns its last part, its name in its folder.
     #[must_use]
     pub fn name(&self) -> &str {
         self.0.rsplit('/').next().unwrap_or_default()

@@ -1,4 +1,4 @@
-//! An object's bytes on their way: asynchronous from the store, and the one bridge to those who read synchronously.
+//! An object's bytes on their way: asynchronous from the store, with one bridge to synchronous readers.
 
 use std::fmt;
 use std::fs::File;
@@ -10,7 +10,7 @@ use bytes::{Buf as _, Bytes};
 use futures_util::{Stream, StreamExt as _};
 use tokio::runtime::{Handle, RuntimeFlavor};
 
-/// How much of a file is read at once.
+/// How many bytes of a file are read at once.
 const PIECE: usize = 1 << 20;
 
 type Pieces = Pin<Box<dyn Stream<Item = io::Result<Bytes>> + Send>>;
@@ -22,7 +22,7 @@ pub struct ByteStream {
 }
 
 enum Source {
-    /// A file is read where it lies. `None` once a read of it was dropped.
+    /// A file, read where it is. `None` once a read was dropped.
     File(Option<io::Take<File>>),
     Pieces(Pieces),
 }
@@ -34,7 +34,7 @@ impl fmt::Debug for ByteStream {
 }
 
 impl ByteStream {
-    /// Returns the `length` bytes that come in pieces.
+    /// Returns the `length` bytes that arrive in pieces.
     #[must_use]
     pub fn new(length: u64, pieces: impl Stream<Item = io::Result<Bytes>> + Send + 'static) -> Self {
         Self { length, source: Source::Pieces(Box::pin(pieces)) }
@@ -52,7 +52,7 @@ impl ByteStream {
         Self { length, source: Source::File(Some(file.take(length))) }
     }
 
-    /// Returns how many bytes there are in all, by what the store said when it was asked for them.
+    /// Returns how many bytes there are in all, as the store said at the request.
     #[must_use]
     pub fn length(&self) -> u64 {
         self.length
@@ -99,7 +99,7 @@ impl ByteStream {
         Ok(contents)
     }
 
-    /// Returns a reader for who reads synchronously.
+    /// Returns a synchronous reader.
     #[must_use]
     pub fn into_reader(self) -> ObjectReader {
         let source = match self.source {
@@ -126,9 +126,9 @@ fn piece_of(mut piece: Vec<u8>, count: usize) -> Bytes {
 
 /// Reads an object synchronously.
 ///
-/// It is the bridge from the stores, which are asynchronous, to the readers of archives, which are not. It is meant
-/// for threads that may block. A file of this machine is read as any other; of a store elsewhere the pieces are waited
-/// for.
+/// It is the bridge from the stores, which are asynchronous, to the readers of archives, which are not. Use it on
+/// threads that may block. It reads a file of this machine like any other, and waits for the pieces of a store
+/// elsewhere.
 pub struct ObjectReader {
     length: u64,
     source: ReaderSource,
@@ -146,13 +146,13 @@ impl fmt::Debug for ObjectReader {
 }
 
 impl ObjectReader {
-    /// Returns how many bytes the object has, by what the store said when it was opened.
+    /// Returns how many bytes the object has, as the store said when it was opened.
     #[must_use]
     pub fn length(&self) -> u64 {
         self.length
     }
 
-    /// Opens an object on this side of the bridge: waits for what `opened` opens.
+    /// Opens an object on this side of the bridge: waits for `opened`.
     pub(crate) fn open(opened: impl Future<Output = io::Result<ByteStream>> + Send) -> io::Result<Self> {
         Ok(wait(opened)?.into_reader())
     }
@@ -177,14 +177,14 @@ impl Read for ObjectReader {
     }
 }
 
-/// Waits on this thread for what is asynchronous.
+/// Waits on this thread for a future.
 fn wait<T: Send>(future: impl Future<Output = io::Result<T>> + Send) -> io::Result<T> {
     match Handle::try_current() {
         Ok(handle) if handle.runtime_flavor() == RuntimeFlavor::MultiThread => {
-            // Where this is a thread of the runtime, its other tasks go on elsewhere.
+            // If this is a thread of the runtime, its other tasks go on elsewhere.
             tokio::task::block_in_place(|| handle.block_on(future))
         }
-        // A runtime of one thread may not wait on it for itself.
+        // A runtime of one thread must not wait for itself on it.
         Ok(handle) => thread::scope(|scope| {
             let waiting = scope.spawn(|| handle.block_on(future));
             waiting.join().unwrap_or_else(|_| Err(io::Error::other("the waiting thread panicked")))
@@ -193,7 +193,7 @@ fn wait<T: Send>(future: impl Future<Output = io::Result<T>> + Send) -> io::Resu
     }
 }
 
-/// Does what blocks on a thread that may.
+/// Does blocking work on a thread that may block.
 pub(super) async fn blocking<T: Send + 'static>(
     work: impl FnOnce() -> io::Result<T> + Send + 'static,
 ) -> io::Result<T> {

@@ -1,4 +1,4 @@
-//! A store one call of which fails or hangs, so that a test can look at what is left then.
+//! A store of which one call fails or hangs: a test then looks at what is left.
 
 use std::io;
 use std::sync::Arc;
@@ -9,12 +9,12 @@ use tokio::sync::watch;
 use super::Store;
 use super::observed::{Call, ObservedStore, Observer, Operation};
 
-/// What becomes of a call.
+/// What happens to a call.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Fate {
     /// It fails and does not happen.
     FailsBefore,
-    /// It happens and fails: the answer was lost.
+    /// It happens and fails: the answer is lost.
     FailsAfter,
     /// It waits before it happens, until it is [released](Failing::release).
     HangsBefore,
@@ -26,7 +26,7 @@ pub enum Fate {
 #[derive(Debug)]
 pub struct Failing {
     operation: Operation,
-    /// The end of the keys that are meant.
+    /// How the affected keys end.
     suffix: String,
     fate: Fate,
     reached: watch::Sender<bool>,
@@ -34,7 +34,7 @@ pub struct Failing {
 }
 
 impl Failing {
-    /// Returns a store that is `inner`, but for the calls of this kind on keys that end so.
+    /// Returns `inner`, except for the calls of this kind on keys with this end.
     #[must_use]
     pub fn of(
         inner: Arc<dyn Store>,
@@ -52,7 +52,7 @@ impl Failing {
         let _ = self.reached.subscribe().wait_for(|reached| *reached).await;
     }
 
-    /// Lets what hangs go on.
+    /// Lets the hanging calls go on.
     pub fn release(&self) {
         self.released.send_replace(true);
     }

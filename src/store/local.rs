@@ -1,8 +1,8 @@
-//! A directory of this machine: where repositories lie today.
+//! A directory of this machine: the home of today's repositories.
 //!
-//! An object is written under a partial name, synced, renamed without replacing anything, and its folder is synced.
-//! Folders are for the owner alone (0700), and so are files (0600): they hold all of a database. A folder is made, and
-//! synced, when the first object is stored in it. Links are not followed: they would take the snapshots elsewhere.
+//! The store writes an object under a partial name, syncs it, renames it without replacing anything, and syncs its
+//! folder. Only the owner may use folders (0700) and files (0600): they hold all of a database. The first object in a
+//! folder makes the folder, durably. The store follows no links: they would take the snapshots elsewhere.
 
 use std::fmt;
 use std::fs::{self, DirBuilder, File, OpenOptions};
@@ -26,10 +26,10 @@ use crate::disk::uncached_writer::{BULK_MIN, BulkWriter};
 
 /// The end of the name of a file that is being written.
 pub const PARTIAL: &str = ".partial";
-/// What is written to find out whether anything can be.
+/// The bytes that prove whether the directory can be written to.
 const PROBE: [u8; 4096] = [0; 4096];
 
-/// Returns the name that an object has while it is written.
+/// Returns an object's name while it is written.
 #[must_use]
 pub fn partial(name: &str) -> String {
     format!("{name}{PARTIAL}")
@@ -43,10 +43,10 @@ pub struct LocalStore {
 }
 
 impl LocalStore {
-    /// Returns the store in a directory, which need not be there yet, and changes nothing.
+    /// Returns the store in a directory, which need not exist yet; changes nothing.
     ///
     /// # Errors
-    /// When there is something else, or it cannot be looked at.
+    /// When the path is something else, or nobody can look at it.
     pub async fn open(root: &Path) -> Result<Self, OpenError> {
         let root = root.to_owned();
         let looked = blocking(move || Ok(real_root(&root))).await.map_err(OpenError::Io)?;
@@ -59,7 +59,7 @@ impl LocalStore {
         Self { address: StoreAddress::Directory(root.clone()), directory: Directory::new(root) }
     }
 
-    /// Returns the store in a directory, each effect of which `watch` sees first.
+    /// Returns the store in a directory; `watch` sees each effect first.
     #[cfg(test)]
     pub(crate) fn watched(root: PathBuf, watch: Arc<dyn Watch>) -> Self {
         Self { address: StoreAddress::Directory(root.clone()), directory: Directory { root, watch } }
@@ -82,7 +82,7 @@ fn real_root(root: &Path) -> Result<PathBuf, OpenError> {
         Ok(_) => refused("it is not a directory"),
         Err(error) if error.kind() == io::ErrorKind::NotFound => match fs::symlink_metadata(root) {
             Ok(_) => refused("it is a link that leads nowhere"),
-            // Where it will be, once it is made.
+            // Where it will be once it is made.
             Err(_) => Ok(root
                 .ancestors()
                 .find_map(|above| Some(above.canonicalize().ok()?.join(root.strip_prefix(above).ok()?)))
@@ -125,13 +125,13 @@ impl Store for LocalStore {
         let folder = folder.clone();
         self.blocking(move |directory| {
             directory.make_folder(&folder)?;
-            // The file has no name, so nothing can be left of it.
+            // The file has no name, so it leaves nothing.
             tempfile::tempfile_in(directory.path(&folder))?.write_all(&PROBE)
         })
         .await
     }
 
-    /// The claim is a lock of the directory, where its file system has locks.
+    /// The claim is a lock on the directory, if its file system has locks.
     async fn claim(&self) -> io::Result<Claim> {
         self.blocking(|directory| {
             make_root(&directory.root)?;
@@ -145,8 +145,8 @@ impl Store for LocalStore {
     }
 
     async fn create(&self, key: &Key) -> io::Result<Box<dyn ObjectWriter>> {
-        // On this thread, though it blocks for a moment: a file that another thread creates after its caller was
-        // dropped would come after what removes it.
+        // On this thread, though it blocks for a moment: if the caller is dropped, another thread could create the
+        // file after the removal.
         let sink = self.directory.create(key)?;
         Ok(Box::new(FileWriter(Some(sink))))
     }
@@ -222,7 +222,7 @@ impl ObjectWriter for FileWriter {
     }
 }
 
-/// One effect on the disk, named before it happens.
+/// One effect on the disk, announced before it happens.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Step {
     /// A folder is made.
@@ -241,13 +241,13 @@ pub(crate) enum Step {
     Remove(PathBuf),
 }
 
-/// Sees every effect before it happens, and may fail it: how tests assert the order of effects and
-/// what is left after each failure.
+/// Sees every effect before it happens, and may fail it. Tests use it to assert the order of effects and
+/// what each failure leaves.
 pub(crate) trait Watch: Send + Sync + fmt::Debug {
     /// Lets the effect happen.
     ///
     /// # Errors
-    /// The error the effect is to have.
+    /// The error that the effect should have.
     fn before(&self, step: Step) -> io::Result<()>;
 }
 
@@ -288,7 +288,7 @@ impl Directory {
         Ok(Some(stat.blocks_available().saturating_mul(stat.fragment_size())))
     }
 
-    /// Makes sure of a folder and of those above it, durably.
+    /// Makes a folder and those above it, durably, if they do not exist.
     fn make_folder(&self, key: &Key) -> io::Result<()> {
         let mut path = self.root.clone();
         for name in key.as_str().split('/').filter(|name| !name.is_empty()) {
@@ -301,7 +301,7 @@ impl Directory {
             }
             self.watch.before(Step::MakeFolder(path.clone()))?;
             match DirBuilder::new().mode(0o700).create(&path) {
-                // Another run was quicker.
+                // Another run was faster.
                 Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
                 made => made?,
             }
@@ -327,7 +327,7 @@ impl Directory {
 
     fn get(&self, key: &Key, range: Option<Range<u64>>) -> io::Result<ByteStream> {
         let path = self.path(key);
-        // Asked first: opening a FIFO would wait for its other end.
+        // Look first: to open a FIFO would wait for its other end.
         if !fs::symlink_metadata(&path)?.is_file() {
             return Err(io::Error::new(io::ErrorKind::InvalidInput, "not a regular file"));
         }
@@ -387,14 +387,14 @@ fn make_root(root: &Path) -> io::Result<()> {
     missing.iter().filter_map(|made| made.parent()).try_for_each(sync_folder)
 }
 
-/// A file being written under its partial name; calls block.
+/// A file that is being written under its partial name; calls block.
 struct FileSink {
     file: File,
     partial: PathBuf,
     path: PathBuf,
     content: Content,
     watch: Arc<dyn Watch>,
-    /// Whether it has its name, or is gone.
+    /// Whether it has its name or is gone.
     is_over: bool,
 }
 
@@ -414,10 +414,10 @@ impl Drop for FileSink {
 
 /// What was written so far.
 enum Content {
-    /// Little: it waits for more, or for the end.
+    /// A little: it waits for more, or for the end.
     Little(Vec<u8>),
-    /// Much: it is on its way past the page cache, so that little is left for the sync at the end, which a
-    /// stopped service may be waiting for, and nobody who syncs to the same disk waits for much of it.
+    /// Much: it goes past the page cache. So little is left for the sync at the end, for which a stopped service
+    /// may wait, and others who sync to the same disk wait for little of it.
     Much(BulkWriter),
     /// Not all of it could be stored.
     Lost,
@@ -452,7 +452,7 @@ impl FileSink {
         self.file.sync_all()?;
         self.watch.before(Step::Rename(self.path.clone()))?;
         rename_new(&self.partial, &self.path)?;
-        // A name that may not outlive a power cut is taken back: nobody is to see what is not durable.
+        // Take back a name that might not outlive a power cut: nobody may see what is not durable.
         sync_parent(&self.path, &*self.watch).inspect_err(|_| remove_or_warn(&self.path))
     }
 }
@@ -467,7 +467,7 @@ impl FileSink {
         self.file.metadata().map_or(0, |metadata| metadata.len())
     }
 
-    /// Makes the file durable and gives it its name; when that fails, nothing is left.
+    /// Makes the file durable and gives it its name; a failure leaves nothing.
     fn finish(mut self) -> io::Result<()> {
         self.publish()?;
         self.is_over = true;
@@ -488,7 +488,7 @@ fn lost() -> io::Error {
     io::Error::other("what was written before could not be stored")
 }
 
-/// Gives a file its name without ever replacing another.
+/// Gives a file its name, and never replaces another.
 fn rename_new(partial: &Path, path: &Path) -> io::Result<()> {
     #[cfg(all(target_os = "linux", target_env = "gnu"))]
     {
@@ -519,13 +519,13 @@ fn sync_parent(path: &Path, watch: &dyn Watch) -> io::Result<()> {
 /// Makes the names in a folder durable.
 fn sync_folder(folder: &Path) -> io::Result<()> {
     match File::open(folder)?.sync_all() {
-        // Some network and FUSE file systems have nothing to sync in a directory, and say so.
+        // Some network and FUSE file systems cannot sync a directory, and say so.
         Err(error) if error.kind() == io::ErrorKind::InvalidInput => Ok(()),
         synced => synced,
     }
 }
 
-/// Removes what a failure left; the failure itself is what is reported.
+/// Removes what a failure left; the caller reports the failure itself.
 fn remove_or_warn(path: &Path) {
     match fs::remove_file(path) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => {
@@ -561,7 +561,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let directory = Directory::new(folder.path().to_owned());
         let chunk: Vec<u8> = (0..300_007u32).map(|at| (at % 251) as u8).collect();
-        // Nothing, little, just as much as is little, and much.
+        // Nothing, a little, exactly the limit, and much.
         for count in [0, 1, 3, 4, 40] {
             let name = format!("{count}");
             let mut sink = directory.create(&Key::new(name.clone()).unwrap()).unwrap();

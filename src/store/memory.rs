@@ -1,4 +1,4 @@
-//! A store in memory, for tests and for what need not outlive the process. It can pass for one that is not local.
+//! A store in memory, for tests and for what need not outlive the process. It can pass for a store that is not local.
 
 use std::collections::BTreeMap;
 use std::io;
@@ -22,7 +22,7 @@ pub struct MemoryStore {
 #[derive(Debug, Default)]
 struct Contents {
     objects: BTreeMap<Key, (Bytes, SystemTime)>,
-    /// What is being written, each by its writer's number.
+    /// Unfinished objects, each by its writer's number.
     partial: BTreeMap<Key, u64>,
     next: u64,
 }
@@ -147,7 +147,7 @@ impl ObjectWriter for MemoryWriter {
 
     async fn finish(mut self: Box<Self>) -> io::Result<()> {
         let mut contents = locked(&self.store);
-        // Somebody has deleted what was begun.
+        // Somebody has deleted the unfinished object.
         if contents.partial.get(&self.key) != Some(&self.number) {
             return Err(io::ErrorKind::NotFound.into());
         }

@@ -1,12 +1,12 @@
-//! Where objects lie: one interface, with a local directory, and later stores elsewhere, behind it.
+//! Storage of objects: one interface, with a local directory, and later stores elsewhere, behind it.
 //!
-//! An object appears under its key whole and durable, or not at all, and nothing that exists is ever overwritten: so
+//! An object appears under its key complete and durable, or not at all, and nothing ever overwrites an object. So
 //! whoever finds an object may believe that all of it is there. Big and small objects go the same way, so there is one
 //! order to get right.
 //!
-//! Calls are asynchronous. Who drops a call does not learn what became of it. What must not end half-way is therefore
-//! stored by a [task of its own](shield::put), which ends whatever becomes of who waits for it. Readers that are
-//! synchronous (the archive's) read through [one bridge](ObjectReader).
+//! Calls are asynchronous. Whoever drops a call does not learn how it ended. So a [task of its own](shield::put) stores
+//! what must not end half-way; the task ends even if nobody waits for it any more. Synchronous readers (the archive's)
+//! read through [one bridge](ObjectReader).
 //!
 //! Errors are those of `std::io`. Their kind says what a caller may have to tell apart: `NotFound`, `AlreadyExists`,
 //! `StorageFull`.
@@ -41,11 +41,11 @@ use local::LocalStore;
 /// What a store promises beyond what every store does.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Capabilities {
-    /// Whether it is a disk of this machine. A service may be held while something is written to one; for a network it
-    /// may not: see [`spool`].
+    /// Whether it is a disk of this machine. A run may write to one while it holds a service, but not to a network: see
+    /// [`spool`].
     pub is_local: bool,
     /// Whether [`finish`](ObjectWriter::finish) is atomic against others who create the same key: of two, one fails.
-    /// Where it is not, keys must be unique by themselves.
+    /// Otherwise keys must be unique by themselves.
     pub never_overwrites: bool,
     /// Whether it knows how much room it has.
     pub knows_free_space: bool,
@@ -60,8 +60,8 @@ pub trait Store: Send + Sync + fmt::Debug {
     /// Returns what it promises.
     fn capabilities(&self) -> Capabilities;
 
-    /// Returns the bytes that can still be stored, where that is known. Of a place that is yet to be made, those of
-    /// where it will be made.
+    /// Returns how many bytes the store still has room for, if known. If its place does not exist yet, returns the room
+    /// where it will be.
     ///
     /// # Errors
     /// When the store does not tell.
@@ -69,16 +69,16 @@ pub trait Store: Send + Sync + fmt::Debug {
         Ok(None)
     }
 
-    /// Looks whether objects may be stored, and stores none. What it finds is proved by
-    /// [`prove_writable`](Self::prove_writable) alone.
+    /// Looks whether the store would take objects, and stores none. Only
+    /// [`prove_writable`](Self::prove_writable) proves it.
     ///
     /// # Errors
-    /// When they may not.
+    /// When it would not.
     async fn may_write(&self) -> io::Result<()> {
         Ok(())
     }
 
-    /// Finds out by writing whether objects can be stored below a folder. Nothing of the attempt can be left.
+    /// Finds out by writing whether objects can be stored below a folder. The attempt leaves nothing.
     ///
     /// # Errors
     /// When they cannot.
@@ -87,8 +87,8 @@ pub trait Store: Send + Sync + fmt::Debug {
         Ok(())
     }
 
-    /// Makes sure that the place itself is there, without which nothing can be created in it, and keeps it from others who set it up at the same time, as long as
-    /// the claim is kept. Where a store has no locks, it keeps nobody.
+    /// Makes the place itself if it does not exist: nothing can be created before. While the caller keeps the claim, it
+    /// keeps out others who set up the place at the same time. A store without locks keeps out nobody.
     ///
     /// # Errors
     /// When the place cannot be made.
@@ -101,7 +101,7 @@ pub trait Store: Send + Sync + fmt::Debug {
     /// Dropping this call leaves nothing behind.
     ///
     /// # Errors
-    /// [`io::ErrorKind::AlreadyExists`] when it is there or being written; or it cannot be created.
+    /// [`io::ErrorKind::AlreadyExists`] when it exists or somebody writes it; or it cannot be created.
     async fn create(&self, key: &Key) -> io::Result<Box<dyn ObjectWriter>>;
 
     /// Opens an object to read it, or a range of its bytes.
@@ -110,13 +110,13 @@ pub trait Store: Send + Sync + fmt::Debug {
     /// When it cannot be opened, or is no plain object.
     async fn get(&self, key: &Key, range: Option<Range<u64>>) -> io::Result<ByteStream>;
 
-    /// Returns what bears a key.
+    /// Returns what has a key.
     ///
     /// # Errors
-    /// When it cannot be looked at; [`io::ErrorKind::NotFound`] when there is nothing.
+    /// When nobody can look at it; [`io::ErrorKind::NotFound`] when there is nothing.
     async fn head(&self, key: &Key) -> io::Result<ObjectMeta>;
 
-    /// Returns what lies directly in a folder, in no order; nothing when there is no such folder.
+    /// Returns what is directly in a folder, in no order; nothing if there is no such folder.
     ///
     /// # Errors
     /// When it cannot be read, or is no folder.
@@ -128,13 +128,13 @@ pub trait Store: Send + Sync + fmt::Debug {
     /// When it cannot be deleted; [`io::ErrorKind::NotFound`] when there is none.
     async fn delete(&self, key: &Key) -> io::Result<()>;
 
-    /// Deletes what a writer has begun of an object. One that is still at work then cannot finish it.
+    /// Deletes the unfinished object of a writer. A writer that is still at work then cannot finish it.
     ///
     /// # Errors
     /// When it cannot be deleted; [`io::ErrorKind::NotFound`] when there is none.
     async fn delete_partial(&self, key: &Key) -> io::Result<()>;
 
-    /// Stores a small new object. What must not end half-way goes by [`shield::put`].
+    /// Stores a small new object. Use [`shield::put`] for one that must not end half-way.
     ///
     /// # Errors
     /// As for [`create`](Self::create) and [`ObjectWriter`]; then nothing of it is left.
@@ -159,8 +159,8 @@ pub trait Store: Send + Sync + fmt::Debug {
         self.get(key, None).await?.read_to_end(limit).await
     }
 
-    /// Deletes an object and all that a writer has begun of it, where there is any of it. The partial one goes first:
-    /// a writer that is still at work may be about to turn it into the whole one.
+    /// Deletes an object and its unfinished part, if they exist. The unfinished part goes first: a writer that is still
+    /// at work may be about to turn it into the object.
     ///
     /// # Errors
     /// The first of the failures; what can be deleted is deleted all the same.
@@ -175,23 +175,23 @@ pub trait Store: Send + Sync + fmt::Debug {
     }
 }
 
-/// An object that is being written. One that is dropped leaves nothing.
+/// An object that is being written. A dropped one leaves nothing.
 #[async_trait]
 pub trait ObjectWriter: Send + fmt::Debug {
     /// Appends bytes.
     ///
     /// # Errors
-    /// When these, or any written before, cannot be stored.
+    /// When these bytes, or earlier ones, cannot be stored.
     async fn write(&mut self, bytes: Bytes) -> io::Result<()>;
 
-    /// Returns how many bytes are stored by now: what was written last may still be on its way.
+    /// Returns how many bytes are stored by now: the latest may still be on their way.
     fn stored(&self) -> u64;
 
-    /// Makes the object durable and gives it its key. When this is dropped, the object may still get it:
+    /// Makes the object durable and gives it its key. If this is dropped, the object may still get its key:
     /// [`Store::delete_all_of`] undoes either.
     ///
     /// # Errors
-    /// When any of that fails; then nothing bears the key.
+    /// When any of that fails; then nothing has the key.
     async fn finish(self: Box<Self>) -> io::Result<()>;
 
     /// Removes what was written.
@@ -201,7 +201,7 @@ pub trait ObjectWriter: Send + fmt::Debug {
     async fn abort(self: Box<Self>) -> io::Result<()>;
 }
 
-/// What is known of what bears a key.
+/// What is known of the thing with a key.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ObjectMeta {
     /// Its key.
@@ -214,7 +214,7 @@ pub struct ObjectMeta {
     pub modified: SystemTime,
 }
 
-/// What bears a key.
+/// The kind of thing that has a key.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ObjectKind {
     /// An object.
@@ -225,7 +225,7 @@ pub enum ObjectKind {
     Foreign,
 }
 
-/// A place that is kept from others until this is dropped.
+/// Keeps others out of a place until it is dropped.
 #[derive(Default)]
 pub struct Claim(Option<Box<dyn Any + Send>>);
 
@@ -246,16 +246,16 @@ impl fmt::Debug for Claim {
 /// Why a store cannot be opened.
 #[derive(Debug)]
 pub enum OpenError {
-    /// The place cannot be one; why, in a fragment.
+    /// The place cannot be a store; the fragment says why.
     Refused(String),
     /// The system refused.
     Io(io::Error),
 }
 
-/// Opens the store at an address, and changes nothing there. A local directory need not be there yet.
+/// Opens the store at an address, and changes nothing there. A local directory need not exist yet.
 ///
 /// # Errors
-/// When there is something that is no store, or cannot be looked at.
+/// When something there is no store, or nobody can look at it.
 pub async fn open(address: &StoreAddress) -> Result<Arc<dyn Store>, OpenError> {
     match address.local_path() {
         Some(root) => Ok(Arc::new(LocalStore::open(root).await?)),

@@ -1,4 +1,4 @@
-//! A store whose calls somebody sees, before and after each: how tests record them and make them fail.
+//! A store that shows each call to an observer, before and after: tests record calls and make them fail.
 
 use std::fmt;
 use std::io;
@@ -10,7 +10,7 @@ use bytes::Bytes;
 
 use super::{ByteStream, Capabilities, Claim, Key, ObjectMeta, ObjectWriter, Store, StoreAddress};
 
-/// What is asked of a store.
+/// The kinds of calls.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Operation {
     /// [`Store::free_space`].
@@ -41,12 +41,12 @@ pub enum Operation {
     DeletePartial,
 }
 
-/// One call: what was asked, of which object or folder.
+/// One call: its kind, and its object or folder.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Call {
-    /// What.
+    /// Its kind.
     pub operation: Operation,
-    /// Of which; [`Key::ROOT`] where it is of the store.
+    /// Its object or folder; [`Key::ROOT`] for the store itself.
     pub key: Key,
 }
 
@@ -56,13 +56,13 @@ pub trait Observer: Send + Sync + fmt::Debug {
     /// Lets the call happen.
     ///
     /// # Errors
-    /// The error that the call is to have; then it does not happen.
+    /// The error that the call should have; then it does not happen.
     async fn before(&self, call: &Call) -> io::Result<()>;
 
-    /// Lets the call return what it has done.
+    /// Lets the call return its result.
     ///
     /// # Errors
-    /// The error that the call is to have, though it has happened.
+    /// The error that the call should have, though it has happened.
     async fn after(&self, call: &Call) -> io::Result<()>;
 }
 
@@ -74,7 +74,7 @@ pub struct ObservedStore<O> {
 }
 
 impl<O: Observer + 'static> ObservedStore<O> {
-    /// Returns `inner`, with every call seen.
+    /// Returns `inner`, and shows every call to the observer.
     #[must_use]
     pub fn new(inner: Arc<dyn Store>, observer: Arc<O>) -> Self {
         Self { inner, observer }

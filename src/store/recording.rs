@@ -1,4 +1,4 @@
-//! A store that records its calls, so that a test can assert the order of all of them.
+//! A store that records its calls: a test asserts the order of all of them.
 
 use std::io;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -13,14 +13,14 @@ use super::observed::{Call, ObservedStore, Observer};
 pub struct Recording(Mutex<Vec<Call>>);
 
 impl Recording {
-    /// Returns a store that is `inner`, and the record of what is asked of it.
+    /// Returns `inner` as a store, and the record of its calls.
     #[must_use]
     pub fn of(inner: Arc<dyn Store>) -> (Arc<dyn Store>, Arc<Self>) {
         let recording = Arc::new(Self::default());
         (Arc::new(ObservedStore::new(inner, Arc::clone(&recording))), recording)
     }
 
-    /// Returns the calls so far, in their order, as they began.
+    /// Returns the calls so far, in the order in which they began.
     #[must_use]
     pub fn calls(&self) -> Vec<Call> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).clone()

@@ -1,9 +1,8 @@
-//! Writing that is never dropped half-way: the object whose existence decides what others are worth.
+//! Writing that is never dropped half-way, for the object whose existence decides what others are worth.
 //!
-//! Whoever waits for a call may be dropped: by a signal, a panic, a limit of time. A call that is dropped with it has
-//! then happened, or not, or does so later, behind whoever undoes the rest. So such an object is stored by a task of
-//! its own, and who removes what belongs to it [waits](ended) until that task has ended: then the object is there for
-//! good or will never be.
+//! A signal, a panic or a time limit may drop a caller that waits. The dropped call may have happened, or not, or may
+//! happen later, behind the back of whoever undoes the rest. So a task of its own stores such an object. Whoever removes
+//! what belongs to the object [waits](ended) until that task has ended: by then the object exists, or never will.
 
 use std::io;
 use std::panic::resume_unwind;
@@ -14,7 +13,7 @@ use tokio::sync::watch;
 
 use super::{Key, Store, StoreAddress};
 
-/// What this process is storing at the moment.
+/// The objects that this process is storing at the moment.
 static IN_FLIGHT: Mutex<Vec<InFlight>> = Mutex::new(Vec::new());
 
 struct InFlight {
@@ -23,7 +22,7 @@ struct InFlight {
     ended: watch::Receiver<()>,
 }
 
-/// Ends the entry of an object, however its task ends.
+/// Removes the entry of an object, however its task ends.
 struct Ends(watch::Sender<()>);
 
 impl Drop for Ends {
@@ -33,8 +32,8 @@ impl Drop for Ends {
     }
 }
 
-/// Stores a small new object in a task of its own. It is stored, or has failed, whatever becomes of who waits for
-/// this; `stored` is called before anybody can learn that the task has ended.
+/// Stores a small new object in a task of its own. The task stores it or fails, even if the caller is dropped; it calls
+/// `stored` before anybody can learn that it has ended.
 ///
 /// # Errors
 /// As for [`Store::put`].
@@ -61,7 +60,7 @@ pub async fn put(
     }
 }
 
-/// Waits until this process does not store an object any more.
+/// Waits until this process no longer stores an object.
 pub async fn ended(store: &StoreAddress, key: &Key) {
     let of_it: Vec<_> = {
         let in_flight = IN_FLIGHT.lock().unwrap_or_else(PoisonError::into_inner);
@@ -69,7 +68,7 @@ pub async fn ended(store: &StoreAddress, key: &Key) {
         of_it.map(|one| one.ended.clone()).collect()
     };
     for mut ended in of_it {
-        // Nothing is ever sent: it is over when the sender is gone.
+        // Nobody ever sends anything: the task has ended when the sender is gone.
         let _ = ended.changed().await;
     }
 }

@@ -1,11 +1,11 @@
-//! A local file that is written while a service is held, and uploaded once it is back.
+//! A local file that a run writes while it holds a service, and uploads once the service is back.
 //!
-//! A direct capture writes its archive while the service is away. To a disk of this machine it may; a network would
-//! keep the service waiting for as long as it likes. So to a store that is not local a direct capture goes through the
-//! spool: what is written is kept in a file, and [`finish`](ObjectWriter::finish), which comes after the service was
-//! let go, uploads it. What does not hold anybody is written to the store as it comes.
+//! A direct capture writes its archive while the service is down. It may do that to a disk of this machine; a network
+//! would keep the service waiting for as long as it likes. So a direct capture to a store that is not local goes through
+//! the spool: it writes to a file, and [`finish`](ObjectWriter::finish), which comes after the release of the service,
+//! uploads the file. A run that holds nothing writes to the store directly.
 //!
-//! The file has no name, so nothing of it can be left, however the process ends.
+//! The file has no name, so it leaves nothing, however the process ends.
 
 use std::fs::{DirBuilder, File};
 use std::io::{self, Seek as _, Write as _};
@@ -20,23 +20,23 @@ use super::bridge::blocking;
 use super::{ByteStream, Key, ObjectWriter, Store};
 use crate::disk::writeback;
 
-/// Where files are kept until they are uploaded.
+/// The place of files until they are uploaded.
 #[derive(Debug, Clone)]
 pub struct Spool {
     directory: PathBuf,
 }
 
 impl Spool {
-    /// Returns the spool in a directory, which is made when it is needed.
+    /// Returns the spool in a directory, which the first use makes.
     #[must_use]
     pub fn new(directory: PathBuf) -> Self {
         Self { directory }
     }
 
-    /// Begins a new object of a store: by way of a file, unless the store is local.
+    /// Begins a new object of a store: through a file, unless the store is local.
     ///
     /// # Errors
-    /// When the file cannot be created, or, of a local store, the object.
+    /// When the file cannot be created, or the object of a local store.
     pub async fn create(&self, store: &Arc<dyn Store>, key: &Key) -> io::Result<Box<dyn ObjectWriter>> {
         if store.capabilities().is_local {
             return store.create(key).await;
@@ -52,13 +52,13 @@ impl Spool {
         Ok(Box::new(SpooledWriter { spool, store, key: key.clone(), file: Some(file), bytes: 0 }))
     }
 
-    /// Says of an error that it is not the store's: how full that is says nothing of the spool.
+    /// Marks an error as the spool's: the room in the store says nothing about the room here.
     fn failed(&self, error: &io::Error) -> io::Error {
         io::Error::other(format!("keep it in the spool {}: {error}", self.directory.display()))
     }
 }
 
-/// An object that is kept in a file until it is finished.
+/// An object that stays in a file until it is finished.
 #[derive(Debug)]
 struct SpooledWriter {
     spool: Spool,
@@ -82,7 +82,7 @@ impl ObjectWriter for SpooledWriter {
         let length = bytes.len() as u64;
         let written = blocking(move || {
             file.write_all(&bytes)?;
-            // Nobody who syncs to the same disk is to wait for much of it.
+            // Nobody who syncs to the same disk should wait for much of it.
             writeback::start(&file, offset, length);
             Ok(file)
         });

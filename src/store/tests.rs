@@ -1,5 +1,4 @@
-//! What every store promises, asked of each of ours; then what writing behind the back of a caller and by way of a
-//! spool promise.
+//! Tests each store for what every store promises, and then the shield and the spool for what they promise.
 
 use std::io::{self, Read as _};
 use std::os::unix::fs::PermissionsExt as _;
@@ -36,7 +35,7 @@ async fn names(store: &dyn Store, folder: &Key) -> Vec<(String, ObjectKind, u64)
     names
 }
 
-/// Asks an empty store for all that every store promises.
+/// Tests an empty store for everything that every store promises.
 async fn keeps_its_promises(store: Arc<dyn Store>) {
     assert!(store.list(&Key::ROOT).await.unwrap().is_empty());
     assert!(store.list(&key("none/at/all")).await.unwrap().is_empty());
@@ -50,10 +49,10 @@ async fn keeps_its_promises(store: Arc<dyn Store>) {
     }
     store.delete_all_of(&key("a")).await.unwrap();
 
-    // The place is made by who claims it.
+    // Whoever claims the place makes it.
     drop(store.claim().await.unwrap());
 
-    // Whole or not at all, and never overwritten.
+    // Complete or not at all, and never overwritten.
     let mut writer = store.create(&key("folder/sub/a")).await.unwrap();
     writer.write(Bytes::from_static(b"01234")).await.unwrap();
     assert_eq!(store.head(&key("folder/sub/a")).await.unwrap_err().kind(), io::ErrorKind::NotFound);
@@ -65,7 +64,7 @@ async fn keeps_its_promises(store: Arc<dyn Store>) {
     let meta = store.head(&key("folder/sub/a")).await.unwrap();
     assert_eq!((meta.kind, meta.bytes, meta.key.name()), (ObjectKind::Object, 10, "a"));
 
-    // Read as a whole, in ranges, by the one who waits and by the one who blocks.
+    // Read as a whole and in ranges, asynchronously and synchronously.
     assert_eq!(contents(&*store, "folder/sub/a").await, b"0123456789");
     assert_eq!(store.read(&key("folder/sub/a"), 9).await.unwrap_err().kind(), io::ErrorKind::FileTooLarge);
     for (range, expected) in
@@ -85,7 +84,7 @@ async fn keeps_its_promises(store: Arc<dyn Store>) {
     assert_eq!(blocking(), (10, "0123456789".to_owned()), "where a task may not wait");
     assert_eq!(tokio::task::spawn_blocking(blocking).await.unwrap().0, 10);
 
-    // What is listed lies directly there.
+    // The list has what is directly there.
     store.put(&key("folder/b"), Bytes::new()).await.unwrap();
     store.put(&key("folder2"), Bytes::from_static(b"x")).await.unwrap();
     let (folder, object) = (ObjectKind::Folder, ObjectKind::Object);
@@ -161,7 +160,7 @@ async fn the_address_of_a_directory_that_is_yet_to_be_made_has_no_links_either()
 
 const PATIENCE: Duration = Duration::from_secs(20);
 
-/// Stores `manifest` shielded, and drops who waits for it once the call that hangs is reached.
+/// Stores `manifest` shielded, and drops the caller once the store reaches the call that hangs.
 async fn drop_while_it_hangs(
     operation: Operation,
     fate: Fate,
@@ -189,7 +188,7 @@ async fn what_is_shielded_is_stored_though_nobody_waits_and_who_must_know_waits_
             let name = key("manifest");
             let soon = Duration::from_millis(50);
             assert!(timeout(soon, shield::ended(store.address(), &name)).await.is_err());
-            // Of another object nothing is stored.
+            // Nothing of another object is stored.
             timeout(PATIENCE, shield::ended(store.address(), &key("other"))).await.unwrap();
             failing.release();
             timeout(PATIENCE, shield::ended(store.address(), &name)).await.unwrap();
@@ -212,7 +211,7 @@ async fn what_is_shielded_and_fails_is_told_and_over() {
     }
 }
 
-/// Writes an object by way of the spool; returns the calls before it is finished, and after.
+/// Writes an object through the spool; returns the calls before it is finished, and after.
 async fn spooled(store: Arc<dyn Store>, directory: &Path) -> (Vec<Operation>, Vec<Operation>) {
     let (store, recording) = Recording::of(store);
     let operations = |recording: &Recording| {
@@ -261,7 +260,7 @@ async fn an_upload_that_fails_is_told_and_leaves_nothing() {
         assert!(memory.list(&Key::ROOT).await.unwrap().is_empty());
         assert!(memory.create(&key("archive")).await.is_ok(), "nothing is begun either");
     }
-    // One that is given up was never there.
+    // An object that was given up never existed.
     let store: Arc<dyn Store> = Arc::new(MemoryStore::remote("given-up"));
     let mut writer = spool.create(&store, &key("archive")).await.unwrap();
     writer.write(Bytes::from_static(b"x")).await.unwrap();

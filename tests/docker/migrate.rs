@@ -187,9 +187,7 @@ async fn a_service_moves_into_a_directory_and_back_with_every_row() {
     // A look leaves nothing behind.
     let ran = scene.migrate(&["--dry-run"]);
     let said = ran.expect(0).stdout();
-    for word in
-        ["which is made for it", "-      - db_data:", &format!("+      - {}:", place.display()), "stops"]
-    {
+    for word in ["to be created", "-      - db_data:", &format!("+      - {}:", place.display()), "stops"] {
         assert!(said.contains(word), "{word:?} is not in {said}");
     }
     assert!(!scene.data.path().join("server").exists(), "a dry run leaves a directory");

@@ -11,11 +11,11 @@ const SEEKABLE_MAGIC: u32 = 0x8F92_EAB1;
 /// The seek table's footer: number of frames, descriptor, magic.
 pub(super) const SEEK_FOOTER_LEN: usize = 9;
 
-/// A block that claims more is decompressed as a stream, so that no claim costs memory.
+/// A block that claims more is decompressed as a stream: no claim costs memory.
 ///
 /// Twice our own block: frames of other parallel compressors mostly fit as well.
 pub(super) const MAX_BLOCK: usize = 2 * BLOCK_SIZE;
-/// The longest that a block of [`MAX_BLOCK`] may be when it is compressed.
+/// The most bytes that a block of [`MAX_BLOCK`] may have when compressed.
 pub(super) const MAX_PACKED: usize = MAX_BLOCK + MAX_BLOCK / 64 + 4096;
 
 /// Returns the four bytes at `at` as a little-endian number.
@@ -29,16 +29,16 @@ pub(super) fn is_skippable(magic: u32) -> bool {
     magic & 0xFFFF_FFF0 == 0x184D_2A50
 }
 
-/// What the header of a zstd frame says.
+/// The content of a zstd frame's header.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct FrameHeader {
-    /// How many bytes the header has, the magic included.
+    /// How many bytes the header has, with the magic.
     pub(super) len: usize,
-    /// The size of the content, if it is said.
+    /// The size of the content, if the header has it.
     pub(super) content: Option<u64>,
     /// Whether a checksum follows the last block.
     pub(super) checksum: bool,
-    /// Whether this is how our writer does it, to the bit.
+    /// Whether our writer would write exactly this.
     pub(super) ours: bool,
 }
 
@@ -46,7 +46,7 @@ impl FrameHeader {
     /// The longest header.
     pub(super) const MAX_LEN: usize = 18;
 
-    /// Returns what the header at the beginning of `bytes` says; `None` if it is cut or reserved.
+    /// Returns the header at the beginning of `bytes`; `None` if it is cut or reserved.
     pub(super) fn parse(bytes: &[u8]) -> Option<Self> {
         let descriptor = *bytes.get(4)?;
         let single_segment = descriptor & 0x20 != 0;
@@ -88,7 +88,7 @@ pub(super) fn inner_block(header: &[u8]) -> Option<(usize, bool)> {
     Some((3 + stored, number & 1 == 1))
 }
 
-/// The table that lets a reader begin at any frame.
+/// The table by which a reader can begin at any frame.
 #[derive(Debug, Default)]
 pub(super) struct SeekTable {
     entries: Vec<u8>,

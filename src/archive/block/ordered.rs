@@ -1,7 +1,7 @@
 //! Work in parallel, results in order.
 //!
-//! Each job brings the channel its result goes back through. A thread that dies drops that channel,
-//! and whoever waits on the other end learns of it: there is no way to wait for ever.
+//! Each job brings the channel for its result. A thread that dies drops that channel, and whoever waits on
+//! the other end learns of it: nobody can wait for ever.
 
 use std::sync::mpsc::{Receiver, Sender, SyncSender, channel, sync_channel};
 use std::sync::{Arc, Mutex};
@@ -54,13 +54,13 @@ impl<O> Ticket<O> {
 /// Works until the queue's other end is gone.
 fn work<J, O>(queue: &Mutex<Receiver<(J, SyncSender<O>)>>, mut job: impl FnMut(J) -> O) {
     loop {
-        // The lock is held while waiting, and for nothing that could panic.
+        // It holds the lock while it waits, and for nothing that could panic.
         let next = match queue.lock() {
             Ok(queue) => queue.recv(),
             Err(_) => return,
         };
         let Ok((input, answer)) = next else { return };
-        // The one who asked may have gone meanwhile; then nobody needs the answer.
+        // The caller may have gone meanwhile; then nobody needs the answer.
         let _gone = answer.send(job(input));
     }
 }

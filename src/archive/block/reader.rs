@@ -1,7 +1,7 @@
-//! Decompressing: blocks found while the stream is read, decompressed by workers, given in order.
+//! Decompressing: finds blocks while it reads the stream, has workers decompress them, and returns them in order.
 //!
-//! A stream whose blocks cannot be told apart beforehand, or whose blocks claim more than
-//! [`MAX_BLOCK`], is decompressed as one stream from there on: slower, and with memory as bounded.
+//! If it cannot tell the blocks of a stream apart beforehand, or a block claims more than [`MAX_BLOCK`], it
+//! decompresses the rest as one stream: slower, and with the same bound on memory.
 
 use std::collections::VecDeque;
 use std::io::{self, BufRead, BufReader, Chain, Cursor, Read};
@@ -21,10 +21,10 @@ use crate::archive::{ArchiveError, BlockProblem, Format};
 const WINDOW_LOG_MAX: u32 = 27;
 /// The memory that a foreign xz stream may ask for: more than `xz -9` does.
 const XZ_MEMORY_MAX: u64 = 256 << 20;
-/// How much of a foreign stream is decompressed at once.
+/// How many bytes of a foreign stream are decompressed at once.
 const STREAM_BUFFER: usize = 1 << 20;
 
-/// Who wrote the stream, and so how much may be demanded of it.
+/// Who wrote the stream, and so how strict the reader may be.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Origin {
@@ -54,7 +54,7 @@ enum State<R: Read> {
 impl<R: Read> BlockReader<R> {
     /// Looks at the first bytes of `source` and starts the threads its format needs.
     ///
-    /// What is no compression known here is passed through: the tar reader will judge it.
+    /// Passes an unknown compression through: the tar reader will judge it.
     ///
     /// # Errors
     /// If the source cannot be read, or threads cannot be started.
@@ -62,7 +62,7 @@ impl<R: Read> BlockReader<R> {
         Self::with_threads(source, origin, default_threads())
     }
 
-    /// As [`open`](Self::open), with a number of threads.
+    /// Like [`open`](Self::open), with a number of threads.
     ///
     /// # Errors
     /// If the source cannot be read, or threads cannot be started.
@@ -88,7 +88,7 @@ impl<R: Read> BlockReader<R> {
         Ok(Self { format, state, out: Vec::new(), out_pos: 0, out_len: 0, position: 0 })
     }
 
-    /// Returns what the stream is.
+    /// Returns the format of the stream.
     #[must_use]
     pub fn format(&self) -> Format {
         self.format
@@ -100,7 +100,7 @@ impl<R: Read> BlockReader<R> {
         self.position
     }
 
-    /// Replaces the spent block with the next one that holds something.
+    /// Replaces the spent block with the next one that is not empty.
     fn advance(&mut self) -> Result<(), ArchiveError> {
         self.out_pos = 0;
         self.out_len = 0;
@@ -177,9 +177,9 @@ impl Job {
 
 /// What comes next for the reader.
 enum Turn {
-    /// So many bytes of the buffer; 0 at the end of the stream.
+    /// A number of bytes of the buffer; 0 at the end of the stream.
     Raw(usize),
-    /// All blocks are given; the rest must be read as a stream.
+    /// All blocks are returned; the rest must be read as a stream.
     Stream,
 }
 
@@ -187,7 +187,7 @@ enum Turn {
 enum Ended {
     No,
     Whole,
-    /// The rest is no sequence of blocks; what was taken of it already is kept here.
+    /// The rest is no sequence of blocks; this keeps what was already taken of it.
     Stream(Vec<u8>),
     Failed(Option<ArchiveError>),
 }
@@ -207,7 +207,7 @@ struct Blocks<R: Read> {
     ended: Ended,
 }
 
-/// What the seek table must say; a digest, so that no number of blocks costs memory.
+/// The digest of what the seek table must say: no number of blocks costs memory.
 #[derive(Default)]
 struct TableCheck {
     entries: blake3::Hasher,
@@ -250,7 +250,7 @@ impl<R: Read> Blocks<R> {
             let Some(ticket) = self.in_flight.pop_front() else {
                 return match &mut self.ended {
                     Ended::Stream(_) => Ok(Turn::Stream),
-                    // What was found wrong comes after all that was right before it.
+                    // First all good blocks before it, then the error.
                     Ended::Failed(error) => Err(error.take().unwrap_or(ArchiveError::AfterFailure)),
                     Ended::Whole | Ended::No => Ok(Turn::Raw(0)),
                 };
@@ -300,7 +300,7 @@ impl<R: Read> Blocks<R> {
         ArchiveError::Block { block: self.found, offset: self.offset, problem }
     }
 
-    /// Takes the rest of the stream out, to be read without the workers.
+    /// Takes out the rest of the stream, to read it without the workers.
     fn into_stream(self) -> Result<Stream<R>, ArchiveError> {
         let Ended::Stream(taken) = self.ended else { return Err(ArchiveError::AfterFailure) };
         let rest = BufReader::with_capacity(STREAM_BUFFER, Cursor::new(taken).chain(self.source));
@@ -318,7 +318,7 @@ impl<R: Read> Blocks<R> {
     }
 }
 
-/// What lay at the current place of the stream.
+/// What was at the current place of the stream.
 enum Found {
     Block,
     Nothing,
@@ -359,7 +359,7 @@ impl<R: Read> Blocks<R> {
         }
     }
 
-    /// Takes a whole frame, whose end its inner blocks tell.
+    /// Takes a whole frame; its inner blocks tell its end.
     fn take_frame(&mut self, header: &FrameHeader, job: &mut Job) -> Result<Found, ArchiveError> {
         self.take(header.len, &mut job.packed)?;
         loop {
@@ -385,7 +385,7 @@ impl<R: Read> Blocks<R> {
         Ok(Found::Block)
     }
 
-    /// Passes over a skippable frame; the seek table among them is checked if it is ours.
+    /// Skips a skippable frame; checks the seek table among them if it is ours.
     fn skip_frame(&mut self, magic: u32) -> Result<Found, ArchiveError> {
         let mut header = Vec::with_capacity(8);
         self.take(8, &mut header)?;
@@ -497,7 +497,7 @@ impl Unpacker {
     }
 
     fn unpack(&mut self, mut job: Job) -> Result<Job, ArchiveError> {
-        // The buffer only ever grows, so its zeros are written once.
+        // The buffer only grows, so its zeros are written once.
         if job.raw.len() < job.content {
             job.raw.resize(job.content.max(BLOCK_SIZE), 0);
         }
@@ -518,7 +518,7 @@ fn unpack_zstd(context: &mut DCtx<'_>, packed: &[u8], raw: &mut [u8]) -> Result<
     context.decompress(raw, packed).map_err(|code| zstd_problem(zstd_safe::get_error_name(code)))
 }
 
-/// Returns the problem behind what zstd says; it tells its errors by their text.
+/// Returns the problem behind an error of zstd, which tells its errors apart by their text.
 fn zstd_problem(what: &str) -> BlockProblem {
     if what.contains("checksum") { BlockProblem::Checksum } else { damaged(what) }
 }
@@ -567,7 +567,7 @@ impl<R: Read> Stream<R> {
         result.map_err(|error| {
             let problem = match error.kind() {
                 io::ErrorKind::UnexpectedEof => BlockProblem::Truncated,
-                // The decompressors speak so of the data; anything else is the source's failure.
+                // The decompressors report bad data like this; anything else is a failure of the source.
                 io::ErrorKind::InvalidInput | io::ErrorKind::InvalidData | io::ErrorKind::Other => {
                     zstd_problem(&error.to_string())
                 }

@@ -1,11 +1,11 @@
-//! The stored bytes with a little look ahead, and a count of what was taken.
+//! The stored bytes with a little look-ahead, and a count of the bytes that were taken.
 
 use std::io::{self, Read};
 
-/// How much is read at once.
+/// How many bytes are read at once.
 const READ_AHEAD: usize = 256 * 1024;
 
-/// A byte source that can be looked into before it is consumed.
+/// A byte source that shows its bytes before it consumes them.
 pub(super) struct Source<R> {
     inner: R,
     buffer: Vec<u8>,
@@ -24,7 +24,7 @@ impl<R: Read> Source<R> {
         self.offset
     }
 
-    /// Returns what comes next, at least `want` bytes unless the source ends before.
+    /// Returns the next bytes, at least `want` unless the source ends before.
     pub(super) fn peek(&mut self, want: usize) -> io::Result<&[u8]> {
         if self.end - self.start < want {
             self.buffer.copy_within(self.start..self.end, 0);
@@ -41,7 +41,7 @@ impl<R: Read> Source<R> {
         Ok(&self.buffer[self.start..self.end])
     }
 
-    /// Appends the next `count` bytes to `out`; returns whether there were as many.
+    /// Appends the next `count` bytes to `out`; returns whether there were so many.
     pub(super) fn take_into(&mut self, count: usize, out: &mut Vec<u8>) -> io::Result<bool> {
         let mut left = count;
         while left > 0 {

@@ -14,12 +14,12 @@ use super::ordered::{Ticket, Workers};
 use super::{BLOCK_SIZE, BlockOptions, Fill};
 use crate::archive::{ArchiveError, Codec};
 
-/// How long a wait goes on before it looks whether the run was cancelled.
+/// How often a wait looks whether the run was cancelled.
 const PATIENCE: Duration = Duration::from_millis(50);
-/// What is being written, in messages.
+/// The name of the stream in messages.
 const ARCHIVE: &str = "archive";
 
-/// How much went through a [`BlockWriter`].
+/// What went through a [`BlockWriter`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct BlockStats {
     /// Bytes before compression.
@@ -30,9 +30,9 @@ pub struct BlockStats {
     pub blocks: u64,
 }
 
-/// Compresses what is written to it in blocks, in parallel, into a sink.
+/// Compresses what is written to it into a sink, block by block and in parallel.
 ///
-/// Dropped without [`finish`](Self::finish) it leaves a truncated stream and waits for nothing.
+/// If dropped without [`finish`](Self::finish), it leaves a truncated stream and waits for nothing.
 pub struct BlockWriter<W> {
     current: Block,
     workers: Workers<Block, Result<Block, ArchiveError>>,
@@ -46,14 +46,14 @@ pub struct BlockWriter<W> {
     failed: bool,
 }
 
-/// A block's two buffers; they travel together and are used again.
+/// A block's two buffers; they travel together and are reused.
 struct Block {
     raw: Vec<u8>,
     filled: usize,
     packed: Vec<u8>,
 }
 
-/// What the writing thread is told.
+/// Messages to the writing thread.
 enum Step {
     Block(Ticket<Result<Block, ArchiveError>>),
     Finish,
@@ -86,7 +86,7 @@ impl<W: Write + Send + 'static> BlockWriter<W> {
             .name("block-write".to_owned())
             .spawn(move || {
                 let result = write_in_order(sink, codec, &steps, &recycle, &counter);
-                // Whoever dropped the writer does not want to know.
+                // Whoever dropped the writer does not need the outcome.
                 let _dropped = report.send(result);
             })
             .map_err(|source| ArchiveError::Threads { source })?;
@@ -110,19 +110,19 @@ impl<W: Write + Send + 'static> BlockWriter<W> {
         self.raw_bytes
     }
 
-    /// Returns a count of the bytes written to the sink so far, readable from anywhere.
+    /// Returns a counter of the bytes written to the sink so far; any thread may read it.
     #[must_use]
     pub fn stored_bytes(&self) -> Arc<AtomicU64> {
         Arc::clone(&self.stored_bytes)
     }
 
-    /// Compresses what is left, waits until all is written, and returns the sink, flushed.
+    /// Compresses the rest, waits until everything is written, and returns the flushed sink.
     ///
     /// # Errors
     /// The failure of the sink or of a worker, or [`ArchiveError::Cancelled`].
     pub fn finish(mut self) -> Result<(W, BlockStats), ArchiveError> {
         self.check_usable()?;
-        // A gzip stream without a member is none; so even nothing is one block.
+        // A gzip stream needs a member, so even an empty stream is one block.
         if self.current.filled > 0 || self.raw_bytes == 0 {
             let last = std::mem::replace(
                 &mut self.current,
@@ -166,7 +166,7 @@ impl<W: Write + Send + 'static> BlockWriter<W> {
         Ok(())
     }
 
-    /// Returns an empty block: a new one while there may be more, else one that was written.
+    /// Returns an empty block: a new one while the limit allows it, else one that was written.
     fn next_block(&mut self) -> Result<Block, ArchiveError> {
         if let Ok(block) = self.free.try_recv() {
             return Ok(block);
@@ -239,7 +239,7 @@ impl<W: Write + Send + 'static> Fill for BlockWriter<W> {
     }
 }
 
-/// The thread that writes: every block in its turn, then the table.
+/// The thread that writes every block in its turn, then the table.
 fn write_in_order<W: Write>(
     mut sink: W,
     codec: Codec,
@@ -270,7 +270,7 @@ fn write_in_order<W: Write>(
         stats.blocks += 1;
         stored_bytes.store(stats.stored_bytes, Ordering::Relaxed);
         block.filled = 0;
-        // The caller may have finished and need no more blocks.
+        // The caller may have finished, and then needs no more blocks.
         let _finished = recycle.send(block);
     }
     Err(ArchiveError::Cancelled)
@@ -312,13 +312,13 @@ impl Packer {
 
 /// The least effort of zstd.
 const LEAST_LEVEL: i32 = 1;
-/// A block is judged by so many samples of this size.
+/// How many samples judge a block, and their size.
 const SAMPLES: usize = 4;
 const SAMPLE_SIZE: usize = 32 * 1024;
-/// What saves less than a part in twenty is not worth more effort.
+/// A saving of less than one part in twenty is not worth more effort.
 const WORTHWHILE: usize = 20;
 
-/// Compresses a block at `level`, or at the least one where more effort would be wasted.
+/// Compresses a block at `level`, or at the lowest level if more effort would be wasted.
 ///
 /// Measured on table files full of random bytes, a few in a hundred of which compress: level 3 makes
 /// 454 MB/s and saves 2.7 %, level 1 makes 1570 MB/s and saves 2.7 %.
@@ -332,7 +332,7 @@ fn pack_zstd(
         pack_zstd_at(context, LEAST_LEVEL, &samples(raw), packed)?;
         if !saves_enough(SAMPLES * SAMPLE_SIZE, packed.len()) {
             pack_zstd_at(context, LEAST_LEVEL, raw, packed)?;
-            // The samples may have missed what can be compressed.
+            // The samples may have missed what compresses.
             if !saves_enough(raw.len(), packed.len()) {
                 return Ok(());
             }
@@ -345,7 +345,7 @@ fn saves_enough(raw: usize, packed: usize) -> bool {
     packed < raw - raw / WORTHWHILE
 }
 
-/// Returns pieces of a block, evenly spread over it.
+/// Returns pieces spread evenly over a block.
 fn samples(raw: &[u8]) -> Vec<u8> {
     let stride = raw.len() / SAMPLES;
     (0..SAMPLES).flat_map(|index| &raw[index * stride..][..SAMPLE_SIZE]).copied().collect()
@@ -362,7 +362,7 @@ fn pack_zstd_at(
         ArchiveError::Write { what: ARCHIVE, source }
     };
     context.set_parameter(CParameter::CompressionLevel(level)).map_err(failed)?;
-    // The window is the block: a reader needs no other memory, and the header has one form.
+    // The window is the block: a reader needs no other memory, and the header has only one form.
     context.set_parameter(CParameter::WindowLog(BLOCK_SIZE.ilog2())).map_err(failed)?;
     context.set_parameter(CParameter::ChecksumFlag(true)).map_err(failed)?;
     context.set_parameter(CParameter::ContentSizeFlag(true)).map_err(failed)?;

@@ -1,4 +1,4 @@
-//! One record of 512 bytes that begins a member.
+//! The record of 512 bytes that begins a member.
 
 use super::RECORD;
 use crate::archive::error::MemberProblem;
@@ -9,8 +9,8 @@ use crate::archive::{Device, Timestamp};
 pub(super) struct RawHeader(pub(super) [u8; RECORD]);
 
 impl RawHeader {
-    /// Returns whether the sum of all bytes is the one that is stored; some old tars summed them
-    /// with their signs.
+    /// Returns whether the sum of all bytes is the stored one; some old tars summed them with their
+    /// signs.
     pub(super) fn has_right_checksum(&self) -> bool {
         let stored = self.number(148, 8);
         let with_blanks = || {

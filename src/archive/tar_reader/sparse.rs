@@ -1,4 +1,4 @@
-//! Where the data of a sparse file lies, in GNU's old format and in its PAX formats 0.0, 0.1, 1.0.
+//! Where the data of a sparse file is, in GNU's old format and in its PAX formats 0.0, 0.1, 1.0.
 
 use std::io::BufRead;
 
@@ -6,7 +6,7 @@ use super::header::RawHeader;
 use super::{MemberProblem, RECORD, Records, TarReader};
 use crate::archive::{ArchiveError, Entry, Extent, pax};
 
-/// Where an old sparse header, and one of its extensions, holds its entries.
+/// The place of the entries in an old sparse header and in its extensions.
 const OLD_HEADER: Table = Table { at: 386, entries: 4, is_extended: 482 };
 const OLD_EXTENSION: Table = Table { at: 0, entries: 21, is_extended: 504 };
 
@@ -99,8 +99,8 @@ impl<R: BufRead> TarReader<R> {
         Ok(extents)
     }
 
-    /// Reads the map of format 1.0, which stands before the data: a count, then its pairs, a line
-    /// each, filled up with zeros to whole records.
+    /// Reads the map of format 1.0, which stands before the data: a count, then its pairs, one number a line,
+    /// padded with zeros to whole records.
     fn read_map(&mut self) -> Result<Vec<Extent>, ArchiveError> {
         let mut lines = Lines { record: [0; RECORD], at: RECORD };
         let count = self.next_line(&mut lines)?;
@@ -138,13 +138,13 @@ impl<R: BufRead> TarReader<R> {
     }
 }
 
-/// The records of a map, as they are taken apart.
+/// The records of a map while they are parsed.
 struct Lines {
     record: [u8; RECORD],
     at: usize,
 }
 
-/// Returns whether the extents are in order, lie in the file, and are what is stored.
+/// Returns whether the extents are in order, inside the file, and add up to what is stored.
 fn is_sound(extents: &[Extent], size: u64, stored: u64) -> bool {
     let mut end = 0_u64;
     let mut total = 0_u64;

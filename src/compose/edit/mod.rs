@@ -1,9 +1,9 @@
 //! Editing a project's files: the mount of a service becomes another one, and nothing else changes.
 //!
-//! Where the mount stands is found by Compose's own rules; only the bytes that say what is mounted are
-//! replaced, so every comment, anchor, quote, indentation and line ending stays. Then the files are read
-//! again and compared with what they said before: every mount of every service, and all else they say.
-//! An edit that changes more than it was asked for is refused, and so is one that changes less.
+//! The edit finds the mount by Compose's own rules. It replaces only the bytes that say what is mounted, so
+//! every comment, anchor, quote, indentation and line ending stays. Then it reads the files again and
+//! compares them with what they said before: every mount of every service, and everything else. It refuses
+//! to change more than it was asked to, or less.
 
 use std::path::{Path, PathBuf};
 
@@ -22,25 +22,25 @@ pub use project::{ProjectFiles, references};
 use rewrite::{NewEntry, Refused, Splice};
 use yaml::Document;
 
-/// A mount that is to become another one.
+/// A mount, and what it should become.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct MountChange {
     /// The service.
     pub service: String,
     /// The path in its containers.
     pub destination: PathBuf,
-    /// What is mounted there: a volume by the engine's name, or a host directory.
+    /// What is mounted there now: a volume by the engine's name, or a host directory.
     pub from: MountSource,
-    /// What is to be mounted there. Of a volume that the service mounts only a directory of, the same
-    /// directory of it is meant.
+    /// What should be mounted there. If the service mounts only a directory of a volume, this means the
+    /// same directory in it.
     pub to: MountSource,
 }
 
-/// How edits are written.
+/// How to write edits.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct EditOptions {
-    /// Whether a mount in the long form says that Compose must not make the directory where it is
-    /// missing. docker-compose 1 does not know the word for it, and makes none in the long form.
+    /// Whether a mount in the long form says that Compose must not create a missing directory.
+    /// docker-compose 1 does not know the word for that, and creates none in the long form.
     pub guards_source: bool,
 }
 
@@ -49,9 +49,9 @@ pub struct EditOptions {
 pub struct FileEdit {
     /// The file.
     pub path: PathBuf,
-    /// What it says; none for a new one.
+    /// What it says now; none for a new one.
     pub before: Option<String>,
-    /// What it is to say.
+    /// What it should say.
     pub after: String,
 }
 
@@ -70,7 +70,7 @@ impl FileEdit {
     }
 }
 
-/// A file says another thing is mounted than the container has.
+/// A file mounts something else than the container has.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error(
     "{} line {line} mounts {found} at {} of {service}, while the container has {expected}: the file is not what the container was made from",
@@ -94,7 +94,7 @@ pub struct Difference {
 /// Why a project's files cannot be edited.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum EditError {
-    /// A file is not YAML, or not what can be edited.
+    /// A file is not YAML, or volsnap cannot edit it.
     #[error("cannot read {}: {why}", file.display())]
     Unreadable {
         /// The file.
@@ -102,13 +102,13 @@ pub enum EditError {
         /// Why.
         why: String,
     },
-    /// A file is needed and was not given.
+    /// A needed file was not given.
     #[error("the file {} is not there", file.display())]
     Missing {
         /// The file.
         file: PathBuf,
     },
-    /// Files that take services from each other, in a circle.
+    /// Files take services from each other in a circle.
     #[error("{} takes services from itself", file.display())]
     Circle {
         /// One of the files.
@@ -121,23 +121,23 @@ pub enum EditError {
         service: String,
     },
     /// The service has no such mount.
-    #[error("the service {service} mounts nothing at {} by the project's files", destination.display())]
+    #[error("the project's files mount nothing at {} of the service {service}", destination.display())]
     NoMount {
         /// The service.
         service: String,
         /// The path in the container.
         destination: PathBuf,
     },
-    /// The mount comes from another service as a whole.
+    /// The service takes over all mounts of another one.
     #[error("the service {service} takes its mounts over from another one (`volumes_from`)")]
     VolumesFrom {
         /// The service.
         service: String,
     },
-    /// The file says another thing is mounted than the container has.
+    /// The file mounts something else than the container has.
     #[error(transparent)]
     Different(Box<Difference>),
-    /// A variable decides, whose value is not known.
+    /// A variable with an unknown value decides.
     #[error("{} has the variable {name}, which has no value here", file.display())]
     Variable {
         /// The file.
@@ -152,10 +152,10 @@ pub enum EditError {
         file: PathBuf,
         /// The line.
         line: usize,
-        /// Services that have no part in this.
+        /// Services that should not change.
         others: Vec<String>,
     },
-    /// It is written in a way that cannot be edited.
+    /// volsnap cannot edit the way in which it is written.
     #[error("{} line {line} has {what}, which cannot be edited", file.display())]
     Unsupported {
         /// The file.
@@ -171,25 +171,25 @@ pub enum EditError {
         /// The engine's name of the volume.
         volume: String,
     },
-    /// The directory cannot be written into a file.
+    /// A file cannot hold the directory's name.
     #[error("{} cannot be written into a Compose file", path.display())]
     Unwritable {
         /// The directory.
         path: PathBuf,
     },
-    /// The files were named, so that an override would not be read.
+    /// The files were named, so Compose would not read an override.
     #[error("{} was named with -f, so Compose does not read an override beside it", file.display())]
     Explicit {
         /// The file.
         file: PathBuf,
     },
-    /// An override is there that the container was not made from.
+    /// There is an override from which the container was not made.
     #[error("{} is there, but the container was not made from it", file.display())]
     UnusedOverride {
         /// The file.
         file: PathBuf,
     },
-    /// The edit would not do what it is to do.
+    /// The edit would not do what it should.
     #[error("the edit of {} would not change this mount alone", file.display())]
     Unproved {
         /// The file.
@@ -197,11 +197,11 @@ pub enum EditError {
     },
 }
 
-/// What is to be mounted, as a file says it.
+/// What to mount, as a file says it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 struct Wanted {
     source: MountSource,
-    /// As a Compose file calls it: `$` doubled, a volume by its key.
+    /// Its name in a Compose file: `$` doubled, a volume by its key.
     written: String,
 }
 
@@ -219,12 +219,12 @@ impl Wanted {
     }
 }
 
-/// Returns the edits that make each of the changes in the file that says what is mounted now. None for a
-/// change that is made already.
+/// Returns the edits that make each of the changes, in the file that says what is mounted now. None for a
+/// change that is already made. Changes nothing itself.
 ///
 /// # Errors
-/// When the files are not what the containers were made from, when others would change too, and when it
-/// is written in a way that cannot be edited. Nothing is changed here.
+/// When the containers were not made from these files, when other mounts would change too, or when volsnap
+/// cannot edit the way in which the mount is written.
 pub fn edit(
     project: &ProjectFiles,
     changes: &[MountChange],
@@ -266,7 +266,7 @@ fn edit_one(
     let mut refusal = None;
     for attempt in Attempt::ALL {
         let splices = match attempt {
-            // What the entry says, wherever it is written.
+            // The entry's text, wherever it is written.
             Attempt::InPlace if project.files.contains(&entry.file) || !entry.inherited => {
                 rewrite::replace_entry(
                     document,
@@ -277,7 +277,7 @@ fn edit_one(
                 )
                 .map(|splices| (&entry.file, splices))
             }
-            // This use of what others use too.
+            // Only this use of what others use too.
             Attempt::ThisUse if document.resolve(entry.node) != entry.node && !entry.inherited => {
                 rewrite::replace_entry(document, entry.node, new_entry(entry, false), &wanted, options)
                     .map(|splices| (&entry.file, splices))
@@ -303,7 +303,7 @@ fn edit_one(
     Err(refusal.unwrap_or_else(|| EditError::Unproved { file: entry.file.clone() }))
 }
 
-/// Where a change may be made, the best place first.
+/// The places where a change is possible, the best first.
 #[derive(Debug, Clone, Copy)]
 enum Attempt {
     InPlace,
@@ -362,7 +362,7 @@ fn entry_of<'m>(model: &Model<'_>, mounts: &'m Mounts, change: &MountChange) -> 
     if model.volumes_from(&change.service) {
         return Err(EditError::VolumesFrom { service: change.service.clone() });
     }
-    // A path that hangs on a variable may be this one.
+    // A path that depends on a variable may be this one.
     let in_variable = mounts
         .keys()
         .filter(|(service, _)| *service == change.service)
@@ -384,7 +384,7 @@ fn is_made(entry: &Entry, to: &MountSource) -> bool {
     matches!(&entry.mount.source, Source::Known(source, None) if source == to)
 }
 
-/// Returns what is to be mounted: of a volume of which only a directory was, that directory.
+/// Returns what to mount: if only a directory of a volume was mounted, that directory.
 fn meant(before: &Mounts, change: &MountChange) -> MountSource {
     let entry = before.get(&(change.service.clone(), clean(&change.destination)));
     match (entry.map(|entry| &entry.mount.source), &change.to) {
@@ -395,11 +395,11 @@ fn meant(before: &Mounts, change: &MountChange) -> MountSource {
     }
 }
 
-/// Returns which of these mounts the files of a project have otherwise: the container made from them would have
-/// another thing at that path. What they do not say, or say by a variable that is not known, is no difference.
+/// Returns which of these mounts differ in the files of a project: a container made from the files would have
+/// something else at that path. Silence of the files, or an unknown variable in them, is no difference.
 ///
 /// # Errors
-/// When the files cannot be understood.
+/// When the files make no sense.
 pub fn differences(
     project: &ProjectFiles,
     mounts: &[(String, PathBuf, MountSource)],
@@ -409,7 +409,7 @@ pub fn differences(
     let mut differences = Vec::new();
     for (service, destination, source) in mounts {
         let Some(entry) = said.get(&(service.clone(), clean(destination))) else { continue };
-        // Compose itself keeps what lies behind a mount that names nothing.
+        // Compose itself keeps the data behind a mount that names nothing.
         let is_named = matches!(&entry.mount.source, Source::Known(..) | Source::Other(_));
         let change = MountChange {
             service: service.clone(),
@@ -426,11 +426,11 @@ pub fn differences(
     Ok(differences)
 }
 
-/// Refuses a file that mounts another thing than the container has.
+/// Refuses a file that mounts something else than the container has.
 fn check_source(model: &Model<'_>, entry: &Entry, change: &MountChange) -> Result<(), EditError> {
     let found = match &entry.mount.source {
         Source::Known(source, _) if *source == change.from => return Ok(()),
-        // The shell that made the container knew it: that it is this volume, the container itself says.
+        // The shell that made the container knew its value; the container itself says that it is this volume.
         Source::Variable(_) => return Ok(()),
         Source::Known(source, _) => described(source),
         Source::Anonymous => "a volume without a name".to_owned(),

@@ -1,7 +1,7 @@
 //! The same change in an override beside the project's files, which stay as they are.
 //!
-//! Compose reads an override by itself only where no file was named; it merges the mounts of a service by
-//! their path in the container, so that one entry is enough.
+//! Compose reads an override by itself only if no file was named. It merges the mounts of a service by
+//! their path in the container, so one entry is enough.
 
 use std::path::{Path, PathBuf};
 
@@ -15,10 +15,10 @@ use super::{
 use crate::compose::{FILE_NAMES, OVERRIDE_NAMES};
 
 /// Returns the edit that makes all the changes in an override beside the project's files: a new one, or
-/// the one that is there. None where they are made already.
+/// the existing one. None if the changes are already made.
 ///
 /// # Errors
-/// When Compose would not read it, and as [`edit`](super::edit) has it.
+/// When Compose would not read it, or for a reason that [`edit`](super::edit) gives.
 pub fn edit_override(
     project: &ProjectFiles,
     changes: &[MountChange],
@@ -52,7 +52,7 @@ pub fn edit_override(
     Ok(Some(FileEdit { path, before: before.cloned(), after: after.clone() }))
 }
 
-/// Returns where the override is, or would be read.
+/// Returns where the override is, or where Compose would read it.
 fn place_of(project: &ProjectFiles) -> Result<PathBuf, EditError> {
     let is_beside = |file: &Path, names: &[&str]| {
         file.parent() == Some(&project.directory)
@@ -96,7 +96,7 @@ fn with_entry(
         };
     let Some(text) = model.project.texts.get(path) else {
         let lines: String = service()?.iter().map(|line| format!("  {line}\n")).collect();
-        // Compose 1 wants the same version in all files, and Compose 2 does not look at it.
+        // Compose 1 wants the same version in all files; Compose 2 ignores it.
         return Ok(format!("{}services:\n{lines}", version(model).unwrap_or_default()));
     };
     let document = model.document(path)?;
@@ -129,7 +129,7 @@ fn version(model: &Model<'_>) -> Option<String> {
     Some(format!("version: {}\n", &document.text()[version.start..version.end]))
 }
 
-/// Proves that an override says what it said, but for the mounts.
+/// Proves that an override says what it said, except for the mounts.
 fn prove_rest(path: &Path, before: &str, after: &str, changes: &[MountChange]) -> Result<(), EditError> {
     let parse = |text| {
         Document::parse(text)

@@ -1,8 +1,8 @@
 //! The files of a project and what they say of each service's mounts, by Compose's own rules of merging.
 //!
-//! What is stronger comes first: a later `-f` file before an earlier one, a service's own entry before one
-//! that it takes over by `extends`. Two entries are for the same mount when their paths in the container
-//! are.
+//! The stronger entry comes first: a later `-f` file before an earlier one, a service's own entry before one
+//! that it takes over by `extends`. Two entries are for the same mount if they have the same path in the
+//! container.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Component, Path, PathBuf};
@@ -21,15 +21,15 @@ const MAX_DEPTH: usize = 16;
 pub struct ProjectFiles {
     /// The project's name.
     pub project: String,
-    /// Its directory: what relative paths are relative to.
+    /// Its directory: the base of relative paths.
     pub directory: PathBuf,
-    /// The files that it is made of, absolute; what a later one says wins.
+    /// The absolute paths of its files; a later one wins.
     pub files: Vec<PathBuf>,
-    /// The texts of these files, and of those that they take services from (`extends`, `include`).
+    /// The texts of these files, and of the files from which they take services (`extends`, `include`).
     pub texts: BTreeMap<PathBuf, String>,
     /// Values of variables.
     pub environment: Environment,
-    /// An override beside the first file that the project is not made of.
+    /// An override beside the first file that is not part of the project.
     pub unused_override: Option<PathBuf>,
 }
 
@@ -38,7 +38,7 @@ pub struct ProjectFiles {
 pub(super) struct Model<'p> {
     pub(super) project: &'p ProjectFiles,
     documents: BTreeMap<PathBuf, Document>,
-    /// The files that define services of the project, in groups that are merged; one more for each `include`.
+    /// The files that define services of the project, in groups that Compose merges; one more for each `include`.
     groups: Vec<Vec<PathBuf>>,
 }
 
@@ -47,9 +47,9 @@ pub(super) struct Model<'p> {
 pub(super) struct Entry {
     /// The file that it stands in.
     pub(super) file: PathBuf,
-    /// The entry as it is written; perhaps an alias.
+    /// The entry as written; perhaps an alias.
     pub(super) node: NodeId,
-    /// The file whose service it came to be in.
+    /// The file whose service has it in the end.
     pub(super) owner: PathBuf,
     /// Whether the service takes it over from another one (`extends`).
     pub(super) inherited: bool,
@@ -64,20 +64,20 @@ pub(super) struct Mount {
     pub(super) target: PathBuf,
     /// What is mounted there.
     pub(super) source: Source,
-    /// Everything else that is said of it.
+    /// Everything else that the entry says.
     pub(super) rest: BTreeSet<String>,
 }
 
 /// What an entry mounts.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Source {
-    /// A volume, by the engine's name of it, or a host directory; below a directory of it.
+    /// A volume, by the engine's name for it, or a host directory; and a path below it.
     Known(MountSource, Option<String>),
     /// A volume that nobody named.
     Anonymous,
-    /// Memory, or the like.
+    /// Memory or the like.
     Other(String),
-    /// What stands in a variable of which the value is not known.
+    /// A variable whose value is unknown.
     Variable(String),
 }
 
@@ -98,7 +98,7 @@ impl<'p> Model<'p> {
         Ok(model)
     }
 
-    /// Takes a group of files and those that they include.
+    /// Adds a group of files and those that they include.
     fn gather(&mut self, files: Vec<PathBuf>, depth: usize) -> Result<(), EditError> {
         for file in &files {
             let included = includes(self.document(file)?, file, &self.project.environment);
@@ -131,7 +131,7 @@ impl<'p> Model<'p> {
         Ok(mounts)
     }
 
-    /// Returns the last file that says something of a service of the project.
+    /// Returns the last file that says something about a service of the project.
     pub(super) fn file_of(&self, service: &str) -> Option<&Path> {
         let defines = |file: &&PathBuf| {
             self.documents.get(*file).is_some_and(|document| document.at(&["services", service]).is_some())
@@ -139,7 +139,7 @@ impl<'p> Model<'p> {
         self.groups.iter().rev().find_map(|group| group.iter().rev().find(defines)).map(PathBuf::as_path)
     }
 
-    /// Returns the services that take their mounts over from others as a whole.
+    /// Returns the services that take over all mounts of another one.
     pub(super) fn volumes_from(&self, service: &str) -> bool {
         self.documents.values().any(|document| {
             document
@@ -202,7 +202,7 @@ impl<'p> Model<'p> {
             return Err(EditError::Circle { file: file.to_owned() });
         }
         if let Some(volumes) = document.get(body, "volumes") {
-            // Of two entries in one list with the same target, the last is the one that counts.
+            // Of two entries in one list with the same target, the last one counts.
             for node in document.items(volumes).iter().rev() {
                 let mount = self.mount(file, document, *node)?;
                 let (file, owner) = (file.to_owned(), owner.to_owned());
@@ -272,7 +272,7 @@ impl<'p> Model<'p> {
     }
 
     fn short_mount(&self, file: &Path, text: &str) -> Result<Mount, EditError> {
-        // A variable may stand for the source alone, whose value need not be known, or for all of it.
+        // A variable may stand for the source alone, and then its value need not be known, or for all of it.
         let written = ShortMount::split(text);
         let whole = self.value(file, text);
         let (target, mode, source) = match &whole {
@@ -317,7 +317,7 @@ impl<'p> Model<'p> {
             (Some("volume"), None) => Source::Anonymous,
             (kind, _) => Source::Other(kind.unwrap_or_default().to_owned()),
         };
-        // What says only how a volume, or a directory, is mounted goes with it.
+        // Settings of how to mount only a volume, or only a directory, go with it.
         let kept = |key: &&str| !matches!(*key, "type" | "source" | "target" | "volume" | "bind" | "<<");
         let rest = document.pairs(map).iter().filter_map(|(key, value)| {
             let key = document.scalar(*key).filter(kept)?;
@@ -326,12 +326,12 @@ impl<'p> Model<'p> {
         Ok(Mount { target: clean(Path::new(&self.target(target))), source, rest: rest.collect() })
     }
 
-    /// Returns a path in a container; as it is written where it hangs on a variable without a value.
+    /// Returns a path in a container; as written if it depends on a variable without a value.
     fn target(&self, text: &str) -> String {
         interpolate(text, &self.project.environment).unwrap_or_else(|_| text.to_owned())
     }
 
-    /// Returns what the source of the short form is: a path, or the key of a volume.
+    /// Returns the source of the short form: a path, or the key of a volume.
     fn named(&self, file: &Path, source: &str) -> Source {
         if source.starts_with(['/', '.', '~']) {
             Source::Known(MountSource::Directory(self.path(file, source)), None)
@@ -347,7 +347,7 @@ impl<'p> Model<'p> {
         }
     }
 
-    /// Returns the engine's name of a volume of the project; else the variable that it hangs on.
+    /// Returns the engine's name for a volume of the project, else the variable on which it depends.
     fn volume_named(&self, key: &str) -> Result<String, String> {
         let files = self.groups.iter().rev().flat_map(|group| group.iter().rev());
         let mut external = false;
@@ -372,27 +372,27 @@ impl<'p> Model<'p> {
         if let (Some(below), Some(home)) = (path.strip_prefix('~'), home) {
             return clean(&home.join(below.trim_start_matches('/')));
         }
-        // What another file has, it has beside it.
+        // A path in another file is relative to that file.
         let is_own = self.project.files.iter().any(|own| own == file);
         let base = if is_own { Some(self.project.directory.as_path()) } else { file.parent() };
         clean(&base.unwrap_or(Path::new("/")).join(path))
     }
 }
 
-/// How what a file says goes together with what weaker ones say.
+/// How a file's entries combine with those of weaker files.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Merging {
-    /// It is added to it.
+    /// They are added.
     Merged,
-    /// It replaces it (`!override`, `!reset`).
+    /// They replace the others (`!override`, `!reset`).
     Replaced,
 }
 
-/// Returns the files that a text takes services from: those it includes, and those whose services it
+/// Returns the files from which a text takes services: those it includes, and those whose services it
 /// extends.
 ///
 /// # Errors
-/// When the text is not YAML that could be edited.
+/// When the text is not YAML that volsnap can edit.
 pub fn references(
     text: &str,
     file: &Path,

@@ -1,4 +1,4 @@
-//! The proof that an edit did what it is to do, and nothing else: by what the files say afterwards.
+//! The proof, from what the files say afterwards, that an edit did what it should and nothing else.
 
 use std::collections::BTreeSet;
 
@@ -6,7 +6,7 @@ use super::project::{Entry, Model, Mounts, clean};
 use super::yaml::{self, Document, Step};
 use super::{EditError, MountChange, ProjectFiles, is_made, meant};
 
-/// Proves that an edit made the mount what it is to be, and no mount of any service changed that is not to.
+/// Proves that an edit made the mount what it should be, and changed no other mount of any service.
 pub(super) fn prove_mounts(
     edited: &ProjectFiles,
     model: &Model<'_>,
@@ -48,7 +48,7 @@ pub(super) fn prove_mounts(
     Ok(())
 }
 
-/// Returns whether a mount has the options that it had, as far as they hold for the new kind of source.
+/// Returns whether a mount has its earlier options, as far as they apply to the new kind of source.
 fn keeps_options(old: &Entry, new: &Entry) -> bool {
     let said = |entry: &Entry| -> BTreeSet<String> {
         let kept = |option: &&String| {
@@ -67,7 +67,7 @@ fn keeps_options(old: &Entry, new: &Entry) -> bool {
     said(old) == said(new)
 }
 
-/// Proves that the files say what they said but for `volumes`.
+/// Proves that the files say what they said, except for `volumes`.
 pub(super) fn prove_rest(
     edited: &ProjectFiles,
     project: &ProjectFiles,

@@ -1,4 +1,4 @@
-//! The edits themselves, as bytes to be replaced.
+//! The edits themselves, as bytes to replace.
 
 use std::ops::Range;
 
@@ -6,17 +6,17 @@ use super::short::{ShortMount, scalar};
 use super::yaml::{Document, Kind, NodeId, Style};
 use super::{EditOptions, Wanted};
 
-/// Bytes to be replaced by others.
+/// Bytes, and others to replace them.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Splice {
     range: Range<usize>,
     text: String,
 }
 
-/// What cannot be edited: the byte where it stands, and what it is.
+/// What volsnap cannot edit: the byte where it stands, and what it is.
 pub(super) type Refused = (usize, &'static str);
 
-/// Returns the text with the splices applied; none when they contradict each other.
+/// Returns the text with the splices applied; none if they contradict each other.
 pub(super) fn apply(text: &str, mut splices: Vec<Splice>) -> Option<String> {
     splices.sort_by_key(|splice| splice.range.start);
     let (mut out, mut at) = (String::new(), 0);
@@ -29,8 +29,8 @@ pub(super) fn apply(text: &str, mut splices: Vec<Splice>) -> Option<String> {
     Some(out)
 }
 
-/// Returns what makes of an entry of `volumes` the mount that is wanted. `node` is an alias where only
-/// this use of it is to change; `now` is what it asks for.
+/// Returns what turns an entry of `volumes` into the mount that is wanted. `node` is an alias if only
+/// this use of it should change; `now` is what it asks for.
 pub(super) fn replace_entry(
     document: &Document,
     node: NodeId,
@@ -66,7 +66,7 @@ pub(super) fn replace_entry(
     }
 }
 
-/// Returns an entry in the short form made anew, or in the long one where the short one cannot say it.
+/// Returns a new entry in the short form, or in the long one if the short one cannot say it.
 fn entry_text(
     document: &Document,
     entry: &NewEntry<'_>,
@@ -86,10 +86,10 @@ fn entry_text(
     Ok(long.lines().join(&format!("{}{}", document.newline(), " ".repeat(column))))
 }
 
-/// A mount in the long form, to be written.
+/// A mount in the long form, to write.
 struct LongMount {
     pairs: Vec<(&'static str, String)>,
-    /// What holds for directories alone.
+    /// What applies only to directories.
     bind: Vec<(&'static str, String)>,
 }
 
@@ -139,7 +139,7 @@ impl LongMount {
     }
 }
 
-/// Returns a value as it is written: truth without quotes, everything else as text.
+/// Returns a value as it is written: booleans without quotes, everything else as text.
 fn value_of(key: &str, value: &str, in_flow: bool) -> String {
     if matches!(key, "read_only" | "create_host_path") {
         value.to_owned()
@@ -148,7 +148,7 @@ fn value_of(key: &str, value: &str, in_flow: bool) -> String {
     }
 }
 
-/// Returns what makes of a mount in the long form the one that is wanted.
+/// Returns what turns a mount in the long form into the one that is wanted.
 fn edit_long(
     document: &Document,
     map: NodeId,
@@ -183,7 +183,7 @@ fn edit_long(
 
 const GUARD: (&str, &str) = ("create_host_path", "false");
 
-/// Returns what makes of the section `volume` the section `bind`, so that the comments in it stay.
+/// Returns what turns the section `volume` into the section `bind`, and keeps the comments in it.
 fn turn_section(document: &Document, (key, value): (NodeId, NodeId)) -> Result<Vec<Splice>, Refused> {
     let (name, section) = (document.node(key), document.node(value));
     let Kind::Scalar(_, style) = name.kind else { return Err((name.start, "this key")) };
@@ -217,7 +217,7 @@ fn turn_section(document: &Document, (key, value): (NodeId, NodeId)) -> Result<V
     Ok(splices)
 }
 
-/// Returns what adds the section that keeps Compose from making a directory that is not there.
+/// Returns what adds the section that keeps Compose from creating a missing directory.
 fn add_section(document: &Document, map: NodeId) -> Splice {
     let pairs = document.pairs(map);
     let style = pairs.first().map_or(Style::Plain, |(key, _)| match document.node(*key).kind {
@@ -246,7 +246,7 @@ fn add_to_flow(document: &Document, id: NodeId, text: &str) -> Splice {
     let Some(last) = spans.last() else {
         return Splice { range: node.end - 1..node.end - 1, text: text.to_owned() };
     };
-    // As the ones before it stand: each on its own line, or behind each other.
+    // Like the ones before it: each on its own line, or one behind the other.
     let before = &document.text()[..last.start];
     let gap = &before[before.trim_end().len()..];
     let gap = if spans.len() > 1 || gap.contains('\n') { gap } else { " " };
@@ -254,13 +254,13 @@ fn add_to_flow(document: &Document, id: NodeId, text: &str) -> Splice {
     Splice { range: last.end..last.end, text: format!(",{gap}{text}") }
 }
 
-/// Returns what adds lines at the end of a mapping that is not between braces, in line with its keys.
+/// Returns what adds lines at the end of a mapping without braces, in line with its keys.
 pub(super) fn append_lines(document: &Document, map: NodeId, lines: &[String]) -> Splice {
     let column = document.pairs(map).first().map_or(0, |(key, _)| document.column(document.node(*key).start));
     insert_lines(document, document.content_end(document.resolve(map)), column, lines)
 }
 
-/// Returns what adds lines behind the one that a byte is in.
+/// Returns what adds lines behind the line of a byte.
 fn insert_lines(document: &Document, after: usize, column: usize, lines: &[String]) -> Splice {
     let (newline, indent) = (document.newline(), " ".repeat(column));
     let end = document.line_end(after);
@@ -268,7 +268,7 @@ fn insert_lines(document: &Document, after: usize, column: usize, lines: &[Strin
     Splice { range: end..end, text }
 }
 
-/// Returns what removes a key and its value, leaving the comments that stand beside and in it.
+/// Returns what removes a key and its value, and leaves the comments beside and in it.
 fn remove_pair(
     document: &Document,
     map: NodeId,
@@ -300,7 +300,7 @@ fn remove_pair(
         }
         at = next;
     }
-    // With its line ending, or with the one before it where it is the last line and has none.
+    // With its line ending; the last line, without one, goes with the one before it.
     let behind = text[last_line..].find('\n').map_or(text.len(), |newline| last_line + newline + 1);
     let begins = if behind == text.len() && !text.ends_with('\n') && kept.is_empty() {
         text[..first_line]
@@ -324,19 +324,19 @@ fn remove_from_flow(document: &Document, map: NodeId, begin: usize, end: usize) 
     Splice { range, text: String::new() }
 }
 
-/// What an entry is to say, apart from what is mounted.
+/// What an entry should say, apart from what is mounted.
 #[derive(Debug, Clone)]
 pub(super) struct NewEntry<'m> {
     /// The path in the container.
     pub(super) target: String,
-    /// Options that the mount has so far.
+    /// The mount's present options.
     pub(super) modes: Vec<&'m str>,
-    /// Whether it is to be in the long form.
+    /// Whether it should be in the long form.
     pub(super) long: bool,
 }
 
 impl NewEntry<'_> {
-    /// Returns it in the short form, unless that cannot say it.
+    /// Returns it in the short form, if that can say it.
     fn short(&self, wanted: &Wanted) -> Option<String> {
         let source = wanted.source();
         let mode = if self.modes.is_empty() { String::new() } else { format!(":{}", self.modes.join(",")) };
@@ -345,7 +345,7 @@ impl NewEntry<'_> {
     }
 }
 
-/// Returns what adds an entry to a service's own `volumes`, which may not be there yet.
+/// Returns what adds an entry to a service's own `volumes`, which need not exist yet.
 pub(super) fn add_entry(
     document: &Document,
     service: NodeId,
@@ -387,7 +387,7 @@ pub(super) fn add_entry(
     }
 }
 
-/// Returns lines as an item of a list; `gap` is from its dash to what it says.
+/// Returns lines as an item of a list; `gap` is the distance from its dash to its text.
 pub(super) fn as_item(lines: &[String], gap: usize) -> Vec<String> {
     let item = |(index, line): (usize, &String)| {
         let before = if index == 0 { format!("-{}", " ".repeat(gap - 1)) } else { " ".repeat(gap) };
@@ -396,7 +396,7 @@ pub(super) fn as_item(lines: &[String], gap: usize) -> Vec<String> {
     lines.iter().enumerate().map(item).collect()
 }
 
-/// Returns the dash before an item, and how far behind it the item begins.
+/// Returns the dash before an item, and the distance from the dash to the item.
 fn dash_of(document: &Document, item: NodeId) -> Option<(usize, usize)> {
     let start = match &document.node(item).kind {
         Kind::Mapping(pairs, false) => document.node(pairs.first()?.0).start,
@@ -411,7 +411,7 @@ fn dash_of(document: &Document, item: NodeId) -> Option<(usize, usize)> {
                 document.line_start(start) == line && !document.text()[dash..start].contains(['&', '!']);
             return Some((dash, if same_line { start - dash } else { 2 }));
         }
-        // Anchor, tag and comments may stand between the two.
+        // An anchor, a tag and comments may stand between the two.
         line = document.line_start(line.checked_sub(1)?);
     }
 }

@@ -1,4 +1,4 @@
-//! The short form of a mount, `SOURCE:TARGET:MODE`, and how text is written as a YAML scalar.
+//! The short form of a mount, `SOURCE:TARGET:MODE`, and how to write text as a YAML scalar.
 
 use super::yaml::Style;
 
@@ -9,12 +9,12 @@ pub(super) struct ShortMount<'t> {
     pub(super) source: Option<&'t str>,
     /// The path in the container.
     pub(super) target: &'t str,
-    /// Options, as "ro,z".
+    /// Options, such as "ro,z".
     pub(super) mode: Option<&'t str>,
 }
 
 impl<'t> ShortMount<'t> {
-    /// Returns the parts of a text. A colon in `${NAME:-default}` parts nothing.
+    /// Returns the parts of a text. A colon in `${NAME:-default}` separates nothing.
     pub(super) fn split(text: &'t str) -> Self {
         let (mut parts, mut depth, mut begin) = (Vec::new(), 0_usize, 0);
         for (at, c) in text.char_indices() {
@@ -36,14 +36,14 @@ impl<'t> ShortMount<'t> {
         }
     }
 
-    /// Returns the options that also hold for another kind of source.
+    /// Returns the options that also apply to another kind of source.
     pub(super) fn kept_modes(&self) -> Vec<&'t str> {
         let kept = |mode: &&str| matches!(*mode, "ro" | "rw" | "z" | "Z") || mode.contains('$');
         self.mode.map(|mode| mode.split(',').filter(kept).collect()).unwrap_or_default()
     }
 }
 
-/// Returns a text as a scalar: in the style that is wanted, with quotes where it needs them.
+/// Returns a text as a scalar in the wanted style, with quotes if it needs them.
 pub(super) fn scalar(text: &str, style: Style, in_flow: bool) -> String {
     match style {
         Style::Single => format!("'{}'", text.replace('\'', "''")),

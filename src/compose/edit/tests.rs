@@ -1,4 +1,4 @@
-//! Golden pairs: each directory of `fixtures/compose-edit` is a case, and what the edit makes of it.
+//! Golden pairs: each directory of `fixtures/compose-edit` is a case and its edited result.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -16,9 +16,9 @@ struct Case {
     /// What it is about.
     #[serde(rename = "about")]
     _about: String,
-    /// The project's files, and which file of the case has their text.
+    /// The project's files, and the file of the case with the text of each.
     files: BTreeMap<PathBuf, String>,
-    /// Likewise, those that are not the project's but belong to it.
+    /// The same for files that belong to the project without being part of it.
     #[serde(default)]
     beside: BTreeMap<PathBuf, String>,
     #[serde(default)]
@@ -26,12 +26,12 @@ struct Case {
     changes: Vec<Change>,
     #[serde(default = "yes")]
     guards_source: bool,
-    /// Whether an override is made.
+    /// Whether the edit makes an override.
     #[serde(default, rename = "override")]
     in_override: bool,
     /// Why it is refused.
     refused: Option<String>,
-    /// Whether nothing is to do.
+    /// Whether there is nothing to do.
     #[serde(default)]
     unchanged: bool,
 }
@@ -58,7 +58,7 @@ impl Case {
     }
 
     fn project(&self, directory: &Path) -> ProjectFiles {
-        // The file that is called `before` is the first.
+        // The file `before` comes first.
         let mut files: Vec<_> = self.files.keys().cloned().collect();
         files.sort_by_key(|file| self.files[file] != "before.yaml");
         let texts = self.files.iter().chain(&self.beside);
@@ -92,7 +92,7 @@ impl Case {
         edit(project, &self.changes(), options)
     }
 
-    /// Returns the file of the case that has what a file of the project is to say.
+    /// Returns the file of the case with what a file of the project should say.
     fn golden(&self, path: &Path) -> String {
         match self.files.get(path).or_else(|| self.beside.get(path)).map(String::as_str) {
             Some("before.yaml") | None => "after.yaml".to_owned(),
@@ -124,10 +124,10 @@ fn each_case_becomes_what_it_is_to_be_byte_for_byte() {
     assert!(pairs >= 25, "{pairs} pairs");
 }
 
-/// What Compose itself makes of the files, by service: every entry of `volumes`, and everything else as one.
+/// The files as Compose itself reads them, by service: every entry of `volumes`, and everything else as one.
 type Effective = BTreeMap<String, (Vec<String>, String)>;
 
-/// Asks docker-compose what it makes of the project's files; none where this version does not take them.
+/// Asks docker-compose how it reads the project's files; none if this version refuses them.
 fn effective(project: &ProjectFiles) -> Option<Effective> {
     let root = tempfile::tempdir().unwrap();
     let inside = |path: &Path| root.path().join(path.strip_prefix("/").unwrap());
@@ -169,7 +169,7 @@ fn effective(project: &ProjectFiles) -> Option<Effective> {
     Some(document.pairs(document.at(&["services"]).unwrap()).iter().map(service).collect())
 }
 
-/// By the real docker-compose, where it is there: it knows nothing of how the edit finds the mount.
+/// By the real docker-compose, if installed: it knows nothing of how the edit finds the mount.
 #[test]
 fn by_docker_compose_itself_only_the_mounts_differ() {
     const CASES: [&str; 10] = [

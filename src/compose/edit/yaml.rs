@@ -1,7 +1,7 @@
-//! YAML as it is written: a tree in which every node knows the bytes it came from.
+//! YAML as it is written: a tree in which every node knows its bytes.
 //!
-//! The parser says what the text means; nothing is ever written by an emitter. An edit replaces bytes of
-//! the original, so that whatever it does not touch stays as it was typed.
+//! The parser says what the text means; no emitter ever writes anything. An edit replaces bytes of the
+//! original, so whatever it does not touch stays as it was typed.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -29,9 +29,9 @@ pub(super) enum Style {
 pub(super) enum Kind {
     /// Text, a number, nothing at all.
     Scalar(String, Style),
-    /// A list; whether it is written between brackets.
+    /// A list; whether it is in brackets.
     Sequence(Vec<NodeId>, bool),
-    /// Keys and values; whether it is written between braces.
+    /// Keys and values; whether they are in braces.
     Mapping(Vec<(NodeId, NodeId)>, bool),
     /// `*name`: the node it stands for.
     Alias(NodeId),
@@ -42,17 +42,17 @@ pub(super) enum Kind {
 pub(super) struct Node {
     /// What it is.
     pub(super) kind: Kind,
-    /// The first byte of its content, behind anchor and tag. Of a list or mapping that is not between
-    /// brackets, only its children say where it is.
+    /// The first byte of its content, behind anchor and tag. For a list or mapping without brackets,
+    /// only its children say where it is.
     pub(super) start: usize,
     /// The byte behind it.
     pub(super) end: usize,
-    /// Its tag, as "!override".
+    /// Its tag, such as "!override".
     pub(super) tag: Option<String>,
     anchored: bool,
 }
 
-/// Why a text is no YAML that can be edited.
+/// Why a text is no YAML that volsnap can edit.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("line {line}: {why}")]
 pub(super) struct Unreadable {
@@ -68,7 +68,7 @@ pub(super) struct Document {
     root: Option<NodeId>,
 }
 
-/// A place in a document, as `services.db.volumes[0]`.
+/// A place in a document, such as `services.db.volumes[0]`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Path(pub(super) Vec<Step>);
 
@@ -95,7 +95,7 @@ impl Document {
         Ok(document)
     }
 
-    /// Refuses a key that stands twice in a mapping: which of the two counts, versions of Compose differ in.
+    /// Refuses a key that stands twice in a mapping: versions of Compose differ on which of the two counts.
     fn refuse_twice(&self) -> Result<(), Unreadable> {
         for node in &self.nodes {
             let Kind::Mapping(pairs, _) = &node.kind else { continue };
@@ -129,7 +129,7 @@ impl Document {
         &self.nodes[id.0]
     }
 
-    /// Returns the node that is meant: behind an alias, what it stands for.
+    /// Returns the node itself, or what its alias stands for.
     pub(super) fn resolve(&self, id: NodeId) -> NodeId {
         match self.node(id).kind {
             // The target of an alias is no alias.
@@ -146,7 +146,7 @@ impl Document {
         }
     }
 
-    /// Returns whether a node says nothing, as after `volumes:`.
+    /// Returns whether a node is empty, as after `volumes:`.
     pub(super) fn is_null(&self, id: NodeId) -> bool {
         matches!(&self.node(self.resolve(id)).kind, Kind::Scalar(value, Style::Plain)
             if matches!(value.as_str(), "" | "~" | "null" | "Null" | "NULL"))
@@ -160,7 +160,7 @@ impl Document {
         }
     }
 
-    /// Returns the pairs that stand in a mapping itself; none of anything else.
+    /// Returns a mapping's own pairs; none of anything else.
     pub(super) fn pairs(&self, id: NodeId) -> &[(NodeId, NodeId)] {
         match &self.node(self.resolve(id)).kind {
             Kind::Mapping(pairs, _) => pairs,
@@ -168,7 +168,7 @@ impl Document {
         }
     }
 
-    /// Returns the pair of that key which stands in the mapping itself.
+    /// Returns a mapping's own pair with that key.
     pub(super) fn own_pair(&self, map: NodeId, key: &str) -> Option<(NodeId, NodeId)> {
         self.pairs(map).iter().copied().find(|(name, _)| self.scalar(*name) == Some(key))
     }
@@ -195,12 +195,12 @@ impl Document {
         keys.iter().try_fold(self.root?, |node, key| self.get(node, key))
     }
 
-    /// Returns whether a list or mapping is written between brackets.
+    /// Returns whether a list or mapping is in brackets.
     pub(super) fn is_flow(&self, id: NodeId) -> bool {
         matches!(self.node(self.resolve(id)).kind, Kind::Sequence(_, true) | Kind::Mapping(_, true))
     }
 
-    /// Returns whether a node stands between brackets, at any distance.
+    /// Returns whether a node is inside brackets, at any depth.
     pub(super) fn is_in_flow(&self, id: NodeId) -> bool {
         let at = self.node(id).start;
         self.nodes.iter().any(|node| {
@@ -210,7 +210,7 @@ impl Document {
         })
     }
 
-    /// Returns the byte behind the last thing that is written in a node.
+    /// Returns the byte behind the last thing in a node.
     pub(super) fn content_end(&self, id: NodeId) -> usize {
         let node = self.node(id);
         match &node.kind {
@@ -222,7 +222,7 @@ impl Document {
         }
     }
 
-    /// Returns the ends of all that is written in a node, keys and values.
+    /// Returns the ends of everything in a node, keys and values.
     pub(super) fn leaf_ends(&self, id: NodeId) -> Vec<usize> {
         match &self.node(id).kind {
             Kind::Sequence(items, false) => items.iter().flat_map(|item| self.leaf_ends(*item)).collect(),
@@ -234,17 +234,17 @@ impl Document {
         }
     }
 
-    /// Returns the line that a byte is in, counted from 1.
+    /// Returns the line of a byte, counted from 1.
     pub(super) fn line(&self, offset: usize) -> usize {
         self.text[..offset].matches('\n').count() + 1
     }
 
-    /// Returns the first byte of the line that a byte is in.
+    /// Returns the first byte of a byte's line.
     pub(super) fn line_start(&self, offset: usize) -> usize {
         self.text[..offset].rfind('\n').map_or(0, |newline| newline + 1)
     }
 
-    /// Returns the end of the line that a byte is in, before its line ending.
+    /// Returns the end of a byte's line, before its line ending.
     pub(super) fn line_end(&self, offset: usize) -> usize {
         let end = self.text[offset..].find('\n').map_or(self.text.len(), |newline| offset + newline);
         if self.text[..end].ends_with('\r') && end > offset { end - 1 } else { end }
@@ -261,8 +261,8 @@ impl Document {
         if self.text.contains("\r\n") { "\r\n" } else { "\n" }
     }
 
-    /// Returns where the two documents differ in what they say, whatever their layout is. An alias
-    /// is the same as one for the same place.
+    /// Returns where the two documents differ in what they say, whatever their layout. Two aliases for
+    /// the same place are equal.
     pub(super) fn differences(&self, other: &Self) -> Vec<Path> {
         let mut found = Vec::new();
         match (self.root, other.root) {
@@ -289,7 +289,7 @@ impl Document {
         let mut same = a.tag == b.tag && a.anchored == b.anchored;
         match (&a.kind, &b.kind) {
             (Kind::Scalar(x, style), Kind::Scalar(y, other_style)) => {
-                // Quotes make a string of what else might be a number.
+                // Quotes turn what might be a number into a string.
                 same &= x == y && (*style == Style::Plain) == (*other_style == Style::Plain);
             }
             (Kind::Alias(x), Kind::Alias(y)) => same &= places.0.get(x) == places.1.get(y),
@@ -358,13 +358,13 @@ impl Document {
 pub(super) type Places = BTreeMap<NodeId, Path>;
 
 impl Path {
-    /// Returns whether this is that place, or lies in it.
+    /// Returns whether this is that place, or is inside it.
     pub(super) fn is_in(&self, place: &Self) -> bool {
         self.0.starts_with(&place.0)
     }
 }
 
-/// Deeper than anybody nests a Compose file: a text that does is made to do harm.
+/// Deeper than anybody nests a Compose file: a deeper one means harm.
 const MAX_DEPTH: usize = 64;
 
 struct Builder<'t> {
@@ -372,7 +372,7 @@ struct Builder<'t> {
     /// The byte at which each character begins.
     bytes: Vec<usize>,
     nodes: Vec<Node>,
-    /// Lists and mappings that are not closed yet, with the key that waits for its value.
+    /// Open lists and mappings, with the key that waits for its value.
     open: Vec<(NodeId, Option<NodeId>)>,
     anchors: BTreeMap<usize, NodeId>,
     root: Option<NodeId>,
@@ -485,7 +485,7 @@ impl<'t> Builder<'t> {
         }
     }
 
-    /// Returns where content begins that has an anchor or a tag before it.
+    /// Returns where content begins behind an anchor or a tag.
     fn content_start(&self, start: usize, end: usize, anchor: usize, tagged: bool) -> usize {
         let mut at = start;
         for _ in 0..usize::from(anchor != 0) + usize::from(tagged) {
@@ -500,7 +500,7 @@ impl<'t> Builder<'t> {
         at
     }
 
-    /// Returns where a scalar ends; of a quoted one the parser also takes what follows on its line.
+    /// Returns where a scalar ends. Of a quoted one, the parser also takes what follows on its line.
     fn scalar_end(&self, start: usize, end: usize, style: Style) -> usize {
         let text = &self.text[start..end.max(start)];
         let closing = match style {

@@ -1,5 +1,5 @@
-//! What else the user wants to be true: a small TOML beside the compose file, each entry a query that
-//! gives one value, and what that is to be.
+//! What else the user wants to be true: a small TOML file beside the compose file. Each entry is a query that
+//! returns one value, and the value that is expected.
 //!
 //! ```
 //! # use volsnap::model::facts::checks::Checks;
@@ -25,7 +25,7 @@ use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
 
-/// What the file is called.
+/// The name of the file.
 pub const FILE_NAME: &str = "volsnap.toml";
 
 /// The file.
@@ -37,32 +37,32 @@ pub struct Checks {
     pub check: Vec<Check>,
 }
 
-/// One thing that is to be true.
+/// One thing that should be true.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Check {
-    /// What it is called; no two are called the same.
+    /// Its name; no two checks have the same.
     pub name: String,
-    /// A query that gives one value. It is run read-only, and may be seen in the list of processes.
+    /// A query that returns one value. It runs read-only, and the list of processes may show it.
     pub sql: String,
-    /// In which database; that of the service when it is not said.
+    /// The database to query; by default the service's own.
     #[serde(default)]
     pub database: Option<String>,
-    /// What the value is to be.
+    /// The value that is expected.
     pub expect: Expectation,
 }
 
-/// What the value of a check is to be.
+/// The value that a check expects.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 #[serde(try_from = "String")]
 pub enum Expectation {
     /// What it was before.
     Unchanged,
-    /// A number that compares so with this one.
+    /// A number that compares with this one by the sign.
     Number(Sign, i128),
 }
 
-/// How two numbers are to compare.
+/// How two numbers have to compare.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Sign {
     /// `=`
@@ -79,7 +79,7 @@ pub enum Sign {
     AtLeast,
 }
 
-/// The longer sign before the one it begins with.
+/// A longer sign stands before the one it begins with.
 const SIGNS: [(&str, Sign); 6] = [
     (">=", Sign::AtLeast),
     ("<=", Sign::AtMost),
@@ -89,25 +89,25 @@ const SIGNS: [(&str, Sign); 6] = [
     ("<", Sign::Less),
 ];
 
-/// A file of checks that cannot be understood; says where.
+/// A file of checks that makes no sense; says where.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{}", .message.trim_end())]
 pub struct InvalidChecks {
     message: String,
 }
 
-/// What came of a check.
+/// The result of a check.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Checked {
-    /// What it is called.
+    /// Its name.
     pub name: String,
-    /// What the value is to be.
+    /// The value that is expected.
     pub expect: String,
-    /// What it is; `None` when the query failed.
+    /// The value that it has; `None` if the query failed.
     pub value: Option<String>,
-    /// What it was before, where that matters and is known.
+    /// The value before, if that matters and is known.
     pub before: Option<String>,
-    /// Whether it is as it is to be.
+    /// Whether the value is as expected.
     pub ok: bool,
     /// What is wrong, or worth knowing.
     pub why: Option<String>,
@@ -189,8 +189,8 @@ impl Sign {
 }
 
 impl Check {
-    /// Returns what comes of the check. `value` is what the query gave, or why it gave nothing; `before`
-    /// what it gave the last time.
+    /// Returns the result of the check. `value` is what the query returned, or why it returned nothing;
+    /// `before` is what it returned the last time.
     #[must_use]
     pub fn judge(&self, value: Result<String, String>, before: Option<&str>) -> Checked {
         let before = before.filter(|_| self.expect == Expectation::Unchanged).map(str::to_owned);

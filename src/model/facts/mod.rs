@@ -2,13 +2,13 @@
 //! I/O, no clock.
 //!
 //! A snapshot nobody has looked into is a hope. [`Facts`] say what the data is, and what
-//! [differs](difference) from them says whether it is still that. Whether nothing was written in between
-//! is proved by the database's own count of transactions ([`Moment`]), and then the comparison is
-//! strict; else it allows for what clients may have done, so that it never cries wolf.
+//! [differs](difference) from them says whether it is still that. If the database's own count of transactions
+//! ([`Moment`]) proves that nothing was written in between, the comparison is strict. Otherwise it allows for
+//! what clients may have done, and never cries wolf.
 //!
 //! | file | holds |
 //! |---|---|
-//! | this one | what is known of the data |
+//! | this one | what volsnap knows of the data |
 //! | [`difference`] | what may differ, and how bad that is |
 //! | [`checks`] | what else the user wants to be true |
 
@@ -22,17 +22,17 @@ use serde::{Deserialize, Serialize};
 pub mod checks;
 pub mod difference;
 
-/// The version of this format that this code writes. Fields may be added within it: a reader ignores
-/// those it does not know.
+/// The version of this format that this code writes. A version may gain fields: a reader ignores those it
+/// does not know.
 pub const FACTS_VERSION: u32 = 1;
 
-/// How closely the data is looked at.
+/// How closely to look at the data.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum FactsLevel {
     /// Not at all.
     None,
-    /// For a few seconds, with what is large being estimated.
+    /// For a few seconds; estimates what is large.
     #[default]
     Quick,
     /// Every row, and what is in it.
@@ -62,7 +62,7 @@ impl FromStr for FactsLevel {
     }
 }
 
-/// What is true of the data at one moment. No secret and no row is in it.
+/// What is true of the data at one moment. Holds no secret and no row.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Facts {
     /// Version of this format.
@@ -79,31 +79,31 @@ pub struct Facts {
     /// Milliseconds it took.
     #[serde(default)]
     pub ms: u64,
-    /// What identifies the cluster, where the database has such a thing.
+    /// The cluster's identifier, if the database has one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub identifier: Option<String>,
-    /// Where in the sequence of transactions this was; `None` where it was not one moment for all of it.
+    /// The place of this look in the sequence of transactions; `None` if it was not one moment for all of it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub moment: Option<Moment>,
-    /// The role that has looked.
+    /// The role that looked.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub user: Option<String>,
-    /// The database that queries go to which name none: the service's own.
+    /// The service's own database: queries that name none go there.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub database: Option<String>,
     /// When the server was started.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub started: Option<DateTime<Utc>>,
-    /// What else matters of how the server runs.
+    /// Settings of the server that matter.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub settings: BTreeMap<String, String>,
-    /// How often a page did not match its checksum; `None` where pages carry none.
+    /// How often a page did not match its checksum; `None` if pages carry none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub checksum_failures: Option<u64>,
     /// The roles, with what each may do; never a password.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub roles: BTreeMap<String, Vec<String>>,
-    /// The tablespaces, with where each lies.
+    /// The tablespaces, with the location of each.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub tablespaces: BTreeMap<String, String>,
     /// The databases.
@@ -112,7 +112,7 @@ pub struct Facts {
     /// What the user's own checks gave, by their names.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub checks: BTreeMap<String, String>,
-    /// The files, where that is all that is known.
+    /// The files, if nothing else is known.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub files: Option<Files>,
 }
@@ -122,23 +122,23 @@ pub struct Facts {
 pub struct Moment {
     /// The number of the next transaction that writes.
     pub next_transaction: u64,
-    /// Whether every one before it had ended: then all of them are in the facts, and none after.
+    /// Whether every one before it had ended: then the facts have all of those, and none after.
     pub settled: bool,
 }
 
 impl Moment {
-    /// Returns whether nothing at all was written from this moment to the other.
+    /// Returns whether nothing at all was written between this moment and the other.
     #[must_use]
     pub fn is(self, other: Self) -> bool {
         self.settled && other.settled && self.next_transaction == other.next_transaction
     }
 }
 
-/// The facts in a manifest: what was seen of the live data before the snapshot was taken.
+/// The facts in a manifest: what volsnap saw of the live data before it took the snapshot.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct SnapshotFacts {
-    /// Whether they are true of the snapshot to the last row: no transaction came in between, by the
-    /// database's own files.
+    /// Whether they are true of the snapshot to the last row: the database's own files say that no
+    /// transaction came in between.
     pub exact: bool,
     /// What was seen.
     pub seen: Facts,
@@ -155,13 +155,13 @@ pub struct Database {
     /// How its text is sorted: provider, locale, character type.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub collation: String,
-    /// The version of what sorts it, as the operating system or library has it now.
+    /// The version that the operating system or library that sorts it has now.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub collation_version: Option<String>,
-    /// The version with which its indexes were made, as the database remembers it.
+    /// The version that made its indexes, as the database remembers it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub recorded_collation_version: Option<String>,
-    /// Whether others are made from it.
+    /// Whether it is a template for others.
     #[serde(default, skip_serializing_if = "is_false")]
     pub template: bool,
     /// Bytes it takes on disk.
@@ -170,7 +170,7 @@ pub struct Database {
     /// Why it was not looked into.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub unread: Option<String>,
-    /// Whether that is for another reason than want of time or permission.
+    /// Whether the reason is another one than lack of time or permission.
     #[serde(default, skip_serializing_if = "is_false")]
     pub damaged: bool,
     /// Its extensions, with their versions.
@@ -185,16 +185,16 @@ pub struct Database {
     /// How many foreign keys were looked at.
     #[serde(default, skip_serializing_if = "is_zero")]
     pub foreign_keys: u64,
-    /// Those of them about which there is more to say than that each leads somewhere.
+    /// The keys of which there is more to say than that every row leads somewhere.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub doubtful_keys: Vec<ForeignKey>,
     /// How many sequences were compared with the column they number.
     #[serde(default, skip_serializing_if = "is_zero")]
     pub sequences: u64,
-    /// Those of them that are behind it.
+    /// The sequences that are behind their column.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub sequences_behind: Vec<SequenceBehind>,
-    /// Indexes that are not valid, and are not being built either.
+    /// Indexes that are not valid and that nobody is building.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub invalid_indexes: Vec<Name>,
     /// How many large objects there are.
@@ -214,15 +214,15 @@ pub struct Name {
     pub name: String,
 }
 
-/// Writes it as SQL takes it, in quotes only where it must be.
+/// Writes it as SQL takes it, in quotes only if needed.
 impl fmt::Display for Name {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}.{}", identifier(&self.schema), identifier(&self.name))
     }
 }
 
-/// Returns a name as SQL takes it, in quotes only where it must be. A keyword without them is only shown,
-/// never sent.
+/// Returns a name as SQL takes it, in quotes only if needed. A keyword without quotes is only shown, never
+/// sent.
 #[must_use]
 pub fn identifier(name: &str) -> String {
     let plain = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '_';
@@ -253,7 +253,7 @@ pub enum TableKind {
     Other,
 }
 
-/// A table, or what is like one.
+/// A table, or something like one.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct Table {
     /// Its name.
@@ -268,19 +268,19 @@ pub struct Table {
     /// Whether a crash empties it.
     #[serde(default, skip_serializing_if = "is_false")]
     pub unlogged: bool,
-    /// Bytes of its rows on disk, without what is stored apart.
+    /// Bytes of its rows on disk, without values that are stored apart.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub bytes: Option<u64>,
     /// Its rows, counted.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub rows: Option<u64>,
-    /// Its rows, estimated, where they were not counted.
+    /// Its estimated rows, if they were not counted.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub estimated: Option<u64>,
-    /// A digest of all its rows whatever their order.
+    /// A digest of all its rows, whatever their order.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub digest: Option<String>,
-    /// Of each column of bytes how many rows have nothing in it.
+    /// For each column of bytes, how many rows have nothing in it.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub empty: BTreeMap<String, u64>,
     /// Why it was not looked into.
@@ -298,7 +298,7 @@ pub struct ForeignKey {
     pub name: String,
     /// The table that refers.
     pub table: Name,
-    /// Rows of it that lead nowhere; `None` when they were not looked for.
+    /// Its rows that lead nowhere; `None` if nobody looked for them.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub orphans: Option<u64>,
     /// What the constraint is worth.
@@ -313,12 +313,12 @@ pub struct ForeignKey {
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Worth {
-    /// It holds of every row.
+    /// It holds for every row.
     #[default]
     Whole,
-    /// It holds of what was written since it was made.
+    /// It holds for what was written since it was made.
     NotValid,
-    /// Nobody looks whether it holds.
+    /// Nothing enforces it.
     #[serde(other)]
     Disabled,
 }
@@ -329,7 +329,7 @@ impl Worth {
     }
 }
 
-/// A sequence that would give numbers that are taken.
+/// A sequence whose next numbers are already taken.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SequenceBehind {
     /// The sequence.
@@ -344,7 +344,7 @@ pub struct SequenceBehind {
     pub reached: String,
 }
 
-/// What a tool that changes the schema says of it.
+/// What a tool that changes the schema says of its revision.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Revision {
     /// The tool: "alembic", "django" …
@@ -358,7 +358,7 @@ pub struct Revision {
     pub applied: u64,
 }
 
-/// What is known of data that is no database.
+/// What volsnap knows of data that is no database.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Files {
     /// Regular files.
@@ -384,7 +384,7 @@ pub struct FactsSummary {
 }
 
 impl Facts {
-    /// Returns facts of which nothing is known yet.
+    /// Returns empty facts.
     #[must_use]
     pub fn new(engine: &str, level: FactsLevel, taken: DateTime<Utc>) -> Self {
         Self {
@@ -430,8 +430,8 @@ impl Facts {
         summary
     }
 
-    /// Returns what was not looked at, and why, each in a line. That quick facts estimate what is large is
-    /// no more than what they are.
+    /// Returns what was not looked at, and why, one a line. The estimates of quick facts are not listed: they
+    /// are what quick means.
     #[must_use]
     pub fn unread(&self) -> Vec<String> {
         let mut unread = Vec::new();
@@ -454,7 +454,7 @@ impl Facts {
 }
 
 impl Table {
-    /// Returns whether it is of a kind that has rows of its own.
+    /// Returns whether its kind has rows of its own.
     #[must_use]
     pub fn has_rows(&self) -> bool {
         matches!(self.kind, TableKind::Table | TableKind::MaterializedView)

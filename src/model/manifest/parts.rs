@@ -51,7 +51,7 @@ impl TryFrom<Vec<Part>> for Parts {
 
     fn try_from(parts: Vec<Part>) -> Result<Self, String> {
         parts.try_into().map(Self).map_err(|parts: Vec<Part>| {
-            format!("it has {} parts, and this volsnap knows of one", parts.len())
+            format!("it has {} parts, but this volsnap reads only one", parts.len())
         })
     }
 }
@@ -99,10 +99,10 @@ pub struct Counts {
     pub raw_bytes: u64,
     /// Sockets, which no archive can hold.
     pub sockets_skipped: u64,
-    /// Members left out on the user's word.
+    /// Members that the user excluded.
     pub excluded: u64,
-    /// Files that vanished before they were read; only where nothing was held.
+    /// Files that vanished before they were read; only if nothing was held.
     pub vanished: u64,
-    /// Files that changed while they were read; only where nothing was held.
+    /// Files that changed while they were read; only if nothing was held.
     pub changed: Vec<PathBuf>,
 }

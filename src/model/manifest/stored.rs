@@ -1,8 +1,8 @@
-//! How a manifest is stored, and read again: its format number, what a reader must know, and the seal.
+//! How to store a manifest and read it again: its format number, what a reader must know, and the seal.
 //!
-//! A later volsnap may have written what is read here. Its format may be a later one, and it may [need](Feature)
-//! something that is not known here: then the manifest is refused, and the error says by what name. Any other field
-//! that is not known is kept, and is there again when the manifest is written.
+//! A later volsnap may have written the manifest. If its format is a later one, or it [needs](Feature) something
+//! unknown here, this code refuses it, and the error names the reason. It keeps any other unknown field, and writes it
+//! again with the manifest.
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de, ser};
 use serde_json::{Map, Value, json};
@@ -13,11 +13,11 @@ use crate::model::unknown::UnknownFields;
 
 /// The format version this code writes; it reads this one and those before, and refuses later ones by name.
 ///
-/// Fields may be added within a version: a reader keeps those it does not know. What a reader must know to understand
-/// a snapshot is a [`Feature`]. A change that makes another thing of what was there before takes a new version.
+/// A version may gain fields: a reader keeps those it does not know. What a reader must know to understand a snapshot
+/// is a [`Feature`]. A change of what already exists takes a new version.
 pub const FORMAT_VERSION: u32 = 2;
 
-/// The format version of a [`Verification`]. One that names none is of version 1, and has the same fields.
+/// The format version of a [`Verification`]. One without a version is of version 1, and has the same fields.
 const VERIFICATION_VERSION: u32 = 2;
 
 /// The features that this volsnap knows.
@@ -28,7 +28,7 @@ const KNOWN_FEATURES: &[&str] = &[];
 #[serde(transparent)]
 pub struct Feature(String);
 
-/// Why bytes are no manifest that can be believed.
+/// Why nobody can believe that bytes are a manifest.
 #[derive(Debug, thiserror::Error)]
 pub enum ManifestError {
     /// A later volsnap wrote it.
@@ -47,10 +47,10 @@ pub enum ManifestError {
         /// The version that wrote it, as it says.
         tool_version: String,
     },
-    /// The digest at its end does not fit what comes before, or is missing.
+    /// The digest at its end does not match what comes before, or is missing.
     #[error("not a whole manifest: it is cut short, was changed after it was written, or never was one")]
     Unsealed,
-    /// It is whole, but holds something this version does not understand.
+    /// Its seal matches, but it holds something that this version does not understand.
     #[error("not understood by this volsnap (written by volsnap {tool_version})")]
     NotUnderstood {
         /// The version that wrote it, as it says.
@@ -60,18 +60,18 @@ pub enum ManifestError {
     },
 }
 
-/// The last lines of a manifest file around its own digest. Their length is fixed, so the digest is
-/// found without understanding what comes before, whatever fields a later volsnap has added there.
+/// The last lines of a manifest file around its own digest. Their length is fixed: a reader finds the digest
+/// without understanding what comes before, whatever fields a later volsnap added there.
 const SEAL_BEGIN: &str = ",\n  \"seal\": \"";
 const SEAL_END: &str = "\"\n}\n";
 const SEAL_DIGEST: usize = blake3::OUT_LEN * 2;
 
 impl Manifest {
     /// Returns the manifest as it is stored: indented JSON whose last field, `seal`, is the BLAKE3 of
-    /// all bytes before that field, so that a single changed bit anywhere is noticed.
+    /// all bytes before that field. The seal shows a single changed bit anywhere.
     ///
     /// # Errors
-    /// When a path in it cannot be written as JSON.
+    /// If JSON cannot hold a path in it.
     pub fn to_json(&self) -> Result<String, serde_json::Error> {
         let mut json = serde_json::to_string_pretty(self)?;
         json.truncate(json.strip_suffix("\n}").unwrap_or(&json).len());
@@ -82,14 +82,14 @@ impl Manifest {
         Ok(json)
     }
 
-    /// Returns the manifest that [`to_json`](Self::to_json) wrote, now or in a format before. Fields added since are
-    /// kept.
+    /// Returns the manifest that [`to_json`](Self::to_json) wrote, in this or an earlier format. Keeps fields that a
+    /// later volsnap added.
     ///
     /// # Errors
-    /// When the bytes are no whole, unchanged manifest of a format version this code reads.
+    /// When the bytes are no complete, unchanged manifest of a format version this code reads.
     pub fn from_json(bytes: &[u8]) -> Result<Self, ManifestError> {
         let mut value: Value = serde_json::from_slice(bytes).map_err(|_| ManifestError::Unsealed)?;
-        // The version first: a later format may be sealed in another way.
+        // The version first: a later format may have another seal.
         let version = format_version(&value).ok_or(ManifestError::Unsealed)?;
         if version > u64::from(FORMAT_VERSION) {
             return Err(ManifestError::LaterFormat { found: version });
@@ -122,14 +122,14 @@ impl Manifest {
         understand().map_err(|source| ManifestError::NotUnderstood { tool_version, source })
     }
 
-    /// Returns the version of its facts, where they are of a later volsnap: they are kept, and not understood.
+    /// Returns the version of its facts if they are of a later volsnap; this one keeps them without understanding them.
     #[must_use]
     pub fn later_facts(&self) -> Option<u64> {
         self.unknown.get("facts").and_then(facts_version)
     }
 }
 
-/// Returns whether the bytes end in a seal, and it fits.
+/// Returns whether the bytes end in a seal that matches.
 fn is_sealed(bytes: &[u8]) -> bool {
     let sealed = || {
         let rest = bytes.strip_suffix(SEAL_END.as_bytes())?;
@@ -144,7 +144,7 @@ fn format_version(value: &Value) -> Option<u64> {
     value.get("format_version")?.as_u64()
 }
 
-/// Returns the first feature that a manifest needs and that is not known.
+/// Returns the first unknown feature that a manifest needs.
 fn unknown_feature(value: &Value) -> Option<String> {
     let needed = value.get("requires")?.as_array()?;
     let is_known = |feature: &&Value| feature.as_str().is_some_and(|name| KNOWN_FEATURES.contains(&name));
@@ -154,7 +154,7 @@ fn unknown_feature(value: &Value) -> Option<String> {
     })
 }
 
-/// Makes of a manifest of version 1, which is of one volume or directory, what it is in version 2.
+/// Turns a manifest of version 1, which is of one volume or directory, into one of version 2.
 fn upgrade(mut value: Value) -> Value {
     let Some(fields) = value.as_object_mut() else { return value };
     let mut take = |names: &[&str]| -> Map<String, Value> {
@@ -176,7 +176,7 @@ fn upgrade(mut value: Value) -> Value {
     value
 }
 
-/// Returns a manifest in today's words: "clean" was said before of data whose own files prove nothing, too.
+/// Returns a manifest in today's words: earlier ones also said "clean" of data whose own files prove nothing.
 fn said_as_now(mut value: Value) -> Value {
     if value["consistency"] == "clean" && value["evidence"]["database"].is_null() {
         value["consistency"] = json!(Consistency::StoppedAndQuiet);
@@ -184,7 +184,7 @@ fn said_as_now(mut value: Value) -> Value {
     value
 }
 
-/// Returns the manifest without its facts where those are of a later volsnap: the snapshot is as good without them.
+/// Returns the manifest without its facts if those are of a later volsnap: the snapshot does not need them.
 fn without_later_facts(mut value: Value) -> Value {
     let is_later = |facts: &Value| facts_version(facts).is_some_and(|found| found > u64::from(FACTS_VERSION));
     if value.get("facts").is_some_and(is_later)
@@ -199,7 +199,7 @@ fn facts_version(facts: &Value) -> Option<u64> {
     facts.get("seen")?.get("version")?.as_u64()
 }
 
-/// Writes the version that this code writes, whatever was read.
+/// Writes this code's own version, whatever was read.
 pub(super) fn newest_version<S: Serializer>(_read: &u32, serializer: S) -> Result<S::Ok, S::Error> {
     serializer.serialize_u32(FORMAT_VERSION)
 }

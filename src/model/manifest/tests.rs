@@ -1,4 +1,4 @@
-//! Manifests and verifications of every format are read; what a later volsnap has added is kept, or refused by name.
+//! This volsnap reads manifests and verifications of every format; it keeps what a later one added, or refuses it by name.
 
 use std::path::Path;
 
@@ -15,7 +15,7 @@ fn read(stored: &str) -> Manifest {
     Manifest::from_json(stored.as_bytes()).unwrap()
 }
 
-/// Seals a manifest that is changed.
+/// Seals a changed manifest.
 fn sealed(stored: &str, change: impl FnOnce(&mut Value)) -> String {
     let mut value: Value = serde_json::from_str(stored).unwrap();
     value.as_object_mut().unwrap().remove("seal");
@@ -79,7 +79,7 @@ fn all_of_a_manifest_of_format_2_is_read() {
     assert_eq!(manifest.evidence.paused, ["shop_web_1"]);
     assert!(manifest.facts.as_ref().unwrap().exact);
     assert!(manifest.requires.is_empty() && manifest.unknown.is_empty());
-    // Of the smaller one all is as it was in format 1.
+    // The smaller one has everything as in format 1.
     let smaller = read(include_str!("../../../fixtures/formats/v2/manifest.json"));
     assert_eq!(smaller, Manifest { format_version: 2, ..read(V1) });
 }
@@ -161,7 +161,7 @@ fn fields_that_are_not_known_are_there_again_when_it_is_written() {
     // The draft in a journal has no seal.
     let draft: Manifest = serde_json::from_value(serde_json::to_value(&manifest).unwrap()).unwrap();
     assert_eq!(draft.unknown.get("mood"), manifest.unknown.get("mood"));
-    // A field of what became a part goes with it.
+    // A field of what became a part moves with it.
     let of_a_part = read(&sealed(V1, |value| value["archive"]["erasure"] = json!(4)));
     assert_eq!(serde_json::to_value(&of_a_part).unwrap()["parts"][0]["archive"]["erasure"], 4);
     assert_eq!(read(&of_a_part.to_json().unwrap()).unknown, of_a_part.unknown);

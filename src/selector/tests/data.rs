@@ -1,4 +1,4 @@
-//! Which of the things mounted holds the data.
+//! Which mount holds the data.
 
 use rstest::rstest;
 
@@ -79,7 +79,7 @@ fn data_that_no_single_mount_holds_is_refused(#[case] mounts: Vec<Mount>, #[case
     let (kind, message, _) = refusal("pg", &world);
     assert_eq!(kind, ErrorKind::Failed);
     assert!(message.contains(said), "{message}");
-    // Naming the volume does not make it whole.
+    // Naming the volume does not add the missing part.
     assert!(refusal("volume:v", &world).1.contains(said));
 }
 

@@ -1,4 +1,4 @@
-//! Which thing a target is the name of.
+//! What a target names.
 
 use proptest::prelude::*;
 use rstest::rstest;
