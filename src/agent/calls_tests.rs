@@ -8,8 +8,8 @@ use super::*;
 use crate::agent::protocol::{Event, VERSION};
 
 /// Adds a call as the client writes it, after it was read as the agent reads it.
-fn add<C: Call>(lines: &mut BTreeMap<&'static str, Value>, call: C) {
-    let written = serde_json::to_value(BTreeMap::from([(C::NAME, &call)])).unwrap();
+fn add<C: Call>(lines: &mut BTreeMap<&'static str, Value>, call: &C) {
+    let written = serde_json::to_value(BTreeMap::from([(C::NAME, call)])).unwrap();
     let request: Request = serde_json::from_value(written.clone()).unwrap();
     assert_eq!(serde_json::to_value(&request).unwrap(), written, "it is read as what was written");
     lines.insert(C::NAME, written[C::NAME].clone());
@@ -20,10 +20,10 @@ fn all() -> BTreeMap<&'static str, Value> {
     let marker_files = || vec![PathBuf::from("global/pg_control")];
     let exclude = || vec!["*.tmp".to_owned()];
     let mut lines = BTreeMap::new();
-    add(&mut lines, Survey { side: Side::Stage, exclude: exclude() });
+    add(&mut lines, &Survey { side: Side::Stage, exclude: exclude() });
     add(
         &mut lines,
-        Inspect {
+        &Inspect {
             engine: "postgresql".to_owned(),
             side: Side::Source,
             tree: "tree".into(),
@@ -33,7 +33,7 @@ fn all() -> BTreeMap<&'static str, Value> {
     );
     add(
         &mut lines,
-        Archive {
+        &Archive {
             side: Side::Source,
             tree: "tree".into(),
             codec: Codec::default(),
@@ -42,11 +42,11 @@ fn all() -> BTreeMap<&'static str, Value> {
             stability: Stability::Held,
         },
     );
-    add(&mut lines, Room {});
-    add(&mut lines, StageRoom { tree: "tree".into() });
+    add(&mut lines, &Room {});
+    add(&mut lines, &StageRoom { tree: "tree".into() });
     add(
         &mut lines,
-        StagePass {
+        &StagePass {
             kind: PassKind::Final,
             tree: "tree".into(),
             exclude: exclude(),
@@ -55,18 +55,21 @@ fn all() -> BTreeMap<&'static str, Value> {
             owner: Some((999, 999)),
         },
     );
-    add(&mut lines, StageInto { run: run() });
-    add(&mut lines, StageKeep {});
-    add(&mut lines, StageCompare { stability: Stability::Live, exclude: exclude(), owner: Some((999, 999)) });
-    add(&mut lines, StageClear {});
+    add(&mut lines, &StageInto { run: run() });
+    add(&mut lines, &StageKeep {});
+    add(
+        &mut lines,
+        &StageCompare { stability: Stability::Live, exclude: exclude(), owner: Some((999, 999)) },
+    );
+    add(&mut lines, &StageClear {});
     let options = ExtractOptions { members: 3, bytes: 4, reserve: 5, ..ExtractOptions::default() };
-    add(&mut lines, Extract { run: run(), channel: Channel::Stdin, emptied: true, options });
-    add(&mut lines, Empty { run: run(), marker_files: marker_files() });
-    add(&mut lines, SwapIn { run: run(), marker_files: marker_files(), root: None });
-    add(&mut lines, SwapState { run: run() });
-    add(&mut lines, SwapBack { run: run() });
-    add(&mut lines, Commit { run: run() });
-    add(&mut lines, Discard { run: run(), with_old: true });
+    add(&mut lines, &Extract { run: run(), channel: Channel::Stdin, emptied: true, options });
+    add(&mut lines, &Empty { run: run(), marker_files: marker_files() });
+    add(&mut lines, &SwapIn { run: run(), marker_files: marker_files(), root: None });
+    add(&mut lines, &SwapState { run: run() });
+    add(&mut lines, &SwapBack { run: run() });
+    add(&mut lines, &Commit { run: run() });
+    add(&mut lines, &Discard { run: run(), with_old: true });
     lines
 }
 

@@ -452,7 +452,8 @@ impl<'o> Session<'o> {
     }
 
     fn swap_back(&self, run: &str) -> Result<(), Failure> {
-        Ok(self.in_work_dir(run, |mut work| work.swap_back())?.unwrap_or_default())
+        self.in_work_dir(run, |mut work| work.swap_back())?;
+        Ok(())
     }
 
     fn commit(&self, run: &str) -> Result<(), Failure> {
@@ -464,7 +465,8 @@ impl<'o> Session<'o> {
             // It goes away.
             self.forget_stage();
         }
-        Ok(self.in_work_dir(&call.run, |work| work.discard(call.with_old))?.unwrap_or_default())
+        self.in_work_dir(&call.run, |work| work.discard(call.with_old))?;
+        Ok(())
     }
 }
 

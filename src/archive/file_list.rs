@@ -427,7 +427,8 @@ mod tests {
     fn a_difference_is_called_by_the_field_that_it_is_in() {
         let record = records().remove(0);
         assert_eq!(record.difference(&record), None);
-        let changes: [(&str, fn(&mut FileRecord)); 12] = [
+        type Change = fn(&mut FileRecord);
+        let changes: [(&str, Change); 12] = [
             ("path", |record| record.path.push(b'x')),
             ("type", |record| record.kind = EntryKind::Fifo),
             ("size", |record| record.size += 1),
