@@ -90,6 +90,7 @@ pub(super) async fn of_shutdown(
     for before in stops {
         let now = still_stopped(context, before).await?;
         evidence.reasons.extend(ended_badly(&now));
+        evidence.reasons.extend(database::of(&now).and_then(unprovable));
         evidence.stopped.push(StoppedContainer {
             name: now.name,
             exit_code: now.state.exit_code,
@@ -102,6 +103,12 @@ pub(super) async fn of_shutdown(
         evidence.database = Some(inspection);
     }
     Ok(evidence)
+}
+
+/// Returns why the shutdown of a database cannot be proved: nothing is known of its files.
+fn unprovable(database: &dyn Database) -> Option<String> {
+    let is_unknown = database.files().is_none();
+    is_unknown.then(|| format!("it is not known how the files of {} prove a clean shutdown", database.name()))
 }
 
 /// Returns why a container's end was not clean, as far as the engine says.
@@ -147,4 +154,27 @@ async fn still_there(context: &Context, before: &Container) -> Result<Container>
     let now = context.docker.container(&before.id).await;
     now.context(|| format!("look at container {}", before.name))?
         .ok_or_else(|| Error::failed(format!("container {} was removed by somebody meanwhile", before.name)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A database of which nothing is known but its name.
+    #[derive(Debug)]
+    struct Nameless;
+
+    impl Database for Nameless {
+        fn name(&self) -> &'static str {
+            "nameless"
+        }
+    }
+
+    #[test]
+    fn a_database_whose_files_nobody_can_read_is_not_called_clean() {
+        let why = unprovable(&Nameless).unwrap();
+        assert!(why.contains("the files of nameless"), "{why}");
+        let known = database::named("postgresql").unwrap();
+        assert_eq!(unprovable(known), None);
+    }
 }
