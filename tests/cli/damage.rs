@@ -133,6 +133,7 @@ fn a_damaged_page_is_named_by_file_and_block_though_every_digest_fits() {
     let _second = Changed::by(&tree.path().join("base/5/16390.1"), |bytes| bytes[5000] ^= 1);
     let adjust = |manifest: &mut volsnap::model::manifest::Manifest| {
         manifest.evidence.database = Some(inspection.clone());
+        manifest.consistency = manifest.evidence.at_rest();
     };
     let _ = make(&volsnap, tree.path(), &Recipe { adjust: &adjust, ..Recipe::default() });
     let problems = problems(&volsnap.run(["verify", "latest", "--json"]));
@@ -152,6 +153,7 @@ fn a_proof_that_was_swapped_before_the_archive_was_made_is_noticed() {
     inspection.proof_digest = blake3::hash(b"another pg_control").to_hex().to_string();
     let adjust = |manifest: &mut volsnap::model::manifest::Manifest| {
         manifest.evidence.database = Some(inspection.clone());
+        manifest.consistency = manifest.evidence.at_rest();
     };
     let _ = make(&volsnap, tree.path(), &Recipe { adjust: &adjust, ..Recipe::default() });
     let problems = problems(&volsnap.run(["verify", "latest", "--json"]));
