@@ -87,8 +87,9 @@ pub enum Quiesce {
     Stop,
     /// Containers are frozen while they run.
     Pause,
-    /// Nothing is held: the database makes a backup of itself.
-    Online,
+    /// Nothing is held: the database makes a backup of itself. The user's word for it is "online".
+    #[serde(rename = "online")]
+    Native,
     /// Nothing is held.
     None,
 }

@@ -158,7 +158,7 @@ pub(crate) fn plan(plan: &Plan) -> String {
     let downtime = format!("about {}", milliseconds(plan.expected_downtime_ms));
     match plan.quiesce {
         Quiesce::None => rows.row("stop", "nothing (--quiesce none)"),
-        Quiesce::Online => rows.row("stop", "nothing: the database makes a backup of itself while it runs"),
+        Quiesce::Native => rows.row("stop", "nothing: the database makes a backup of itself while it runs"),
         Quiesce::Stop if plan.stops.is_empty() => rows.row("stop", "nothing: nothing that uses it runs"),
         Quiesce::Stop => {
             rows.row("stop", &list(&plan.stops, ", then "));

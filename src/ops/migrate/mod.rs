@@ -31,7 +31,6 @@ use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use chrono::Utc;
 use serde::Serialize;
 
 use super::Context;
@@ -55,7 +54,7 @@ pub mod record;
 mod switch;
 
 pub use plan::{Direction, MigratePlan, PlannedEdit, PlannedUser};
-use prepare::Prepared;
+use prepare::Preparation;
 use record::Migration;
 
 /// Where the data is to go.
@@ -163,8 +162,8 @@ impl MigrateRun<'_> {
         consent: impl AsyncFnOnce(&MigratePlan) -> Result<Consent>,
     ) -> Result<Option<Outcome>> {
         let mut prepared = match self.prepare(saga).await? {
-            Prepared::Ready(prepared) => *prepared,
-            Prepared::Already { title, at } => return Ok(Some(Outcome::Already { title, at })),
+            Preparation::Ready(prepared) => *prepared,
+            Preparation::Already { title, at } => return Ok(Some(Outcome::Already { title, at })),
         };
         if consent(&prepared.plan).await? == Consent::Decline {
             return Ok(None);
@@ -193,7 +192,7 @@ impl MigrateRun<'_> {
     }
 
     /// Remembers what came of what; returns the command that removes the old data, and the one that goes back.
-    fn remember(&self, prepared: &prepare::Preparation) -> (Hint, Option<Hint>) {
+    fn remember(&self, prepared: &prepare::Prepared) -> (Hint, Option<Hint>) {
         let state = &self.run.context.saga.state;
         match (&prepared.source.location, &prepared.place.location) {
             (MountSource::Volume(volume), MountSource::Directory(directory)) => {
@@ -202,7 +201,7 @@ impl MigrateRun<'_> {
                     directory: directory.clone(),
                     volume: volume.clone(),
                     labels: prepared.labels.clone(),
-                    at: Utc::now(),
+                    at: self.run.context.clock.now(),
                 };
                 if let Err(error) = migration.remember(state) {
                     self.run.monitor().warning(format!(

@@ -8,7 +8,7 @@ use std::time::{Duration, SystemTime};
 use super::MigrateRun;
 use super::copy::{Hold, marker_files};
 use super::plan::PlannedEdit;
-use super::prepare::{Database, Preparation};
+use super::prepare::{Database, Prepared};
 use crate::agent::calls::{Commit, SwapIn};
 use crate::compose::command::{Compose, Spelling};
 use crate::compose::edit::{EditError, EditOptions, FileEdit, MountChange, edit, edit_override};
@@ -253,7 +253,7 @@ impl MigrateRun<'_> {
     pub(super) async fn switch(
         &self,
         saga: &mut Saga,
-        prepared: &mut Preparation,
+        prepared: &mut Prepared,
         hold: &mut Hold,
     ) -> Result<Switched> {
         let journal = || "write the journal".to_owned();
@@ -295,7 +295,7 @@ impl MigrateRun<'_> {
     }
 
     /// Describes every container that is about to be replaced.
-    async fn describe(&self, prepared: &Preparation) -> Result<Vec<ReplacedContainer>> {
+    async fn describe(&self, prepared: &Prepared) -> Result<Vec<ReplacedContainer>> {
         let mut originals = Vec::new();
         for (container, at) in &prepared.switch.containers {
             let description = self.run.context.docker.inspect_raw(&container.id).await;
@@ -309,7 +309,7 @@ impl MigrateRun<'_> {
         Ok(originals)
     }
 
-    async fn make_anew(&self, saga: &mut Saga, prepared: &Preparation, hold: &mut Hold) -> Result<()> {
+    async fn make_anew(&self, saga: &mut Saga, prepared: &Prepared, hold: &mut Hold) -> Result<()> {
         let run = self.run.id.as_str();
         if !prepared.switch.projects.is_empty() {
             let end = Undo::EndProcesses { run: run.to_owned() };
@@ -349,7 +349,7 @@ impl MigrateRun<'_> {
     }
 
     /// Refuses containers that do not mount the copy where they mounted the data.
-    async fn refuse_wrong_mounts(&self, prepared: &Preparation) -> Result<()> {
+    async fn refuse_wrong_mounts(&self, prepared: &Prepared) -> Result<()> {
         let containers =
             self.run.context.docker.containers().await.context(|| "list containers".to_owned())?;
         for (before, at) in &prepared.switch.containers {
@@ -369,7 +369,7 @@ impl MigrateRun<'_> {
     }
 
     /// Starts what was stopped, on the copy, once: one that does not come up has that as its reason.
-    pub(super) async fn start(&self, saga: &mut Saga, prepared: &Preparation, hold: &mut Hold) -> Result<()> {
+    pub(super) async fn start(&self, saga: &mut Saga, prepared: &Prepared, hold: &mut Hold) -> Result<()> {
         if hold.held.stopped.is_empty() {
             return Ok(());
         }
@@ -383,7 +383,7 @@ impl MigrateRun<'_> {
     /// nothing was written in between, where that was compared.
     pub(super) async fn prove(
         &self,
-        prepared: &Preparation,
+        prepared: &Prepared,
         before: Option<&Facts>,
         hold: &Hold,
     ) -> Result<Option<bool>> {
@@ -430,7 +430,7 @@ impl MigrateRun<'_> {
 
     /// Reads the files that the database runs on, where this process may: they are of the same database, and it
     /// has been started on them.
-    async fn confirm_files(&self, prepared: &Preparation, database: &Database, hold: &Hold) -> Result<()> {
+    async fn confirm_files(&self, prepared: &Prepared, database: &Database, hold: &Hold) -> Result<()> {
         let Some(stopped) = &hold.stopped else { return Ok(()) };
         let path = match &prepared.place.location {
             MountSource::Directory(path) => Some(path.clone()),
@@ -466,12 +466,7 @@ impl MigrateRun<'_> {
     }
 
     /// Makes it so: from the line in the journal on, nothing is undone.
-    pub(super) async fn succeed(
-        &self,
-        saga: &mut Saga,
-        prepared: &mut Preparation,
-        hold: &Hold,
-    ) -> Result<()> {
+    pub(super) async fn succeed(&self, saga: &mut Saga, prepared: &mut Prepared, hold: &Hold) -> Result<()> {
         self.run.monitor().step("commit");
         let commit = Commit { run: prepared.place.run.clone() };
         prepared.agent.call(commit).await.context(|| format!("keep the copy in {}", prepared.plan.to))?;
