@@ -41,7 +41,7 @@
 //! | [`compose`], [`engine`] | Compose: its labels, its files and their edit, its command; the engine |
 //! | [`saga`] | the journal, the guard and the run of the undos, whatever they undo |
 //! | [`model`] | pure data and rules: no engine, no clock, no files |
-//! | [`archive`], `disk`, [`signal`], [`outside`] | bytes: blocks, tar, file list; how files are written; signals; threads, counted |
+//! | [`archive`], `disk`, [`clock`], [`signal`], [`outside`] | bytes: blocks, tar, file list; how files are written; time and chance; signals; threads, counted |
 //!
 //! # The shape, and why it is so
 //!
@@ -54,10 +54,21 @@
 //!   apart: the command asks a [server](database::Server), the agent reads [files](database::DataFiles), and each
 //!   database has those halves that are known of it. The journal says which database a container ran, and recovery
 //!   believes it. `scripts/databases` checks the sources for this.
-//! - A [repository] is a struct over a [`store::Store`], not a trait: there is one format.
+//! - A [repository] is a struct over a [`store::Store`], not a trait: there is one format, the
+//!   [tarball](repository::tarball).
+//! - A [`Source`](model::source::Source) is one volume or directory, though a manifest has
+//!   [`Parts`](model::manifest::Parts): files outlive the program and must have room for what comes, values need not. A
+//!   snapshot of several volumes adds a list of sources under one hold, which is of containers and knows no source; each
+//!   source has a helper, a stage and an archive of its own then as now.
+//! - Command and helper are of one build, but for an image that somebody has named or kept. So their
+//!   [protocol](agent::protocol) has a version and no compatibility: another one is refused before anything is touched,
+//!   and whoever finishes a dead run whose image is of no use takes an image of its own.
+//! - The time of day and what is drawn by chance come from the [`Clock`](clock::Clock) in [`ops::Context`], and from
+//!   nowhere else, so that a test can pin all that is written.
 
 pub mod agent;
 pub mod archive;
+pub mod clock;
 pub mod compose;
 pub mod database;
 mod disk;

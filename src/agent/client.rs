@@ -125,7 +125,7 @@ pub trait ArchiveSource: Send {
 /// A running agent.
 pub struct AgentClient {
     stdin: Pin<Box<dyn AsyncWrite + Send>>,
-    words: mpsc::UnboundedReceiver<StderrLine>,
+    lines: mpsc::UnboundedReceiver<StderrLine>,
     data: Data,
     stderr_tail: String,
     /// How long it may say nothing.
@@ -167,11 +167,11 @@ impl AgentClient {
         let attached = docker.attach(container).await?;
         docker.start(container).await?;
         let (stdout_sender, stdout) = mpsc::channel(4);
-        let (word_sender, words) = mpsc::unbounded_channel();
-        tokio::spawn(pump(attached.output, stdout_sender, word_sender));
+        let (line_sender, lines) = mpsc::unbounded_channel();
+        tokio::spawn(pump(attached.output, stdout_sender, line_sender));
         let mut client = Self {
             stdin: attached.stdin,
-            words,
+            lines,
             data: Data::Stdout(stdout),
             stderr_tail: String::new(),
             silence: SILENCE_LIMIT,
@@ -246,7 +246,7 @@ impl AgentClient {
             }
             let step = async {
                 tokio::select! {
-                    word = self.words.recv() => Ok(Step::StderrLine(word)),
+                    line = self.lines.recv() => Ok(Step::StderrLine(line)),
                     bytes = self.data.next(), if !decoder.is_ended() => bytes.map(Step::Data),
                 }
             };
@@ -254,8 +254,8 @@ impl AgentClient {
                 Step::Data(bytes) => timeout(silence, take(&mut decoder, &bytes, sink))
                     .await
                     .map_err(|_| AgentError::Stuck(silence))??,
-                Step::StderrLine(word) => {
-                    if let Some(event) = self.heard(word)? {
+                Step::StderrLine(line) => {
+                    if let Some(event) = self.event_in(line)? {
                         archived = outcome::<calls::Archive>(event, monitor)?;
                     }
                 }
@@ -279,7 +279,7 @@ impl AgentClient {
         };
         call.channel = if fifo.is_some() { Channel::Fifo } else { Channel::Stdin };
         self.send(&call).await?;
-        let (words, silence) = (&mut self.words, self.silence);
+        let (lines, silence) = (&mut self.lines, self.silence);
         let (mut stderr_tail, stdin) = (String::new(), &mut self.stdin);
         let (tell_opened, opened) = oneshot::channel();
         let mut tell_opened = Some(tell_opened);
@@ -294,18 +294,18 @@ impl AgentClient {
         loop {
             let step = async {
                 tokio::select! {
-                    word = words.recv() => Ok(Some(word)),
+                    line = lines.recv() => Ok(Some(line)),
                     outcome = &mut feeding, if !fed => outcome.map(|()| None),
                 }
             };
-            let word = match timeout(silence, step).await.map_err(|_| AgentError::Silent(silence))?? {
+            let line = match timeout(silence, step).await.map_err(|_| AgentError::Silent(silence))?? {
                 None => {
                     fed = true;
                     continue;
                 }
-                Some(word) => word,
+                Some(line) => line,
             };
-            let Some(event) = heard(word, &mut stderr_tail)? else { continue };
+            let Some(event) = event_in(line, &mut stderr_tail)? else { continue };
             if let Some(tell) = tell_opened.take() {
                 // Nobody listens where there is no FIFO.
                 let _ = tell.send(());
@@ -334,15 +334,15 @@ impl AgentClient {
 
     async fn event(&mut self) -> Result<Event, AgentError> {
         loop {
-            let word = self.words.recv().await;
-            if let Some(event) = self.heard(word)? {
+            let line = self.lines.recv().await;
+            if let Some(event) = self.event_in(line)? {
                 return Ok(event);
             }
         }
     }
 
-    fn heard(&mut self, word: Option<StderrLine>) -> Result<Option<Event>, AgentError> {
-        heard(word, &mut self.stderr_tail)
+    fn event_in(&mut self, line: Option<StderrLine>) -> Result<Option<Event>, AgentError> {
+        event_in(line, &mut self.stderr_tail)
     }
 }
 
@@ -365,8 +365,8 @@ fn unexpected(event: &Event) -> AgentError {
     AgentError::UnexpectedReply(format!("{event:?}"))
 }
 
-fn heard(word: Option<StderrLine>, stderr_tail: &mut String) -> Result<Option<Event>, AgentError> {
-    match word {
+fn event_in(line: Option<StderrLine>, stderr_tail: &mut String) -> Result<Option<Event>, AgentError> {
+    match line {
         Some(StderrLine::Event(event)) => Ok(Some(event)),
         Some(StderrLine::Other(line)) => {
             // A panic or the loader speaks; kept for the message, should it end.
@@ -490,7 +490,7 @@ async fn take(
 async fn pump(
     mut output: OutputStream,
     stdout: mpsc::Sender<Bytes>,
-    words: mpsc::UnboundedSender<StderrLine>,
+    lines: mpsc::UnboundedSender<StderrLine>,
 ) {
     let mut partial = Vec::new();
     while let Some(piece) = output.next().await {
@@ -500,15 +500,15 @@ async fn pump(
                 partial.extend_from_slice(&bytes);
                 while let Some(end) = partial.iter().position(|&byte| byte == b'\n') {
                     let line: Vec<u8> = partial.drain(..=end).collect();
-                    drop(words.send(word(&line)));
+                    drop(lines.send(parsed(&line)));
                 }
             }
-            Err(error) => drop(words.send(StderrLine::Failed(error))),
+            Err(error) => drop(lines.send(StderrLine::Failed(error))),
         }
     }
 }
 
-fn word(line: &[u8]) -> StderrLine {
+fn parsed(line: &[u8]) -> StderrLine {
     match serde_json::from_slice(line) {
         Ok(event) => StderrLine::Event(event),
         Err(_) => StderrLine::Other(String::from_utf8_lossy(line).trim_end().to_owned()),

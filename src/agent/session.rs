@@ -96,7 +96,7 @@ impl Output {
         }
     }
 
-    fn tell(&self, done: Progress) {
+    fn report_progress(&self, done: Progress) {
         self.say(&Event::Progress { files: done.members, bytes: done.raw_bytes });
     }
 }
@@ -303,7 +303,7 @@ impl<'o> Session<'o> {
             ..ArchiveOptions::default()
         };
         let frames = FrameWriter::new(sink);
-        let mut progress = |done| self.events.tell(done);
+        let mut progress = |done| self.events.report_progress(done);
         let stats = archive_tree(&tree, &options, frames.archive(), frames.list(), &mut progress)
             .map_err(|error| chain(&error))?;
         frames.finish().map_err(|error| chain(&error))?;
@@ -330,7 +330,8 @@ impl<'o> Session<'o> {
             .map_err(|error| format!("make the work directory: {error}"))?;
         let directory = work_dir.new_directory()?;
         let archive = BlockReader::open(source, call.options.origin).map_err(|error| chain(&error))?;
-        let extracted = extract(archive, directory, &call.options, &mut |done| self.events.tell(done));
+        let extracted =
+            extract(archive, directory, &call.options, &mut |done| self.events.report_progress(done));
         extracted.map_err(|error| chain(&error).into())
     }
 
@@ -376,7 +377,7 @@ impl<'o> Session<'o> {
             Some(open) => open,
             None => Stage::open(self.stage_directory(), &source)?,
         };
-        let stats = self.stage.insert(open).pass(call, &mut |done| self.events.tell(done))?;
+        let stats = self.stage.insert(open).pass(call, &mut |done| self.events.report_progress(done))?;
         self.is_final = call.kind == PassKind::Final;
         self.follower = call.external_dir.as_deref().and_then(|external_dir| self.follow(external_dir));
         Ok(stats)
@@ -385,13 +386,13 @@ impl<'o> Session<'o> {
     /// Leaves the stage to a later run, or to a later pass of this one.
     fn stage_keep(&mut self) -> Result<(), Failure> {
         let stage = self.stage.as_mut().ok_or("no pass was made")?;
-        Ok(stage.keep(&mut |done| self.events.tell(done))?)
+        Ok(stage.keep(&mut |done| self.events.report_progress(done))?)
     }
 
     /// Removes the stage's tree.
     fn stage_clear(&mut self) -> Result<(), Failure> {
         self.forget_stage();
-        let cleared = staging::clear(self.stage_directory(), &mut |done| self.events.tell(done));
+        let cleared = staging::clear(self.stage_directory(), &mut |done| self.events.report_progress(done));
         cleared.map_err(|error| format!("remove the stage's tree: {error}").into())
     }
 
@@ -409,7 +410,7 @@ impl<'o> Session<'o> {
 
     fn stage_compare(&mut self, call: &calls::StageCompare) -> Result<CompareStats, Failure> {
         let stage = self.stage.as_mut().ok_or("no pass was made")?;
-        Ok(stage.compare(call, &mut |done| self.events.tell(done))?)
+        Ok(stage.compare(call, &mut |done| self.events.report_progress(done))?)
     }
 
     /// Returns what a run's work directory is asked; `None` where it has none.
@@ -441,7 +442,7 @@ impl<'o> Session<'o> {
     /// Has the stage ready to be moved: durable, and not known of any more. Returns what its root is like.
     fn finish_stage(&mut self) -> Result<FileRecord, Failure> {
         let stage = self.stage.as_ref().filter(|_| self.is_final).ok_or("no final pass was made")?;
-        stage.sync(&mut |done| self.events.tell(done))?;
+        stage.sync(&mut |done| self.events.report_progress(done))?;
         let root = stage.root_metadata()?.to_record();
         self.forget_stage();
         Ok(root)

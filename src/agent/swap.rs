@@ -217,9 +217,9 @@ impl<'w> WorkDir<'w> {
         watch(&Step::Make("work"))?;
         made(mkdirat(&root_directory, name.as_str(), Mode::S_IRWXU))?;
         let work = directory_in(&root_directory, name.as_ref())?;
-        let mut workplace = Self { path: root.join(name), root: root_directory, work, watch };
-        workplace.make(NEW)?;
-        Ok(workplace)
+        let mut work_dir = Self { path: root.join(name), root: root_directory, work, watch };
+        work_dir.make(NEW)?;
+        Ok(work_dir)
     }
 
     /// Returns the directory to extract into.

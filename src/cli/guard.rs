@@ -5,11 +5,11 @@ use std::process::ExitCode;
 use std::sync::Arc;
 
 use volsnap::Error;
-use volsnap::engine::Docker;
+use volsnap::clock::Clock;
 use volsnap::engine::bollard::DockerEngine;
 use volsnap::model::event::Silent;
 use volsnap::saga::guard::watch;
-use volsnap::undo::Undo;
+use volsnap::undo::{Undo, World};
 
 use super::exit::Exit;
 
@@ -24,7 +24,10 @@ pub(crate) struct Args {
 pub(crate) async fn run(args: &Args) -> Result<ExitCode, Error> {
     let connect = |host: Option<String>| async move {
         let engine = DockerEngine::connect(host.as_deref()).await?;
-        Ok::<_, volsnap::engine::DockerError>(Arc::new(engine) as Arc<dyn Docker>)
+        Ok::<_, volsnap::engine::DockerError>(Arc::new(World {
+            docker: Arc::new(engine),
+            clock: Clock::system(),
+        }))
     };
     match watch::<Undo, _, _, _>(&args.journal, connect, &Silent).await {
         Ok(left) if left.is_empty() => Ok(ExitCode::SUCCESS),

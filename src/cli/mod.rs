@@ -5,6 +5,7 @@ use std::process::ExitCode;
 use std::sync::Arc;
 
 use clap::{Parser, Subcommand};
+use volsnap::clock::Clock;
 use volsnap::engine::DockerError;
 use volsnap::engine::bollard::DockerEngine;
 use volsnap::engine::context::{ContextError, Selection, refuse_other_engine};
@@ -201,10 +202,11 @@ impl Global {
             saga: SagaOptions {
                 state: dirs::state_directory()?,
                 executable: executable()?,
-                patience: RetryBudget::COMMAND,
+                budget: RetryBudget::COMMAND,
                 guarded_by: GuardedBy::Process,
             },
             directory,
+            clock: Clock::system(),
             compose: std::sync::Arc::new(volsnap::compose::runner::Processes),
             compose_project: std::env::var("COMPOSE_PROJECT_NAME").ok().filter(|name| !name.is_empty()),
             cancel,

@@ -123,7 +123,7 @@ async fn archive(global: &Global, spec: &str) -> Result<Archive, Error> {
         Ok(snapshot) => Ok(Archive::Snapshot(Box::new(snapshot))),
         Err(error) => {
             let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
-            let is_ours = volsnap::repository::layout::FileName::parse(&name).is_some();
+            let is_ours = volsnap::repository::tarball::layout::FileName::parse(&name).is_some();
             if path.is_file() && !is_ours { Ok(Archive::Plain(path.to_owned())) } else { Err(error) }
         }
     }

@@ -195,7 +195,7 @@ impl Args {
             quiesce: match self.quiesce {
                 QuiesceArg::Stop => Quiesce::Stop,
                 QuiesceArg::Pause => Quiesce::Pause,
-                QuiesceArg::Online => Quiesce::Online,
+                QuiesceArg::Online => Quiesce::Native,
                 QuiesceArg::None => Quiesce::None,
             },
             capture: match self.capture {

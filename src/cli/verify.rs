@@ -5,6 +5,7 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use bytesize::ByteSize;
+use volsnap::clock::Clock;
 use volsnap::model::facts::FactsLevel;
 use volsnap::ops::Context;
 use volsnap::ops::drill::{DrillOptions, DrillReport, checks_of, drill};
@@ -119,7 +120,7 @@ async fn prove(
     mut snapshot: Snapshot,
     ui: &Ui,
 ) -> Result<(Exit, serde_json::Value), Error> {
-    let report = verify(snapshot.clone(), ui.monitor()).await?;
+    let report = verify(snapshot.clone(), &Clock::system(), ui.monitor()).await?;
     ui.finish_progress();
     ui.verified(&snapshot, &report);
     if !args.drill {

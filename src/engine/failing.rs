@@ -303,7 +303,7 @@ impl Docker for FailingDocker {
     }
 
     async fn lower_priority(&self, id: &str) -> Result<()> {
-        self.call("give_way", id, self.inner.lower_priority(id)).await
+        self.call("lower_priority", id, self.inner.lower_priority(id)).await
     }
 
     async fn exec(&self, id: &str, command: &[String], limit: Duration) -> Result<ExecOutput> {
@@ -338,7 +338,7 @@ impl Docker for FailingDocker {
     }
 
     async fn inspect_raw(&self, id: &str) -> Result<RawInspect> {
-        self.call("describe", id, self.inner.inspect_raw(id)).await
+        self.call("inspect_raw", id, self.inner.inspect_raw(id)).await
     }
 
     async fn clone_container(

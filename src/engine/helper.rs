@@ -18,6 +18,7 @@ use bytes::Bytes;
 use chrono::{DateTime, TimeDelta, Utc};
 
 use super::{ContainerSpec, Docker, DockerError, DockerErrorKind, MountSpec, Result};
+use crate::clock::Clock;
 use crate::model::container::Image;
 use crate::model::location::MountSource;
 
@@ -74,7 +75,7 @@ impl HelperImage {
     ///
     /// # Errors
     /// An engine for another operating system or architecture than ours, or a failed import.
-    pub async fn ensure(&self, docker: &dyn Docker) -> Result<String> {
+    pub async fn ensure(&self, docker: &dyn Docker, clock: &Clock) -> Result<String> {
         if docker.image(&self.tag).await?.is_some() {
             return Ok(self.tag.clone());
         }
@@ -93,7 +94,7 @@ impl HelperImage {
         }
         let labels = BTreeMap::from([(LABEL_HELPER.to_owned(), env!("CARGO_PKG_VERSION").to_owned())]);
         docker.import_image(&self.tag, &labels, self.tar.clone()).await?;
-        if let Err(error) = remove_outdated(docker, &self.tag, Utc::now()).await {
+        if let Err(error) = remove_outdated(docker, &self.tag, clock.now()).await {
             tracing::debug!(%error, "images of earlier helpers are left for the next import");
         }
         Ok(self.tag.clone())

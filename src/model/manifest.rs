@@ -129,8 +129,9 @@ pub enum Quiesce {
     Stop,
     /// Containers are frozen while they run.
     Pause,
-    /// Nothing is held: the database backs itself up.
-    Online,
+    /// Nothing is held: the database backs itself up. The user's word for it is "online".
+    #[serde(rename = "online")]
+    Native,
     /// Nothing is held.
     None,
 }

@@ -16,7 +16,6 @@
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use chrono::Utc;
 use serde::Serialize;
 use tokio::time::{Instant, timeout_at};
 
@@ -189,7 +188,7 @@ async fn record(context: &Context, snapshot: &mut Snapshot, report: &DrillReport
     let damage = report.differences.iter().filter(|difference| difference.severity == Severity::Damage);
     let failed = report.checks.iter().filter(|check| !check.ok);
     let verification = Verification {
-        at: Utc::now(),
+        at: context.clock.now(),
         kind: VerificationKind::Drill,
         ok: report.ok,
         problems: (report.problems.len() + damage.count() + failed.count()) as u64,

@@ -259,8 +259,8 @@ impl Context {
         snapshot: Option<String>,
     ) {
         let (engine, source_key) = (engine.to_owned(), source.key.clone());
-        let format = REMEMBERED_FORMAT;
-        let remembered = Remembered { format, engine, source: source_key, at: Utc::now(), facts, snapshot };
+        let (format, at) = (REMEMBERED_FORMAT, self.clock.now());
+        let remembered = Remembered { format, engine, source: source_key, at, facts, snapshot };
         let path = self.memory(source);
         if let Err(error) = write_json(&path, &remembered) {
             self.monitor.warning(format!(

@@ -84,7 +84,7 @@ pub(super) async fn start_helper(
 
 /// Has the helper of a source give way to the service, which is not held any more. That it cannot be made to only
 /// has the service feel it more.
-pub(super) async fn give_way(context: &Context, source: &Source) {
+pub(super) async fn lower_priority(context: &Context, source: &Source) {
     if let Err(error) = context.docker.lower_priority(&helper_name(&source.key)).await {
         tracing::debug!(%error, "the helper does not give way");
     }
@@ -102,7 +102,7 @@ async fn helper_image(context: &Context, image: Option<&str>) -> Result<String> 
     let executable = &context.saga.executable;
     let image =
         HelperImage::of(executable).context(|| format!("pack {} as the helper", executable.display()))?;
-    image.ensure(docker).await.context(|| "bring the helper image to the engine".to_owned())
+    image.ensure(docker, &context.clock).await.context(|| "bring the helper image to the engine".to_owned())
 }
 
 fn pipe_directory(context: &Context, saga: &mut Saga, run: &str) -> Result<PathBuf> {

@@ -120,7 +120,8 @@ impl Run {
     /// # Errors
     /// When one cannot be held; those that are held already are put back at the run's end.
     pub(super) async fn hold(&self, saga: &mut Saga, plan: &HoldPlan, again: Hint) -> Result<Held> {
-        let mut held = Held { plan: plan.clone(), back: None, stopped: Vec::new(), at: Utc::now() };
+        let mut held =
+            Held { plan: plan.clone(), back: None, stopped: Vec::new(), at: self.context.clock.now() };
         if plan.is_empty() {
             return Ok(held);
         }
@@ -182,7 +183,7 @@ impl Run {
             HoldMethod::Freeze => FREEZE_LIMIT,
         });
         self.lease(Terms::of_stop(limits.sum(), plan.max_downtime));
-        Utc::now()
+        self.context.clock.now()
     }
 
     async fn stop(&self, plan: &HoldPlan) -> Result<()> {
@@ -224,7 +225,7 @@ impl Held {
     /// # Errors
     /// When one does not come back; it is tried again at the run's end.
     pub(super) async fn release(&self, run: &Run, saga: &mut Saga) -> Result<DateTime<Utc>> {
-        let Some(back) = self.back else { return Ok(Utc::now()) };
+        let Some(back) = self.back else { return Ok(run.context.clock.now()) };
         let frozen = self.plan.freezes();
         if frozen {
             run.phase(Phase::Unfreeze, self.plan.frozen().join(", "), None);
@@ -236,7 +237,7 @@ impl Held {
         let what = if frozen { "let go on what was frozen" } else { "start again what was stopped" };
         saga.undo_now(back, run.monitor()).await.map_err(|error| Error::failed(what).with_source(error))?;
         // Who was frozen goes on where it was, and answers from here on: that is asked afterwards.
-        let (downtime, released) = (run.timer.released(), Utc::now());
+        let (downtime, released) = (run.timer.released(), run.context.clock.now());
         run.end_lease();
         if frozen {
             self.ask_frozen(run).await?;
@@ -265,7 +266,7 @@ impl Held {
     /// When one ends, or does not answer within `limit`.
     pub(super) async fn start_once(&self, run: &Run, limit: Duration, what: &str) -> Result<DateTime<Utc>> {
         if self.stopped.is_empty() {
-            return Ok(Utc::now());
+            return Ok(run.context.clock.now());
         }
         run.phase(Phase::Start, self.plan.starts().join(", "), None);
         // Recovery may take hours, and says nothing meanwhile but that the container runs.
@@ -278,7 +279,7 @@ impl Held {
         let downtime = run.timer.released();
         run.end_lease();
         run.monitor().event(Event::Released { downtime });
-        Ok(Utc::now())
+        Ok(run.context.clock.now())
     }
 
     /// Has the journal start these from now on: containers that took the place of those that were stopped.

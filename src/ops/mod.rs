@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use crate::archive::{FileListReader, FileRecord};
+use crate::clock::Clock;
 use crate::compose::runner::Runner;
 use crate::engine::Docker;
 use crate::model::error::{Context as _, Error, ErrorKind, Result, chain};
@@ -15,7 +16,7 @@ use crate::repository::Snapshot;
 use crate::saga::Compensation as _;
 use crate::saga::SagaOptions;
 use crate::signal::Cancel;
-use crate::undo::Leftovers;
+use crate::undo::{Leftovers, World};
 
 pub mod check;
 pub mod doctor;
@@ -53,6 +54,8 @@ pub struct Context {
     pub saga: SagaOptions,
     /// The current directory, whose compose project comes first.
     pub directory: PathBuf,
+    /// What time it is, and what is drawn by chance.
+    pub clock: Clock,
     /// What runs Compose.
     pub compose: Arc<dyn Runner>,
     /// The compose project named by the environment (`COMPOSE_PROJECT_NAME`).
@@ -61,6 +64,13 @@ pub struct Context {
     pub cancel: Cancel,
     /// Who watches.
     pub monitor: Arc<dyn Monitor>,
+}
+
+impl Context {
+    /// Returns what undos act on.
+    fn world_of_undos(&self) -> World {
+        World { docker: self.docker.clone(), clock: self.clock.clone() }
+    }
 }
 
 impl std::fmt::Debug for Context {

@@ -140,7 +140,7 @@ impl DowntimeEstimate {
         match self.quiesce {
             Quiesce::Stop => STOP_AND_START_MS,
             Quiesce::Pause => FREEZE_MS,
-            Quiesce::Online | Quiesce::None => 0,
+            Quiesce::Native | Quiesce::None => 0,
         }
     }
 }

@@ -111,7 +111,7 @@ async fn finish_one(context: &Context, journal: Journal, run: &RunInfo, budget: 
         format!("{} of {}, run {}, which died", run.verb, run.subject, run.run),
         None,
     );
-    finish_orphan(journal, &*context.docker, budget, &*context.monitor).await
+    finish_orphan(journal, &context.world_of_undos(), budget, &*context.monitor).await
 }
 
 /// Says that a journal has what only another volsnap can finish.

@@ -250,10 +250,10 @@ impl RestartRun<'_> {
         }
         let mut output = snapshot.open_output(saga, &prepared).await?;
         snapshot.stage_live(saga, &mut prepared).await?;
-        prepared.facts = self.before(&subject).await?;
-        let before = prepared.facts.clone();
+        let before = self.before(&subject).await?;
         let held = self.run.hold(saga, &prepared.hold, self.again()).await?;
-        let captured = snapshot.capture_in_time(&mut prepared, &mut output, &held).await?;
+        let mut captured = snapshot.capture_in_time(&mut prepared, &mut output, &held).await?;
+        captured.facts.clone_from(&before);
         let evidence = captured.evidence();
         let shutdown = Shutdown { inspection: evidence.database.clone(), reasons: evidence.reasons.clone() };
         let recreated = self.recreate(saga, &subject).await;

@@ -107,9 +107,8 @@ impl Run {
     /// # Errors
     /// When no id can be drawn.
     pub(super) fn new(context: &Context) -> Result<Self> {
-        let mut random = [0; 3];
-        getrandom::fill(&mut random).context(|| "draw a random id".to_owned())?;
-        let started = Utc::now();
+        let random = context.clock.draw().context(|| "draw a random id".to_owned())?;
+        let started = context.clock.now();
         let lease = Arc::new(OnceLock::new());
         let monitor = Arc::new(Renewing { monitor: context.monitor.clone(), lease: lease.clone() });
         Ok(Self {
@@ -189,7 +188,7 @@ impl Run {
             pid: std::process::id(),
             started: self.started,
         };
-        Saga::begin(&self.context.saga, &info, self.context.docker.clone()).map_err(|error| {
+        Saga::begin(&self.context.saga, &info, Arc::new(self.context.world_of_undos())).map_err(|error| {
             Error::failed("begin the run's journal")
                 .with_source(error)
                 .state("nothing was touched")
@@ -267,7 +266,8 @@ fn with_ended<T>(
     let names = ended.iter().map(|(one, _)| &one.identity.name);
     let error = match outcome {
         Err(error) => {
-            let state = [error.state_text().unwrap_or_default(), &said.join("; ")].join("; ");
+            let state = error.state_text().into_iter().chain(said.iter().map(String::as_str));
+            let state = state.collect::<Vec<_>>().join("; ");
             error.with_kind(ErrorKind::NotPutBack).state(state)
         }
         Ok(_) => {
@@ -313,4 +313,39 @@ fn panicked(panic: &(dyn Any + Send)) -> Error {
     Error::failed(format!("volsnap itself failed: {message}")).hint(Hint::advice(
         "report this at the project's issue tracker, with the output of the same command with -v",
     ))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::container::Container;
+
+    fn ended() -> Vec<(StoppedContainer, ServiceError)> {
+        let container = Container { name: "app".to_owned(), ..Container::default() };
+        let reason = "has ended with exit code 1".to_owned();
+        let error = ServiceError::EndedSince { container: container.name.clone(), reason };
+        vec![(StoppedContainer::of(&container, false), error)]
+    }
+
+    #[test]
+    fn what_has_ended_since_is_said_after_what_else_is_known() {
+        let state_after = |error: Error| {
+            let outcome = with_ended::<()>(Err(error), &ended(), &Untouched).unwrap_err();
+            assert_eq!(outcome.kind(), ErrorKind::NotPutBack);
+            outcome.state_text().unwrap().to_owned()
+        };
+        let said = ended()[0].1.to_string();
+        assert_eq!(state_after(Error::failed("x")), said, "nothing stands before it");
+        assert_eq!(
+            state_after(Error::failed("x").state("nothing was touched")),
+            format!("nothing was touched; {said}")
+        );
+    }
+
+    #[test]
+    fn work_that_was_done_is_not_a_failure_of_it() {
+        let outcome = with_ended(Ok(Some(())), &ended(), &Untouched).unwrap_err();
+        assert_eq!(outcome.state_text(), Some("all else is done, and in its place"));
+        assert!(with_ended(Ok(Some(())), &[], &Untouched).is_ok());
+    }
 }

@@ -8,15 +8,15 @@
 use std::io::{self, BufReader, Read};
 use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Instant;
 
-use chrono::Utc;
 use serde::Serialize;
+use tokio::time::Instant;
 
 use crate::archive::{
     ArchiveError, BlockReader, Entry, EntryKind, FileListReader, FileRecord, ListDigest, Origin, Segment,
     TarReader,
 };
+use crate::clock::Clock;
 use crate::database;
 use crate::database::{ContentCheck, DataFiles};
 use crate::model::error::{Context as _, Error, ErrorKind, Result, chain};
@@ -70,13 +70,13 @@ pub struct Problem {
 ///
 /// # Errors
 /// When it cannot be read at all, as for want of permission. Damage is in the report.
-pub async fn verify(mut snapshot: Snapshot, monitor: Arc<dyn Monitor>) -> Result<Report> {
+pub async fn verify(mut snapshot: Snapshot, clock: &Clock, monitor: Arc<dyn Monitor>) -> Result<Report> {
     let (read, watched) = (snapshot.clone(), monitor.clone());
     let report = tokio::task::spawn_blocking(move || verify_blocking(&read, &*watched))
         .await
         .context(|| format!("verify snapshot {}", snapshot.manifest.id))??;
     let verification = Verification {
-        at: Utc::now(),
+        at: clock.now(),
         kind: VerificationKind::Read,
         ok: report.ok,
         problems: report.problems.len() as u64,

@@ -164,7 +164,7 @@ pub(crate) fn plan(plan: &Plan) -> String {
     let downtime = format!("about {}", milliseconds(plan.expected_downtime_ms));
     match plan.quiesce {
         Quiesce::None => rows.row("stop", "nothing (--quiesce none)"),
-        Quiesce::Online => rows.row("stop", "nothing: the database backs itself up while it runs"),
+        Quiesce::Native => rows.row("stop", "nothing: the database backs itself up while it runs"),
         Quiesce::Stop if plan.stops.is_empty() => rows.row("stop", "nothing: no container that uses it runs"),
         Quiesce::Stop => {
             rows.row("stop", &list(&plan.stops, ", then "));

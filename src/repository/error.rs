@@ -7,7 +7,7 @@ use crate::model::error::{Error, ErrorKind};
 use crate::model::hint::Hint;
 use crate::model::ids::SnapshotId;
 use crate::model::quote::shell_quote;
-use crate::repository::layout::REPOSITORY_FORMAT;
+use crate::repository::tarball::layout::REPOSITORY_FORMAT;
 
 /// A failure of the repository.
 #[derive(Debug, thiserror::Error)]

@@ -10,7 +10,7 @@ use std::sync::Arc;
 use std::time::SystemTime;
 
 use super::error::RepositoryError;
-use super::layout::{FileKind, FileName, SNAPSHOTS, SnapshotNames, is_source_key, source_folder};
+use super::tarball::layout::{FileKind, FileName, SNAPSHOTS, SnapshotNames, is_source_key, source_folder};
 use crate::model::ids::SnapshotId;
 use crate::model::manifest::{Manifest, Verification};
 use crate::store::local::LocalStore;

@@ -10,18 +10,16 @@
 //! beside, and those must have the length it says. What does not fit is reported with the reason and
 //! never listed as a snapshot.
 //!
-//! What lies where is the [layout]'s; bytes and names are given to a [store], and nothing here knows what
-//! is behind it. There is one format, so [`Repository`] is no trait: a second one would make it one.
+//! What lies where is the [layout](tarball::layout)'s; bytes and names are given to a [store], and nothing here knows what
+//! is behind it. There is one format, the [tarball], so [`Repository`] is no trait: a second one would make it one.
 
 mod error;
-pub mod layout;
 mod listing;
 mod objects;
-mod publish;
 mod resolve;
+pub mod tarball;
 #[cfg(test)]
 mod tests;
-mod writer;
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -32,13 +30,13 @@ use serde::{Deserialize, Serialize};
 pub use error::RepositoryError;
 pub use listing::{Incomplete, Listing, Snapshot, Unreadable};
 pub use objects::SnapshotObjects;
-pub use publish::PendingSnapshot;
-pub use writer::{SnapshotObjectWriter, Stored};
+pub use tarball::{PendingSnapshot, SnapshotObjectWriter, Stored};
 
 use crate::archive::Codec;
+use crate::clock::Clock;
 use crate::model::ids::SnapshotId;
 use crate::store::{self, Key, ObjectKind, OpenError, Store, StoreAddress};
-use layout::{MARKER, REPOSITORY_FORMAT, SNAPSHOTS, SnapshotNames, is_source_key, partial};
+use tarball::layout::{MARKER, REPOSITORY_FORMAT, SNAPSHOTS, SnapshotNames, is_source_key, partial};
 
 /// More than the marker has.
 const MARKER_MAX: u64 = 64 << 10;
@@ -144,8 +142,8 @@ impl RepositoryLocation {
     ///
     /// # Errors
     /// When it cannot be made or written.
-    pub async fn open_or_init(&self) -> Result<Repository, RepositoryError> {
-        Repository::open_or_init_at(&self.address).await
+    pub async fn open_or_init(&self, clock: &Clock) -> Result<Repository, RepositoryError> {
+        Repository::open_or_init_at(&self.address, clock).await
     }
 }
 
@@ -172,16 +170,16 @@ impl Repository {
     ///
     /// # Errors
     /// As for [`open`](Self::open), or when it cannot be made or written.
-    pub async fn open_or_init(location: &Path) -> Result<Self, RepositoryError> {
-        Self::open_or_init_at(&address_of(location)?).await
+    pub async fn open_or_init(location: &Path, clock: &Clock) -> Result<Self, RepositoryError> {
+        Self::open_or_init_at(&address_of(location)?, clock).await
     }
 
     /// Opens or makes the repository at an address, as [`open_or_init`](Self::open_or_init) does.
     ///
     /// # Errors
     /// As for [`open_or_init`](Self::open_or_init).
-    pub async fn open_or_init_at(address: &StoreAddress) -> Result<Self, RepositoryError> {
-        Self::open_or_init_in(open_store(address).await?, address).await
+    pub async fn open_or_init_at(address: &StoreAddress, clock: &Clock) -> Result<Self, RepositoryError> {
+        Self::open_or_init_in(open_store(address).await?, address, clock).await
     }
 
     /// Opens or makes the repository in a store, which messages call by its `address`.
@@ -191,10 +189,11 @@ impl Repository {
     pub async fn open_or_init_in(
         store: Arc<dyn Store>,
         address: &StoreAddress,
+        clock: &Clock,
     ) -> Result<Self, RepositoryError> {
         let repository = match look(&store, address).await? {
             Some(repository) => repository,
-            None => init(&store, address).await?,
+            None => init(&store, address, clock).await?,
         };
         let proved = store.prove_writable(&SNAPSHOTS).await;
         proved.map_err(|source| RepositoryError::write(&store.address().locate(&SNAPSHOTS), 0, source))?;
@@ -333,7 +332,11 @@ async fn first_stranger(store: &dyn Store) -> io::Result<Option<String>> {
 }
 
 /// Makes a repository at a place that is vacant.
-async fn init(store: &Arc<dyn Store>, address: &StoreAddress) -> Result<Repository, RepositoryError> {
+async fn init(
+    store: &Arc<dyn Store>,
+    address: &StoreAddress,
+    clock: &Clock,
+) -> Result<Repository, RepositoryError> {
     let failed = |source| RepositoryError::write(&store.address().locate(&MARKER), 0, source);
     // One at a time, as long as the store has locks: a marker that a dead run left half-written
     // can then be told from one that is being written.
@@ -346,8 +349,7 @@ async fn init(store: &Arc<dyn Store>, address: &StoreAddress) -> Result<Reposito
         Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(failed(error)),
         _ => {}
     }
-    let mut random = [0_u8; 16];
-    getrandom::fill(&mut random).map_err(|error| failed(io::Error::other(error)))?;
+    let random: [u8; 16] = clock.draw().map_err(failed)?;
     let marker = Marker {
         format_version: REPOSITORY_FORMAT,
         repository_id: random.iter().map(|byte| format!("{byte:02x}")).collect(),

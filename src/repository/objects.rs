@@ -10,8 +10,8 @@ use serde::{Deserialize, Serialize};
 use tokio::time::timeout;
 
 use super::error::RepositoryError;
-use super::layout::SNAPSHOTS;
 use super::open_store;
+use super::tarball::layout::SNAPSHOTS;
 use crate::store::{Key, KeyError, Store, StoreAddress, shield};
 
 /// Every object that a snapshot has, or may come to have.

@@ -14,7 +14,7 @@ use bytes::Bytes;
 use chrono::{DateTime, TimeZone, Utc};
 use tempfile::TempDir;
 
-use super::layout::{MARKER, SNAPSHOTS, SnapshotNames};
+use super::tarball::layout::{MARKER, SNAPSHOTS, SnapshotNames};
 use super::*;
 use crate::model::error::{Error, ErrorKind};
 use crate::model::location::MountSource;
@@ -104,7 +104,7 @@ async fn make(repository: &Repository, source: &str, id: &SnapshotId) -> Result<
 /// A repository in a new directory, with snapshots of these sources at these seconds.
 async fn repository_with(snapshots: &[(&str, i64)]) -> (TempDir, Repository) {
     let folder = TempDir::new().unwrap();
-    let repository = Repository::open_or_init(folder.path()).await.unwrap();
+    let repository = Repository::open_or_init(folder.path(), &Clock::system()).await.unwrap();
     for (source, second) in snapshots {
         make(&repository, source, &id(*second)).await.unwrap();
     }
@@ -167,10 +167,10 @@ mod opening {
     async fn an_empty_or_a_new_directory_becomes_a_repository_for_the_owner_alone() {
         let folder = TempDir::new().unwrap();
         let new = folder.path().join("a/b");
-        let repository = Repository::open_or_init(&new).await.unwrap();
+        let repository = Repository::open_or_init(&new, &Clock::system()).await.unwrap();
         assert_eq!(repository.id().len(), 32);
         assert_eq!(Repository::open(&new).await.unwrap().id(), repository.id());
-        assert_eq!(Repository::open_or_init(&new).await.unwrap().id(), repository.id());
+        assert_eq!(Repository::open_or_init(&new, &Clock::system()).await.unwrap().id(), repository.id());
         assert_eq!(repository.local_path().unwrap(), new.canonicalize().unwrap());
         assert!(repository.free_space().await.unwrap().unwrap() > 0);
         for (path, mode) in
@@ -186,7 +186,7 @@ mod opening {
         let folder = TempDir::new().unwrap();
         fs::create_dir(folder.path().join("lost+found")).unwrap();
         fs::write(folder.path().join("volsnap.json.partial"), "{").unwrap();
-        Repository::open_or_init(folder.path()).await.unwrap();
+        Repository::open_or_init(folder.path(), &Clock::system()).await.unwrap();
         assert_eq!(files_below(folder.path()), [folder.path().join(MARKER.as_str())]);
     }
 
@@ -194,7 +194,7 @@ mod opening {
     fn many_that_init_at_once_get_one_repository() {
         let folder = TempDir::new().unwrap();
         let place = folder.path().join("new");
-        let open = || block_on(Repository::open_or_init(&place)).unwrap().id().to_owned();
+        let open = || block_on(Repository::open_or_init(&place, &Clock::system())).unwrap().id().to_owned();
         let ids: std::collections::BTreeSet<_> = std::thread::scope(|scope| {
             let threads: Vec<_> = (0..8).map(|_| scope.spawn(open)).collect();
             threads.into_iter().map(|thread| thread.join().unwrap()).collect()
@@ -220,7 +220,10 @@ mod opening {
             (PathBuf::from("s3://bucket/path"), "only directories so far"),
             (PathBuf::new(), "empty"),
         ] {
-            for outcome in [Repository::open(&location).await, Repository::open_or_init(&location).await] {
+            for outcome in [
+                Repository::open(&location).await,
+                Repository::open_or_init(&location, &Clock::system()).await,
+            ] {
                 let error = outcome.unwrap_err();
                 assert!(error.to_string().contains(says), "{error}");
                 assert_eq!(Error::from(error).kind(), ErrorKind::Usage);
@@ -260,7 +263,7 @@ mod opening {
     async fn a_link_in_place_of_a_folder_is_not_followed() {
         let folder = TempDir::new().unwrap();
         let elsewhere = TempDir::new().unwrap();
-        let repository = Repository::open_or_init(folder.path()).await.unwrap();
+        let repository = Repository::open_or_init(folder.path(), &Clock::system()).await.unwrap();
         symlink(elsewhere.path(), folder.path().join("snapshots/db")).unwrap();
         assert!(repository.begin("db", &id(0), CODEC).await.is_err());
         assert_eq!(repository.snapshots(None).await.unwrap().unreadable.len(), 1);
@@ -274,10 +277,12 @@ mod opening {
     #[test]
     fn a_read_only_repository_can_be_read_but_is_refused_for_writing() {
         on_a_small_disk("size=1m", |root| {
-            block_on(async { make(&Repository::open_or_init(root).await.unwrap(), "db", &id(0)).await })
-                .unwrap();
+            block_on(async {
+                make(&Repository::open_or_init(root, &Clock::system()).await.unwrap(), "db", &id(0)).await
+            })
+            .unwrap();
             Command::new("mount").args(["-o", "remount,ro"]).arg(root).status().unwrap();
-            let error = block_on(Repository::open_or_init(root)).unwrap_err();
+            let error = block_on(Repository::open_or_init(root, &Clock::system())).unwrap_err();
             assert!(error.to_string().starts_with("write "), "{error}");
             let listing = block_on(async { Repository::open(root).await.unwrap().snapshots(None).await });
             assert_eq!(listing.unwrap().snapshots.len(), 1);
@@ -536,7 +541,7 @@ mod publishing {
     fn a_full_disk_is_said_and_leaves_nothing() {
         on_a_small_disk("size=1m", |root| {
             block_on(async {
-                let repository = Repository::open_or_init(root).await.unwrap();
+                let repository = Repository::open_or_init(root, &Clock::system()).await.unwrap();
                 make(&repository, "db", &id(0)).await.unwrap();
                 let pending = repository.begin("db", &id(1), CODEC).await.unwrap();
                 let mut writer = pending.archive_writer().await.unwrap();
@@ -581,7 +586,7 @@ mod elsewhere {
     }
 
     async fn repository_in(store: &Arc<dyn Store>) -> Repository {
-        Repository::open_or_init_in(Arc::clone(store), store.address()).await.unwrap()
+        Repository::open_or_init_in(Arc::clone(store), store.address(), &Clock::system()).await.unwrap()
     }
 
     #[tokio::test]
@@ -614,7 +619,9 @@ mod elsewhere {
         assert!(matches!(repository.begin("db", &id(0), CODEC).await, Err(RepositoryError::Exists { .. })));
         let stranger = distant("stranger");
         stranger.put(&Key::literal("holiday.jpg"), Bytes::new()).await.unwrap();
-        let error = Repository::open_or_init_in(Arc::clone(&stranger), stranger.address()).await.unwrap_err();
+        let error = Repository::open_or_init_in(Arc::clone(&stranger), stranger.address(), &Clock::system())
+            .await
+            .unwrap_err();
         assert!(error.to_string().contains("holiday.jpg"), "{error}");
     }
 

@@ -207,7 +207,7 @@ pub struct SagaOptions {
     /// The executable that is started as the guard; it must have the `guard` command.
     pub executable: PathBuf,
     /// How long putting back is tried.
-    pub patience: RetryBudget,
+    pub budget: RetryBudget,
     /// Who finishes a run whose process has died.
     pub guarded_by: GuardedBy,
 }
@@ -246,7 +246,7 @@ impl<U: Compensation> Saga<U> {
     /// When the journal cannot be written.
     pub fn begin(options: &SagaOptions, info: &RunInfo, world: Arc<U::World>) -> Result<Self> {
         let journal = Journal::create(&options.state, info)?;
-        let (guarded_by, budget) = (options.guarded_by.clone(), options.patience);
+        let (guarded_by, budget) = (options.guarded_by.clone(), options.budget);
         Ok(Self { journal, guard: None, guarded_by, world, budget })
     }
 

@@ -78,7 +78,7 @@ struct Watched<'a> {
 pub async fn unpause_all(
     docker: &dyn Docker,
     containers: &[PausedContainer],
-    patience: RetryBudget,
+    budget: RetryBudget,
     monitor: &dyn Monitor,
 ) -> Result<()> {
     let begun = Instant::now();
@@ -102,7 +102,7 @@ pub async fn unpause_all(
         }
         waiting = left;
         match first_error {
-            Some(error) if begun.elapsed() > patience.0 => return Err(error),
+            Some(error) if begun.elapsed() > budget.0 => return Err(error),
             _ if waiting.is_empty() => return Ok(()),
             _ => {}
         }

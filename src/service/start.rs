@@ -81,13 +81,13 @@ impl StoppedContainer {
 pub async fn start_all(
     docker: &dyn Docker,
     containers: &[StoppedContainer],
-    patience: RetryBudget,
+    budget: RetryBudget,
     monitor: &dyn Monitor,
 ) -> Result<()> {
     let mut first_error = None;
     for container in containers {
         monitor.step("start-container");
-        if let Err(error) = bring_back(docker, container, Instant::now() + patience.0, monitor).await {
+        if let Err(error) = bring_back(docker, container, Instant::now() + budget.0, monitor).await {
             first_error.get_or_insert(error);
         }
     }

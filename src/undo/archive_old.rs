@@ -11,15 +11,14 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use chrono::Utc;
 use serde::{Deserialize, Serialize};
 
-use super::{Result, UndoError};
+use super::{Result, UndoError, World};
 use crate::agent::calls::{self, Side};
 use crate::agent::client::{AgentClient, ArchiveSink, SILENCE_LIMIT};
 use crate::agent::swap::{PREFIX, SwapState, old_tree};
 use crate::agent::tree::Stability;
-use crate::engine::Docker;
+use crate::clock::Clock;
 use crate::model::error::{Context as _, Error};
 use crate::model::event::{Monitor, Phase};
 use crate::model::manifest::{Counts, Manifest};
@@ -67,22 +66,22 @@ impl ArchiveReplacedData {
     pub async fn keep(
         &self,
         agent: &mut AgentClient,
-        cancel: &Cancel,
+        (clock, cancel): (&Clock, &Cancel),
         monitor: &dyn Monitor,
     ) -> crate::Result<Snapshot> {
         monitor.phase(Phase::Safety, "what was replaced", Some(self.manifest.counts().raw_bytes));
         monitor.step("safety");
-        let site = RepositoryLocation::probe_at(self.objects.store.clone()).await?;
-        let repository = site.open_or_init().await?;
+        let location = RepositoryLocation::probe_at(self.objects.store.clone()).await?;
+        let repository = location.open_or_init(clock).await?;
         let published = self.objects.discard_unpublished(UNDER_WAY).await;
         if published.context(|| "remove what a dead run left of the safety snapshot".to_owned())? {
             // Whoever tried before has died after its last write.
             return Ok(repository.resolve(&self.name()).await?);
         }
-        self.refuse_without_room(&site).await?;
+        self.refuse_without_room(&location).await?;
         let manifest = &self.manifest;
         let pending = repository.begin(&manifest.source, &manifest.id, manifest.archive().codec).await?;
-        let kept = self.write(agent, &pending, cancel, monitor).await;
+        let kept = self.write(agent, &pending, (clock, cancel), monitor).await;
         if kept.is_err() {
             // What cannot be removed now is by the next attempt.
             let _ = pending.discard().await;
@@ -90,11 +89,11 @@ impl ArchiveReplacedData {
         kept
     }
 
-    async fn refuse_without_room(&self, site: &RepositoryLocation) -> crate::Result<()> {
-        match site.free_space().await {
+    async fn refuse_without_room(&self, location: &RepositoryLocation) -> crate::Result<()> {
+        match location.free_space().await {
             Some(free) if free < self.needed_bytes => Err(Error::failed(format!(
                 "the repository {} has {} MB free, and the safety snapshot may need {} MB",
-                site.address(),
+                location.address(),
                 free / 1_000_000,
                 self.needed_bytes / 1_000_000
             ))),
@@ -106,7 +105,7 @@ impl ArchiveReplacedData {
         &self,
         agent: &mut AgentClient,
         pending: &PendingSnapshot,
-        cancel: &Cancel,
+        (clock, cancel): (&Clock, &Cancel),
         monitor: &dyn Monitor,
     ) -> crate::Result<Snapshot> {
         let mut files =
@@ -148,7 +147,7 @@ impl ArchiveReplacedData {
             vanished: archived.vanished,
             changed: archived.changed,
         };
-        manifest.times.published = Utc::now();
+        manifest.times.published = clock.now();
         monitor.step("write-manifest");
         let _deferral = cancel.defer();
         Ok(pending.publish(manifest, &archive, &list).await?)
@@ -157,14 +156,14 @@ impl ArchiveReplacedData {
 
 /// Keeps the old data of a run that has died after its commit, and removes it from the source. Tried once: a
 /// repository without room has none a moment later.
-pub(super) async fn keep_old(
-    docker: &dyn Docker,
+pub(super) async fn archive(
+    world: &World,
     place: &HelperTarget,
     safety: &ArchiveReplacedData,
-    patience: RetryBudget,
+    budget: RetryBudget,
     monitor: &dyn Monitor,
 ) -> Result<()> {
-    let kept = with_agent(docker, place, patience, async |agent: &mut AgentClient| {
+    let kept = with_agent(world, place, budget, async |agent: &mut AgentClient| {
         let state = agent.call(calls::SwapState { run: place.run.clone() }).await?;
         agent.allow_silence(SILENCE_LIMIT);
         match state {
@@ -177,7 +176,7 @@ pub(super) async fn keep_old(
             SwapState::Absent | SwapState::Swapped | SwapState::Emptied => return Ok(Ok(())),
         }
         // Nobody interrupts who puts things back.
-        let kept = safety.keep(agent, &Cancel::default(), monitor).await;
+        let kept = safety.keep(agent, (&world.clock, &Cancel::default()), monitor).await;
         if kept.is_ok() {
             monitor.step("discard-old");
             agent.call(calls::Discard { run: place.run.clone(), with_old: true }).await?;

@@ -4,6 +4,7 @@
 use std::io;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
@@ -22,6 +23,7 @@ use self::recreate::ReplacedContainer;
 use self::restore_old::SafetySnapshotRef;
 use self::retract_copy::MigratedCopy;
 use self::swap::HelperTarget;
+use crate::clock::Clock;
 use crate::compose::replacement::Replacement;
 use crate::disk::whole_file::write_json;
 use crate::engine::Docker;
@@ -108,6 +110,15 @@ pub enum UndoError {
         /// The process.
         pid: i32,
     },
+}
+
+/// What undos act on.
+#[derive(Debug, Clone)]
+pub struct World {
+    /// The engine.
+    pub docker: Arc<dyn Docker>,
+    /// What time it is.
+    pub clock: Clock,
 }
 
 /// What puts an effect back.
@@ -266,7 +277,7 @@ impl Undo {
 }
 
 impl Compensation for Undo {
-    type World = dyn Docker;
+    type World = World;
     type Error = UndoError;
 
     fn rank(&self) -> Rank {
@@ -381,34 +392,35 @@ impl Compensation for Undo {
         }
     }
 
-    async fn run(&self, docker: &Self::World, patience: RetryBudget, monitor: &dyn Monitor) -> Result<()> {
+    async fn run(&self, world: &World, budget: RetryBudget, monitor: &dyn Monitor) -> Result<()> {
+        let docker = &*world.docker;
         match self {
             Self::StartContainers { containers } => {
-                Ok(start::start_all(docker, containers, patience, monitor).await?)
+                Ok(start::start_all(docker, containers, budget, monitor).await?)
             }
             Self::Unpause { containers } => {
-                Ok(freeze::unpause_all(docker, containers, patience, monitor).await?)
+                Ok(freeze::unpause_all(docker, containers, budget, monitor).await?)
             }
             Self::RemoveHelper { name, run } => {
-                remove_helper(docker, name, run, Duration::ZERO, patience).await
+                remove_helper(docker, name, run, Duration::ZERO, budget).await
             }
             Self::RemoveExpectedHelper { name, run } => {
-                remove_helper(docker, name, run, CREATION_UNDER_WAY, patience).await
+                remove_helper(docker, name, run, CREATION_UNDER_WAY, budget).await
             }
             Self::DiscardUnpublished(objects) => {
-                objects.discard_unpublished(patience.0.min(DISCARD_PATIENCE)).await?;
+                objects.discard_unpublished(budget.0.min(DISCARD_LIMIT)).await?;
                 Ok(())
             }
-            Self::SwapBack { place, users } => swap::swap_back(docker, place, users, patience, monitor).await,
+            Self::SwapBack { place, users } => swap::swap_back(world, place, users, budget, monitor).await,
             Self::RestoreOldData { place, kept, users } => {
-                restore_old::bring_back(docker, place, kept, users, patience, monitor).await
+                restore_old::restore(world, place, kept, users, budget, monitor).await
             }
-            Self::DiscardWork { place, with_old } => swap::discard(docker, place, *with_old, patience).await,
+            Self::DiscardWork { place, with_old } => swap::discard(world, place, *with_old, budget).await,
             Self::ArchiveReplaced { place, safety } => {
-                archive_old::keep_old(docker, place, safety, patience, monitor).await
+                archive_old::archive(world, place, safety, budget, monitor).await
             }
-            Self::RemoveVolume { name, run } => swap::remove_volume(docker, name, run, patience).await,
-            Self::EndProcesses { run } => processes::end(run, patience).await,
+            Self::RemoveVolume { name, run } => swap::remove_volume(docker, name, run, budget).await,
+            Self::EndProcesses { run } => processes::end(run, budget).await,
             Self::RemoveMadeDirectory { path, device, inode } => remove_made(path, (*device, *inode)),
             Self::RemoveEmptyDirectory { path } => match std::fs::remove_dir(path) {
                 // Somebody else's by now.
@@ -418,22 +430,22 @@ impl Compensation for Undo {
             Self::DeleteDirectory { path } => gone(path, std::fs::remove_dir_all(path)),
             Self::RestoreFile { file } => Ok(file.undo()?),
             Self::PutBackContainers { containers } => {
-                recreate::put_back(docker, containers, patience, monitor).await
+                recreate::put_back(docker, containers, budget, monitor).await
             }
             Self::RemoveReplaced { containers } => {
-                recreate::remove_replaced(docker, containers, patience).await
+                recreate::remove_replaced(docker, containers, budget).await
             }
-            Self::RetractCopy { copy } => copy.withdraw(docker, patience, monitor).await,
+            Self::RetractCopy { copy } => copy.retract(world, budget, monitor).await,
             Self::KeepRecord { path, record } => keep_record(path, record.as_ref()),
         }
     }
 }
 
 /// How long a helper's removal is tried at most: nothing live hangs on it, so nobody waits long.
-const HELPER_PATIENCE: Duration = Duration::from_secs(30);
+const HELPER_BUDGET: Duration = Duration::from_secs(30);
 
 /// How long a repository is waited for that does not answer: services run, and somebody may wait for the command.
-const DISCARD_PATIENCE: Duration = Duration::from_secs(60);
+const DISCARD_LIMIT: Duration = Duration::from_secs(60);
 
 /// Longer than an engine takes to create a container after its client is gone.
 const CREATION_UNDER_WAY: Duration = Duration::from_secs(3);
@@ -443,10 +455,10 @@ pub(super) async fn remove_helper(
     name: &str,
     run: &str,
     expected: Duration,
-    patience: RetryBudget,
+    budget: RetryBudget,
 ) -> Result<()> {
     let begun = Instant::now();
-    let deadline = begun + patience.0.min(HELPER_PATIENCE);
+    let deadline = begun + budget.0.min(HELPER_BUDGET);
     loop {
         let attempt = async {
             match docker.container(name).await? {

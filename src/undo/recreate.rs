@@ -42,10 +42,10 @@ pub struct ReplacedContainer {
 pub(super) async fn put_back(
     docker: &dyn Docker,
     containers: &[ReplacedContainer],
-    patience: RetryBudget,
+    budget: RetryBudget,
     monitor: &dyn Monitor,
 ) -> Result<()> {
-    let deadline = Instant::now() + patience.0;
+    let deadline = Instant::now() + budget.0;
     for container in containers {
         let mut pause = Duration::from_millis(200);
         while let Err(error) = container.put_back(docker, monitor).await {
@@ -98,9 +98,9 @@ impl ReplacedContainer {
 pub(super) async fn remove_replaced(
     docker: &dyn Docker,
     containers: &[ContainerIdentity],
-    patience: RetryBudget,
+    budget: RetryBudget,
 ) -> Result<()> {
-    let deadline = Instant::now() + patience.0.min(RetryBudget::SHORT.0);
+    let deadline = Instant::now() + budget.0.min(RetryBudget::SHORT.0);
     loop {
         match remove_all_replaced(docker, containers).await {
             Err(_) if Instant::now() < deadline => sleep(Duration::from_millis(300)).await,

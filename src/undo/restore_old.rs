@@ -9,13 +9,12 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
-use super::Result;
+use super::{Result, World};
 use crate::agent::calls::{self, Channel};
 use crate::agent::client::{AgentClient, AgentError, SILENCE_LIMIT};
 use crate::agent::extract::ExtractOptions;
 use crate::agent::feed::SnapshotArchive;
 use crate::agent::swap::SwapState;
-use crate::engine::Docker;
 use crate::engine::helper::Access;
 use crate::model::event::{Monitor, Phase};
 use crate::repository::Repository;
@@ -48,27 +47,27 @@ pub struct SafetySnapshotRef {
 
 /// Has the old data back, unless the new was let stay or none of the old was touched. The users are stopped
 /// before: they may have been started on the new data already.
-pub(super) async fn bring_back(
-    docker: &dyn Docker,
+pub(super) async fn restore(
+    world: &World,
     place: &HelperTarget,
     kept: &SafetySnapshotRef,
     users: &[StoppedContainer],
-    patience: RetryBudget,
+    budget: RetryBudget,
     monitor: &dyn Monitor,
 ) -> Result<()> {
     let access = if kept.has_devices { Access::ReplaceWithDevices } else { Access::Replace };
-    with_agent_of(docker, place, access, patience, async |agent: &mut AgentClient| {
+    with_agent_of(world, place, access, budget, async |agent: &mut AgentClient| {
         if agent.call(calls::SwapState { run: place.run.clone() }).await? != SwapState::Emptied {
             return Ok(());
         }
-        stop_all_again(docker, users, monitor).await?;
+        stop_all_again(&*world.docker, users, monitor).await?;
         monitor.step("bring-back");
         monitor.phase(Phase::Recover, format!("the data of {} from {}", place.describe(), kept.name), None);
         // All of it would be unpacked anew.
         agent.allow_silence(SILENCE_LIMIT);
         kept.unpack(agent, &place.run, monitor).await?;
         // One that the dead command was just starting is to find all of the old data, from its begin on.
-        stop_all_again(docker, users, monitor).await?;
+        stop_all_again(&*world.docker, users, monitor).await?;
         agent.call(calls::Commit { run: place.run.clone() }).await
     })
     .await?;

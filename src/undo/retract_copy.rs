@@ -9,11 +9,10 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
-use super::Result;
+use super::{Result, World};
 use crate::agent::calls::{self, Inspect, Side};
 use crate::agent::client::{AgentClient, SILENCE_LIMIT};
 use crate::agent::swap::SwapState;
-use crate::engine::Docker;
 use crate::model::event::Monitor;
 use crate::saga::RetryBudget;
 use crate::undo::remove_made;
@@ -68,10 +67,10 @@ enum Found {
 impl MigratedCopy {
     /// Takes the copy out of its place, unless a service may have run on it. What was in the place before is
     /// there again.
-    pub(super) async fn withdraw(
+    pub(super) async fn retract(
         &self,
-        docker: &dyn Docker,
-        patience: RetryBudget,
+        world: &World,
+        budget: RetryBudget,
         monitor: &dyn Monitor,
     ) -> Result<()> {
         let run = &self.place.run;
@@ -79,7 +78,7 @@ impl MigratedCopy {
         if self.made.as_ref().is_some_and(|made| !made.path.exists()) {
             return Ok(());
         }
-        let found = with_agent(docker, &self.place, patience, async |agent: &mut AgentClient| {
+        let found = with_agent(world, &self.place, budget, async |agent: &mut AgentClient| {
             match agent.call(calls::SwapState { run: run.clone() }).await? {
                 // What was never put in its place is for its own compensations.
                 SwapState::Absent | SwapState::Untouched | SwapState::Emptied => return Ok(Found::Nothing),

@@ -11,7 +11,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 use tokio::time::{Instant, sleep};
 
-use super::{Result, UndoError};
+use super::{Result, UndoError, World};
 use crate::agent::calls::{self, Discard, SwapBack};
 use crate::agent::client::{AgentClient, AgentError, SILENCE_LIMIT};
 use crate::agent::swap::{SwapState, work_name};
@@ -44,21 +44,21 @@ pub struct HelperTarget {
 /// Has the old data back in its place, where the new was not confirmed. The users are stopped before:
 /// they may have been started on the new data already.
 pub(super) async fn swap_back(
-    docker: &dyn Docker,
+    world: &World,
     place: &HelperTarget,
     users: &[StoppedContainer],
-    patience: RetryBudget,
+    budget: RetryBudget,
     monitor: &dyn Monitor,
 ) -> Result<()> {
-    with_agent(docker, place, patience, async |agent: &mut AgentClient| {
+    with_agent(world, place, budget, async |agent: &mut AgentClient| {
         if agent.call(calls::SwapState { run: place.run.clone() }).await? != SwapState::Swapped {
             return Ok(());
         }
-        stop_all_again(docker, users, monitor).await?;
+        stop_all_again(&*world.docker, users, monitor).await?;
         monitor.step("swap-back");
         agent.call(SwapBack { run: place.run.clone() }).await?;
         // One that the dead command was just starting is to find all of the old data, from its begin on.
-        Ok(stop_all_again(docker, users, monitor).await?)
+        Ok(stop_all_again(&*world.docker, users, monitor).await?)
     })
     .await?;
     Ok(())
@@ -67,12 +67,12 @@ pub(super) async fn swap_back(
 /// Removes what the run has made in the source. Old data that was replaced and is kept nowhere else stays
 /// unless `with_old` says otherwise: [its own compensation](crate::undo::archive_old) keeps it and removes it.
 pub(super) async fn discard(
-    docker: &dyn Docker,
+    world: &World,
     place: &HelperTarget,
     with_old: bool,
-    patience: RetryBudget,
+    budget: RetryBudget,
 ) -> Result<()> {
-    with_agent(docker, place, patience, async |agent: &mut AgentClient| {
+    with_agent(world, place, budget, async |agent: &mut AgentClient| {
         match agent.call(calls::SwapState { run: place.run.clone() }).await? {
             SwapState::Absent => Ok(()),
             SwapState::Committed if !with_old => Ok(()),
@@ -105,31 +105,32 @@ impl HelperTarget {
 }
 
 /// Starts a helper beside the source and does what is to be done with its agent, again and again for as
-/// long as `patience` allows; `None` for a source that is gone, which has nothing to be put back in.
+/// long as `budget` allows; `None` for a source that is gone, which has nothing to be put back in.
 pub(super) async fn with_agent<T>(
-    docker: &dyn Docker,
+    world: &World,
     place: &HelperTarget,
-    patience: RetryBudget,
+    budget: RetryBudget,
     work: impl AsyncFn(&mut AgentClient) -> Result<T, AgentError>,
 ) -> Result<Option<T>> {
-    with_agent_of(docker, place, Access::Replace, patience, work).await
+    with_agent_of(world, place, Access::Replace, budget, work).await
 }
 
 /// As [`with_agent`], with a helper that may do so much. Where the image of the run that died is gone by now, or is of
 /// another volsnap with which this one cannot talk, the helper is one of this volsnap.
 pub(super) async fn with_agent_of<T>(
-    docker: &dyn Docker,
+    world: &World,
     place: &HelperTarget,
     access: Access,
-    patience: RetryBudget,
+    budget: RetryBudget,
     work: impl AsyncFn(&mut AgentClient) -> Result<T, AgentError>,
 ) -> Result<Option<T>> {
-    let deadline = Instant::now() + patience.0;
+    let deadline = Instant::now() + budget.0;
     let (mut pause, mut silence) = (Duration::from_millis(200), FIRST_SILENCE);
+    let docker = &*world.docker;
     let mut place = place.clone();
     let mut is_replaced = false;
     loop {
-        let error = match attempt(docker, &place, access, (patience, silence), &work).await {
+        let error = match attempt(docker, &place, access, (budget, silence), &work).await {
             Ok(done) => return Ok(Some(done)),
             Err(error) => error,
         };
@@ -141,7 +142,7 @@ pub(super) async fn with_agent_of<T>(
         }
         if !is_replaced && is_of_no_use(docker, &place.image, &error).await {
             is_replaced = true;
-            if let Some(image) = own_image(docker).await {
+            if let Some(image) = own_image(world).await {
                 place.image = image;
                 continue;
             }
@@ -171,10 +172,10 @@ async fn is_of_no_use(docker: &dyn Docker, image: &str, error: &AgentError) -> b
 }
 
 /// Brings the helper image of the running program to the engine; `None` where that cannot be done.
-async fn own_image(docker: &dyn Docker) -> Option<String> {
+async fn own_image(world: &World) -> Option<String> {
     let packed = HelperImage::of(Path::new("/proc/self/exe"));
     let packed = packed.inspect_err(|error| tracing::debug!(%error, "this volsnap cannot be packed")).ok()?;
-    let imported = packed.ensure(docker).await;
+    let imported = packed.ensure(&*world.docker, &world.clock).await;
     imported.inspect_err(|error| tracing::debug!(%error, "this volsnap cannot be imported")).ok()
 }
 
@@ -182,12 +183,12 @@ async fn attempt<T>(
     docker: &dyn Docker,
     place: &HelperTarget,
     access: Access,
-    (patience, silence): (RetryBudget, Duration),
+    (budget, silence): (RetryBudget, Duration),
     work: &impl AsyncFn(&mut AgentClient) -> Result<T, AgentError>,
 ) -> Result<T, AgentError> {
     // The helper of the run itself, if it is still there: the name is given out only once.
-    let patience = RetryBudget(patience.0.min(RetryBudget::SHORT.0));
-    let removed = remove_helper(docker, &place.helper, &place.run, Duration::ZERO, patience).await;
+    let budget = RetryBudget(budget.0.min(RetryBudget::SHORT.0));
+    let removed = remove_helper(docker, &place.helper, &place.run, Duration::ZERO, budget).await;
     if let Err(error) = removed {
         tracing::debug!(%error, "the helper before is not removed");
     }
@@ -219,9 +220,9 @@ pub(super) async fn remove_volume(
     docker: &dyn Docker,
     name: &str,
     run: &str,
-    patience: RetryBudget,
+    budget: RetryBudget,
 ) -> Result<()> {
-    let deadline = Instant::now() + patience.0.min(RetryBudget::SHORT.0);
+    let deadline = Instant::now() + budget.0.min(RetryBudget::SHORT.0);
     loop {
         let attempt = async {
             match docker.volume(name).await? {

@@ -11,6 +11,7 @@ use chrono::{DateTime, TimeZone as _, Utc};
 use tempfile::TempDir;
 use volsnap::agent::archive::{ArchiveOptions, ArchiveStats, archive_tree};
 use volsnap::archive::Codec;
+use volsnap::clock::Clock;
 use volsnap::model::ids::SnapshotId;
 use volsnap::model::inspection::{Inspection, PageChecksums};
 use volsnap::model::location::MountSource;
@@ -106,7 +107,7 @@ pub(crate) fn make(volsnap: &Volsnap, tree: &Path, recipe: &Recipe<'_>) -> Snaps
     });
     let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
     runtime.block_on(async {
-        let repository = Repository::open_or_init(&volsnap.repository()).await.unwrap();
+        let repository = Repository::open_or_init(&volsnap.repository(), &Clock::system()).await.unwrap();
         let pending = repository.begin(recipe.source, &id, recipe.codec).await.unwrap();
         let (archive, list) = store(&pending, archive, list).await;
         let mut manifest = manifest(recipe, id, &stats, (&archive, &list));

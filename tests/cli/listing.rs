@@ -4,6 +4,7 @@ use std::fs;
 
 use serde_json::Value;
 use volsnap::archive::Codec;
+use volsnap::clock::Clock;
 use volsnap::model::ids::SnapshotId;
 use volsnap::model::manifest::{Consistency, Manifest, SAFETY_TAG, StoppedContainer};
 
@@ -223,7 +224,7 @@ fn a_repository_that_is_not_there_is_named_and_not_made() {
 #[tokio::test]
 async fn verify_all_of_an_empty_repository_says_that_there_is_nothing() {
     let volsnap = Volsnap::new();
-    volsnap::repository::Repository::open_or_init(&volsnap.repository()).await.unwrap();
+    volsnap::repository::Repository::open_or_init(&volsnap.repository(), &Clock::system()).await.unwrap();
     let ran = volsnap.run(["verify", "--all"]);
     assert!(ran.expect(0).stderr().contains("no snapshots in"), "{}", ran.stderr());
     assert_eq!(volsnap.run(["verify", "--all", "--json"]).json(), Value::Array(Vec::new()));

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tempfile::TempDir;
+use volsnap::clock::Clock;
 use volsnap::engine::helper::HelperImage;
 use volsnap::engine::memory::MemoryDocker;
 use volsnap::engine::memory::program::Behaviour;
@@ -51,7 +52,7 @@ impl Bench {
     fn memory() -> Self {
         let directory = TempDir::new().unwrap();
         Outside::default().enter();
-        let engine = MemoryDocker::new(directory.path());
+        let engine = MemoryDocker::new(directory.path(), Clock::system());
         engine.add_image("test:1", &[]);
         engine.teach(STUBBORN, Behaviour { stops_within: None, ..Behaviour::OBEDIENT });
         let slow =
@@ -152,7 +153,7 @@ impl Bench {
             }
             Kind::Real(_) => {
                 let image = HelperImage::of(Path::new(env!("CARGO_BIN_EXE_volsnap"))).unwrap();
-                image.ensure(&*self.docker).await.unwrap()
+                image.ensure(&*self.docker, &Clock::system()).await.unwrap()
             }
         }
     }

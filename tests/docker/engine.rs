@@ -10,6 +10,7 @@ use futures_util::StreamExt;
 use nix::sys::stat::Mode as Permissions;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{UnixListener, UnixStream};
+use volsnap::clock::Clock;
 use volsnap::engine::bollard::DockerEngine;
 use volsnap::engine::failing::{FailingDocker, Mode};
 use volsnap::engine::helper;
@@ -484,7 +485,9 @@ async fn the_helper_image_is_imported_once_and_two_at_once_do_no_harm() {
     let directory = tempfile::tempdir().unwrap();
     let image = HelperImage::of(&unique_executable(directory.path())).unwrap();
     let _removed = ImportedImage(image.tag().to_owned());
-    let (first, second) = tokio::join!(image.ensure(&world.engine), image.ensure(&world.engine));
+    let clock = Clock::system();
+    let (first, second) =
+        tokio::join!(image.ensure(&world.engine, &clock), image.ensure(&world.engine, &clock));
     assert_eq!((first.unwrap(), second.unwrap()), (image.tag().to_owned(), image.tag().to_owned()));
     let imported = world.engine.image(image.tag()).await.unwrap().unwrap();
     assert_eq!(
@@ -506,7 +509,7 @@ async fn the_helper_image_is_imported_once_and_two_at_once_do_no_harm() {
     }
 
     let recorded = FailingDocker::new(Arc::new(world.engine.clone()));
-    image.ensure(&recorded).await.unwrap();
+    image.ensure(&recorded, &Clock::system()).await.unwrap();
     let calls: Vec<_> = recorded.calls().into_iter().map(|call| call.name).collect();
     assert_eq!(calls, ["image"]);
     assert_eq!(world.engine.image(image.tag()).await.unwrap().unwrap().id, imported.id);
@@ -518,7 +521,7 @@ async fn the_helper_runs_from_its_image_beside_the_source() {
     let directory = tempfile::tempdir().unwrap();
     std::fs::write(directory.path().join("PG_VERSION"), "15\n").unwrap();
     let image = HelperImage::of(&unique_executable(directory.path())).unwrap();
-    let _removed = ImportedImage(image.ensure(&world.engine).await.unwrap());
+    let _removed = ImportedImage(image.ensure(&world.engine, &Clock::system()).await.unwrap());
     let source = MountSource::Directory(directory.path().to_owned());
     let mut spec = helper::helper_container(
         &world.name("helper"),

@@ -18,6 +18,7 @@ use volsnap::agent::staging::compare::Comparison;
 use volsnap::agent::swap::SwapState;
 use volsnap::agent::tree::Stability;
 use volsnap::archive::Codec;
+use volsnap::clock::Clock;
 use volsnap::engine::helper;
 use volsnap::engine::helper::{Access, HelperImage};
 use volsnap::engine::{Docker as _, DockerErrorKind, MountSpec};
@@ -29,7 +30,7 @@ use crate::world::{LABEL, World, docker};
 /// Starts a helper that stages `source` into `stage`.
 async fn helper(world: &World, name: &str, source: &Path, stage: &MountSource) -> AgentClient {
     let image = HelperImage::of(Path::new(env!("CARGO_BIN_EXE_volsnap"))).unwrap();
-    let image = image.ensure(&world.engine).await.unwrap();
+    let image = image.ensure(&world.engine, &Clock::system()).await.unwrap();
     let source = MountSource::Directory(source.to_owned());
     let name = world.name(name);
     let mut spec = helper::helper_container(&name, &image, "run1", &source, Access::Stage, None, Some(stage));

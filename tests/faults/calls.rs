@@ -102,7 +102,7 @@ async fn a_freeze_that_fails_or_whose_answer_is_lost_leaves_nothing_frozen() {
             ("unpause", false),
             ("create_container", false),
             ("exec", true),
-            ("give_way", true),
+            ("lower_priority", true),
         ];
         for (name, survived) in if is_deep() { &calls[..] } else { &calls[..2] }.iter().copied() {
             let context = format!("{mode:?} {name}");
@@ -115,7 +115,10 @@ async fn a_freeze_that_fails_or_whose_answer_is_lost_leaves_nothing_frozen() {
                     assert!(survived || name == "unpause", "{context}: it was survived");
                     let calls = stage.docker.calls();
                     let last = |name| calls.iter().rposition(|call| call.name == name);
-                    assert!(last("unpause").is_some() && last("unpause") < last("give_way"), "{context}");
+                    assert!(
+                        last("unpause").is_some() && last("unpause") < last("lower_priority"),
+                        "{context}"
+                    );
                 }
                 Err(error) => assert_speaks(&error, &context),
             }
@@ -206,7 +209,7 @@ async fn lose_engine(stage: &Stage, postgres: &Postgres) {
 async fn what_a_command_cannot_put_back_its_guard_does() {
     let postgres = Postgres::start().await;
     let mut stage = Stage::new().await;
-    stage.host.saga.patience = RetryBudget(Duration::from_secs(2));
+    stage.host.saga.budget = RetryBudget(Duration::from_secs(2));
     lose_engine(&stage, &postgres).await;
     // The guard has a connection of its own.
     postgres.await_answer_within(Duration::from_secs(10));
@@ -222,7 +225,7 @@ async fn what_a_command_cannot_put_back_its_guard_does() {
 async fn an_engine_that_does_not_come_back_leaves_a_journal_that_recover_finishes() {
     let postgres = Postgres::start().await;
     let mut stage = Stage::new().await;
-    stage.host.saga.patience = RetryBudget(Duration::from_secs(2));
+    stage.host.saga.budget = RetryBudget(Duration::from_secs(2));
     // The guard cannot reach it either.
     stage.host.address = Some("unix:///nonexistent/volsnap-test.sock".to_owned());
     lose_engine(&stage, &postgres).await;

@@ -431,7 +431,7 @@ async fn what_a_migration_cannot_put_back_its_guard_does() {
     for step in ["swap-in", "create-like", "start-container", "commit"] {
         plain.again();
         let mut stage = Stage::new().await.with_helper_image().await;
-        stage.host.saga.patience = RetryBudget(Duration::from_secs(1));
+        stage.host.saga.budget = RetryBudget(Duration::from_secs(1));
         let engine = stage.docker.clone();
         stage.at(step, move || {
             let next = engine.calls().len() + 1;

@@ -182,7 +182,7 @@ async fn an_engine_that_is_lost_at_any_step_is_survived_by_the_guard() {
     for step in ["swap-in", "confirm", "safety"] {
         scene.again();
         let mut stage = Stage::new().await;
-        stage.host.saga.patience = RetryBudget(Duration::from_secs(1));
+        stage.host.saga.budget = RetryBudget(Duration::from_secs(1));
         let engine = stage.docker.clone();
         stage.at(step, move || {
             let next = engine.calls().len() + 1;

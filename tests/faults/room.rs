@@ -140,7 +140,7 @@ async fn what_cannot_be_had_back_for_want_of_room_is_as_soon_as_there_is_some() 
     let Some(disk) = SmallDisk::ext4(140) else { return };
     let scene = Scene::on(&disk).await;
     let mut stage = Stage::new().await;
-    stage.host.saga.patience = RetryBudget(Duration::from_secs(1));
+    stage.host.saga.budget = RetryBudget(Duration::from_secs(1));
     let filler = disk.filler();
     // What was removed is at once somebody else's.
     stage.at("extract", move || fill(&filler));

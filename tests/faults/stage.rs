@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use volsnap::Result;
 use volsnap::archive::Codec;
+use volsnap::clock::Clock;
 use volsnap::database::native::MaxRate;
 use volsnap::engine::bollard::DockerEngine;
 use volsnap::engine::failing::FailingDocker;
@@ -82,10 +83,11 @@ impl Stage {
             saga: SagaOptions {
                 state: volsnap.state(),
                 executable: PathBuf::from(env!("CARGO_BIN_EXE_volsnap")),
-                patience: RetryBudget(Duration::from_secs(30)),
+                budget: RetryBudget(Duration::from_secs(30)),
                 guarded_by: GuardedBy::Process,
             },
             directory: PathBuf::from("/"),
+            clock: Clock::system(),
             compose: std::sync::Arc::new(volsnap::compose::runner::Processes),
             compose_project: None,
             cancel: Cancel::default(),
@@ -103,7 +105,7 @@ impl Stage {
     pub(crate) async fn with_helper_image(self) -> Self {
         let image = HelperImage::of(&self.host.saga.executable).unwrap();
         let engine = DockerEngine::connect(None).await.unwrap();
-        image.ensure(&engine).await.unwrap();
+        image.ensure(&engine, &self.host.clock).await.unwrap();
         self
     }
 

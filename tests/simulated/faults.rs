@@ -39,7 +39,7 @@ const READS: &[&str] = &[
     "image",
     "images",
     "logs",
-    "describe",
+    "inspect_raw",
     "exec",
     "agent survey",
     "agent inspect",

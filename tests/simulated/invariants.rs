@@ -69,7 +69,7 @@ impl World {
         assert!(listing.unreadable.is_empty(), "{context}: {:?}", listing.unreadable);
         assert_eq!(files.len(), 3 * listing.snapshots.len(), "{context}: {files:?}");
         for snapshot in &listing.snapshots {
-            let report = verify(snapshot.clone(), Arc::new(Silent)).await;
+            let report = verify(snapshot.clone(), &self.host.clock, Arc::new(Silent)).await;
             let report = report.unwrap_or_else(|error| panic!("{context}: verify: {}", error.chain()));
             assert!(report.ok, "{context}: {report:?}");
         }

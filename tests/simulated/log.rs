@@ -12,7 +12,7 @@ use super::World;
 
 /// Calls that only ask.
 const QUESTIONS: &[&str] =
-    &["engine", "containers", "container", "volumes", "volume", "image", "images", "logs", "describe"];
+    &["engine", "containers", "container", "volumes", "volume", "image", "images", "logs", "inspect_raw"];
 
 #[derive(Default)]
 struct Log {

@@ -14,6 +14,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tempfile::TempDir;
+use volsnap::clock::Clock;
 use volsnap::database::{Server as _, postgres::Postgres};
 use volsnap::engine::Docker;
 use volsnap::engine::failing::{FailingDocker, Mode};
@@ -33,6 +34,8 @@ pub(crate) const DATA: &str = "data";
 pub(crate) const KEPT: (&str, [&str; 3]) = ("kept", ["one", "two", "three"]);
 /// Where the database has its data.
 pub(crate) const PGDATA: &str = "/var/lib/postgresql/data";
+/// When everything begins: later than any file that a test can find, so that no file is newer than a container.
+pub(crate) const BEGIN: &str = "2100-01-01T00:00:00Z";
 /// The image that is named as the helper.
 pub(crate) const HELPER: &str = "helper:1";
 
@@ -93,7 +96,8 @@ impl World {
         outside.enter();
         let root = directory.path().join("world");
         std::fs::create_dir(&root).unwrap();
-        let engine = MemoryDocker::new(&root);
+        let clock = Clock::starting_at(BEGIN.parse().unwrap());
+        let engine = MemoryDocker::new(&root, clock.clone());
         engine.add_image("postgres:15", &["PG_MAJOR=15", "PGDATA=/var/lib/postgresql/data"]);
         engine.add_image("app:1", &[]);
         engine.add_image(HELPER, &[]);
@@ -107,10 +111,11 @@ impl World {
             saga: SagaOptions {
                 state: root.join("state"),
                 executable: PathBuf::from("/bin/true"),
-                patience: RetryBudget::COMMAND,
+                budget: RetryBudget::COMMAND,
                 guarded_by: GuardedBy::Finder(lease.clone()),
             },
             directory: root.clone(),
+            clock,
             compose: engine.compose(),
             compose_project: None,
             cancel: Cancel::default(),

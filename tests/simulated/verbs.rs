@@ -42,13 +42,13 @@ impl TakeSnapshot {
     pub(crate) const STOP_DIRECT: Self = Self(Quiesce::Stop, CaptureChoice::Direct);
     pub(crate) const STOP_STAGED: Self = Self(Quiesce::Stop, CaptureChoice::Staged);
     pub(crate) const PAUSE: Self = Self(Quiesce::Pause, CaptureChoice::Staged);
-    pub(crate) const ONLINE: Self = Self(Quiesce::Online, CaptureChoice::Auto);
+    pub(crate) const ONLINE: Self = Self(Quiesce::Native, CaptureChoice::Auto);
 
     fn consistency(&self) -> Consistency {
         match self.0 {
             Quiesce::Stop => Consistency::Clean,
             Quiesce::Pause => Consistency::CrashConsistent,
-            Quiesce::Online => Consistency::Online,
+            Quiesce::Native => Consistency::Online,
             Quiesce::None => Consistency::Unquiesced,
         }
     }

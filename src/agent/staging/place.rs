@@ -64,8 +64,8 @@ impl StagePlace {
     /// When it was, or it cannot be found out.
     pub fn refuse_swapped(&self) -> io::Result<()> {
         let watch = &mut |_: &Step| Ok(());
-        let workplace = WorkDir::open(&self.root, &self.run, watch)?;
-        let state = workplace.map_or(Ok(SwapState::Absent), |workplace| workplace.state())?;
+        let work_dir = WorkDir::open(&self.root, &self.run, watch)?;
+        let state = work_dir.map_or(Ok(SwapState::Absent), |work_dir| work_dir.state())?;
         match state {
             SwapState::Untouched => Ok(()),
             state => Err(refused(
@@ -94,12 +94,12 @@ fn take_up(root: &Path, other: &OsStr, ours: &OsStr) -> io::Result<Option<Flock<
     let run = other.to_str().and_then(|name| name.strip_prefix(PREFIX));
     let run = run.ok_or_else(|| refuse("no run has such a name"))?;
     let watch = &mut |_: &Step| Ok(());
-    let workplace = WorkDir::open(root, run, watch).map_err(|error| refuse(&error.to_string()))?;
-    let workplace = workplace.ok_or_else(|| refuse("it has just gone"))?;
+    let work_dir = WorkDir::open(root, run, watch).map_err(|error| refuse(&error.to_string()))?;
+    let work_dir = work_dir.ok_or_else(|| refuse("it has just gone"))?;
     let directory = open_directory(&root.join(other))?;
     // Held first: from here on what it says stays true.
     let lock = hold(directory.try_clone()?, other)?;
-    match workplace.state()? {
+    match work_dir.state()? {
         SwapState::Untouched => {}
         state => return Err(refuse(&format!("what it was doing is not finished ({state:?})"))),
     }

@@ -45,9 +45,10 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use chrono::{DateTime, SecondsFormat, Utc};
 use tokio::sync::watch;
-use tokio::time::{Instant, sleep};
+use tokio::time::sleep;
 
 use super::{Attached, ContainerSpec, Docker, DockerError, DockerErrorKind, Grace, RawInspect, Result};
+use crate::clock::Clock;
 use crate::model::container::{ApiVersion, Container, EngineInfo, ExecOutput, Image, Volume};
 use crate::model::location::MountSource;
 use program::Behaviour;
@@ -65,24 +66,18 @@ pub struct MemoryDocker {
 #[derive(Debug)]
 struct Shared {
     root: PathBuf,
-    begun: Instant,
-    epoch: DateTime<Utc>,
+    clock: Clock,
     state: Mutex<State>,
     /// Moves whenever a container's state does.
     changed: watch::Sender<u64>,
 }
 
 impl MemoryDocker {
-    /// Returns an engine that has nothing yet, whose volumes will lie below `root`.
+    /// Returns an engine that has nothing yet, whose volumes will lie below `root`, and whose time is that of `clock`.
     #[must_use]
-    pub fn new(root: &Path) -> Self {
-        let shared = Shared {
-            root: root.to_owned(),
-            begun: Instant::now(),
-            epoch: Utc::now(),
-            state: Mutex::default(),
-            changed: watch::Sender::new(0),
-        };
+    pub fn new(root: &Path, clock: Clock) -> Self {
+        let shared =
+            Shared { root: root.to_owned(), clock, state: Mutex::default(), changed: watch::Sender::new(0) };
         Self { shared: Arc::new(shared) }
     }
 
@@ -149,17 +144,16 @@ impl MemoryDocker {
         self.shared.changed.send_modify(|number| *number += 1);
     }
 
+    fn now(&self) -> DateTime<Utc> {
+        self.shared.clock.now()
+    }
+
     /// Returns the time as the engine writes it; never the same twice.
     fn timestamp(&self) -> String {
         let serial = self.state().next_serial();
         let nanoseconds = chrono::TimeDelta::nanoseconds(i64::try_from(serial).unwrap_or_default());
         let now = self.now() + nanoseconds;
         now.to_rfc3339_opts(SecondsFormat::Nanos, true)
-    }
-
-    fn now(&self) -> DateTime<Utc> {
-        let passed = chrono::TimeDelta::from_std(self.shared.begun.elapsed()).unwrap_or_default();
-        self.shared.epoch + passed
     }
 }
 

@@ -210,8 +210,7 @@ pub(super) fn newest_version<S: Serializer>(_read: &u32, serializer: S) -> Resul
 pub(super) enum StoredQuiesce {
     Stop,
     Pause,
-    #[serde(rename = "native")]
-    Online,
+    Native,
     None,
 }
 

@@ -70,7 +70,7 @@ fn all_of_a_manifest_of_format_2_is_read() {
     let manifest = read(include_str!("../../../fixtures/formats/v2/manifest-with-facts.json"));
     assert_eq!(manifest.format_version, 2);
     assert_eq!(*manifest.location(), MountSource::Volume("shop_pgdata".into()));
-    assert_eq!(manifest.method, Method { quiesce: Quiesce::Online, capture: Capture::Staged });
+    assert_eq!(manifest.method, Method { quiesce: Quiesce::Native, capture: Capture::Staged });
     assert_eq!(manifest.payload, Payload::Physical);
     assert_eq!(manifest.group.as_ref().unwrap().to_string(), manifest.id.to_string());
     let details = &manifest.evidence.database.as_ref().unwrap().details;
@@ -88,10 +88,10 @@ fn all_of_a_manifest_of_format_2_is_read() {
 fn a_backup_that_the_database_made_of_itself_is_called_native_in_the_file() {
     let online = sealed(V1, |value| value["quiesce"] = json!("online"));
     let manifest = read(&online);
-    assert_eq!(manifest.method.quiesce, Quiesce::Online);
+    assert_eq!(manifest.method.quiesce, Quiesce::Native);
     let value = serde_json::to_value(&manifest).unwrap();
     assert_eq!(value["method"], json!({"quiesce": "native", "capture": "direct"}));
-    assert_eq!(read(&manifest.to_json().unwrap()).method.quiesce, Quiesce::Online);
+    assert_eq!(read(&manifest.to_json().unwrap()).method.quiesce, Quiesce::Native);
 }
 
 #[test]

@@ -11,7 +11,7 @@ use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use chrono::Utc;
+use chrono::{DateTime, Utc};
 use futures_util::future::join_all;
 use serde::Serialize;
 
@@ -203,7 +203,7 @@ pub async fn doctor(context: &Context, options: &DoctorOptions) -> Result<Vec<Fi
     let mut findings = Vec::new();
     let listing = listing(&options.repository, &mut findings).await;
     for one in &examined {
-        findings.extend(examine(one, &world, &engine, &listing, &options.repository));
+        findings.extend(examine(one, &world, &engine, &listing, (&options.repository, context.clock.now())));
     }
     let remembered = Migrations::read(&context.saga.state, &engine.id);
     for later in &remembered.later {
@@ -215,7 +215,7 @@ pub async fn doctor(context: &Context, options: &DoctorOptions) -> Result<Vec<Fi
     findings.extend(leftover_volumes(&examined, &migrations, &world));
     if options.target.is_none() {
         let runs = unfinished(&context.saga.state)?;
-        findings.extend(kept_stages(&world, &engine, &runs));
+        findings.extend(kept_stages(&world, &engine, &runs, context.clock.now()));
         findings.extend(runs.iter().filter_map(|run| rules::open_journal(run, context.address.as_deref())));
         findings.extend(stray_helpers(&world, &runs));
     }
@@ -287,7 +287,7 @@ fn examine(
     world: &EngineInventory,
     engine: &EngineInfo,
     listing: &Listing,
-    repository: &Path,
+    (repository, now): (&Path, DateTime<Utc>),
 ) -> Vec<Finding> {
     let location = one.data.mount.and_then(selector::location_of);
     let key = location.as_ref().map(key_of);
@@ -315,7 +315,7 @@ fn examine(
         work_directories: local.map(work_directories).unwrap_or_default(),
         migrate_to: migrate_to.as_deref(),
         repository,
-        now: Utc::now(),
+        now,
     };
     rules::examine(&case)
 }
@@ -439,7 +439,12 @@ fn migrated_volumes(migrations: &[Migration], world: &EngineInventory, engine: &
 }
 
 /// Returns the stages that no run is at work on, nor has in its journal.
-fn kept_stages(world: &EngineInventory, engine: &EngineInfo, runs: &[Unfinished]) -> Vec<Finding> {
+fn kept_stages(
+    world: &EngineInventory,
+    engine: &EngineInfo,
+    runs: &[Unfinished],
+    now: DateTime<Utc>,
+) -> Vec<Finding> {
     let mut findings = Vec::new();
     for volume in &world.volumes {
         let (Some(source), Some(run)) = (volume.labels.get(LABEL_STAGE), volume.labels.get(LABEL_RUN)) else {
@@ -458,7 +463,7 @@ fn kept_stages(world: &EngineInventory, engine: &EngineInfo, runs: &[Unfinished]
             made: run.parse().ok().and_then(|id: SnapshotId| id.begun()),
             bytes: looked.map(|survey| survey.disk_bytes),
         };
-        findings.push(stage.finding(Utc::now()));
+        findings.push(stage.finding(now));
     }
     findings
 }

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use tokio::time::Instant;
 
 use super::MigrateRun;
-use super::prepare::{Database, Preparation};
+use super::prepare::{Database, Prepared};
 use crate::agent::calls::{StageCompare, StagePass};
 use crate::agent::client::AgentError;
 use crate::agent::staging::CompareStats;
@@ -32,7 +32,7 @@ use crate::undo::retract_copy::{MigratedCopy, Proof};
 pub(super) struct Hold {
     pub(super) held: Held,
     /// What takes the copy out of its place.
-    pub(super) withdraw: UndoId,
+    pub(super) retract: UndoId,
     /// The copy, as far as it is known.
     pub(super) copy: MigratedCopy,
     /// What the database's own files said after its shutdown.
@@ -42,8 +42,8 @@ pub(super) struct Hold {
 impl Hold {
     /// Has the journal know what is known of the copy by now.
     fn amend(&self, saga: &mut Saga) -> Result<()> {
-        let withdraw = Undo::RetractCopy { copy: self.copy.clone() };
-        saga.update(self.withdraw, withdraw).context(|| "write the journal".to_owned())
+        let retract = Undo::RetractCopy { copy: self.copy.clone() };
+        saga.update(self.retract, retract).context(|| "write the journal".to_owned())
     }
 
     /// Has the journal know that services are about to be started on the copy.
@@ -56,7 +56,7 @@ impl Hold {
 impl MigrateRun<'_> {
     /// Brings the copy close to the data while the service runs, and compares the two. Once there is something to
     /// go on from, a failure leaves it.
-    pub(super) async fn copy_live(&self, saga: &mut Saga, prepared: &mut Preparation) -> Result<()> {
+    pub(super) async fn copy_live(&self, saga: &mut Saga, prepared: &mut Prepared) -> Result<()> {
         let passes = self.passes(&prepared.source, prepared.survey.bytes);
         let location = prepared.place.location.clone();
         let mut kept = || {
@@ -93,7 +93,7 @@ impl MigrateRun<'_> {
         }
     }
 
-    fn not_copied(&self, error: AgentError, prepared: &Preparation) -> Error {
+    fn not_copied(&self, error: AgentError, prepared: &Prepared) -> Error {
         let full = matches!(error, AgentError::StageFull(_));
         let error =
             Error::failed(format!("copy {} to {}", prepared.plan.from, prepared.plan.to)).with_source(error);
@@ -104,7 +104,7 @@ impl MigrateRun<'_> {
         }
     }
 
-    async fn compare(&self, prepared: &mut Preparation, stability: Stability) -> Result<CompareStats> {
+    async fn compare(&self, prepared: &mut Prepared, stability: Stability) -> Result<CompareStats> {
         let call = StageCompare { stability, exclude: excluded(), owner: self.options.owner };
         let compared = prepared.agent.call_watched(call, self.run.monitor()).await;
         let compared = compared.context(|| format!("compare {} with its copy", prepared.source.title))?;
@@ -113,7 +113,7 @@ impl MigrateRun<'_> {
     }
 
     /// Looks at the users once more: the passes took their time, and somebody may have restarted one.
-    async fn look_again(&self, prepared: &mut Preparation) -> Result<()> {
+    async fn look_again(&self, prepared: &mut Prepared) -> Result<()> {
         let source = self.run.context.resolve_for(&["migrate"], &self.options.target).await?;
         let ids = |source: &Source| -> Vec<String> {
             let mut ids: Vec<_> = source.users.iter().map(|user| user.container.id.clone()).collect();
@@ -140,7 +140,7 @@ impl MigrateRun<'_> {
     }
 
     /// Looks what is true of the data, with the values of the user's checks.
-    pub(super) async fn before(&self, prepared: &Preparation) -> Result<Option<Facts>> {
+    pub(super) async fn before(&self, prepared: &Prepared) -> Result<Option<Facts>> {
         let Some(database) = prepared.running_database() else { return Ok(None) };
         let facts = self.facts(&database.container, prepared.checks.as_ref()).await;
         facts.map_err(|error| error.hint(self.again().and(["--facts", "none"]).why("does not compare")))
@@ -167,7 +167,7 @@ impl MigrateRun<'_> {
 
     /// Stops the users. What starts them again is in the journal before the first is asked to stop, and before
     /// that what takes the copy out of its place: that comes last, with the service up.
-    pub(super) async fn hold(&self, saga: &mut Saga, prepared: &mut Preparation) -> Result<Hold> {
+    pub(super) async fn hold(&self, saga: &mut Saga, prepared: &mut Prepared) -> Result<Hold> {
         self.run.context.checkpoint(&prepared.source).await;
         let journal = || "write the journal".to_owned();
         let copy = MigratedCopy {
@@ -176,8 +176,8 @@ impl MigrateRun<'_> {
             proof: None,
             made: prepared.made.clone(),
         };
-        let withdraw = Undo::RetractCopy { copy: copy.clone() };
-        let withdraw = saga.register(When::OnFailure, withdraw).context(journal)?;
+        let retract = Undo::RetractCopy { copy: copy.clone() };
+        let retract = saga.register(When::OnFailure, retract).context(journal)?;
         let plan = HoldPlan {
             containers: prepared.stops.clone(),
             stop_timeout: self.options.stop_timeout,
@@ -188,13 +188,13 @@ impl MigrateRun<'_> {
         if !plan.is_empty() {
             self.run.lease(Terms::of_change());
         }
-        let mut hold = Hold { held, withdraw, copy, stopped: None };
+        let mut hold = Hold { held, retract, copy, stopped: None };
         hold.stopped = self.shutdown(prepared).await?;
         Ok(hold)
     }
 
     /// Reads what the database's own files say of the shutdown. One that is not clean is copied as it is.
-    async fn shutdown(&self, prepared: &mut Preparation) -> Result<Option<Inspection>> {
+    async fn shutdown(&self, prepared: &mut Prepared) -> Result<Option<Inspection>> {
         let Some(database) = &prepared.database else { return Ok(None) };
         self.run.phase(Phase::Prove, prepared.source.title.clone(), None);
         self.run.monitor().step("prove");
@@ -213,7 +213,7 @@ impl MigrateRun<'_> {
     pub(super) async fn copy_held(
         &self,
         saga: &mut Saga,
-        prepared: &mut Preparation,
+        prepared: &mut Prepared,
         hold: &mut Hold,
     ) -> Result<CompareStats> {
         let passes = self.passes(&prepared.source, prepared.survey.bytes);
@@ -253,7 +253,7 @@ impl MigrateRun<'_> {
     }
 
     /// Refuses what somebody has started on the data meanwhile.
-    async fn refuse_running(&self, prepared: &Preparation) -> Result<()> {
+    async fn refuse_running(&self, prepared: &Prepared) -> Result<()> {
         let world = self.run.context.world().await?;
         let inventory = inventory(&prepared.source.location, &world.containers, &world.volumes);
         let running = inventory.users.iter().find(|user| user.container.state.running && user.writes);

@@ -32,7 +32,6 @@ use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use chrono::Utc;
 use serde::Serialize;
 
 use super::Context;
@@ -56,7 +55,7 @@ pub mod record;
 mod switch;
 
 pub use plan::{Direction, MigratePlan, PlannedEdit, PlannedUser};
-use prepare::Prepared;
+use prepare::Preparation;
 use record::Migration;
 
 /// Where the data is to go.
@@ -164,8 +163,8 @@ impl MigrateRun<'_> {
         consent: impl AsyncFnOnce(&MigratePlan) -> Result<Consent>,
     ) -> Result<Option<Outcome>> {
         let mut prepared = match self.prepare(saga).await? {
-            Prepared::Ready(prepared) => *prepared,
-            Prepared::Already { title, at } => return Ok(Some(Outcome::Already { title, at })),
+            Preparation::Ready(prepared) => *prepared,
+            Preparation::Already { title, at } => return Ok(Some(Outcome::Already { title, at })),
         };
         if consent(&prepared.plan).await? == Consent::Decline {
             return Ok(None);
@@ -194,7 +193,7 @@ impl MigrateRun<'_> {
     }
 
     /// Returns what has it remembered what came of what, so that the way back is known.
-    fn record(&self, prepared: &prepare::Preparation) -> Result<Option<Undo>> {
+    fn record(&self, prepared: &prepare::Prepared) -> Result<Option<Undo>> {
         let state = &self.run.context.saga.state;
         match (&prepared.source.location, &prepared.place.location) {
             (MountSource::Volume(volume), MountSource::Directory(directory)) => {
@@ -203,7 +202,7 @@ impl MigrateRun<'_> {
                     directory: directory.clone(),
                     volume: volume.clone(),
                     labels: prepared.labels.clone(),
-                    at: Utc::now(),
+                    at: self.run.context.clock.now(),
                 };
                 migration.remember(state).map(Some)
             }

@@ -50,9 +50,9 @@ const READY_LIMIT: Duration = Duration::from_secs(30);
 const BYTES_PER_ENTRY: u64 = 4096;
 
 /// What a look at everything comes to.
-pub(super) enum Prepared {
+pub(super) enum Preparation {
     /// The migration can be done.
-    Ready(Box<Preparation>),
+    Ready(Box<Prepared>),
     /// It is done already.
     Already {
         /// What was asked for, as a person calls it.
@@ -63,7 +63,7 @@ pub(super) enum Prepared {
 }
 
 /// Everything that is known, checked and running before anything is touched.
-pub(super) struct Preparation {
+pub(super) struct Prepared {
     pub(super) plan: MigratePlan,
     pub(super) engine: EngineInfo,
     pub(super) source: Source,
@@ -99,7 +99,7 @@ struct Target {
     warnings: Vec<String>,
 }
 
-impl Preparation {
+impl Prepared {
     /// Takes over who uses the data now.
     pub(super) fn look_at(&mut self, source: Source) -> Result<()> {
         self.stops = stops(&source)?;
@@ -116,7 +116,7 @@ impl Preparation {
 }
 
 impl MigrateRun<'_> {
-    pub(super) async fn prepare(&self, saga: &mut Saga) -> Result<Prepared> {
+    pub(super) async fn prepare(&self, saga: &mut Saga) -> Result<Preparation> {
         self.run.phase(Phase::Prepare, self.options.target.to_string(), None);
         self.run.watch(saga).await?;
         let docker = &*self.run.context.docker;
@@ -141,7 +141,7 @@ impl MigrateRun<'_> {
             .hint(Hint::advice("run volsnap on the engine's machine")));
         }
         if let Some(at) = self.is_done(&source) {
-            return Ok(Prepared::Already { title: source.title, at });
+            return Ok(Preparation::Already { title: source.title, at });
         }
         self.refuse_location(&source)?;
         let users = mounting(&source)?;
@@ -176,7 +176,7 @@ impl MigrateRun<'_> {
         let survey = calls::Survey { exclude: excluded(), ..Default::default() };
         let survey = agent.call(survey).await.context(|| format!("look at {}", source.title))?;
         let mut removals = target.made.removals;
-        let looked = self.look_into(saga, &mut agent, &place, &mut removals).await?;
+        let inputs = self.look_into(saga, &mut agent, &place, &mut removals).await?;
         let volume_of = async |location: &MountSource| match location {
             MountSource::Volume(name) => {
                 docker.volume(name).await.context(|| format!("look at volume {name}"))
@@ -184,13 +184,13 @@ impl MigrateRun<'_> {
             MountSource::Directory(_) => Ok(None),
         };
         let labels = volume_of(&source.location).await?.map(|volume| volume.labels).unwrap_or_default();
-        if !looked.room.is_empty
+        if !inputs.room.is_empty
             && let Some(volume) = volume_of(&target.location).await?
         {
             self.refuse_strange(&target.location, &volume.mountpoint, found.as_ref())?;
         }
         let made = target.made.directory;
-        let mut plan = self.plan(&source, found.as_ref(), &survey, (&looked, made.is_some()), &place);
+        let mut plan = self.plan(&source, found.as_ref(), &survey, (&inputs, made.is_some()), &place);
         plan.users = users.iter().map(|(user, at)| planned_user(user, at)).collect();
         plan.edits = switch.planned_edits();
         plan.commands = switch.commands();
@@ -212,7 +212,7 @@ impl MigrateRun<'_> {
             .hint(Hint::advice("free some space there, or choose a directory on a larger disk")));
         }
         let checks = checks.map(|(_, checks)| checks);
-        Ok(Prepared::Ready(Box::new(Preparation {
+        Ok(Preparation::Ready(Box::new(Prepared {
             plan,
             engine,
             source,
@@ -449,7 +449,7 @@ impl MigrateRun<'_> {
         source: &Source,
         found: Option<&Inspection>,
         survey: &Survey,
-        (looked, makes): (&PlanInputs, bool),
+        (inputs, makes): (&PlanInputs, bool),
         place: &HelperTarget,
     ) -> MigratePlan {
         let back = matches!(place.location, MountSource::Volume(_));
@@ -467,21 +467,21 @@ impl MigrateRun<'_> {
             from_path: source.host_path.clone(),
             to: shown(&place.location),
             makes,
-            resumes: looked.warm,
+            resumes: inputs.warm,
             file_system: match &place.location {
                 MountSource::Directory(path) => file_system(path),
                 MountSource::Volume(_) => None,
             },
             bytes: survey.bytes,
             entries: survey.entries,
-            needed_bytes: if looked.warm {
+            needed_bytes: if inputs.warm {
                 STAGE_RESERVE
             } else {
                 survey.disk_bytes + survey.disk_bytes / 20 + survey.entries * BYTES_PER_ENTRY + STAGE_RESERVE
             },
-            free_bytes: looked.room.free_bytes,
-            owner: looked.owner,
-            replaces: !looked.room.is_empty,
+            free_bytes: inputs.room.free_bytes,
+            owner: inputs.owner,
+            replaces: !inputs.room.is_empty,
             users: Vec::new(),
             stops: Vec::new(),
             starts: Vec::new(),

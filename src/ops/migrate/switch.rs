@@ -8,7 +8,7 @@ use std::time::{Duration, SystemTime};
 use super::MigrateRun;
 use super::copy::{Hold, marker_files};
 use super::plan::PlannedEdit;
-use super::prepare::{Database, Preparation};
+use super::prepare::{Database, Prepared};
 use crate::agent::calls::{Commit, SwapIn};
 use crate::compose::command::{Compose, Spelling};
 use crate::compose::edit::{EditError, EditOptions, FileEdit, MountChange, edit, edit_override};
@@ -256,7 +256,7 @@ impl MigrateRun<'_> {
     pub(super) async fn switch(
         &self,
         saga: &mut Saga,
-        prepared: &mut Preparation,
+        prepared: &mut Prepared,
         hold: &mut Hold,
     ) -> Result<Switched> {
         let journal = || "write the journal".to_owned();
@@ -298,7 +298,7 @@ impl MigrateRun<'_> {
     }
 
     /// Describes every container that is about to be replaced.
-    async fn describe(&self, prepared: &Preparation) -> Result<Vec<ReplacedContainer>> {
+    async fn describe(&self, prepared: &Prepared) -> Result<Vec<ReplacedContainer>> {
         let mut originals = Vec::new();
         for (container, at) in &prepared.switch.containers {
             let description = self.run.context.docker.inspect_raw(&container.id).await;
@@ -313,7 +313,7 @@ impl MigrateRun<'_> {
         Ok(originals)
     }
 
-    async fn make_anew(&self, saga: &mut Saga, prepared: &Preparation, hold: &mut Hold) -> Result<()> {
+    async fn make_anew(&self, saga: &mut Saga, prepared: &Prepared, hold: &mut Hold) -> Result<()> {
         let run = self.run.id.as_str();
         if !prepared.switch.projects.is_empty() {
             let end = Undo::EndProcesses { run: run.to_owned() };
@@ -353,7 +353,7 @@ impl MigrateRun<'_> {
     }
 
     /// Refuses containers that do not mount the copy where they mounted the data.
-    async fn refuse_wrong_mounts(&self, prepared: &Preparation) -> Result<()> {
+    async fn refuse_wrong_mounts(&self, prepared: &Prepared) -> Result<()> {
         let containers =
             self.run.context.docker.containers().await.context(|| "list containers".to_owned())?;
         for (before, at) in &prepared.switch.containers {
@@ -373,7 +373,7 @@ impl MigrateRun<'_> {
     }
 
     /// Starts what was stopped, on the copy, once: one that does not come up has that as its reason.
-    pub(super) async fn start(&self, saga: &mut Saga, prepared: &Preparation, hold: &mut Hold) -> Result<()> {
+    pub(super) async fn start(&self, saga: &mut Saga, prepared: &Prepared, hold: &mut Hold) -> Result<()> {
         if hold.held.stopped.is_empty() {
             return Ok(());
         }
@@ -387,7 +387,7 @@ impl MigrateRun<'_> {
     /// nothing was written in between, where that was compared.
     pub(super) async fn prove(
         &self,
-        prepared: &Preparation,
+        prepared: &Prepared,
         before: Option<&Facts>,
         hold: &Hold,
     ) -> Result<Option<bool>> {
@@ -434,7 +434,7 @@ impl MigrateRun<'_> {
 
     /// Reads the files that the database runs on, where this process may: they are of the same database, and it
     /// has been started on them.
-    async fn confirm_files(&self, prepared: &Preparation, database: &Database, hold: &Hold) -> Result<()> {
+    async fn confirm_files(&self, prepared: &Prepared, database: &Database, hold: &Hold) -> Result<()> {
         let Some(stopped) = &hold.stopped else { return Ok(()) };
         let path = match &prepared.place.location {
             MountSource::Directory(path) => Some(path.clone()),
@@ -473,7 +473,7 @@ impl MigrateRun<'_> {
     pub(super) async fn succeed(
         &self,
         saga: &mut Saga,
-        prepared: &mut Preparation,
+        prepared: &mut Prepared,
         hold: &Hold,
     ) -> Result<()> {
         let record = match self.record(prepared)? {

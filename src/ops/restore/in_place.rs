@@ -26,21 +26,21 @@ use crate::undo::Undo;
 use crate::undo::restore_old::SafetySnapshotRef;
 
 impl RestoreRun<'_> {
-    pub(super) async fn restore_in_place(&self, saga: &mut Saga, mut ready: Prepared) -> Result<Restored> {
+    pub(super) async fn restore_in_place(&self, saga: &mut Saga, mut prepared: Prepared) -> Result<Restored> {
         let journal = || "write the journal".to_owned();
         self.verify().await?;
-        self.refuse_other_run(&ready).await?;
-        self.site.open_or_init().await?;
-        let work = Undo::DiscardWork { place: ready.place.clone(), with_old: true };
+        self.refuse_other_run(&prepared).await?;
+        self.repository.open_or_init(&self.run.context.clock).await?;
+        let work = Undo::DiscardWork { place: prepared.place.clone(), with_old: true };
         let work = saga.register(When::Always, work).context(journal)?;
-        let hold = self.hold(saga, &mut ready).await?;
-        let (safety, listed) = self.keep_first(saga, &mut ready, &hold).await?;
+        let hold = self.hold(saga, &mut prepared).await?;
+        let (safety, listed) = self.keep_first(saga, &mut prepared, &hold).await?;
 
-        let marker_files = ready.marker_files();
+        let marker_files = prepared.marker_files();
         let back = Undo::RestoreOldData {
-            place: ready.place.clone(),
+            place: prepared.place.clone(),
             kept: SafetySnapshotRef {
-                repository: self.site.address().clone(),
+                repository: self.repository.address().clone(),
                 name: safety.name(),
                 marker_files: marker_files.clone(),
                 members: listed.members,
@@ -53,23 +53,23 @@ impl RestoreRun<'_> {
         let back = saga.register(When::Always, back).context(journal)?;
         self.run.monitor().step("empty");
         let empty = Empty { run: self.run.id.to_string(), marker_files };
-        ready.agent.call(empty).await.context(|| format!("make room in {}", ready.source.title))?;
-        let extracted = self.unpack(&mut ready, true).await?;
-        self.swap_and_start(&mut ready, &extracted, &hold).await?;
-        self.commit(&mut ready).await?;
+        prepared.agent.call(empty).await.context(|| format!("make room in {}", prepared.source.title))?;
+        let extracted = self.unpack(&mut prepared, true).await?;
+        self.swap_and_start(&mut prepared, &extracted, &hold).await?;
+        self.commit(&mut prepared).await?;
         saga.dismiss(back);
         hold.held.dismiss(saga);
         let elapsed = self.run.begun.elapsed();
         self.run.monitor().step("discard-old");
         let discard = Discard { run: self.run.id.to_string(), with_old: true };
         // What cannot be removed now is tried again at the end.
-        if ready.agent.call(discard).await.is_ok() {
+        if prepared.agent.call(discard).await.is_ok() {
             saga.dismiss(work);
         }
-        let _ = saga.undo_now(ready.helper, self.run.monitor()).await;
-        let undo = Some(self.undo(&safety, &ready));
+        let _ = saga.undo_now(prepared.helper, self.run.monitor()).await;
+        let undo = Some(self.undo(&safety, &prepared));
         Ok(Restored {
-            plan: ready.plan,
+            plan: prepared.plan,
             files: extracted.files,
             bytes: extracted.bytes,
             downtime: self.run.timer.away(),
@@ -83,14 +83,15 @@ impl RestoreRun<'_> {
     async fn keep_first(
         &self,
         saga: &mut Saga,
-        ready: &mut Prepared,
+        prepared: &mut Prepared,
         hold: &Hold,
     ) -> Result<(Snapshot, Listed)> {
-        let safety = self.safety(ready, hold, hold.held.at, std::path::PathBuf::new()).await?;
+        let safety = self.safety(prepared, hold, hold.held.at, std::path::PathBuf::new()).await?;
         let unpublished = Undo::DiscardUnpublished(safety.objects.clone());
         saga.register(When::Always, unpublished).context(|| "write the journal".to_owned())?;
         self.run.timer.phase(crate::model::event::Phase::Safety);
-        let snapshot = safety.keep(&mut ready.agent, &self.run.context.cancel, self.run.monitor()).await?;
+        let keeping = (&self.run.context.clock, &self.run.context.cancel);
+        let snapshot = safety.keep(&mut prepared.agent, keeping, self.run.monitor()).await?;
         self.run.monitor().step("prove-safety");
         let (kept, monitor) = (snapshot.clone(), self.run.context.monitor.clone());
         let listed = tokio::task::spawn_blocking(move || -> Result<Listed> {
@@ -98,24 +99,24 @@ impl RestoreRun<'_> {
             check_list(&kept, &*monitor)
         });
         let listed = listed.await.context(|| "read the safety snapshot back".to_owned())??;
-        self.refuse_other_run(ready).await?;
+        self.refuse_other_run(prepared).await?;
         Ok((snapshot, listed))
     }
 
     /// Lets the new data stay.
-    pub(super) async fn commit(&self, ready: &mut Prepared) -> Result<()> {
+    pub(super) async fn commit(&self, prepared: &mut Prepared) -> Result<()> {
         self.run.monitor().step("commit");
         self.stays.store(super::IN_DOUBT, Ordering::Relaxed);
         let commit = Commit { run: self.run.id.to_string() };
-        ready.agent.call(commit).await.context(|| "let the restored data stay".to_owned())?;
+        prepared.agent.call(commit).await.context(|| "let the restored data stay".to_owned())?;
         self.stays.store(super::NEW_STAYS, Ordering::Relaxed);
         self.run.monitor().step("committed");
-        self.remember(ready);
+        self.remember(prepared);
         Ok(())
     }
 
     /// Has the next check compare with what was restored: data that went back to it did so on purpose.
-    fn remember(&self, ready: &Prepared) {
+    fn remember(&self, prepared: &Prepared) {
         // What is new has nothing that it could be compared with.
         if matches!(self.options.destination, Destination::NewVolume(_)) {
             return;
@@ -124,6 +125,6 @@ impl RestoreRun<'_> {
             Archive::Snapshot(snapshot) => (of_snapshot(snapshot).ok().flatten(), Some(snapshot.name())),
             Archive::Plain(_) => (None, None),
         };
-        self.run.context.remember(&ready.engine.id, &ready.source, facts, name);
+        self.run.context.remember(&prepared.engine.id, &prepared.source, facts, name);
     }
 }

@@ -135,13 +135,13 @@ pub(super) async fn unpack(run: &Run, options: &RestoreOptions, saga: &mut Saga)
     let extracted = restore_run.extract(saga, &mut prepared).await?;
     let hold = restore_run.hold(saga, &mut prepared).await?;
     let replaced = restore_run.replace(saga, &mut prepared, &extracted, hold).await?;
-    restore_run.keep_old(saga, &mut prepared, replaced).await;
+    restore_run.archive_replaced(saga, &mut prepared, replaced).await;
     Ok(Unpacked { files: extracted.files, bytes: extracted.bytes, owner })
 }
 
 struct RestoreRun<'a> {
     run: &'a Run,
-    site: RepositoryLocation,
+    repository: RepositoryLocation,
     options: &'a RestoreOptions,
     /// Whether the old data or the new stays.
     stays: AtomicU8,
@@ -156,8 +156,8 @@ const NEW_STAYS: u8 = 2;
 
 impl<'a> RestoreRun<'a> {
     async fn new(run: &'a Run, options: &'a RestoreOptions) -> Result<Self> {
-        let site = RepositoryLocation::probe(&options.repository).await?;
-        Ok(Self { run, site, options, stays: OLD_STAYS.into() })
+        let repository = RepositoryLocation::probe(&options.repository).await?;
+        Ok(Self { run, repository, options, stays: OLD_STAYS.into() })
     }
 
     async fn restore(
@@ -178,7 +178,7 @@ impl<'a> RestoreRun<'a> {
         let hold = self.hold(saga, &mut prepared).await?;
         let replaced = self.replace(saga, &mut prepared, &extracted, hold).await?;
         let elapsed = self.run.begun.elapsed();
-        let safety = self.keep_old(saga, &mut prepared, replaced).await;
+        let safety = self.archive_replaced(saga, &mut prepared, replaced).await;
         let undo = safety.as_ref().map(|safety| self.undo(safety, &prepared));
         Ok(Some(Restored {
             plan: prepared.plan,

@@ -149,8 +149,8 @@ impl RestoreRun<'_> {
         };
         let server = self.server(&source).await;
         let facts = self.facts(&source, &known, beside.as_ref(), &server, &engine);
-        let looked = PlanInputs { source: &source, known: &known, users: &users, engine: &engine };
-        let plan = self.plan(looked, database.as_ref(), beside.as_ref(), &facts).await?;
+        let inputs = PlanInputs { source: &source, known: &known, users: &users, engine: &engine };
+        let plan = self.plan(inputs, database.as_ref(), beside.as_ref(), &facts).await?;
         Ok(Preparation { plan, engine, known, source, users, database, server, beside })
     }
 
@@ -572,7 +572,11 @@ impl RestoreRun<'_> {
             |path: &Path| path.ancestors().find_map(|path| path.metadata().ok()).map(|found| found.dev());
         // On one disk with the data, the safety snapshot takes of the same room.
         let shared = engine.local
-            && self.site.address().local_path().is_some_and(|path| device(&source.host_path) == device(path));
+            && self
+                .repository
+                .address()
+                .local_path()
+                .is_some_and(|path| device(&source.host_path) == device(path));
         let kept = if shared { worst_case_bytes(plan.replaces_bytes, plan.replaces_entries) } else { 0 };
         let free = plan.free_bytes.unwrap_or(0);
         free.saturating_add(disk_bytes) >= plan.needed_bytes.saturating_add(kept)
@@ -596,10 +600,10 @@ impl RestoreRun<'_> {
 
     async fn refuse_without_room_for_safety(&self, plan: &RestorePlan) -> Result<()> {
         let needed = worst_case_bytes(plan.replaces_bytes, plan.replaces_entries);
-        match self.site.free_space().await {
+        match self.repository.free_space().await {
             Some(free) if free < needed => Err(Error::failed(format!(
                 "the repository {} has {} MB free, and the safety snapshot of what is replaced may need {} MB",
-                self.site.address(),
+                self.repository.address(),
                 free / 1_000_000,
                 needed / 1_000_000
             ))

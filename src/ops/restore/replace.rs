@@ -46,21 +46,21 @@ pub(super) struct Replaced {
 
 impl RestoreRun<'_> {
     /// Extracts the archive beside the data and proves that what was written is what was stored.
-    pub(super) async fn extract(&self, saga: &mut Saga, ready: &mut Prepared) -> Result<Extracted> {
-        self.refuse_other_run(ready).await?;
-        if ready.keeps {
+    pub(super) async fn extract(&self, saga: &mut Saga, prepared: &mut Prepared) -> Result<Extracted> {
+        self.refuse_other_run(prepared).await?;
+        if prepared.keeps {
             // What cannot be written is found out before anything is stopped.
-            self.site.open_or_init().await?;
+            self.repository.open_or_init(&self.run.context.clock).await?;
         }
-        let work = Undo::DiscardWork { place: ready.place.clone(), with_old: !ready.keeps };
+        let work = Undo::DiscardWork { place: prepared.place.clone(), with_old: !prepared.keeps };
         let work = saga.register(When::Always, work).context(|| "write the journal".to_owned())?;
-        ready.work = Some(work);
-        self.unpack(ready, false).await
+        prepared.work = Some(work);
+        self.unpack(prepared, false).await
     }
 
     /// Extracts the archive into the work directory, and proves that what was written is what was stored.
-    pub(super) async fn unpack(&self, ready: &mut Prepared, emptied: bool) -> Result<Extracted> {
-        self.run.phase(Phase::Extract, ready.source.title.clone(), Some(ready.known.bytes));
+    pub(super) async fn unpack(&self, prepared: &mut Prepared, emptied: bool) -> Result<Extracted> {
+        self.run.phase(Phase::Extract, prepared.source.title.clone(), Some(prepared.known.bytes));
         self.run.monitor().step("extract");
         let origin = match self.options.archive.snapshot() {
             Some(_) => Origin::Volsnap,
@@ -72,18 +72,18 @@ impl RestoreRun<'_> {
             emptied,
             options: ExtractOptions {
                 origin,
-                strip: ready.plan.level.strip.clone(),
-                prefix: ready.plan.level.prefix.clone(),
+                strip: prepared.plan.level.strip.clone(),
+                prefix: prepared.plan.level.prefix.clone(),
                 owner: self.options.owner,
-                allow_devices: ready.known.has_devices,
-                members: ready.known.members,
-                bytes: ready.known.bytes,
+                allow_devices: prepared.known.has_devices,
+                members: prepared.known.members,
+                bytes: prepared.known.bytes,
                 reserve: RESERVE,
             },
         };
         let mut feed = self.options.archive.open()?;
-        let extracted = ready.agent.extract(call, &mut feed, self.run.monitor()).await.context(|| {
-            format!("extract {} beside the data of {}", self.options.archive.name(), ready.source.title)
+        let extracted = prepared.agent.extract(call, &mut feed, self.run.monitor()).await.context(|| {
+            format!("extract {} beside the data of {}", self.options.archive.name(), prepared.source.title)
         });
         let extracted = match extracted {
             Ok(extracted) => extracted,
@@ -91,15 +91,15 @@ impl RestoreRun<'_> {
             Err(error) => return Err(self.verify().await.err().unwrap_or(error)),
         };
         self.run.timer.bytes(extracted.bytes);
-        self.prove_extracted(ready, &extracted).await?;
+        self.prove_extracted(prepared, &extracted).await?;
         Ok(extracted)
     }
 
     /// Refuses data on which somebody else of us is at work since it was looked at.
-    pub(super) async fn refuse_other_run(&self, ready: &Prepared) -> Result<()> {
+    pub(super) async fn refuse_other_run(&self, prepared: &Prepared) -> Result<()> {
         let world = self.run.context.world().await?;
-        let inventory = inventory(&ready.source.location, &world.containers, &world.volumes);
-        let known: Vec<_> = ready.source.users.iter().map(|user| &user.container.id).collect();
+        let inventory = inventory(&prepared.source.location, &world.containers, &world.volumes);
+        let known: Vec<_> = prepared.source.users.iter().map(|user| &user.container.id).collect();
         let new = inventory
             .users
             .iter()
@@ -107,15 +107,15 @@ impl RestoreRun<'_> {
         match new {
             Some(user) => Err(Error::failed(format!(
                 "container {} was started on {} meanwhile",
-                user.container.name, ready.source.title
+                user.container.name, prepared.source.title
             ))),
             None => Ok(()),
         }
     }
 
-    async fn prove_extracted(&self, ready: &mut Prepared, extracted: &Extracted) -> Result<()> {
+    async fn prove_extracted(&self, prepared: &mut Prepared, extracted: &Extracted) -> Result<()> {
         self.run.monitor().step("prove-extracted");
-        if let Some(digest) = &ready.known.digest
+        if let Some(digest) = &prepared.known.digest
             && *digest != extracted.digest
         {
             return Err(Error::new(
@@ -124,9 +124,9 @@ impl RestoreRun<'_> {
             )
             .hint(Hint::volsnap(["verify", &self.options.archive.name()]).why("says what is damaged")));
         }
-        let Some(database) = &ready.database else { return Ok(()) };
+        let Some(database) = &prepared.database else { return Ok(()) };
         let tree = new_tree(self.run.id.as_str());
-        let found = database.inspect_tree(&mut ready.agent, &tree).await?;
+        let found = database.inspect_tree(&mut prepared.agent, &tree).await?;
         if let Some(link) = found.outside.first() {
             return Err(Error::new(
                 ErrorKind::Damaged,
@@ -144,11 +144,11 @@ impl RestoreRun<'_> {
             let what = "what was extracted is not the cluster that the manifest speaks of";
             return Err(Error::new(ErrorKind::Damaged, what));
         }
-        self.check_found(ready, &found)
+        self.check_found(prepared, &found)
     }
 
     /// Checks what is known of a foreign archive only now.
-    fn check_found(&self, ready: &Prepared, found: &Inspection) -> Result<()> {
+    fn check_found(&self, prepared: &Prepared, found: &Inspection) -> Result<()> {
         if self.options.archive.snapshot().is_some() {
             return Ok(());
         }
@@ -163,9 +163,9 @@ impl RestoreRun<'_> {
         let facts = super::checks::Facts {
             database: Some((found.engine.clone(), found.version.clone())),
             identifier: found.identifier.clone(),
-            server: ready.source.database().and_then(super::checks::server_version),
-            present_identifier: ready.present.as_ref().and_then(|present| present.identifier.clone()),
-            engine_arch: ready.engine.arch.clone(),
+            server: prepared.source.database().and_then(super::checks::server_version),
+            present_identifier: prepared.present.as_ref().and_then(|present| present.identifier.clone()),
+            engine_arch: prepared.engine.arch.clone(),
             ..super::checks::Facts::default()
         };
         let warnings = super::checks::check(&facts, self.options.force)?;
@@ -212,36 +212,36 @@ impl RestoreRun<'_> {
     pub(super) async fn replace(
         &self,
         saga: &mut Saga,
-        ready: &mut Prepared,
+        prepared: &mut Prepared,
         extracted: &Extracted,
         hold: Hold,
     ) -> Result<Replaced> {
-        let back = Undo::SwapBack { place: ready.place.clone(), users: hold.held.stopped.clone() };
+        let back = Undo::SwapBack { place: prepared.place.clone(), users: hold.held.stopped.clone() };
         let back = saga.register(When::Always, back).context(|| "write the journal".to_owned())?;
-        let released = self.swap_and_start(ready, extracted, &hold).await?;
-        let promised = self.promise_safety(saga, ready, &hold, released).await?;
-        self.commit(ready).await?;
+        let released = self.swap_and_start(prepared, extracted, &hold).await?;
+        let promised = self.promise_safety(saga, prepared, &hold, released).await?;
+        self.commit(prepared).await?;
         saga.dismiss(back);
         hold.held.dismiss(saga);
-        let work = ready.work.ok_or_else(|| Error::failed("nothing was extracted"))?;
+        let work = prepared.work.ok_or_else(|| Error::failed("nothing was extracted"))?;
         Ok(Replaced { promised, work })
     }
 
     /// Puts the new data in its place and has the service run on it; returns when it answered.
     pub(super) async fn swap_and_start(
         &self,
-        ready: &mut Prepared,
+        prepared: &mut Prepared,
         extracted: &Extracted,
         hold: &Hold,
     ) -> Result<DateTime<Utc>> {
-        self.run.phase(Phase::Swap, ready.source.title.clone(), None);
+        self.run.phase(Phase::Swap, prepared.source.title.clone(), None);
         self.run.monitor().step("swap-in");
-        let root = extracted.root.clone().filter(|_| ready.plan.level.is_same());
-        let swap = SwapIn { run: self.run.id.to_string(), marker_files: ready.marker_files(), root };
-        ready.agent.call(swap).await.context(|| format!("swap the data of {}", ready.source.title))?;
+        let root = extracted.root.clone().filter(|_| prepared.plan.level.is_same());
+        let swap = SwapIn { run: self.run.id.to_string(), marker_files: prepared.marker_files(), root };
+        prepared.agent.call(swap).await.context(|| format!("swap the data of {}", prepared.source.title))?;
         self.run.monitor().step("swapped");
-        let before = match &ready.database {
-            Some(database) => Some(database.inspect_tree(&mut ready.agent, Path::new("")).await?),
+        let before = match &prepared.database {
+            Some(database) => Some(database.inspect_tree(&mut prepared.agent, Path::new("")).await?),
             None => None,
         };
         let limit = self.start_limit();
@@ -254,7 +254,7 @@ impl RestoreRun<'_> {
         }
         let released =
             hold.held.start_once(self.run, limit, "start the service on the restored data").await?;
-        self.confirm_running(ready, before).await?;
+        self.confirm_running(prepared, before).await?;
         Ok(released)
     }
 
@@ -263,19 +263,19 @@ impl RestoreRun<'_> {
     fn start_limit(&self) -> Duration {
         let at_rest = |snapshot: &Snapshot| snapshot.manifest.consistency.is_at_rest();
         match self.options.archive.snapshot() {
-            Some(snapshot) if at_rest(snapshot) => self.run.context.saga.patience.0,
+            Some(snapshot) if at_rest(snapshot) => self.run.context.saga.budget.0,
             _ => RECOVERY_LIMIT,
         }
     }
 
     /// Confirms that the database that answers is the one that was restored: its server has written to these
     /// files, and not to others that it has made for itself.
-    async fn confirm_running(&self, ready: &mut Prepared, before: Option<Inspection>) -> Result<()> {
+    async fn confirm_running(&self, prepared: &mut Prepared, before: Option<Inspection>) -> Result<()> {
         self.run.monitor().step("confirm");
-        let (Some(database), Some(before)) = (&ready.database, before) else { return Ok(()) };
-        let container = ready.source.database().map(|container| container.id.clone());
-        let was_started = container.is_some_and(|id| ready.users.stops.iter().any(|stop| stop.id == id));
-        let now = database.inspect_tree(&mut ready.agent, Path::new("")).await?;
+        let (Some(database), Some(before)) = (&prepared.database, before) else { return Ok(()) };
+        let container = prepared.source.database().map(|container| container.id.clone());
+        let was_started = container.is_some_and(|id| prepared.users.stops.iter().any(|stop| stop.id == id));
+        let now = database.inspect_tree(&mut prepared.agent, Path::new("")).await?;
         if now.identifier != before.identifier {
             return Err(Error::failed("the database that runs is not the one that was restored"));
         }

@@ -21,7 +21,7 @@ use crate::model::manifest::{
     Quiesce, SAFETY_TAG, Times,
 };
 use crate::model::unknown::UnknownFields;
-use crate::ops::helper::give_way;
+use crate::ops::helper::lower_priority;
 use crate::ops::phase_timer::milliseconds;
 use crate::ops::plan::worst_case_bytes;
 use crate::ops::snapshot::publish::environment;
@@ -37,15 +37,15 @@ impl RestoreRun<'_> {
     pub(super) async fn promise_safety(
         &self,
         saga: &mut Saga,
-        ready: &Prepared,
+        prepared: &Prepared,
         hold: &Hold,
         released: DateTime<Utc>,
     ) -> Result<Option<PromisedSnapshot>> {
-        if !ready.keeps {
+        if !prepared.keeps {
             return Ok(None);
         }
-        let safety = self.safety(ready, hold, released, old_tree(self.run.id.as_str())).await?;
-        let keep = Undo::ArchiveReplaced { place: ready.place.clone(), safety: safety.clone() };
+        let safety = self.safety(prepared, hold, released, old_tree(self.run.id.as_str())).await?;
+        let keep = Undo::ArchiveReplaced { place: prepared.place.clone(), safety: safety.clone() };
         let registered = saga.register(When::Always, keep).context(|| "write the journal".to_owned())?;
         Ok(Some(PromisedSnapshot { safety, registered }))
     }
@@ -53,38 +53,39 @@ impl RestoreRun<'_> {
     /// Returns what keeps the data that lies in `tree`.
     pub(super) async fn safety(
         &self,
-        ready: &Prepared,
+        prepared: &Prepared,
         hold: &Hold,
         released: DateTime<Utc>,
         tree: PathBuf,
     ) -> Result<ArchiveReplacedData> {
         let codec = Codec::default();
-        let repository = self.site.open_or_init().await?;
-        let pending = repository.begin(&ready.source.key, &self.run.id, codec).await?;
+        let repository = self.repository.open_or_init(&self.run.context.clock).await?;
+        let pending = repository.begin(&prepared.source.key, &self.run.id, codec).await?;
         Ok(ArchiveReplacedData {
-            needed_bytes: worst_case_bytes(ready.plan.replaces_bytes, ready.plan.replaces_entries),
+            needed_bytes: worst_case_bytes(prepared.plan.replaces_bytes, prepared.plan.replaces_entries),
             objects: pending.objects(),
             tree,
-            last: ready.marker_files(),
-            manifest: Box::new(self.safety_manifest(ready, hold, codec, released).await),
+            last: prepared.marker_files(),
+            manifest: Box::new(self.safety_manifest(prepared, hold, codec, released).await),
         })
     }
 
     /// Keeps the data that was replaced, where it is to be kept, and removes it from where it was. The
     /// restore is done: what fails here is said, and leaves the old data where it is and the rest to the guard.
-    pub(super) async fn keep_old(
+    pub(super) async fn archive_replaced(
         &self,
         saga: &mut Saga,
-        ready: &mut Prepared,
+        prepared: &mut Prepared,
         replaced: Replaced,
     ) -> Option<Snapshot> {
         let kept = match &replaced.promised {
             Some(promised) => {
                 self.run.timer.phase(crate::model::event::Phase::Safety);
-                give_way(&self.run.context, &ready.source).await;
+                lower_priority(&self.run.context, &prepared.source).await;
+                let keeping = (&self.run.context.clock, &self.run.context.cancel);
                 let kept = promised
                     .safety
-                    .keep(&mut ready.agent, &self.run.context.cancel, self.run.monitor())
+                    .keep(&mut prepared.agent, keeping, self.run.monitor())
                     .await;
                 kept.map(Some)
             }
@@ -94,7 +95,7 @@ impl RestoreRun<'_> {
             Ok(safety) => {
                 self.run.monitor().step("discard-old");
                 let discard = Discard { run: self.run.id.to_string(), with_old: true };
-                let discarded = ready.agent.call(discard).await;
+                let discarded = prepared.agent.call(discard).await;
                 discarded
                     .context(|| "remove the old data".to_owned())
                     .map(|()| safety.clone())
@@ -108,7 +109,7 @@ impl RestoreRun<'_> {
                     saga.dismiss(promised.registered);
                 }
                 saga.dismiss(replaced.work);
-                let _ = saga.undo_now(ready.helper, self.run.monitor()).await;
+                let _ = saga.undo_now(prepared.helper, self.run.monitor()).await;
                 safety
             }
             Err((error, safety)) => {
@@ -116,7 +117,7 @@ impl RestoreRun<'_> {
                     "the data is restored, but {}; the old data still lies in {} of {}",
                     error.chain(),
                     old_tree(self.run.id.as_str()).display(),
-                    ready.source.title
+                    prepared.source.title
                 ));
                 let recover = Hint::volsnap(["recover"]).why("archives the old data, and removes it then");
                 self.run.monitor().warning(notice.hint(recover));
@@ -128,22 +129,22 @@ impl RestoreRun<'_> {
     /// Returns what the manifest of the safety snapshot will be.
     async fn safety_manifest(
         &self,
-        ready: &Prepared,
+        prepared: &Prepared,
         hold: &Hold,
         codec: Codec,
         released: DateTime<Utc>,
     ) -> Manifest {
         let evidence = hold.evidence.clone();
-        let mut environment = environment(&self.run.context, &ready.source, &ready.engine).await;
+        let mut environment = environment(&self.run.context, &prepared.source, &prepared.engine).await;
         // One that is stopped at this moment does not tell.
-        environment.libc = environment.libc.or_else(|| ready.libc.clone());
+        environment.libc = environment.libc.or_else(|| prepared.libc.clone());
         Manifest {
             format_version: FORMAT_VERSION,
             requires: Vec::new(),
             id: self.run.id.clone(),
-            source: ready.source.key.clone(),
+            source: prepared.source.key.clone(),
             group: None,
-            title: ready.source.title.clone(),
+            title: prepared.source.title.clone(),
             method: Method { quiesce: Quiesce::Stop, capture: Capture::Direct },
             payload: Payload::Physical,
             consistency: evidence.at_rest(),
@@ -153,7 +154,7 @@ impl RestoreRun<'_> {
             downtime_ms: self.run.timer.away().map_or(0, milliseconds),
             phases: self.run.timer.phases(),
             parts: Parts::one(Part {
-                location: ready.source.location.clone(),
+                location: prepared.source.location.clone(),
                 archive: ArchiveInfo {
                     file: String::new(),
                     codec,
@@ -162,7 +163,7 @@ impl RestoreRun<'_> {
                     blake3: String::new(),
                 },
                 file_list: FileListInfo { file: String::new(), stored_bytes: 0, blake3: String::new() },
-                counts: Counts { raw_bytes: ready.plan.replaces_bytes, ..Counts::default() },
+                counts: Counts { raw_bytes: prepared.plan.replaces_bytes, ..Counts::default() },
             }),
             environment,
             facts: None,
@@ -176,8 +177,8 @@ impl RestoreRun<'_> {
     }
 
     /// Returns the command that undoes the restore.
-    pub(super) fn undo(&self, safety: &Snapshot, ready: &Prepared) -> Hint {
-        let location = match &ready.source.location {
+    pub(super) fn undo(&self, safety: &Snapshot, prepared: &Prepared) -> Hint {
+        let location = match &prepared.source.location {
             MountSource::Volume(name) => format!("volume:{name}"),
             MountSource::Directory(path) => format!("path:{}", path.display()),
         };

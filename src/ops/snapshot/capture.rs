@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use tokio::time::timeout_at;
 
 use super::publish::Writers;
-use super::{Captured, Output, Preparation, SnapshotRun};
+use super::{Captured, Output, Prepared, SnapshotRun};
 use crate::agent::archive::ArchiveStats;
 use crate::agent::calls::{self, Side};
 use crate::agent::tree::Stability;
@@ -28,7 +28,7 @@ struct UsersNow {
 impl SnapshotRun<'_> {
     pub(in crate::ops) async fn capture_in_time(
         &self,
-        prepared: &mut Preparation,
+        prepared: &mut Prepared,
         output: &mut Output,
         held: &Held,
     ) -> Result<Captured> {
@@ -47,12 +47,7 @@ impl SnapshotRun<'_> {
         }
     }
 
-    async fn capture(
-        &self,
-        prepared: &mut Preparation,
-        writers: &mut Writers,
-        held: &Held,
-    ) -> Result<Captured> {
+    async fn capture(&self, prepared: &mut Prepared, writers: &mut Writers, held: &Held) -> Result<Captured> {
         self.run.phase(Phase::Prove, prepared.source.title.clone(), None);
         let mut evidence = self.prove(prepared, held).await?;
         let users = self.users_now(&prepared.source).await?;
@@ -65,30 +60,33 @@ impl SnapshotRun<'_> {
             };
             self.run.monitor().warning(format!("this snapshot is {consistency}: {why}"));
         }
-        let archived = match prepared.plan.capture {
+        let (archived, staged) = match prepared.plan.capture {
             Capture::Direct => {
                 let stability = match consistency {
                     Consistency::Unquiesced => Stability::Live,
                     _ => Stability::Held,
                 };
-                Some(self.archive(prepared, writers, stability).await?)
+                (Some(self.archive(prepared, writers, stability).await?), None)
             }
-            Capture::Staged => {
-                self.final_pass(prepared).await?;
-                None
-            }
+            Capture::Staged => (None, Some(self.final_pass(prepared).await?)),
         };
         self.run.phase(Phase::Prove, prepared.source.title.clone(), None);
         self.prove_again(prepared, held, &mut evidence, consistency).await?;
-        Ok(Captured { consistency, evidence, archived })
+        Ok(Captured { consistency, evidence, archived, staged, facts: None })
     }
 
     /// Reads what the engine and the database's own files say of the hold.
-    async fn prove(&self, prepared: &mut Preparation, held: &Held) -> Result<Evidence> {
+    async fn prove(&self, prepared: &mut Prepared, held: &Held) -> Result<Evidence> {
         self.run.monitor().step("prove");
         self.refuse_unfrozen(held).await?;
         let stops = if held.is_frozen() { &[] } else { held.containers() };
-        evidence::of_shutdown(&self.run.context, stops, prepared.database.as_ref(), &mut prepared.agent).await
+        evidence::of_shutdown(
+            &self.run.context,
+            stops,
+            prepared.database.as_ref(),
+            &mut prepared.helper.agent,
+        )
+        .await
     }
 
     async fn refuse_unfrozen(&self, held: &Held) -> Result<()> {
@@ -99,16 +97,11 @@ impl SnapshotRun<'_> {
     }
 
     /// Decides what may be believed of the data that is about to be read.
-    fn judge(
-        &self,
-        prepared: &Preparation,
-        evidence: &mut Evidence,
-        users: &UsersNow,
-    ) -> Result<Consistency> {
+    fn judge(&self, prepared: &Prepared, evidence: &mut Evidence, users: &UsersNow) -> Result<Consistency> {
         if !users.running.is_empty() {
             return match self.options.quiesce {
                 Quiesce::None => Ok(Consistency::Unquiesced),
-                Quiesce::Stop | Quiesce::Pause | Quiesce::Online => Err(Error::failed(format!(
+                Quiesce::Stop | Quiesce::Pause | Quiesce::Native => Err(Error::failed(format!(
                     "{} was started by somebody on the same data meanwhile",
                     users.running.join(", ")
                 ))),
@@ -145,7 +138,7 @@ impl SnapshotRun<'_> {
     /// Archives the source, or the stage where there is all of it.
     pub(super) async fn archive(
         &self,
-        prepared: &mut Preparation,
+        prepared: &mut Prepared,
         writers: &mut Writers,
         stability: Stability,
     ) -> Result<ArchiveStats> {
@@ -174,7 +167,7 @@ impl SnapshotRun<'_> {
     /// Reads the proof again after the last byte: nobody may have started anything meanwhile.
     async fn prove_again(
         &self,
-        prepared: &mut Preparation,
+        prepared: &mut Prepared,
         held: &Held,
         evidence: &mut Evidence,
         consistency: Consistency,
@@ -195,17 +188,17 @@ impl SnapshotRun<'_> {
             )));
         }
         if let (Some(database), Some(before)) = (&prepared.database, &evidence.database) {
-            let after = database.inspect(&mut prepared.agent).await?;
+            let after = database.inspect(&mut prepared.helper.agent).await?;
             if after.proof_digest != before.proof_digest || after.reasons != before.reasons {
                 return Err(Error::failed(
                     "the database was started by somebody while the data was read, so the copy is worth nothing",
                 ));
             }
         }
-        if let (Some(database), Some(before), Some(_)) =
-            (&prepared.database, &evidence.database, prepared.staged)
+        if prepared.plan.capture == Capture::Staged
+            && let (Some(database), Some(before)) = (&prepared.database, &evidence.database)
         {
-            let copied = database.inspect_stage(&mut prepared.agent).await?;
+            let copied = database.inspect_stage(&mut prepared.helper.agent).await?;
             if copied.proof_digest != before.proof_digest {
                 return Err(Error::failed(format!(
                     "the copy in the stage is not what {} has on its disk",

@@ -30,11 +30,11 @@ use chrono::{DateTime, Utc};
 
 use super::Context;
 use super::evidence::DatabaseFiles;
+use super::helper::StartedHelper;
 use super::hold::{Held, HoldPlan};
 use super::plan::{CaptureChoice, DowntimeEstimate, Plan};
 use super::run::{Aftermath, Consent, Run};
 use crate::agent::archive::ArchiveStats;
-use crate::agent::client::AgentClient;
 use crate::agent::protocol::Survey;
 use crate::agent::staging::StageStats;
 use crate::archive::Codec;
@@ -45,7 +45,6 @@ use crate::model::hint::Hint;
 use crate::model::manifest::{Capture, Consistency, Environment, Evidence, Quiesce};
 use crate::model::source::Source;
 use crate::repository::{PendingSnapshot, RepositoryLocation, Snapshot};
-use crate::saga::UndoId;
 use crate::selector::Target;
 use crate::store::spool::Spool;
 use crate::undo::Saga;
@@ -114,14 +113,14 @@ pub async fn snapshot(
 /// What a run does to make a snapshot. A restart makes one on its way.
 pub(super) struct SnapshotRun<'a> {
     run: &'a Run,
-    site: RepositoryLocation,
+    repository: RepositoryLocation,
     options: &'a SnapshotOptions,
     /// Whether the manifest is there, once it is known where it will be.
     published: OnceLock<Arc<AtomicBool>>,
 }
 
 /// Everything that is known, checked and running before anything is touched.
-pub(super) struct Preparation {
+pub(super) struct Prepared {
     pub(super) plan: Plan,
     pub(super) source: Source,
     database: Option<DatabaseFiles>,
@@ -130,16 +129,12 @@ pub(super) struct Preparation {
     survey: Survey,
     /// What the data runs in, as it is before the containers may be made anew.
     environment: Environment,
-    pub(super) facts: Option<Facts>,
     estimate: DowntimeEstimate,
     /// The stage, where one is mounted in the helper; whether it is used, the plan says.
     stage: Option<StageVolume>,
-    /// What the final pass amounted to.
-    staged: Option<StageStats>,
     /// The database, where it makes a backup of itself.
     online: Option<Online>,
-    agent: AgentClient,
-    helper: UndoId,
+    helper: StartedHelper,
 }
 
 /// Where the snapshot is written to.
@@ -154,6 +149,10 @@ pub(super) struct Captured {
     evidence: Evidence,
     /// What became of the archive; `None` when it is yet to be made of the stage.
     archived: Option<ArchiveStats>,
+    /// What the final pass amounted to, where the data was staged.
+    staged: Option<StageStats>,
+    /// What was seen of the live data just before.
+    pub(super) facts: Option<Facts>,
 }
 
 impl Captured {
@@ -165,10 +164,10 @@ impl Captured {
 
 impl<'a> SnapshotRun<'a> {
     pub(super) async fn new(run: &'a Run, options: &'a SnapshotOptions) -> Result<Self> {
-        let site = RepositoryLocation::probe(&options.repository)
+        let repository = RepositoryLocation::probe(&options.repository)
             .await
             .map_err(|error| Error::from(error).state("nothing was touched"))?;
-        Ok(Self { run, site, options, published: OnceLock::new() })
+        Ok(Self { run, repository, options, published: OnceLock::new() })
     }
 
     async fn snapshot(
@@ -186,16 +185,17 @@ impl<'a> SnapshotRun<'a> {
             return self.archive_and_publish(saga, prepared, output, captured, moments).await.map(Some);
         }
         self.stage_live(saga, &mut prepared).await?;
-        prepared.facts = self.run.context.facts_for_snapshot(&prepared.source, self.options.facts).await;
+        let facts = self.run.context.facts_for_snapshot(&prepared.source, self.options.facts).await;
         let held = self.run.hold(saga, &prepared.hold, self.again()).await?;
         let captured = self.capture_in_time(&mut prepared, &mut output, &held).await?;
+        let captured = Captured { facts, ..captured };
         let released = held.release(self.run, saga).await;
         self.finish(saga, prepared, output, captured, (&held, released)).await.map(Some)
     }
 
     /// Makes the files that the snapshot is written to; what removes them is in the journal before.
-    pub(super) async fn open_output(&self, saga: &mut Saga, prepared: &Preparation) -> Result<Output> {
-        let repository = self.site.open_or_init().await?;
+    pub(super) async fn open_output(&self, saga: &mut Saga, prepared: &Prepared) -> Result<Output> {
+        let repository = self.repository.open_or_init(&self.run.context.clock).await?;
         let mut pending = repository.begin(&prepared.source.key, &self.run.id, self.options.codec).await?;
         if prepared.plan.capture == Capture::Direct {
             pending = pending.spooled(Spool::new(self.run.context.saga.state.join("spool")));
@@ -210,7 +210,7 @@ impl<'a> SnapshotRun<'a> {
     pub(super) async fn finish(
         &self,
         saga: &mut Saga,
-        prepared: Preparation,
+        prepared: Prepared,
         output: Output,
         captured: Captured,
         (held, released): (&Held, Result<DateTime<Utc>>),
@@ -223,17 +223,17 @@ impl<'a> SnapshotRun<'a> {
     async fn archive_and_publish(
         &self,
         saga: &mut Saga,
-        mut prepared: Preparation,
+        mut prepared: Prepared,
         mut output: Output,
         mut captured: Captured,
         moments: (DateTime<Utc>, DateTime<Utc>),
     ) -> Result<Snapshot> {
         let archived = match captured.archived.take() {
             Some(archived) => archived,
-            None => self.archive_stage(saga, &mut prepared, &mut output.writers).await?,
+            None => self.archive_stage(saga, &mut prepared, &mut output.writers, captured.staged).await?,
         };
         // The helper has done its work; failing to remove it now is tried again at the end.
-        let _ = saga.undo_now(prepared.helper, self.run.monitor()).await;
+        let _ = saga.undo_now(prepared.helper.registered, self.run.monitor()).await;
         self.publish(prepared, output, (archived, captured), moments).await
     }
 

@@ -18,7 +18,7 @@ use std::time::Duration;
 
 use chrono::{DateTime, Utc};
 
-use super::{Captured, Preparation, SnapshotRun};
+use super::{Captured, Prepared, SnapshotRun};
 use crate::agent::calls::StagePass;
 use crate::agent::staging::TREE;
 use crate::database;
@@ -93,14 +93,14 @@ impl SnapshotRun<'_> {
     pub(super) async fn capture_online(
         &self,
         saga: &mut Saga,
-        prepared: &mut Preparation,
+        prepared: &mut Prepared,
         online: &Online,
     ) -> Result<(Captured, (DateTime<Utc>, DateTime<Utc>))> {
-        let Preparation { database: Some(database), stage: Some(stage), agent, source, survey, .. } =
-            prepared
+        let Prepared { database: Some(database), stage: Some(stage), helper, source, survey, .. } = prepared
         else {
             return Err(Error::failed(format!("there is no stage for {}", prepared.source.title)));
         };
+        let agent = &mut helper.agent;
         let name = &online.container.name;
         self.run.phase(Phase::Stage, format!("{name}, a backup of its own"), Some(survey.bytes));
         self.run.monitor().step("stage-beside");
@@ -114,9 +114,9 @@ impl SnapshotRun<'_> {
         let directory = Path::new(STAGE).join(TREE).join(&database.data_directory);
         let made = agent.call_watched(beside, self.run.monitor()).await;
         made.context(|| format!("stage what lies beside the data in {}", source.title))?;
-        let begun = Utc::now();
+        let begun = self.run.context.clock.now();
         self.back_up(saga, online, &stage, &directory).await?;
-        let ended = Utc::now();
+        let ended = self.run.context.clock.now();
 
         self.run.phase(Phase::Prove, format!("{name}, the backup"), None);
         self.verify_backup(saga, online, &stage, &directory).await?;
@@ -127,7 +127,13 @@ impl SnapshotRun<'_> {
             database: Some(inspection),
             ..Evidence::default()
         };
-        let captured = Captured { consistency: Consistency::Online, evidence, archived: None };
+        let captured = Captured {
+            consistency: Consistency::Online,
+            evidence,
+            archived: None,
+            staged: None,
+            facts: None,
+        };
         Ok((captured, (begun, ended)))
     }
 

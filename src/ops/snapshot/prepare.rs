@@ -6,7 +6,7 @@ use tokio::time::{Duration, Instant};
 
 use super::publish::environment;
 use super::stage::StageVolume;
-use super::{Preparation, SnapshotRun};
+use super::{Prepared, SnapshotRun};
 use crate::agent::calls;
 use crate::agent::protocol::{FoundDatabase, StageRoom, Survey};
 use crate::database;
@@ -35,7 +35,7 @@ use crate::undo::Saga;
 const READY_LIMIT: Duration = Duration::from_secs(30);
 
 impl SnapshotRun<'_> {
-    pub(in crate::ops) async fn prepare(&self, saga: &mut Saga) -> Result<Preparation> {
+    pub(in crate::ops) async fn prepare(&self, saga: &mut Saga) -> Result<Prepared> {
         self.run.phase(Phase::Prepare, self.options.target.to_string(), None);
         self.run.watch(saga).await?;
         let docker = &*self.run.context.docker;
@@ -58,7 +58,7 @@ impl SnapshotRun<'_> {
         let hold = self.hold_plan(&source);
         self.refuse_unready(&source).await?;
         let online = match self.options.quiesce {
-            Quiesce::Online => Some(self.ask_online(&source).await?),
+            Quiesce::Native => Some(self.ask_online(&source).await?),
             Quiesce::Stop | Quiesce::Pause | Quiesce::None => None,
         };
 
@@ -73,46 +73,43 @@ impl SnapshotRun<'_> {
         };
         let access = if stage.is_some() { Access::Stage } else { Access::Read };
         let mounts = (access, stage.as_ref().map(StageVolume::mount));
-        let StartedHelper { mut agent, registered: helper, .. } =
+        let mut helper =
             start_helper(&self.run.context, saga, &run, &source, mounts, image, &hold.containers).await?;
         let survey = calls::Survey { exclude: self.excluded(), ..Default::default() };
-        let survey = agent.call(survey).await.context(|| format!("survey {}", source.title))?;
+        let survey = helper.agent.call(survey).await.context(|| format!("survey {}", source.title))?;
         let database = self.find_database(&source, &survey)?;
         let inspection = match &database {
-            Some(database) => Some(database.inspect(&mut agent).await?),
+            Some(database) => Some(database.inspect(&mut helper.agent).await?),
             None => None,
         };
         inspection.iter().try_for_each(|inspection| refuse_outside_links(&source, inspection))?;
         let estimate = self.estimate(&source, &survey).await;
         let environment = environment(&self.run.context, &source, &engine).await;
         let plan = self.plan(&source, inspection.as_ref(), &survey).await;
-        let mut prepared = Preparation {
+        let mut prepared = Prepared {
             plan,
             source,
             database,
             hold: HoldPlan::default(),
             survey,
             environment,
-            facts: None,
             estimate,
             stage,
-            staged: None,
             online,
-            agent,
             helper,
         };
         prepared.take_users(hold);
         self.choose_capture(&mut prepared).await?;
-        refuse_without_space(&prepared.plan, self.site.address())?;
+        refuse_without_space(&prepared.plan, self.repository.address())?;
         self.warn_of_downtime(&prepared.plan);
         Ok(prepared)
     }
 
     /// Decides how the bytes are taken, now that it is known how many there are and how much room there is.
-    async fn choose_capture(&self, prepared: &mut Preparation) -> Result<()> {
+    async fn choose_capture(&self, prepared: &mut Prepared) -> Result<()> {
         let room = match &prepared.stage {
             Some(_) => {
-                let room = prepared.agent.call(calls::StageRoom::default()).await;
+                let room = prepared.helper.agent.call(calls::StageRoom::default()).await;
                 let room = room.context(|| "look how much room there is for a stage".to_owned())?;
                 // A backup shares nothing with the files it is of.
                 Some(StageRoom { reflink: room.reflink && prepared.online.is_none(), ..room })
@@ -164,7 +161,7 @@ impl SnapshotRun<'_> {
     }
 
     async fn estimate(&self, source: &Source, survey: &Survey) -> DowntimeEstimate {
-        let measured = match self.site.repository() {
+        let measured = match self.repository.repository() {
             Some(repository) => measured_rate(repository, &source.key).await,
             None => None,
         };
@@ -214,7 +211,7 @@ impl SnapshotRun<'_> {
     }
 
     fn refuse_repository_inside(&self, source: &Source, engine: &EngineInfo) -> Result<()> {
-        let Some(repository) = self.site.address().local_path() else { return Ok(()) };
+        let Some(repository) = self.repository.address().local_path() else { return Ok(()) };
         let source_path = source.host_path.canonicalize().unwrap_or_else(|_| source.host_path.clone());
         let repository_path = repository
             .ancestors()
@@ -241,7 +238,7 @@ impl SnapshotRun<'_> {
             ..HoldPlan::default()
         };
         match self.options.quiesce {
-            Quiesce::Online | Quiesce::None => base,
+            Quiesce::Native | Quiesce::None => base,
             Quiesce::Stop => {
                 let stops: Vec<_> =
                     source.users.iter().filter(|user| user.is_to_be_held()).cloned().collect();
@@ -331,9 +328,9 @@ impl SnapshotRun<'_> {
             entries: survey.entries,
             raw_bytes: survey.bytes,
             needed_bytes: plan::worst_case_bytes(survey.bytes, survey.entries),
-            free_bytes: self.site.free_space().await,
+            free_bytes: self.repository.free_space().await,
             expected_downtime_ms: 0,
-            archive: self.site.archive_path(&source.key, &self.run.id, self.options.codec),
+            archive: self.repository.archive_path(&source.key, &self.run.id, self.options.codec),
         }
     }
 }
@@ -408,7 +405,7 @@ async fn measured_rate(repository: &Repository, source_key: &str) -> Option<(u64
     phases.iter().find(|time| time.phase == Phase::Archive).map(|time| (time.bytes, time.ms))
 }
 
-impl Preparation {
+impl Prepared {
     /// Takes over who will be held.
     pub(super) fn take_users(&mut self, hold: HoldPlan) {
         self.plan.stops = hold.stops();

@@ -6,7 +6,7 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use chrono::{DateTime, Utc};
 
-use super::{Captured, Output, Preparation, SnapshotRun};
+use super::{Captured, Output, Prepared, SnapshotRun};
 use crate::agent::archive::ArchiveStats;
 use crate::agent::client::ArchiveSink;
 use crate::database;
@@ -31,7 +31,7 @@ use crate::undo::Undo;
 impl SnapshotRun<'_> {
     pub(super) async fn publish(
         &self,
-        prepared: Preparation,
+        prepared: Prepared,
         Output { pending, writers }: Output,
         captured: (ArchiveStats, Captured),
         (held, released): (DateTime<Utc>, DateTime<Utc>),
@@ -40,7 +40,8 @@ impl SnapshotRun<'_> {
         self.run.monitor().step("publish");
         let archive = writers.archive.finish().await?;
         let list = writers.list.finish().await?;
-        let times = Times { started: self.run.started, held, released, published: Utc::now() };
+        let times =
+            Times { started: self.run.started, held, released, published: self.run.context.clock.now() };
         let manifest = self.manifest(&prepared, captured, (&archive, &list), times);
         self.run.monitor().step("write-manifest");
         // A signal must find it done or not begun.
@@ -52,12 +53,12 @@ impl SnapshotRun<'_> {
 
     fn manifest(
         &self,
-        prepared: &Preparation,
+        prepared: &Prepared,
         (archived, captured): (ArchiveStats, Captured),
         (archive, list): (&Stored, &Stored),
         times: Times,
     ) -> Manifest {
-        let facts = recorded(prepared.facts.clone(), &captured.evidence);
+        let facts = recorded(captured.facts, &captured.evidence);
         Manifest {
             format_version: FORMAT_VERSION,
             requires: Vec::new(),

@@ -11,10 +11,11 @@ use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use super::{Preparation, SnapshotRun};
+use super::{Prepared, SnapshotRun};
 use crate::agent::archive::ArchiveStats;
 use crate::agent::calls::{StageClear, StageKeep, StagePass};
 use crate::agent::client::AgentError;
+use crate::agent::staging::StageStats;
 use crate::agent::tree::Stability;
 use crate::model::container::EngineInfo;
 use crate::model::error::{Context as _, Error, Result};
@@ -24,7 +25,7 @@ use crate::model::labels::{LABEL_RUN, LABEL_STAGE};
 use crate::model::location::MountSource;
 use crate::model::manifest::{Capture, Quiesce};
 use crate::model::source::Source;
-use crate::ops::helper::{StageMount, give_way};
+use crate::ops::helper::{StageMount, lower_priority};
 use crate::ops::passes::Passes;
 use crate::ops::plan::{CaptureChoice, STAGE_RESERVE};
 use crate::ops::snapshot::publish::Writers;
@@ -85,7 +86,7 @@ impl SnapshotRun<'_> {
         engine: &EngineInfo,
     ) -> Result<StageVolume> {
         // A database's own backup is whole, and of no use to a stage that was kept.
-        if self.options.quiesce != Quiesce::Online
+        if self.options.quiesce != Quiesce::Native
             && let Some(kept) = self.kept_stage(source).await?
         {
             return Ok(kept);
@@ -156,7 +157,7 @@ impl SnapshotRun<'_> {
 
     /// Brings the stage close to the source while it is being written, where the capture is staged. What
     /// does not fit is captured directly where that may be.
-    pub(in crate::ops) async fn stage_live(&self, saga: &mut Saga, prepared: &mut Preparation) -> Result<()> {
+    pub(in crate::ops) async fn stage_live(&self, saga: &mut Saga, prepared: &mut Prepared) -> Result<()> {
         let Some(stage) = prepared.stage.as_mut().filter(|_| prepared.plan.capture == Capture::Staged) else {
             return Ok(());
         };
@@ -164,7 +165,7 @@ impl SnapshotRun<'_> {
             stage.registered = Some(self.register(saga, &stage.removal)?);
         }
         let passes = self.passes(&prepared.source, prepared.survey.bytes);
-        match passes.live(&mut prepared.agent, None).await {
+        match passes.live(&mut prepared.helper.agent, None).await {
             Ok(()) => {}
             Err(AgentError::StageFull(why)) if self.options.capture == CaptureChoice::Auto => {
                 self.fall_back(prepared, &why).await;
@@ -196,10 +197,10 @@ impl SnapshotRun<'_> {
     }
 
     /// Gives the stage up: the data is captured directly.
-    async fn fall_back(&self, prepared: &mut Preparation, why: &str) {
+    async fn fall_back(&self, prepared: &mut Prepared, why: &str) {
         // What was staged takes room from the archive.
         let empty = StagePass { exclude: vec!["*".to_owned()], ..StagePass::default() };
-        if let Err(error) = prepared.agent.call_watched(empty, self.run.monitor()).await {
+        if let Err(error) = prepared.helper.agent.call_watched(empty, self.run.monitor()).await {
             tracing::debug!(%error, "the stage is emptied when it is removed");
         }
         let plan = &mut prepared.plan;
@@ -212,7 +213,7 @@ impl SnapshotRun<'_> {
     }
 
     /// Looks at the users once more: the passes took their time, and somebody may have restarted one.
-    async fn look_again(&self, prepared: &mut Preparation) -> Result<()> {
+    async fn look_again(&self, prepared: &mut Prepared) -> Result<()> {
         let source = self.run.context.resolve(&self.options.target).await?;
         if source.location != prepared.source.location {
             return Err(Error::failed(format!(
@@ -229,25 +230,24 @@ impl SnapshotRun<'_> {
     }
 
     /// Brings the stage up to the source, which is held.
-    pub(super) async fn final_pass(&self, prepared: &mut Preparation) -> Result<()> {
+    pub(super) async fn final_pass(&self, prepared: &mut Prepared) -> Result<StageStats> {
         let passes = self.passes(&prepared.source, prepared.survey.bytes);
-        let stats = passes.last(&mut prepared.agent).await;
-        let stats = stats.context(|| format!("stage what has changed in {}", prepared.source.title))?;
-        prepared.staged = Some(stats);
-        Ok(())
+        let stats = passes.last(&mut prepared.helper.agent).await;
+        stats.context(|| format!("stage what has changed in {}", prepared.source.title))
     }
 
     /// Archives the stage, while the service is up.
     pub(super) async fn archive_stage(
         &self,
         saga: &mut Saga,
-        prepared: &mut Preparation,
+        prepared: &mut Prepared,
         writers: &mut Writers,
+        staged: Option<StageStats>,
     ) -> Result<ArchiveStats> {
-        give_way(&self.run.context, &prepared.source).await;
+        lower_priority(&self.run.context, &prepared.source).await;
         let mut archived = self.archive(prepared, writers, Stability::Held).await?;
         // The stage never had what was left out.
-        if let Some(staged) = prepared.staged {
+        if let Some(staged) = staged {
             (archived.excluded, archived.sockets_skipped) = (staged.excluded, staged.sockets_skipped);
         }
         if self.options.keep_stage {
@@ -260,18 +260,18 @@ impl SnapshotRun<'_> {
 
     /// Removes what is in the stage before the engine removes the stage: that would do it in one go, and a
     /// database that syncs its log meanwhile would wait for it.
-    async fn clear_stage(&self, prepared: &mut Preparation) {
+    async fn clear_stage(&self, prepared: &mut Prepared) {
         self.run.monitor().step("clear-stage");
-        if let Err(error) = prepared.agent.call_watched(StageClear {}, self.run.monitor()).await {
+        if let Err(error) = prepared.helper.agent.call_watched(StageClear {}, self.run.monitor()).await {
             tracing::debug!(%error, "the stage is removed in one go");
         }
     }
 
     /// Leaves the stage to the next run. That it cannot be left only makes the next one longer.
-    async fn keep_stage(&self, saga: &mut Saga, prepared: &mut Preparation) {
+    async fn keep_stage(&self, saga: &mut Saga, prepared: &mut Prepared) {
         let Some(stage) = &prepared.stage else { return };
         self.run.monitor().step("keep-stage");
-        match (prepared.agent.call_watched(StageKeep {}, self.run.monitor()).await, stage.registered) {
+        match (prepared.helper.agent.call_watched(StageKeep {}, self.run.monitor()).await, stage.registered) {
             (Ok(()), Some(registered)) => {
                 saga.dismiss(registered);
                 let notice =

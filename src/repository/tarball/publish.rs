@@ -7,14 +7,12 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use super::error::RepositoryError;
 use super::layout::{FileKind, FileName, SnapshotNames};
-use super::listing::Snapshot;
-use super::objects::SnapshotObjects;
 use super::writer::{SnapshotObjectWriter, Stored};
 use crate::archive::Codec;
 use crate::model::ids::SnapshotId;
 use crate::model::manifest::Manifest;
+use crate::repository::{RepositoryError, Snapshot, SnapshotObjects};
 use crate::store::spool::Spool;
 use crate::store::{Key, Store, shield};
 
@@ -43,7 +41,7 @@ struct Keys {
 
 impl PendingSnapshot {
     /// Makes sure that nothing has this id; creates nothing.
-    pub(super) async fn begin(
+    pub(in crate::repository) async fn begin(
         store: Arc<dyn Store>,
         source: &str,
         id: &SnapshotId,
@@ -69,7 +67,7 @@ impl PendingSnapshot {
     }
 
     /// Returns what [`begin`](Self::begin) would for an id that is taken.
-    pub(super) fn unchecked(
+    pub(in crate::repository) fn unchecked(
         store: Arc<dyn Store>,
         source: &str,
         id: &SnapshotId,

@@ -11,8 +11,8 @@ use bytes::Bytes;
 use tokio::runtime::Handle;
 use tokio::sync::{mpsc, oneshot};
 
-use super::error::RepositoryError;
 use crate::outside::{Outside, Token};
+use crate::repository::RepositoryError;
 use crate::store::{Key, ObjectWriter, StoreAddress};
 
 /// Chunks that wait for the writer; with those of 4 MiB, 16 MiB.

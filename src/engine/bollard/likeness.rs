@@ -1,0 +1,91 @@
+//! A container like another one, on another place, compared with it once it is made.
+
+use serde_json::{Value, json};
+
+use super::failure::{not_found, other, within};
+use super::names::{check_container_name, is_name};
+use super::{CREATE_LIMIT, DockerEngine};
+use crate::engine::clone::{Likeness, NewMount, differences, likeness};
+use crate::engine::{Docker as _, DockerError, DockerErrorKind, RawInspect, Result};
+use crate::model::location::MountSource;
+
+impl DockerEngine {
+    /// Creates one; what cannot be finished is removed again.
+    pub(super) async fn create_alike(
+        &self,
+        RawInspect(old): &RawInspect,
+        name: &str,
+        new: NewMount<'_>,
+    ) -> Result<String> {
+        let id = old["Id"].as_str().unwrap_or_default();
+        let doing = format!("create container {name} like {}", id.get(..12).unwrap_or(id));
+        check_container_name(&doing, name)?;
+        if self.container(id).await?.is_some_and(|now| now.state.running) {
+            let message = "it runs, and two of it must not".to_owned();
+            return Err(DockerError { kind: DockerErrorKind::Conflict, doing, message });
+        }
+        let full_id = format!("container:{id}");
+        if let Some(sharer) = self.containers().await?.iter().find(|one| one.network_mode == full_id) {
+            return Err(other(
+                &doing,
+                format!("container {} shares its network, and would lose it", sharer.name),
+            ));
+        }
+        // The engine would make a volume that is not there, empty.
+        if let MountSource::Volume(volume) = new.source
+            && self.volume(volume).await?.is_none()
+        {
+            return Err(not_found(&doing, format!("no such volume: {volume}")));
+        }
+        let image = self.image_name(old).await?;
+        let Likeness { body, networks } =
+            likeness(old, new, &image).map_err(|message| other(&doing, message))?;
+        let path = format!("/containers/create?name={name}");
+        let made = within(&doing, CREATE_LIMIT, self.raw.post(&doing, &path, &body)).await?;
+        let Some(made) = made["Id"].as_str() else { return Err(other(&doing, "the engine names no id")) };
+        match self.finish_likeness(&doing, made, old, &networks, new).await {
+            Ok(()) => Ok(made.to_owned()),
+            Err(error) => {
+                // What cannot be removed either has the name, by which it is found.
+                let _ = self.remove_stopped_container(made).await;
+                Err(error)
+            }
+        }
+    }
+
+    /// Returns what the image of a container is to be called for the same one to be taken: its name, unless
+    /// that has gone on to another image.
+    async fn image_name(&self, inspected: &Value) -> Result<String> {
+        let field = |value: &Value| value.as_str().unwrap_or_default().to_owned();
+        let (id, name) = (field(&inspected["Image"]), field(&inspected["Config"]["Image"]));
+        let same = self.image(&name).await?.is_some_and(|image| image.id == id);
+        Ok(if same { name } else { id })
+    }
+
+    /// Connects what was created to its further networks, and compares it with what it is to be like.
+    async fn finish_likeness(
+        &self,
+        doing: &str,
+        id: &str,
+        old: &Value,
+        networks: &[(String, Value)],
+        new: NewMount<'_>,
+    ) -> Result<()> {
+        for (network, endpoint) in networks {
+            if !is_name(network) {
+                return Err(other(
+                    doing,
+                    format!("the network {network} has a name that cannot be asked for"),
+                ));
+            }
+            let body = json!({ "Container": id, "EndpointConfig": endpoint });
+            let path = format!("/networks/{network}/connect");
+            within(doing, CREATE_LIMIT, self.raw.post(doing, &path, &body)).await?;
+        }
+        let differing = differences(old, &self.inspect_all(doing, id).await?, new);
+        if differing.is_empty() {
+            return Ok(());
+        }
+        Err(other(doing, format!("the engine made it otherwise than the old one: {}", differing.join(", "))))
+    }
+}

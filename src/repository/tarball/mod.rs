@@ -1,0 +1,14 @@
+//! The one format of a snapshot: an archive, a file list and a manifest, as objects of a store.
+//!
+//! | file | holds |
+//! |---|---|
+//! | [`layout`] | what the objects are called |
+//! | `writer` | an object that is written and digested as it comes |
+//! | `publish` | the objects of a snapshot, until its manifest makes it exist |
+
+pub mod layout;
+mod publish;
+mod writer;
+
+pub use publish::PendingSnapshot;
+pub use writer::{SnapshotObjectWriter, Stored};
