@@ -324,7 +324,7 @@ mod tests {
         let container = Container { name: "app".to_owned(), ..Container::default() };
         let reason = "has ended with exit code 1".to_owned();
         let error = ServiceError::EndedSince { container: container.name.clone(), reason };
-        vec![(StoppedContainer::of(&container, false), error)]
+        vec![(StoppedContainer::of(&container), error)]
     }
 
     #[test]

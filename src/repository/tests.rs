@@ -353,7 +353,7 @@ mod publishing {
         let names = SnapshotNames::new("web", &id(9));
         let mut expected = vec![Step::MakeFolder(source.clone()), Step::SyncFolder(snapshots)];
         for (name, writes) in [(names.archive(CODEC), 3), (names.file_list(), 2), (names.manifest(), 1)] {
-            let partial = source.join(layout::partial(&name));
+            let partial = source.join(crate::repository::tarball::layout::partial(&name));
             expected.push(Step::Create(partial.clone()));
             expected.extend(vec![Step::Write(partial.clone()); writes]);
             expected.push(Step::Sync(partial));

@@ -212,7 +212,7 @@ impl MigrateRun<'_> {
     }
 
     /// Returns the command that removes the old data, and the one that goes back.
-    fn ways_on(&self, prepared: &prepare::Preparation) -> (Hint, Option<Hint>) {
+    fn ways_on(&self, prepared: &prepare::Prepared) -> (Hint, Option<Hint>) {
         match (&prepared.source.location, &prepared.place.location) {
             (MountSource::Volume(volume), place) => {
                 let back = Hint::volsnap(["migrate", &self.options.target.spelling(), "--back"]);

@@ -470,12 +470,7 @@ impl MigrateRun<'_> {
     }
 
     /// Makes it so: from the line in the journal on, nothing is undone.
-    pub(super) async fn succeed(
-        &self,
-        saga: &mut Saga,
-        prepared: &mut Prepared,
-        hold: &Hold,
-    ) -> Result<()> {
+    pub(super) async fn succeed(&self, saga: &mut Saga, prepared: &mut Prepared, hold: &Hold) -> Result<()> {
         let record = match self.record(prepared)? {
             Some(record) => {
                 Some(saga.register(When::OnSuccess, record).context(|| "write the journal".to_owned())?)

@@ -83,10 +83,7 @@ impl RestoreRun<'_> {
                 self.run.timer.phase(crate::model::event::Phase::Safety);
                 lower_priority(&self.run.context, &prepared.source).await;
                 let keeping = (&self.run.context.clock, &self.run.context.cancel);
-                let kept = promised
-                    .safety
-                    .keep(&mut prepared.agent, keeping, self.run.monitor())
-                    .await;
+                let kept = promised.safety.keep(&mut prepared.agent, keeping, self.run.monitor()).await;
                 kept.map(Some)
             }
             None => Ok(None),

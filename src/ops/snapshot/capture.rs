@@ -156,6 +156,7 @@ impl SnapshotRun<'_> {
             stability,
         };
         let archived = prepared
+            .helper
             .agent
             .archive(call, writers, self.run.monitor())
             .await
