@@ -80,6 +80,7 @@ fn show_has_what_is_known_of_a_snapshot() {
         &Recipe {
             adjust: &|manifest| {
                 manifest.evidence.database = Some(inspection.clone());
+                manifest.consistency = manifest.evidence.at_rest();
                 manifest.evidence.stopped.push(StoppedContainer {
                     name: "shop-db-1".into(),
                     exit_code: 0,

@@ -121,7 +121,8 @@ impl World {
             cancel: Cancel::default(),
             monitor: Arc::new(Silent),
         };
-        let elsewhere = in_memory();
+        // On a disk: nothing is migrated to below /dev, and a repository here has the room that memory lacks.
+        let elsewhere = TempDir::new().unwrap();
         let world = Self { directory, elsewhere, engine, failing, host, is_armed: false, lease, outside };
         world.populate(is_composed).await;
         world
