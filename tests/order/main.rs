@@ -29,7 +29,7 @@ fn effects(scenario: &dyn Scenario) -> String {
 
 /// What the files themselves decide, and where the test has them, has one value.
 fn without_files(value: &mut Value) {
-    const OF_FILES: &[&str] = &["blake3", "stored_bytes", "tar_bytes", "sealed", "proof_digest"];
+    const OF_FILES: &[&str] = &["blake3", "stored_bytes", "tar_bytes", "seal", "proof_digest"];
     match value {
         Value::Object(fields) => {
             for (name, value) in fields {
