@@ -104,8 +104,8 @@ async fn a_command_that_is_stopped_while_it_publishes_holds_nothing_and_goes_on_
         assert_eq!(code, Some(0), "{step}: {said}");
     }
     assert_eq!(volsnap.list().len(), 2);
-    assert_all_verified(&volsnap);
     await_tidy(&postgres, &volsnap);
+    assert_all_verified(&volsnap);
 }
 
 #[tokio::test]
