@@ -1,4 +1,4 @@
-//! The agent's side of a session: answers [calls](calls) until its input ends.
+//! The agent's side of a session: answers [calls] until its input ends.
 //!
 //! A call is answered by exactly one event (after any number of [`Event::Progress`]); one that fails, or that is not
 //! understood, by [`Event::Failed`], and the session goes on. When the input ends, the command is gone: the process of an
