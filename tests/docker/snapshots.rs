@@ -293,7 +293,7 @@ async fn a_directory_that_holds_no_database_is_saved_with_nothing_held() {
     let _socket = std::os::unix::net::UnixListener::bind(directory.path().join("socket")).unwrap();
     let target = format!("path:{}", directory.path().display());
     let snapshot = volsnap.run(["snapshot", &target, "--quiesce", "none", "--json"]).json();
-    assert_eq!(snapshot["consistency"], "clean");
+    assert_eq!(snapshot["consistency"], "stopped-and-quiet");
     assert_eq!(snapshot["files"], 1);
     let shown = volsnap.run(["show", "latest", "--json"]).json();
     assert_eq!(shown["counts"]["sockets_skipped"], 1);
