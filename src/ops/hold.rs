@@ -1,9 +1,9 @@
 //! Holding the users of a source, and bringing them back: written once, for every verb.
 //!
-//! The journal and the guard's memory have what brings them back before the first one is asked to stop. From then until
-//! they are back, the guard has a [lease](crate::saga::Lease) on the run: if a command hangs or is stopped, the guard
-//! ends it wherever it is, and the service comes back. The lease does not limit how long containers may take to stop,
-//! or a database to answer: meanwhile the engine is asked, and its answers count as progress.
+//! The journal and the guard's memory have what brings them back before the first one is stopped or frozen. From then
+//! until they are back, the guard has a [lease](crate::saga::Lease) on the run: if a command hangs or is stopped, the
+//! guard ends it wherever it is, and the service comes back. The lease does not limit how long containers may take to
+//! stop, or a database to answer: meanwhile the engine is asked, and its answers count as progress.
 //!
 //! Once they answer, there is no lease. What comes after, such as publishing a snapshot or letting a restore or a
 //! migration stay, holds nothing: if a command hangs there, the service is up, on data that is all old or all new, and

@@ -1,4 +1,4 @@
-//! What is measured of a run: when the service went and came back, and how long each phase took.
+//! What a run measures: when the service went and came back, and how long each phase took.
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;

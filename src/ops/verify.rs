@@ -116,7 +116,7 @@ pub struct Listed {
     pub bytes: u64,
     /// The digest of all records; see [`ListDigest`].
     pub digest: String,
-    /// Whether there are devices, or programs that take on rights.
+    /// Whether there are devices, or programs that gain privileges (set-ID bits, capabilities).
     pub has_devices: bool,
     /// Owner and group of the database's own directory, else of the root.
     pub owner: Option<(u32, u32)>,

@@ -39,7 +39,7 @@ pub(super) struct ArchiveSummary {
     pub(super) stored: u64,
     /// The digest of all records, if there is a list of them.
     pub(super) digest: Option<String>,
-    /// Whether it may make devices and programs that take on rights.
+    /// Whether it may make devices, and programs that gain privileges.
     pub(super) has_devices: bool,
     /// Who owns the data.
     pub(super) owner: Option<(u32, u32)>,

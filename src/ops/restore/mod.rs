@@ -8,8 +8,8 @@
 //!    the same volume. It is digested as it is written and compared with the file list, every byte and every attribute.
 //!    That is its verification: nothing that runs knows of it. It never takes the last of the disk.
 //! 3. The users are stopped. Before that, the journal has what starts them.
-//! 4. The journal has what puts the old data back; then the two trees change places by renames. What makes a database
-//!    goes first and comes last.
+//! 4. The journal has what puts the old data back; only then do the two trees change places, by renames. What makes a
+//!    database goes first and comes last.
 //! 5. The users are started and answer; the database is the one that was restored, and runs on these files. Until then,
 //!    any failure, signal or death puts the old data back.
 //! 6. Committed: from here on the new data stays. With the service up, the old data is archived as a safety snapshot,
