@@ -1,9 +1,9 @@
-//! `check`: is the data what it was, and as the user wants it? Reads only: nothing is stopped, and nothing
-//! is changed but what volsnap remembers.
+//! `check`: is the data what it was, and what the user wants it to be? It only reads: it stops nothing, and changes
+//! nothing but what volsnap remembers.
 //!
-//! Live data is compared with the newest facts there are: those of the last snapshot, of the last check
-//! or restart that found nothing wrong, or of what was restored since. What was found wrong is not
-//! remembered, so that the next check finds it again.
+//! Live data is compared with the newest facts there are: those of the last snapshot, of the last check or restart that
+//! found nothing wrong, or of what was restored since. volsnap does not remember what it found wrong, so the next check
+//! finds it again.
 
 use std::path::{Path, PathBuf};
 
@@ -29,27 +29,27 @@ use crate::repository::{Repository, Snapshot};
 use crate::selector::Target;
 use crate::undo::Saga;
 
-/// What is asked for.
+/// What the user asks for.
 #[derive(Debug, Clone)]
 pub struct CheckOptions {
-    /// Of what.
+    /// What to check.
     pub target: Target,
     /// Where the repository is, or may be.
     pub repository: PathBuf,
-    /// The snapshot to compare with, in place of the newest facts.
+    /// The snapshot to compare with, instead of the newest facts.
     pub against: Option<Snapshot>,
-    /// How closely the data is looked at.
+    /// How closely to look at the data.
     pub level: FactsLevel,
-    /// The file with the user's checks, in place of the one beside the compose file.
+    /// The file with the user's checks, instead of the one beside the compose file.
     pub checks: Option<PathBuf>,
-    /// An image to use as the helper in place of our own.
+    /// An image to use as the helper instead of our own.
     pub helper_image: Option<String>,
 }
 
-/// What came of a check.
+/// The outcome of a check.
 #[derive(Debug, Clone, Serialize)]
 pub struct CheckReport {
-    /// Whether no damage was found, and every check of the user's holds.
+    /// Whether no damage was found and every check of the user's holds.
     pub ok: bool,
     /// What was checked, as a person calls it.
     pub title: String,
@@ -57,13 +57,13 @@ pub struct CheckReport {
     pub container: Option<String>,
     /// What it was compared with; `None` for the first look.
     pub against: Option<Against>,
-    /// Whether nothing was written in between, so that everything has to be the same.
+    /// Whether nothing was written in between, so everything must be the same.
     pub strict: bool,
     /// What differs.
     pub differences: Vec<Difference>,
     /// The user's checks.
     pub checks: Vec<Checked>,
-    /// How closely it was looked at.
+    /// How closely the data was looked at.
     pub level: FactsLevel,
     /// What there was before, in numbers.
     pub before: Option<FactsSummary>,
@@ -71,21 +71,21 @@ pub struct CheckReport {
     pub now: FactsSummary,
     /// What was not looked at, and why.
     pub unread: Vec<String>,
-    /// Milliseconds that the looking took.
+    /// How long looking took, in milliseconds.
     pub ms: u64,
 }
 
 /// What something is compared with.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Against {
-    /// The snapshot, `SOURCE/ID`, also one that was restored since; `None` for the last check or restart that found
+    /// The snapshot, `SOURCE/ID`, even if it was restored since; `None` for the last check or restart that found
     /// nothing wrong.
     pub snapshot: Option<String>,
     /// When those facts were taken.
     pub taken: DateTime<Utc>,
 }
 
-/// Checks.
+/// Checks live data.
 ///
 /// # Errors
 /// When the data cannot be looked at. What is found is no error.
@@ -114,7 +114,7 @@ struct Begin {
     engine: EngineInfo,
     source: Source,
     latest: Option<Snapshot>,
-    /// With the snapshot whose facts they are.
+    /// The facts to compare with, and the snapshot that has them.
     baseline: Option<(Facts, Option<String>)>,
 }
 
@@ -140,7 +140,7 @@ async fn begin(context: &Context, options: &CheckOptions) -> Result<Begin> {
     Ok(Begin { engine, source, latest, baseline })
 }
 
-/// Refuses to compare the files of a database with the facts of one: nobody is there to be asked.
+/// Refuses to compare files with the facts of a running database: no database is there to ask.
 fn refuse_database(source: &Source, before: Option<&Facts>) -> Result<()> {
     match before.filter(|before| before.files.is_none()) {
         Some(before) => Err(Error::failed(format!(
@@ -183,7 +183,7 @@ fn report(
     (report, facts)
 }
 
-/// Returns what is not known of data that is no database: its files are counted, and not read.
+/// Returns what remains unknown of data that is no database: its files are counted, but not read.
 fn unread_of_files(facts: &Facts) -> Option<String> {
     let files = facts.files.as_ref().filter(|files| files.digest.is_none())?;
     Some(format!("what is in the {} files: only their number and size were compared", files.files))
@@ -205,8 +205,8 @@ fn newest(
     Ok(saved.or_else(known))
 }
 
-/// Returns the newest snapshot of a source, where there is a repository that can be read; not what a restore has
-/// kept of data that was replaced.
+/// Returns the newest snapshot of a source, if there is a repository that can be read; never one of replaced data that
+/// a restore kept.
 pub(super) async fn latest(repository: &Path, source: &Source) -> Option<Snapshot> {
     let listing = Repository::open(repository).await.ok()?.snapshots(Some(&source.key)).await.ok()?;
     listing.snapshots.into_iter().rfind(|snapshot| !snapshot.manifest.is_safety())

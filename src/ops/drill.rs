@@ -1,17 +1,17 @@
 //! `verify --drill`: boot a snapshot, and so prove it.
 //!
-//! 1. The image that the data ran in is found on the engine by its content, before anything is made.
-//! 2. The snapshot is unpacked into a volume of the drill's own, digested and proved exactly as a restore does it.
-//!    What removes the volume is in the journal before it is made.
-//! 3. The image boots on it: no network, no capability, no secret, nothing of the service's but the data; memory
-//!    and time are bounded. A link to a tablespace can lead nowhere but into the copy.
-//! 4. Once it answers, that is the recovery time. Its facts are compared with those of the snapshot, its indexes
-//!    with their tables, and the user's checks are run.
-//! 5. It is stopped, and its files prove that it could be.
-//! 6. Everything is removed, also after a failure or kill -9 ([`saga`](crate::saga)), and the outcome is written
-//!    beside the snapshot.
+//! 1. The drill finds the image that the data ran in on the engine, by its content, before it makes anything.
+//! 2. It unpacks the snapshot into a volume of its own, and digests and proves it exactly as a restore does. The
+//!    journal has what removes the volume before the volume is made.
+//! 3. It boots the image on the volume: no network, no capability, no secret, nothing of the service's but the data;
+//!    memory and time are bounded. A link to a tablespace can lead only into the copy.
+//! 4. The time until it answers is the recovery time. Its facts are compared with those of the snapshot and its
+//!    indexes with their tables, and the user's checks run.
+//! 5. The database is stopped, and its files prove that it stopped cleanly.
+//! 6. Everything is removed, even after a failure or kill -9 ([`saga`](crate::saga)), and the outcome is written beside
+//!    the snapshot.
 //!
-//! What the drill finds wrong with the snapshot is a result; an error is what kept the drill from being done.
+//! What the drill finds wrong with the snapshot is a result; an error means that the drill could not be done.
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -46,23 +46,23 @@ use crate::service::ready::await_ready;
 use crate::undo::Saga;
 use crate::undo::Undo;
 
-/// How long the copy may take to stop. It is nobody's, so it is not worth waiting longer for.
+/// How long the copy may take to stop. Nobody uses it, so waiting longer is not worth it.
 const STOP_LIMIT: Duration = Duration::from_mins(5);
-/// Lines of the server's log that are searched for why it did not come up.
+/// How many lines of the server's log are searched for why it did not come up.
 const LOG_LINES: u32 = 200;
-/// Processes in the container at most.
+/// How many processes the container may have.
 const PIDS: u32 = 1024;
-/// What it may write beside the data: its socket, and a file of settings.
+/// How much it may write beside the data: its socket, and a file of settings.
 const SCRATCH_BYTES: u64 = 16 << 20;
 
-/// What is asked for.
+/// What the user asks for.
 #[derive(Debug, Clone)]
 pub struct DrillOptions {
     /// Where the repository is.
     pub repository: PathBuf,
-    /// An image to boot in place of the one that the data ran in.
+    /// An image to boot instead of the one that the data ran in.
     pub image: Option<String>,
-    /// How closely the data is looked at.
+    /// How closely to look at the data.
     pub facts: FactsLevel,
     /// The user's checks.
     pub checks: Option<Checks>,
@@ -70,12 +70,12 @@ pub struct DrillOptions {
     pub memory_bytes: u64,
     /// How long unpacking, booting and looking may take together.
     pub limit: Duration,
-    /// An image to use as the helper in place of our own.
+    /// An image to use as the helper instead of our own.
     pub helper_image: Option<String>,
 }
 
 impl DrillOptions {
-    /// Returns what is asked for when nothing in particular is.
+    /// Returns the default options.
     #[must_use]
     pub fn new(repository: &Path) -> Self {
         Self {
@@ -93,7 +93,7 @@ impl DrillOptions {
 /// What a drill found.
 #[derive(Debug, Clone, Serialize)]
 pub struct DrillReport {
-    /// Of which snapshot.
+    /// The snapshot.
     pub id: SnapshotId,
     /// Whether nothing is wrong.
     pub ok: bool,
@@ -101,7 +101,7 @@ pub struct DrillReport {
     pub problems: Vec<String>,
     /// What differs from the facts that the snapshot has.
     pub differences: Vec<Difference>,
-    /// What the user's checks gave.
+    /// The results of the user's checks.
     pub checks: Vec<Checked>,
     /// What was not looked at, and why.
     pub unread: Vec<String>,
@@ -115,7 +115,7 @@ pub struct DrillReport {
     pub files: u64,
     /// Bytes of their contents.
     pub raw_bytes: u64,
-    /// How long it took.
+    /// How long each part took.
     #[serde(flatten)]
     pub times: DrillTimes,
 }
@@ -138,7 +138,7 @@ impl DrillReport {
         }
     }
 
-    /// Returns what it shows; `None` where something is wrong.
+    /// Returns what it shows; `None` if something is wrong.
     #[must_use]
     pub fn shows(&self) -> Option<Proof> {
         let proof = match (&self.image, self.compared) {
@@ -149,7 +149,7 @@ impl DrillReport {
         self.ok.then_some(proof)
     }
 
-    /// Returns whether everything was looked at that a drill looks at.
+    /// Returns whether the drill looked at everything that a drill looks at.
     #[must_use]
     pub fn is_whole(&self) -> bool {
         self.compared && self.unread.is_empty()
@@ -162,7 +162,7 @@ impl DrillReport {
     }
 }
 
-/// Boots a snapshot and writes down the outcome beside it.
+/// Boots a snapshot and writes the outcome beside it.
 ///
 /// # Errors
 /// When the drill could not be done: no image, no engine, a signal. What is wrong with the snapshot is in the
@@ -209,18 +209,18 @@ struct DrillRun<'a> {
     run: &'a Run,
     snapshot: &'a Snapshot,
     options: &'a DrillOptions,
-    /// The volume that is made.
+    /// The volume that the drill makes.
     volume: String,
 }
 
-/// What is booted, and how.
+/// What to boot, and how.
 struct Boot {
     /// The database's name.
     database: &'static str,
     server: &'static dyn Server,
     sandbox: &'static dyn SandboxSource,
     image: Image,
-    /// Where the container has the volume.
+    /// Where the container mounts the volume.
     mounted_at: PathBuf,
     /// The data directory, in the container.
     data_directory: PathBuf,
@@ -277,7 +277,7 @@ impl DrillRun<'_> {
         self.stop(&boot, &container, report).await
     }
 
-    /// Finds the image to boot; `None` for data that is no database we know.
+    /// Finds the image to boot; `None` if the data is of no database that we know.
     async fn boot_of(&self) -> Result<Option<Boot>> {
         let manifest = &self.snapshot.manifest;
         let Some(inspection) = &manifest.evidence.database else { return Ok(None) };
@@ -291,7 +291,7 @@ impl DrillRun<'_> {
         Ok(Some(Boot { database, server, sandbox, image, mounted_at, data_directory }))
     }
 
-    /// Returns the image that the data ran in, by its content and not by a name that may have moved on.
+    /// Returns the image that the data ran in, by its content: a name may have moved on.
     async fn image(&self) -> Result<Image> {
         let docker = &*self.run.context.docker;
         let look = |reference: String| async move {
@@ -344,7 +344,7 @@ impl DrillRun<'_> {
         restore::unpack(self.run, &options, saga).await
     }
 
-    /// Boots the copy; `None` when it does not come up, which is then among the problems.
+    /// Boots the copy; returns `None` if it does not come up, and adds that to the problems.
     async fn boot(
         &self,
         saga: &mut Saga,
@@ -421,7 +421,7 @@ impl DrillRun<'_> {
         }
     }
 
-    /// Looks at the data as it is after the boot.
+    /// Looks at the data after the boot.
     async fn look(&self, boot: &Boot, container: &Container, report: &mut DrillReport) {
         self.run.monitor().phase(Phase::Facts, self.snapshot.name(), None);
         self.run.monitor().step("compare");
@@ -471,7 +471,7 @@ impl DrillRun<'_> {
         report.differences = comparison.differences;
     }
 
-    /// Has the database's own tool look whether what it keeps in several places fits together.
+    /// Has the database's own tool check that what it keeps in several places fits together.
     async fn structure(&self, boot: &Boot, container: &Container, report: &mut DrillReport) {
         let Some(check) = boot.sandbox.structure_check(container) else { return };
         self.run.monitor().step("structure");
@@ -489,7 +489,7 @@ impl DrillRun<'_> {
         }
     }
 
-    /// Stops the copy; that it can be stopped cleanly is the last thing it shows.
+    /// Stops the copy: the last thing it shows is that it can be stopped cleanly.
     async fn stop(&self, boot: &Boot, container: &Container, report: &mut DrillReport) -> Result<()> {
         self.run.monitor().step("stop-copy");
         let docker = &*self.run.context.docker;
@@ -513,18 +513,18 @@ impl Aftermath for DrillRun<'_> {
     }
 }
 
-/// Returns the user's checks that go with a snapshot: those in the file that is named, else beside the compose file
-/// of the service it was taken of.
+/// Returns the user's checks that go with a snapshot: those in the named file, else those beside the compose file of
+/// the service that the snapshot was taken of.
 ///
 /// # Errors
-/// When the file cannot be read or understood, or the one that is named is not there.
+/// When the file cannot be read or understood, or a named file does not exist.
 pub fn checks_of(named: Option<&Path>, snapshot: &Snapshot, directory: &Path) -> Result<Option<Checks>> {
     let labels = snapshot.manifest.environment.labels.clone();
     let container = Container { labels, ..Container::default() };
     Ok(facts::find_checks(named, &container, directory)?.map(|(_, checks)| checks))
 }
 
-/// Returns whether a failure to unpack says something of the snapshot, rather than of what unpacks it.
+/// Returns whether a failure to unpack is about the snapshot, not about what unpacks it.
 fn is_about_the_snapshot(error: &Error) -> bool {
     error.kind() == ErrorKind::Damaged
 }

@@ -1,5 +1,5 @@
-//! What the engine and the database's own files say of a hold: that what was stopped is stopped, by itself and whole,
-//! and that nobody has started anything meanwhile.
+//! What the engine and the database's own files say of a hold: that what was stopped is still stopped, ended by itself
+//! and completely, and that nobody has started anything meanwhile.
 
 use std::path::{Path, PathBuf};
 
@@ -14,7 +14,7 @@ use crate::model::inspection::Inspection;
 use crate::model::manifest::{Evidence, StoppedContainer};
 use crate::model::source::Source;
 
-/// A database in a source, as far as its files are concerned.
+/// The files of a database in a source.
 #[derive(Debug, Clone)]
 pub(super) struct DatabaseFiles {
     /// The database's name.
@@ -27,13 +27,13 @@ pub(super) struct DatabaseFiles {
 }
 
 impl DatabaseFiles {
-    /// Returns those of the database that a container has in a source; `None` where nothing is known of any.
+    /// Returns the files of the database that a container has in a source; `None` if we know of none there.
     pub(super) fn of(source: &Source, container: &Container) -> Option<Self> {
         let data_directory = source.data_directory.clone()?;
         Self::at(database::of(container)?, data_directory, source.mounted_at(container))
     }
 
-    /// Returns those of a database in a directory; `None` where nothing is known of its files.
+    /// Returns the files of a database in a directory; `None` if we know nothing of its files.
     pub(super) fn at(
         database: &'static dyn Database,
         data_directory: PathBuf,
@@ -42,18 +42,18 @@ impl DatabaseFiles {
         Some(Self { engine: database.name(), known: database.files()?, data_directory, mounted_at })
     }
 
-    /// Reads them in the source.
+    /// Reads the files in the source.
     pub(super) async fn inspect(&self, agent: &mut AgentClient) -> Result<Inspection> {
         self.inspect_tree(agent, Path::new("")).await
     }
 
-    /// Reads them in a tree of the source.
+    /// Reads the files in a tree of the source.
     pub(super) async fn inspect_tree(&self, agent: &mut AgentClient, tree: &Path) -> Result<Inspection> {
         let inspection = agent.call(self.inspection(Side::Source, tree)).await;
         inspection.context(|| format!("read the files of {}", self.engine))
     }
 
-    /// Reads them in the stage, or the copy, of the source.
+    /// Reads the files in the stage, or the copy, of the source.
     pub(super) async fn inspect_stage(&self, agent: &mut AgentClient) -> Result<Inspection> {
         let inspection = agent.call(self.inspection(Side::Stage, Path::new(""))).await;
         inspection.context(|| format!("read the files of {} in the copy", self.engine))
@@ -75,11 +75,11 @@ impl DatabaseFiles {
     }
 }
 
-/// Reads how those ended that were stopped, and what the database's own files say; why the shutdown is not clean is
-/// among the reasons.
+/// Reads how the stopped containers ended, and what the database's own files say; the reasons include why the shutdown
+/// is not clean.
 ///
 /// # Errors
-/// When one of them was started by somebody meanwhile, or the files cannot be read.
+/// When somebody has started one of them meanwhile, or the files cannot be read.
 pub(super) async fn of_shutdown(
     context: &Context,
     stops: &[Container],
@@ -105,13 +105,13 @@ pub(super) async fn of_shutdown(
     Ok(evidence)
 }
 
-/// Returns why the shutdown of a database cannot be proved: nothing is known of its files.
+/// Returns why the shutdown of a database cannot be proved: we know nothing of its files.
 fn unprovable(database: &dyn Database) -> Option<String> {
     let is_unknown = database.files().is_none();
     is_unknown.then(|| format!("it is not known how the files of {} prove a clean shutdown", database.name()))
 }
 
-/// Returns why a container's end was not clean, as far as the engine says.
+/// Returns why a container did not end cleanly, as far as the engine tells.
 pub(super) fn ended_badly(now: &Container) -> Option<String> {
     let is_database = database::of(now).is_some();
     if now.state.oom_killed {
@@ -123,7 +123,7 @@ pub(super) fn ended_badly(now: &Container) -> Option<String> {
     }
 }
 
-/// Refuses a frozen container that is not frozen any more, or was in between.
+/// Refuses a container that is no longer frozen, or was not frozen in between.
 pub(super) async fn still_frozen(context: &Context, before: &Container) -> Result<()> {
     let now = still_there(context, before).await?;
     if now.state.paused && now.state.started_at == before.state.started_at {
@@ -138,7 +138,7 @@ pub(super) async fn still_frozen(context: &Context, before: &Container) -> Resul
     )))
 }
 
-/// Returns a stopped container as it is now, if it is still stopped and was not started in between.
+/// Returns a stopped container as it is now, if it is still stopped and nobody started it in between.
 pub(super) async fn still_stopped(context: &Context, before: &Container) -> Result<Container> {
     let now = still_there(context, before).await?;
     if now.state.running || now.state.started_at != before.state.started_at {
@@ -160,7 +160,7 @@ async fn still_there(context: &Context, before: &Container) -> Result<Container>
 mod tests {
     use super::*;
 
-    /// A database of which nothing is known but its name.
+    /// A database of which only the name is known.
     #[derive(Debug)]
     struct Nameless;
 

@@ -1,8 +1,8 @@
-//! Taking facts of what runs, and what is remembered of them.
+//! Takes facts of what runs, and remembers them.
 //!
-//! The last facts of a source that had nothing wrong with them are kept in the state directory, for the
-//! next [check](super::check) to compare with; after a restore, those of what was restored. They are
-//! replaced whole, or not at all.
+//! The state directory keeps the last facts of a source that had nothing wrong with them, for the next
+//! [check](super::check) to compare with; after a restore, it keeps those of what was restored. They are replaced
+//! whole, or not at all.
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -30,16 +30,16 @@ use crate::model::source::Source;
 use crate::ops::phase_timer::milliseconds;
 use crate::repository::Snapshot;
 
-/// How long one query of the user's may take.
+/// How long one of the user's queries may take.
 const QUERY_LIMIT: Duration = Duration::from_secs(30);
-/// What the engine needs on top.
+/// How much longer the engine may take.
 const EXEC_MARGIN: Duration = Duration::from_secs(15);
 
-/// Takes the facts of the database that runs in a container; `None` when it is none we know, or nothing is
-/// asked for. Reads only, and is bounded in time.
+/// Takes the facts of the database that runs in a container; `None` if we do not know the database, or no facts are
+/// asked for. It only reads, and is bounded in time.
 ///
 /// # Errors
-/// When the database does not answer, or not so that it is understood.
+/// When the database does not answer, or its answer cannot be understood.
 pub async fn take(docker: &dyn Docker, container: &Container, level: FactsLevel) -> Result<Option<Facts>> {
     let source = database::of(container).and_then(Database::facts);
     let Some(source) = source.filter(|_| level != FactsLevel::None) else { return Ok(None) };
@@ -52,8 +52,8 @@ pub async fn take(docker: &dyn Docker, container: &Container, level: FactsLevel)
     Ok(Some(facts))
 }
 
-/// Runs the user's checks in the database of a container, and keeps their values with its facts. `before`
-/// has what they gave the last time.
+/// Runs the user's checks in the database of a container, and keeps their values with its facts. `before` has the
+/// values of the last time.
 pub async fn run_checks(
     docker: &dyn Docker,
     container: &Container,
@@ -80,8 +80,8 @@ pub async fn run_checks(
     judged
 }
 
-/// Returns the facts of a snapshot: what was seen of its live data, else what its file list says of data that
-/// is no database. `None` where nothing is known.
+/// Returns the facts of a snapshot: what was seen of its live data, or else, if the data is no database, what its file
+/// list says. `None` if nothing is known.
 ///
 /// # Errors
 /// When its file list cannot be read.
@@ -102,8 +102,8 @@ pub fn of_snapshot(snapshot: &Snapshot) -> Result<Option<Facts>> {
     Ok(Some(Facts::of_files(files, manifest.times.held)))
 }
 
-/// Returns the facts as a manifest keeps them: with whether they are true of the copy to the last row, by what the
-/// database's own files said of it.
+/// Returns the facts as a manifest keeps them, with whether they are true of the copy to the last row: what the
+/// database's own files said of it decides that.
 pub(super) fn recorded(seen: Option<Facts>, evidence: &Evidence) -> Option<SnapshotFacts> {
     let seen = seen?;
     let source = database::named(&seen.engine).and_then(Database::facts);
@@ -117,11 +117,11 @@ pub(super) fn recorded(seen: Option<Facts>, evidence: &Evidence) -> Option<Snaps
     Some(SnapshotFacts { exact, seen })
 }
 
-/// Returns the user's checks that go with a container, and the file they are in: the one that is named, else
-/// the one beside the compose file, else the one in the current directory. None are none.
+/// Returns the user's checks that go with a container, and the file they are in: the named one, else the one beside the
+/// compose file, else the one in the current directory. Only a named file must exist.
 ///
 /// # Errors
-/// When the file cannot be read or understood, or the one that is named is not there.
+/// When the file cannot be read or understood, or a named file does not exist.
 pub fn find_checks(
     named: Option<&Path>,
     container: &Container,
@@ -145,10 +145,10 @@ pub fn find_checks(
     Ok(Some((path, checks)))
 }
 
-/// The format of what is remembered. What names none is of format 1, and has the same fields.
+/// The format of what is remembered. A file that names no format is of format 1, and has the same fields.
 const REMEMBERED_FORMAT: u32 = 2;
 
-/// What was true of a source when it was last as it is to be.
+/// What was true of a source the last time that nothing was wrong with it.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub(super) struct Remembered {
     #[serde(default = "unnumbered")]
@@ -157,9 +157,9 @@ pub(super) struct Remembered {
     engine: String,
     /// The source's key.
     source: String,
-    /// When it was so. The facts of what was restored are older.
+    /// When that was. The facts of what was restored are older.
     pub(super) at: DateTime<Utc>,
-    /// `None` when nothing is known of it: something was restored that has no facts.
+    /// `None` when nothing is known of it: what was restored has no facts.
     pub(super) facts: Option<Facts>,
     /// The snapshot that it was restored from.
     pub(super) snapshot: Option<String>,
@@ -183,15 +183,15 @@ impl Remembered {
     }
 }
 
-/// Why what is remembered cannot be compared with.
+/// Why nothing can be compared with what is remembered.
 #[derive(Debug, PartialEq, Eq)]
 enum Unreadable {
     Damaged,
-    /// A later volsnap remembers it.
+    /// A later volsnap wrote it.
     Later,
 }
 
-/// Tells that a snapshot has facts that only a later volsnap understands.
+/// Warns that only a later volsnap understands the facts of a snapshot.
 pub(super) fn warn_of_later_facts(snapshot: &Snapshot, monitor: &dyn Monitor) {
     if let Some(version) = snapshot.manifest.later_facts() {
         monitor.warning(format!(
@@ -202,8 +202,8 @@ pub(super) fn warn_of_later_facts(snapshot: &Snapshot, monitor: &dyn Monitor) {
 }
 
 impl Context {
-    /// Takes the facts that go into a snapshot, with the values of the user's checks. They are worth having and
-    /// not worth failing for.
+    /// Takes the facts that go into a snapshot, with the values of the user's checks. If that fails, the snapshot goes
+    /// on without them.
     pub(super) async fn facts_for_snapshot(&self, source: &Source, level: FactsLevel) -> Option<Facts> {
         let container = source.database().filter(|container| container.state.running)?;
         if level == FactsLevel::None {
@@ -231,8 +231,8 @@ impl Context {
         Some(facts)
     }
 
-    /// Returns what is remembered of a source, where there is anything. What cannot be read is nothing; what a later
-    /// volsnap remembers is said, and nothing here.
+    /// Returns what is remembered of a source, if anything is. A file that cannot be read counts as nothing; so does
+    /// one of a later volsnap, with a warning.
     pub(super) fn remembered(&self, engine: &str, source: &Source) -> Option<Remembered> {
         let text = std::fs::read(self.memory(source)).ok()?;
         let remembered = match Remembered::read(&text) {
@@ -249,8 +249,8 @@ impl Context {
         (remembered.engine == engine && remembered.source == source.key).then_some(remembered)
     }
 
-    /// Remembers that these facts are true of a source by now; `snapshot` is what was restored. Failing to is no
-    /// failure of what was done.
+    /// Remembers that these facts are true of a source now; `snapshot` is what was restored. If that fails, what was
+    /// done has not failed.
     pub(super) fn remember(
         &self,
         engine: &str,
@@ -275,7 +275,7 @@ impl Context {
     }
 }
 
-/// Returns what is wrong with a check that is not as it is to be, and what it is to be.
+/// Returns what is wrong with a check that does not hold, and what it should be.
 #[must_use]
 pub fn wrong(check: &Checked) -> String {
     let found = match (&check.why, &check.value, &check.before) {

@@ -1,4 +1,4 @@
-//! Starting the helper of a run. Its name is the lock: the engine gives it out only once.
+//! Starts the helper of a run. Its name is the lock: the engine gives a name out only once.
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -29,15 +29,15 @@ pub(super) struct StartedHelper {
 /// Where a helper has its stage.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct StageMount<'a> {
-    /// The volume, which is made with the helper where it is not there, or the directory.
+    /// The volume, or the directory. A volume that does not exist is made with the helper.
     pub(super) location: &'a MountSource,
     /// The labels of the volume.
     pub(super) labels: &'a BTreeMap<String, String>,
 }
 
-/// Creates the helper of a run beside a source, and beside a stage where there is one, and starts it.
-/// `image` replaces the one packed from the running program. The helper says to all other runs which containers this one
-/// `holds`: see [`HoldPlan`](super::hold::HoldPlan).
+/// Creates the helper of a run beside a source, and beside a stage if there is one, and starts it. `image` replaces the
+/// one packed from the running program. The helper tells all other runs which containers this one `holds`: see
+/// [`HoldPlan`](super::hold::HoldPlan).
 pub(super) async fn start_helper(
     context: &Context,
     saga: &mut Saga,
@@ -82,8 +82,8 @@ pub(super) async fn start_helper(
     Ok(StartedHelper { agent, registered, place })
 }
 
-/// Has the helper of a source give way to the service, which is not held any more. That it cannot be made to only
-/// has the service feel it more.
+/// Makes the helper of a source give way to the service, which is not held any more. If that fails, the service only
+/// feels the helper more.
 pub(super) async fn lower_priority(context: &Context, source: &Source) {
     if let Err(error) = context.docker.lower_priority(&helper_name(&source.key)).await {
         tracing::debug!(%error, "the helper does not give way");
@@ -118,14 +118,14 @@ fn pipe_directory(context: &Context, saga: &mut Saga, run: &str) -> Result<PathB
     Ok(directory)
 }
 
-/// Returns the error for a source that another run has.
+/// Returns the error for a source that another run is at work on.
 pub(super) fn busy(source: &Source, helper: &str) -> Error {
     Error::busy(format!("another volsnap run is at work on {} (helper container {helper})", source.title))
         .state("nothing was stopped")
         .hint(Hint::volsnap(["recover", "--list"]).why("shows what runs, and what died"))
 }
 
-/// Returns the error for a helper that does not start. An image of another volsnap was named, or has our own image's tag.
+/// Returns the error for a helper that does not start: the named image, or our own image's tag, is another volsnap's.
 fn not_started(name: &str, image: &str, is_named: bool, error: AgentError) -> Error {
     let hint = match &error {
         AgentError::OtherProtocol { .. } if is_named => {

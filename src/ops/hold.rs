@@ -1,13 +1,13 @@
-//! Holding who uses a source, and having them back: written once, for every verb.
+//! Holding the users of a source, and bringing them back: written once, for every verb.
 //!
-//! What brings them back is in the journal, and in the guard's memory, before the first is asked. From then on the
-//! guard has a [lease](crate::saga::Lease) on the run, until they are back: a command that hangs, or is stopped, is ended
-//! by it wherever that is, and the service comes back. How long containers may take to stop, and a database to answer,
-//! is not the lease's to say: while they do, the engine is asked, and that it answers is the progress.
+//! The journal and the guard's memory have what brings them back before the first one is stopped or frozen. From then
+//! until they are back, the guard has a [lease](crate::saga::Lease) on the run: if a command hangs or is stopped, the
+//! guard ends it wherever it is, and the service comes back. The lease does not limit how long containers may take to
+//! stop, or a database to answer: meanwhile the engine is asked, and its answers count as progress.
 //!
-//! Once they answer there is no lease. What comes after, as publishing a snapshot or letting a restore or a migration
-//! stay, holds nothing: a command that hangs there hangs with the service up, on data that is all of the old or all of
-//! the new, and whoever ends it has its journal finished. Nothing that is put back has a deadline.
+//! Once they answer, there is no lease. What comes after, such as publishing a snapshot or letting a restore or a
+//! migration stay, holds nothing: if a command hangs there, the service is up, on data that is all old or all new, and
+//! once somebody ends the command, its journal is finished. Putting things back has no deadline.
 
 use std::time::Duration;
 
@@ -31,7 +31,7 @@ use crate::undo::{Saga, Undo};
 
 /// How long freezing may take.
 const FREEZE_LIMIT: Duration = Duration::from_secs(10);
-/// How long a database that goes on may take to answer.
+/// How long a database may take to answer after it was frozen.
 const ANSWER_LIMIT: Duration = Duration::from_secs(30);
 
 /// How writers are held still.
@@ -44,25 +44,25 @@ pub(super) enum HoldMethod {
     Freeze,
 }
 
-/// Who will be held, how, and for how long. A container is held by one run at a time, whatever source it is held for:
-/// a second one ends with [`ErrorKind::Busy`](crate::ErrorKind::Busy).
+/// Who will be held, how, and for how long. Only one run at a time holds a container, whatever source it is held for: a
+/// second one ends with [`ErrorKind::Busy`](crate::ErrorKind::Busy).
 #[derive(Debug, Clone, Default)]
 pub(super) struct HoldPlan {
     pub(super) method: HoldMethod,
-    /// In the order of their stop.
+    /// In the order in which they are stopped.
     pub(super) containers: Vec<Container>,
-    /// Those of them that do not answer as it is: they are started again, and not waited for.
+    /// Those that do not answer even before the hold: they are started again, and not waited for.
     pub(super) mute: Vec<String>,
-    /// How long one may take to stop; `None` for what suits it.
+    /// How long one may take to stop; `None` for the time that suits it.
     pub(super) stop_timeout: Option<Duration>,
     /// How long the hold is expected to take.
     pub(super) expected: Duration,
-    /// How long it may take at most; `None` for what the lease gives.
+    /// How long it may take at most; `None` for what the lease allows.
     pub(super) max_downtime: Option<Duration>,
 }
 
 impl HoldPlan {
-    /// Returns whether nobody is to be held.
+    /// Returns whether there is nobody to hold.
     pub(super) fn is_empty(&self) -> bool {
         self.containers.is_empty()
     }
@@ -72,17 +72,17 @@ impl HoldPlan {
         self.method == HoldMethod::Freeze
     }
 
-    /// Returns the names of those to be stopped, in that order.
+    /// Returns the names of those to stop, in that order.
     pub(super) fn stops(&self) -> Vec<String> {
         self.names(HoldMethod::Stop)
     }
 
-    /// Returns the names of those to be frozen.
+    /// Returns the names of those to freeze.
     pub(super) fn frozen(&self) -> Vec<String> {
         self.names(HoldMethod::Freeze)
     }
 
-    /// Returns the names of those to be started again, in that order.
+    /// Returns the names of those to start again, in that order.
     pub(super) fn starts(&self) -> Vec<String> {
         self.stops().into_iter().rev().collect()
     }
@@ -92,7 +92,7 @@ impl HoldPlan {
         names.filter(|_| self.method == method).collect()
     }
 
-    /// Returns those to be stopped, as the journal has them, in the order of their start.
+    /// Returns those to stop, as the journal has them, in the order in which they are started.
     fn stopped(&self) -> Vec<StoppedContainer> {
         let stopped = self.containers.iter().rev().map(|container| StoppedContainer {
             answered: !self.mute.contains(&container.id),
@@ -102,23 +102,23 @@ impl HoldPlan {
     }
 }
 
-/// Users that are held; what has them back is in the journal.
+/// Users that are held; the journal has what brings them back.
 #[derive(Debug)]
 pub(super) struct Held {
     plan: HoldPlan,
     back: Option<UndoId>,
-    /// Those that are stopped, in the order of their start.
+    /// Those that are stopped, in the order in which they are started.
     pub(super) stopped: Vec<StoppedContainer>,
     /// When the hold began.
     pub(super) at: DateTime<Utc>,
 }
 
 impl Run {
-    /// Stops or freezes who is to be held. `again` is the command to type where somebody has stopped or started one
-    /// of them since the plan was made.
+    /// Stops or freezes those to hold. `again` is the command to type if somebody has stopped or started one of them
+    /// since the plan was made.
     ///
     /// # Errors
-    /// When one cannot be held; those that are held already are put back at the run's end.
+    /// When one cannot be held; the run's end puts back those that are held already.
     pub(super) async fn hold(&self, saga: &mut Saga, plan: &HoldPlan, again: Hint) -> Result<Held> {
         let mut held =
             Held { plan: plan.clone(), back: None, stopped: Vec::new(), at: self.context.clock.now() };
@@ -150,8 +150,8 @@ impl Run {
         Ok(held)
     }
 
-    /// Refuses a container that another run holds, or is about to hold, for another source. Each run says so on its
-    /// helper before it looks here: so of two that come at once at least one sees the other.
+    /// Refuses a container that another run holds, or is about to hold, for another source. Each run says on its helper
+    /// what it holds before it looks here: so of two that come at once, at least one sees the other.
     async fn refuse_held_elsewhere(&self, plan: &HoldPlan) -> Result<()> {
         let containers = self.context.docker.containers().await.context(|| "list containers".to_owned())?;
         let others = containers.iter().filter(|one| {
@@ -172,7 +172,7 @@ impl Run {
         Ok(())
     }
 
-    /// The moment from which the service is away.
+    /// Marks the moment from which the service is away, and returns it.
     fn goes_away(&self, plan: &HoldPlan) -> DateTime<Utc> {
         let phase = if plan.freezes() { Phase::Freeze } else { Phase::Stop };
         self.phase(phase, [plan.stops(), plan.frozen()].concat().join(", "), None);
@@ -220,10 +220,10 @@ impl Held {
         self.plan.freezes()
     }
 
-    /// Has them back, and returns when they were.
+    /// Brings them back, and returns when they were.
     ///
     /// # Errors
-    /// When one does not come back; it is tried again at the run's end.
+    /// When one does not come back; the run's end tries again.
     pub(super) async fn release(&self, run: &Run, saga: &mut Saga) -> Result<DateTime<Utc>> {
         let Some(back) = self.back else { return Ok(run.context.clock.now()) };
         let frozen = self.plan.freezes();
@@ -232,11 +232,11 @@ impl Held {
         } else {
             run.phase(Phase::Start, self.plan.starts().join(", "), None);
         }
-        // Whatever time it takes, as long as it goes on: a run that hangs here is ended, and its guard does the same.
+        // This may take any time, as long as it goes on: if a run hangs here, its guard ends it and does the same.
         run.lease(Terms::of_release(self.plan.max_downtime));
         let what = if frozen { "let go on what was frozen" } else { "start again what was stopped" };
         saga.undo_now(back, run.monitor()).await.map_err(|error| Error::failed(what).with_source(error))?;
-        // Who was frozen goes on where it was, and answers from here on: that is asked afterwards.
+        // What was frozen goes on where it was, and can answer from here on; whether it does is asked afterwards.
         let (downtime, released) = (run.timer.released(), run.context.clock.now());
         run.end_lease();
         if frozen {
@@ -259,8 +259,8 @@ impl Held {
         Ok(())
     }
 
-    /// Starts what was stopped, on data that is not the one it was stopped on, and once: what does not come up has
-    /// that data as its reason. What has everything back stays in the journal.
+    /// Starts what was stopped, once, on other data than it was stopped on: if something does not come up, that data is
+    /// the reason. The journal keeps what brings everything back.
     ///
     /// # Errors
     /// When one ends, or does not answer within `limit`.
@@ -269,7 +269,7 @@ impl Held {
             return Ok(run.context.clock.now());
         }
         run.phase(Phase::Start, self.plan.starts().join(", "), None);
-        // Recovery may take hours, and says nothing meanwhile but that the container runs.
+        // Recovery may take hours, and meanwhile shows nothing but that the container runs.
         run.lease(Terms::of_release(self.plan.max_downtime));
         let deadline = Instant::now() + limit;
         start_once(&*run.context.docker, &self.stopped, deadline, run.monitor())
@@ -282,7 +282,7 @@ impl Held {
         Ok(run.context.clock.now())
     }
 
-    /// Has the journal start these from now on: containers that took the place of those that were stopped.
+    /// Makes the journal start these from now on: containers that took the place of those that were stopped.
     ///
     /// # Errors
     /// When the journal cannot be written.
@@ -292,14 +292,14 @@ impl Held {
         saga.update(back, undo).context(|| "write the journal".to_owned())
     }
 
-    /// Has the container that was made in the place of a stopped one be started, and that one not.
+    /// From now on starts the container that was made in the place of a stopped one, not that one.
     pub(super) fn takes_place(&mut self, before: &str, made: String) {
         if let Some(stopped) = self.stopped.iter_mut().find(|stopped| stopped.identity.id == before) {
             stopped.identity.id = made;
         }
     }
 
-    /// Nothing is held any more: it was started another way, and runs.
+    /// Ends the hold: what was held was started another way, and runs.
     pub(super) fn dismiss(&self, saga: &mut Saga) {
         if let Some(back) = self.back {
             saga.dismiss(back);

@@ -1,4 +1,4 @@
-//! Which C library a container has: it decides how a database sorts text, and so whether its indexes hold.
+//! Which C library a container has. The library decides how a database sorts text, and so whether its indexes hold.
 
 use std::time::Duration;
 
@@ -7,12 +7,12 @@ use crate::model::container::Container;
 
 /// How long it may take to say so.
 const ASK_LIMIT: Duration = Duration::from_secs(10);
-/// glibc is asked by its own tool; the loader of musl says it on its standard error.
+/// glibc's own tool tells the version; the loader of musl prints it on its standard error.
 const ASK: &str = "getconf GNU_LIBC_VERSION 2>/dev/null || \
     for loader in /lib/ld-musl-*.so.1; do \"$loader\" 2>&1 | sed -n 's/^Version /musl /p'; done";
 
-/// Returns the C library of a running container with its version, as "glibc 2.36" or "musl 1.2.4"; `None` where it
-/// cannot be told.
+/// Returns the C library of a running container with its version, such as "glibc 2.36" or "musl 1.2.4"; `None` if
+/// nothing tells it.
 pub(super) async fn libc_of(docker: &dyn Docker, container: &Container) -> Option<String> {
     if !container.state.running {
         return None;

@@ -1,5 +1,4 @@
-//! The procedures. Each reads top to bottom as the story of what happens, and at each step what
-//! undoes it stands beside it.
+//! The procedures. Each reads top to bottom as the story of what happens, and each step stands beside what undoes it.
 
 use std::io::BufReader;
 use std::path::PathBuf;
@@ -41,26 +40,26 @@ pub mod verify;
 
 pub use run::{Consent, decline, execute};
 
-/// What every procedure needs of the world around it.
+/// What every procedure needs from the world around it.
 #[derive(Clone)]
 pub struct Context {
     /// The engine.
     pub docker: Arc<dyn Docker>,
     /// The engine's address as it was given, for whoever finishes a journal; `None` for the default.
     pub address: Option<String>,
-    /// The address that the engine has been reached at: what others are given who are to talk to the same one.
+    /// The address at which the engine was reached: for others who must talk to the same one.
     pub reached: String,
     /// Where journals are kept and what guards a run. The executable is also packed as the helper.
     pub saga: SagaOptions,
     /// The current directory, whose compose project comes first.
     pub directory: PathBuf,
-    /// What time it is, and what is drawn by chance.
+    /// Tells the time and draws random numbers.
     pub clock: Clock,
     /// What runs Compose.
     pub compose: Arc<dyn Runner>,
     /// The compose project named by the environment (`COMPOSE_PROJECT_NAME`).
     pub compose_project: Option<String>,
-    /// Who asks for the end.
+    /// Tells when somebody asks for the end.
     pub cancel: Cancel,
     /// Who watches.
     pub monitor: Arc<dyn Monitor>,
@@ -79,10 +78,10 @@ impl std::fmt::Debug for Context {
     }
 }
 
-/// Returns what the file list of a snapshot has, one record at a time.
+/// Returns the records of a snapshot's file list, one at a time.
 ///
 /// # Errors
-/// When it cannot be opened; a damaged one ends with the error.
+/// When the list cannot be opened; a damaged one ends with the error.
 pub fn files(snapshot: &Snapshot) -> Result<impl Iterator<Item = Result<FileRecord>> + use<>> {
     let doing = format!("read the file list of {}", snapshot.name());
     let records =

@@ -1,5 +1,4 @@
-//! Bringing a stage close to data that is being written, so that little is left for the moment in which the
-//! writers are held.
+//! Brings a stage close to data that is being written, so that little is left to do while the writers are held.
 
 use std::time::Duration;
 
@@ -12,26 +11,26 @@ use crate::model::event::Phase;
 use crate::model::source::Source;
 use crate::ops::run::Run;
 
-/// Live passes at most: each takes as long as what was written during the one before.
+/// How many live passes there are at most: each takes as long as what was written during the one before.
 const PASSES_MAX: u32 = 5;
-/// A pass with less to do than this takes as long as a pass over nothing.
+/// A pass with less to do than this takes as long as one with nothing to do.
 const SETTLED_BYTES: u64 = 64 << 20;
 /// How long the database may take to write what it holds in memory.
 const CHECKPOINT_LIMIT: Duration = Duration::from_mins(10);
 
-/// What the passes of one run have in common.
+/// What the passes of one run share.
 pub(super) struct Passes<'a> {
     pub(super) run: &'a Run,
     pub(super) source: &'a Source,
-    /// What each is asked for, but for whether it is the last.
+    /// What each pass is asked for, except whether it is the last.
     pub(super) call: StagePass,
     /// Bytes of the source's contents.
     pub(super) bytes: u64,
 }
 
 impl Passes<'_> {
-    /// Makes passes until they have little to do, or do not get shorter. With `kept`, each of them leaves what a
-    /// later run can go on from; then it is called.
+    /// Makes passes until they have little to do, or no longer get shorter. With `kept`, each pass leaves what a later
+    /// run can go on from, and then `kept` is called.
     pub(super) async fn live(
         &self,
         agent: &mut AgentClient,
@@ -61,7 +60,7 @@ impl Passes<'_> {
         Ok(())
     }
 
-    /// Makes the pass after which the stage is the source: all that writes is held.
+    /// Makes the pass after which the stage is the source: everything that writes is held.
     pub(super) async fn last(&self, agent: &mut AgentClient) -> Result<StageStats, AgentError> {
         self.run.phase(Phase::FinalPass, self.source.title.clone(), Some(self.bytes));
         self.run.context.monitor.step("final-pass");
@@ -79,7 +78,7 @@ impl Passes<'_> {
 }
 
 impl Context {
-    /// Has the database write what it holds in memory. That it cannot only makes the hold longer.
+    /// Has the database write what it holds in memory. If that fails, the hold only lasts longer.
     pub(super) async fn checkpoint(&self, source: &Source) {
         let is_up = |state: &crate::model::container::ContainerState| state.running && !state.paused;
         let Some(container) = source.database().filter(|container| is_up(&container.state)) else { return };

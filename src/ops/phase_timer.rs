@@ -1,4 +1,4 @@
-//! What is measured of a run: when the service went and came back, and how long each phase took.
+//! What a run measures: when the service went and came back, and how long each phase took.
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -8,7 +8,7 @@ use tokio::time::Instant;
 use crate::model::event::Phase;
 use crate::model::manifest::PhaseTime;
 
-/// The measurements of one run. Outlives the procedure, so that a failed one can tell the downtime too.
+/// The measurements of one run. They outlive the procedure, so a failed one can tell the downtime too.
 #[derive(Debug, Default)]
 pub(super) struct PhaseTimer(Mutex<Measured>);
 
@@ -20,7 +20,7 @@ struct Measured {
 }
 
 impl PhaseTimer {
-    /// The stop is about to be asked for.
+    /// Notes that the stop is about to be asked for.
     pub(super) fn held(&self) {
         self.measured().held = Some(Instant::now());
     }
@@ -30,7 +30,7 @@ impl PhaseTimer {
         self.measured().held
     }
 
-    /// The service answers again: returns how long it was away.
+    /// Notes that the service answers again, and returns how long it was away.
     pub(super) fn released(&self) -> Duration {
         let mut measured = self.measured();
         let now = Instant::now();
@@ -38,19 +38,19 @@ impl PhaseTimer {
         measured.held.map_or(Duration::ZERO, |held| now - held)
     }
 
-    /// Returns how long the service was away, or has been until now; `None` when nothing was stopped.
+    /// Returns how long the service was away, or has been until now; `None` if nothing was stopped.
     pub(super) fn away(&self) -> Option<Duration> {
         let measured = self.measured();
         let end = measured.released.unwrap_or_else(Instant::now);
         measured.held.map(|held| end - held)
     }
 
-    /// A phase begins.
+    /// Notes that a phase begins.
     pub(super) fn phase(&self, phase: Phase) {
         self.measured().phases.push((phase, Instant::now(), 0));
     }
 
-    /// The current phase has read so many bytes.
+    /// Notes that the current phase has read this many bytes more.
     pub(super) fn bytes(&self, bytes: u64) {
         if let Some((_, _, total)) = self.measured().phases.last_mut() {
             *total += bytes;

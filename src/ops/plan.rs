@@ -1,5 +1,5 @@
-//! The plan of a snapshot: everything known before anything is touched. Pure data, printed by
-//! `--dry-run` and followed by the procedure.
+//! The plan of a snapshot: everything that is known before anything is touched. Pure data, which `--dry-run` prints and
+//! the procedure follows.
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -17,16 +17,16 @@ const STOP_AND_START_MS: u64 = 2_000;
 const FREEZE_MS: u64 = 100;
 /// Time of a final pass over what changed in the moment before, milliseconds (measured: 0.27 s).
 const FINAL_PASS_MS: u64 = 300;
-/// Bytes read in a millisecond where every file has to be read again (measured: 1.2 GB/s).
+/// Bytes read in a millisecond if every file must be read again (measured: 1.2 GB/s).
 const REREAD_BYTES_PER_MS: u64 = 1_200_000;
-/// So little data is archived in the time that a final pass takes.
+/// Less data than this is archived in the time that a final pass takes.
 const TOO_SMALL_TO_STAGE: u64 = 64 << 20;
-/// Bytes that stay free where a stage lies: what runs there goes on writing.
+/// Bytes to leave free where a stage lies: what runs there goes on writing.
 pub(super) const STAGE_RESERVE: u64 = 64 << 20;
 /// What a member takes on the disk beside its content: its inode and the rest of its last block.
 const STAGE_BYTES_PER_MEMBER: u64 = 4096;
-/// Bytes of raw data archived in a millisecond, where no earlier snapshot says better (measured on two
-/// cores: 450 to 580 MB/s).
+/// Bytes of raw data archived in a millisecond, if no earlier snapshot tells better (measured on two cores: 450 to 580
+/// MB/s).
 const USUAL_BYTES_PER_MS: u64 = 350_000;
 /// What tar adds to each member at most: header, padding, and an extended header with its padding.
 const TAR_BYTES_PER_MEMBER: u64 = 3 * 1024;
@@ -40,9 +40,9 @@ pub struct Plan {
     pub id: String,
     /// The source's key in the repository.
     pub source: String,
-    /// How a person calls it.
+    /// What a person calls it.
     pub title: String,
-    /// Where the engine's host has the data.
+    /// Where the data is on the engine's host.
     pub host_path: PathBuf,
     /// The database found there: engine and major version.
     pub database: Option<String>,
@@ -76,7 +76,7 @@ pub struct Plan {
     pub raw_bytes: u64,
     /// Bytes that the repository may need at worst.
     pub needed_bytes: u64,
-    /// Bytes free in the repository, where that is known.
+    /// Bytes free in the repository, if known.
     pub free_bytes: Option<u64>,
     /// Milliseconds that the service is expected to be away; 0 when nothing is held.
     pub expected_downtime_ms: u64,
@@ -84,18 +84,18 @@ pub struct Plan {
     pub archive: PathBuf,
 }
 
-/// Returns the bytes that an archive of `raw_bytes` in `entries` members takes at worst, when nothing
-/// of it can be compressed.
+/// Returns the bytes that an archive of `raw_bytes` in `entries` members takes at worst, if nothing of it can be
+/// compressed.
 #[must_use]
 pub fn worst_case_bytes(raw_bytes: u64, entries: u64) -> u64 {
     // Compressed blocks of random data grow by less than 0.1 %.
     raw_bytes + raw_bytes / 1000 + (entries + 1) * (TAR_BYTES_PER_MEMBER + LIST_BYTES_PER_MEMBER) + (1 << 20)
 }
 
-/// How bytes are to be taken, as it is asked for.
+/// How the user asks for bytes to be taken.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum CaptureChoice {
-    /// Staged when there is room and it holds the service shorter, else direct.
+    /// Staged if there is room and it holds the service for less time, else direct.
     #[default]
     Auto,
     /// [`Capture::Direct`].
@@ -156,7 +156,7 @@ pub struct StageOutlook<'a> {
     pub entries: u64,
     /// Bytes that the repository may need at worst.
     pub repository_needs: u64,
-    /// Bytes free in the repository, where that is known.
+    /// Bytes free in the repository, if known.
     pub repository_free: Option<u64>,
 }
 
@@ -173,7 +173,7 @@ impl StageOutlook<'_> {
     /// Returns whether it fits beside what the repository needs.
     fn fits(self) -> bool {
         let free = self.room.free_bytes;
-        // Two places that have the same room free are one: a mistake there only asks for more.
+        // Two places with the same room free count as one: if that is wrong, we only ask for more room.
         let is_one = self.repository_free.is_some_and(|other| free.abs_diff(other) <= free / 100);
         let beside = if is_one { self.repository_needs } else { 0 };
         free >= self.needed_bytes().saturating_add(beside)
@@ -188,11 +188,11 @@ pub struct Chosen {
     pub capture: Capture,
     /// Why, in words.
     pub reason: String,
-    /// Whether it is so for want of room alone.
+    /// Whether lack of room is the only reason.
     pub no_room: bool,
 }
 
-/// Chooses how bytes are taken; `stage` is `None` where nothing is held, or no stage is asked for.
+/// Chooses how bytes are taken; `stage` is `None` if nothing is held, or no stage is asked for.
 #[must_use]
 pub fn choose(choice: CaptureChoice, estimate: DowntimeEstimate, stage: Option<StageOutlook<'_>>) -> Chosen {
     let chosen = |capture, reason: &str| Chosen { capture, reason: reason.to_owned(), no_room: false };
@@ -241,8 +241,7 @@ fn seconds(ms: u64) -> f64 {
     ms as f64 / 1000.0
 }
 
-/// Returns the moment after the stop at which a capture must be given up for the service to answer
-/// again within `max_downtime`.
+/// Returns how long after the stop a capture must be given up, so that the service answers again within `max_downtime`.
 #[must_use]
 pub fn capture_budget(max_downtime: Duration) -> Duration {
     max_downtime.saturating_sub(Duration::from_millis(STOP_AND_START_MS).min(max_downtime / 4))
@@ -270,7 +269,7 @@ mod tests {
 
     const GB: u64 = 1_000_000_000;
 
-    /// Chooses for so many bytes with so much room for the stage.
+    /// Chooses for this many bytes, with this much room for the stage.
     fn chosen(choice: CaptureChoice, raw_bytes: u64, change: impl FnOnce(&mut StageRoom)) -> (Capture, bool) {
         let mut room = StageRoom { free_bytes: 20 * GB, trusts_times: true, ..StageRoom::default() };
         change(&mut room);

@@ -1,4 +1,4 @@
-//! What was typed, as a source; and what is refused because it could not be had back.
+//! Turns what was typed into a source, and refuses what could not be brought back.
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -14,9 +14,9 @@ use crate::service::order;
 
 /// How long a running database may take to say where its data is.
 const ASK_LIMIT: Duration = Duration::from_secs(30);
-/// The label of a container that Swarm has made, with its task.
+/// The label that Swarm gives a container, with its task.
 const SWARM_TASK: &str = "com.docker.swarm.task.id";
-/// The label with the service that the task is of.
+/// The label with the service that the task belongs to.
 const SWARM_SERVICE: &str = "com.docker.swarm.service.name";
 
 impl Context {
@@ -25,13 +25,13 @@ impl Context {
         EngineInventory::of(&*self.docker, &self.directory, self.compose_project.as_deref()).await
     }
 
-    /// Resolves a target. A running database is asked where its data is: its configuration may have moved
-    /// it, and what it says wins.
+    /// Resolves a target. A running database is asked where its data is: its configuration may have moved it, and its
+    /// answer wins.
     pub(super) async fn resolve(&self, target: &Target) -> Result<Source> {
         self.resolve_for(&["snapshot"], target).await
     }
 
-    /// As [`resolve`](Self::resolve); hints complete `command` with a target.
+    /// Like [`resolve`](Self::resolve); hints complete `command` with a target.
     pub(super) async fn resolve_for(&self, command: &[&str], target: &Target) -> Result<Source> {
         let mut world = EngineInventory {
             command: command.iter().map(ToString::to_string).collect(),
@@ -54,7 +54,7 @@ impl Context {
         selector::resolve(target, &world)
     }
 
-    /// Refuses a source of whose users one could not be started again: it shares the network of a container
+    /// Refuses a source if one of its users could not be started again because it shares the network of a container
     /// that does not run.
     pub(super) async fn refuse_stranded(&self, source: &Source) -> Result<()> {
         let world = self.world().await?;
@@ -68,9 +68,9 @@ impl Context {
         }
     }
 
-    /// Refuses a container that is not in the run it was prepared in; `again` is the command to type. The
-    /// journal tells by that run whether somebody has started the container again, or whether our stop may
-    /// still reach it.
+    /// Refuses a container that is no longer in the run in which it was prepared; `again` is the command to type. By
+    /// that run the journal tells whether somebody has started the container again, or whether our stop may still reach
+    /// it.
     pub(super) async fn refuse_restarted(&self, container: &Container, again: Hint) -> Result<()> {
         let looked = self.docker.container(&container.id).await;
         let now = looked.context(|| format!("look at container {}", container.name))?;
@@ -85,7 +85,7 @@ impl Context {
     }
 }
 
-/// Refuses Podman for what has to see the users of the data stopped; `hints` are what can be done in place of it.
+/// Refuses Podman for what must see the users of the data stopped; `hints` tell what to do instead.
 pub(super) fn refuse_podman(
     engine: &EngineInfo,
     source: &Source,
@@ -102,13 +102,13 @@ pub(super) fn refuse_podman(
     .with_hints(hints()))
 }
 
-/// Returns the service of Swarm whose task a container is.
+/// Returns the Swarm service whose task a container is.
 pub(super) fn swarm_service(container: &Container) -> Option<&str> {
     let task = container.labels.get(SWARM_TASK)?;
     Some(container.labels.get(SWARM_SERVICE).unwrap_or(task))
 }
 
-/// Refuses a container that uses `source` and cannot be stopped and brought back as it was.
+/// Refuses a container that uses `source` but cannot be stopped and brought back as it was.
 pub(super) fn refuse_what_cannot_be_stopped(source: &Source, container: &Container) -> Result<()> {
     let name = &container.name;
     if let Some(service) = swarm_service(container) {

@@ -1,4 +1,4 @@
-//! Finishing what a dead run left: whoever finds a journal without an owner puts back what it lists.
+//! Finishes what a dead run left: whoever finds a journal without an owner puts back what it lists.
 
 use std::path::Path;
 
@@ -15,12 +15,12 @@ use crate::undo::{Journal, Leftovers};
 /// An unfinished run.
 #[derive(Debug, Clone, serde::Serialize)]
 pub struct Unfinished {
-    /// What run it is.
+    /// Which run it is.
     #[serde(flatten)]
     pub run: RunInfo,
-    /// Whether somebody is at it: the command itself, its guard, or another `recover`.
+    /// Whether somebody is at work on it: the command itself, its guard, or another `recover`.
     pub held: bool,
-    /// What is still to be put back, in words.
+    /// What must still be put back, in words.
     pub open: Vec<String>,
 }
 
@@ -54,11 +54,12 @@ pub fn unfinished(state: &Path) -> Result<Vec<Unfinished>> {
     Ok(runs)
 }
 
-/// Finishes every run that nobody is at, on the context's engine. Returns the runs that it finished. What nothing
-/// live hangs on is only warned of when it fails: its journal stays, and [`unfinished`] has it.
+/// Finishes every run that nobody is at work on, on the context's engine. Returns the runs that it finished. If
+/// something that no live service depends on cannot be put back, it only warns: the journal stays, and [`unfinished`]
+/// has it.
 ///
 /// # Errors
-/// [`ErrorKind::NotPutBack`] when something could not be put back, as what only a later volsnap knows; the journal
+/// [`ErrorKind::NotPutBack`] when something could not be put back, such as what only a later volsnap knows; the journal
 /// stays.
 pub async fn recover(context: &Context, budget: RetryBudget) -> Result<Vec<RunInfo>> {
     let (mut finished, mut all_left, mut first_error) = (Vec::new(), Leftovers::default(), None);
@@ -114,7 +115,7 @@ async fn finish_one(context: &Context, journal: Journal, run: &RunInfo, budget: 
     finish_orphan(journal, &context.world_of_undos(), budget, &*context.monitor).await
 }
 
-/// Says that a journal has what only another volsnap can finish.
+/// Returns the text for a journal that has what only another volsnap can finish.
 fn newer_text(journal: &Journal) -> Option<String> {
     let lines = journal.newer_lines();
     let writer = journal.version().unwrap_or("another version");
@@ -126,7 +127,7 @@ fn newer_text(journal: &Journal) -> Option<String> {
     })
 }
 
-/// Returns the error for a journal that cannot be finished whole, and stays.
+/// Returns the error for a journal that cannot be finished completely, and so stays.
 fn newer_error(journal: &Journal, path: &Path) -> Option<Error> {
     let text = newer_text(journal)?;
     Some(

@@ -2,22 +2,22 @@
 //!
 //! The order, and why it is safe:
 //!
-//! 1. `prepare`: everything that can be checked is checked, the guard watches, the helper runs beside the
-//!    data, and nothing has been touched. Compose files by which a container would be made on another volume
-//!    are refused: that one is a fresh, empty database, and the service would be up on it.
-//! 2. What is true of the data is looked at. Without that there is no restart: nobody could tell afterwards.
-//! 3. The journal says what will be started; only then the users are stopped, those first that need others.
+//! 1. `prepare`: everything that can be checked is checked, the guard watches, the helper runs beside the data, and
+//!    nothing has been touched. Compose files that would make a container on another volume are refused: that volume is
+//!    a fresh, empty database, and the service would be up on it.
+//! 2. The facts of the data are taken. Without them there is no restart: nobody could compare afterwards.
+//! 3. The journal says what will be started; only then are the users stopped, first those that need others.
 //! 4. While it is down, the database's own files say whether the shutdown was clean.
-//! 5. With `--recreate`, Compose makes the containers anew on the same volumes, without starting them. A
-//!    Compose that outlived its command could undo what the guard does: the guard ends it first.
-//! 6. The users are started, those first that others need, each after the one before it answers.
-//! 7. What is true of the data is looked at again, and compared. Where the transaction numbers prove that
-//!    nothing was written in between, everything has to be the same.
+//! 5. With `--recreate`, Compose makes the containers anew on the same volumes, without starting them. A Compose that
+//!    outlived its command could undo what the guard does, so the guard ends it first.
+//! 6. The users are started, first those that others need, each after the one before it answers.
+//! 7. The facts of the data are taken again, and compared. If the transaction numbers prove that nothing was written in
+//!    between, everything must be the same.
 //!
-//! With `--snapshot` it is the snapshot that looks, stops, proves and starts, so that the service is away once:
-//! the containers are made anew between its capture and its start.
+//! With `--snapshot`, the snapshot takes the facts, stops, proves and starts, so the service is away only once: the
+//! containers are made anew between its capture and its start.
 //!
-//! Whatever happens at any point, an error, a panic, a signal or kill -9, the saga has the users running.
+//! Whatever happens at any point, an error, a panic, a signal or kill -9, the saga makes the users run again.
 
 use std::ffi::OsString;
 use std::path::PathBuf;
@@ -64,24 +64,24 @@ use crate::undo::{Saga, Undo};
 /// How long a database may take to answer before anything is stopped.
 const READY_LIMIT: Duration = Duration::from_secs(30);
 
-/// What is asked for.
+/// What the user asks for.
 #[derive(Debug, Clone)]
 pub struct RestartOptions {
-    /// Of what.
+    /// What to restart.
     pub target: Target,
-    /// Where the repository is, or may be: a snapshot in it is what a difference is mended with.
+    /// Where the repository is, or may be: a snapshot in it can mend a difference.
     pub repository: PathBuf,
-    /// How closely the data is looked at, before and after.
+    /// How closely to look at the data, before and after.
     pub level: FactsLevel,
     /// The snapshot to take while the containers are stopped.
     pub snapshot: Option<SnapshotOptions>,
     /// Whether Compose makes the containers anew, on the same volumes.
     pub recreate: bool,
-    /// The file with the user's checks, in place of the one beside the compose file.
+    /// The file with the user's checks, instead of the one beside the compose file.
     pub checks: Option<PathBuf>,
-    /// How long a database may take to stop; `None` for what is known of it.
+    /// How long a database may take to stop; `None` for the time that suits it.
     pub stop_timeout: Option<Duration>,
-    /// An image to use as the helper in place of our own.
+    /// An image to use as the helper instead of our own.
     pub helper_image: Option<String>,
 }
 
@@ -98,7 +98,7 @@ pub struct RestartPlan {
     pub facts: FactsLevel,
     /// Containers that will be stopped, in this order.
     pub stops: Vec<String>,
-    /// The command that makes containers anew, where that is asked for.
+    /// The command that makes containers anew, if that is asked for.
     pub recreate: Option<String>,
     /// Containers that will be started again, in this order.
     pub starts: Vec<String>,
@@ -106,14 +106,14 @@ pub struct RestartPlan {
     pub stay_stopped: Vec<String>,
 }
 
-/// What came of a restart.
+/// The outcome of a restart.
 #[derive(Debug, Clone, Serialize)]
 pub struct RestartReport {
-    /// Whether no damage was found, and every check of the user's holds.
+    /// Whether no damage was found and every check of the user's holds.
     pub ok: bool,
     /// What was restarted, as a person calls it.
     pub title: String,
-    /// The containers that were restarted, in the order of their start.
+    /// The containers that were restarted, in the order in which they were started.
     pub containers: Vec<String>,
     /// Milliseconds from the moment the stop was asked for until everything answered.
     pub downtime_ms: u64,
@@ -121,15 +121,15 @@ pub struct RestartReport {
     pub snapshot: Option<String>,
     /// What the database's own files said while it was down: "shut down".
     pub shutdown: Option<String>,
-    /// Whether the shutdown was clean, by them; `None` where there is no database.
+    /// Whether the shutdown was clean, by them; `None` if there is no database.
     pub clean: Option<bool>,
-    /// Whether nothing was written in between, so that everything has to be the same.
+    /// Whether nothing was written in between, so everything must be the same.
     pub strict: bool,
     /// What differs.
     pub differences: Vec<Difference>,
     /// The user's checks.
     pub checks: Vec<Checked>,
-    /// How closely it was looked at.
+    /// How closely the data was looked at.
     pub level: FactsLevel,
     /// What there was before, in numbers.
     pub before: Option<FactsSummary>,
@@ -139,7 +139,7 @@ pub struct RestartReport {
     pub unread: Vec<String>,
 }
 
-/// Restarts what was planned, once `consent` was given to the plan; `None` where it was declined.
+/// Restarts what was planned, once `consent` is given to the plan; `None` if it is declined.
 ///
 /// # Errors
 /// As the module says: services run, unless the error is of kind
@@ -162,11 +162,11 @@ pub async fn restart(
 struct RestartRun<'a> {
     run: &'a Run,
     options: &'a RestartOptions,
-    /// What makes the snapshot, where there is to be one.
+    /// What makes the snapshot, if one is wanted.
     snapshot: Option<SnapshotRun<'a>>,
 }
 
-/// What is restarted, and everything that is known and checked of it.
+/// What is restarted, with everything known of it and checked.
 struct Subject {
     plan: RestartPlan,
     engine: EngineInfo,
@@ -174,7 +174,7 @@ struct Subject {
     database: Option<Database>,
     checks: Option<Checks>,
     recreate: Option<Recreate>,
-    /// The running users, in the order of their stop.
+    /// The running users, in the order in which they are stopped.
     hold: HoldPlan,
 }
 
@@ -198,7 +198,7 @@ struct Shutdown {
     reasons: Vec<String>,
 }
 
-/// What came of it, before it is told.
+/// The outcome, before it is reported.
 #[derive(Default)]
 struct Outcome {
     /// The snapshot taken meanwhile.
@@ -228,7 +228,7 @@ impl RestartRun<'_> {
         let shutdown = self.prove(&subject, &mut helper).await;
         self.recreate(saga, &subject).await?;
         held.release(self.run, saga).await?;
-        // The helper has done its work; failing to remove it now is tried again at the end.
+        // The helper has done its work; if it cannot be removed now, the run's end tries again.
         let _ = saga.undo_now(helper.registered, self.run.monitor()).await;
         let downtime_ms = self.run.timer.away().map_or(0, milliseconds);
         let outcome = Outcome { taken: None, shutdown, downtime_ms, before };
@@ -269,8 +269,8 @@ impl RestartRun<'_> {
         Hint::volsnap(["restart", &self.options.target.spelling()])
     }
 
-    /// Looks what is true of the data, with the values of the user's checks. Without that nothing is stopped:
-    /// nobody could tell afterwards.
+    /// Takes the facts of the data, with the values of the user's checks. Without them nothing is stopped: nobody could
+    /// compare afterwards.
     async fn before(&self, subject: &Subject) -> Result<Option<Facts>> {
         let Some(Database { container, .. }) = &subject.database else { return Ok(None) };
         if self.options.level == FactsLevel::None {
@@ -289,8 +289,8 @@ impl RestartRun<'_> {
         Ok(Some(facts))
     }
 
-    /// Has Compose make the users anew, where that is asked for. What ends it is in the journal before it begins, and
-    /// is done before anything is started: one that went on would stop what was.
+    /// Has Compose make the users anew, if that is asked for. The journal has what ends Compose before it begins, and
+    /// Compose is ended before anything is started: one that went on would stop what was started.
     async fn recreate(&self, saga: &mut Saga, subject: &Subject) -> Result<()> {
         let Some(recreate) = &subject.recreate else { return Ok(()) };
         self.run.phase(Phase::Start, "Compose makes the containers anew", None);
@@ -305,11 +305,11 @@ impl RestartRun<'_> {
         made.context(|| "make the containers anew".to_owned())
     }
 
-    /// Looks at everything once more, and says what differs.
+    /// Looks at everything once more, and reports what differs.
     async fn compare_and_report(&self, subject: &Subject, outcome: Outcome) -> Result<RestartReport> {
         let moved = self.moved(subject).await?;
         let (after, checks) = match self.after(subject, outcome.before.as_ref()).await {
-            // What is on another volume need not be a database that we can ask.
+            // What is on another volume may be no database that we can ask.
             Err(error) if !moved.is_empty() => {
                 self.run.monitor().warning(&error);
                 (None, Vec::new())
@@ -396,7 +396,7 @@ impl RestartRun<'_> {
         }
     }
 
-    /// Refuses a database that does not answer: one still in its entrypoint would ignore the signal.
+    /// Refuses a database that does not answer: one that is still in its entrypoint would ignore the signal.
     async fn refuse_unready(&self, database: Option<&Database>) -> Result<()> {
         let Some(database) = database else { return Ok(()) };
         let container = &database.container;
@@ -410,8 +410,8 @@ impl RestartRun<'_> {
         )
     }
 
-    /// Reads what the engine and the database's own files say of the shutdown. That nothing can be read is a
-    /// reason like others: the service is down, and comes back first.
+    /// Reads what the engine and the database's own files say of the shutdown. If nothing can be read, that is a reason
+    /// like others: the service is down, and must come back first.
     async fn prove(&self, subject: &Subject, helper: &mut Helper) -> Shutdown {
         self.run.phase(Phase::Prove, subject.source.title.clone(), None);
         self.run.monitor().step("prove");
@@ -436,7 +436,7 @@ impl RestartRun<'_> {
         shutdown
     }
 
-    /// Returns how Compose makes the users anew, checked before anything is touched.
+    /// Returns how Compose makes the users anew; that is checked before anything is touched.
     async fn recreation(&self, stops: &[Container]) -> Result<Recreate> {
         let starts: Vec<&Container> = stops.iter().rev().collect();
         for container in &starts {
@@ -458,8 +458,8 @@ impl RestartRun<'_> {
         })
     }
 
-    /// Refuses compose files that have another volume where the data is. Files that we do not understand are
-    /// Compose's to read: what it mounted by them is looked at [afterwards](Self::moved).
+    /// Refuses compose files that have another volume where the data is. Files that we do not understand are left to
+    /// Compose: [afterwards](Self::moved) we look at what it mounted.
     fn refuse_other_volume(&self, source: &Source, stops: &[Container], recreate: &Recreate) -> Result<()> {
         for container in stops {
             let MountSource::Volume(volume) = &source.location else { continue };
@@ -489,8 +489,8 @@ impl RestartRun<'_> {
         Ok(())
     }
 
-    /// Returns what is mounted elsewhere than before, by containers that were made anew. Another volume, or another
-    /// place for the data, is a loss; another file or directory may be what they were made anew for.
+    /// Returns what containers that were made anew mount elsewhere than before. Another volume, or another place for
+    /// the data, is a loss; another file or directory may be the reason for making them anew.
     async fn moved(&self, subject: &Subject) -> Result<Vec<Difference>> {
         let mut moved = Vec::new();
         let Some(recreate) = &subject.recreate else { return Ok(moved) };
@@ -520,7 +520,7 @@ impl RestartRun<'_> {
         Ok(moved)
     }
 
-    /// Looks what is true of the data now.
+    /// Takes the facts of the data as it is now.
     async fn after(
         &self,
         subject: &Subject,
@@ -546,7 +546,7 @@ impl RestartRun<'_> {
         Ok((Some(facts), checked))
     }
 
-    /// Returns a container as it is now, also when it was made anew.
+    /// Returns a container as it is now, even if it was made anew.
     async fn now(&self, container: &Container) -> Result<Container> {
         let recorded = crate::service::identity::ContainerIdentity::of(container);
         let containers =
@@ -621,7 +621,7 @@ impl Aftermath for RestartRun<'_> {
     }
 }
 
-/// Returns the containers to stop, in the order of their stop.
+/// Returns the containers to stop, in the order in which they are stopped.
 fn stops(source: &Source) -> Result<Vec<Container>> {
     let users: Vec<_> = source.users.iter().filter(|user| user.is_to_be_held()).cloned().collect();
     let stops: Vec<Container> = order::stop_order(&users).into_iter().cloned().collect();
@@ -642,7 +642,7 @@ fn database_of(source: &Source) -> Option<Database> {
     Some(Database { container: container.clone(), files: DatabaseFiles::of(source, container)? })
 }
 
-/// Returns where something lies that is mounted.
+/// Returns the place of what is mounted.
 fn lies(mount: &Mount) -> String {
     match &mount.volume {
         Some(volume) => format!("volume {volume}"),

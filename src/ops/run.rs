@@ -1,5 +1,5 @@
-//! The frame of a run, written once: dead runs are finished first, the journal is there before anything is touched,
-//! a signal or a panic ends the work like an error does, and what is out is put back whatever happened.
+//! The frame of a run, written once: it finishes dead runs first, has a journal before anything is touched, ends the
+//! work on a signal or a panic as on an error, and puts back what is out, whatever happened.
 
 use std::any::Any;
 use std::collections::BTreeMap;
@@ -25,7 +25,7 @@ use crate::undo::Saga;
 /// How long the last look at what was started may take.
 const LOOK_LIMIT: Duration = Duration::from_secs(10);
 
-/// What is done with a plan that was shown.
+/// What to do with a plan that was shown.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Consent {
     /// It is executed: the very plan that was shown.
@@ -34,7 +34,7 @@ pub enum Consent {
     Decline,
 }
 
-/// Lets every plan be executed, without a look at it.
+/// Agrees to every plan, without looking at it.
 ///
 /// # Errors
 /// Never.
@@ -42,7 +42,7 @@ pub async fn execute<P>(_plan: &P) -> Result<Consent> {
     Ok(Consent::Execute)
 }
 
-/// Lets no plan be executed.
+/// Agrees to no plan.
 ///
 /// # Errors
 /// Never.
@@ -50,19 +50,19 @@ pub async fn decline<P>(_plan: &P) -> Result<Consent> {
     Ok(Consent::Decline)
 }
 
-/// What a procedure says of itself when it has failed.
+/// What a procedure says of itself after it failed.
 pub(super) trait Aftermath {
-    /// Returns in which state it leaves things; `all_back` when everything could be put back. `None` where there is
-    /// nothing to be said.
+    /// Returns in which state it leaves things; `all_back` if everything could be put back. `None` if there is nothing
+    /// to say.
     fn state(&self, all_back: bool) -> Option<String>;
 
-    /// Adds to an error what else is to be known.
+    /// Adds to an error what else the user must know.
     fn explain(&self, error: Error) -> Error {
         error
     }
 }
 
-/// What is said of a run that only looks: nothing.
+/// What a run that only looks says of itself: nothing.
 pub(super) struct Untouched;
 
 impl Aftermath for Untouched {
@@ -73,7 +73,7 @@ impl Aftermath for Untouched {
 
 /// One run: who it is, and what it measures.
 pub(super) struct Run {
-    /// The world around it; what is told its monitor renews the guard's lease too.
+    /// The world around it; whatever its monitor is told also renews the guard's lease.
     pub(super) context: Context,
     /// Its id, which is also that of the snapshot it may make.
     pub(super) id: SnapshotId,
@@ -84,13 +84,12 @@ pub(super) struct Run {
     /// When the service went and came back, and how long each phase took.
     pub(super) timer: PhaseTimer,
     lease: Arc<OnceLock<Lease>>,
-    /// Who was stopped and started again, by name: each is looked at once more at the end.
+    /// What was stopped and started again, by name: each is looked at once more at the end.
     started_again: Mutex<BTreeMap<String, StoppedContainer>>,
 }
 
 impl Run {
-    /// Begins a run: what dead runs left is finished before anything is looked at, since the service may be down
-    /// because of it.
+    /// Begins a run. It first finishes what dead runs left, since the service may be down because of that.
     ///
     /// # Errors
     /// When what a dead run left cannot be finished.
@@ -102,7 +101,7 @@ impl Run {
         Self::new(context)
     }
 
-    /// Begins a run that stops nothing, beside whatever dead runs have left.
+    /// Begins a run that stops nothing, and leaves alone what dead runs left.
     ///
     /// # Errors
     /// When no id can be drawn.
@@ -122,12 +121,12 @@ impl Run {
         })
     }
 
-    /// Does `work` with a journal of its own, and puts back whatever is out at its end. Work that comes to nothing
-    /// (`None`), as that of a plan that was declined, is put back as after a failure.
+    /// Does `work` with a journal of its own, and puts back whatever is still out at its end. Work that comes to
+    /// nothing (`None`), such as that of a declined plan, is put back as after a failure.
     ///
     /// # Errors
-    /// Those of `work`; a signal and a panic, which end it at any point: what undoes an effect is in the journal
-    /// before the effect. [`ErrorKind::NotPutBack`] when not everything could be put back.
+    /// Those of `work`; a signal and a panic, which end it at any point: the journal has what undoes an effect before
+    /// the effect. [`ErrorKind::NotPutBack`] when not everything could be put back.
     pub(super) async fn conduct<T>(
         &self,
         verb: &str,
@@ -154,13 +153,13 @@ impl Run {
     pub(super) fn note_started(&self, stopped: &[StoppedContainer]) {
         // Plain values: a panic elsewhere does not spoil them.
         let mut noted = self.started_again.lock().unwrap_or_else(PoisonError::into_inner);
-        // Of a database it is known that it has answered.
+        // A database is known to have answered.
         let unknown = stopped.iter().filter(|one| one.answered && one.grace_seconds.is_some());
         noted.extend(unknown.map(|one| (one.identity.name.clone(), one.clone())));
     }
 
-    /// Looks once more at who was started again and could only be seen to run for a moment, now that everything of
-    /// the run is gone: what a run leaves and removes may be what ends it. Returns those that have ended.
+    /// Looks once more at those that were started again and could only be seen to run for a moment, now that everything
+    /// of the run is gone: what a run leaves or removes may be what ends them. Returns those that have ended.
     async fn ended_since(&self) -> Vec<(StoppedContainer, ServiceError)> {
         let noted = std::mem::take(&mut *self.started_again.lock().unwrap_or_else(PoisonError::into_inner));
         let started: Vec<_> = noted.into_values().collect();
@@ -171,7 +170,7 @@ impl Run {
         let looking = ended_since(&*self.context.docker, &started);
         match tokio::time::timeout(LOOK_LIMIT, looking).await {
             Ok(Ok(ended)) => ended,
-            // It was back, and nothing says that it is not.
+            // It was back, and nothing says that it no longer is.
             outcome => {
                 tracing::debug!(?outcome, "what was started is not looked at once more");
                 Vec::new()
@@ -196,7 +195,7 @@ impl Run {
         })
     }
 
-    /// Does work to its end, whichever comes first: its own, a signal, or a panic.
+    /// Runs work until it ends, a signal comes, or it panics, whichever comes first.
     pub(super) async fn to_end<T>(&self, work: impl Future<Output = Result<T>>) -> Result<T> {
         let work = AssertUnwindSafe(work).catch_unwind();
         tokio::select! {
@@ -208,8 +207,8 @@ impl Run {
         }
     }
 
-    /// Has the guard watch. Before there is anything to put back, so that there is nothing that only a later run
-    /// would find.
+    /// Has the guard watch, before there is anything to put back: so nothing is ever out that only a later run would
+    /// find.
     ///
     /// # Errors
     /// When it cannot be started.
@@ -245,15 +244,14 @@ impl Run {
         self.monitor().phase(phase, detail, total_bytes);
     }
 
-    /// Returns what to say of what was stopped, by a run that has failed: "everything that was stopped runs again,
-    /// after 1.2 s".
+    /// Returns what a failed run says of what it stopped: "everything that was stopped runs again, after 1.2 s".
     pub(super) fn runs_again(&self, held_word: &str) -> Option<String> {
         let away: Duration = self.timer.away()?;
         Some(format!("everything that was {held_word} runs again, after {:.1} s", away.as_secs_f64()))
     }
 }
 
-/// Adds to an outcome that services have ended since they were back.
+/// Adds to an outcome which services have ended since they were back.
 fn with_ended<T>(
     outcome: Result<Option<T>>,
     ended: &[(StoppedContainer, ServiceError)],
@@ -280,7 +278,7 @@ fn with_ended<T>(
     Err(error.hint(Hint::docker(["start"]).and(names)))
 }
 
-/// Tells another monitor, and renews the guard's lease: whatever is told is progress.
+/// Passes everything on to another monitor, and renews the guard's lease: whatever is told is progress.
 struct Renewing {
     monitor: Arc<dyn Monitor>,
     lease: Arc<OnceLock<Lease>>,

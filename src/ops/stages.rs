@@ -1,7 +1,7 @@
-//! The stages that snapshots have kept for those after them.
+//! The stages that snapshots kept for later ones.
 //!
-//! A kept stage is a volume like any other, and removed like any other. Only its size has to be read from
-//! within, which a helper does.
+//! A kept stage is a volume like any other, and is removed like any other. Only its size must be read from within, by a
+//! helper.
 
 use chrono::{DateTime, Utc};
 use serde::Serialize;
@@ -26,9 +26,9 @@ pub struct KeptStage {
     pub source: String,
     /// The volume.
     pub volume: String,
-    /// The run that has made it.
+    /// The run that made it.
     pub run: String,
-    /// When that run began, where its id says so.
+    /// When that run began, if its id says so.
     pub made: Option<DateTime<Utc>>,
     /// Bytes that it occupies; `None` while a run is at work on it.
     pub bytes: Option<u64>,
@@ -50,7 +50,7 @@ pub async fn stages(context: &Context) -> Result<Vec<KeptStage>> {
         };
         let bytes = match measure(context, &engine, &volume).await {
             Ok(bytes) => bytes,
-            // A run that has ended meanwhile has removed its own.
+            // A run that has ended meanwhile removed its own.
             Err(_) if context.docker.volume(&volume.name).await.is_ok_and(|volume| volume.is_none()) => {
                 continue;
             }
@@ -69,7 +69,7 @@ pub async fn stages(context: &Context) -> Result<Vec<KeptStage>> {
     Ok(stages)
 }
 
-/// Returns what a stage occupies; `None` when a run has it.
+/// Returns what a stage occupies; `None` if a run has it.
 async fn measure(context: &Context, engine: &EngineInfo, volume: &Volume) -> Result<Option<u64>> {
     let target = Target::Volume(volume.name.clone());
     let source = context.resolve(&target).await?;

@@ -1,9 +1,9 @@
 //! `verify`: read a snapshot back, whole, and say what is damaged.
 //!
-//! One pass over the archive checks everything: the digest of the stored bytes, the codec's own
-//! checksums, the structure of the tar and its end, every member against the file list, every
-//! file's digest, the file that the proof of a clean shutdown rests on, and the checksum of every
-//! page. Damage is a result, not an error: errors are for what kept the verification from being done.
+//! One pass over the archive checks everything: the digest of the stored bytes, the codec's own checksums, the
+//! structure of the tar and its end, every member against the file list, every file's digest, the file that the proof
+//! of a clean shutdown rests on, and the checksum of every page. Damage is a result, not an error: an error means that
+//! the verification could not be done.
 
 use std::io::{self, BufReader, Read};
 use std::path::Path;
@@ -28,7 +28,7 @@ use crate::model::manifest::{Consistency, Proof, Verification, VerificationKind}
 use crate::model::unknown::UnknownFields;
 use crate::repository::Snapshot;
 
-/// More than this says nothing new.
+/// More problems than this say nothing new.
 const MAX_PROBLEMS: usize = 10_000;
 /// Bytes between two reports of progress.
 const PROGRESS_STEP: u64 = 16 << 20;
@@ -37,11 +37,11 @@ static ZEROS: [u8; 64 * 1024] = [0; 64 * 1024];
 /// What a verification found.
 #[derive(Debug, Clone, Serialize)]
 pub struct Report {
-    /// Of which snapshot.
+    /// The snapshot.
     pub id: SnapshotId,
     /// Whether nothing is damaged.
     pub ok: bool,
-    /// What is damaged; the first ten thousand of it.
+    /// What is damaged; at most the first ten thousand problems.
     pub problems: Vec<Problem>,
     /// What else was checked, and what could not be, in words.
     pub notes: Vec<String>,
@@ -60,16 +60,16 @@ pub struct Report {
 pub struct Problem {
     /// The file in the archive; `None` for the archive itself.
     pub path: Option<String>,
-    /// The page of the file, counted from 0, where it is one page.
+    /// The page of the file, counted from 0, if it is one page.
     pub block: Option<u64>,
     /// What is wrong.
     pub what: String,
 }
 
-/// Reads a snapshot back and writes down the outcome beside it.
+/// Reads a snapshot back and writes the outcome beside it.
 ///
 /// # Errors
-/// When it cannot be read at all, as for want of permission. Damage is in the report.
+/// When it cannot be read at all, for example for lack of permission. Damage is in the report.
 pub async fn verify(mut snapshot: Snapshot, clock: &Clock, monitor: Arc<dyn Monitor>) -> Result<Report> {
     let (read, watched) = (snapshot.clone(), monitor.clone());
     let report = tokio::task::spawn_blocking(move || verify_blocking(&read, &*watched))
@@ -116,15 +116,15 @@ pub struct Listed {
     pub bytes: u64,
     /// The digest of all records; see [`ListDigest`].
     pub digest: String,
-    /// Whether there are devices, or programs that take on rights.
+    /// Whether there are devices, or programs that gain privileges (set-ID bits, capabilities).
     pub has_devices: bool,
     /// Owner and group of the database's own directory, else of the root.
     pub owner: Option<(u32, u32)>,
 }
 
-/// Returns what the file list of a snapshot adds up to, once the list is proved to be the one that was
-/// published and the archive to have the size it had. Quick, whatever the size: what the archive unpacks to is
-/// compared with [`Listed::digest`] by whoever unpacks it.
+/// Returns what the file list of a snapshot adds up to, after proving that the list is the one that was published and
+/// that the archive has the size it had. Quick, whatever the size: whoever unpacks the archive compares the outcome
+/// with [`Listed::digest`].
 ///
 /// # Errors
 /// [`ErrorKind::Damaged`] naming what is damaged; when something cannot be read.
@@ -147,8 +147,8 @@ pub fn check_list(snapshot: &Snapshot, monitor: &dyn Monitor) -> Result<Listed> 
     Ok(listed)
 }
 
-/// Reads every stored byte of a snapshot's archive and proves it to be the one that was published; nothing is
-/// decompressed.
+/// Reads every stored byte of a snapshot's archive and proves that it is the one that was published; decompresses
+/// nothing.
 ///
 /// # Errors
 /// [`ErrorKind::Damaged`] when it is another; when it cannot be read.
@@ -242,9 +242,9 @@ struct Reading<'m> {
     report: Report,
     monitor: &'m dyn Monitor,
     reported: u64,
-    /// What is known of the files, where the snapshot is of a database.
+    /// What is known of the files, if the snapshot is of a database.
     database: Option<(&'static dyn DataFiles, Inspection)>,
-    /// Pages are sound only where the shutdown was clean: else a torn one is no damage.
+    /// Pages are sound only after a clean shutdown: otherwise a torn one is no damage.
     pages_count: bool,
     proof_seen: bool,
 }
@@ -292,7 +292,7 @@ impl<'m> Reading<'m> {
         let archive = Digesting::new(snapshot.open_archive()?);
         let list = Digesting::new(snapshot.open_file_list()?);
         if let Err(error) = self.compare(archive.clone(), list.clone()) {
-            // A disk that cannot be read is no damage to what is on it.
+            // A disk that cannot be read does not mean that what is on it is damaged.
             if let Some(error) = archive.take_failure().or(list.take_failure()) {
                 return Err(Error::failed(format!("read snapshot {}", manifest.id)).with_source(error));
             }
@@ -401,7 +401,7 @@ impl<'m> Reading<'m> {
         mut reader: Digesting<R>,
         expected: &str,
     ) -> Result<()> {
-        // Damage ends the reading early; the digest is of the whole file all the same.
+        // Damage ends the reading early; the digest still covers the whole file.
         io::copy(&mut reader, &mut io::sink()).context(|| format!("read the {what}"))?;
         if reader.digest() != expected {
             self.damaged(None, &format!("the stored {what} does not have the digest that the manifest says"));
@@ -452,8 +452,8 @@ impl<'m> Reading<'m> {
     }
 }
 
-/// Digests what is read through it. Clones read on in the same place: the archive's reader takes
-/// one, and whatever it leaves unread is digested through another.
+/// Digests what is read through it. Clones read on in the same place: the archive's reader takes one, and what it
+/// leaves unread is digested through another.
 struct Digesting<R>(Arc<Mutex<Digested<R>>>);
 
 struct Digested<R> {

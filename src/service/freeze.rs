@@ -1,9 +1,9 @@
 //! Freezing containers, and letting them go on.
 //!
-//! A freeze belongs to one run of one container: what was recreated or started anew meanwhile is not
-//! frozen by us, and is left alone. The delicate case is a container that is not frozen yet: whoever asked
-//! for the freeze may have died, and the engine may still be at it. Such a one is watched for longer than
-//! that takes. One that has ended while it was frozen (the engine was restarted, say) is started.
+//! A freeze belongs to one run of one container: we did not freeze what was recreated or started anew meanwhile, and
+//! leave it alone. The delicate case is a container that is not frozen yet: whoever asked for the freeze may have died,
+//! and the engine may still be at work on it. Such a container is watched for longer than a freeze takes. One that
+//! ended while it was frozen (the engine was restarted, say) is started.
 
 use std::time::Duration;
 
@@ -28,13 +28,12 @@ pub struct PausedContainer {
     pub id: String,
     /// The name, for messages.
     pub name: String,
-    /// When its run began, as the engine writes it: another value means that somebody has started it
-    /// again.
+    /// When its run began, as the engine writes it: another value means that somebody has started it again.
     pub started_at: String,
 }
 
 impl PausedContainer {
-    /// Returns the record of a running container that is to be frozen.
+    /// Returns the record of a running container that will be frozen.
     #[must_use]
     pub fn of(container: &Container) -> Self {
         Self {
@@ -48,8 +47,8 @@ impl PausedContainer {
 /// Freezes all of them together: what one writes after another is frozen would not fit together.
 ///
 /// # Errors
-/// When one cannot be frozen, or not all of them are within `limit`: a process in the kernel's hands is not frozen
-/// before it has left them.
+/// When one cannot be frozen, or not all of them are within `limit`: a process that is inside the kernel is frozen only
+/// once it leaves it.
 pub async fn freeze_all(
     docker: &dyn Docker,
     containers: &[Container],
@@ -68,13 +67,13 @@ pub async fn freeze_all(
 /// A container that may yet become frozen.
 struct Watched<'a> {
     container: &'a PausedContainer,
-    /// How long the engine was there and had not frozen it. An engine that does not answer is not at work on
-    /// the freeze either, so only the time that follows an answer counts.
+    /// How long the engine was reachable and had not frozen it. An engine that does not answer is not at work on the
+    /// freeze either, so only the time after an answer counts.
     unfrozen: Duration,
 }
 
-/// Lets every one of the containers go on that is frozen, those that are at once; then watches the others
-/// for a freeze that is still under way.
+/// Unfreezes the containers: first all that are frozen now; then watches the others for a freeze that is still under
+/// way.
 pub async fn unpause_all(
     docker: &dyn Docker,
     containers: &[PausedContainer],
@@ -114,9 +113,9 @@ pub async fn unpause_all(
 
 /// What was found.
 enum Frozen {
-    /// It runs: either it never was frozen, or the freeze is yet to come.
+    /// It runs: either it never was frozen, or its freeze is still to come.
     No,
-    /// It was, or its run is over, or it is gone: no freeze of ours can be there any more.
+    /// It was frozen, or its run is over, or it is gone: no freeze of ours can be left.
     NoMore,
 }
 

@@ -1,4 +1,4 @@
-//! A container as the journal remembers it, and how it is found again when it was recreated.
+//! A container as the journal remembers it, and how it is found again after it was recreated.
 
 use serde::{Deserialize, Serialize};
 
@@ -6,8 +6,8 @@ use crate::compose::Membership;
 use crate::model::container::Container;
 use crate::model::labels::LABEL_RUN;
 
-/// What is kept of a container so that it can be found again: the id changes when Compose recreates
-/// it, the service does not.
+/// What is kept of a container in order to find it again: the id changes when Compose recreates it, the service does
+/// not.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ContainerIdentity {
     /// The full id.
@@ -23,7 +23,7 @@ pub struct ContainerIdentity {
 }
 
 impl ContainerIdentity {
-    /// Returns what is to be remembered of a container.
+    /// Returns what to remember of a container.
     #[must_use]
     pub fn of(container: &Container) -> Self {
         let member = Membership::of(&container.labels);
@@ -50,11 +50,10 @@ impl ContainerIdentity {
     }
 }
 
-/// Returns the recorded container: by id, else by its place in its Compose service, else by its
-/// exact name.
+/// Returns the recorded container: by id, else by its place in its Compose service, else by its exact name.
 ///
-/// One that is being removed is taken only when nothing else is left of it. Of a service whose
-/// numbers changed the only container is taken; among several, none is guessed.
+/// A container that is being removed is taken only if nothing else is left. If the numbers of a service changed, its
+/// only container is taken; among several, none is guessed.
 #[must_use]
 pub fn find_recreated<'c>(
     recorded: &ContainerIdentity,

@@ -1,4 +1,4 @@
-//! A service, as it goes and comes back: who it is, in what order its containers go, and how they answer again.
+//! A service as it stops and comes back: who it is, in what order its containers go, and how they answer again.
 
 pub mod freeze;
 pub mod identity;
@@ -7,7 +7,7 @@ pub mod ready;
 pub mod start;
 pub mod stop;
 
-/// The result of having a service back.
+/// The result of bringing a service back.
 pub type Result<T, E = ServiceError> = std::result::Result<T, E>;
 
 /// Why a service is not back.
@@ -34,7 +34,7 @@ pub enum ServiceError {
         /// How long they were given.
         seconds: u64,
     },
-    /// A container that is to be brought back is not there, and no other has its place.
+    /// A container to bring back is not there, and no other has its place.
     #[error("container {container} is gone, and no other has its place")]
     Gone {
         /// Its name.
@@ -45,15 +45,15 @@ pub enum ServiceError {
     NotBack {
         /// Its name.
         container: String,
-        /// In which state it is instead.
+        /// The state it is in instead.
         reason: String,
     },
-    /// A container was back, and has ended before the run did.
+    /// A container was back, but ended before the run did.
     #[error("container {container} {reason}")]
     EndedSince {
         /// Its name.
         container: String,
-        /// With what exit code, and its last words.
+        /// Its exit code, and its last words.
         reason: String,
     },
 }

@@ -1,7 +1,7 @@
-//! In which order the users of a source are stopped and started.
+//! The order in which the users of a source are stopped and started.
 //!
-//! Before another goes down: whoever shares its network, which would be left with a dead one, then
-//! whoever depends on it by Compose's word. Up again is the reverse. Pure.
+//! A container is stopped after those that share its network, which would be left with a dead one, and after those that
+//! depend on it according to Compose. They are started in reverse. Pure.
 
 use crate::compose::Membership;
 use crate::model::container::Container;
@@ -30,8 +30,8 @@ pub fn start_order(users: &[User]) -> Vec<&Container> {
     order
 }
 
-/// Returns the index of the first that needs none of the others. In a circle the first that at least
-/// shares no other's network: the engine enforces that one, Compose only wishes the rest.
+/// Returns the index of the first that needs none of the others. In a circle, the first that at least shares no other's
+/// network: the engine enforces that need, while Compose only wishes for the rest.
 fn next(waiting: &[&Container]) -> usize {
     let free_of = |needs: fn(&Container, &Container) -> bool| {
         waiting.iter().position(|one| waiting.iter().all(|other| one.id == other.id || !needs(one, other)))
@@ -52,8 +52,8 @@ fn depends_on(one: &Container, other: &Container) -> bool {
     }
 }
 
-/// Returns the running users that could not be started again once they are stopped: the container
-/// whose network they share is gone or does not run. To be refused before anything is stopped.
+/// Returns the running users that could not be started again once stopped: the container whose network they share is
+/// gone or does not run. They must be refused before anything is stopped.
 #[must_use]
 pub fn stranded<'u>(users: &'u [User], containers: &[Container]) -> Vec<&'u Container> {
     let stranded = |container: &&Container| {

@@ -1,4 +1,5 @@
-//! Whether a service answers: its healthcheck, else a query of the database we know, else that it goes on running.
+//! Whether a service answers: by its healthcheck, else by a query if we know the database, else by whether it goes on
+//! running.
 
 use std::time::Duration;
 
@@ -14,17 +15,17 @@ const POLL: Duration = Duration::from_millis(50);
 /// How long one question inside a container may take.
 pub(super) const ASK_LIMIT: Duration = Duration::from_secs(10);
 
-/// How long one wait inside a container lasts, before it is looked at from outside again.
+/// How long one wait inside a container lasts before we look at it from outside again.
 const AWAIT_LIMIT: Duration = Duration::from_secs(20);
 
 /// After how long somebody is told that a container does not answer yet; then after twice as long, and so on.
 const TELL_AFTER: Duration = Duration::from_mins(1);
 
-/// A container without healthcheck and of no known database is up once it has run this long.
+/// A container without a healthcheck and of no known database is up once it has run this long.
 const STABLE: Duration = Duration::from_millis(500);
 
-/// Waits until a container answers: its healthcheck where it has one, else a query where it is a
-/// database we know, else it runs and goes on running.
+/// Waits until a container answers: its healthcheck if it has one, else a query if it is a database we know, else it
+/// runs and goes on running.
 ///
 /// # Errors
 /// When it ends or does not answer before `deadline`.
@@ -37,10 +38,10 @@ pub async fn await_ready(
     await_ready_of(docker, container, database::server_of(container), deadline, monitor).await
 }
 
-/// As [`await_ready`], for a container that is known to run this server, or none that is known.
+/// Like [`await_ready`], for a container that is known to run this server, or none that we know.
 ///
 /// # Errors
-/// As there.
+/// As for [`await_ready`].
 pub(super) async fn await_ready_of(
     docker: &dyn Docker,
     container: &Container,
@@ -95,8 +96,8 @@ async fn is_ready(
     exits_with_0(docker, container, &command, left + ASK_LIMIT).await
 }
 
-/// Returns whether the healthcheck passes, or there is none. Its command is run at once: the engine's own
-/// next run may be half a minute away, with the service long back.
+/// Returns whether the healthcheck passes, or there is none. Its command runs at once: the engine's own next run may be
+/// half a minute away, long after the service is back.
 async fn is_healthy(docker: &dyn Docker, container: &Container) -> bool {
     container.healthcheck.is_empty()
         || container.state.health.as_deref() == Some("healthy")

@@ -1,10 +1,9 @@
-//! Starting what was stopped, and waiting until it answers.
+//! Starts what was stopped, and waits until it answers.
 //!
-//! The delicate case is a container that still runs as it did when the stop was asked for: the stop
-//! may never have been sent, or the signal may be on its way, or the database may be writing its
-//! last checkpoint. Starting it then would be answered with "it runs", and a moment later it would
-//! be down for good. So such a container is watched until it has either ended (and is started) or
-//! has gone on answering for longer than a signal can be under way.
+//! The delicate case is a container that still runs as it did when the stop was asked for: the stop may never have been
+//! sent, or the signal may be on its way, or the database may be writing its last checkpoint. Starting it then would be
+//! answered with "it runs", and a moment later it would be down for good. So such a container is watched until it has
+//! either ended (and is started) or gone on answering for longer than a signal can be under way.
 
 use std::time::Duration;
 
@@ -25,25 +24,24 @@ const SIGNAL_UNDER_WAY: Duration = Duration::from_secs(3);
 /// The engine's own default grace, after which it kills a container that ignores its signal.
 const DEFAULT_GRACE_SECONDS: i64 = 10;
 const POLL: Duration = Duration::from_millis(50);
-/// After how long without a container, and without one in its place, nobody is about to make it again:
-/// Compose takes seconds to.
+/// After this long without a container, or one in its place, nobody is about to make it again: Compose takes only
+/// seconds for that.
 const GONE_FOR_GOOD: Duration = Duration::from_secs(30);
 
 /// A container that is about to be stopped, with what is needed to bring it back.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct StoppedContainer {
-    /// How it is found again, also when it was recreated meanwhile.
+    /// How it is found again, even if it was recreated meanwhile.
     pub identity: ContainerIdentity,
     /// When its last run began, as the engine writes it: another value means that somebody has
     /// started it again.
     pub started_at: String,
-    /// How long it may take to stop, in seconds, before the engine kills it; `None` when it is never
-    /// killed.
+    /// How long it may take to stop, in seconds, before the engine kills it; `None` if it is never killed.
     pub grace_seconds: Option<i64>,
     /// Whether it answered when it was stopped; one that did not is started and not waited for.
     #[serde(default = "yes")]
     pub answered: bool,
-    /// The name of the database that it ran; `None` for none that was known, and where an older volsnap wrote this.
+    /// The name of the database that it ran; `None` if none was known, or an older volsnap wrote this.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub database: Option<String>,
 }
@@ -53,7 +51,7 @@ fn yes() -> bool {
 }
 
 impl StoppedContainer {
-    /// Returns the record of a running container that is to be stopped; a database is never killed.
+    /// Returns the record of a running container that will be stopped; a database is never killed.
     #[must_use]
     pub fn of(container: &Container) -> Self {
         let database = database::of(container).map(Database::name);
@@ -67,17 +65,17 @@ impl StoppedContainer {
         }
     }
 
-    /// Returns the server that it runs in the container that it is found as now.
+    /// Returns the server that it runs, in the container that it is found as now.
     pub(super) fn server(&self, now: &Container) -> Option<&'static dyn Server> {
         database::server_by(self.database.as_deref(), now)
     }
 }
 
-/// Starts containers in the given order, each after the one before it answers. One that somebody has removed for
-/// good is told of and let be: no attempt would ever find it.
+/// Starts containers in the given order, each after the one before it answers. It reports one that somebody has removed
+/// for good and leaves it: no attempt would ever find it.
 ///
 /// # Errors
-/// When one does not come back; the others are started all the same.
+/// When one does not come back; the others are still started.
 pub async fn start_all(
     docker: &dyn Docker,
     containers: &[StoppedContainer],
@@ -94,8 +92,8 @@ pub async fn start_all(
     first_error.map_or(Ok(()), Err)
 }
 
-/// Starts containers in the given order and waits until each answers, once: one that ends is not tried
-/// again, since what it was started on is at fault.
+/// Starts containers in the given order and waits until each answers, once: it does not try one that ends again, since
+/// what that was started on is at fault.
 ///
 /// # Errors
 /// When one ends, or does not answer before `deadline`.
@@ -113,11 +111,11 @@ pub async fn start_once(
     Ok(())
 }
 
-/// Returns those of the containers that were started, and have ended since, each with why. Looked at are those of no
-/// database we know and without a healthcheck: that they ran for a moment is all that was known of them.
+/// Returns the containers that were started and have ended since, each with the reason. It looks only at those of no
+/// database that we know and without a healthcheck: all that is known of them is that they ran for a moment.
 ///
 /// # Errors
-/// When the engine does not say.
+/// When the engine does not tell.
 pub async fn ended_since(
     docker: &dyn Docker,
     started: &[StoppedContainer],
@@ -128,7 +126,7 @@ pub async fn ended_since(
         if ended.iter().any(|(known, _)| known.identity == started.identity) {
             continue;
         }
-        // One that somebody has removed is not there to come back.
+        // One that somebody has removed cannot come back.
         let Some(now) = find_recreated(&started.identity, &containers) else { continue };
         let is_unknown = started.server(now).is_none() && now.healthcheck.is_empty();
         if is_unknown && (!now.state.running || now.state.restarting) {
@@ -169,7 +167,7 @@ async fn bring_back(
         if Instant::now() + pause > deadline {
             return Err(error);
         }
-        // What an engine that is away does not say is no progress.
+        // An engine that is away tells nothing, and that is no progress.
         if !matches!(&error, ServiceError::Engine(error) if error.is_in_doubt()) {
             monitor.goes_on();
         }
@@ -180,7 +178,7 @@ async fn bring_back(
     }
 }
 
-/// One attempt: find it, wait out a stop that may be under way, start it, wait until it answers.
+/// One attempt: finds it, waits out a stop that may be under way, starts it, waits until it answers.
 async fn attempt(
     docker: &dyn Docker,
     stopped: &StoppedContainer,
@@ -208,7 +206,7 @@ async fn attempt(
     await_ready_of(docker, &container, stopped.server(&container), deadline, monitor).await
 }
 
-/// Has a container run again that did not answer before: nobody can wait for that.
+/// Starts a container again that did not answer before: nobody can wait for an answer.
 async fn start_unanswered(
     docker: &dyn Docker,
     container: &Container,
@@ -223,7 +221,7 @@ async fn start_unanswered(
 enum Stop {
     /// It went on answering: no stop was sent.
     NeverCame,
-    /// It has ended (or was started anew by somebody).
+    /// It ended (or somebody started it anew).
     Ended(Box<Container>),
 }
 
@@ -252,7 +250,8 @@ async fn outlast_stop(
                     hurried = true;
                     hurry(docker, &now, server).await;
                 }
-                // After the hurrying, which takes as long as a signal may be under way: that time has seen no answer.
+                // After the hurrying, which takes as long as a signal may be under way: in that time nobody saw an
+                // answer.
                 answering_since = Instant::now();
             }
             _ => answered = Instant::now(),
@@ -267,8 +266,8 @@ async fn outlast_stop(
     }
 }
 
-/// Asks once more for the stop that is under way, and for a fast one. Whoever asked first may have died
-/// after the engine had sent the container's own signal, which can mean to wait for every session.
+/// Asks once more for the stop that is under way, and for a fast one. Whoever asked first may have died after the
+/// engine sent the container's own signal, which may mean waiting for every session.
 async fn hurry(docker: &dyn Docker, container: &Container, server: &dyn Server) {
     let stop = docker.stop(&container.id, Some(server.stop_signal()), Grace::Unlimited, SIGNAL_UNDER_WAY);
     if let Err(error) = stop.await {
@@ -310,7 +309,7 @@ mod tests {
         not_ready: u32,
         /// The commands that were run in it.
         commands: Vec<Vec<String>>,
-        /// Whether a second stop request is needed for the first to have an end.
+        /// Whether the first stop ends only after a second stop request.
         waits_for_sessions: bool,
         asked: Vec<&'static str>,
     }
@@ -400,7 +399,7 @@ mod tests {
         async fn start(&self, _id: &str) -> Answer<()> {
             self.world(|world| {
                 world.asked.push("start");
-                // As the engine has it, one that runs already is success, though it may be stopping.
+                // For the engine, starting one that runs already is success, though it may be stopping.
                 if !world.container.state.running {
                     world.container.state.running = true;
                     world.container.state.started_at = LATER.into();
@@ -510,7 +509,7 @@ mod tests {
         assert!(docker.bring_back().await.is_empty());
     }
 
-    /// Stops the container, gives it an image and a command that do not say any more what it runs, and starts it as the
+    /// Stops the container, gives it an image and a command that no longer say what it runs, and starts it as the
     /// journal has it; returns what was run in it.
     async fn started_from_a_changed_image(line: serde_json::Value) -> Vec<Vec<String>> {
         let docker = OneContainer::running();
@@ -538,7 +537,7 @@ mod tests {
     async fn a_database_is_waited_for_by_its_own_command_though_its_image_does_not_say_it_any_more() {
         let server = database::named("postgresql").and_then(Database::server).unwrap();
         let commands = started_from_a_changed_image(line()).await;
-        // It was asked until it answered. How long each question may take is what differs.
+        // It was asked until it answered. The difference is how long each question may take.
         assert_eq!(commands.len(), 4, "{commands:?}");
         let question = &server.ready_command(&Container::default())[..6];
         for command in &commands {
@@ -551,7 +550,7 @@ mod tests {
         let mut old = line();
         old.as_object_mut().unwrap().remove("database").unwrap();
         assert!(started_from_a_changed_image(old.clone()).await.is_empty(), "nothing says how to ask it");
-        // While its image says it, it is asked.
+        // As long as its image says what it runs, it is asked.
         let docker = OneContainer::running();
         docker.world(|world| world.container.state.running = false);
         let stopped: StoppedContainer = serde_json::from_value(old).unwrap();
@@ -582,7 +581,7 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn a_long_wait_for_a_database_is_told_of_and_lets_itself_be_dropped() {
         let docker = OneContainer::running();
-        // As one that recovers.
+        // Like one that recovers.
         docker.world(|world| world.answers = false);
         let (told, container) = (Told::default(), docker.world(|world| world.container.clone()));
         let deadline = Instant::now() + Duration::from_hours(6);

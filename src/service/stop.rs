@@ -1,4 +1,4 @@
-//! Stopping a container: a database in the way that is fast and clean, and never by killing it.
+//! Stops a container: a database in the way that is fast and clean, and never by killing it.
 
 use std::convert::Infallible;
 use std::time::Duration;
@@ -15,7 +15,7 @@ use crate::model::event::Monitor;
 
 /// How long a container of no known database may take to stop.
 const STOP_LIMIT: Duration = Duration::from_mins(10);
-/// After how long a container is asked again that must not go on.
+/// After how long a container that must not go on is asked again.
 const STOP_AGAIN: Duration = Duration::from_secs(3);
 /// How often the engine is asked while a container stops: an engine that answers is progress.
 const LOOK_EVERY: Duration = Duration::from_secs(5);
@@ -29,7 +29,7 @@ pub fn stop_limit(container: &Container, limit: Option<Duration>) -> Duration {
 /// Asks a container to stop, and returns once it has.
 ///
 /// # Errors
-/// When it has not after its [limit](stop_limit); then it goes on stopping.
+/// When it has not stopped after its [limit](stop_limit); then it goes on stopping.
 pub async fn stop(
     docker: &dyn Docker,
     container: &Container,
@@ -54,7 +54,7 @@ pub async fn stop(
     })
 }
 
-/// Tells whenever the engine answers, for ever.
+/// Tells each time the engine answers, for ever.
 async fn look_on(docker: &dyn Docker, container: &Container, monitor: &dyn Monitor) -> Infallible {
     loop {
         sleep(LOOK_EVERY).await;
@@ -64,7 +64,7 @@ async fn look_on(docker: &dyn Docker, container: &Container, monitor: &dyn Monit
     }
 }
 
-/// Stops those of the containers that run, wherever they are by now.
+/// Stops those of the containers that run, even if they were recreated meanwhile.
 ///
 /// # Errors
 /// When one does not stop.
@@ -81,9 +81,8 @@ pub async fn stop_all_again(
     Ok(())
 }
 
-/// Stops a container, which runs this server or none that is known, and may have been started on what it is not to
-/// stay on. It is asked again and again: whoever has
-/// just been started may not be listening to the signal yet.
+/// Stops a container, which runs this server or none that is known, and may have been started on what it must not stay
+/// on. It is asked again and again: one that was just started may not be listening to the signal yet.
 ///
 /// # Errors
 /// When it does not stop.

@@ -1,5 +1,5 @@
-//! What migrations and snapshots have left on purpose: the volume that the data was in, and stages. Pure: no
-//! engine, no clock, no files.
+//! What migrations and snapshots left on purpose: the volume that the data was in, and stages. Pure: no engine, no
+//! clock, no files.
 
 use std::path::{Path, PathBuf};
 
@@ -14,7 +14,7 @@ use crate::model::quote::{printable, shell_quote};
 use crate::ops::migrate::record::Migration;
 use crate::selector::Target;
 
-/// A migration that is remembered, and whose volume is still there.
+/// A remembered migration whose volume still exists.
 pub(super) struct Migrated<'m> {
     pub(super) migration: &'m Migration,
     /// Containers that mount the volume again.
@@ -31,12 +31,12 @@ pub(super) struct Stage<'s> {
     /// The key of the source that it is a copy of.
     pub(super) source: &'s str,
     pub(super) made: Option<DateTime<Utc>>,
-    /// What it occupies, where that could be seen without a helper.
+    /// What it occupies, if that could be seen without a helper.
     pub(super) bytes: Option<u64>,
 }
 
 impl Migrated<'_> {
-    /// Returns what is to be said of the volume.
+    /// Returns what to say of the volume.
     pub(super) fn findings(&self) -> Vec<Finding> {
         match (self.users.is_empty(), self.gone) {
             (true, false) => vec![self.left_over()],
@@ -56,7 +56,7 @@ impl Migrated<'_> {
         shown(&self.migration.directory)
     }
 
-    /// Returns the moment whose data the volume has.
+    /// Returns the moment that the volume's data is of.
     fn moment(&self) -> String {
         self.migration.at.format("%Y-%m-%d %H:%M UTC").to_string()
     }
@@ -115,7 +115,7 @@ impl Migrated<'_> {
         Finding { container, ..self.finding(Kind::LeftoverInUse, risk, what, mitigation) }
     }
 
-    /// Returns how a container comes to use the directory.
+    /// Returns how a container can use the directory.
     fn mount_again(&self, user: &Container) -> Vec<Hint> {
         let is_volume = |mount: &&Mount| mount.volume.as_deref() == Some(&*self.migration.volume);
         let at = user.mounts.iter().find(is_volume).map(|mount| mount.destination.as_path());
@@ -131,7 +131,7 @@ impl Migrated<'_> {
 }
 
 impl Stage<'_> {
-    /// Returns what is to be said of it.
+    /// Returns what to say of it.
     pub(super) fn finding(&self, now: DateTime<Utc>) -> Finding {
         let size = self.bytes.map(|bytes| format!("; it takes {} MB", bytes.div_ceil(1_000_000)));
         let mut mitigation = vec![Hint::docker(["volume", "rm", self.volume])];
@@ -154,14 +154,14 @@ impl Stage<'_> {
     }
 }
 
-/// Returns where a project's database has its data, if it is a directory and the project had that volume.
+/// Returns where a project's database has its data, if that is a directory and the project had that volume.
 pub(super) fn moved_from(volume: &Volume, container: &Container, mount: &Mount) -> Option<PathBuf> {
     let key = VolumeKey::of(&volume.labels)?;
     let member = Membership::of(&container.labels)?;
     (key.project == member.project && mount.kind == MountKind::Bind).then(|| mount.source.clone())
 }
 
-/// Says of a volume what is only guessed: nobody remembers a migration of it.
+/// Says of a volume what is only a guess: nobody remembers a migration of it.
 pub(super) fn leftover_volume(name: &str, directory: &Path) -> Finding {
     let volume = Target::Volume(name.to_owned()).spelling();
     Finding {
@@ -173,7 +173,7 @@ pub(super) fn leftover_volume(name: &str, directory: &Path) -> Finding {
             "no container uses it, and the project's database has its data in {}",
             shown(directory)
         ),
-        // It may be another service's, that is down.
+        // It may belong to another service, which is down.
         mitigation: vec![
             Hint::volsnap(["snapshot", &volume]).why("keeps what is in it"),
             Hint::docker(["volume", "rm", name]),

@@ -1,10 +1,9 @@
-//! `doctor`: what puts the data of databases at risk, each with what mends it.
+//! `doctor`: what puts the data of databases at risk, and what mends each risk.
 //!
-//! It looks and changes nothing: at what the engine has on record, at the repository, at the journals of
-//! unfinished runs. A running database is asked two short questions inside its own container (where its
-//! data is, and what its directory links to); no helper is started, so of one that does not run only the
-//! configuration is known, and that is said too. Gathering is here; what follows from it is in
-//! `rules` and `leftovers`, pure.
+//! It looks and changes nothing: it looks at what the engine has on record, at the repository, and at the journals of
+//! unfinished runs. It asks a running database two short questions inside its own container (where its data is, and
+//! what its directory links to). It starts no helper, so of a database that does not run it knows only the
+//! configuration, and says so. This module gathers; `rules` and `leftovers` draw the conclusions, and are pure.
 
 use std::collections::BTreeMap;
 use std::os::unix::fs::MetadataExt as _;
@@ -42,10 +41,10 @@ mod rules;
 /// How long a running database may take to answer a question.
 const ASK_LIMIT: Duration = Duration::from_secs(10);
 
-/// What is to be examined.
+/// What to examine.
 #[derive(Debug, Clone)]
 pub struct DoctorOptions {
-    /// The databases of this; none for every one on the engine.
+    /// Whose databases to examine; `None` for every one on the engine.
     pub target: Option<Target>,
     /// Where snapshots are kept.
     pub repository: PathBuf,
@@ -57,7 +56,7 @@ pub struct DoctorOptions {
 pub enum Risk {
     /// An everyday command, or the next crash, loses data that is nowhere else.
     High,
-    /// A mistake that is easily made loses data, or the service stays away.
+    /// A mistake that is easily made loses data or keeps the service away.
     Medium,
     /// Worth knowing.
     Low,
@@ -65,7 +64,7 @@ pub enum Risk {
     Info,
 }
 
-/// What kind of finding it is. The names are part of the interface: added to, never changed.
+/// The kind of a finding. The names are part of the interface: they are added to, never changed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Kind {
@@ -75,11 +74,11 @@ pub enum Kind {
     DataInContainer,
     /// The data is in memory.
     DataInMemory,
-    /// The data is in a volume that nobody named.
+    /// The data is in a volume without a name.
     AnonymousVolume,
     /// A volume is mounted where none of the data is.
     WrongMountLevel,
-    /// A part of the data lies elsewhere.
+    /// Part of the data lies elsewhere.
     DataOutside,
     /// `compose down -v` removes the data.
     ComposeDown,
@@ -87,7 +86,7 @@ pub enum Kind {
     Prune,
     /// The engine removes the container when it stops.
     AutoRemove,
-    /// The container is killed before the database can have stopped.
+    /// The container is killed before the database can stop.
     StopGrace,
     /// The container's stop signal waits for every session to end.
     StopSignal,
@@ -103,23 +102,23 @@ pub enum Kind {
     DamagedSnapshot,
     /// The newest snapshot was never read back.
     NeverVerified,
-    /// No snapshot was ever restored to try it.
+    /// No snapshot was ever restored as a test.
     NeverDrilled,
-    /// Snapshots are on the disk that the data is on.
+    /// Snapshots are on the same disk as the data.
     SameDisk,
-    /// What the repository has cannot be read or believed.
+    /// The contents of the repository cannot be read or believed.
     Repository,
     /// A run died and is not finished.
     OpenJournal,
     /// A helper container is left.
     StrayHelper,
-    /// A restore has left its work directory in the data.
+    /// A restore left its work directory in the data.
     WorkDirectory,
-    /// A volume that no container uses, and whose data has been migrated into a directory.
+    /// A volume that no container uses and whose data was migrated into a directory.
     LeftoverVolume,
-    /// A container uses the volume that its data has been migrated from.
+    /// A container uses the volume that its data was migrated from.
     LeftoverInUse,
-    /// A volume with a copy that a snapshot has kept for the next one.
+    /// A volume with a copy that a snapshot kept for the next one.
     KeptStage,
     /// Something was not looked at.
     NotExamined,
@@ -128,34 +127,34 @@ pub enum Kind {
 /// One thing that was found.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Finding {
-    /// What kind.
+    /// What kind it is.
     pub kind: Kind,
     /// How bad it can become.
     pub risk: Risk,
-    /// Of what, as a person calls it.
+    /// What it is about, as a person calls it.
     pub subject: String,
-    /// The database's container, where it is about one.
+    /// The database's container, if it is about one.
     pub container: Option<String>,
     /// What it is, in a sentence.
     pub what: String,
-    /// What mends it, each a command where there is one.
+    /// What mends it: commands, if there are any.
     pub mitigation: Vec<Hint>,
 }
 
 #[cfg(test)]
 impl Finding {
-    /// Returns what mends it, a line each.
+    /// Returns what mends it, one line each.
     fn mended_by(&self) -> String {
         self.mitigation.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n")
     }
 }
 
-/// A database that runs, or was made to run, in a container.
+/// A database that runs, or is made to run, in a container.
 struct Examined<'w> {
     database: &'static dyn Database,
     server: &'static dyn Server,
     data: DatabaseData<'w>,
-    /// Links out of the data directory, where the database could be asked.
+    /// Links out of the data directory, if the database could be asked.
     links: Option<Vec<(String, PathBuf)>>,
 }
 
@@ -166,7 +165,7 @@ struct Answer {
     links: Option<Vec<(String, PathBuf)>>,
 }
 
-/// Returns what was found, the worst of each database first. Changes nothing.
+/// Returns the findings, the worst of each database first. Changes nothing.
 ///
 /// # Errors
 /// When the engine does not answer, or the target is unknown.
@@ -219,7 +218,7 @@ pub async fn doctor(context: &Context, options: &DoctorOptions) -> Result<Vec<Fi
         findings.extend(runs.iter().filter_map(|run| rules::open_journal(run, context.address.as_deref())));
         findings.extend(stray_helpers(&world, &runs));
     }
-    // Those of one subject stay together, the worst first.
+    // The findings of one subject stay together, the worst first.
     let mut subjects: Vec<String> = Vec::new();
     for finding in &findings {
         if !subjects.contains(&finding.subject) {
@@ -259,14 +258,14 @@ async fn ask(context: &Context, container: &Container, server: &dyn Server) -> A
     Answer { directory, links }
 }
 
-/// Returns the links that [the command for them](database::Links::command) has printed.
+/// Returns the links that [the command for them](database::Links::command) printed.
 fn links_of(said: &str) -> Vec<(String, PathBuf)> {
     let link =
         |line: &str| line.split_once('\t').map(|(name, target)| (name.to_owned(), PathBuf::from(target)));
     said.lines().filter_map(link).collect()
 }
 
-/// Returns what the repository has; what is wrong with it becomes a finding.
+/// Returns what the repository has; whatever is wrong with it becomes a finding.
 async fn listing(location: &Path, findings: &mut Vec<Finding>) -> Listing {
     let listing = async { Repository::open(location).await?.snapshots(None).await };
     match listing.await {
@@ -295,7 +294,7 @@ fn examine(
         listing.snapshots.iter().filter(|snapshot| Some(&snapshot.manifest.source) == key.as_ref());
     let host_path = location.as_ref().and_then(|location| host_path(location, world));
     let local = host_path.as_deref().filter(|_| engine.local);
-    // Only on the engine's machine is there a directory to migrate into.
+    // Only on the engine's own machine can we find a directory to migrate into.
     let migrate_to = local.and_then(|_| free_directory(&rules::directory_for(one.data.container)?));
     let case = Case {
         container: one.data.container,
@@ -344,7 +343,7 @@ fn history<'s>(snapshots: impl Iterator<Item = &'s Snapshot>) -> History {
     history
 }
 
-/// Returns the links whose data is not where the rest of it is.
+/// Returns the links to data that is not where the rest of it is.
 fn outside(
     links: &[(String, PathBuf)],
     data: &DatabaseData<'_>,
@@ -369,7 +368,7 @@ fn outside(
         .collect()
 }
 
-/// Returns whether the data and the repository are on one file system; none where that cannot be seen.
+/// Returns whether the data and the repository are on one file system; `None` if that cannot be seen.
 fn same_disk(data: &Path, repository: &Path) -> Option<bool> {
     let device = |path: &Path| std::fs::metadata(path).ok().map(|metadata| metadata.dev());
     let existing = repository.ancestors().find(|path| path.exists())?;
@@ -382,8 +381,8 @@ fn work_directories(root: &Path) -> Vec<String> {
     names.filter(|name| name.starts_with(PREFIX)).collect()
 }
 
-/// Returns this directory, or one with a number after its name, that is not there yet, or has nothing in it but
-/// what a migration into it has left.
+/// Returns this directory, or one with a number after its name, that does not exist yet or contains only what a
+/// migration into it left.
 fn free_directory(named: &Path) -> Option<PathBuf> {
     let is_free = |path: &Path| match path.symlink_metadata() {
         Err(error) => error.kind() == std::io::ErrorKind::NotFound,
@@ -397,7 +396,7 @@ fn free_directory(named: &Path) -> Option<PathBuf> {
     std::iter::once(named.to_owned()).chain(numbered).find(|path| is_free(path))
 }
 
-/// Returns what is remembered of migrations that what was asked for has to do with: the last of each volume.
+/// Returns the remembered migrations that concern what was asked for: the last one of each volume.
 fn migrations(mut all: Vec<Migration>, target: Option<&Target>, chosen: &[Container]) -> Vec<Migration> {
     all.sort_by(|a, b| (&a.volume, b.at).cmp(&(&b.volume, a.at)));
     all.dedup_by(|later, first| later.volume == first.volume);
@@ -414,7 +413,7 @@ fn migrations(mut all: Vec<Migration>, target: Option<&Target>, chosen: &[Contai
     all
 }
 
-/// Returns what has become of the volumes that data was migrated from.
+/// Returns what became of the volumes that data was migrated from.
 fn migrated_volumes(migrations: &[Migration], world: &EngineInventory, engine: &EngineInfo) -> Vec<Finding> {
     let mounting = |place: &MountSource| -> Vec<&Container> {
         let mounts = |container: &&Container| {
@@ -438,7 +437,7 @@ fn migrated_volumes(migrations: &[Migration], world: &EngineInventory, engine: &
     findings.collect()
 }
 
-/// Returns the stages that no run is at work on, nor has in its journal.
+/// Returns the stages that no run is at work on or has in its journal.
 fn kept_stages(
     world: &EngineInventory,
     engine: &EngineInfo,
@@ -468,8 +467,8 @@ fn kept_stages(
     findings
 }
 
-/// Returns the volumes that no container uses, of projects whose database has its data in a directory, and of which
-/// no migration is remembered.
+/// Returns the volumes that no container uses and of which no migration is remembered, if their project's database has
+/// its data in a directory.
 fn leftover_volumes(
     examined: &[Examined<'_>],
     migrations: &[Migration],
@@ -492,7 +491,7 @@ fn leftover_volumes(
 
 fn stray_helpers(world: &EngineInventory, runs: &[Unfinished]) -> Vec<Finding> {
     let helpers = world.containers.iter().filter_map(OtherRun::of);
-    // What is in a journal is dealt with there: the run is at work, or it is to be recovered.
+    // A helper in a journal is dealt with there: its run is at work, or must be recovered.
     helpers
         .filter(|helper| !runs.iter().any(|run| run.run.run == helper.run))
         .map(|helper| rules::stray_helper(&helper))

@@ -17,13 +17,13 @@ use crate::repository::Unreadable;
 use crate::selector;
 use crate::selector::{DatabaseData, Target};
 
-/// The engine's own grace, where a container has none.
+/// The engine's own grace, for a container that has none.
 const DEFAULT_GRACE: i64 = 10;
 /// A grace below this kills a database that has anything to write.
 const SHORT_GRACE: i64 = 10;
-/// Below this, one with much to write or a slow archive; images of databases ask for as much.
+/// A grace below this kills one with much to write or a slow archive; images of databases ask for as much.
 const ENOUGH_GRACE: i64 = 120;
-/// Older than this, a snapshot is old.
+/// A snapshot older than this is old.
 const OLD: Duration = Duration::days(7);
 /// The first API whose `docker volume prune` spares volumes with a name.
 const PRUNE_SPARES_NAMED: ApiVersion = ApiVersion(1, 42);
@@ -36,18 +36,17 @@ pub(super) struct Case<'c> {
     pub(super) data: &'c DatabaseData<'c>,
     /// The volume or directory that holds the data.
     pub(super) location: Option<&'c MountSource>,
-    /// Where the engine's host has that.
+    /// Where that is on the engine's host.
     pub(super) host_path: Option<&'c Path>,
     pub(super) volume: Option<&'c Volume>,
     pub(super) api_version: ApiVersion,
     pub(super) history: History,
-    /// Parts of the data that lie elsewhere; none where the database could not be asked.
+    /// Parts of the data that lie elsewhere; `None` if the database could not be asked.
     pub(super) outside: Option<Vec<OutsideData>>,
-    /// Whether data and repository are on one file system: not known of a remote engine, nor where it
-    /// cannot be seen.
+    /// Whether data and repository are on one file system: unknown for a remote engine, or if it cannot be seen.
     pub(super) same_disk: Option<Option<bool>>,
     pub(super) work_directories: Vec<String>,
-    /// A directory that the data can be migrated into; none where it cannot be.
+    /// A directory that the data can be migrated into; `None` if it cannot be migrated.
     pub(super) migrate_to: Option<&'c Path>,
     pub(super) repository: &'c Path,
     pub(super) now: DateTime<Utc>,
@@ -57,7 +56,7 @@ pub(super) struct Case<'c> {
 #[derive(Debug, Clone, Default)]
 pub(super) struct History {
     pub(super) newest: Option<NewestSnapshot>,
-    /// Whether any snapshot was restored to try it, and was good.
+    /// Whether any snapshot was restored as a test, and was good.
     pub(super) drilled: bool,
 }
 
@@ -66,26 +65,26 @@ pub(super) struct History {
 pub(super) struct NewestSnapshot {
     /// `SOURCE/ID`.
     pub(super) name: String,
-    /// The moment whose data it has.
+    /// The moment that its data is of.
     pub(super) held: DateTime<Utc>,
     /// Whether it was ever read back and was whole.
     pub(super) verified: bool,
-    /// Whether it was not, the last time.
+    /// Whether the last time it was not.
     pub(super) damaged: bool,
 }
 
-/// A part of the data that lies elsewhere.
+/// Part of the data that lies elsewhere.
 #[derive(Debug, Clone)]
 pub(super) struct OutsideData {
     /// "tablespace 16400".
     pub(super) what: String,
     /// Where, in the container.
     pub(super) path: PathBuf,
-    /// The volume or directory; none for the container's own layer, or memory.
+    /// The volume or directory; `None` for the container's own layer, or memory.
     pub(super) location: Option<MountSource>,
 }
 
-/// Returns everything that is found of a database.
+/// Returns everything found of a database.
 pub(super) fn examine(case: &Case<'_>) -> Vec<Finding> {
     let mut findings = vec![case.finding(Kind::DataLocation, Risk::Info, case.where_it_is(), None)];
     findings.extend(where_the_data_is(case));
@@ -160,8 +159,8 @@ impl Case<'_> {
         )
     }
 
-    /// Returns the command after which nothing that removes volumes removes the data; where that cannot be done, the
-    /// one whose outcome is still there when the volume is not.
+    /// Returns the command after which nothing that removes volumes removes the data; if that is impossible, the one
+    /// whose outcome outlives the volume.
     fn save(&self) -> Hint {
         // What `migrate` would refuse is not recommended.
         let whole = self.outside.as_ref().is_none_or(Vec::is_empty);
@@ -172,7 +171,7 @@ impl Case<'_> {
         }
     }
 
-    /// Returns how its container is changed: by its project's file, or by making it anew.
+    /// Returns how to change its container: in its project's file, or by making it anew.
     fn changed_by(&self, in_file: &str, option: &str) -> Hint {
         match Membership::of(&self.container.labels) {
             Some(member) => Hint::volsnap(["restart", &self.target(), "--recreate"])
@@ -195,7 +194,7 @@ pub(super) fn target_of(container: &Container) -> String {
     service.unwrap_or_else(|| Target::Container(container.name.clone())).spelling()
 }
 
-/// Returns where the data of a container would be well placed on its host: `/srv/PROJECT/SERVICE`.
+/// Returns a good place for the data of a container on its host: `/srv/PROJECT/SERVICE`.
 pub(super) fn directory_for(container: &Container) -> Option<PathBuf> {
     let parts = match Membership::of(&container.labels) {
         Some(member) => vec![member.project, member.service],
@@ -216,7 +215,7 @@ pub(super) fn days(time: Duration) -> String {
     }
 }
 
-/// Returns what brings data out of the container that it would go with.
+/// Returns what brings data out of the container before it is lost with it.
 fn rescue(case: &Case<'_>) -> Vec<Hint> {
     case.data.location().err().map(|error| error.hints().to_vec()).unwrap_or_default()
 }
@@ -449,14 +448,14 @@ fn snapshots(case: &Case<'_>) -> Vec<Finding> {
     findings
 }
 
-/// Returns what the newest snapshot lacks, where that is worth saying: one of data that has not changed
-/// since never gets old.
+/// Returns what the newest snapshot lacks, if that is worth saying: a snapshot of data that has not changed since never
+/// gets old.
 fn unsaved_since(case: &Case<'_>, newest: &NewestSnapshot) -> Option<String> {
     if case.runs() {
         return (case.now - newest.held > OLD).then(|| "the database has been running since".to_owned());
     }
     let ended = DateTime::parse_from_rfc3339(&case.container.state.finished_at).ok()?.with_timezone(&Utc);
-    // What was stopped for the snapshot itself ended a moment after it was asked to.
+    // What was stopped for the snapshot itself ended a moment after the request.
     (ended - newest.held > Duration::hours(1)).then(|| "the database has run after it".to_owned())
 }
 

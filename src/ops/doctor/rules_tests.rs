@@ -31,7 +31,7 @@ fn volume_mount(name: &str, destination: &str) -> Mount {
     }
 }
 
-/// Everything that is known, to be made worse.
+/// Everything that is known; tests make it worse.
 struct Situation {
     container: Container,
     volume: Volume,
@@ -124,7 +124,7 @@ impl Situation {
         findings
     }
 
-    /// Returns what is found besides where the data is, and that pruning is a risk some day.
+    /// Returns the findings, except where the data is and that pruning is a risk some day.
     fn found(&self) -> Vec<(Kind, Risk)> {
         let usual = [(Kind::DataLocation, Risk::Info), (Kind::Prune, Risk::Low)];
         let all = self.examine().into_iter().map(|finding| (finding.kind, finding.risk));
@@ -208,7 +208,7 @@ fn each_risk_is_found_and_no_other(#[case] worsen: fn(&mut Situation), #[case] e
     let mut situation = Situation::healthy();
     worsen(&mut situation);
     let mut found = situation.found();
-    // Where the data is nothing that lasts, there is nothing to have a snapshot of.
+    // If the data is on nothing that lasts, there is nothing to have a snapshot of.
     found.sort_by_key(|(kind, risk)| (*risk, format!("{kind:?}")));
     let mut expected = expected.to_vec();
     expected.sort_by_key(|(kind, risk)| (*risk, format!("{kind:?}")));

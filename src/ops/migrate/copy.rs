@@ -28,10 +28,10 @@ use crate::undo::Saga;
 use crate::undo::Undo;
 use crate::undo::retract_copy::{MigratedCopy, Proof};
 
-/// The users are stopped; what starts them is in the journal.
+/// The users are stopped; the journal has what starts them.
 pub(super) struct Hold {
     pub(super) held: Held,
-    /// What takes the copy out of its place.
+    /// What takes the copy away from its place.
     pub(super) retract: UndoId,
     /// The copy, as far as it is known.
     pub(super) copy: MigratedCopy,
@@ -40,13 +40,13 @@ pub(super) struct Hold {
 }
 
 impl Hold {
-    /// Has the journal know what is known of the copy by now.
+    /// Writes to the journal what is known of the copy by now.
     fn amend(&self, saga: &mut Saga) -> Result<()> {
         let retract = Undo::RetractCopy { copy: self.copy.clone() };
         saga.update(self.retract, retract).context(|| "write the journal".to_owned())
     }
 
-    /// Has the journal know that services are about to be started on the copy.
+    /// Writes to the journal that services are about to be started on the copy.
     pub(super) fn about_to_start(&mut self, saga: &mut Saga) -> Result<()> {
         self.copy.started = true;
         self.amend(saga)
@@ -54,13 +54,13 @@ impl Hold {
 }
 
 impl MigrateRun<'_> {
-    /// Brings the copy close to the data while the service runs, and compares the two. Once there is something to
-    /// go on from, a failure leaves it.
+    /// Brings the copy close to the data while the service runs, and compares the two. Once there is something to go on
+    /// from, a failure leaves it.
     pub(super) async fn copy_live(&self, saga: &mut Saga, prepared: &mut Prepared) -> Result<()> {
         let passes = self.passes(&prepared.source, prepared.survey.bytes);
         let location = prepared.place.location.clone();
         let mut kept = || {
-            // The directory's is the first: with it goes everything, so it is void last.
+            // The directory's removal is the first: it removes everything, so it is dismissed last.
             for removal in std::mem::take(&mut prepared.removals).into_iter().rev() {
                 saga.dismiss(removal);
             }
@@ -139,7 +139,7 @@ impl MigrateRun<'_> {
         }
     }
 
-    /// Looks what is true of the data, with the values of the user's checks.
+    /// Takes the facts of the data, with the values of the user's checks.
     pub(super) async fn before(&self, prepared: &Prepared) -> Result<Option<Facts>> {
         let Some(database) = prepared.running_database() else { return Ok(None) };
         let facts = self.facts(&database.container, prepared.checks.as_ref()).await;
@@ -165,8 +165,8 @@ impl MigrateRun<'_> {
         Ok(Some(facts))
     }
 
-    /// Stops the users. What starts them again is in the journal before the first is asked to stop, and before
-    /// that what takes the copy out of its place: that comes last, with the service up.
+    /// Stops the users. Before the first is asked to stop, the journal has what takes the copy away from its place, and
+    /// then what starts the users again: so the copy is taken away last, with the service up.
     pub(super) async fn hold(&self, saga: &mut Saga, prepared: &mut Prepared) -> Result<Hold> {
         self.run.context.checkpoint(&prepared.source).await;
         let journal = || "write the journal".to_owned();
@@ -193,7 +193,8 @@ impl MigrateRun<'_> {
         Ok(hold)
     }
 
-    /// Reads what the database's own files say of the shutdown. One that is not clean is copied as it is.
+    /// Reads what the database's own files say of the shutdown. Data of a shutdown that was not clean is copied as it
+    /// is.
     async fn shutdown(&self, prepared: &mut Prepared) -> Result<Option<Inspection>> {
         let Some(database) = &prepared.database else { return Ok(None) };
         self.run.phase(Phase::Prove, prepared.source.title.clone(), None);
@@ -208,8 +209,8 @@ impl MigrateRun<'_> {
         Ok(Some(inspection))
     }
 
-    /// Finishes the copy, and proves that it is one: by a second reading, and by the database's own files, which
-    /// also say whether anybody has started it meanwhile.
+    /// Finishes the copy and proves that it is one: by a second reading, and by the database's own files, which also
+    /// say whether anybody has started it meanwhile.
     pub(super) async fn copy_held(
         &self,
         saga: &mut Saga,
@@ -252,7 +253,7 @@ impl MigrateRun<'_> {
         Ok(compared)
     }
 
-    /// Refuses what somebody has started on the data meanwhile.
+    /// Refuses to go on if somebody has started a container on the data meanwhile.
     async fn refuse_running(&self, prepared: &Prepared) -> Result<()> {
         let world = self.run.context.world().await?;
         let inventory = inventory(&prepared.source.location, &world.containers, &world.volumes);
@@ -270,7 +271,7 @@ impl MigrateRun<'_> {
     }
 }
 
-/// Returns what is never copied: what a restore that died has kept of old data.
+/// Returns what is never copied: the old data that a dead restore kept.
 pub(super) fn excluded() -> Vec<String> {
     vec![format!("{}*", crate::agent::swap::PREFIX)]
 }

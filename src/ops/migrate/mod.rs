@@ -1,22 +1,22 @@
-//! `migrate`: a named volume becomes a host directory (or goes back), with the service away for as long as it
-//! takes to stop, to copy what changed in the last moment, and to start.
+//! `migrate`: a named volume becomes a host directory (or goes back). The service is away for as long as it takes to
+//! stop, to copy what changed in the last moment, and to start.
 //!
 //! The order, and why it is safe:
 //!
-//! 1. `prepare`: everything that can be checked is checked: the directory, its file system (by trying), the room,
-//!    the users, the compose files and that the containers were made from them. The plan is shown.
+//! 1. `prepare`: everything that can be checked is checked: the directory, its file system (by trying), the room, the
+//!    users, the compose files, and that the containers were made from those. The plan is shown.
 //! 2. `copy`: passes bring the copy close to the data while the service runs; then a second, independent reading
 //!    compares the two. A run that ends here leaves the copy to the next one.
-//! 3. The journal says what will be started; only then the users are stopped. The last pass, the second reading
-//!    of what changed since the first, and the database's own files say that the copy is the data.
-//! 4. `switch`: the journal has the containers whole, as the engine describes them, before the first is replaced,
-//!    and each file before it is edited. The copy is put in its place by renames; the files are edited; Compose
-//!    makes the containers anew (or the engine does, where there is no Compose) and starts none.
-//! 5. They are started, once. That they answer, that they mount the copy, that it is the same database and that
-//!    what was true of it still is: that is the proof.
-//! 6. The journal has what is to be remembered, which is the way back. Then one line in it makes it so: before that
-//!    line, whoever finishes the run has everything back as it was, to the byte; after it nothing is undone, and
-//!    whoever finishes the run remembers it. The old data is kept, in either case.
+//! 3. The journal says what will be started; only then are the users stopped. The last pass, the second reading of what
+//!    changed since the first, and the database's own files prove that the copy is the data.
+//! 4. `switch`: before the first container is replaced, the journal has them all completely, as the engine describes
+//!    them; it has each file before that file is edited. Renames put the copy in its place; the files are edited;
+//!    Compose makes the containers anew (or the engine does, if there is no Compose) and starts none.
+//! 5. They are started, once. The proof is that they answer, that they mount the copy, that it is the same database and
+//!    that what was true of it still is.
+//! 6. The journal has what to remember: the way back. Then one line in it makes the migration final: before that line,
+//!    whoever finishes the run puts everything back as it was, to the byte; after it nothing is undone, and whoever
+//!    finishes the run remembers the way back. The old data is kept in either case.
 //!
 //! | room | what |
 //! |---|---|
@@ -58,36 +58,36 @@ pub use plan::{Direction, MigratePlan, PlannedEdit, PlannedUser};
 use prepare::Preparation;
 use record::Migration;
 
-/// Where the data is to go.
+/// Where the data goes.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Destination {
     /// Into this directory, relative to the current one.
     Directory(PathBuf),
-    /// Back into a volume: the one that is named, or the one it came from.
+    /// Back into a volume: the named one, or the one it came from.
     Back {
         /// The volume's name.
         volume: Option<String>,
     },
 }
 
-/// What is asked for.
+/// What the user asks for.
 #[derive(Debug, Clone)]
 pub struct MigrateOptions {
-    /// Of what.
+    /// What to migrate.
     pub target: Target,
     /// Where to.
     pub destination: Destination,
-    /// Whether an override file is written, in place of an edit of the file that says what is mounted.
+    /// Whether to write an override file, instead of editing the file that says what is mounted.
     pub override_file: bool,
-    /// The owner of everything in the copy, in place of what the data has.
+    /// The owner of everything in the copy, instead of the data's own.
     pub owner: Option<(u32, u32)>,
-    /// How closely the data is looked at, before and after.
+    /// How closely to look at the data, before and after.
     pub level: FactsLevel,
-    /// How long a database may take to stop; `None` for what is known of it.
+    /// How long a database may take to stop; `None` for the time that suits it.
     pub stop_timeout: Option<Duration>,
-    /// The variables of whoever asks, which compose files may refer to.
+    /// The variables of whoever asks; compose files may refer to them.
     pub environment: Environment,
-    /// An image to use as the helper in place of our own.
+    /// An image to use as the helper instead of our own.
     pub helper_image: Option<String>,
 }
 
@@ -97,7 +97,7 @@ pub struct MigrateOptions {
 pub enum Outcome {
     /// The service runs on the copy.
     Migrated(Box<Migrated>),
-    /// It did so before.
+    /// It did so already.
     Already {
         /// What was asked for, as a person calls it.
         title: String,
@@ -113,25 +113,24 @@ pub struct Migrated {
     pub plan: MigratePlan,
     /// Milliseconds from the moment the stop was asked for until everything answered; `None` when nothing ran.
     pub downtime_ms: Option<u64>,
-    /// Milliseconds that all of it took.
+    /// How long all of it took, in milliseconds.
     pub elapsed_ms: u64,
     /// Files of the copy that were read a second time and compared.
     pub compared_files: u64,
-    /// Bytes of them.
+    /// Bytes of those files.
     pub compared_bytes: u64,
-    /// Whether what is true of the data was compared with nothing written in between; `None` where it was not
-    /// compared.
+    /// Whether the facts of the data were compared with nothing written in between; `None` if they were not compared.
     pub strict: Option<bool>,
     /// What the edited files were before.
     pub backups: Vec<PathBuf>,
-    /// The command that removes the old data, which has been kept.
+    /// The command that removes the old data, which is kept.
     pub remove: Hint,
     /// The command that goes back.
     pub back: Option<Hint>,
 }
 
-/// Migrates as planned, once `consent` was given to the plan; `None` where it was declined. Where the data is there
-/// already, nobody is asked.
+/// Migrates as planned, once `consent` is given to the plan; `None` if it is declined. If the data is there already,
+/// nobody is asked.
 ///
 /// # Errors
 /// As the module says: everything is as it was, unless the error is of kind
@@ -150,7 +149,7 @@ pub async fn migrate(
 struct MigrateRun<'a> {
     run: &'a Run,
     options: &'a MigrateOptions,
-    /// Where the copy lies that another run can go on from, as soon as there is one.
+    /// Where the copy is that another run can go on from, once there is one.
     kept: OnceLock<MountSource>,
     /// Whether the copy stays: the journal says that the run has succeeded.
     stays: AtomicBool,
@@ -192,7 +191,7 @@ impl MigrateRun<'_> {
         }))))
     }
 
-    /// Returns what has it remembered what came of what, so that the way back is known.
+    /// Returns what remembers which directory came from which volume, so that the way back is known.
     fn record(&self, prepared: &prepare::Prepared) -> Result<Option<Undo>> {
         let state = &self.run.context.saga.state;
         match (&prepared.source.location, &prepared.place.location) {
@@ -240,7 +239,7 @@ impl Aftermath for MigrateRun<'_> {
         }
     }
 
-    /// Adds where the copy so far lies, if it still does, and the command that goes on from it.
+    /// Adds where the copy so far is, if it still exists, and the command that goes on from it.
     fn explain(&self, error: Error) -> Error {
         let Some(MountSource::Directory(directory)) = self.kept.get() else { return error };
         let is_work = |name: &std::ffi::OsStr| name.as_encoded_bytes().starts_with(PREFIX.as_bytes());
@@ -248,7 +247,7 @@ impl Aftermath for MigrateRun<'_> {
             Ok(entries) => {
                 entries.flatten().find(|entry| is_work(&entry.file_name())).map(|entry| entry.path())
             }
-            // It is its owner's alone.
+            // Only its owner may look.
             Err(error) if error.kind() == io::ErrorKind::PermissionDenied => Some(directory.clone()),
             Err(_) => None,
         };

@@ -1,5 +1,5 @@
-//! The directory that data is migrated into: what cannot be one is refused before anything is touched, and one
-//! that is made is known by its inode, so that no other is ever removed for it.
+//! The directory that data is migrated into. One that cannot be used is refused before anything is touched. One that
+//! volsnap makes is known by its inode, so that no other directory is ever removed in its place.
 
 use std::ffi::OsStr;
 use std::fs::{DirBuilder, File};
@@ -17,7 +17,7 @@ use crate::undo::Saga;
 use crate::undo::Undo;
 use crate::undo::retract_copy::MadeDirectory;
 
-/// Where the system has its own, and nobody else's data belongs.
+/// Where the system has its own files, and nobody else's data belongs.
 const SYSTEM: [&str; 12] =
     ["/bin", "/boot", "/dev", "/etc", "/lib", "/lib32", "/lib64", "/proc", "/run", "/sbin", "/sys", "/usr"];
 /// What is emptied when the machine starts, or by age.
@@ -28,16 +28,16 @@ const EMPTIED: [&str; 2] = ["/tmp", "/var/tmp"];
 pub(super) struct Destination {
     /// Absolute, without links.
     pub(super) path: PathBuf,
-    /// Whether it is there.
+    /// Whether it exists.
     pub(super) exists: bool,
     /// What is worth knowing of it.
     pub(super) warnings: Vec<String>,
 }
 
-/// Returns the directory that was named, as seen from `here`. `store` is where the engine has its own.
+/// Returns the named directory, as seen from `here`. `store` is where the engine has its own data.
 ///
 /// # Errors
-/// When it cannot be one, in words with the next command.
+/// When it cannot be used, in words with the next command.
 pub(super) fn look(named: &Path, here: &Path, store: Option<&Path>) -> Result<Destination> {
     let absolute = here.join(named);
     let shown = absolute.display();
@@ -90,7 +90,7 @@ pub(super) fn look(named: &Path, here: &Path, store: Option<&Path>) -> Result<De
     if let Some(emptied) = EMPTIED.iter().find(|emptied| path.starts_with(emptied)) {
         warnings.push(format!("what lies in {emptied} is removed by many systems after a while"));
     }
-    // 1 where it refuses, 0 where it only logs (selinuxfs of the kernel).
+    // 1 if it refuses, 0 if it only logs (selinuxfs of the kernel).
     if std::fs::read_to_string("/sys/fs/selinux/enforce").is_ok_and(|text| text.trim() == "1") {
         warnings.push(
             "SELinux is enforcing here: if the service is refused its directory, add :z to the mount in the \
@@ -101,7 +101,7 @@ pub(super) fn look(named: &Path, here: &Path, store: Option<&Path>) -> Result<De
     Ok(Destination { path, exists: metadata.is_some(), warnings })
 }
 
-/// Returns the path with the links above its last part resolved, as far as it is there.
+/// Returns the path with the links above its last part resolved, as far as it exists.
 fn without_links(path: &Path) -> Result<PathBuf> {
     let existing = path.ancestors().find(|above| above.exists()).unwrap_or(Path::new("/"));
     let rest = path.strip_prefix(existing).unwrap_or(Path::new(""));
@@ -114,7 +114,7 @@ fn refuse_system(path: &Path, store: Option<&Path>) -> Result<()> {
         Err(Error::usage(format!("{} {why}", path.display()))
             .hint(Hint::advice("choose a directory of its own, as /srv/db or /data/db-server/db")))
     };
-    // A directory right below the root is somebody's, as /home or /var.
+    // A directory right below the root belongs to somebody, such as /home or /var.
     if path.components().count() <= 1 {
         return refused("is the root of the file system".to_owned());
     }
@@ -127,13 +127,13 @@ fn refuse_system(path: &Path, store: Option<&Path>) -> Result<()> {
     Ok(())
 }
 
-/// Returns whether something is mounted on a directory; what cannot be looked at is not.
+/// Returns whether something is mounted on a directory; `false` if nobody can look at it.
 fn is_mount_point(path: &Path) -> bool {
     let device = |path: &Path| path.metadata().map(|metadata| metadata.dev()).ok();
     path.parent().is_some_and(|parent| device(path) != device(parent))
 }
 
-/// Returns whether there is anything but what an earlier run has begun; what cannot be looked into the helper does.
+/// Returns whether there is anything but what an earlier run began; the helper looks where this process cannot.
 fn has_others(path: &Path) -> bool {
     let is_other = |name: &OsStr| !name.as_encoded_bytes().starts_with(PREFIX.as_bytes());
     std::fs::read_dir(path).is_ok_and(|entries| entries.flatten().any(|entry| is_other(&entry.file_name())))
@@ -144,7 +144,7 @@ pub(super) fn not_empty(shown: &str) -> Error {
         .hint(Hint::advice("choose a directory that is empty or not there yet"))
 }
 
-/// Returns where the engine has everything, by the place of one of its own volumes.
+/// Returns where the engine keeps everything, by the place of one of its own volumes.
 pub(super) fn store_of(volume: &Path, name: &str) -> Option<PathBuf> {
     let own = volume.strip_prefix("/").ok()?;
     let data = own.parent()?;
@@ -153,17 +153,17 @@ pub(super) fn store_of(volume: &Path, name: &str) -> Option<PathBuf> {
     Some(Path::new("/").join(volumes.parent()?))
 }
 
-/// What was made for a migration, and what removes it should it fail.
+/// What was made for a migration, and what removes it if the migration fails.
 #[derive(Debug, Default)]
 pub(super) struct Made {
-    /// The directory itself, where it was not there.
+    /// The directory itself, if it did not exist.
     pub(super) directory: Option<MadeDirectory>,
     /// What removes it.
     pub(super) removals: Vec<UndoId>,
 }
 
 impl MigrateRun<'_> {
-    /// Makes the directory, and those above it that are not there. What removes each is in the journal before.
+    /// Makes the directory, and those above it that do not exist. The journal has what removes each before it is made.
     pub(super) fn make_directory(&self, saga: &mut Saga, destination: &Destination) -> Result<Made> {
         let mut made = Made::default();
         if destination.exists {
@@ -174,13 +174,13 @@ impl MigrateRun<'_> {
         let journal = || "write the journal".to_owned();
         for above in missing.into_iter().rev() {
             let removal = Undo::RemoveEmptyDirectory { path: above.to_owned() };
-            // Stays registered: one with something in it is not removed.
+            // Stays registered: a directory with something in it is not removed.
             saga.register(When::OnFailure, removal).context(journal)?;
             let making = || format!("make the directory {}", above.display());
             DirBuilder::new().mode(0o755).create(above).map_err(|error| needs_root(making(), error))?;
         }
         let making = || format!("make the directory {}", path.display());
-        // Under a name of our own first: what removes it must never take another for it.
+        // Under a name of our own first: what removes it must never mistake another for it.
         let ours = path.with_file_name(format!(".volsnap-made-{}", self.run.id));
         let removal = Undo::DeleteDirectory { path: ours.clone() };
         let passing = saga.register(When::Always, removal).context(journal)?;

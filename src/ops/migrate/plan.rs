@@ -1,5 +1,5 @@
-//! The plan of a migration: everything known before anything is touched. Pure data, printed by `--dry-run` and
-//! before the question, and followed by the procedure.
+//! The plan of a migration: everything that is known before anything is touched. Pure data, which `--dry-run` prints,
+//! the question shows, and the procedure follows.
 
 use std::path::PathBuf;
 
@@ -17,12 +17,12 @@ pub enum Direction {
     Back,
 }
 
-/// A container that uses the data, and how it comes to use the copy.
+/// A container that uses the data, and how it gets to use the copy.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct PlannedUser {
     /// Its name.
     pub container: String,
-    /// Whether it runs; it is afterwards as it was.
+    /// Whether it runs; the migration leaves it that way.
     pub running: bool,
     /// The path in it where the data is mounted.
     pub mounted_at: PathBuf,
@@ -35,7 +35,7 @@ pub struct PlannedUser {
 pub struct PlannedEdit {
     /// The file.
     pub path: PathBuf,
-    /// Whether it is yet to be made.
+    /// Whether it must still be made.
     pub new: bool,
     /// The change, as a unified diff.
     pub diff: String,
@@ -54,15 +54,15 @@ pub struct MigratePlan {
     pub database: Option<String>,
     /// Where the data is: `volume NAME`, or a directory.
     pub from: String,
-    /// Where the engine's host has that.
+    /// Where that is on the engine's host.
     pub from_path: PathBuf,
-    /// Where it comes to lie: a directory, or `volume NAME`.
+    /// Where it will be: a directory, or `volume NAME`.
     pub to: String,
-    /// Whether that is yet to be made.
+    /// Whether that must still be made.
     pub makes: bool,
-    /// Whether a copy that an earlier run has begun there is gone on with.
+    /// Whether the run goes on from a copy that an earlier run began there.
     pub resumes: bool,
-    /// The kind of the file system there, as "ext4".
+    /// The kind of the file system there, such as "ext4".
     pub file_system: Option<String>,
     /// Bytes of the files' contents.
     pub bytes: u64,
@@ -74,7 +74,7 @@ pub struct MigratePlan {
     pub free_bytes: u64,
     /// The owner that the copy's root will have.
     pub owner: (u32, u32),
-    /// Whether the copy replaces older data of this very database there, where it goes back.
+    /// Whether the copy replaces older data of this very database there, when it goes back.
     pub replaces: bool,
     /// Everything that uses the data.
     pub users: Vec<PlannedUser>,
@@ -88,6 +88,6 @@ pub struct MigratePlan {
     pub commands: Vec<Hint>,
     /// Milliseconds that the service is expected to be away; 0 when nothing runs.
     pub expected_downtime_ms: u64,
-    /// What is worth knowing before.
+    /// What is worth knowing beforehand.
     pub warnings: Vec<String>,
 }

@@ -1,4 +1,4 @@
-//! Everything that can be checked before anything is touched, and the plan that comes of it.
+//! Everything that can be checked before anything is touched, and the plan that results.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -49,7 +49,7 @@ const READY_LIMIT: Duration = Duration::from_secs(30);
 /// What an entry takes on the disk beside its content: its inode and the rest of its last block.
 const BYTES_PER_ENTRY: u64 = 4096;
 
-/// What a look at everything comes to.
+/// The outcome of a look at everything.
 pub(super) enum Preparation {
     /// The migration can be done.
     Ready(Box<Prepared>),
@@ -69,20 +69,20 @@ pub(super) struct Prepared {
     pub(super) source: Source,
     pub(super) database: Option<Database>,
     pub(super) checks: Option<Checks>,
-    /// The running users, in the order of their stop.
+    /// The running users, in the order in which they are stopped.
     pub(super) stops: Vec<Container>,
-    /// What is to become of files and containers.
+    /// What will become of files and containers.
     pub(super) switch: Switch,
     pub(super) survey: Survey,
     pub(super) agent: AgentClient,
     pub(super) helper: UndoId,
-    /// Where the copy comes to lie.
+    /// Where the copy will be.
     pub(super) place: HelperTarget,
     /// The directory that was made for it.
     pub(super) made: Option<MadeDirectory>,
     /// What removes a copy that nobody can go on from.
     pub(super) removals: Vec<UndoId>,
-    /// The labels of the volume the data comes from.
+    /// The labels of the volume that the data comes from.
     pub(super) labels: BTreeMap<String, String>,
 }
 
@@ -92,7 +92,7 @@ pub(super) struct Database {
     pub(super) files: DatabaseFiles,
 }
 
-/// Where the copy is to lie, and what is there.
+/// Where the copy will be, and what is there.
 struct Target {
     location: MountSource,
     made: Made,
@@ -100,7 +100,7 @@ struct Target {
 }
 
 impl Prepared {
-    /// Takes over who uses the data now.
+    /// Records who uses the data now.
     pub(super) fn look_at(&mut self, source: Source) -> Result<()> {
         self.stops = stops(&source)?;
         self.plan.stops = names(self.stops.iter());
@@ -109,7 +109,7 @@ impl Prepared {
         Ok(())
     }
 
-    /// Returns the database, where it runs.
+    /// Returns the database, if it runs.
     pub(super) fn running_database(&self) -> Option<&Database> {
         self.database.as_ref().filter(|database| database.container.state.running)
     }
@@ -157,7 +157,7 @@ impl MigrateRun<'_> {
         let target = self.destination(saga, &engine, &source).await?;
         let switch = self.plan_switch(&users, &source.location, &target.location).await?;
         let image = (&engine, self.options.helper_image.as_deref());
-        // It is there already, whatever it is.
+        // It exists already, whatever it is.
         let none = BTreeMap::new();
         let mount = StageMount { location: &target.location, labels: &none };
         let with = (Access::Stage, Some(mount));
@@ -230,7 +230,7 @@ impl MigrateRun<'_> {
         })))
     }
 
-    /// Returns where the data is, if that is where it is to go.
+    /// Returns where the data is, if that is already where it should go.
     fn is_done(&self, source: &Source) -> Option<String> {
         match (&self.options.destination, &source.location) {
             (Destination::Directory(named), MountSource::Directory(directory)) => {
@@ -245,7 +245,7 @@ impl MigrateRun<'_> {
         }
     }
 
-    /// Refuses data that does not lie where such a migration begins.
+    /// Refuses data that is not where such a migration begins.
     fn refuse_location(&self, source: &Source) -> Result<()> {
         let target = self.options.target.spelling();
         match (&self.options.destination, &source.location) {
@@ -288,7 +288,7 @@ impl MigrateRun<'_> {
         Ok(())
     }
 
-    /// Refuses a database that does not answer: one still in its entrypoint would ignore the signal.
+    /// Refuses a database that does not answer: one that is still in its entrypoint would ignore the signal.
     async fn refuse_unready(&self, database: Option<&Database>) -> Result<()> {
         let running = database.filter(|database| database.container.state.running);
         let Some(Database { container, .. }) = running else { return Ok(()) };
@@ -302,7 +302,7 @@ impl MigrateRun<'_> {
         )
     }
 
-    /// Finds the place for the copy, and makes it where it is not there.
+    /// Finds the place for the copy, and makes it if it does not exist.
     async fn destination(&self, saga: &mut Saga, engine: &EngineInfo, source: &Source) -> Result<Target> {
         match &self.options.destination {
             Destination::Directory(named) => {
@@ -343,7 +343,7 @@ impl MigrateRun<'_> {
         Migrations::into_directory(&self.run.context.saga.state, &engine.id, directory)
     }
 
-    /// Makes the volume that the data goes back into, where it is not there.
+    /// Makes the volume that the data goes back into, if it does not exist.
     async fn make_volume(
         &self,
         saga: &mut Saga,
@@ -358,7 +358,7 @@ impl MigrateRun<'_> {
         let removal = Undo::RemoveVolume { name: name.to_owned(), run: self.run.id.to_string() };
         saga.register(When::OnFailure, removal).context(|| "write the journal".to_owned())?;
         self.run.monitor().step("create-volume");
-        // Without what is remembered, the labels are those that Compose would give it.
+        // If nothing is remembered, the labels are those that Compose would give it.
         let remembered = self.migration(engine, source).ok().flatten();
         let remembered = remembered.filter(|migration| migration.volume == name);
         let mut labels = match remembered {
@@ -382,8 +382,8 @@ impl MigrateRun<'_> {
         }
     }
 
-    /// Looks into the place for the copy, takes over what an earlier run has begun there, and tries whether it can
-    /// hold what the data has.
+    /// Looks into the place for the copy, takes over what an earlier run began there, and tries whether it can hold
+    /// what the data has.
     async fn look_into(
         &self,
         saga: &mut Saga,
@@ -402,7 +402,7 @@ impl MigrateRun<'_> {
         })?;
         let warm = agent.call(StageRoom::default()).await.context(looking)?.warm;
         if !warm {
-            // What was begun by another run is for a later one, until this one has more.
+            // What another run began stays for a later one; what this run begins does not, until there is more of it.
             let work = Undo::DiscardWork { place: place.clone(), with_old: false };
             removals.push(saga.register(When::OnFailure, work).context(|| "write the journal".to_owned())?);
         }
@@ -492,14 +492,14 @@ impl MigrateRun<'_> {
         }
     }
 
-    /// Says what is unusual about who will own the copy.
+    /// Warns if the copy's owner will be unusual.
     async fn warn_of_owner(&self, plan: &mut MigratePlan, database: Option<&Database>) {
         let Some(database) = database.filter(|database| database.container.state.running) else { return };
         let command = ["stat", "-c", "%u", "/proc/1"].map(str::to_owned);
         let asked = self.run.context.docker.exec(&database.container.id, &command, ASK_LIMIT).await;
         let said = asked.ok().and_then(|output| String::from_utf8(output.stdout).ok());
         let Some(user) = said.and_then(|said| said.trim().parse::<u32>().ok()) else { return };
-        // One that begins as root gives its rights away, and so does not tell.
+        // One that begins as root drops its rights later, and so tells nothing.
         if user != 0 && user != plan.owner.0 {
             plan.warnings.push(format!(
                 "the copy will belong to user {}, and the database runs as user {user}: it may refuse to start \
@@ -530,7 +530,7 @@ impl MigrateRun<'_> {
 /// What is in the place for the copy.
 struct PlanInputs {
     room: Room,
-    /// Whether an earlier run has begun there, and what it copied can be gone on from.
+    /// Whether an earlier run began a copy there that this one can go on from.
     warm: bool,
     /// Who will own the copy's root.
     owner: (u32, u32),
@@ -540,7 +540,7 @@ fn names<'c>(containers: impl Iterator<Item = &'c Container>) -> Vec<String> {
     containers.map(|container| container.name.clone()).collect()
 }
 
-/// Returns the containers to stop, in the order of their stop.
+/// Returns the containers to stop, in the order in which they are stopped.
 fn stops(source: &Source) -> Result<Vec<Container>> {
     let users: Vec<_> = source.users.iter().filter(|user| user.container.state.running).cloned().collect();
     let stops: Vec<Container> = order::stop_order(&users).into_iter().cloned().collect();
@@ -548,7 +548,7 @@ fn stops(source: &Source) -> Result<Vec<Container>> {
     Ok(stops)
 }
 
-/// Returns the containers that mount the data, each with the path where it does.
+/// Returns the containers that mount the data, each with the path where it mounts it.
 fn mounting(source: &Source) -> Result<Vec<(User, PathBuf)>> {
     let mut users = Vec::new();
     for user in source.users.iter().filter(|user| !user.through_network) {
@@ -575,8 +575,8 @@ fn mounting(source: &Source) -> Result<Vec<(User, PathBuf)>> {
     Ok(users)
 }
 
-/// Refuses a task of Swarm, also one that has ended: what its service mounts is said by Swarm, which would start the
-/// next one on the old data.
+/// Refuses a task of Swarm, even one that has ended: Swarm says what its service mounts, and would start the next task
+/// on the old data.
 fn refuse_task(source: &Source, container: &Container) -> Result<()> {
     let Some(service) = swarm_service(container) else { return Ok(()) };
     let at = source.mounted_at(container).unwrap_or_else(|| PathBuf::from("PATH"));
@@ -604,7 +604,7 @@ fn planned_user(user: &User, at: &Path) -> PlannedUser {
     }
 }
 
-/// Returns the database of a source, whether it runs or not.
+/// Returns the database of a source, whether or not it runs.
 fn database_of(source: &Source) -> Option<Database> {
     let container = source.database()?;
     Some(Database { container: container.clone(), files: DatabaseFiles::of(source, container)? })
@@ -622,14 +622,14 @@ fn refuse_outside_links(source: &Source, inspection: &Inspection) -> Result<()> 
     .hint(Hint::advice("move it into the data directory's volume, and migrate then")))
 }
 
-/// Returns the labels with which Compose takes a volume for one of its own.
+/// Returns the labels by which Compose takes a volume for its own.
 fn compose_labels(source: &Source, name: &str) -> BTreeMap<String, String> {
     let of_compose = |user: &&User| Membership::of(&user.container.labels).is_some();
     let user = source.users.iter().find(of_compose);
     user.map(|user| volume_labels(name, &user.container.labels, name)).unwrap_or_default()
 }
 
-/// Returns what the kernel calls the file system of a directory, by the mount it lies in.
+/// Returns the kernel's name for the file system of a directory, by the mount that it is in.
 fn file_system(path: &Path) -> Option<String> {
     let mounts = std::fs::read_to_string("/proc/self/mounts").ok()?;
     let fields = mounts.lines().filter_map(|line| {

@@ -1,5 +1,5 @@
-//! What is remembered of a migration: which directory came of which volume, so that the way back is known, and
-//! that a volume is what was left over.
+//! What is remembered of a migration: which directory came from which volume, so that the way back is known, and that a
+//! volume is left over.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -22,15 +22,15 @@ pub struct Migration {
     pub engine: String,
     /// The directory that has the data now.
     pub directory: PathBuf,
-    /// The volume that had it, and has been kept.
+    /// The volume that had it, and is kept.
     pub volume: String,
-    /// Its labels, with which Compose takes it for its own.
+    /// Its labels, by which Compose takes it for its own.
     pub labels: BTreeMap<String, String>,
     /// When the service ran on the directory.
     pub at: DateTime<Utc>,
 }
 
-/// The format of a record. One that names none is of format 1, and has the same fields.
+/// The format of a record. A record that names no format is of format 1, and has the same fields.
 const FORMAT: u32 = 2;
 
 /// A migration as it is written.
@@ -46,7 +46,7 @@ struct Stored<'a> {
 pub struct Migrations {
     /// Those that are understood.
     pub known: Vec<Migration>,
-    /// Those that a later volsnap remembers.
+    /// Those that a later volsnap wrote.
     pub later: Vec<LaterRecord>,
 }
 
@@ -57,7 +57,7 @@ pub struct LaterRecord {
     pub path: PathBuf,
     /// Its format.
     pub format: u64,
-    /// The volume, where it is called as it was before.
+    /// The volume, if the record still names it the same way.
     volume: Option<String>,
 }
 
@@ -67,7 +67,7 @@ enum Record {
 }
 
 impl Record {
-    /// Reads a record of a migration on an engine, or on any; what cannot be read is none.
+    /// Reads a record of a migration on an engine, or on any; a record that cannot be read counts as none.
     fn read(path: PathBuf, engine: Option<&str>) -> Option<Self> {
         let value: Value = serde_json::from_slice(&std::fs::read(&path).ok()?).ok()?;
         let text = |name: &str| value.get(name).and_then(Value::as_str);
@@ -84,7 +84,8 @@ impl Record {
 }
 
 impl Migrations {
-    /// Returns the migrations that are remembered below `state`, of one engine. What cannot be read is none.
+    /// Returns the migrations that are remembered below `state`, of one engine. A record that cannot be read counts as
+    /// none.
     #[must_use]
     pub fn read(state: &Path, engine: &str) -> Self {
         Self::read_of(state, Some(engine))
@@ -102,11 +103,11 @@ impl Migrations {
         migrations
     }
 
-    /// Returns the migrations out of a volume of this name, the last first, of whatever engine: an engine's
-    /// identifier may change, and what was left over is left over all the same.
+    /// Returns the migrations out of a volume of this name, the last first, whatever the engine: an engine's identifier
+    /// may change, but what is left over stays left over.
     ///
     /// # Errors
-    /// When there may be one that only a later volsnap understands.
+    /// When only a later volsnap may understand one of them.
     pub fn out_of(state: &Path, volume: &str) -> Result<Vec<Migration>> {
         let Self { known, later } = Self::read_of(state, None);
         let mut found: Vec<_> = known.into_iter().filter(|migration| migration.volume == volume).collect();
@@ -121,7 +122,7 @@ impl Migrations {
     /// Returns the migration into a directory.
     ///
     /// # Errors
-    /// When only a later volsnap understands what is remembered of it.
+    /// When only a later volsnap understands the record of it.
     pub(super) fn into_directory(state: &Path, engine: &str, directory: &Path) -> Result<Option<Migration>> {
         match Record::read(place(state, directory), Some(engine)) {
             Some(Record::Known(migration)) if migration.directory == *directory => Ok(Some(migration)),
@@ -139,7 +140,7 @@ impl LaterRecord {
         )
     }
 
-    /// Returns why it is not understood.
+    /// Returns why this volsnap does not understand it.
     #[must_use]
     pub fn why(&self) -> String {
         format!("of a later volsnap: its format is {}, and this volsnap reads up to {FORMAT}", self.format)
@@ -147,23 +148,23 @@ impl LaterRecord {
 }
 
 impl Migration {
-    /// Returns the file below `state` that it is remembered in.
+    /// Returns the file below `state` that remembers it.
     #[must_use]
     pub fn file(&self, state: &Path) -> PathBuf {
         place(state, &self.directory)
     }
 
-    /// Returns what has it remembered, by whoever finishes the run that has done it.
+    /// Returns what remembers it, for whoever finishes the run that did the migration.
     ///
     /// # Errors
-    /// Never: what it has can be written as JSON.
+    /// Never: everything in it can be written as JSON.
     pub(super) fn remember(&self, state: &Path) -> Result<Undo> {
         let stored = Stored { format: FORMAT, migration: self };
         let record = serde_json::to_value(stored).context(|| "write the record of a migration".to_owned())?;
         Ok(Undo::KeepRecord { path: self.file(state), record: Some(record) })
     }
 
-    /// Returns what has the migration into a directory forgotten.
+    /// Returns what forgets the migration into a directory.
     pub(super) fn forget(state: &Path, directory: &Path) -> Undo {
         Undo::KeepRecord { path: place(state, directory), record: None }
     }
@@ -244,7 +245,7 @@ mod tests {
         let read = |engine: &str| Migrations::read(state.path(), engine);
         refused(Migrations::into_directory(state.path(), "e", Path::new("/tmp/fx/pgdir")));
         refused(Migrations::out_of(state.path(), "app_pgdata").map(|mut found| found.pop()));
-        // What does not need it goes on.
+        // Whatever does not need the record goes on.
         assert_eq!(Migrations::into_directory(state.path(), "e", Path::new("/data")).unwrap(), None);
         assert_eq!(Migrations::out_of(state.path(), "another").unwrap(), []);
         assert!(read("other").later.is_empty());

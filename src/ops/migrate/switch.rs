@@ -1,4 +1,4 @@
-//! The switch: the copy comes to its place, files say so, containers are made anew on it; and the proof that the
+//! The switch: the copy gets to its place, files name it, containers are made anew on it; and the proof that the
 //! service runs on it.
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -33,7 +33,7 @@ use crate::undo::recreate::ReplacedContainer;
 
 /// How long the service may take to answer on the copy.
 const START_LIMIT: Duration = Duration::from_mins(5);
-/// What Compose says of a container that `run` has made.
+/// What Compose says of a container that `run` made.
 const ONE_OFF_LABEL: &str = "com.docker.compose.oneoff";
 
 /// How a container is made anew.
@@ -43,7 +43,7 @@ pub(super) enum How {
     Compose,
     /// By the engine, like the one before.
     Engine,
-    /// Not at all: what `compose run` has made is made again by whoever wants it.
+    /// Not at all: whoever wants it makes again what `compose run` made.
     Never,
 }
 
@@ -57,21 +57,21 @@ pub(super) fn how(container: &Container) -> How {
     }
 }
 
-/// What is to become of files and containers.
+/// What will become of files and containers.
 pub(super) struct Switch {
     /// The Compose projects.
     projects: Vec<Project>,
     /// Every container that is made anew, with the path where it mounts the data.
     containers: Vec<(Container, PathBuf)>,
-    /// What is worth knowing before.
+    /// What is worth knowing beforehand.
     pub(super) warnings: Vec<String>,
 }
 
-/// A Compose project of which services are made anew.
+/// A Compose project whose services are made anew.
 struct Project {
     recreate: Recreate,
     edits: Vec<FileEdit>,
-    /// Containers that have to be gone before theirs are made: Compose would give them the old mount.
+    /// Containers that must be gone before the new ones are made: Compose would give those the old mount.
     in_the_way: Vec<ContainerIdentity>,
 }
 
@@ -82,7 +82,7 @@ pub(super) struct Switched {
 }
 
 impl Switch {
-    /// Returns the edits as a person is shown them.
+    /// Returns the edits in the form that a person sees.
     pub(super) fn planned_edits(&self) -> Vec<PlannedEdit> {
         let edits = self.projects.iter().flat_map(|project| &project.edits);
         edits
@@ -107,7 +107,7 @@ impl Switch {
 }
 
 impl MigrateRun<'_> {
-    /// Plans the edits of the files and who makes which container anew. Touches nothing.
+    /// Plans the edits of the files, and who makes which container anew. Touches nothing.
     pub(super) async fn plan_switch(
         &self,
         users: &[(User, PathBuf)],
@@ -222,8 +222,8 @@ impl MigrateRun<'_> {
             .hint(hint)
     }
 
-    /// Refuses files that do not say any more what the containers were made from: making them anew would change
-    /// more than the mount.
+    /// Refuses files that no longer say what the containers were made from: making them anew would change more than the
+    /// mount.
     async fn refuse_changed(
         &self,
         compose: &Compose,
@@ -251,8 +251,8 @@ impl MigrateRun<'_> {
         Ok(())
     }
 
-    /// Puts the copy in its place, has the files say so, and the containers made anew on it, none of them started.
-    /// The journal has all of it before it is done.
+    /// Puts the copy in its place, edits the files to name it, and has the containers made anew on it, none of them
+    /// started. The journal has each of these before it is done.
     pub(super) async fn switch(
         &self,
         saga: &mut Saga,
@@ -348,7 +348,7 @@ impl MigrateRun<'_> {
                 docker.clone_container(&description, &container.name, at, &prepared.place.location).await;
             hold.held.takes_place(&container.id, made.context(doing)?);
         }
-        // The ones before are still there, and are not to be started in place of these.
+        // The old containers still exist, and must not be started in place of these.
         hold.held.update(saga)
     }
 
@@ -372,7 +372,7 @@ impl MigrateRun<'_> {
         Ok(())
     }
 
-    /// Starts what was stopped, on the copy, once: one that does not come up has that as its reason.
+    /// Starts what was stopped on the copy, once: if one does not come up, the copy is the reason.
     pub(super) async fn start(&self, saga: &mut Saga, prepared: &Prepared, hold: &mut Hold) -> Result<()> {
         if hold.held.stopped.is_empty() {
             return Ok(());
@@ -383,8 +383,8 @@ impl MigrateRun<'_> {
         Ok(())
     }
 
-    /// Proves that the service runs on the copy, and that what is true of its data is what was. Returns whether
-    /// nothing was written in between, where that was compared.
+    /// Proves that the service runs on the copy, and that what was true of its data still is. Returns whether nothing
+    /// was written in between, if that was compared.
     pub(super) async fn prove(
         &self,
         prepared: &Prepared,
@@ -432,8 +432,8 @@ impl MigrateRun<'_> {
         Ok(Some(comparison.strict))
     }
 
-    /// Reads the files that the database runs on, where this process may: they are of the same database, and it
-    /// has been started on them.
+    /// Reads the files that the database runs on, if this process may: they must be of the same database, and it must
+    /// have been started on them.
     async fn confirm_files(&self, prepared: &Prepared, database: &Database, hold: &Hold) -> Result<()> {
         let Some(stopped) = &hold.stopped else { return Ok(()) };
         let path = match &prepared.place.location {
@@ -469,7 +469,7 @@ impl MigrateRun<'_> {
         Ok(())
     }
 
-    /// Makes it so: from the line in the journal on, nothing is undone.
+    /// Makes the migration final: from the line in the journal on, nothing is undone.
     pub(super) async fn succeed(&self, saga: &mut Saga, prepared: &mut Prepared, hold: &Hold) -> Result<()> {
         let record = match self.record(prepared)? {
             Some(record) => {
@@ -486,23 +486,23 @@ impl MigrateRun<'_> {
         self.run.monitor().step("succeeded");
         hold.held.dismiss(saga);
         if let Some(record) = record {
-            // What cannot be written now is tried again at the end, and by whoever finishes the run.
+            // If it cannot be written now, the run's end tries again, and so does whoever finishes the run.
             let _ = saga.undo_now(record, self.run.monitor()).await;
         }
-        // The helper has done its work; failing to remove it now is tried again at the end.
+        // The helper has done its work; if it cannot be removed now, the run's end tries again.
         let _ = saga.undo_now(prepared.helper, self.run.monitor()).await;
         Ok(())
     }
 }
 
-/// Returns the container that has the place of one that was replaced, and may still be there.
+/// Returns the container that took the place of a replaced one, which may still exist.
 fn made_anew(before: &Container, containers: &[Container]) -> Result<Container> {
     let others: Vec<Container> = containers.iter().filter(|other| other.id != before.id).cloned().collect();
     let now = find_recreated(&ContainerIdentity::of(before), &others).cloned();
     now.ok_or_else(|| Error::failed(format!("container {} was not made anew", before.name)))
 }
 
-/// Says which volumes without a name a container loses that is made anew after it is gone.
+/// Says which unnamed volumes a container loses if it is made anew after it is gone.
 fn renewed(container: &Container, data: &MountSource) -> Vec<String> {
     let volumes = container.mounts.iter().filter_map(|mount| Some((location_of(mount)?, &mount.destination)));
     let anonymous = volumes.filter(|(location, _)| location != data && is_anonymous(location));
@@ -517,7 +517,7 @@ fn renewed(container: &Container, data: &MountSource) -> Vec<String> {
     anonymous.map(said).collect()
 }
 
-/// Returns when a container was made; the begin of time where that cannot be told.
+/// Returns when a container was made; the beginning of time if nothing tells.
 fn created(container: &Container) -> SystemTime {
     chrono::DateTime::parse_from_rfc3339(&container.created).map_or(SystemTime::UNIX_EPOCH, SystemTime::from)
 }

@@ -1,4 +1,4 @@
-//! What is restored: a snapshot of volsnap, or any tar that somebody else has made.
+//! What is restored: a snapshot of volsnap, or any tar that somebody else made.
 
 use std::collections::BTreeSet;
 use std::ffi::OsStr;
@@ -24,31 +24,31 @@ const PROGRESS_STEP: u64 = 16 << 20;
 pub enum Archive {
     /// A snapshot, with its manifest and its file list.
     Snapshot(Box<Snapshot>),
-    /// An archive that some other tool has made.
+    /// An archive that some other tool made.
     Plain(PathBuf),
 }
 
-/// What reading all of it once has shown.
+/// What one reading of all of it has shown.
 #[derive(Debug, Clone, Default)]
 pub(super) struct ArchiveSummary {
     /// Members of every kind.
     pub(super) members: u64,
     /// Bytes of content, holes included.
     pub(super) bytes: u64,
-    /// Bytes of content, holes left out.
+    /// Bytes of content, without holes.
     pub(super) stored: u64,
-    /// The digest of all records, where there is a list of them.
+    /// The digest of all records, if there is a list of them.
     pub(super) digest: Option<String>,
-    /// Whether it may make devices and programs that take on rights.
+    /// Whether it may make devices, and programs that gain privileges.
     pub(super) has_devices: bool,
     /// Who owns the data.
     pub(super) owner: Option<(u32, u32)>,
-    /// The database in it: its name and where it lies.
+    /// The database in it: its name and where it is.
     pub(super) database: Option<(String, PathBuf)>,
 }
 
 impl Archive {
-    /// Returns what names it.
+    /// Returns its name.
     #[must_use]
     pub fn name(&self) -> String {
         match self {
@@ -57,7 +57,7 @@ impl Archive {
         }
     }
 
-    /// Returns where it lies.
+    /// Returns where it is.
     #[must_use]
     pub fn path(&self) -> PathBuf {
         match self {
@@ -73,7 +73,7 @@ impl Archive {
         }
     }
 
-    /// Returns what it holds. A foreign one is read to its end for that; of a snapshot the list says it, and the
+    /// Returns what it holds. A foreign archive is read to its end for that; for a snapshot, its list tells, and the
     /// archive is read when it is [verified](Self::verify) or extracted.
     pub(super) fn look(&self, monitor: &dyn Monitor) -> Result<ArchiveSummary> {
         match self {
@@ -95,16 +95,16 @@ impl Archive {
         }
     }
 
-    /// Reads all of it and proves it to be what was stored.
+    /// Reads all of it and proves that it is what was stored.
     pub(super) fn verify(&self, monitor: &dyn Monitor) -> Result<()> {
         match self {
             Self::Snapshot(snapshot) => check_archive(snapshot, monitor),
-            // To be looked at, it was read to its end.
+            // It was already read to its end when it was looked at.
             Self::Plain(_) => Ok(()),
         }
     }
 
-    /// Opens it to be extracted.
+    /// Opens it for extraction.
     pub(super) fn open(&self) -> Result<SnapshotArchive> {
         let reader: Box<dyn Read + Send> = match self {
             Self::Snapshot(snapshot) => Box::new(snapshot.open_archive()?),
@@ -114,7 +114,7 @@ impl Archive {
     }
 }
 
-/// Reads a foreign archive to its end: how much it holds, and where the database in it lies.
+/// Reads a foreign archive to its end: how much it holds, and where the database in it is.
 fn look_at_plain(path: &Path, monitor: &dyn Monitor) -> Result<ArchiveSummary> {
     let file = File::open(path).context(|| "open it".to_owned())?;
     monitor.phase(Phase::Verify, path.display().to_string(), None);
@@ -153,7 +153,7 @@ fn head_names() -> Vec<PathBuf> {
         .collect()
 }
 
-/// Returns the one place where all that a database must have is found.
+/// Returns the one place that has everything a database must have.
 fn only_database(marker_files: &BTreeSet<PathBuf>) -> Result<Option<(String, PathBuf)>> {
     let mut found = BTreeSet::new();
     let known = database::all().iter().filter_map(|database| Some((database.name(), database.files()?)));
@@ -180,7 +180,7 @@ fn above(path: &Path, name: &Path) -> Option<PathBuf> {
     path.ends_with(name).then(|| path.ancestors().nth(count).map(Path::to_owned)).flatten()
 }
 
-/// Returns a member's path without what says nothing.
+/// Returns a member's path without the parts that say nothing.
 fn plain(path: &[u8]) -> PathBuf {
     Path::new(OsStr::from_bytes(path))
         .components()

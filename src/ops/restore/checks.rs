@@ -10,13 +10,13 @@ use crate::model::hint::Hint;
 /// Which mismatches are accepted.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Force {
-    /// The data that is there is another cluster's.
+    /// The data that is there belongs to another cluster.
     pub different_cluster: bool,
     /// The target runs another major version.
     pub version: bool,
     /// The snapshot is of another architecture.
     pub architecture: bool,
-    /// The target has another C library, and so may sort text in another way.
+    /// The target has another C library, and so may sort text differently.
     pub collation: bool,
 }
 
@@ -31,13 +31,13 @@ pub(super) fn server_version(container: &Container) -> Option<(String, Option<St
 pub(super) struct Facts {
     /// The engine and the major version in the archive.
     pub(super) database: Option<(String, String)>,
-    /// What identifies the archive's cluster.
+    /// The identifier of the archive's cluster.
     pub(super) identifier: Option<String>,
     /// The architecture the archive was made on.
     pub(super) arch: Option<String>,
     /// The image the database ran in, by name and by content.
     pub(super) image: Option<(String, String)>,
-    /// The C library of the archive's database, as "glibc 2.36".
+    /// The C library of the archive's database, such as "glibc 2.36".
     pub(super) libc: Option<String>,
     /// Who owns the archive's data.
     pub(super) owner: Option<(u32, u32)>,
@@ -45,13 +45,13 @@ pub(super) struct Facts {
     pub(super) server: Option<(String, Option<String>)>,
     /// The image of that server, by name and by content.
     pub(super) server_image: Option<(String, String)>,
-    /// The C library of that server, where it runs.
+    /// The C library of that server, if it runs.
     pub(super) server_libc: Option<String>,
-    /// Who that server runs as, where its container says so by number.
+    /// The user that server runs as, if its container gives it by number.
     pub(super) server_user: Option<u32>,
-    /// Who its first process belongs to, where it runs.
+    /// The owner of its first process, if it runs.
     pub(super) running_owner: Option<(u32, u32)>,
-    /// What identifies the cluster that is there.
+    /// The identifier of the cluster that is there.
     pub(super) present_identifier: Option<String>,
     /// Who owns the data that is there.
     pub(super) present_owner: Option<(u32, u32)>,
@@ -136,7 +136,7 @@ fn compare_machine(facts: &Facts, mismatches: &mut Vec<Mismatch>, warnings: &mut
     compare_images(facts, mismatches, warnings);
 }
 
-/// One image has one C library: only the data of another may suffer.
+/// One image has one C library: only the data of another image may suffer.
 fn compare_images(facts: &Facts, mismatches: &mut Vec<Mismatch>, warnings: &mut Vec<String>) {
     let (Some((engine, _)), Some((image, id))) = (&facts.database, &facts.image) else { return };
     let Some((server_image, _)) = facts.server_image.as_ref().filter(|(_, other)| other != id) else {
@@ -157,7 +157,7 @@ fn compare_owner(facts: &Facts, warnings: &mut Vec<String>) {
         (Some(user), _) => Some((user, owner.1)),
         (None, present) => {
             let present = present.filter(|_| facts.present_identifier.is_some());
-            // One that begins as root gives its rights away, and so does not tell.
+            // One that begins as root drops its rights later, and so tells nothing.
             present.or(facts.running_owner.filter(|owner| owner.0 != 0))
         }
     };

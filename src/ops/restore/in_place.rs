@@ -1,15 +1,15 @@
-//! The restore where there is no room for two copies: the old data is kept as a safety snapshot **first**, then
-//! removed, then the archive unpacked.
+//! The restore if there is no room for two copies: the old data is kept as a safety snapshot **first**, then removed,
+//! then the archive unpacked.
 //!
 //! 1. All of the archive is read and proved to be what was stored, before anything is stopped.
-//! 2. The users are stopped, and the data is archived as the safety snapshot: published, and read back. Until
-//!    here nothing of the data was touched.
-//! 3. What has the data back from that snapshot is in the journal; then the data is removed, and the archive
-//!    unpacked and moved into its place, what makes a database going first and coming last.
-//! 4. The users are started and answer, as in any restore. Until then any failure, signal or death has the old
-//!    data back from the safety snapshot, and the users are not started on anything else.
+//! 2. The users are stopped, and the data is archived as the safety snapshot: published, and read back. Until here,
+//!    nothing of the data was touched.
+//! 3. The journal has what restores the old data from that snapshot; only then is the data removed, and the archive
+//!    unpacked and moved into its place. What makes a database goes first and comes last.
+//! 4. The users are started and answer, as in any restore. Until then, any failure, signal or death restores the old
+//!    data from the safety snapshot, and the users are not started on anything else.
 //!
-//! So the service is away for all of it, which the plan says.
+//! So the service is away for all of it; the plan says so.
 
 use super::RestoreRun;
 use super::prepare::Prepared;
@@ -62,7 +62,7 @@ impl RestoreRun<'_> {
         let elapsed = self.run.begun.elapsed();
         self.run.monitor().step("discard-old");
         let discard = Discard { run: self.run.id.to_string(), with_old: true };
-        // What cannot be removed now is tried again at the end.
+        // If it cannot be removed now, the run's end tries again.
         if prepared.agent.call(discard).await.is_ok() {
             saga.dismiss(work);
         }
@@ -79,7 +79,7 @@ impl RestoreRun<'_> {
         })
     }
 
-    /// Keeps the data that is about to be removed, and proves that it can be had back.
+    /// Keeps the data that is about to be removed, and proves that it can be restored.
     async fn keep_first(
         &self,
         saga: &mut Saga,
@@ -103,7 +103,7 @@ impl RestoreRun<'_> {
         Ok((snapshot, listed))
     }
 
-    /// Lets the new data stay.
+    /// Makes the new data stay.
     pub(super) async fn commit(&self, prepared: &mut Prepared) -> Result<()> {
         self.run.monitor().step("commit");
         self.stays.store(super::IN_DOUBT, Ordering::Relaxed);
@@ -117,7 +117,7 @@ impl RestoreRun<'_> {
 
     /// Has the next check compare with what was restored: data that went back to it did so on purpose.
     fn remember(&self, prepared: &Prepared) {
-        // What is new has nothing that it could be compared with.
+        // A new volume has nothing to compare with.
         if matches!(self.options.destination, Destination::NewVolume(_)) {
             return;
         }

@@ -1,22 +1,22 @@
-//! `restore`: put a snapshot back, so that whatever goes wrong the user still has what they had.
+//! `restore`: put a snapshot back, so that whatever goes wrong, the user still has what they had.
 //!
 //! The order, and why it is safe:
 //!
-//! 1. Manifest, file list and archive are proved to belong together; the target, its users and its room are
-//!    looked at; what would break the data is refused. Nothing has been touched, and somebody said yes.
-//! 2. The archive is extracted **beside** the live data while the service still runs: a directory of our
-//!    own in the same volume, digested as it is written and compared with the file list, every byte and every
-//!    attribute. That is its verification: nothing that runs knows of it. It never takes the last of the disk.
-//! 3. The users are stopped. What starts them is in the journal before.
-//! 4. What has the old data back is in the journal; then the two trees change places by renames, what
-//!    makes a database going first and coming last.
-//! 5. The users are started and answer; the database is the one that was restored, and runs on these
-//!    files. Until then any failure, signal or death has the old data back.
-//! 6. Committed: from here on the new data stays. With the service up, the old data is archived as a
-//!    safety snapshot, and only then removed.
+//! 1. Manifest, file list and archive are proved to belong together; the target, its users and its room are looked at;
+//!    what would break the data is refused. Nothing has been touched, and somebody said yes.
+//! 2. The archive is extracted **beside** the live data while the service still runs: into a directory of our own in
+//!    the same volume. It is digested as it is written and compared with the file list, every byte and every attribute.
+//!    That is its verification: nothing that runs knows of it. It never takes the last of the disk.
+//! 3. The users are stopped. Before that, the journal has what starts them.
+//! 4. The journal has what puts the old data back; only then do the two trees change places, by renames. What makes a
+//!    database goes first and comes last.
+//! 5. The users are started and answer; the database is the one that was restored, and runs on these files. Until then,
+//!    any failure, signal or death puts the old data back.
+//! 6. Committed: from here on the new data stays. With the service up, the old data is archived as a safety snapshot,
+//!    and only then removed.
 //!
-//! So the service is away for the renames and its own stop and start, whatever the size. Where there is no
-//! room for both, the order is another (`in_place`).
+//! So the service is away for the renames and its own stop and start, whatever the size. If there is no room for both
+//! trees, the order is another (`in_place`).
 
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicU8, Ordering};
@@ -47,32 +47,32 @@ pub use plan::{Level, RestorePlan};
 pub enum Destination {
     /// Where the snapshot came from.
     Origin,
-    /// The source that a target means.
+    /// The source that a target names.
     Target(Target),
-    /// A volume that is yet to be made.
+    /// A volume that must still be made.
     NewVolume(String),
-    /// A directory that is empty or yet to be made.
+    /// A directory that is empty or must still be made.
     Directory(PathBuf),
 }
 
-/// What is asked for.
+/// What the user asks for.
 #[derive(Debug, Clone)]
 pub struct RestoreOptions {
-    /// Where the repository is, or is to be: the safety snapshot goes there.
+    /// Where the repository is, or will be: the safety snapshot goes there.
     pub repository: PathBuf,
-    /// What is restored.
+    /// What to restore.
     pub archive: Archive,
     /// Where to.
     pub destination: Destination,
-    /// The owner of everything, in place of what the archive says.
+    /// The owner of everything, instead of what the archive says.
     pub owner: Option<(u32, u32)>,
     /// Which mismatches are accepted.
     pub force: Force,
     /// Whether the data that is replaced is kept as a snapshot.
     pub safety: bool,
-    /// How long a database may take to stop; `None` for what is known of it.
+    /// How long a database may take to stop; `None` for the time that suits it.
     pub stop_timeout: Option<Duration>,
-    /// An image to use as the helper in place of our own.
+    /// An image to use as the helper instead of our own.
     pub helper_image: Option<String>,
 }
 
@@ -87,7 +87,7 @@ pub struct Restored {
     pub bytes: u64,
     /// Time the service was away; `None` when nothing was stopped.
     pub downtime: Option<Duration>,
-    /// Time from the begin to the service answering on the restored data.
+    /// Time from the beginning until the service answers on the restored data.
     pub elapsed: Duration,
     /// What was there before.
     pub safety: Option<Snapshot>,
@@ -95,8 +95,8 @@ pub struct Restored {
     pub undo: Option<Hint>,
 }
 
-/// Restores what was planned, once `consent` was given to the plan. Where it was declined, the archive is read and
-/// proved all the same, and `None` is returned.
+/// Restores what was planned, once `consent` is given to the plan. If it is declined, the archive is still read and
+/// proved, and `None` is returned.
 ///
 /// # Errors
 /// As the module says: what was there is there again and services run, unless the error is of kind
@@ -112,7 +112,7 @@ pub async fn restore(
     run.conduct("restore", subject, &restore_run, async |saga| restore_run.restore(saga, consent).await).await
 }
 
-/// What was unpacked for nobody to use but the run that has it.
+/// What was unpacked, for the use of this run alone.
 pub(super) struct Unpacked {
     /// Regular files.
     pub(super) files: u64,
@@ -122,8 +122,8 @@ pub(super) struct Unpacked {
     pub(super) owner: Option<(u32, u32)>,
 }
 
-/// Unpacks a snapshot for another verb's run, whose saga removes what `options` name as the destination; proved like
-/// what is restored. Its helper is gone when this returns.
+/// Unpacks a snapshot for another verb's run, whose saga removes the destination that `options` name; proves it as a
+/// restore does. Its helper is gone when this returns.
 ///
 /// # Errors
 /// As for [`restore`].
@@ -147,9 +147,9 @@ struct RestoreRun<'a> {
     stays: AtomicU8,
 }
 
-/// The old data is, or will be, back in its place should the run fail.
+/// If the run fails, the old data is, or will be, back in its place.
 const OLD_STAYS: u8 = 0;
-/// The new data was asked to stay, and nothing was answered yet.
+/// The new data was asked to stay, and there is no answer yet.
 const IN_DOUBT: u8 = 1;
 /// The new data stays.
 const NEW_STAYS: u8 = 2;

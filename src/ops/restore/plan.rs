@@ -1,11 +1,11 @@
-//! The plan of a restore: everything known before anything is touched. Pure data, printed by `--dry-run`
-//! and before the question, and followed by the procedure.
+//! The plan of a restore: everything that is known before anything is touched. Pure data, which `--dry-run` prints, the
+//! question shows, and the procedure follows.
 
 use std::path::{Path, PathBuf};
 
 use serde::Serialize;
 
-/// Bytes that stay free where the data is, whatever is extracted: what runs there goes on writing.
+/// Bytes to leave free where the data is, whatever is extracted: what runs there goes on writing.
 pub(super) const RESERVE: u64 = 64 << 20;
 /// What a member takes on the disk beside its content: its inode and the rest of its last block.
 const BYTES_PER_MEMBER: u64 = 4096;
@@ -17,15 +17,15 @@ pub struct RestorePlan {
     pub id: String,
     /// What is restored: `SOURCE/ID`, or a file.
     pub archive: String,
-    /// Of what it was made, as a person calls it.
+    /// What it was made of, as a person calls it.
     pub of: String,
     /// The database in it: engine and major version.
     pub database: Option<String>,
-    /// Into what, as a person calls it.
+    /// What it is restored into, as a person calls it.
     pub into: String,
-    /// Where the engine's host has it.
+    /// Where that is on the engine's host.
     pub host_path: PathBuf,
-    /// Whether that is yet to be made.
+    /// Whether that must still be made.
     pub makes: bool,
     /// Containers that will be stopped, in this order.
     pub stops: Vec<String>,
@@ -37,36 +37,36 @@ pub struct RestorePlan {
     pub members: u64,
     /// Bytes of its files' contents.
     pub bytes: u64,
-    /// Bytes that are needed beside the data that is there.
+    /// Bytes needed beside the data that is there.
     pub needed_bytes: u64,
-    /// Bytes that are free there; `None` where it is yet to be made.
+    /// Bytes free there; `None` if it must still be made.
     pub free_bytes: Option<u64>,
     /// Entries that are replaced.
     pub replaces_entries: u64,
     /// Bytes of the files that are replaced.
     pub replaces_bytes: u64,
-    /// Whether what is there is removed before, for want of room; the service is away for all of it then.
+    /// Whether lack of room makes it remove what is there first; the service is then away for all of it.
     pub in_place: bool,
     /// The safety snapshot of what is replaced, `SOURCE/ID`; `None` for none.
     pub safety: Option<String>,
-    /// What is taken away from the begin of the archive's names, and what is put there instead.
+    /// What is removed from the beginning of the archive's names, and what takes its place.
     pub level: Level,
-    /// What is worth knowing before.
+    /// What is worth knowing beforehand.
     pub warnings: Vec<String>,
 }
 
-/// On which level of the target the archive's names go.
+/// At which level of the target the archive's names go.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
 pub struct Level {
-    /// What is taken away.
+    /// What is removed.
     pub strip: PathBuf,
-    /// What is put before instead.
+    /// What takes its place.
     pub prefix: PathBuf,
 }
 
 impl Level {
-    /// Returns how a database that lies in `found` comes to lie in `wanted`. What both have at their end
-    /// stays, so that what lies beside the database comes along.
+    /// Returns how a database that is in `found` gets to be in `wanted`. The end that both share stays, so that what is
+    /// beside the database comes along.
     #[must_use]
     pub fn between(found: &Path, wanted: &Path) -> Self {
         let (mut strip, mut prefix) = (found.components(), wanted.components());

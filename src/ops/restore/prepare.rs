@@ -1,5 +1,5 @@
-//! Before anything is touched: the archive is read to its end, the target looked at, what does not fit
-//! refused; then, once somebody has said yes, what is yet to be made is made.
+//! Before anything is touched: the archive is read to its end, the target looked at, and what does not fit refused;
+//! then, once somebody has said yes, what must still be made is made.
 
 use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _};
 use std::path::{Path, PathBuf};
@@ -41,7 +41,7 @@ use crate::undo::Saga;
 use crate::undo::Undo;
 use crate::undo::swap::HelperTarget;
 
-/// How long a database may take to answer to be taken for one that does.
+/// How long a database may take to answer; one that takes longer counts as not answering.
 const ANSWER_LIMIT: Duration = Duration::from_secs(5);
 
 /// Everything that is known and checked before anything is touched.
@@ -54,7 +54,7 @@ pub(super) struct Preparation {
     database: Option<DatabaseFiles>,
     /// What the server that uses the target says of itself.
     server: ServerProbe,
-    /// The helper beside a source that is there already.
+    /// The helper beside a source that exists already.
     beside: Option<ExistingData>,
 }
 
@@ -63,15 +63,15 @@ pub(super) struct Preparation {
 struct ServerProbe {
     /// Its C library.
     libc: Option<String>,
-    /// Who its first process belongs to.
+    /// The owner of its first process.
     owner: Option<(u32, u32)>,
 }
 
 /// The users that are stopped.
 pub(super) struct Users {
-    /// In the order of their stop.
+    /// In the order in which they are stopped.
     pub(super) stops: Vec<Container>,
-    /// The ids of those that do not answer as it is.
+    /// The ids of those that do not answer even before the stop.
     pub(super) mute: Vec<String>,
 }
 
@@ -84,7 +84,7 @@ struct ExistingData {
     present: Option<Inspection>,
 }
 
-/// What a plan is made from, whatever is restored to wherever.
+/// What a plan is made from, whatever is restored, and wherever.
 #[derive(Clone, Copy)]
 struct PlanInputs<'a> {
     source: &'a Source,
@@ -154,7 +154,7 @@ impl RestoreRun<'_> {
         Ok(Preparation { plan, engine, known, source, users, database, server, beside })
     }
 
-    /// Returns whether the destination is yet to be made.
+    /// Returns whether the destination must still be made.
     fn makes(&self) -> bool {
         match &self.options.destination {
             Destination::NewVolume(_) => true,
@@ -212,8 +212,8 @@ impl RestoreRun<'_> {
         Ok(source)
     }
 
-    /// Refuses a volume whose data was migrated: the service would not see what is restored there. A volume that is
-    /// used again, with nothing on the directory, is none.
+    /// Refuses a volume whose data was migrated: the service would not see what is restored there. Does not refuse a
+    /// volume that is used again, with nothing on the directory.
     async fn refuse_left_over(&self, source: &Source) -> Result<()> {
         let MountSource::Volume(name) = &source.location else { return Ok(()) };
         let state = &self.run.context.saga.state;
@@ -226,7 +226,7 @@ impl RestoreRun<'_> {
             containers.iter().flat_map(|container| &container.mounts).any(|mount| mounts_it(mount, directory))
         };
         let remembered = match Migrations::out_of(state, name) {
-            // What only a later volsnap understands need not be of a volume that is used.
+            // What only a later volsnap understands need not concern a volume that is in use.
             Err(_) if !source.users.is_empty() => Vec::new(),
             remembered => remembered?,
         };
@@ -249,8 +249,8 @@ impl RestoreRun<'_> {
         .with_hints(self.instead(&directory).into_iter().chain(forget)))
     }
 
-    /// Returns the directory that the service of the snapshot has in place of a volume that nothing uses. So it is
-    /// after a migration of which nothing is remembered here.
+    /// Returns the directory that the service of the snapshot has instead of a volume that nothing uses. That is the
+    /// state after a migration that is not remembered here.
     fn used_instead(&self, source: &Source, containers: &[Container]) -> Option<PathBuf> {
         let manifest = &self.options.archive.snapshot()?.manifest;
         if *manifest.location() != source.location || !source.users.is_empty() {
@@ -266,7 +266,7 @@ impl RestoreRun<'_> {
         Some(mount.source.clone())
     }
 
-    /// Returns what is typed in place of a restore into a volume whose data has moved.
+    /// Returns what to type instead of a restore into a volume whose data has moved.
     fn instead(&self, directory: &Path) -> [Hint; 2] {
         let directory = Target::Directory(directory.to_owned()).spelling();
         let restore = || Hint::volsnap(["restore", &self.options.archive.name()]);
@@ -319,7 +319,7 @@ impl RestoreRun<'_> {
         Ok(unused(location, path.display().to_string()))
     }
 
-    /// Refuses an archive that lies in what is to be replaced.
+    /// Refuses an archive that is inside what it would replace.
     fn refuse_archive_inside(&self, source: &Source, engine: &EngineInfo) -> Result<()> {
         let archive = self.options.archive.path();
         let archive = archive.canonicalize().unwrap_or(archive);
@@ -342,7 +342,7 @@ impl RestoreRun<'_> {
             .context(|| "read the archive".to_owned())?
     }
 
-    /// Reads every stored byte and proves it to be what was stored.
+    /// Reads every stored byte and proves that it is what was stored.
     pub(super) async fn verify(&self) -> Result<()> {
         let (archive, monitor) = (self.options.archive.clone(), self.run.context.monitor.clone());
         self.run.monitor().step("verify");
@@ -351,8 +351,7 @@ impl RestoreRun<'_> {
             .context(|| "read the archive".to_owned())?
     }
 
-    /// Returns the users to stop: all that run, also those that only read, since what they have open is
-    /// replaced.
+    /// Returns the users to stop: all that run, even those that only read, since what they have open is replaced.
     async fn users(&self, source: &Source) -> Result<Users> {
         if let Some(other) = &source.held_by {
             return Err(busy(source, &other.container));
@@ -387,7 +386,7 @@ impl RestoreRun<'_> {
             _ if plain => PathBuf::new(),
             _ => found.clone(),
         };
-        // Where nothing is mounted yet, it will be where it was.
+        // If nothing is mounted yet, it will be where it was.
         let snapshot = self.options.archive.snapshot();
         let recorded = || snapshot.and_then(|snapshot| snapshot.manifest.mounted_at().map(Path::to_owned));
         let mounted_at = match container {
@@ -418,7 +417,7 @@ impl RestoreRun<'_> {
             })
         };
         let present = match database.filter(is_here) {
-            // What is there may be damaged, and be replaced for that very reason.
+            // What is there may be damaged, which may be why it is replaced.
             Some(database) => database.inspect_tree(&mut helper.agent, Path::new("")).await.ok(),
             None => None,
         };
@@ -438,8 +437,7 @@ impl RestoreRun<'_> {
             .await
     }
 
-    /// Asks the server that uses the target, where it runs, what only it can tell. What it does not tell is not
-    /// compared.
+    /// Asks the server that uses the target, if it runs, what only it can tell. What it does not tell is not compared.
     async fn server(&self, source: &Source) -> ServerProbe {
         let Some(container) = source.database().filter(|container| container.state.running) else {
             return ServerProbe::default();
@@ -557,7 +555,7 @@ impl RestoreRun<'_> {
         Ok(plan)
     }
 
-    /// Returns whether there is room once the data that is there is removed, and that is kept elsewhere before.
+    /// Returns whether there is room once the data that is there is removed, after it is kept elsewhere.
     fn fits_in_place(
         &self,
         plan: &RestorePlan,
@@ -570,7 +568,7 @@ impl RestoreRun<'_> {
         }
         let device =
             |path: &Path| path.ancestors().find_map(|path| path.metadata().ok()).map(|found| found.dev());
-        // On one disk with the data, the safety snapshot takes of the same room.
+        // On the same disk as the data, the safety snapshot takes part of that room.
         let shared = engine.local
             && self
                 .repository
@@ -582,7 +580,7 @@ impl RestoreRun<'_> {
         free.saturating_add(disk_bytes) >= plan.needed_bytes.saturating_add(kept)
     }
 
-    /// Returns whether there is data that is to be kept as a safety snapshot.
+    /// Returns whether there is data to keep as a safety snapshot.
     fn keeps(&self, beside: Option<&ExistingData>) -> bool {
         self.options.safety && beside.is_some_and(|beside| !beside.room.is_empty)
     }
@@ -613,7 +611,7 @@ impl RestoreRun<'_> {
         }
     }
 
-    /// Makes what is yet to be made, and has a helper beside it.
+    /// Makes what must still be made, and starts a helper beside it.
     pub(super) async fn make_ready(&self, saga: &mut Saga, prepared: Preparation) -> Result<Prepared> {
         let Preparation { plan, engine, known, mut source, users, database, server, beside } = prepared;
         let keeps = self.keeps(beside.as_ref());
@@ -668,8 +666,8 @@ impl RestoreRun<'_> {
         Ok(())
     }
 
-    /// Makes the directory under a name of our own first: what removes it must never take another for it, which
-    /// somebody has made meanwhile or will after we are dead.
+    /// Makes the directory under a name of our own first: what removes it must never mistake for it a directory that
+    /// somebody made meanwhile or makes after we are dead.
     fn make_directory(&self, saga: &mut Saga, path: &Path) -> Result<()> {
         let (journal, making) =
             (|| "write the journal".to_owned(), || format!("make the directory {}", path.display()));
@@ -683,11 +681,11 @@ impl RestoreRun<'_> {
             inode: metadata.ino(),
         };
         saga.register(When::OnFailure, made).context(journal)?;
-        // Replaces nothing but an empty directory.
+        // Replaces at most an empty directory.
         std::fs::rename(&ours, path).context(making)
     }
 
-    /// Returns the labels that Compose expects of a volume: with them `compose up` takes it for its own.
+    /// Returns the labels that Compose expects of a volume: by them `compose up` takes it for its own.
     fn compose_labels(&self, name: &str) -> std::collections::BTreeMap<String, String> {
         let manifest = self.options.archive.snapshot().map(|snapshot| &snapshot.manifest);
         let Some(manifest) = manifest else { return Default::default() };
@@ -714,7 +712,7 @@ fn unused(location: MountSource, title: String) -> Source {
     }
 }
 
-/// Refuses data of which a part is a mount of its own: it cannot be moved, and would not be replaced.
+/// Refuses data that contains a mount: a mount cannot be moved, and would not be replaced.
 fn refuse_mounts(source: &Source, room: Option<&Room>) -> Result<()> {
     let Some(name) = room.and_then(|room| room.mounted.first()) else { return Ok(()) };
     Err(Error::failed(format!(

@@ -29,10 +29,10 @@ use crate::undo::Undo;
 /// How long a recovery may take.
 const RECOVERY_LIMIT: Duration = Duration::from_hours(6);
 
-/// The users are stopped; what starts them is in the journal.
+/// The users are stopped; the journal has what starts them.
 pub(super) struct Hold {
     pub(super) held: Held,
-    /// What the data says that is about to be replaced.
+    /// What the data that is about to be replaced says.
     pub(super) evidence: Evidence,
 }
 
@@ -49,7 +49,7 @@ impl RestoreRun<'_> {
     pub(super) async fn extract(&self, saga: &mut Saga, prepared: &mut Prepared) -> Result<Extracted> {
         self.refuse_other_run(prepared).await?;
         if prepared.keeps {
-            // What cannot be written is found out before anything is stopped.
+            // If it cannot be written, we find out before anything is stopped.
             self.repository.open_or_init(&self.run.context.clock).await?;
         }
         let work = Undo::DiscardWork { place: prepared.place.clone(), with_old: !prepared.keeps };
@@ -87,7 +87,7 @@ impl RestoreRun<'_> {
         });
         let extracted = match extracted {
             Ok(extracted) => extracted,
-            // Damage is said in words of the snapshot, rather than of what it did to the unpacking.
+            // Damage is reported in terms of the snapshot, not of what it did to the unpacking.
             Err(error) => return Err(self.verify().await.err().unwrap_or(error)),
         };
         self.run.timer.bytes(extracted.bytes);
@@ -95,7 +95,7 @@ impl RestoreRun<'_> {
         Ok(extracted)
     }
 
-    /// Refuses data on which somebody else of us is at work since it was looked at.
+    /// Refuses data on which another run of ours has begun to work since it was looked at.
     pub(super) async fn refuse_other_run(&self, prepared: &Prepared) -> Result<()> {
         let world = self.run.context.world().await?;
         let inventory = inventory(&prepared.source.location, &world.containers, &world.volumes);
@@ -147,7 +147,7 @@ impl RestoreRun<'_> {
         self.check_found(prepared, &found)
     }
 
-    /// Checks what is known of a foreign archive only now.
+    /// Checks what only now is known of a foreign archive.
     fn check_found(&self, prepared: &Prepared, found: &Inspection) -> Result<()> {
         if self.options.archive.snapshot().is_some() {
             return Ok(());
@@ -173,7 +173,7 @@ impl RestoreRun<'_> {
         Ok(())
     }
 
-    /// Stops the users, and reads what the data says that is about to be replaced: what its safety snapshot is worth.
+    /// Stops the users, and reads what the data that is about to be replaced says: what its safety snapshot is worth.
     pub(super) async fn hold(&self, saga: &mut Saga, prepared: &mut Prepared) -> Result<Hold> {
         let plan = HoldPlan {
             containers: prepared.users.stops.clone(),
@@ -207,8 +207,7 @@ impl RestoreRun<'_> {
         Ok(evidence)
     }
 
-    /// Puts the new data in the place of the old, has the service run on it, and lets it stay once that is
-    /// proved.
+    /// Puts the new data in the place of the old, has the service run on it, and makes it stay once that is proved.
     pub(super) async fn replace(
         &self,
         saga: &mut Saga,
@@ -258,8 +257,8 @@ impl RestoreRun<'_> {
         Ok(released)
     }
 
-    /// Returns how long the service may take to answer on the restored data: what was not shut down cleanly is recovered
-    /// first.
+    /// Returns how long the service may take to answer on the restored data: data that was not shut down cleanly is
+    /// recovered first.
     fn start_limit(&self) -> Duration {
         let at_rest = |snapshot: &Snapshot| snapshot.manifest.consistency.is_at_rest();
         match self.options.archive.snapshot() {
@@ -268,8 +267,8 @@ impl RestoreRun<'_> {
         }
     }
 
-    /// Confirms that the database that answers is the one that was restored: its server has written to these
-    /// files, and not to others that it has made for itself.
+    /// Confirms that the database that answers is the restored one: its server has written to these files, and not to
+    /// others that it made for itself.
     async fn confirm_running(&self, prepared: &mut Prepared, before: Option<Inspection>) -> Result<()> {
         self.run.monitor().step("confirm");
         let (Some(database), Some(before)) = (&prepared.database, before) else { return Ok(()) };

@@ -1,4 +1,4 @@
-//! What was replaced is kept: archived with the service up, published as any snapshot, then removed.
+//! What was replaced is kept: archived with the service up, published like any snapshot, then removed.
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -32,8 +32,8 @@ use crate::undo::Undo;
 use crate::undo::archive_old::ArchiveReplacedData;
 
 impl RestoreRun<'_> {
-    /// Records that what is replaced is to be kept, once the new data stays: from the moment that it does,
-    /// whoever holds the journal can do it.
+    /// Records that what is replaced must be kept once the new data stays: from that moment on, whoever holds the
+    /// journal can do it.
     pub(super) async fn promise_safety(
         &self,
         saga: &mut Saga,
@@ -50,7 +50,7 @@ impl RestoreRun<'_> {
         Ok(Some(PromisedSnapshot { safety, registered }))
     }
 
-    /// Returns what keeps the data that lies in `tree`.
+    /// Returns what keeps the data that is in `tree`.
     pub(super) async fn safety(
         &self,
         prepared: &Prepared,
@@ -70,8 +70,8 @@ impl RestoreRun<'_> {
         })
     }
 
-    /// Keeps the data that was replaced, where it is to be kept, and removes it from where it was. The
-    /// restore is done: what fails here is said, and leaves the old data where it is and the rest to the guard.
+    /// Keeps the data that was replaced, if it is to be kept, and removes it from where it was. The restore is done:
+    /// what fails here is only reported, and leaves the old data where it is and the rest to the guard.
     pub(super) async fn archive_replaced(
         &self,
         saga: &mut Saga,
@@ -123,7 +123,7 @@ impl RestoreRun<'_> {
         }
     }
 
-    /// Returns what the manifest of the safety snapshot will be.
+    /// Returns the manifest that the safety snapshot will have.
     async fn safety_manifest(
         &self,
         prepared: &Prepared,
@@ -133,7 +133,7 @@ impl RestoreRun<'_> {
     ) -> Manifest {
         let evidence = hold.evidence.clone();
         let mut environment = environment(&self.run.context, &prepared.source, &prepared.engine).await;
-        // One that is stopped at this moment does not tell.
+        // A database that is stopped at this moment does not tell.
         environment.libc = environment.libc.or_else(|| prepared.libc.clone());
         Manifest {
             format_version: FORMAT_VERSION,
@@ -179,7 +179,7 @@ impl RestoreRun<'_> {
             MountSource::Volume(name) => format!("volume:{name}"),
             MountSource::Directory(path) => format!("path:{}", path.display()),
         };
-        // Forced where this one was: the safety snapshot is of the other cluster.
+        // Forced if this restore was: the safety snapshot is of the other cluster.
         let cluster = self.options.force.different_cluster.then_some("--force-different-cluster");
         let to = match self.options.destination {
             Destination::Origin => Vec::new(),
@@ -189,7 +189,7 @@ impl RestoreRun<'_> {
     }
 }
 
-/// What is replaced will be kept: it is in the journal.
+/// What is replaced will be kept: the journal says so.
 pub(super) struct PromisedSnapshot {
     safety: ArchiveReplacedData,
     registered: UndoId,

@@ -19,7 +19,7 @@ use crate::ops::hold::Held;
 use crate::ops::plan;
 use crate::selector::inventory::inventory;
 
-/// The users that could write, by name.
+/// The names of the users that could write.
 struct UsersNow {
     running: Vec<String>,
     frozen: Vec<String>,
@@ -96,7 +96,7 @@ impl SnapshotRun<'_> {
         Ok(())
     }
 
-    /// Decides what may be believed of the data that is about to be read.
+    /// Decides what can be believed of the data that is about to be read.
     fn judge(&self, prepared: &Prepared, evidence: &mut Evidence, users: &UsersNow) -> Result<Consistency> {
         if !users.running.is_empty() {
             return match self.options.quiesce {
@@ -122,8 +122,8 @@ impl SnapshotRun<'_> {
         ))
     }
 
-    /// Looks at the users that could write now, whether or not they were there at the begin. Frozen
-    /// ones count as such where freezing is what holds them.
+    /// Looks at the users that could write now, whether or not they existed at the beginning. Frozen ones count if
+    /// freezing is what holds them.
     async fn users_now(&self, source: &Source) -> Result<UsersNow> {
         let world = self.run.context.world().await?;
         let inventory = inventory(&source.location, &world.containers, &world.volumes);
@@ -135,7 +135,7 @@ impl SnapshotRun<'_> {
         Ok(UsersNow { running: names(running), frozen: names(frozen) })
     }
 
-    /// Archives the source, or the stage where there is all of it.
+    /// Archives the source, or the stage if that is complete.
     pub(super) async fn archive(
         &self,
         prepared: &mut Prepared,
@@ -165,7 +165,7 @@ impl SnapshotRun<'_> {
         Ok(archived)
     }
 
-    /// Reads the proof again after the last byte: nobody may have started anything meanwhile.
+    /// Reads the proof again after the last byte: nobody must have started anything meanwhile.
     async fn prove_again(
         &self,
         prepared: &mut Prepared,

@@ -1,24 +1,23 @@
-//! `snapshot`: stop the service (or freeze it), capture its data through the helper, have the service back.
+//! `snapshot`: stop the service (or freeze it), capture its data through the helper, bring the service back.
 //!
 //! The order, and why it is safe:
 //!
-//! 1. `prepare`: everything that can be checked is checked, the guard watches, the helper
-//!    runs already, and nothing has been touched.
-//! 2. A staged capture copies the data while it is being written, until little is left to be copied.
-//!    Then it is looked at what is true of the data, for the facts that are kept with it.
-//! 3. The journal says what will be started (or unfrozen); only then the users are stopped (or frozen).
-//! 4. The database's own files prove the shutdown. Without the proof nothing is published. What was
-//!    frozen cannot prove one, and is published as crash-consistent.
-//! 5. The archive is written (for a repository that is not local, to the [spool](crate::store::spool)), or the stage
-//!    is brought up to the data. Then the proof is read again, in
-//!    the stage too: nobody started anything meanwhile.
-//! 6. The users are started (or unfrozen) at once, before anything else is done; a restart that has asked for
-//!    the snapshot makes them anew before.
+//! 1. `prepare`: everything that can be checked is checked, the guard watches, the helper runs already, and nothing has
+//!    been touched.
+//! 2. A staged capture copies the data while it is being written, until little is left to copy. Then the facts of the
+//!    data are taken, which the snapshot keeps.
+//! 3. The journal says what will be started (or unfrozen); only then are the users stopped (or frozen).
+//! 4. The database's own files prove the shutdown. Without the proof nothing is published. Frozen data cannot prove a
+//!    shutdown, and is published as crash-consistent.
+//! 5. The archive is written (for a repository that is not local, to the [spool](crate::store::spool)), or the stage is
+//!    brought up to the data. Then the proof is read again, in the stage too: nobody started anything meanwhile.
+//! 6. The users are started (or unfrozen) at once, before anything else is done; if a restart asked for the snapshot,
+//!    it makes them anew first.
 //! 7. What was staged is archived, with the service up.
 //! 8. The archive is made durable, then the file list, then the manifest: now the snapshot exists.
 //!
-//! Whatever happens at any point, an error, a panic, a signal or kill -9, the saga puts back what
-//! is out: services run, and of the snapshot nothing is left.
+//! Whatever happens at any point, an error, a panic, a signal or kill -9, the saga puts back what is out: services run,
+//! and nothing of the snapshot is left.
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -59,12 +58,12 @@ use online::Online;
 use publish::Writers;
 use stage::StageVolume;
 
-/// What is asked for.
+/// What the user asks for.
 #[derive(Debug, Clone)]
 pub struct SnapshotOptions {
-    /// Where the repository is, or is to be.
+    /// Where the repository is, or will be.
     pub repository: PathBuf,
-    /// Of what.
+    /// What to take a snapshot of.
     pub target: Target,
     /// How writers are held still.
     pub quiesce: Quiesce,
@@ -74,25 +73,25 @@ pub struct SnapshotOptions {
     pub keep_stage: bool,
     /// How the archive is compressed.
     pub codec: Codec,
-    /// How long a database may take to stop; `None` for what is known of it.
+    /// How long a database may take to stop; `None` for the time that suits it.
     pub stop_timeout: Option<Duration>,
-    /// How long the service may be away at most; `None` for 30 s where it is frozen, else for any time.
+    /// How long the service may be away at most; `None` for 30 s if it is frozen, else for any time.
     pub max_downtime: Option<Duration>,
-    /// How fast the database's own backup is made at most.
+    /// How fast the database's own backup may be made.
     pub max_rate: MaxRate,
     /// Whether a snapshot whose shutdown is not proved is published, marked as such.
     pub allow_crash_consistent: bool,
     /// The user's tags.
     pub tags: BTreeMap<String, String>,
-    /// How closely the data is looked at before, for the facts that are kept with it.
+    /// How closely to look at the data beforehand, for the facts that the snapshot keeps.
     pub facts: FactsLevel,
     /// Globs, relative to the source's root, of what is left out.
     pub exclude: Vec<String>,
-    /// An image to use as the helper in place of our own.
+    /// An image to use as the helper instead of our own.
     pub helper_image: Option<String>,
 }
 
-/// Makes a snapshot of what was planned, once `consent` was given to the plan; `None` where it was declined. It is
+/// Makes a snapshot of what was planned, once `consent` is given to the plan; `None` if it is declined. The snapshot is
 /// published when this returns.
 ///
 /// # Errors
@@ -115,7 +114,7 @@ pub(super) struct SnapshotRun<'a> {
     run: &'a Run,
     repository: RepositoryLocation,
     options: &'a SnapshotOptions,
-    /// Whether the manifest is there, once it is known where it will be.
+    /// Whether the manifest exists, once it is known where it will be.
     published: OnceLock<Arc<AtomicBool>>,
 }
 
@@ -127,12 +126,12 @@ pub(super) struct Prepared {
     /// The running users that will be held.
     pub(super) hold: HoldPlan,
     survey: Survey,
-    /// What the data runs in, as it is before the containers may be made anew.
+    /// What the data runs in, before the containers may be made anew.
     environment: Environment,
     estimate: DowntimeEstimate,
-    /// The stage, where one is mounted in the helper; whether it is used, the plan says.
+    /// The stage, if one is mounted in the helper; the plan says whether it is used.
     stage: Option<StageVolume>,
-    /// The database, where it makes a backup of itself.
+    /// The database, if it makes a backup of itself.
     online: Option<Online>,
     helper: StartedHelper,
 }
@@ -147,16 +146,16 @@ pub(super) struct Output {
 pub(super) struct Captured {
     consistency: Consistency,
     evidence: Evidence,
-    /// What became of the archive; `None` when it is yet to be made of the stage.
+    /// What became of the archive; `None` if it must still be made from the stage.
     archived: Option<ArchiveStats>,
-    /// What the final pass amounted to, where the data was staged.
+    /// What the final pass amounted to, if the data was staged.
     staged: Option<StageStats>,
     /// What was seen of the live data just before.
     pub(super) facts: Option<Facts>,
 }
 
 impl Captured {
-    /// Returns what its consistency rests on.
+    /// Returns what the consistency of the snapshot rests on.
     pub(super) fn evidence(&self) -> &Evidence {
         &self.evidence
     }
@@ -193,7 +192,7 @@ impl<'a> SnapshotRun<'a> {
         self.finish(saga, prepared, output, captured, (&held, released)).await.map(Some)
     }
 
-    /// Makes the files that the snapshot is written to; what removes them is in the journal before.
+    /// Makes the files that the snapshot is written to; the journal has what removes them before.
     pub(super) async fn open_output(&self, saga: &mut Saga, prepared: &Prepared) -> Result<Output> {
         let repository = self.repository.open_or_init(&self.run.context.clock).await?;
         let mut pending = repository.begin(&prepared.source.key, &self.run.id, self.options.codec).await?;
@@ -205,8 +204,8 @@ impl<'a> SnapshotRun<'a> {
         Ok(Output { pending, writers })
     }
 
-    /// Archives what is yet to be archived and publishes the snapshot, now that what was held is back, or is not: a
-    /// database that does not come back is all the more reason to keep what was just saved.
+    /// Archives what is not archived yet and publishes the snapshot, whether or not what was held is back: a database
+    /// that does not come back is all the more reason to keep what was just saved.
     pub(super) async fn finish(
         &self,
         saga: &mut Saga,
@@ -232,7 +231,7 @@ impl<'a> SnapshotRun<'a> {
             Some(archived) => archived,
             None => self.archive_stage(saga, &mut prepared, &mut output.writers, captured.staged).await?,
         };
-        // The helper has done its work; failing to remove it now is tried again at the end.
+        // The helper has done its work; if it cannot be removed now, the run's end tries again.
         let _ = saga.undo_now(prepared.helper.registered, self.run.monitor()).await;
         self.publish(prepared, output, (archived, captured), moments).await
     }
@@ -242,12 +241,12 @@ impl<'a> SnapshotRun<'a> {
         Hint::volsnap(["snapshot", &self.options.target.spelling()])
     }
 
-    /// Returns what is done to who uses the data, as "stopped".
+    /// Returns what was done to the users of the data, such as "stopped".
     fn held_word(&self) -> &'static str {
         if self.options.quiesce == Quiesce::Pause { "frozen" } else { "stopped" }
     }
 
-    /// Returns what is left out: what the user says, and what a restore that died has kept of old data.
+    /// Returns what is left out: what the user says, and the old data that a dead restore kept.
     fn excluded(&self) -> Vec<String> {
         let kept = format!("{}*", crate::agent::swap::PREFIX);
         self.options.exclude.iter().cloned().chain([kept]).collect()
@@ -255,7 +254,7 @@ impl<'a> SnapshotRun<'a> {
 
     /// Returns how long the service may be away at most.
     fn max_downtime(&self) -> Option<Duration> {
-        // Clients of a frozen service are not told of it, and wait.
+        // Clients of a frozen service do not know that it is frozen, and wait.
         let frozen = (self.options.quiesce == Quiesce::Pause).then_some(Duration::from_secs(30));
         self.options.max_downtime.or(frozen)
     }

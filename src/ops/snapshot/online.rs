@@ -1,16 +1,16 @@
 //! A database that is backed up while it runs: its own programs fill the stage.
 //!
-//! 1. Before anything is made, the database is asked whether it can be backed up, by the connection that the
-//!    backup will open. What is in the way is refused with the line that mends it.
+//! 1. Before anything is made, the database is asked whether it can be backed up, through the same connection that the
+//!    backup will open. If something is in the way, it is refused, with the line that mends it.
 //! 2. The stage gets what lies beside the data, and an empty data directory of the database's user.
-//! 3. A throwaway container of the database's *own image*, run by that user in the database's network, writes
-//!    the backup there. The password goes to it over its standard input.
-//! 4. Another one of that image, without any network, proves the backup to be whole; then our own reading of
-//!    its files has to agree, and the cluster has to be the one that was asked.
+//! 3. A throwaway container of the database's *own image* writes the backup there, run by that user in the database's
+//!    network. It gets the password over its standard input.
+//! 4. Another container of that image, without any network, proves that the backup is whole; then our own reading of
+//!    its files must agree, and the cluster must be the one that was asked.
 //!
-//! Nothing is stopped or frozen, and the database is to notice little: what writes and proves the backup gives way to it
-//! where both want a processor, and what is written goes to the disk in small steps, as it comes.
-//! What removes a container is in the journal before there is one.
+//! Nothing is stopped or frozen, and the database should notice little: what writes and proves the backup gives way to
+//! it when both want a processor, and what is written goes to the disk in small steps, as it comes. The journal has
+//! what removes a container before there is one.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -47,7 +47,7 @@ const TMPFS_BYTES: u64 = 1 << 20;
 /// Processes of a backup: two, and a shell.
 const PIDS: u32 = 64;
 
-/// A running database that lets itself be backed up.
+/// A running database that can be backed up.
 pub(super) struct Online {
     container: Container,
     backup: &'static dyn NativeBackup,
@@ -88,8 +88,8 @@ impl SnapshotRun<'_> {
         Ok(Online { container: container.clone(), backup, access })
     }
 
-    /// Has the stage filled while the database runs; returns what may be believed of it, and when the backup
-    /// was begun and at its end.
+    /// Has the stage filled while the database runs; returns what can be believed of it, and when the backup began and
+    /// ended.
     pub(super) async fn capture_online(
         &self,
         saga: &mut Saga,
@@ -137,7 +137,7 @@ impl SnapshotRun<'_> {
         Ok((captured, (begun, ended)))
     }
 
-    /// Has the data directory of the stage filled by the database's own backup.
+    /// Has the database's own backup fill the data directory of the stage.
     async fn back_up(
         &self,
         saga: &mut Saga,
@@ -192,7 +192,7 @@ impl SnapshotRun<'_> {
         let destination = PathBuf::from(STAGE);
         ContainerSpec {
             name: format!("volsnap-{what}-{}", self.run.id),
-            // By its content: the name may mean another one by now.
+            // By its content: the name may mean another image by now.
             image: online.container.image_id.clone(),
             labels: BTreeMap::from([
                 (LABEL_RUN.to_owned(), self.run.id.to_string()),
@@ -202,14 +202,14 @@ impl SnapshotRun<'_> {
             user: Some(online.access.owner),
             tmpfs: vec![TmpfsSpec { destination: PathBuf::from("/tmp"), bytes: TMPFS_BYTES }],
             pids: Some(PIDS),
-            // Not so the helper meanwhile: what it sends to the disk late, it sends at once.
+            // The helper does not give way meanwhile: what it sends to the disk late, it sends at once.
             yields: true,
             kept: true,
             ..ContainerSpec::default()
         }
     }
 
-    /// Runs a throwaway container to its end. What removes it is in the journal before it is made.
+    /// Runs a throwaway container to its end. The journal has what removes it before it is made.
     async fn run_throwaway(
         &self,
         saga: &mut Saga,
@@ -231,13 +231,13 @@ impl SnapshotRun<'_> {
         let id = created.context(|| format!("create the container {name}"))?;
         let finished = run_to_end(docker, &id, input, on_stderr).await;
         let finished = finished.context(|| format!("run the container {name}"))?;
-        // Failing to remove it now is tried again at the end.
+        // If it cannot be removed now, the run's end tries again.
         let _ = saga.undo_now(removal, self.run.monitor()).await;
         Ok(finished)
     }
 }
 
-/// Refuses a rate at which the database does not back itself up.
+/// Refuses a rate at which the database cannot back itself up.
 fn refuse_rate(backup: &dyn NativeBackup, rate: MaxRate) -> Result<()> {
     let rates = backup.rates();
     let is_refused = rate.bytes_per_second().is_some_and(|bytes| !rates.contains(&bytes));
@@ -263,7 +263,7 @@ fn refuse_doubtful(online: &Online, inspection: &Inspection) -> Result<()> {
     }
 }
 
-/// Refuses what did not end well.
+/// Refuses a container that did not end well.
 fn succeeded(online: &Online, doing: &str, finished: Result<Finished>) -> Result<()> {
     let finished = finished.context(|| doing.to_owned())?;
     if finished.oom_killed {

@@ -44,7 +44,7 @@ impl SnapshotRun<'_> {
         source.warnings.iter().for_each(|warning| self.run.monitor().warning(warning));
         self.refuse_what_cannot_be_held(&source)?;
         if self.options.quiesce == Quiesce::Stop {
-            // Also of one that is called stopped already.
+            // Also if the users are said to be stopped already.
             if !source.users.is_empty() {
                 let target = self.options.target.spelling();
                 refuse_podman(&engine, &source, || {
@@ -105,13 +105,13 @@ impl SnapshotRun<'_> {
         Ok(prepared)
     }
 
-    /// Decides how the bytes are taken, now that it is known how many there are and how much room there is.
+    /// Decides how the bytes are taken, now that their number and the free room are known.
     async fn choose_capture(&self, prepared: &mut Prepared) -> Result<()> {
         let room = match &prepared.stage {
             Some(_) => {
                 let room = prepared.helper.agent.call(calls::StageRoom::default()).await;
                 let room = room.context(|| "look how much room there is for a stage".to_owned())?;
-                // A backup shares nothing with the files it is of.
+                // A backup shares nothing with the files that it is a copy of.
                 Some(StageRoom { reflink: room.reflink && prepared.online.is_none(), ..room })
             }
             None => None,
@@ -168,7 +168,7 @@ impl SnapshotRun<'_> {
         DowntimeEstimate { quiesce: self.options.quiesce, raw_bytes: survey.bytes, measured }
     }
 
-    /// Says what it means that there is no stage where one was to be.
+    /// Says what it means that there is no stage although one was wanted.
     pub(super) fn warn_of_direct(&self, plan: &Plan) {
         self.run.monitor().warning(format!(
             "{}; so the archive is written while the service is held, for about {:.1} s",
@@ -230,7 +230,7 @@ impl SnapshotRun<'_> {
         Ok(())
     }
 
-    /// Returns the containers that will be held. What somebody has frozen already stays so.
+    /// Returns the containers that will be held. What somebody has already frozen stays frozen.
     pub(super) fn hold_plan(&self, source: &Source) -> HoldPlan {
         let base = HoldPlan {
             stop_timeout: self.options.stop_timeout,
@@ -256,7 +256,7 @@ impl SnapshotRun<'_> {
         }
     }
 
-    /// Refuses a database that does not answer: one still in its entrypoint would ignore the signal.
+    /// Refuses a database that does not answer: one that is still in its entrypoint would ignore the signal.
     pub(super) async fn refuse_unready(&self, source: &Source) -> Result<()> {
         let Some(container) = source.database().filter(|container| container.state.running) else {
             return Ok(());
@@ -272,8 +272,8 @@ impl SnapshotRun<'_> {
             })
     }
 
-    /// Finds the database in the source: where its container's configuration has it, checked against the
-    /// files that are there.
+    /// Finds the database in the source: where its container's configuration says, checked against the files that are
+    /// there.
     fn find_database(&self, source: &Source, survey: &Survey) -> Result<Option<DatabaseFiles>> {
         if survey.entries == 0 {
             return Err(Error::failed(format!("{} is empty: there is nothing to save", source.title)).hint(
@@ -335,7 +335,7 @@ impl SnapshotRun<'_> {
     }
 }
 
-/// Returns the database of a source that no container was made for, if there is exactly one.
+/// Returns the database of a source that no container uses, if there is exactly one.
 fn only_database(source: &Source, survey: &Survey) -> Result<Option<DatabaseFiles>> {
     match survey.databases.as_slice() {
         [] => Ok(None),
@@ -353,7 +353,7 @@ fn only_database(source: &Source, survey: &Survey) -> Result<Option<DatabaseFile
     }
 }
 
-/// Refuses a path that is a file: the engine would say so only in words about the helper's insides.
+/// Refuses a path that is a file: the engine's own message would be about the helper's insides.
 fn refuse_file(source: &Source, engine: &EngineInfo) -> Result<()> {
     let path = &source.host_path;
     let is_file = || path.metadata().is_ok_and(|metadata| !metadata.is_dir());
@@ -406,7 +406,7 @@ async fn measured_rate(repository: &Repository, source_key: &str) -> Option<(u64
 }
 
 impl Prepared {
-    /// Takes over who will be held.
+    /// Records who will be held.
     pub(super) fn take_users(&mut self, hold: HoldPlan) {
         self.plan.stops = hold.stops();
         self.plan.starts = hold.starts();

@@ -1,4 +1,4 @@
-//! Making the snapshot exist: archive, file list, and last of all the manifest, each durable.
+//! Makes the snapshot exist: archive, file list, and last of all the manifest, each durable.
 
 use std::collections::BTreeMap;
 
@@ -114,7 +114,7 @@ pub(in crate::ops) async fn environment(
     engine: &EngineInfo,
 ) -> Environment {
     let container = source.database();
-    // What the image is called elsewhere is worth having and not worth failing for.
+    // Other names of the image are worth having, but not worth failing for.
     let image = match container {
         Some(container) => context.docker.image(&container.image_id).await.ok().flatten(),
         None => None,
@@ -158,7 +158,7 @@ pub(in crate::ops) struct Writers {
 }
 
 impl Writers {
-    /// Creates both files; what removes them is in the journal before.
+    /// Creates both files; the journal has what removes them before.
     pub(in crate::ops) async fn open(saga: &mut Saga, pending: &PendingSnapshot) -> Result<Self> {
         let compensation = Undo::DiscardUnpublished(pending.objects());
         saga.register(When::Always, compensation).context(|| "write the journal".to_owned())?;

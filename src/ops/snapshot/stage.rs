@@ -1,10 +1,8 @@
-//! The stage: a copy that is made while the service runs, so that it is held for what changed in the last
-//! moment only.
+//! The stage: a copy made while the service runs, so that the service is held only for what changed in the last moment.
 //!
-//! Live passes prove nothing, they only save work: whatever somebody does to the database meanwhile is
-//! seen by the final pass. So the users are looked at again before they are held, and one that somebody has
-//! restarted in between is held as it is then. A stage that does not fit is given up before anything is
-//! held.
+//! Live passes prove nothing, they only save work: the final pass sees whatever somebody does to the database
+//! meanwhile. So the users are looked at again before they are held, and one that somebody has restarted in between is
+//! held as it is then. A stage that does not fit is given up before anything is held.
 
 use std::collections::BTreeMap;
 use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _};
@@ -33,7 +31,7 @@ use crate::saga::{UndoId, When};
 use crate::undo::Saga;
 use crate::undo::Undo;
 
-/// How a stage is called, before the run that makes it.
+/// The start of a stage's name, before the run that makes it.
 const PREFIX: &str = "volsnap-stage-";
 /// Where a stage lies.
 pub(super) struct StageVolume {
@@ -43,12 +41,12 @@ pub(super) struct StageVolume {
     labels: BTreeMap<String, String>,
     /// What removes it.
     removal: Undo,
-    /// Its place in the journal; `None` for one that was kept and is not taken up yet.
+    /// Its place in the journal; `None` for a kept one that is not taken up yet.
     registered: Option<UndoId>,
 }
 
 impl StageVolume {
-    /// Returns the stage of a volume that `run` makes, or has made.
+    /// Returns the stage of a volume that `run` makes or made.
     fn volume(name: String, source: &Source, run: &str) -> Self {
         let labels = BTreeMap::from([
             (LABEL_RUN.to_owned(), run.to_owned()),
@@ -58,7 +56,7 @@ impl StageVolume {
         Self { location: MountSource::Volume(name), labels, removal, registered: None }
     }
 
-    /// Returns it as the helper gets it.
+    /// Returns the stage as the helper gets it.
     pub(super) fn mount(&self) -> StageMount<'_> {
         StageMount { location: &self.location, labels: &self.labels }
     }
@@ -73,19 +71,18 @@ impl StageVolume {
 }
 
 impl SnapshotRun<'_> {
-    /// Chooses the place of a stage: the one that an earlier run has kept, or a new one. What removes a new
-    /// one is in the journal when this returns.
+    /// Chooses the place of a stage: one that an earlier run kept, or a new one. The journal has what removes a new one
+    /// when this returns.
     ///
-    /// A volume is made with the helper, whose name is the lock: so of one source there is no stage but those
-    /// that were kept and that of the run that has the lock. One that another run takes away before we have the
-    /// lock is made anew.
+    /// A volume is made with the helper, whose name is the lock: so a source has no stages but the kept ones and that
+    /// of the run that has the lock. One that another run takes away before we have the lock is made anew.
     pub(super) async fn choose_stage(
         &self,
         saga: &mut Saga,
         source: &Source,
         engine: &EngineInfo,
     ) -> Result<StageVolume> {
-        // A database's own backup is whole, and of no use to a stage that was kept.
+        // A database's own backup is whole, and does not fit a kept stage.
         if self.options.quiesce != Quiesce::Native
             && let Some(kept) = self.kept_stage(source).await?
         {
@@ -101,7 +98,7 @@ impl SnapshotRun<'_> {
         Ok(place)
     }
 
-    /// Finds the newest stage of the source that was kept.
+    /// Finds the newest kept stage of the source.
     async fn kept_stage(&self, source: &Source) -> Result<Option<StageVolume>> {
         let volumes = self
             .run
@@ -119,9 +116,9 @@ impl SnapshotRun<'_> {
         Ok(kept.map(|(run, name)| StageVolume::volume(name, source, &run)))
     }
 
-    /// Makes a directory beside a source that is one, where both lie on one file system and can be removed
-    /// again by this process: there, contents may be shared, and room is as the source has it. A stage that
-    /// is to be kept is a volume, which can be found again.
+    /// Makes a directory beside a source that is a directory, if both lie on one file system and this process can
+    /// remove them again: there, contents can be shared, and the room is the source's. A stage to keep is a volume,
+    /// which can be found again.
     fn make_stage_beside(
         &self,
         saga: &mut Saga,
@@ -155,8 +152,8 @@ impl SnapshotRun<'_> {
         saga.register(When::Always, removal.clone()).context(|| "write the journal".to_owned())
     }
 
-    /// Brings the stage close to the source while it is being written, where the capture is staged. What
-    /// does not fit is captured directly where that may be.
+    /// Brings the stage close to the source while it is being written, if the capture is staged. If it does not fit,
+    /// the data is captured directly, if that is allowed.
     pub(in crate::ops) async fn stage_live(&self, saga: &mut Saga, prepared: &mut Prepared) -> Result<()> {
         let Some(stage) = prepared.stage.as_mut().filter(|_| prepared.plan.capture == Capture::Staged) else {
             return Ok(());
@@ -183,8 +180,8 @@ impl SnapshotRun<'_> {
             }
         }
         self.look_again(prepared).await?;
-        // What it writes now it need not write during its shutdown. One that is frozen writes nothing then,
-        // and what it wrote now would only have to be staged.
+        // What it writes now, it need not write during its shutdown. A frozen one writes nothing then, and what it
+        // wrote now would only have to be staged.
         if self.options.quiesce == Quiesce::Stop {
             self.run.context.checkpoint(&prepared.source).await;
         }
@@ -198,7 +195,7 @@ impl SnapshotRun<'_> {
 
     /// Gives the stage up: the data is captured directly.
     async fn fall_back(&self, prepared: &mut Prepared, why: &str) {
-        // What was staged takes room from the archive.
+        // What was staged takes room that the archive needs.
         let empty = StagePass { exclude: vec!["*".to_owned()], ..StagePass::default() };
         if let Err(error) = prepared.helper.agent.call_watched(empty, self.run.monitor()).await {
             tracing::debug!(%error, "the stage is emptied when it is removed");
@@ -258,8 +255,8 @@ impl SnapshotRun<'_> {
         Ok(archived)
     }
 
-    /// Removes what is in the stage before the engine removes the stage: that would do it in one go, and a
-    /// database that syncs its log meanwhile would wait for it.
+    /// Empties the stage before the engine removes it: the engine would do it in one go, and a database that syncs its
+    /// log meanwhile would wait.
     async fn clear_stage(&self, prepared: &mut Prepared) {
         self.run.monitor().step("clear-stage");
         if let Err(error) = prepared.helper.agent.call_watched(StageClear {}, self.run.monitor()).await {
@@ -267,7 +264,7 @@ impl SnapshotRun<'_> {
         }
     }
 
-    /// Leaves the stage to the next run. That it cannot be left only makes the next one longer.
+    /// Leaves the stage to the next run. If that fails, the next one only takes longer.
     async fn keep_stage(&self, saga: &mut Saga, prepared: &mut Prepared) {
         let Some(stage) = &prepared.stage else { return };
         self.run.monitor().step("keep-stage");
@@ -286,7 +283,7 @@ impl SnapshotRun<'_> {
     }
 }
 
-/// Returns where a stage lies beside a directory; `None` where that is another file system.
+/// Returns where a stage lies beside a directory; `None` if that is another file system.
 fn beside(directory: &Path, run: &str) -> Option<PathBuf> {
     let (parent, own) = (directory.parent()?, directory.metadata().ok()?);
     (parent.metadata().ok()?.dev() == own.dev()).then(|| parent.join(format!(".{PREFIX}{run}")))
