@@ -1,18 +1,18 @@
 //! The guard: a child in a session of its own that outlives a killed command, and ends one that hangs.
 //!
-//! It holds the read end of a pipe whose write end only the command has. The command tells it over the pipe every line
-//! of its journal, and the guard says of each that it has it in memory: so a state directory that is full or stuck
-//! cannot keep a service down. "Done" means done; end of file without it means that the command died, by whatever
-//! signal, and the guard runs the journal. When the [lease](super::Lease) runs out it ends the command first, by
-//! SIGKILL through a handle taken at the begin. A second later it goes on, with the process gone or not, and without
-//! the journal's lock where that is not to be had: a process in an uninterruptible read keeps both.
+//! It holds the read end of a pipe; only the command has the write end. The command sends it every line of its journal
+//! over the pipe, and the guard acknowledges each line once it is in memory. So a state directory that is full or
+//! stuck cannot keep a service down. "Done" means done. End of file without it means that the command died, by
+//! whatever signal, and the guard runs the journal. If the [lease](super::Lease) runs out, the guard first kills the
+//! command, by SIGKILL through a handle taken at the start. A second later it goes on, whether or not the process is
+//! gone, and without the journal's lock if it cannot get it: a process in an uninterruptible read keeps both.
 //!
-//! What the command does at that moment is done or not done: a line of the journal that was not acknowledged has no
-//! effect, since the command waits for it, and one that undoes are dismissed by is in the file before it is told. So
-//! the guard knows all that is open from the longer of the file and its memory.
+//! What the command does at that moment is done or not done. A journal line that was not acknowledged has no effect,
+//! because the command waits for it. A line that dismisses an undo is in the file before the guard is told. So the
+//! longer of the file and the guard's memory tells it all that is open.
 //!
-//! It is in a session of its own and heeds no signal that can be ignored, so that what takes the command down
-//! (Ctrl-C, a closing terminal, a service manager that ends a whole group) leaves it.
+//! The guard runs in a session of its own and ignores every signal that can be ignored, so whatever takes the command
+//! down (Ctrl-C, a closing terminal, a service manager that ends a whole group) leaves the guard running.
 
 use std::fmt;
 use std::io::{self, BufRead as _, Write as _};
@@ -33,23 +33,23 @@ use super::lease::{Lease, Running, Terms};
 use super::{Compensation, Leftovers, Result, RetryBudget, SagaError};
 use crate::model::event::Monitor;
 
-/// How long the guard may take to say that it watches, or that it has a line.
+/// How long the guard may take to say that it watches, or to acknowledge a line.
 const ANSWER_LIMIT: Duration = Duration::from_secs(10);
 /// How long a state directory may take to answer, before the guard goes on from memory.
 const STATE_LIMIT: Duration = Duration::from_secs(5);
-/// How long what was told before a lease ran out may take to be read, as by a guard that was stopped itself.
+/// How long the guard may take to read what it was told before a lease ran out, for example if it was stopped itself.
 const UNREAD_LIMIT: Duration = Duration::from_millis(100);
-/// How long a killed command may take to be gone, before the guard goes on without the lock of its journal.
+/// How long a killed command may take to go, before the guard goes on without the lock of its journal.
 const GONE_LIMIT: Duration = Duration::from_secs(1);
 const WATCHING: &str = "watching";
 
-/// What the command tells its guard, a JSON object a line.
+/// What the command tells its guard, one JSON object per line.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub(super) enum Message {
     /// A line of the journal; answered with a line.
     Journal(String),
-    /// A lease begins, in place of one that runs; or none runs any more.
+    /// A lease begins and replaces any that runs; or no lease runs any more.
     Lease(Option<Terms>),
     /// The run goes on.
     Renew,
@@ -126,7 +126,7 @@ impl Guard {
     /// Tells it a line of the journal, and returns once it has it in memory.
     ///
     /// # Errors
-    /// When it does not say so in time: then the effect that the line is for must not happen.
+    /// When the guard does not say so in time: then the effect that the line is for must not happen.
     pub fn tell_line(&self, line: &str) -> Result<()> {
         let mut ends = self.pipe.ends();
         let told =
@@ -134,7 +134,7 @@ impl Guard {
         told.map(drop).map_err(|error| failed(format!("it does not hear: {error}")))
     }
 
-    /// Returns the lease that it has on the run.
+    /// Returns the guard's lease on the run.
     #[must_use]
     pub fn lease(&self) -> Lease {
         Lease::over(self.pipe.clone())
@@ -156,8 +156,8 @@ impl Guard {
         let _ = waited.await;
     }
 
-    /// Leaves what is still open to the guard: for it the command is as good as dead, and it tries
-    /// for longer than a person waits.
+    /// Leaves to the guard what is still open. The guard treats the command as dead, and retries for longer than a
+    /// person waits.
     pub fn hand_over(self) {
         self.pipe.ends().stdin = None;
     }
@@ -176,11 +176,12 @@ fn exit_text(child: &mut Child) -> String {
 
 impl Pipe {
     fn ends(&self) -> MutexGuard<'_, Ends> {
-        // Two descriptors: a panic elsewhere does not spoil them.
+        // The lock holds two descriptors: a panic elsewhere does not spoil them.
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Tells what needs no answer. A renewal that cannot be told at once is left out: the next one does as well.
+    /// Sends a message that needs no answer. It skips a renewal that it cannot send at once: the next one does as
+    /// well.
     pub(super) fn try_tell(&self, message: &Message) {
         let told = match message {
             Message::Renew => match self.0.try_lock() {
@@ -196,7 +197,7 @@ impl Pipe {
 }
 
 impl Ends {
-    /// Writes a whole line, or nothing where the pipe has no room for its begin within `limit`.
+    /// Writes a whole line, or nothing if the pipe has no room for its start within `limit`.
     fn write(&mut self, message: &Message, limit: Duration) -> io::Result<()> {
         let Some(stdin) = &mut self.stdin else { return Err(io::ErrorKind::BrokenPipe.into()) };
         let mut text = serde_json::to_string(message)?;
@@ -208,7 +209,7 @@ impl Ends {
                 Ok(written) => rest = &rest[written..],
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
-                    // Half a line is no line: what has begun is waited for.
+                    // Half a line is no line: once a line has begun, wait for the rest.
                     let limit = if rest.len() < text.len() { ANSWER_LIMIT } else { limit };
                     until_ready(PollFd::new(stdin, PollFlags::OUT), limit.saturating_sub(begun.elapsed()))?;
                 }
@@ -218,7 +219,7 @@ impl Ends {
         Ok(())
     }
 
-    /// Reads a line that the guard says, without its end; it says one at a time.
+    /// Reads one line from the guard, without its end; the guard says one at a time.
     fn read_line(&mut self) -> io::Result<String> {
         let (mut line, mut byte, begun) = (Vec::new(), [0], Instant::now());
         loop {
@@ -251,20 +252,20 @@ fn until_ready(descriptor: PollFd<'_>, limit: Duration) -> io::Result<()> {
     }
 }
 
-/// How a command went that did not say that it was done.
+/// How a command ended that did not say that it was done.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Ended {
     /// It is dead.
     Died,
-    /// It was killed by its guard, and is not gone.
+    /// Its guard killed it, but it is not gone.
     Overdue,
 }
 
-/// Is the guard: says that it watches, waits for the command's end or the end of its lease, and finishes its journal
-/// if it died. Returns what could not be put back.
+/// Is the guard: says that it watches, waits for the command's end or the end of its lease, and finishes the journal
+/// if the command died. Returns what it could not put back.
 ///
 /// # Errors
-/// When the journal can neither be read nor is in memory.
+/// When the journal cannot be read and is not in memory either.
 pub async fn watch<U, C, F, E>(journal: &Path, connect: C, monitor: &dyn Monitor) -> Result<Leftovers<U>>
 where
     U: Compensation,
@@ -283,7 +284,7 @@ where
     if say(WATCHING).is_err() {
         return Ok(Leftovers::default());
     }
-    // A command that is gone by now hears nothing, and is seen to be gone next.
+    // A command that is gone by now hears nothing; the next read shows that it is gone.
     let acknowledge = || drop(say(""));
     let watched = watch_command(&mut messages_of_stdin(), acknowledge, || end(command.as_ref())).await;
     match watched {
@@ -306,7 +307,7 @@ where
     F: Future<Output = Result<Arc<U::World>, E>>,
     E: fmt::Display,
 {
-    // Before the journal is taken: while the engine is away, a person's `recover` is not kept out.
+    // This comes before the guard takes the journal: while the engine is away, a person's `recover` is not locked out.
     let Some(host) = engine_of::<U>(journal, memory).await else { return Ok(Leftovers::default()) };
     let Some(world) = connect_patiently(&connect, host, journal).await else {
         return Ok(Leftovers::default());
@@ -317,7 +318,7 @@ where
     }
 }
 
-/// Returns the address of the engine that a run is on; `None` of a run that is finished.
+/// Returns the address of the engine that a run uses; `None` for a run that is finished.
 async fn engine_of<U: Compensation>(journal: &Path, memory: &[String]) -> Option<Option<String>> {
     if let Some(journal) = Journal::<U>::from_memory(journal, memory) {
         return Some(journal.info().host.clone());
@@ -327,8 +328,8 @@ async fn engine_of<U: Compensation>(journal: &Path, memory: &[String]) -> Option
     timeout(STATE_LIMIT, peeked).await.ok()?.ok()?.map(|run| run.host)
 }
 
-/// Follows a command until it is done (`None`), dead, or overdue; then `end` is called. Returns what it has told of its
-/// journal, each line of which is acknowledged.
+/// Follows a command until it is done (`None`), dead, or overdue; if it is overdue, calls `end`. Acknowledges each
+/// journal line that the command sends, and returns them.
 async fn watch_command(
     messages: &mut mpsc::UnboundedReceiver<Message>,
     mut acknowledge: impl FnMut(),
@@ -351,7 +352,7 @@ async fn watch_command(
         }
     }
     end();
-    // What it has told last may not have been read. Nothing is acknowledged any more.
+    // The last lines that it sent may still be unread. Nothing is acknowledged any more.
     let gone_by = tokio::time::Instant::now() + GONE_LIMIT;
     loop {
         match timeout_at(gone_by, messages.recv()).await {
@@ -364,7 +365,7 @@ async fn watch_command(
     }
 }
 
-/// Returns the next message (`None` within for the command's end); `None` where there is none until `moment`.
+/// Returns the next message (inside, `None` means that the command ended); `None` if none comes until `moment`.
 async fn next_until(
     messages: &mut mpsc::UnboundedReceiver<Message>,
     moment: Option<tokio::time::Instant>,
@@ -376,7 +377,7 @@ async fn next_until(
     }
 }
 
-/// Reads what the command tells, in a thread of its own; it ends with the pipe.
+/// Reads what the command sends, in a thread of its own, which ends with the pipe.
 fn messages_of_stdin() -> mpsc::UnboundedReceiver<Message> {
     let (sender, receiver) = mpsc::unbounded_channel();
     std::thread::spawn(move || {
@@ -398,15 +399,15 @@ fn say(text: &str) -> io::Result<()> {
     writeln!(stdout, "{text}").and_then(|()| stdout.flush())
 }
 
-/// Returns a handle of the command, which is our parent: a number alone may be another process's by then.
+/// Returns a handle of the command, which is our parent: its number alone may belong to another process by then.
 fn handle_of_parent() -> Option<OwnedFd> {
     let parent = rustix::process::getppid()?;
     let handle = rustix::process::pidfd_open(parent, rustix::process::PidfdFlags::empty()).ok()?;
-    // It was not gone, and its number not given away, between the two.
+    // Between the two calls it was not gone, and its number was not reused.
     (rustix::process::getppid() == Some(parent)).then_some(handle)
 }
 
-/// Ends a command that is overdue. One that is gone is as good.
+/// Kills a command that is overdue. If it is already gone, that is as good.
 fn end(command: Option<&OwnedFd>) {
     let killed =
         command.map(|handle| rustix::process::pidfd_send_signal(handle, rustix::process::Signal::KILL));
@@ -415,8 +416,8 @@ fn end(command: Option<&OwnedFd>) {
     }
 }
 
-/// Takes over a journal: what its file has where that can be read, else what was told. `None` once somebody else has
-/// finished it.
+/// Takes over a journal: what its file holds if it can be read, otherwise what the guard was told. `None` once
+/// somebody else has finished it.
 async fn take_over<U: Compensation>(
     path: &Path,
     memory: &[String],
@@ -434,7 +435,7 @@ async fn take_over<U: Compensation>(
             (Ok(Opened::Held), Ended::Overdue) => {
                 return Ok(newest_of(path, memory).await);
             }
-            // The kernel has not released the dead command's lock yet, or `recover` is at it.
+            // The kernel has not released the dead command's lock yet, or `recover` is working on the journal.
             (Ok(Opened::Held), Ended::Died) => sleep(Duration::from_millis(50)).await,
             (Err(error), _) => match Journal::from_memory(path, memory) {
                 Some(journal) => return Ok(Some(journal)),
@@ -450,8 +451,8 @@ async fn read_in_time<U: Compensation>(path: PathBuf) -> Option<Result<Opened<U>
     timeout(STATE_LIMIT, opened).await.ok()?.ok()
 }
 
-/// Returns what is known of a journal that its owner still has locked: what it has written last may not have been
-/// told any more.
+/// Returns what is known of a journal that its owner still has locked. The owner may have written lines that it could
+/// no longer send to the guard.
 async fn newest_of<U: Compensation>(path: &Path, memory: &[String]) -> Option<Journal<U>> {
     let file = path.to_owned();
     let read = tokio::task::spawn_blocking(move || std::fs::read_to_string(file));
@@ -466,17 +467,17 @@ async fn newest_of<U: Compensation>(path: &Path, memory: &[String]) -> Option<Jo
     Journal::from_memory(path, if lines.len() > memory.len() { &lines } else { memory })
 }
 
-/// Hears the signals that would end the process, and does nothing about them: who ends a command
-/// this way ends every process of it, and this one is to stay.
+/// Listens for the signals that would end the process, and does nothing about them: whoever ends a command this way
+/// ends all of its processes, and this one must stay.
 fn outlive_signals() -> io::Result<()> {
-    // Whoever has once listened is not ended by the signal any more, though nobody listens on.
+    // Once a process has listened for a signal, that signal no longer ends it, even if nobody listens any more.
     for kind in [SignalKind::interrupt(), SignalKind::terminate(), SignalKind::hangup(), SignalKind::quit()] {
         drop(signal(kind)?);
     }
     Ok(())
 }
 
-/// Puts back what a dead run left and removes its journal if all of it could be.
+/// Puts back what a dead run left, and removes its journal if all of it succeeded.
 pub async fn finish_orphan<U: Compensation>(
     mut journal: Journal<U>,
     world: &U::World,
@@ -494,7 +495,7 @@ pub async fn finish_orphan<U: Compensation>(
     left
 }
 
-/// Connects as soon as the engine is there; `None` once somebody else has finished the journal.
+/// Connects as soon as the engine is available; `None` once somebody else has finished the journal.
 async fn connect_patiently<C, F, W: ?Sized, E: fmt::Display>(
     connect: &C,
     host: Option<String>,
@@ -520,7 +521,7 @@ where
     }
 }
 
-/// Returns whether a journal is gone; of one that cannot be looked at that is not known.
+/// Returns whether a journal is known to be gone; for one that it cannot look at, it does not know.
 async fn is_finished(journal: &Path) -> bool {
     let path = journal.to_owned();
     let looked = tokio::task::spawn_blocking(move || path.try_exists());

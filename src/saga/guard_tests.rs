@@ -1,4 +1,5 @@
-//! The guard at every boundary of a lease: what it was told, what it was not, and what it undoes then. Time is virtual.
+//! The guard at every boundary of a lease: what it was told, what it was not, and what it then undoes. Time is
+//! virtual.
 
 use std::cell::RefCell;
 use std::convert::Infallible;
@@ -12,10 +13,10 @@ use crate::saga::{Rank, When};
 
 type TestJournal = Journal<Act>;
 
-/// Without progress, and in all.
+/// The limits without progress, and in all.
 const TERMS: Terms = Terms { progress_ms: Some(60_000), total_ms: Some(600_000) };
 const PROGRESS: Duration = Duration::from_secs(60);
-/// What passes at most from the end of a lease until something is undone.
+/// The longest time from the end of a lease until something is undone.
 const GRACE: Duration = Duration::from_millis(100 + 1000 + 100);
 
 /// A command that its guard watches, and what it has said so far.
@@ -98,7 +99,7 @@ impl Command {
     }
 }
 
-/// Has the guard watch a command that does this, and then nothing any more, until somebody kills it.
+/// Has the guard watch a command that runs this script and then does nothing until somebody kills it.
 async fn guard(killed: Killed, script: impl AsyncFnOnce(&mut Command)) -> Outcome {
     let (command, mut messages) = Command::new();
     let path = command.path.clone();
@@ -114,7 +115,7 @@ async fn guard(killed: Killed, script: impl AsyncFnOnce(&mut Command)) -> Outcom
         let watching = watch_command(&mut messages, || *acknowledged.borrow_mut() += 1, end);
         let acting = async {
             let mut acting = command.borrow_mut().take().unwrap();
-            // Whoever is killed while it acts would have to be dropped: none of these scripts is.
+            // Killing a command while it acts would require dropping it: none of these scripts needs that.
             script(&mut acting).await;
             *command.borrow_mut() = Some(acting);
             std::future::pending::<Infallible>().await
@@ -147,7 +148,7 @@ fn swap_back() -> Act {
     Act::of(Rank::Data, "swap back", &["db"])
 }
 
-/// Everybody that a lease may find.
+/// Every kind of command that may outlast its lease.
 const KILLED: [Killed; 2] = [Killed::Goes, Killed::Stays];
 
 #[tokio::test(start_paused = true)]
@@ -197,7 +198,7 @@ async fn what_was_dismissed_and_not_told_is_not_undone_once_more() {
     }
 }
 
-/// Of a file that cannot be read the pipe alone tells, to its end.
+/// If the file cannot be read, only the pipe tells what it holds, to its end.
 #[tokio::test(start_paused = true)]
 async fn what_was_told_after_the_lease_ran_out_is_known_without_the_file() {
     let (command, mut messages) = Command::new();
@@ -244,7 +245,7 @@ async fn a_lease_that_a_release_has_ended_runs_out_no_more() {
 async fn a_lease_that_runs_out_after_the_service_was_started_and_before_that_is_on_record_starts_it_once_more()
  {
     for killed in KILLED {
-        // The start was asked for and answered; nothing was written of it.
+        // The start was requested and answered; nothing was written about it.
         let outcome = guard(killed, async |command| {
             command.register(start());
             command.say(Message::Lease(Some(TERMS)));
@@ -295,7 +296,7 @@ async fn a_renewal_that_was_sent_in_time_and_is_read_late_counts_and_one_after_t
             },
         );
         tokio::pin!(watching);
-        // It reads the lease, and is not scheduled until long after it ran out: as whoever was stopped itself.
+        // It reads the lease, and is scheduled again only long after it ran out, like a guard that was stopped itself.
         assert!(timeout(Duration::ZERO, &mut watching).await.is_err());
         tokio::time::advance(PROGRESS * 2).await;
         command.say(Message::Renew);

@@ -1,12 +1,12 @@
 //! The journal: what is still to be put back, on disk before it is needed.
 //!
-//! One file a run, one JSON object a line, synced line by line (`docs/formats.md`). Its owner holds a file lock, which
-//! the kernel releases when the owner dies, however it dies: a journal that can be locked has no owner and is to be
-//! finished. A torn last line was never acknowledged, so its effect never happened, and it is ignored.
+//! One file per run, one JSON object per line, synced line by line (`docs/formats.md`). Its owner holds a file lock,
+//! which the kernel releases when the owner dies, however it dies. So a journal that can be locked has no owner and
+//! must be finished. A torn last line was never acknowledged, so its effect never happened; readers ignore it.
 //!
-//! A line may be of a newer volsnap. Each registered compensation says beside itself when its turn is and what it is
-//! about, so one that is not understood still has its place: what does not have to wait for it is done all the same,
-//! starting of services first of all, and the journal stays for the volsnap that knows the rest.
+//! A newer volsnap may have written a line. Beside each registered compensation stands its rank and what it is about,
+//! so even one that this volsnap does not understand has its place. What does not have to wait for it runs all the
+//! same, above all the starts of services, and the journal stays for the volsnap that knows the rest.
 
 use std::fs::{File, OpenOptions, TryLockError};
 use std::io::{self, Write as _};
@@ -19,18 +19,18 @@ use serde_json::Value;
 
 use super::{Compensation, Rank, Result, SagaError, When};
 
-/// The format that this code writes. Journals of format 1 name no format, no rank and no concerns; they are read and
-/// finished.
+/// The format that this code writes. Journals of format 1 name no format, no rank and no concerns; this code reads and
+/// finishes them.
 pub const FORMAT: u32 = 2;
 
-/// What a run is, in the first line of its journal.
+/// Which run it is: the first line of its journal.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct RunInfo {
     /// The run's id.
     pub run: String,
     /// The verb: "snapshot".
     pub verb: String,
-    /// On what, as a person calls it.
+    /// What it acts on, as a person calls it.
     pub subject: String,
     /// The engine's address, as it was given; `None` for the default.
     pub host: Option<String>,
@@ -48,7 +48,7 @@ pub struct Entry<U> {
     /// When it is due.
     pub when: When,
     rank: Rank,
-    /// What it is about; `None` where that is not known, so that it may be about anything.
+    /// What it is about; `None` if that is not known: then it may be about anything.
     concerns: Option<Vec<String>>,
     content: Content<U>,
 }
@@ -66,7 +66,7 @@ impl<U: Compensation> Entry<U> {
         Self { number, when, rank, concerns, content: Content::Known(undo) }
     }
 
-    /// Returns what puts things back; `None` where only a newer volsnap knows.
+    /// Returns what puts things back; `None` if only a newer volsnap knows.
     #[must_use]
     pub fn undo(&self) -> Option<&U> {
         match &self.content {
@@ -90,7 +90,7 @@ impl<U: Compensation> Entry<U> {
         }
     }
 
-    /// Returns whether both are about the same.
+    /// Returns whether both are about the same thing.
     pub(super) fn concerns_any_of(&self, other: &Self) -> bool {
         match (&self.concerns, &other.concerns) {
             (Some(ours), Some(theirs)) => ours.iter().any(|one| theirs.contains(one)),
@@ -99,7 +99,7 @@ impl<U: Compensation> Entry<U> {
     }
 }
 
-/// An entry as it is written.
+/// An entry in its written form.
 #[derive(Debug, Serialize, Deserialize)]
 struct WrittenEntry {
     number: u64,
@@ -114,7 +114,7 @@ struct WrittenEntry {
     undo: Value,
 }
 
-/// Reads a rank; one that only a newer volsnap knows is as good as none.
+/// Reads a rank; one that only a newer volsnap knows counts as none.
 fn known_rank<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<Option<Rank>, D::Error> {
     let value = Option::<Value>::deserialize(deserializer)?;
     Ok(value.and_then(|value| serde_json::from_value(value).ok()))
@@ -134,7 +134,7 @@ impl WrittenEntry {
         let Self { number, when, rank, concerns, undo } = self;
         match serde_json::from_value::<U>(undo.clone()) {
             Ok(known) => Entry::of(number, when, known),
-            // Of one that does not say it, the worst is assumed: that services must not start without it.
+            // If it does not say, assume the worst: services must not start without it.
             Err(error) => {
                 tracing::warn!(%error, "a compensation of a newer volsnap");
                 let rank = rank.unwrap_or(Rank::Data);
@@ -159,7 +159,7 @@ enum Line {
     },
     Register(WrittenEntry),
     Settled(u64),
-    /// The run has done what it was for: from here on nothing of it is undone.
+    /// The run has done its work: from here on nothing of it is undone.
     Succeeded,
 }
 
@@ -167,22 +167,22 @@ enum Line {
 #[derive(Debug)]
 pub struct Journal<U> {
     path: PathBuf,
-    /// `None` for one that could not be read or locked, and is finished from what is known of it.
+    /// `None` for a journal that could not be read or locked; then it is finished from what is known of it.
     file: Option<File>,
     info: RunInfo,
     version: Option<String>,
     open: Vec<Entry<U>>,
     next: u64,
     succeeded: bool,
-    /// Whole lines of which nothing is understood.
+    /// The number of whole lines that are not understood at all.
     strange: usize,
     /// All whole lines.
     lines: Vec<String>,
-    /// Bytes of whole lines: what a failed write leaves behind them is cut off.
+    /// Bytes of whole lines: whatever a failed write leaves after them is cut off.
     length: u64,
 }
 
-/// What became of opening a journal.
+/// The outcome of opening a journal.
 #[derive(Debug)]
 #[expect(clippy::large_enum_variant, reason = "there is one at a time, and nearly always the large one")]
 pub enum Opened<U> {
@@ -223,7 +223,7 @@ impl<U: Compensation> Journal<U> {
         };
         let first = Line::Run { info: info.clone(), version: journal.version.clone(), format: Some(FORMAT) };
         if let Err(error) = journal.append(&first) {
-            // Nothing was begun. What cannot be removed is an empty journal, which the next run removes.
+            // Nothing had begun. If the removal fails, an empty journal stays, and the next run removes it.
             let _ = journal.remove();
             return Err(error);
         }
@@ -233,7 +233,7 @@ impl<U: Compensation> Journal<U> {
     /// Opens the journal of a run whose owner may be dead.
     ///
     /// # Errors
-    /// When it is there and cannot be read, or does not say whose it is; then it is left as it is.
+    /// When it exists but cannot be read, or does not name its run; then it stays as it is.
     pub fn open(path: &Path) -> Result<Opened<U>> {
         let failed = |source| SagaError::Journal { path: path.to_owned(), source };
         let file = match OpenOptions::new().read(true).append(true).open(path) {
@@ -246,8 +246,8 @@ impl<U: Compensation> Journal<U> {
             Err(TryLockError::WouldBlock) => return Ok(Opened::Held),
             Err(TryLockError::Error(error)) => return Err(failed(error)),
         }
-        // Whoever held it may have finished and removed it between our open and our lock, and another file may
-        // be there by now: what is done by the path below must be done to the file that is locked.
+        // Its holder may have finished and removed it between our open and our lock, and another file may be there by
+        // now: what we do below by its path must be done to the file that we locked.
         if !is_at(&file, path).map_err(failed)? {
             return Ok(Opened::Gone);
         }
@@ -257,8 +257,8 @@ impl<U: Compensation> Journal<U> {
             if text.contains('\n') {
                 return Err(failed(io::Error::other("its first line is not understood")));
             }
-            // Its first line was never acknowledged: the run had not begun. The lock is held until it is gone: whoever
-            // makes it sees that.
+            // Its first line was never acknowledged: the run had not begun. We hold the lock until the file is gone,
+            // so the process that is making it notices that.
             std::fs::remove_file(path).map_err(failed)?;
             return Ok(Opened::Gone);
         }
@@ -268,8 +268,8 @@ impl<U: Compensation> Journal<U> {
         Ok(Opened::Orphan(journal))
     }
 
-    /// Returns the journal that these lines make, for somebody who finishes it from memory: without its file, which
-    /// cannot be read, or is still locked by a process that does not go. `None` for lines that do not say whose it is.
+    /// Returns the journal that these lines make, to be finished from memory: its file cannot be read, or a process
+    /// that does not go still locks it. `None` if the lines do not name its run.
     #[must_use]
     pub fn from_memory(path: &Path, lines: &[String]) -> Option<Self> {
         Replayed::of(lines.iter().map(String::as_str)).into_journal(path, None)
@@ -278,7 +278,7 @@ impl<U: Compensation> Journal<U> {
     /// Returns the journals below `state`, oldest first by name.
     ///
     /// # Errors
-    /// When the directory is there and cannot be read.
+    /// When the directory exists and cannot be read.
     pub fn all(state: &Path) -> Result<Vec<PathBuf>> {
         let directory = directory(state);
         let failed = |source| SagaError::Journal { path: directory.clone(), source };
@@ -298,7 +298,7 @@ impl<U: Compensation> Journal<U> {
         Ok(paths)
     }
 
-    /// Reads what run a journal is of, without locking it.
+    /// Returns which run a journal belongs to, without locking it.
     #[must_use]
     pub fn peek(path: &Path) -> Option<RunInfo> {
         let text = std::fs::read_to_string(path).ok()?;
@@ -311,7 +311,7 @@ impl<U: Compensation> Journal<U> {
         &self.path
     }
 
-    /// Returns what run it is of.
+    /// Returns which run it belongs to.
     #[must_use]
     pub fn info(&self) -> &RunInfo {
         &self.info
@@ -323,13 +323,13 @@ impl<U: Compensation> Journal<U> {
         self.version.as_deref()
     }
 
-    /// Returns how many lines are of a newer volsnap, which alone can finish them.
+    /// Returns how many lines a newer volsnap wrote; only that one can finish them.
     #[must_use]
     pub fn newer_lines(&self) -> usize {
         self.strange + self.open.iter().filter(|entry| entry.undo().is_none()).count()
     }
 
-    /// Returns how many lines nothing is understood of, not even what they are about.
+    /// Returns how many lines are not understood at all, not even what they are about.
     pub(super) fn strange_lines(&self) -> usize {
         self.strange
     }
@@ -339,7 +339,7 @@ impl<U: Compensation> Journal<U> {
         &self.lines
     }
 
-    /// Records that the run has done what it was for: whoever finishes it undoes nothing any more.
+    /// Records that the run has done its work: whoever finishes it undoes nothing of it any more.
     ///
     /// # Errors
     /// When it cannot be written; then the run has not succeeded.
@@ -349,7 +349,7 @@ impl<U: Compensation> Journal<U> {
         Ok(())
     }
 
-    /// Returns whether the run has done what it was for, as far as is known here.
+    /// Returns whether the run has done its work, as far as is known here.
     #[must_use]
     pub fn has_succeeded(&self) -> bool {
         self.succeeded
@@ -366,7 +366,7 @@ impl<U: Compensation> Journal<U> {
         self.open.iter().find(|entry| entry.number == number)
     }
 
-    /// Records a compensation and returns its number; it is durable when this returns.
+    /// Records a compensation and returns its number; the record is durable when this returns.
     ///
     /// # Errors
     /// When it cannot be written.
@@ -387,7 +387,7 @@ impl<U: Compensation> Journal<U> {
         self.append(&Line::Settled(number))
     }
 
-    /// Records that an open compensation has another content; its place in the order stays.
+    /// Gives an open compensation another content; it keeps its place in the order.
     ///
     /// # Errors
     /// When it cannot be written; then it stays as it was.
@@ -422,7 +422,7 @@ impl<U: Compensation> Journal<U> {
             let Some(file) = file else { return Ok(text) };
             let written = file.write_all(text.as_bytes()).and_then(|()| file.sync_data());
             if written.is_err() {
-                // Half a line, as of a full disk, would swallow the line after it.
+                // Half a line, for example from a full disk, would swallow the line after it.
                 let _ = file.set_len(length);
             }
             written.map(|()| text)
@@ -434,7 +434,7 @@ impl<U: Compensation> Journal<U> {
         Ok(())
     }
 
-    /// Removes the half line that a dead owner left: what is appended next is to be a line of its own.
+    /// Removes the half line that a dead owner left, so the next line stands on its own.
     fn cut_torn_line(&mut self, text: &str) -> io::Result<()> {
         let whole = text.rfind('\n').map_or(0, |end| end as u64 + 1);
         if let Some(file) = self.file.as_ref().filter(|_| whole < self.length) {
@@ -445,7 +445,7 @@ impl<U: Compensation> Journal<U> {
     }
 }
 
-/// Returns whether the open file is the one that lies at `path` now.
+/// Returns whether the open file is the one now at `path`.
 fn is_at(file: &File, path: &Path) -> io::Result<bool> {
     let identity = |metadata: std::fs::Metadata| (metadata.dev(), metadata.ino());
     match std::fs::symlink_metadata(path) {
@@ -457,8 +457,8 @@ fn is_at(file: &File, path: &Path) -> io::Result<bool> {
 
 /// Creates a journal's file with its lock held.
 ///
-/// Another command may look at it before it is locked, find it empty, and remove it, as one whose run
-/// never began; then it is made again.
+/// Before the file is locked, another command may look at it, find it empty, and remove it, as if its run had never
+/// begun; then this makes it again.
 fn create_locked(path: &Path) -> io::Result<File> {
     loop {
         let file = OpenOptions::new().read(true).append(true).create_new(true).mode(0o600).open(path)?;
@@ -511,7 +511,7 @@ impl<U: Compensation> Replayed<U> {
                 self.version = version;
             }
             Ok(Line::Register(entry)) => {
-                // The largest number there is has none after it.
+                // No number follows the largest one.
                 self.next = self.next.max(entry.number.saturating_add(1));
                 register(&mut self.open, entry.read());
             }
@@ -531,7 +531,7 @@ impl<U: Compensation> Replayed<U> {
     }
 }
 
-/// Adds an entry; one of the same number is there already and keeps its place.
+/// Adds an entry; if one of the same number is there, the new one takes its place.
 fn register<U>(open: &mut Vec<Entry<U>>, entry: Entry<U>) {
     match open.iter_mut().find(|before| before.number == entry.number) {
         Some(before) => *before = entry,
@@ -565,7 +565,7 @@ mod tests {
         let second = journal.register(When::Always, delete("/b")).unwrap();
         journal.update(first, delete("/a/amended")).unwrap();
         journal.settled(second).unwrap();
-        // One that is settled is not there to be amended.
+        // A settled entry is no longer there to amend.
         journal.update(second, delete("/b/amended")).unwrap();
         journal.register(When::Always, delete("/c")).unwrap();
         let path = journal.path().to_owned();
@@ -729,7 +729,7 @@ mod tests {
         let (done, left) = finish(journal).await;
         assert_eq!(done, ["start app"]);
         assert_eq!((left.newer, left.blocked.len()), (1, 1));
-        // One that does not say what it is about may be about anything.
+        // If it does not say what it is about, it may be about anything.
         let anything = r#"{"register":{"number":9,"when":"always","rank":"unheard-of","undo":{"thaw":{}}}}"#;
         let (_state, journal) = with_line(anything);
         let (done, left) = finish(journal).await;

@@ -1,8 +1,8 @@
 //! A hold has a deadline: the guard's lease on a run that holds a service.
 //!
-//! The command renews it whenever bytes have moved, a step was reached or the engine has answered, never by a timer: so
-//! a run that hangs, is stopped, or waits for a dead disk does not renew it, however alive its process is. When it runs
-//! out, the guard ends the run and puts the service back.
+//! The command renews it whenever bytes have moved, a step was reached or the engine has answered, never by a timer.
+//! So a run that hangs, is stopped, or waits for a dead disk does not renew it, even if its process is alive. When the
+//! lease runs out, the guard ends the run and puts the service back.
 //!
 //! | while | without progress | in all |
 //! |---|---|---|
@@ -12,8 +12,8 @@
 //! | Compose makes containers anew | any time | what it may take, and 60 s |
 //! | a command has the service back | 60 s, or the user's limit | any time |
 //!
-//! From the moment that the service answers no lease applies, nor to a run that puts things back because it has ended:
-//! whoever undoes takes the time that it takes.
+//! Once the service answers, no lease applies. None applies either to a run that is putting things back because it has
+//! ended: undoing takes the time that it takes.
 
 use std::future::pending;
 use std::sync::Arc;
@@ -33,23 +33,23 @@ pub struct Terms {
     pub total_ms: Option<u64>,
 }
 
-/// Without any progress a hold ends after this time.
+/// A hold ends after this time without any progress.
 const PROGRESS_LIMIT: Duration = Duration::from_secs(60);
-/// Without any progress a phase that changes data ends after this time. The agent is given less to say anything.
+/// A phase that changes data ends after this time without any progress. The agent must say something sooner.
 const CHANGE_LIMIT: Duration = Duration::from_mins(10);
-/// A hold may take this long, however short it was expected to be.
+/// A hold may always take this long, however short it was expected to be.
 const TOTAL_LIMIT: Duration = Duration::from_mins(10);
 /// How many times longer than expected a hold may take.
 const OVER_EXPECTED: u32 = 4;
-/// How long after the user's own limit the guard ends a run that has not ended itself by then.
+/// How long after the user's own limit the guard ends a run that has not ended by itself.
 const OWN_END: Duration = Duration::from_secs(5);
-/// What an engine may take for one answer, whatever limit the user has set.
+/// How long an engine may take for one answer, whatever limit the user has set.
 const ANSWER_LIMIT: Duration = Duration::from_secs(15);
 
 impl Terms {
-    /// Returns the terms of a hold that is expected to take so long: a minute without progress, or the larger of ten
-    /// minutes and four times what is expected. What is left of the user's `max_downtime` replaces both; the run ends
-    /// itself then, and the guard ends it a moment later where it does not.
+    /// Returns the terms of a hold with this expected duration: a minute without progress, or the larger of ten
+    /// minutes and four times the expected duration. What is left of the user's `max_downtime` replaces both: the run
+    /// ends itself at that moment, and if it does not, the guard ends it a little later.
     #[must_use]
     pub fn of_hold(expected: Duration, max_downtime_left: Option<Duration>) -> Self {
         match max_downtime_left {
@@ -61,36 +61,37 @@ impl Terms {
         }
     }
 
-    /// Returns the terms of a wait for containers to stop, which has a limit of its own: the engine is asked
-    /// meanwhile, and its answers are the progress.
+    /// Returns the terms of a wait for containers to stop. It has a limit of its own: meanwhile the command asks the
+    /// engine, and each answer counts as progress.
     #[must_use]
     pub fn of_stop(limit: Duration, max_downtime: Option<Duration>) -> Self {
         Self { progress_ms: Some(milliseconds(patience(max_downtime))), ..Self::of_wait(limit) }
     }
 
-    /// Returns the terms of a wait that has a limit of its own and shows no progress, as that for Compose: the guard
-    /// ends the run only where it has not ended the wait itself.
+    /// Returns the terms of a wait that has a limit of its own and shows no progress, such as that for Compose: the
+    /// guard ends the run only if the run has not ended the wait itself.
     #[must_use]
     pub fn of_wait(limit: Duration) -> Self {
         Self { progress_ms: None, total_ms: Some(milliseconds(limit + PROGRESS_LIMIT)) }
     }
 
-    /// Returns the terms of a phase that changes data, as restoring or moving it: it may take any time, as long as it
-    /// goes on, and is silent for longer than a snapshot while a disk writes what it has taken, or a tree is removed.
+    /// Returns the terms of a phase that changes data, such as restoring or moving it. It may take any time as long as
+    /// it goes on. It is silent for longer than a snapshot while a disk writes what it has taken, or while a tree is
+    /// removed.
     #[must_use]
     pub fn of_change() -> Self {
         Self { progress_ms: Some(milliseconds(CHANGE_LIMIT)), total_ms: None }
     }
 
-    /// Returns the terms of having a service back, which may take any time, as long as it goes on: the guard of a run
-    /// that does not would do the same thing.
+    /// Returns the terms of putting a service back. It may take any time as long as it goes on: if the run hangs
+    /// there, its guard would do the same thing.
     #[must_use]
     pub fn of_release(max_downtime: Option<Duration>) -> Self {
         Self { progress_ms: Some(milliseconds(patience(max_downtime))), total_ms: None }
     }
 }
 
-/// Returns how long nothing may happen while the engine is asked again and again.
+/// Returns how long nothing may happen while the command asks the engine again and again.
 fn patience(max_downtime: Option<Duration>) -> Duration {
     max_downtime.map_or(PROGRESS_LIMIT, |limit| (limit + OWN_END).clamp(ANSWER_LIMIT, PROGRESS_LIMIT))
 }
@@ -128,12 +129,12 @@ impl Running {
     }
 }
 
-/// What the command says of its lease. Nothing of it blocks or fails: a guard that does not hear has ended, or will
-/// be heard of when something is registered.
+/// What the command says about its lease. Nothing here blocks or fails: a guard that does not hear has ended, or the
+/// next registration will report it.
 #[derive(Debug, Clone, Default)]
 pub struct Lease(To);
 
-/// Whom it is said to.
+/// Who hears it.
 #[derive(Debug, Clone, Default)]
 enum To {
     #[default]
@@ -142,7 +143,7 @@ enum To {
     Watch(LeaseWatch),
 }
 
-/// A lease that is watched in the process itself, for tests: there whoever drives a run ends it when it runs out.
+/// A lease that the process itself watches, for tests: whoever drives a run ends it when the lease runs out.
 #[derive(Debug, Clone, Default)]
 pub struct LeaseWatch(Arc<watch::Sender<Option<Running>>>);
 
@@ -172,11 +173,11 @@ impl LeaseWatch {
 struct Renewing {
     pipe: super::guard::Pipe,
     begun: Instant,
-    /// Milliseconds from the begin to the last renewal: what was renewed just now is not renewed again.
+    /// Milliseconds from the start to the last renewal: what was just renewed is not renewed again.
     renewed_ms: AtomicU64,
 }
 
-/// Renewals that come faster say nothing more.
+/// Faster renewals would say nothing more.
 const RENEW_AT_MOST_EVERY_MS: u64 = 500;
 
 impl Lease {
@@ -189,7 +190,7 @@ impl Lease {
         Self(To::Watch(watch.clone()))
     }
 
-    /// Begins a lease, in place of one that runs.
+    /// Begins a lease, and replaces any that runs.
     pub fn begin(&self, terms: Terms) {
         self.tell(Some(terms));
     }

@@ -1,22 +1,22 @@
-//! What puts things back, whatever happens. It knows no engine and no database: what an undo does is a
-//! [`Compensation`] of somebody above.
+//! Puts things back, whatever happens. This module knows no engine and no database: a module above defines what an
+//! undo does, as a [`Compensation`].
 //!
-//! A procedure registers what undoes an effect **before** the effect. A compensation is data, not code, and is on
-//! disk in the [`Journal`] before [`Saga::register`] returns; so anyone who holds the journal can finish: the process
-//! itself ([`Saga::finish`]), the [guard] it leaves watching, `volsnap recover`, or the next command.
+//! A procedure registers what undoes an effect **before** the effect. A compensation is data, not code, and is on disk
+//! in the [`Journal`] before [`Saga::register`] returns. So anyone who holds the journal can finish: the process
+//! itself ([`Saga::finish`]), the [guard] that it leaves watching, `volsnap recover`, or the next command.
 //!
-//! A run whose work is many effects that make sense only together says in one line of the journal that it
-//! [has succeeded](Saga::succeed): what was registered for its failure is void at once.
+//! If a run's work is many effects that make sense only together, the run writes one line to the journal that says
+//! that it [has succeeded](Saga::succeed): from then on everything registered for its failure is void.
 //!
-//! Compensations are idempotent. They run by [`Rank`], and within a rank the newest first. One that fails does not
-//! stop the rest, but for what must not be done without it: a service is not started on data that is not back. The
-//! journal is removed only when every one of them has succeeded; until then the run is unfinished, and says so.
+//! Compensations are idempotent. They run by [`Rank`], and within a rank the newest first. If one fails, the rest
+//! still run, except those that must not run without it: no service starts on data that is not back. The journal is
+//! removed only when every compensation has succeeded; until then the run is unfinished, and says so.
 //!
-//! A run that holds a service has a deadline, which is the guard's [`Lease`] on it: a run that hangs, however alive its
-//! process is, is killed and its journal finished. What a run may be ended in the middle of is sound at any point:
-//! its effects are in the journal before they happen, and what decides between two outcomes is one line or one rename.
-//! A run without a lease holds nothing; it may hang for as long as it likes. What puts things back has no deadline, and
-//! a state directory that hangs is not waited for before services run.
+//! A run that holds a service has a deadline, the guard's [`Lease`] on it: if the run hangs, even with its process
+//! alive, the guard kills it and finishes its journal. A run may end at any point and leave a sound state: its effects
+//! are in the journal before they happen, and one line or one rename decides between two outcomes. A run without a
+//! lease holds nothing; it may hang for as long as it likes. Putting things back has no deadline, and no service waits
+//! for a state directory that hangs.
 
 use std::error::Error as StdError;
 use std::fmt;
@@ -41,13 +41,13 @@ pub use lease::{Lease, LeaseWatch, Terms};
 use guard::Guard;
 use journal::Entry;
 
-/// The result of what a saga does.
+/// The result of a saga's calls.
 pub type Result<T, E = SagaError> = std::result::Result<T, E>;
 
 /// Why something could not be recorded.
 #[derive(Debug, thiserror::Error)]
 pub enum SagaError {
-    /// The journal could not be written: the effect it was for must not happen.
+    /// The journal could not be written: the effect that it was for must not happen.
     #[error("write the journal {path}")]
     Journal {
         /// The journal's file.
@@ -63,27 +63,27 @@ pub enum SagaError {
     },
 }
 
-/// What puts an effect back: data, so that it lies in a journal. Running it twice harms nothing.
+/// What puts an effect back: data, so that a journal can hold it. Running it twice does no harm.
 pub trait Compensation: Clone + fmt::Debug + Send + Sync + Serialize + DeserializeOwned + 'static {
     /// What it acts on.
     type World: ?Sized + Send + Sync;
     /// Why it fails.
     type Error: StdError + Send + Sync + 'static;
 
-    /// Returns when its turn is.
+    /// Returns in which turn it runs.
     fn rank(&self) -> Rank;
 
-    /// Returns what it is about, each by a name of its own: the containers that it starts, or that must not be
-    /// started without it. What is [blocked](Rank) by its failure is found by these.
+    /// Returns what it is about, by name: the containers that it starts, or that must not start without it. These
+    /// names decide what its failure [blocks](Rank).
     fn concerns(&self) -> Vec<String>;
 
-    /// Returns the name of the step, for whoever watches.
+    /// Returns the name of the step, for progress.
     fn step(&self) -> &'static str;
 
-    /// Returns what it does, in words for a person, as "start db_1".
+    /// Returns what it does, in words for a person, such as "start db_1".
     fn describe(&self) -> String;
 
-    /// Puts the effect back, and tries for as long as `budget` allows.
+    /// Puts the effect back, and retries for as long as `budget` allows.
     #[expect(
         async_fn_in_trait,
         reason = "one implementation: whether its future may be sent is known where it is used"
@@ -96,28 +96,27 @@ pub trait Compensation: Clone + fmt::Debug + Send + Sync + Serialize + Deseriali
     ) -> Result<(), Self::Error>;
 }
 
-/// In which turn compensations run. Whatever the order in which they were registered: what may still write is ended
-/// before data is put back, data is back before a service is started on it, and a service runs again before anything
-/// is tidied up.
+/// The turn in which compensations run, whatever order they were registered in: what may still write ends before data
+/// is put back, data is back before a service starts on it, and a service runs again before anything is tidied up.
 ///
 /// A failed [`EndProcesses`](Self::EndProcesses) blocks [`Data`](Self::Data) and [`Service`](Self::Service); a failed
 /// [`Data`](Self::Data) blocks the service of what it concerns, and [`Work`](Self::Work). Nothing else blocks.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Rank {
-    /// What a run has started beside itself ends: it may still write.
+    /// Ends what a run has started beside itself: it may still write.
     EndProcesses,
-    /// Data, files and containers are as they were.
+    /// Puts data, files and containers back as they were.
     Data,
-    /// A service runs again.
+    /// Starts a service again.
     Service,
-    /// A throwaway container goes, and with it what holds volumes and directories.
+    /// Removes a throwaway container, which holds volumes and directories.
     Helper,
-    /// What a run has made in or beside the data goes; not while the data itself is not back.
+    /// Removes what a run has made in or beside the data, but only once the data itself is back.
     Work,
-    /// What else a run has made goes.
+    /// Removes what else a run has made.
     Cleanup,
-    /// What nothing live hangs on: a command that somebody waits for leaves it to its guard.
+    /// Work that nothing live depends on: a command that somebody waits for leaves it to its guard.
     Later,
 }
 
@@ -134,7 +133,7 @@ pub enum When {
 }
 
 impl When {
-    /// Returns whether it is due for a run that has ended so.
+    /// Returns whether it is due for a run that ended this way.
     #[must_use]
     pub fn is_due(self, succeeded: bool) -> bool {
         match self {
@@ -145,7 +144,7 @@ impl When {
     }
 }
 
-/// How long putting back is tried before it is reported as failed.
+/// How long putting back is retried before it is reported as failed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct RetryBudget(
     /// For each compensation.
@@ -155,9 +154,9 @@ pub struct RetryBudget(
 impl RetryBudget {
     /// For a command that a person waits for.
     pub const COMMAND: Self = Self(Duration::from_secs(300));
-    /// For the guard, which waits for nobody: an engine being upgraded is gone for a while.
+    /// For the guard, which keeps nobody waiting: an engine being upgraded is gone for a while.
     pub const GUARD: Self = Self(Duration::from_secs(3600));
-    /// For what nothing live hangs on.
+    /// For what nothing live depends on.
     pub const SHORT: Self = Self(Duration::from_secs(30));
 }
 
@@ -179,9 +178,9 @@ pub struct FailedUndo<U: Compensation> {
 pub struct Leftovers<U: Compensation> {
     /// What failed.
     pub failed: Vec<FailedUndo<U>>,
-    /// What was not tried, since something that failed must come before.
+    /// What was not tried, because something that failed must come before it.
     pub blocked: Vec<U>,
-    /// How many compensations of a newer volsnap are left: this one does not know what they do.
+    /// How many compensations of a newer volsnap are left: this volsnap does not know what they do.
     pub newer: usize,
 }
 
@@ -206,7 +205,7 @@ pub struct SagaOptions {
     pub state: PathBuf,
     /// The executable that is started as the guard; it must have the `guard` command.
     pub executable: PathBuf,
-    /// How long putting back is tried.
+    /// How long putting back is retried.
     pub budget: RetryBudget,
     /// Who finishes a run whose process has died.
     pub guarded_by: GuardedBy,
@@ -218,8 +217,8 @@ pub enum GuardedBy {
     /// A process of its own that watches, then whoever finds the journal.
     #[default]
     Process,
-    /// Whoever finds the journal: for tests, whose runs die without a process. What the run says of its lease is told
-    /// to whoever drives it.
+    /// Whoever finds the journal: for tests, whose runs die without a process. The run reports its lease to whoever
+    /// drives it.
     Finder(LeaseWatch),
 }
 
@@ -239,8 +238,8 @@ impl<U: Compensation> fmt::Debug for Saga<U> {
 }
 
 impl<U: Compensation> Saga<U> {
-    /// Begins a run: its journal is on disk when this returns. The guard comes with
-    /// [`watch`](Self::watch), before the first effect.
+    /// Begins a run: its journal is on disk when this returns. The guard comes with [`watch`](Self::watch), before the
+    /// first effect.
     ///
     /// # Errors
     /// When the journal cannot be written.
@@ -250,8 +249,8 @@ impl<U: Compensation> Saga<U> {
         Ok(Self { journal, guard: None, guarded_by, world, budget })
     }
 
-    /// Starts the guard, and returns once it watches and has in memory what the journal has. Nothing that needs a
-    /// guard may be done before.
+    /// Starts the guard, and returns once it watches and has the journal's lines in memory. Nothing that needs a guard
+    /// may be done earlier.
     ///
     /// # Errors
     /// When it cannot be started.
@@ -277,31 +276,30 @@ impl<U: Compensation> Saga<U> {
         }
     }
 
-    /// Records what undoes the effect that comes next. It is durable when this returns, and the guard has it in
-    /// memory.
+    /// Records what undoes the next effect. When this returns, the record is durable and the guard has it in memory.
     ///
     /// # Errors
-    /// When it cannot be written or the guard does not hear: then the effect must not happen.
+    /// When it cannot be written or the guard does not hear it: then the effect must not happen.
     pub fn register(&mut self, when: When, undo: U) -> Result<UndoId> {
         let number = self.journal.register(when, undo)?;
         self.tell_guard()?;
         Ok(UndoId(number))
     }
 
-    /// Records another compensation in place of a registered one: more has become known of the effect.
+    /// Replaces a registered compensation by another: more has become known about the effect.
     ///
     /// # Errors
-    /// When it cannot be written: then the former stays registered.
+    /// When it cannot be written: then the earlier one stays registered.
     pub fn replace(&mut self, registered: UndoId, undo: U) -> Result<UndoId> {
         let Some(entry) = self.journal.entry(registered.0) else { return Ok(registered) };
         let number = self.journal.register(entry.when, undo)?;
         self.tell_guard()?;
-        // Both of them open would only do the work twice.
+        // If both stayed open, the work would only be done twice.
         self.dismiss(registered);
         Ok(UndoId(number))
     }
 
-    /// Records what has become known of a registered compensation, which keeps its place in the order.
+    /// Records what has become known about a registered compensation, which keeps its place in the order.
     ///
     /// # Errors
     /// When it cannot be written: then it stays as it was.
@@ -310,7 +308,7 @@ impl<U: Compensation> Saga<U> {
         self.tell_guard()
     }
 
-    /// Runs a compensation now, as restarting the service before the snapshot is published.
+    /// Runs a compensation now, for example to restart the service before the snapshot is published.
     ///
     /// # Errors
     /// When it fails; it stays registered and is tried again at the end.
@@ -323,14 +321,14 @@ impl<U: Compensation> Saga<U> {
         Ok(())
     }
 
-    /// Records that what a compensation would put back is not out any more: it was done another way.
+    /// Records that a compensation has nothing left to put back: it was done another way.
     pub fn dismiss(&mut self, registered: UndoId) {
-        // What cannot be written, or told, only means that it is looked for once more later.
+        // If this cannot be written or told, the compensation only runs once more later.
         let _ = self.journal.settled(registered.0).and_then(|()| self.tell_guard());
     }
 
-    /// Records that the run has done what it was for. Whatever happens from here on, whoever finishes it leaves
-    /// its work as it is: all that was registered for a failure is void at once, not one after the other.
+    /// Records that the run has done its work. Whatever happens from here on, whoever finishes it leaves its work as
+    /// it is: everything registered for a failure is void at once, not one by one.
     ///
     /// # Errors
     /// When it cannot be written: then the run has failed.
@@ -346,9 +344,9 @@ impl<U: Compensation> Saga<U> {
         }
     }
 
-    /// Ends the run: puts back what is still out, each whatever became of the others, then closes the journal.
-    /// Returns what could not be put back; then the journal stays, and the guard goes on with it, as it does with
-    /// what can wait. No deadline applies here.
+    /// Ends the run: runs every compensation that is still open, even if others fail, then closes the journal. Returns
+    /// what could not be put back; then the journal stays, and the guard goes on with it, as it does with what can
+    /// wait. No deadline applies here.
     pub async fn finish(mut self, succeeded: bool, monitor: &dyn Monitor) -> Leftovers<U> {
         self.lease().end();
         let succeeded = succeeded || self.journal.has_succeeded();
@@ -377,8 +375,8 @@ impl<U: Compensation> Saga<U> {
     }
 }
 
-/// Runs what a journal still has open and is due, by rank and newest first. What fails stays open, and the rest goes
-/// on, but for what must not be done without it.
+/// Runs the compensations of a journal that are open and due, by rank and newest first. One that fails stays open, and
+/// the rest go on, except those that must not run without it.
 pub(crate) async fn put_back<U: Compensation>(
     journal: &mut Journal<U>,
     is_due: impl Fn(&Entry<U>) -> bool,
@@ -391,7 +389,7 @@ pub(crate) async fn put_back<U: Compensation>(
     let mut undone: Vec<Entry<U>> = Vec::new();
     let mut unrecorded = Vec::new();
     for entry in due {
-        // Only once services run: a state directory that hangs keeps none of them down.
+        // Only after the services run: a state directory that hangs keeps none of them down.
         if entry.rank() > Rank::Service {
             record(journal, &mut unrecorded);
         }
@@ -421,12 +419,12 @@ pub(crate) async fn put_back<U: Compensation>(
 /// Records what was put back.
 fn record<U: Compensation>(journal: &mut Journal<U>, numbers: &mut Vec<u64>) {
     for number in numbers.drain(..) {
-        // A journal that cannot be written only means that this is done once more later.
+        // If the journal cannot be written, this is only done once more later.
         let _ = journal.settled(number);
     }
 }
 
-/// Returns what is due, in its turn: by rank, and within a rank the newest first.
+/// Returns what is due, in its order: by rank, and within a rank the newest first.
 pub(crate) fn in_turn<U: Compensation>(
     journal: &Journal<U>,
     is_due: impl Fn(&Entry<U>) -> bool,
@@ -437,7 +435,7 @@ pub(crate) fn in_turn<U: Compensation>(
     due
 }
 
-/// Returns whether what was not done must come before another compensation.
+/// Returns whether `before`, which was not done, must come before `entry`.
 fn blocks<U: Compensation>(before: &Entry<U>, entry: &Entry<U>) -> bool {
     match (before.rank(), entry.rank()) {
         (Rank::EndProcesses, Rank::Data | Rank::Service | Rank::Work) | (Rank::Data, Rank::Work) => true,

@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 use super::{Compensation, Rank, RetryBudget, RunInfo};
 use crate::model::event::Monitor;
 
-/// Returns what the run of a test is.
+/// Returns the details of a test's run.
 pub(super) fn info() -> RunInfo {
     RunInfo {
         run: "20261120T203011Z-4f2a91".into(),
@@ -22,7 +22,7 @@ pub(super) fn info() -> RunInfo {
     }
 }
 
-/// What was run, and what is to fail.
+/// What was run, and what should fail.
 #[derive(Debug, Default)]
 pub(super) struct Recorded {
     done: Mutex<Vec<String>>,
@@ -36,7 +36,7 @@ impl Recorded {
         Self { fails: names.iter().map(ToString::to_string).collect(), ..Self::default() }
     }
 
-    /// Has the lines of a journal counted whenever something is run.
+    /// Counts the lines of a journal whenever something runs.
     pub(super) fn looking_at(self, journal: &Path) -> Self {
         Self { journal: Some(journal.to_owned()), ..self }
     }
