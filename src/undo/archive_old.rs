@@ -1,10 +1,10 @@
-//! Keeping what a restore has replaced: archived into the repository, published as any snapshot, and only
-//! then removed from where it was.
+//! Keeps what a restore has replaced: archives it into the repository, publishes it like any snapshot, and only then
+//! removes it from where it was.
 //!
-//! The new data was confirmed before, and nothing live hangs on this: so a command that cannot do it leaves it
-//! in its journal, to its guard and to whoever comes next. All that the manifest will say and that the archive
-//! does not tell is in the journal, so whoever comes next writes the same one. What half an attempt has left is
-//! removed by the next: until the manifest is there, the old data is.
+//! The new data was confirmed before, and nothing live depends on this. So a command that cannot do it leaves it in
+//! its journal, to its guard and to whoever comes next. The journal holds everything that the manifest will say and
+//! the archive does not tell, so whoever comes next writes the same manifest. The next attempt removes what half an
+//! attempt has left: until the manifest is there, the old data is.
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -29,7 +29,7 @@ use crate::saga::RetryBudget;
 use crate::signal::Cancel;
 use crate::undo::swap::{HelperTarget, with_agent};
 
-/// How long the publishing of an attempt before is waited for.
+/// How long to wait for an earlier attempt that is still publishing.
 const UNDER_WAY: Duration = Duration::from_secs(30);
 
 /// What keeps the replaced data.
@@ -37,18 +37,18 @@ const UNDER_WAY: Duration = Duration::from_secs(30);
 pub struct ArchiveReplacedData {
     /// Bytes that the archive may need.
     pub needed_bytes: u64,
-    /// Every object that an attempt may leave, and the repository's store that they are in.
+    /// Every object that an attempt may leave, and the repository's store that holds them.
     #[serde(flatten)]
     pub objects: SnapshotObjects,
     /// Where the data lies, relative to the root.
     pub tree: PathBuf,
-    /// Members written last, relative to that.
+    /// Members written last, relative to that tree.
     pub last: Vec<PathBuf>,
-    /// What the manifest will be; what only archiving tells is blank.
+    /// The manifest to write; what only archiving tells is blank.
     pub manifest: Box<Manifest>,
 }
 
-// A manifest has no value that differs from itself.
+// No value in a manifest differs from itself.
 impl Eq for ArchiveReplacedData {}
 
 impl ArchiveReplacedData {
@@ -58,11 +58,11 @@ impl ArchiveReplacedData {
         format!("{}/{}", self.manifest.source, self.manifest.id)
     }
 
-    /// Archives what is replaced and publishes it, where that was not done before. A request to end the run, of which
-    /// `cancel` tells, finds it published, or its manifest not begun.
+    /// Archives and publishes what was replaced, unless that was done before. When `cancel` asks the run to end, the
+    /// snapshot is either published or its manifest not begun.
     ///
     /// # Errors
-    /// When any of it fails: then there is no snapshot and nothing of one, and the old data is as it was.
+    /// When any of it fails: then nothing of a snapshot exists, and the old data is as it was.
     pub async fn keep(
         &self,
         agent: &mut AgentClient,
@@ -75,7 +75,7 @@ impl ArchiveReplacedData {
         let repository = location.open_or_init(clock).await?;
         let published = self.objects.discard_unpublished(UNDER_WAY).await;
         if published.context(|| "remove what a dead run left of the safety snapshot".to_owned())? {
-            // Whoever tried before has died after its last write.
+            // Whoever tried before died after the last write.
             return Ok(repository.resolve(&self.name()).await?);
         }
         self.refuse_without_room(&location).await?;
@@ -83,7 +83,7 @@ impl ArchiveReplacedData {
         let pending = repository.begin(&manifest.source, &manifest.id, manifest.archive().codec).await?;
         let kept = self.write(agent, &pending, (clock, cancel), monitor).await;
         if kept.is_err() {
-            // What cannot be removed now is by the next attempt.
+            // The next attempt removes what cannot be removed now.
             let _ = pending.discard().await;
         }
         kept
@@ -154,8 +154,8 @@ impl ArchiveReplacedData {
     }
 }
 
-/// Keeps the old data of a run that has died after its commit, and removes it from the source. Tried once: a
-/// repository without room has none a moment later.
+/// Keeps the old data of a run that died after its commit, and removes it from the source. It tries once: a repository
+/// without room has none a moment later.
 pub(super) async fn archive(
     world: &World,
     place: &HelperTarget,
@@ -168,14 +168,14 @@ pub(super) async fn archive(
         agent.allow_silence(SILENCE_LIMIT);
         match state {
             SwapState::Committed => {}
-            // Whoever kept it has died while removing it; or none of it was replaced.
+            // Whoever kept it died while removing it; or nothing was replaced.
             SwapState::Untouched => {
                 let discard = calls::Discard { run: place.run.clone(), with_old: true };
                 return agent.call(discard).await.map(Ok);
             }
             SwapState::Absent | SwapState::Swapped | SwapState::Emptied => return Ok(Ok(())),
         }
-        // Nobody interrupts who puts things back.
+        // Nobody interrupts a run that puts things back.
         let kept = safety.keep(agent, (&world.clock, &Cancel::default()), monitor).await;
         if kept.is_ok() {
             monitor.step("discard-old");
@@ -184,7 +184,7 @@ pub(super) async fn archive(
         Ok(kept.map(drop))
     })
     .await?;
-    // Of a source that is gone there is nothing to keep.
+    // A source that is gone has nothing to keep.
     kept.unwrap_or(Ok(())).map_err(|source| UndoError::Safety {
         place: place.describe(),
         old: old_tree(&place.run),
@@ -192,7 +192,7 @@ pub(super) async fn archive(
     })
 }
 
-/// The files that the archive and the file list are written to.
+/// The files that receive the archive and the file list.
 struct Files {
     archive: SnapshotObjectWriter,
     list: SnapshotObjectWriter,

@@ -1,4 +1,4 @@
-//! Journals of every format are read as they were meant, and finished in the right order.
+//! Journals of every format are read as they were meant, and finish in the right order.
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
@@ -11,8 +11,7 @@ use crate::model::manifest::Quiesce;
 use crate::saga::in_turn;
 use crate::saga::journal::{Entry, Opened};
 
-/// Names every variant: one that is added does not compile until it is named here, and then fails until a fixture
-/// has it.
+/// Names every variant: a new one does not compile until it is named here, and then fails until a fixture has it.
 macro_rules! variants {
     ($($variant:ident),* $(,)?) => {
         const VARIANTS: &[&str] = &[$(stringify!($variant)),*];
@@ -47,7 +46,7 @@ variants!(
     KeepRecord,
 );
 
-/// Those that are in a journal of their own, since they came later.
+/// Variants in a journal of their own, because they came later.
 const LATER: usize = 1;
 
 const NEWEST: &str = "v2";
@@ -56,7 +55,7 @@ fn fixtures(format: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("fixtures/formats").join(format)
 }
 
-/// Opens a copy of a journal: one that is opened is locked, and may be written to.
+/// Opens a copy of a journal: opening locks it, and may write to it.
 fn open(journal: &Path) -> (TempDir, Journal) {
     let directory = tempfile::tempdir().unwrap();
     let copy = directory.path().join("20261129T145921Z-281107.jsonl");
@@ -97,7 +96,7 @@ fn all_of_a_journal_is_understood_and_says_whose_it_is() {
         assert_eq!((info.verb.as_str(), info.subject.as_str(), info.pid), ("migrate", "db", 25049));
         assert_eq!(info.run, "20261129T145921Z-281107");
         assert_eq!(journal.version(), Some("0.1.0"));
-        // The one that was settled is not open.
+        // The settled one is not open.
         assert_eq!(journal.open_entries().count(), VARIANTS.len() - LATER, "{format}");
         assert!(!journal.has_succeeded());
         assert!(open_fixture(format, "journal-succeeded.jsonl").has_succeeded());
@@ -278,7 +277,7 @@ fn databases_of(undo: Undo) -> Vec<Option<String>> {
 
 #[test]
 fn what_must_wait_for_data_says_the_same_containers_as_the_data() {
-    // In format 1 no line says so: it follows from what the undo is.
+    // No line of format 1 says so: it follows from the kind of undo.
     let journal = open_fixture("v1", "journal.jsonl");
     let concerns = |name: &str| undos(&journal).iter().find(|undo| variant(undo) == name).unwrap().concerns();
     let containers = concerns("StartContainers");

@@ -1,5 +1,5 @@
-//! Compensations: what puts an effect back, as data. Each is idempotent, so that a second run of it
-//! (by the guard, by `recover`) harms nothing.
+//! Compensations: what puts an effect back, as data. Each is idempotent, so a second run of it (by the guard, by
+//! `recover`) does no harm.
 
 use std::io;
 use std::os::unix::fs::MetadataExt as _;
@@ -37,11 +37,11 @@ use crate::service::identity::ContainerIdentity;
 use crate::service::start;
 use crate::service::start::StoppedContainer;
 
-/// A run whose effects are undone by an [`Undo`].
+/// A run with an [`Undo`] for each of its effects.
 pub type Saga = crate::saga::Saga<Undo>;
 /// Its journal.
 pub type Journal = crate::saga::Journal<Undo>;
-/// What of it could not be put back.
+/// What it could not put back.
 pub type Leftovers = crate::saga::Leftovers<Undo>;
 
 /// The result of an undo.
@@ -56,7 +56,7 @@ pub enum UndoError {
     /// A service is not back.
     #[error(transparent)]
     Service(#[from] crate::service::ServiceError),
-    /// What lies in a volume or directory could not be put back.
+    /// The contents of a volume or directory could not be put back.
     #[error("put back what is in {place}")]
     Volume {
         /// Which.
@@ -67,10 +67,10 @@ pub enum UndoError {
     /// A file could not be put back.
     #[error(transparent)]
     File(#[from] crate::compose::replacement::ReplaceError),
-    /// What has the place of a container could not be stopped.
+    /// Whatever has the place of a container could not be stopped.
     #[error("stop what has the place of container {container}")]
     Replacement {
-        /// The container that is to be put back.
+        /// The container to put back.
         container: String,
         /// Why.
         source: crate::engine::DockerError,
@@ -85,7 +85,7 @@ pub enum UndoError {
         /// Why.
         source: Box<crate::Error>,
     },
-    /// What there is of a snapshot could not be removed.
+    /// What exists of a snapshot could not be removed.
     #[error(transparent)]
     Repository(#[from] crate::repository::RepositoryError),
     /// A file could not be removed.
@@ -117,7 +117,7 @@ pub enum UndoError {
 pub struct World {
     /// The engine.
     pub docker: Arc<dyn Docker>,
-    /// What time it is.
+    /// Tells the time.
     pub clock: Clock,
 }
 
@@ -130,42 +130,42 @@ pub enum Undo {
         /// The containers, in the order of their start.
         containers: Vec<StoppedContainer>,
     },
-    /// Let the containers go on that were frozen.
+    /// Unfreeze the containers that were frozen.
     Unpause {
         /// The containers.
         containers: Vec<PausedContainer>,
     },
-    /// Remove the helper of a run, if the container of that name is that run's.
+    /// Remove the helper of a run, if the container of that name belongs to that run.
     RemoveHelper {
         /// The container's name.
         name: String,
         /// The run whose helper it is.
         run: String,
     },
-    /// Remove the helper of a run whose creation was asked for and never answered: the engine may be
-    /// about to create it, so it is looked for until that is past.
+    /// Remove the helper of a run whose creation was requested and never answered. The engine may be about to create
+    /// it, so this looks for it until that can no longer happen.
     RemoveExpectedHelper {
         /// The container's name.
         name: String,
         /// The run whose helper it would be.
         run: String,
     },
-    /// Remove the files of a snapshot that was never published. With its manifest a snapshot
-    /// exists, and then nothing is removed.
+    /// Remove the files of a snapshot that was never published. If its manifest exists, so does the snapshot, and
+    /// nothing is removed.
     DiscardUnpublished(
         /// Every object that it may have.
         SnapshotObjects,
     ),
-    /// Have the old data of a source back in its place, unless the new was confirmed. To be registered
-    /// after what starts the users, so that it is done before.
+    /// Swap the old data of a source back into its place, unless the new was confirmed. Register it after the undo
+    /// that starts the users, so that it runs before.
     SwapBack {
         /// The source and the run.
         place: HelperTarget,
         /// The containers that must not run meanwhile.
         users: Vec<StoppedContainer>,
     },
-    /// Have the old data of a source back from its safety snapshot, where it was removed for want of room, unless
-    /// the new was confirmed.
+    /// Restore the old data of a source from its safety snapshot, if it was removed for want of room, unless the new
+    /// was confirmed.
     #[serde(alias = "bring-back")]
     RestoreOldData {
         /// The source and the run.
@@ -179,11 +179,11 @@ pub enum Undo {
     DiscardWork {
         /// The source and the run.
         place: HelperTarget,
-        /// Whether old data may go that was replaced and is kept nowhere else.
+        /// Whether it may remove old data that was replaced and is kept nowhere else.
         with_old: bool,
     },
-    /// Keep the old data of a source as a safety snapshot, then remove it, if the new was confirmed. Nothing
-    /// live hangs on it: it is done after all others, and not by a command that somebody waits for.
+    /// Keep the old data of a source as a safety snapshot, then remove it, if the new was confirmed. Nothing live
+    /// depends on it: it runs after all others, and not in a command that somebody waits for.
     #[serde(alias = "keep-old")]
     ArchiveReplaced {
         /// The source and the run.
@@ -191,20 +191,21 @@ pub enum Undo {
         /// The snapshot.
         safety: ArchiveReplacedData,
     },
-    /// Remove a volume, if that run has made it.
+    /// Remove a volume, if that run made it.
     RemoveVolume {
         /// The volume's name.
         name: String,
-        /// The run that has made it.
+        /// The run that made it.
         run: String,
     },
-    /// End the processes that a run has started beside itself. To be registered after what starts the users,
-    /// so that nothing of them undoes it.
+    /// End the processes that a run has started beside itself. Register it after the undo that starts the users, so
+    /// that none of these processes can reverse that.
     EndProcesses {
         /// The run whose mark they carry.
         run: String,
     },
-    /// Remove a directory that a run has made for the restored data, if it is that one: another may have its name.
+    /// Remove a directory that a run has made for the restored data, if it is still that one: another may have its
+    /// name.
     RemoveMadeDirectory {
         /// The directory.
         path: PathBuf,
@@ -213,17 +214,17 @@ pub enum Undo {
         /// Its inode.
         inode: u64,
     },
-    /// Remove a directory that a run has made above another one, unless something is in it by now.
+    /// Remove a directory that a run has made above another one, unless it holds something by now.
     RemoveEmptyDirectory {
         /// The directory.
         path: PathBuf,
     },
-    /// Remove a directory of our own and what is in it.
+    /// Remove a directory of our own with its contents.
     DeleteDirectory {
         /// The directory.
         path: PathBuf,
     },
-    /// Have the containers back that others have replaced; to be registered after what starts them.
+    /// Put back the containers that others have replaced; register it after the undo that starts them.
     PutBackContainers {
         /// The containers.
         containers: Vec<ReplacedContainer>,
@@ -233,28 +234,29 @@ pub enum Undo {
         /// The containers.
         containers: Vec<ContainerIdentity>,
     },
-    /// Take a copy out of its place that no service will run on, unless one has: then it stays for a look.
+    /// Take a copy that no service will run on out of its place. If a service has run on it, it stays for the user to
+    /// examine.
     #[serde(alias = "withdraw")]
     RetractCopy {
         /// The copy.
         copy: MigratedCopy,
     },
-    /// Have a file as it was before it was replaced, unless somebody else has changed it since.
+    /// Put a file back as it was before it was replaced, unless somebody else has changed it since.
     RestoreFile {
         /// The file and its backup.
         file: Replacement,
     },
-    /// Have it on record what the run has done, as the way back; to be registered before it has succeeded.
+    /// Record what the run has done, for the way back; register it before the run has succeeded.
     KeepRecord {
         /// The file.
         path: PathBuf,
-        /// What is to be in it; `None` for a record that is void now.
+        /// What the record should contain; `None` for a record that is now void.
         record: Option<Value>,
     },
 }
 
 impl Undo {
-    /// Returns the command a person can type where this could not be done.
+    /// Returns the command that a person can type if this could not be done.
     #[must_use]
     pub fn by_hand(&self) -> Option<Hint> {
         match self {
@@ -423,7 +425,7 @@ impl Compensation for Undo {
             Self::EndProcesses { run } => processes::end(run, budget).await,
             Self::RemoveMadeDirectory { path, device, inode } => remove_made(path, (*device, *inode)),
             Self::RemoveEmptyDirectory { path } => match std::fs::remove_dir(path) {
-                // Somebody else's by now.
+                // It belongs to somebody else by now.
                 Err(error) if error.kind() == io::ErrorKind::DirectoryNotEmpty => Ok(()),
                 outcome => gone(path, outcome),
             },
@@ -441,10 +443,10 @@ impl Compensation for Undo {
     }
 }
 
-/// How long a helper's removal is tried at most: nothing live hangs on it, so nobody waits long.
+/// The longest time to retry removing a helper: nothing live depends on it, so nobody waits long.
 const HELPER_BUDGET: Duration = Duration::from_secs(30);
 
-/// How long a repository is waited for that does not answer: services run, and somebody may wait for the command.
+/// How long to wait for a repository that does not answer: services run, and somebody may wait for the command.
 const DISCARD_LIMIT: Duration = Duration::from_secs(60);
 
 /// Longer than an engine takes to create a container after its client is gone.
@@ -462,11 +464,11 @@ pub(super) async fn remove_helper(
     loop {
         let attempt = async {
             match docker.container(name).await? {
-                // By its label, since the name alone may belong to a later run's helper by now.
+                // Go by its label: the name alone may belong to a later run's helper by now.
                 Some(container) if container.labels.get(LABEL_RUN).is_some_and(|label| label == run) => {
                     docker.remove_container(&container.id).await.map(|()| true)
                 }
-                // The name is another's: ours cannot be created any more.
+                // Another run has the name: ours can no longer be created.
                 Some(_) => Ok(true),
                 None => Ok(begun.elapsed() >= expected),
             }
@@ -530,7 +532,7 @@ mod tests {
         let undo: Undo = serde_json::from_str(line).unwrap();
         let says = "remove the unfinished snapshot of /backups/snapshots/db/db-20261120T203011Z-4f2a91.json";
         assert_eq!(undo.describe(), says);
-        // What is written of it now is understood as the same.
+        // What is now written means the same.
         let again: Undo = serde_json::from_value(serde_json::to_value(&undo).unwrap()).unwrap();
         assert_eq!(again, undo);
     }

@@ -1,4 +1,4 @@
-//! Ending what a command has started beside itself and may have outlived it, found by its mark.
+//! Ends the processes that a command started beside itself and that may have outlived it; their mark tells them.
 
 use std::path::Path;
 use std::time::Duration;
@@ -14,10 +14,10 @@ use crate::saga::RetryBudget;
 const POLL: Duration = Duration::from_millis(20);
 
 /// Ends every process that carries the mark of a run, and returns once there is none: nothing is put back or started
-/// before. Where processes cannot be looked at there are none of ours: only Linux has the engine on the same machine.
+/// before. If processes cannot be looked at, none of them is ours: only Linux has the engine on the same machine.
 ///
 /// # Errors
-/// When one does not go for as long as `patience` lasts, as one that waits for a dead disk.
+/// When a process does not go within `patience`, for example because it waits for a dead disk.
 pub(super) async fn end(run: &str, patience: RetryBudget) -> Result<()> {
     let deadline = Instant::now() + patience.0;
     loop {
@@ -27,14 +27,14 @@ pub(super) async fn end(run: &str, patience: RetryBudget) -> Result<()> {
             return Err(UndoError::NotEnded { pid: first.as_raw() });
         }
         for pid in &marked {
-            // One that is gone already is as good.
+            // If it is already gone, that is as good.
             let _ = kill(*pid, Signal::SIGKILL);
         }
         sleep(POLL).await;
     }
 }
 
-/// Returns the processes with the mark in their environment. A process that has ended has none any more.
+/// Returns the processes with the mark in their environment. A process that has ended no longer has one.
 fn marked(processes: &Path, run: &str) -> Vec<Pid> {
     let mark = format!("{MARK}={run}");
     let has_mark =

@@ -1,8 +1,8 @@
-//! Containers that take the place of others, and having the others back.
+//! Puts back containers that others have replaced.
 //!
-//! A container that is to be replaced is described whole before, so that it can be had back also when it is
-//! gone: Compose removes what it replaces. What has its place by then is stopped, as gently as ever, and removed;
-//! no volume is.
+//! Before a container is replaced, all of it is described, so that it can be made again even if it is gone: Compose
+//! removes what it replaces. Whatever has its place by then is stopped, as gently as ever, and removed; no volume is
+//! removed.
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -21,24 +21,24 @@ use crate::saga::RetryBudget;
 use crate::service::identity::ContainerIdentity;
 use crate::service::stop::stop_again;
 
-/// A container that is about to be replaced, with all that is needed to have one like it.
+/// A container that is about to be replaced, with everything needed to make one like it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ReplacedContainer {
     /// Which it was.
     pub identity: ContainerIdentity,
-    /// All that the engine said of it.
+    /// All that the engine said about it.
     pub description: RawInspect,
     /// The path in it where the data is mounted.
     pub destination: PathBuf,
     /// What is mounted there.
     pub source: MountSource,
-    /// The name of the database that it ran; `None` for none that was known, and where an older volsnap wrote this.
+    /// The name of the database that it ran; `None` if none was known, or if an older volsnap wrote this.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub database: Option<String>,
 }
 
-/// Has the containers back that were replaced, none of them started: the very same where they are still there,
-/// else ones like them.
+/// Puts back the containers that were replaced and starts none of them: the very same ones if they still exist,
+/// otherwise ones like them.
 pub(super) async fn put_back(
     docker: &dyn Docker,
     containers: &[ReplacedContainer],
@@ -84,8 +84,8 @@ impl ReplacedContainer {
         Ok(())
     }
 
-    /// Returns whether a container has the place of this one, which may be there all the same. One that is like
-    /// this one, as an earlier attempt has made it, is that too: what it mounts is right, its id is not known.
+    /// Returns whether another container has the place of this one, which may exist all the same. A copy of this one
+    /// that an earlier attempt made also counts: it mounts the right data, but its id is not known.
     fn is_replaced_by(&self, other: &Container) -> bool {
         other.id != self.identity.id
             && !other.labels.contains_key(LABEL_RUN)
@@ -93,8 +93,8 @@ impl ReplacedContainer {
     }
 }
 
-/// Removes the containers that were set aside under another name, now that others have theirs. Nothing live hangs
-/// on it, so nobody waits long for an engine that is away.
+/// Removes the containers that were set aside under another name, now that others have theirs. Nothing live depends on
+/// it, so nobody waits long for an engine that is away.
 pub(super) async fn remove_replaced(
     docker: &dyn Docker,
     containers: &[ContainerIdentity],

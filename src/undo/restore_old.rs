@@ -1,9 +1,9 @@
-//! Having old data back that was removed because there was no room for two copies of it: from the safety
-//! snapshot that was made of it before.
+//! Restores old data from its safety snapshot, if it was removed because there was no room for two copies.
 //!
-//! Whether it is owed is marked in the source itself, durably, before the first of it is removed, and until the
-//! new data is let stay. All that is there is removed again, the snapshot is unpacked beside, compared with what
-//! was stored, and moved into place; whoever dies on the way leaves the mark, and the next begins anew.
+//! A mark in the source itself says that the old data is owed. The mark is durable before the first of the old data is
+//! removed, and stays until the new data may stay. The undo removes all that is there, unpacks the snapshot beside,
+//! compares it with what was stored, and moves it into place. Whoever dies on the way leaves the mark, and the next
+//! one starts over.
 
 use std::path::PathBuf;
 
@@ -24,14 +24,14 @@ use crate::service::stop::stop_all_again;
 use crate::store::StoreAddress;
 use crate::undo::swap::{HelperTarget, with_agent_of};
 
-/// The safety snapshot that old data is had back from.
+/// The safety snapshot that the old data is restored from.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SafetySnapshotRef {
     /// The repository's store.
     pub repository: StoreAddress,
     /// The snapshot, as `SOURCE/ID`.
     pub name: String,
-    /// The files without which there is no database, relative to the root, the last one last.
+    /// The files without which there is no database, relative to the root; the last of the list is put in place last.
     #[serde(alias = "heads")]
     pub marker_files: Vec<PathBuf>,
     /// Members of its archive.
@@ -40,13 +40,13 @@ pub struct SafetySnapshotRef {
     pub bytes: u64,
     /// The digest of all its records.
     pub digest: String,
-    /// Whether it has devices or programs that take on rights.
+    /// Whether it has devices or programs that gain rights.
     #[serde(rename = "special")]
     pub has_devices: bool,
 }
 
-/// Has the old data back, unless the new was let stay or none of the old was touched. The users are stopped
-/// before: they may have been started on the new data already.
+/// Restores the old data, unless the new data may stay or none of the old was touched. It first stops the users: they
+/// may already run on the new data.
 pub(super) async fn restore(
     world: &World,
     place: &HelperTarget,
@@ -63,10 +63,10 @@ pub(super) async fn restore(
         stop_all_again(&*world.docker, users, monitor).await?;
         monitor.step("bring-back");
         monitor.phase(Phase::Recover, format!("the data of {} from {}", place.describe(), kept.name), None);
-        // All of it would be unpacked anew.
+        // Giving up would mean unpacking all of it again.
         agent.allow_silence(SILENCE_LIMIT);
         kept.unpack(agent, &place.run, monitor).await?;
-        // One that the dead command was just starting is to find all of the old data, from its begin on.
+        // If the dead command was just starting a user, that user must find all of the old data from its start on.
         stop_all_again(&*world.docker, users, monitor).await?;
         agent.call(calls::Commit { run: place.run.clone() }).await
     })

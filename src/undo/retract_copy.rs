@@ -1,9 +1,8 @@
-//! A copy of data that was put in a place for a service to run on, and taken out of it again where the service
-//! goes on elsewhere.
+//! Takes a copy of data out of the place where a service was to run on it, because the service goes on elsewhere.
 //!
-//! A copy that a service has run on may have what nobody else has, so it stays where it is, with no service on it.
-//! Whether a database has, its own files say: they are as they were copied, or they are not. Without a database, one
-//! may have once the journal says that something is about to be started. Any other copy is removed.
+//! If a service has run on a copy, the copy may have what nobody else has; so it stays where it is, with no service on
+//! it. For a database its own files tell: they are as they were copied, or they are not. Without a database, a service
+//! may have run once the journal says that something is about to start. Any other copy is removed.
 
 use std::path::PathBuf;
 
@@ -23,9 +22,9 @@ use crate::undo::swap::{HelperTarget, with_agent};
 pub struct MigratedCopy {
     /// Where it is.
     pub place: HelperTarget,
-    /// Whether a service may have been started on it.
+    /// Whether a service may have started on it.
     pub started: bool,
-    /// What tells whether a database has run on it; none where there is no database.
+    /// What tells whether a database has run on it; `None` if there is no database.
     pub proof: Option<Proof>,
     /// The directory that was made for it.
     pub made: Option<MadeDirectory>,
@@ -44,7 +43,7 @@ pub struct Proof {
     pub digest: String,
 }
 
-/// A directory that a run has made, by what tells it from another one of its name.
+/// A directory that a run has made, and what tells it from another one of the same name.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct MadeDirectory {
     /// The directory.
@@ -58,15 +57,15 @@ pub struct MadeDirectory {
 /// What was found in the place.
 enum Found {
     Nothing,
-    /// The copy, as it was copied: it is taken out.
+    /// The copy, as it was copied: it can be taken out.
     Copied,
     /// The copy, which may have what nobody else has.
     RunOn,
 }
 
 impl MigratedCopy {
-    /// Takes the copy out of its place, unless a service may have run on it. What was in the place before is
-    /// there again.
+    /// Takes the copy out of its place, unless a service may have run on it, and puts back what was in the place
+    /// before.
     pub(super) async fn retract(
         &self,
         world: &World,
@@ -74,13 +73,13 @@ impl MigratedCopy {
         monitor: &dyn Monitor,
     ) -> Result<()> {
         let run = &self.place.run;
-        // The helper of a directory that is gone cannot be had, and has nothing to do.
+        // A helper cannot mount a directory that is gone, and has nothing to do there.
         if self.made.as_ref().is_some_and(|made| !made.path.exists()) {
             return Ok(());
         }
         let found = with_agent(world, &self.place, budget, async |agent: &mut AgentClient| {
             match agent.call(calls::SwapState { run: run.clone() }).await? {
-                // What was never put in its place is for its own compensations.
+                // A copy that was never put in its place has compensations of its own.
                 SwapState::Absent | SwapState::Untouched | SwapState::Emptied => return Ok(Found::Nothing),
                 SwapState::Swapped | SwapState::Committed => {}
             }

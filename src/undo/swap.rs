@@ -1,9 +1,9 @@
-//! Putting back inside a volume, which only a helper can reach: whoever holds the journal starts one,
-//! and has its agent do it.
+//! Puts things back inside a volume, which only a helper can reach: whoever holds the journal starts one and has its
+//! agent do the work.
 //!
-//! The helper of the run itself may still write: it is removed before, by the engine, and until it is gone there is no
-//! other one, since both have the same name. A helper that hangs is given up soon, and the next one later: so one that
-//! is stuck costs half a minute, and one on a slow disk comes to its end.
+//! The run's own helper may still write. So the engine removes it first, and until it is gone no other one can exist,
+//! because both have the same name. A helper that hangs is given up soon, and the next one later: so a stuck one costs
+//! half a minute, and one on a slow disk comes to its end.
 
 use std::path::Path;
 use std::time::Duration;
@@ -25,13 +25,13 @@ use crate::service::start::StoppedContainer;
 use crate::service::stop::stop_all_again;
 use crate::undo::remove_helper;
 
-/// How long the first helper that puts something back may say nothing; the next one may twice as long.
+/// How long the first helper that puts something back may be silent; the next one may be silent twice as long.
 const FIRST_SILENCE: Duration = Duration::from_secs(30);
 
-/// What a run does to a source, and with what helper.
+/// The source that a run changes, and the helper that it uses.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct HelperTarget {
-    /// The run, after which its work directory is called.
+    /// The run, which names its work directory.
     pub run: String,
     /// The source.
     pub location: MountSource,
@@ -41,8 +41,8 @@ pub struct HelperTarget {
     pub image: String,
 }
 
-/// Has the old data back in its place, where the new was not confirmed. The users are stopped before:
-/// they may have been started on the new data already.
+/// Swaps the old data back into its place, unless the new was confirmed. It first stops the users: they may already
+/// run on the new data.
 pub(super) async fn swap_back(
     world: &World,
     place: &HelperTarget,
@@ -57,15 +57,15 @@ pub(super) async fn swap_back(
         stop_all_again(&*world.docker, users, monitor).await?;
         monitor.step("swap-back");
         agent.call(SwapBack { run: place.run.clone() }).await?;
-        // One that the dead command was just starting is to find all of the old data, from its begin on.
+        // If the dead command was just starting a user, that user must find all of the old data from its start on.
         Ok(stop_all_again(&*world.docker, users, monitor).await?)
     })
     .await?;
     Ok(())
 }
 
-/// Removes what the run has made in the source. Old data that was replaced and is kept nowhere else stays
-/// unless `with_old` says otherwise: [its own compensation](crate::undo::archive_old) keeps it and removes it.
+/// Removes what the run has made in the source. Old data that was replaced and is kept nowhere else stays unless
+/// `with_old` says otherwise: [its own compensation](crate::undo::archive_old) keeps it and then removes it.
 pub(super) async fn discard(
     world: &World,
     place: &HelperTarget,
@@ -77,7 +77,7 @@ pub(super) async fn discard(
             SwapState::Absent => Ok(()),
             SwapState::Committed if !with_old => Ok(()),
             SwapState::Untouched | SwapState::Swapped | SwapState::Committed | SwapState::Emptied => {
-                // A large tree is removed without a word, and nobody waits for it.
+                // Removing a large tree says nothing, and nobody waits for it.
                 agent.allow_silence(SILENCE_LIMIT);
                 agent.call(Discard { run: place.run.clone(), with_old }).await
             }
@@ -104,8 +104,8 @@ impl HelperTarget {
     }
 }
 
-/// Starts a helper beside the source and does what is to be done with its agent, again and again for as
-/// long as `budget` allows; `None` for a source that is gone, which has nothing to be put back in.
+/// Starts a helper beside the source and does the work with its agent, and retries for as long as `budget` allows;
+/// `None` for a source that is gone, so that nothing can be put back in it.
 pub(super) async fn with_agent<T>(
     world: &World,
     place: &HelperTarget,
@@ -115,8 +115,8 @@ pub(super) async fn with_agent<T>(
     with_agent_of(world, place, Access::Replace, budget, work).await
 }
 
-/// As [`with_agent`], with a helper that may do so much. Where the image of the run that died is gone by now, or is of
-/// another volsnap with which this one cannot talk, the helper is one of this volsnap.
+/// Does the same as [`with_agent`], with a helper that has this access. If the image of the dead run is gone by now,
+/// or belongs to another volsnap with which this one cannot talk, it uses a helper of this volsnap.
 pub(super) async fn with_agent_of<T>(
     world: &World,
     place: &HelperTarget,
@@ -160,7 +160,7 @@ pub(super) async fn with_agent_of<T>(
     }
 }
 
-/// Returns whether a helper image cannot serve us, whatever is tried.
+/// Returns whether a helper image can never serve us, however often we retry.
 async fn is_of_no_use(docker: &dyn Docker, image: &str, error: &AgentError) -> bool {
     match error {
         AgentError::OtherProtocol { .. } => true,
@@ -171,7 +171,7 @@ async fn is_of_no_use(docker: &dyn Docker, image: &str, error: &AgentError) -> b
     }
 }
 
-/// Brings the helper image of the running program to the engine; `None` where that cannot be done.
+/// Brings the helper image of the running program to the engine; `None` if that cannot be done.
 async fn own_image(world: &World) -> Option<String> {
     let packed = HelperImage::of(Path::new("/proc/self/exe"));
     let packed = packed.inspect_err(|error| tracing::debug!(%error, "this volsnap cannot be packed")).ok()?;
@@ -186,7 +186,7 @@ async fn attempt<T>(
     (budget, silence): (RetryBudget, Duration),
     work: &impl AsyncFn(&mut AgentClient) -> Result<T, AgentError>,
 ) -> Result<T, AgentError> {
-    // The helper of the run itself, if it is still there: the name is given out only once.
+    // Remove the run's own helper, if it still exists: only one container can have the name.
     let budget = RetryBudget(budget.0.min(RetryBudget::SHORT.0));
     let removed = remove_helper(docker, &place.helper, &place.run, Duration::ZERO, budget).await;
     if let Err(error) = removed {
@@ -206,8 +206,8 @@ async fn attempt<T>(
     outcome
 }
 
-/// Returns whether there is no source any more, by what the engine says of it. Of a directory it is the engine itself
-/// that says so, since it may be on another machine.
+/// Returns whether the source no longer exists, by what the engine says. For a directory the engine itself says so,
+/// since it may be on another machine.
 async fn is_gone(docker: &dyn Docker, location: &MountSource, error: &DockerError) -> bool {
     match location {
         MountSource::Volume(name) => matches!(docker.volume(name).await, Ok(None)),
@@ -215,7 +215,7 @@ async fn is_gone(docker: &dyn Docker, location: &MountSource, error: &DockerErro
     }
 }
 
-/// Removes a volume that a run has made, unless somebody uses it by now.
+/// Removes a volume that a run has made, unless somebody now uses it.
 pub(super) async fn remove_volume(
     docker: &dyn Docker,
     name: &str,
