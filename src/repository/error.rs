@@ -1,4 +1,4 @@
-//! The error of this layer: what was being done to which path, and the next command.
+//! The error of this layer: what volsnap was doing to which path, and the next command.
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -15,7 +15,7 @@ pub enum RepositoryError {
     /// The system refused.
     #[error("{doing} {}", path.display())]
     Io {
-        /// What was being done: "write", "list".
+        /// What volsnap was doing: "write", "list".
         doing: &'static str,
         /// To what.
         path: PathBuf,
@@ -40,13 +40,13 @@ pub enum RepositoryError {
         /// Why not.
         why: String,
     },
-    /// There is no repository yet.
+    /// No repository exists yet.
     #[error("open repository {}: there is none", path.display())]
     Missing {
-        /// Where it was looked for.
+        /// The place that was searched.
         path: PathBuf,
     },
-    /// The repository was made by a later volsnap.
+    /// A later volsnap made the repository.
     #[error(
         "open repository {}: made by a later volsnap (its format version is {found}, and this volsnap reads up to {REPOSITORY_FORMAT})",
         path.display()
@@ -63,12 +63,12 @@ pub enum RepositoryError {
         /// The key.
         key: String,
     },
-    /// There is already something under that id.
+    /// Something already has that id.
     #[error("begin snapshot {id}: {} is already there", path.display())]
     Exists {
         /// The id.
         id: SnapshotId,
-        /// What is there.
+        /// The thing that exists.
         path: PathBuf,
     },
     /// A snapshot must not be published as it is.
@@ -79,7 +79,7 @@ pub enum RepositoryError {
         /// Why not.
         why: String,
     },
-    /// A snapshot exists, but cannot be believed.
+    /// A snapshot exists, but cannot be trusted.
     #[error("read snapshot {}: {why}", path.display())]
     Unreadable {
         /// The file that shows it.
@@ -90,17 +90,17 @@ pub enum RepositoryError {
     /// A specification names no snapshot.
     #[error("find snapshot {spec:?}: {}", unknown(nearest))]
     Unknown {
-        /// What was asked for.
+        /// The specification.
         spec: String,
-        /// Names that are like it.
+        /// Names like it.
         nearest: Vec<String>,
     },
     /// A specification names more than one snapshot.
     #[error("find snapshot {spec:?}: it can mean {}", candidates.join(", "))]
     Ambiguous {
-        /// What was asked for.
+        /// The specification.
         spec: String,
-        /// What it can mean, each a specification that means just one.
+        /// What it can mean: each of these specifications means just one.
         candidates: Vec<String>,
     },
     /// An earlier failure of the same writer was reported already.
@@ -111,7 +111,7 @@ pub enum RepositoryError {
     },
 }
 
-/// Says that there is nothing of that name, and what is like it.
+/// Says that nothing has that name, and what is like it.
 fn unknown(nearest: &[String]) -> String {
     if nearest.is_empty() {
         "there is none of that name".to_owned()
@@ -138,7 +138,7 @@ impl RepositoryError {
         }
     }
 
-    /// Returns the next command to type, where one is known.
+    /// Returns the next command to type, if one is known.
     #[must_use]
     pub fn hint(&self) -> Option<Hint> {
         match self {

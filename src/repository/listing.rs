@@ -1,7 +1,7 @@
-//! What is in a repository: snapshots, what is incomplete, and what cannot be believed.
+//! What a repository holds: snapshots, what is incomplete, and what cannot be trusted.
 //!
-//! A snapshot is listed only when its manifest is whole, is about the files it lies beside, and those
-//! are there in full length. Whatever else is found is said, each with its reason, and hides nothing.
+//! A snapshot is listed only if its manifest is whole and is about the files beside it, and if those files have their
+//! full length. Everything else is reported, each with its reason, and hides nothing.
 
 use std::collections::BTreeMap;
 use std::io;
@@ -16,17 +16,17 @@ use crate::model::manifest::{Manifest, Verification};
 use crate::store::local::LocalStore;
 use crate::store::{Key, ObjectKind, ObjectMeta, ObjectReader, Store};
 
-/// More than any manifest has; a longer file is none.
+/// Larger than any manifest; a longer file is none.
 const MANIFEST_MAX: u64 = 16 << 20;
 
-/// What is in a repository.
+/// What a repository holds.
 #[derive(Debug, Clone, Default)]
 pub struct Listing {
-    /// Snapshots, by id, so the oldest first.
+    /// Snapshots, by id: the oldest first.
     pub snapshots: Vec<Snapshot>,
-    /// What a run is writing, or a dead one left.
+    /// What a run is writing, or what a dead run left.
     pub incomplete: Vec<Incomplete>,
-    /// What is there but cannot be believed.
+    /// What exists but cannot be trusted.
     pub unreadable: Vec<Unreadable>,
 }
 
@@ -35,7 +35,7 @@ pub struct Listing {
 pub struct Snapshot {
     /// What it is.
     pub manifest: Manifest,
-    /// When and how it was read back, the oldest first.
+    /// When and how it was read back, oldest first.
     pub verified: Vec<Verification>,
     store: Arc<dyn Store>,
     folder: Key,
@@ -46,7 +46,7 @@ pub struct Snapshot {
 pub struct Incomplete {
     /// The source's key.
     pub source: String,
-    /// The id it was to have.
+    /// The id that it was meant to have.
     pub id: SnapshotId,
     /// The file.
     pub path: PathBuf,
@@ -54,18 +54,18 @@ pub struct Incomplete {
     pub what: &'static str,
     /// Its length.
     pub bytes: u64,
-    /// When it was last written to; a moment ago when a run is still at it.
+    /// When it was last written to: a moment ago if a run is still writing it.
     pub modified: SystemTime,
 }
 
-/// Something that cannot be believed.
+/// Something that cannot be trusted.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Unreadable {
     /// The file or directory.
     pub path: PathBuf,
     /// Why, in a sentence.
     pub why: String,
-    /// The source and id of the snapshot that is lost with it, if one is.
+    /// The source and id of the snapshot that is lost with it, if any.
     pub snapshot: Option<(String, SnapshotId)>,
 }
 
@@ -75,11 +75,11 @@ impl Snapshot {
         Self { manifest, verified: Vec::new(), store, folder }
     }
 
-    /// Returns the snapshot of which `path` is the archive, the file list or the manifest, wherever
-    /// that lies; the other files lie beside it.
+    /// Returns the snapshot whose archive, file list or manifest is `path`, wherever that lies; the other files lie
+    /// beside it.
     ///
     /// # Errors
-    /// When there is no such file, its name is not one of a snapshot's, or the snapshot cannot be believed.
+    /// When no such file exists, its name is not one of a snapshot's, or the snapshot cannot be trusted.
     pub async fn from_file(path: &Path) -> Result<Self, RepositoryError> {
         let path = path.canonicalize().map_err(|error| match error.kind() {
             io::ErrorKind::NotFound | io::ErrorKind::NotADirectory => {
@@ -106,7 +106,7 @@ impl Snapshot {
         reader.read(&files, &mut Vec::new()).await
     }
 
-    /// Returns what names it without doubt: `SOURCE/ID`.
+    /// Returns its unambiguous name: `SOURCE/ID`.
     #[must_use]
     pub fn name(&self) -> String {
         format!("{}/{}", self.manifest.source, self.manifest.id)
@@ -124,7 +124,7 @@ impl Snapshot {
         self.locate(&self.names().manifest())
     }
 
-    /// Opens the archive, for who reads synchronously. Blocks, as the reader does.
+    /// Opens the archive for a synchronous reader. Blocks, as the reader does.
     ///
     /// # Errors
     /// When it cannot be opened.
@@ -132,7 +132,7 @@ impl Snapshot {
         self.open(&self.manifest.archive().file)
     }
 
-    /// Opens the file list, for who reads synchronously. Blocks, as the reader does.
+    /// Opens the file list for a synchronous reader. Blocks, as the reader does.
     ///
     /// # Errors
     /// When it cannot be opened.
@@ -140,7 +140,7 @@ impl Snapshot {
         self.open(&self.manifest.file_list().file)
     }
 
-    /// Writes down a verification beside the manifest. Those that are there are never changed.
+    /// Writes a verification down beside the manifest. Earlier ones are never changed.
     ///
     /// # Errors
     /// When it cannot be stored.
@@ -171,7 +171,7 @@ impl Snapshot {
 }
 
 impl Listing {
-    /// Reads what is in a store; of one source only when it is named.
+    /// Reads what a store holds; of one source only, if it is named.
     pub(super) async fn read(store: &Arc<dyn Store>, source: Option<&str>) -> Result<Self, RepositoryError> {
         let mut listing = Self::default();
         match source {
@@ -200,7 +200,7 @@ impl Listing {
         Ok(listing)
     }
 
-    /// Adds what is in a source's folder.
+    /// Adds the contents of a source's folder.
     async fn read_source(&mut self, store: &Arc<dyn Store>, folder: &Key) -> Result<(), RepositoryError> {
         let source = folder.name();
         let mut by_id: BTreeMap<SnapshotId, SnapshotFiles<'_>> = BTreeMap::new();
@@ -229,18 +229,18 @@ impl Listing {
     }
 }
 
-/// The files that bear one id.
+/// The files with one id.
 #[derive(Debug, Default)]
 struct SnapshotFiles<'a> {
     manifest: Option<&'a ObjectMeta>,
-    /// By file name, for the manifest to find its own among them.
+    /// By file name, so that the manifest finds its own among them.
     contents: BTreeMap<&'a str, &'a ObjectMeta>,
     verifications: Vec<&'a ObjectMeta>,
     partial: Vec<&'a ObjectMeta>,
 }
 
 impl<'a> SnapshotFiles<'a> {
-    /// Picks the files of one snapshot from those of a folder.
+    /// Picks the files of one snapshot from a folder's files.
     fn collect(found: &'a [ObjectMeta], source: &str, id: &SnapshotId) -> Self {
         let mut files = Self::default();
         for entry in found {
@@ -265,7 +265,7 @@ impl<'a> SnapshotFiles<'a> {
     }
 }
 
-/// Reads what bears one id in one folder.
+/// Reads the files with one id in one folder.
 struct SnapshotReader<'a> {
     store: &'a Arc<dyn Store>,
     folder: &'a Key,
@@ -274,7 +274,7 @@ struct SnapshotReader<'a> {
 }
 
 impl SnapshotReader<'_> {
-    /// Returns the snapshot; records of verifications that cannot be read go to `unreadable`.
+    /// Returns the snapshot; adds records of verifications that cannot be read to `unreadable`.
     async fn read(
         &self,
         files: &SnapshotFiles<'_>,
@@ -305,7 +305,7 @@ impl SnapshotReader<'_> {
         Ok(Snapshot { manifest, verified, store: Arc::clone(self.store), folder: self.folder.clone() })
     }
 
-    /// Checks that a file the manifest names is there, whole by its length.
+    /// Checks that a file that the manifest names exists and has its full length.
     fn check_length(
         &self,
         files: &SnapshotFiles<'_>,
@@ -339,7 +339,7 @@ impl SnapshotReader<'_> {
             });
             match read {
                 Ok(verification) => verified.push(verification),
-                // The snapshot is as good as without the record.
+                // The snapshot is as good without the record.
                 Err(error) => unreadable.push(Unreadable { snapshot: None, ..self.unreadable(files, error) }),
             }
         }
@@ -347,7 +347,7 @@ impl SnapshotReader<'_> {
         verified
     }
 
-    /// Returns what is there without a manifest, or only in part.
+    /// Returns what exists without a manifest, or only in part.
     fn incomplete(&self, files: &SnapshotFiles<'_>) -> Vec<Incomplete> {
         let orphans = files.contents.values().chain(&files.verifications);
         let orphans = orphans.filter(|_| files.manifest.is_none()).map(|entry| (entry, "has no manifest"));
@@ -402,7 +402,7 @@ fn believable<'a>(entry: &'a ObjectMeta, source: &str) -> Result<FileName<'a>, S
     }
 }
 
-/// Returns what lies in a folder; nothing when there is no such folder.
+/// Returns what lies in a folder; nothing if the folder does not exist.
 async fn list(store: &Arc<dyn Store>, folder: &Key) -> Result<Vec<ObjectMeta>, RepositoryError> {
     store.list(folder).await.map_err(RepositoryError::io("list", store.address().locate(folder)))
 }

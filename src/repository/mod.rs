@@ -1,17 +1,15 @@
 //! Where snapshots are kept.
 //!
-//! A snapshot exists when its manifest exists. The manifest is written last, after archive and file
-//! list are durable under their names, and is itself durable before anyone is told: partial file,
-//! sync, rename that replaces nothing, sync of the folder. So after a failure or a power cut at any
-//! moment there is a whole snapshot or none, and the older ones are untouched: nothing in a repository
-//! is ever overwritten.
+//! A snapshot exists when its manifest exists. The manifest is written last, after archive and file list are durable
+//! under their names, and is itself durable before anyone hears of it: partial file, sync, rename that replaces
+//! nothing, sync of the folder. So after a failure or a power cut at any moment there is a whole snapshot or none, and
+//! the older ones are untouched: nothing in a repository is ever overwritten.
 //!
-//! Reading trusts nothing: a manifest carries a digest of itself, must be about the files it lies
-//! beside, and those must have the length it says. What does not fit is reported with the reason and
-//! never listed as a snapshot.
+//! Reading trusts nothing: a manifest carries a digest of itself, must be about the files beside it, and those must
+//! have the length that it says. What does not fit is reported with the reason and never listed as a snapshot.
 //!
-//! What lies where is the [layout](tarball::layout)'s; bytes and names are given to a [store], and nothing here knows what
-//! is behind it. There is one format, the [tarball], so [`Repository`] is no trait: a second one would make it one.
+//! The [layout](tarball::layout) says what lies where. A [store] takes bytes and names, and nothing here knows what is
+//! behind it. There is one format, the [tarball], so [`Repository`] is no trait: a second format would make it one.
 
 mod error;
 mod listing;
@@ -38,7 +36,7 @@ use crate::model::ids::SnapshotId;
 use crate::store::{self, Key, ObjectKind, OpenError, Store, StoreAddress};
 use tarball::layout::{MARKER, REPOSITORY_FORMAT, SNAPSHOTS, SnapshotNames, is_source_key, partial};
 
-/// More than the marker has.
+/// More than any marker has.
 const MARKER_MAX: u64 = 64 << 10;
 
 /// A repository of snapshots.
@@ -60,8 +58,8 @@ pub struct Places {
 }
 
 impl Places {
-    /// Returns where a repository is when none is named: `/var/backups/volsnap` for root, else
-    /// `volsnap` in the user's data directory; `None` for a user without a home.
+    /// Returns where the repository is if none is named: `/var/backups/volsnap` for root, otherwise `volsnap` in the
+    /// user's data directory; `None` for a user without a home.
     #[must_use]
     pub fn default_repository(&self) -> Option<PathBuf> {
         if self.is_root {
@@ -73,7 +71,7 @@ impl Places {
     }
 }
 
-/// The contents of `volsnap.json`. Every format version has the version.
+/// The contents of `volsnap.json`. Every format has the version.
 #[derive(Debug, Serialize, Deserialize)]
 struct Marker {
     format_version: u32,
@@ -81,7 +79,7 @@ struct Marker {
     repository_id: String,
 }
 
-/// A place for a repository, looked at and not yet touched.
+/// A place for a repository, inspected but not yet touched.
 #[derive(Debug, Clone)]
 pub struct RepositoryLocation {
     address: StoreAddress,
@@ -90,22 +88,22 @@ pub struct RepositoryLocation {
 }
 
 impl RepositoryLocation {
-    /// Looks at a place without changing anything there.
+    /// Inspects a place without changing anything there.
     ///
     /// # Errors
-    /// When it is neither a repository nor a place for one, or may not be written to.
+    /// When it is neither a repository nor a place for one, or the user may not write to it.
     pub async fn probe(location: &Path) -> Result<Self, RepositoryError> {
         Self::probe_at(address_of(location)?).await
     }
 
-    /// Looks at the place at an address, as [`probe`](Self::probe) does.
+    /// Inspects the place at an address, as [`probe`](Self::probe) does.
     ///
     /// # Errors
     /// As for [`probe`](Self::probe).
     pub async fn probe_at(address: StoreAddress) -> Result<Self, RepositoryError> {
         let store = open_store(&address).await?;
         let repository = look(&store, &address).await?;
-        // Only a look: what the permissions promise is proved by writing, later.
+        // This only looks; a write proves later what the permissions promise.
         let may_write = store.may_write().await;
         may_write.map_err(RepositoryError::io("keep snapshots in", address.locate(&Key::ROOT)))?;
         Ok(Self { address, store, repository })
@@ -117,14 +115,14 @@ impl RepositoryLocation {
         &self.address
     }
 
-    /// Returns the repository that is there already.
+    /// Returns the repository that already exists there.
     #[must_use]
     pub fn repository(&self) -> Option<&Repository> {
         self.repository.as_ref()
     }
 
-    /// Returns the bytes that can be stored there, where that is known. Of a directory that is yet to be
-    /// made, those of the one it will be made in.
+    /// Returns how many bytes can be stored there, if that is known. For a directory that does not exist yet, it looks
+    /// at the directory that will hold it.
     pub async fn free_space(&self) -> Option<u64> {
         self.store.free_space().await.ok().flatten()
     }
@@ -137,8 +135,7 @@ impl RepositoryLocation {
         self.address.locate(&folder).join(names.archive(codec))
     }
 
-    /// Opens the repository for writing, making one where there is none. Finds out by writing whether it
-    /// can be written.
+    /// Opens the repository for writing, and makes one if none exists. Writes to find out whether it can be written.
     ///
     /// # Errors
     /// When it cannot be made or written.
@@ -148,10 +145,10 @@ impl RepositoryLocation {
 }
 
 impl Repository {
-    /// Opens the repository at a place, for reading at least.
+    /// Opens the repository at a place, at least for reading.
     ///
     /// # Errors
-    /// When there is none, it was made by a later volsnap, or the place is something else.
+    /// When there is none, a later volsnap made it, or the place is something else.
     pub async fn open(location: &Path) -> Result<Self, RepositoryError> {
         Self::open_at(&address_of(location)?).await
     }
@@ -165,8 +162,8 @@ impl Repository {
         found.ok_or_else(|| RepositoryError::Missing { path: address.locate(&Key::ROOT) })
     }
 
-    /// Opens the repository at a place, for writing; makes one where there is nothing or an empty
-    /// directory. Finds out by writing whether it can be written.
+    /// Opens the repository at a place for writing; makes one if there is nothing or an empty directory. Writes to
+    /// find out whether it can be written.
     ///
     /// # Errors
     /// As for [`open`](Self::open), or when it cannot be made or written.
@@ -182,7 +179,7 @@ impl Repository {
         Self::open_or_init_in(open_store(address).await?, address, clock).await
     }
 
-    /// Opens or makes the repository in a store, which messages call by its `address`.
+    /// Opens or makes the repository in a store; messages name it by its `address`.
     ///
     /// # Errors
     /// As for [`open_or_init`](Self::open_or_init).
@@ -212,13 +209,13 @@ impl Repository {
         self.store.address().locate(&Key::ROOT)
     }
 
-    /// Returns its directory, when it is one of this machine.
+    /// Returns its directory, if it is one of this machine.
     #[must_use]
     pub fn local_path(&self) -> Option<PathBuf> {
         self.store.address().local_path().map(Path::to_owned)
     }
 
-    /// Returns the bytes that can still be stored, where that is known.
+    /// Returns how many bytes can still be stored, if that is known.
     ///
     /// # Errors
     /// When the system does not tell.
@@ -227,11 +224,10 @@ impl Repository {
         free.map_err(RepositoryError::io("ask for the free space of", self.location()))
     }
 
-    /// Begins a snapshot. Creates nothing: its objects are in [`PendingSnapshot::objects`] before there
-    /// are any.
+    /// Begins a snapshot. Creates nothing: [`PendingSnapshot::objects`] has its objects before any exists.
     ///
     /// # Errors
-    /// When the source's key is not fit for a file name, or something has the id already.
+    /// When the source's key does not fit a file name, or something already has the id.
     pub async fn begin(
         &self,
         source: &str,
@@ -244,18 +240,18 @@ impl Repository {
         PendingSnapshot::begin(Arc::clone(&self.store), source, id, codec).await
     }
 
-    /// Returns what there is; of one source only when it is named.
+    /// Returns what exists; of one source only, if it is named.
     ///
     /// # Errors
-    /// When a directory cannot be read. What is wrong with a single file is in the listing.
+    /// When a directory cannot be read. The listing tells what is wrong with a single file.
     pub async fn snapshots(&self, source: Option<&str>) -> Result<Listing, RepositoryError> {
         Listing::read(&self.store, source).await
     }
 
-    /// Returns the snapshot that is meant: see [`Listing::resolve`].
+    /// Returns the snapshot that `spec` means: see [`Listing::resolve`].
     ///
     /// # Errors
-    /// When nothing is meant, more than one may be, or what is meant cannot be believed.
+    /// When no snapshot is meant, more than one may be, or the one that is meant cannot be trusted.
     pub async fn resolve(&self, spec: &str) -> Result<Snapshot, RepositoryError> {
         self.snapshots(None).await?.resolve(spec)
     }
@@ -278,10 +274,10 @@ async fn open_store(address: &StoreAddress) -> Result<Arc<dyn Store>, Repository
     })
 }
 
-/// Returns the repository in a store, without changing anything; `None` where there is nothing.
+/// Returns the repository in a store, without changing anything; `None` if there is nothing.
 async fn look(store: &Arc<dyn Store>, address: &StoreAddress) -> Result<Option<Repository>, RepositoryError> {
     let refused = |why: String| RepositoryError::Refused { path: address.locate(&Key::ROOT), why };
-    // Before the marker is looked for: another run may be making the repository right now.
+    // This comes before the marker: another run may be making the repository right now.
     let stranger = first_stranger(&**store).await;
     let stranger = stranger.map_err(RepositoryError::io("list", store.address().locate(&Key::ROOT)))?;
     let marker = match store.read(&MARKER, MARKER_MAX).await {
@@ -305,7 +301,7 @@ async fn look(store: &Arc<dyn Store>, address: &StoreAddress) -> Result<Option<R
     }
 }
 
-/// Returns the repository's id, when this volsnap can read what the marker stands for.
+/// Returns the repository's id, if this volsnap can read what the marker stands for.
 fn check_marker(address: &StoreAddress, bytes: &[u8]) -> Result<String, RepositoryError> {
     let marker: Marker = serde_json::from_slice(bytes).map_err(|error| RepositoryError::Unreadable {
         path: address.locate(&MARKER),
@@ -320,7 +316,7 @@ fn check_marker(address: &StoreAddress, bytes: &[u8]) -> Result<String, Reposito
     Ok(marker.repository_id)
 }
 
-/// Returns the name of something that a new repository's place must not have.
+/// Returns the name of something that must not be in the place of a new repository.
 async fn first_stranger(store: &dyn Store) -> io::Result<Option<String>> {
     let harmless = ["lost+found".to_owned(), partial(MARKER.as_str())];
     let found = store.list(&Key::ROOT).await?;
@@ -331,15 +327,15 @@ async fn first_stranger(store: &dyn Store) -> io::Result<Option<String>> {
     Ok(stranger.map(str::to_owned))
 }
 
-/// Makes a repository at a place that is vacant.
+/// Makes a repository at a vacant place.
 async fn init(
     store: &Arc<dyn Store>,
     address: &StoreAddress,
     clock: &Clock,
 ) -> Result<Repository, RepositoryError> {
     let failed = |source| RepositoryError::write(&store.address().locate(&MARKER), 0, source);
-    // One at a time, as long as the store has locks: a marker that a dead run left half-written
-    // can then be told from one that is being written.
+    // One run at a time, as long as the store has locks: so a marker that a dead run left half-written can be told
+    // from one that is being written.
     let claim = store.claim().await;
     let _claim = claim.map_err(RepositoryError::io("make directory", address.locate(&Key::ROOT)))?;
     if let Some(repository) = look(store, address).await? {

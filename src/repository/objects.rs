@@ -1,5 +1,4 @@
-//! The objects of a snapshot by their names: what a journal has of it, so that whoever holds the journal can remove
-//! them.
+//! The names of a snapshot's objects. A journal holds them, so that whoever holds the journal can remove the objects.
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -14,11 +13,11 @@ use super::open_store;
 use super::tarball::layout::SNAPSHOTS;
 use crate::store::{Key, KeyError, Store, StoreAddress, shield};
 
-/// Every object that a snapshot has, or may come to have.
+/// Every object that a snapshot has, or may yet have.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(try_from = "WrittenObjects")]
 pub struct SnapshotObjects {
-    /// The store that they are in.
+    /// The store that holds them.
     pub store: StoreAddress,
     /// The manifest, whose existence makes the snapshot one.
     pub manifest_key: Key,
@@ -26,7 +25,7 @@ pub struct SnapshotObjects {
     pub keys: Vec<Key>,
 }
 
-/// They as they are written.
+/// Their written form.
 #[derive(Deserialize)]
 #[serde(untagged)]
 enum WrittenObjects {
@@ -35,7 +34,7 @@ enum WrittenObjects {
         manifest_key: Key,
         keys: Vec<Key>,
     },
-    /// By journals of format 1; each partial file has a path of its own.
+    /// From journals of format 1; each partial file has a path of its own.
     Paths {
         #[serde(alias = "manifest_path")]
         manifest: PathBuf,
@@ -66,14 +65,14 @@ impl TryFrom<WrittenObjects> for SnapshotObjects {
     }
 }
 
-/// Returns the directory of the repository that a manifest lies in.
+/// Returns the repository directory that a manifest lies in.
 fn root_of(manifest: &Path) -> Option<&Path> {
     let snapshots = manifest.parent()?.parent()?;
     snapshots.ends_with(SNAPSHOTS.as_str()).then(|| snapshots.parent()).flatten()
 }
 
 impl SnapshotObjects {
-    /// Returns where the manifest lies, or would, for messages.
+    /// Returns where the manifest lies, or would lie, for messages.
     #[must_use]
     pub fn manifest_path(&self) -> PathBuf {
         self.store.locate(&self.manifest_key)
@@ -83,13 +82,13 @@ impl SnapshotObjects {
     /// [`discard_unpublished_from`](Self::discard_unpublished_from).
     ///
     /// # Errors
-    /// When the store cannot be opened, or as there.
+    /// When the store cannot be opened, or as described there.
     pub async fn discard_unpublished(&self, patience: Duration) -> Result<bool, RepositoryError> {
         self.discard_unpublished_from(&*self.open().await?, patience).await
     }
 
-    /// Removes all of them, unless the snapshot is published; returns whether it is. Where this process is just
-    /// publishing it, that is waited for as long as `patience` lasts; so is a store that does not answer.
+    /// Removes all of them, unless the snapshot is published; returns whether it is. If this process is just
+    /// publishing it, this waits for that as long as `patience` lasts; so does it for a store that does not answer.
     ///
     /// # Errors
     /// When something cannot be looked at or removed in that time, or it is still being published.
@@ -121,10 +120,10 @@ impl SnapshotObjects {
         }
     }
 
-    /// Removes all of them, whatever there is.
+    /// Removes all of them, whatever exists.
     ///
     /// # Errors
-    /// The first of the failures; what can be removed is removed all the same.
+    /// The first failure; everything that can be removed is removed all the same.
     pub(super) async fn discard_from(&self, store: &dyn Store) -> Result<(), RepositoryError> {
         let mut outcome = Ok(());
         for key in &self.keys {
@@ -155,7 +154,7 @@ mod tests {
             .collect()
     }
 
-    /// What journals of format 1 have of a snapshot in this repository.
+    /// Returns what journals of format 1 hold about a snapshot in this repository.
     fn format_1(root: &Path) -> serde_json::Value {
         json!({"manifest": root.join("snapshots/db/db-1.json"), "files": files_of(root)})
     }
@@ -170,7 +169,7 @@ mod tests {
         assert_eq!(objects.manifest_key.as_str(), "snapshots/db/db-1.json");
         assert_eq!(objects.keys.len(), 6);
         assert_eq!(objects.manifest_path(), root.join("snapshots/db/db-1.json"));
-        // The safety snapshot of format 1 calls it otherwise.
+        // In format 1 the safety snapshot has another name for it.
         let mut safety = format_1(&root);
         safety["manifest_path"] = safety["manifest"].take();
         safety.as_object_mut().unwrap().remove("manifest");

@@ -1,7 +1,7 @@
 //! Which snapshot a person means. Pure rules over a listing.
 //!
-//! Restoring the wrong one is terrible, so nothing is guessed: where a specification can mean two
-//! snapshots, or would silently pass over a damaged one, it is refused with what to type instead.
+//! Restoring the wrong snapshot is terrible, so nothing is guessed: a specification that can mean two snapshots, or
+//! that would silently skip a damaged one, is refused, with what to type instead.
 
 use std::collections::BTreeSet;
 
@@ -10,11 +10,11 @@ use super::listing::{Listing, Snapshot};
 use crate::model::ids::SnapshotId;
 
 const LATEST: &str = "latest";
-/// How alike two names must be to be worth mentioning; 1 is equal.
+/// How alike two names must be for a suggestion; 1 is equal.
 const NEAR: f64 = 0.7;
 const NEAREST_MAX: usize = 3;
 
-/// Something a specification may mean: a snapshot, or one that is there but cannot be believed.
+/// Something that a specification may mean: a snapshot, or one that exists but cannot be trusted.
 struct Candidate<'a> {
     source: &'a str,
     id: &'a SnapshotId,
@@ -44,15 +44,14 @@ impl Candidate<'_> {
 }
 
 impl Listing {
-    /// Returns the snapshot that `spec` means: an id or the beginning of one, `latest`, or either of
-    /// them after a source and a slash.
+    /// Returns the snapshot that `spec` means: an id or the beginning of one, `latest`, or either of them after a
+    /// source and a slash.
     ///
-    /// `latest` is the one with the newest id, of the only source there is; what a restore has kept of the
-    /// data it replaced is passed over. When that one cannot be
-    /// believed, this fails rather than pass over it.
+    /// `latest` is the snapshot with the newest id of the only source. It skips what a restore has kept of the data
+    /// that it replaced. If the newest snapshot cannot be trusted, this fails rather than skip it.
     ///
     /// # Errors
-    /// When nothing is meant, more than one may be, or what is meant cannot be believed.
+    /// When no snapshot is meant, more than one may be, or the one that is meant cannot be trusted.
     pub fn resolve(&self, spec: &str) -> Result<Snapshot, RepositoryError> {
         let (source, wanted) = match spec.rsplit_once('/') {
             Some((source, wanted)) => (Some(source), wanted),
@@ -80,13 +79,13 @@ impl Listing {
         source: Option<&str>,
         candidates: Vec<Candidate<'_>>,
     ) -> Result<Snapshot, RepositoryError> {
-        // A source that has only leftovers counts: its user expects `latest` to be of it.
+        // A source with only leftovers counts: its user expects `latest` to mean that source.
         let sources = self.sources();
         if source.is_none() && sources.len() > 1 {
             let candidates = sources.iter().map(|source| format!("{source}/{LATEST}")).collect();
             return Err(RepositoryError::Ambiguous { spec: spec.to_owned(), candidates });
         }
-        // What a restore has replaced is kept, and is not what its user means who restores once more.
+        // The data that a restore replaced is kept, but a user who restores once more does not mean it.
         let (safety, meant): (Vec<_>, Vec<_>) = candidates.into_iter().partition(Candidate::is_safety);
         let candidates = if meant.is_empty() { safety } else { meant };
         match candidates.into_iter().max_by(|a, b| a.id.cmp(b.id)) {
@@ -95,7 +94,7 @@ impl Listing {
         }
     }
 
-    /// Returns all that exists, whether it can be believed or not, by source and id.
+    /// Returns everything that exists, whether it can be trusted or not, by source and id.
     fn candidates(&self) -> Vec<Candidate<'_>> {
         let readable = self.snapshots.iter().map(|snapshot| Candidate {
             source: &snapshot.manifest.source,
@@ -113,7 +112,7 @@ impl Listing {
         candidates
     }
 
-    /// Returns the sources of which there is anything.
+    /// Returns the sources that have anything.
     fn sources(&self) -> BTreeSet<&str> {
         let incomplete = self.incomplete.iter().map(|incomplete| incomplete.source.as_str());
         self.candidates().iter().map(|candidate| candidate.source).chain(incomplete).collect()
@@ -131,7 +130,7 @@ impl Listing {
         RepositoryError::Unknown { spec: spec.to_owned(), nearest: self.nearest(spec) }
     }
 
-    /// Returns the specifications that are most like this one.
+    /// Returns the specifications most like this one.
     fn nearest(&self, spec: &str) -> Vec<String> {
         let with_source = spec.contains('/');
         let mut names: BTreeSet<String> =

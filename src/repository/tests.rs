@@ -1,5 +1,5 @@
-//! What a repository promises, on real directories; the order of effects and each of their failures.
-//! A comment above a test names the rows of the catalogue of faults that it covers.
+//! What a repository promises, on real directories; the order of effects, and each of their failures. A comment above
+//! a test names the rows of the fault catalogue that it covers.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -81,7 +81,7 @@ fn sample() -> Manifest {
     manifest("db", &id(0), &stored(names.archive(CODEC), b"archive"), &stored(names.file_list(), b"list"))
 }
 
-/// Feeds a writer to its end.
+/// Feeds a writer everything.
 async fn store(
     writer: Result<SnapshotObjectWriter, RepositoryError>,
     contents: &[u8],
@@ -93,7 +93,7 @@ async fn store(
     writer.finish().await
 }
 
-/// Makes a snapshot, as a procedure does, leaving behind what a failure leaves.
+/// Makes a snapshot, as a procedure does, and leaves behind what a failure leaves.
 async fn make(repository: &Repository, source: &str, id: &SnapshotId) -> Result<Snapshot, RepositoryError> {
     let pending = repository.begin(source, id, CODEC).await?;
     let archive = store(pending.archive_writer().await, b"archive").await?;
@@ -121,7 +121,7 @@ fn files_below(folder: &Path) -> Vec<PathBuf> {
     files
 }
 
-/// Returns the path of each object after that of its partial file, in the order of their removal.
+/// Returns the path of each object after that of its partial file, in the order in which they are removed.
 fn paths_of(pending: &PendingSnapshot) -> impl Iterator<Item = PathBuf> {
     let SnapshotObjects { store, keys, .. } = pending.objects();
     let root = store.local_path().unwrap().to_owned();
@@ -136,9 +136,9 @@ fn file_of(root: &Path, source: &str, name: &str) -> PathBuf {
     root.join(SNAPSHOTS.as_str()).join(source).join(name)
 }
 
-/// Runs `test` on a small file system of its own; not at all where mounting is not permitted.
+/// Runs `test` on a small file system of its own; skips it if mounting is not permitted.
 fn on_a_small_disk(options: &str, test: impl FnOnce(&Path)) {
-    /// Unmounts, also when an assertion fails.
+    /// Unmounts, even if an assertion fails.
     struct Mounted(TempDir);
     impl Drop for Mounted {
         fn drop(&mut self) {
@@ -307,7 +307,7 @@ mod opening {
 mod publishing {
     use super::*;
 
-    /// Records every step, and fails the one of this number.
+    /// Records every step, and fails the one with this number.
     #[derive(Debug, Default)]
     struct Recorder {
         steps: Mutex<Vec<Step>>,
@@ -329,7 +329,7 @@ mod publishing {
         }
     }
 
-    /// Makes one snapshot beside an older one, with the step of this number failing.
+    /// Makes one snapshot beside an older one, and fails the step with this number.
     async fn record(
         fail: Option<usize>,
     ) -> (TempDir, Repository, Vec<Step>, Result<Snapshot, RepositoryError>) {
@@ -447,14 +447,14 @@ mod publishing {
         let before = contents(&files);
         assert!(matches!(repository.begin("db", &id(0), CODEC).await, Err(RepositoryError::Exists { .. })));
 
-        // The same id begun twice, before either has a file: one of them gets each name.
+        // The same id begins twice, before either has a file: only one of the two gets each name.
         let (one, two) = (
             repository.begin("db", &id(1), CODEC).await.unwrap(),
             repository.begin("db", &id(1), CODEC).await.unwrap(),
         );
         let writer = one.archive_writer().await.unwrap();
         assert!(two.archive_writer().await.is_err());
-        // Something appears under the final name meanwhile.
+        // Meanwhile something appears under the final name.
         let [partial, archive] = &paths_of(&one).collect::<Vec<_>>()[2..4] else { panic!("no archive") };
         fs::write(archive, "precious").unwrap();
         assert!(writer.finish().await.is_err());
@@ -650,7 +650,7 @@ mod elsewhere {
         assert_eq!(finished, [names.archive(CODEC), names.file_list(), names.manifest()]);
     }
 
-    /// Publishes to a store in which the manifest's PUT meets this fate, and drops that at once where it hangs.
+    /// Publishes to a store in which the manifest's PUT meets this fate; if it hangs, drops the call at once.
     async fn publish(fate: Fate) -> (Repository, PendingSnapshot, Arc<Failing>) {
         let (store, failing) =
             Failing::of(distant(&format!("{fate:?}")), Operation::Finish, "4f2a91.json", fate);
@@ -773,7 +773,7 @@ mod listing {
             file_of(folder.path(), "db", &name(&SnapshotNames::new("db", &id(second))))
         };
         let archive: fn(&SnapshotNames) -> String = |names| names.archive(CODEC);
-        // Archive gone, archive cut, list gone, a manifest under another's name, strangers.
+        // The archive is gone, the archive is cut, the list is gone, a manifest has another's name, strangers.
         fs::remove_file(file(0, archive)).unwrap();
         fs::write(file(1, archive), "arch").unwrap();
         fs::remove_file(file(2, SnapshotNames::file_list)).unwrap();

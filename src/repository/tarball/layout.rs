@@ -1,4 +1,4 @@
-//! What a repository's files are called, and what a file's name says. Pure rules.
+//! How a repository names its files, and what a file's name says. Pure rules.
 //!
 //! ```text
 //! volsnap.json                                    format version, repository id
@@ -9,9 +9,9 @@
 //! …anything.partial                               being written, or what a dead run left
 //! ```
 //!
-//! A name is read from its end: the suffix, then an id of fixed shape, and all that is left is the
-//! source. So a source may contain `-`, `.` and even another source's name, and is never taken for
-//! it: names are compared whole, nowhere by prefix.
+//! A name is read from its end: first the suffix, then an id of fixed shape; everything left is the source. So a
+//! source may contain `-`, `.` and even another source's name without being taken for it: names are compared whole,
+//! never by prefix.
 
 use chrono::{DateTime, Utc};
 
@@ -21,11 +21,11 @@ use crate::store::{Key, KeyError};
 
 pub use crate::store::local::{PARTIAL, partial};
 
-/// The format version of a repository: of its layout, not of the manifests in it.
+/// The format version of a repository: of its layout, not of its manifests.
 pub const REPOSITORY_FORMAT: u32 = 1;
 /// The object that makes a store a repository.
 pub const MARKER: Key = Key::literal("volsnap.json");
-/// The folder of the sources' folders.
+/// The folder that holds the sources' folders.
 pub const SNAPSHOTS: Key = Key::literal("snapshots");
 /// The longest source key: with the longest suffix a name still fits in 255 bytes.
 pub const SOURCE_KEY_MAX: usize = 180;
@@ -47,8 +47,8 @@ pub fn extension(codec: Codec) -> &'static str {
     }
 }
 
-/// Returns whether the key is safe as a part of a file name everywhere: letters, digits, `_`, `.` and
-/// `-`, the first a letter or digit, at most [`SOURCE_KEY_MAX`] of them.
+/// Returns whether the key is safe as a part of a file name everywhere: at most [`SOURCE_KEY_MAX`] letters, digits,
+/// `_`, `.` and `-`, the first a letter or digit.
 #[must_use]
 pub fn is_source_key(key: &str) -> bool {
     key.len() <= SOURCE_KEY_MAX
@@ -64,7 +64,7 @@ pub struct SnapshotNames {
 }
 
 impl SnapshotNames {
-    /// Returns the names for a source key that [is one](is_source_key).
+    /// Returns the names for a source key that [is valid](is_source_key).
     #[must_use]
     pub fn new(source: &str, id: &SnapshotId) -> Self {
         Self { source: source.to_owned(), id: id.clone() }
@@ -73,7 +73,7 @@ impl SnapshotNames {
     /// Returns the source's folder.
     ///
     /// # Errors
-    /// When the source's key is none.
+    /// When the source's key is not valid.
     pub fn folder(&self) -> Result<Key, KeyError> {
         source_folder(&self.source)
     }
@@ -96,7 +96,7 @@ impl SnapshotNames {
         format!("{}-{}{JSON}", self.source, self.id)
     }
 
-    /// Returns the file name of the verification that ended at that moment.
+    /// Returns the file name of a verification that ended at that moment.
     #[must_use]
     pub fn verification(&self, at: DateTime<Utc>) -> String {
         format!("{}-{}{VERIFIED}{}{JSON}", self.source, self.id, at.format(VERIFIED_TIME))
@@ -106,7 +106,7 @@ impl SnapshotNames {
 /// Returns the folder of a source.
 ///
 /// # Errors
-/// When the source's key is none.
+/// When the source's key is not valid.
 pub fn source_folder(source: &str) -> Result<Key, KeyError> {
     SNAPSHOTS.join(source)
 }
@@ -124,7 +124,7 @@ pub enum FileKind {
     Verification,
 }
 
-/// What the name of a snapshot's file says.
+/// What the name of a snapshot's file tells.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct FileName<'a> {
     /// The source's key.
@@ -133,12 +133,12 @@ pub struct FileName<'a> {
     pub id: SnapshotId,
     /// What the file is.
     pub kind: FileKind,
-    /// Whether it is only being written.
+    /// Whether it is still being written.
     pub partial: bool,
 }
 
 impl<'a> FileName<'a> {
-    /// Returns what the name says; `None` for a name volsnap would not give.
+    /// Returns what the name says; `None` for a name that volsnap would not give.
     #[must_use]
     pub fn parse(name: &'a str) -> Option<Self> {
         let (whole, partial) = match name.strip_suffix(PARTIAL) {
@@ -151,13 +151,13 @@ impl<'a> FileName<'a> {
     }
 }
 
-/// Splits a name into source and id, and the kind that its suffix says.
+/// Splits a name into source and id, and the kind that its suffix tells.
 fn split_kind(name: &str) -> Option<(&str, FileKind)> {
     if let Some(stem) = name.strip_suffix(FILE_LIST) {
         return Some((stem, FileKind::FileList));
     }
     if let Some(stem) = name.strip_suffix(JSON) {
-        // Only the end is looked at: a source may be called "x.verified-y".
+        // Only the end counts: a source may be called "x.verified-y".
         return Some(match split_verification(stem) {
             Some(stem) => (stem, FileKind::Verification),
             None => (stem, FileKind::Manifest),
@@ -202,7 +202,7 @@ mod tests {
     fn keys() -> impl Strategy<Value = String> {
         prop_oneof![
             "[A-Za-z0-9][A-Za-z0-9_.-]{0,179}",
-            // Sources that look like the names of snapshots' files.
+            // Sources that look like names of snapshot files.
             (ids(), "(a|a-b)(-|[.]verified-)", "([.]tar|[.]json|[.]partial|[.]files[.]jsonl[.]zst)?")
                 .prop_map(|(id, before, after)| format!("{before}{id}{after}")),
         ]

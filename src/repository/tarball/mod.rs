@@ -2,8 +2,8 @@
 //!
 //! | file | holds |
 //! |---|---|
-//! | [`layout`] | what the objects are called |
-//! | `writer` | an object that is written and digested as it comes |
+//! | [`layout`] | the names of the objects |
+//! | `writer` | an object, written and digested as its bytes come |
 //! | `publish` | the objects of a snapshot, until its manifest makes it exist |
 
 pub mod layout;

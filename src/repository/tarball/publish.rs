@@ -1,8 +1,8 @@
-//! The making of a snapshot, from nothing to published.
+//! Makes a snapshot, from nothing to published.
 //!
-//! Archive and file list are durable under their names before the manifest is written, and the
-//! manifest makes the snapshot exist. A run that ends anywhere before leaves files that are no
-//! snapshot: they are listed as incomplete, and their paths were known before there were any.
+//! Archive and file list are durable under their names before the manifest is written, and the manifest makes the
+//! snapshot exist. A run that ends earlier leaves files that are no snapshot: they are listed as incomplete, and their
+//! paths were known before the files existed.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -40,7 +40,7 @@ struct Keys {
 }
 
 impl PendingSnapshot {
-    /// Makes sure that nothing has this id; creates nothing.
+    /// Makes sure that nothing uses this id; creates nothing.
     pub(in crate::repository) async fn begin(
         store: Arc<dyn Store>,
         source: &str,
@@ -66,7 +66,7 @@ impl PendingSnapshot {
         Ok(pending)
     }
 
-    /// Returns what [`begin`](Self::begin) would for an id that is taken.
+    /// Returns what [`begin`](Self::begin) would return, for an id that is taken.
     pub(in crate::repository) fn unchecked(
         store: Arc<dyn Store>,
         source: &str,
@@ -96,22 +96,22 @@ impl PendingSnapshot {
         })
     }
 
-    /// Keeps what is written in a spool until its writer is finished, unless the store is local: for who holds a
-    /// service while it writes, and is not to hold it for a network.
+    /// Holds written bytes in a spool until their writer has finished, unless the store is local: for a run that holds
+    /// a service while it writes, and must not hold it for a network.
     #[must_use]
     pub fn spooled(mut self, spool: Spool) -> Self {
         self.spool = Some(spool);
         self
     }
 
-    /// Returns the id of a snapshot of this source that was made before and yet has a later id: a
-    /// clock was or is wrong, and `latest` will go on meaning that one.
+    /// Returns the id of a snapshot of this source that was made earlier and yet has a later id: a clock was or is
+    /// wrong, and `latest` will go on meaning that snapshot.
     #[must_use]
     pub fn newer(&self) -> Option<&SnapshotId> {
         self.newer.as_ref()
     }
 
-    /// Returns every object that may come into being: they are known before there are any.
+    /// Returns every object that may come into being: they are known before any exists.
     #[must_use]
     pub fn objects(&self) -> SnapshotObjects {
         let Keys { manifest, archive, list, .. } = &self.keys;
@@ -122,7 +122,7 @@ impl PendingSnapshot {
         }
     }
 
-    /// Returns whether it is published, which may become true behind who was waiting for it.
+    /// Returns whether it is published. That may become true after its caller stopped waiting for it.
     #[must_use]
     pub fn published(&self) -> Arc<AtomicBool> {
         Arc::clone(&self.published)
@@ -131,7 +131,7 @@ impl PendingSnapshot {
     /// Begins the archive.
     ///
     /// # Errors
-    /// When it is there already or cannot be created.
+    /// When it already exists or cannot be created.
     pub async fn archive_writer(&self) -> Result<SnapshotObjectWriter, RepositoryError> {
         self.writer(&self.keys.archive).await
     }
@@ -139,7 +139,7 @@ impl PendingSnapshot {
     /// Begins the file list.
     ///
     /// # Errors
-    /// When it is there already or cannot be created.
+    /// When it already exists or cannot be created.
     pub async fn list_writer(&self) -> Result<SnapshotObjectWriter, RepositoryError> {
         self.writer(&self.keys.list).await
     }
@@ -154,15 +154,15 @@ impl PendingSnapshot {
         SnapshotObjectWriter::begin(writer, address, key)
     }
 
-    /// Writes the manifest, from which moment the snapshot exists. What the writers returned proves
-    /// that archive and list are durable; the manifest must say the same of them.
+    /// Writes the manifest; from that moment the snapshot exists. What the writers returned proves that archive and
+    /// list are durable; the manifest must say the same of them.
     ///
-    /// Once it has begun, it ends whatever becomes of who waits for it: see [`shield`]. Who removes the rest of the
-    /// snapshot waits until then.
+    /// Once this has begun, it ends even if nobody waits for it any more: see [`shield`]. Whoever removes the rest of
+    /// the snapshot waits until then.
     ///
     /// # Errors
-    /// When the archive is empty, the manifest is not about these files, or cannot be stored. Then
-    /// there is no snapshot, and [`discard`](Self::discard) removes what there is.
+    /// When the archive is empty, or the manifest is not about these files or cannot be stored. Then there is no
+    /// snapshot, and [`discard`](Self::discard) removes what exists.
     pub async fn publish(
         &self,
         manifest: Manifest,
@@ -182,10 +182,10 @@ impl PendingSnapshot {
         Ok(Snapshot::published(manifest, Arc::clone(store), self.keys.folder.clone()))
     }
 
-    /// Removes everything of it, whatever there is; abort the writers first.
+    /// Removes everything of it that exists; abort the writers first.
     ///
     /// # Errors
-    /// The first of the failures; what can be removed is removed all the same.
+    /// The first failure; everything that can be removed is removed all the same.
     pub async fn discard(&self) -> Result<(), RepositoryError> {
         self.objects().discard_from(&*self.store).await
     }

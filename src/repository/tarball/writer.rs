@@ -1,8 +1,8 @@
-//! The writer of an object that may be big: a thread that digests and stores what it is fed.
+//! Writes an object that may be big: a thread digests and stores what it is fed.
 //!
-//! The thread is fed through a bounded channel, so memory is bounded and a slow store slows whoever
-//! feeds it. It is never dropped half-way, whatever becomes of who feeds it; a writer that is dropped
-//! without [`finish`](SnapshotObjectWriter::finish) leaves nothing.
+//! A bounded channel feeds the thread, so memory is bounded, and a slow store slows the feeder. The thread is never
+//! dropped half-way, whatever happens to the feeder; a writer that is dropped without
+//! [`finish`](SnapshotObjectWriter::finish) leaves nothing.
 
 use std::path::PathBuf;
 use std::thread;
@@ -15,7 +15,7 @@ use crate::outside::{Outside, Token};
 use crate::repository::RepositoryError;
 use crate::store::{Key, ObjectWriter, StoreAddress};
 
-/// Chunks that wait for the writer; with those of 4 MiB, 16 MiB.
+/// Chunks that may wait for the writer; with those of 4 MiB, 16 MiB.
 const QUEUE: usize = 4;
 
 /// Writes a new object of a snapshot.
@@ -27,7 +27,7 @@ pub struct SnapshotObjectWriter {
     failed: bool,
 }
 
-/// An object that is durable under its name: what the manifest says of it.
+/// An object that is durable under its name, as the manifest describes it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Stored {
     /// File name in the source's directory.
@@ -51,7 +51,7 @@ enum Outcome {
 }
 
 impl SnapshotObjectWriter {
-    /// Feeds an object that was begun.
+    /// Feeds an object that has begun.
     pub(super) fn begin(
         writer: Box<dyn ObjectWriter>,
         store: &StoreAddress,
@@ -73,18 +73,18 @@ impl SnapshotObjectWriter {
             .spawn(move || {
                 let _alive = alive;
                 let (outcome, _busy) = runtime.block_on(task.run(messages));
-                // Whoever is gone does not need to be told.
+                // A caller that is gone needs no answer.
                 let _ = tell.send(outcome);
             })
             .map_err(|source| RepositoryError::write(&path, 0, source))?;
         Ok(Self { feed, outcome, path, failed: false })
     }
 
-    /// Appends bytes, in chunks of at most 4 MiB for memory to stay bounded. Returns when there is
-    /// room for more, not when they are stored. Safe to cancel: the chunk is then not appended.
+    /// Appends bytes, in chunks of at most 4 MiB so that memory stays bounded. Returns when there is room for more,
+    /// not when they are stored. Safe to cancel: the chunk is then not appended.
     ///
     /// # Errors
-    /// When an earlier chunk could not be stored; nothing of the object is left then.
+    /// When an earlier chunk could not be stored; then nothing of the object is left.
     pub async fn write(&mut self, chunk: Bytes) -> Result<(), RepositoryError> {
         match self.feed.send(Message::Data(chunk, Outside::busy())).await {
             Ok(()) => Ok(()),
@@ -92,11 +92,11 @@ impl SnapshotObjectWriter {
         }
     }
 
-    /// Waits until everything is durable under the object's name. When this is cancelled, the object
-    /// may still get its name; removing its partial name and then the whole one undoes either.
+    /// Waits until everything is durable under the object's name. If this is cancelled, the object may still get its
+    /// name; removing first its partial name and then its final one undoes either outcome.
     ///
     /// # Errors
-    /// When anything could not be stored; nothing of the object is left then.
+    /// When anything could not be stored; then nothing of the object is left.
     pub async fn finish(mut self) -> Result<Stored, RepositoryError> {
         if self.feed.send(Message::Finish(Outside::busy())).await.is_err() {
             return Err(self.failure().await);
@@ -135,7 +135,7 @@ impl SnapshotObjectWriter {
     }
 }
 
-/// The thread's side.
+/// The thread's end.
 struct WriterTask {
     writer: Box<dyn ObjectWriter>,
     path: PathBuf,
@@ -145,7 +145,7 @@ struct WriterTask {
 }
 
 impl WriterTask {
-    /// Returns what came of it, and what is to be held until that is told.
+    /// Returns its outcome, and a token to hold until the outcome is reported.
     async fn run(
         mut self,
         mut messages: mpsc::Receiver<Message>,
