@@ -1,16 +1,16 @@
-//! What a database advises where something is wrong with its data: the words and the commands for a person.
+//! What a database advises if something is wrong with its data: words and commands for a person.
 
 use crate::model::facts::{Facts, ForeignKey, Name, SequenceBehind};
 use crate::model::hint::Hint;
 
-/// What a database advises. It is silent where it does not say otherwise.
+/// What a database advises. By default it advises nothing.
 pub trait Advice: Send + Sync {
-    /// Returns the command that mends something in a running database; `facts` are the last that were taken of it.
+    /// Returns the command that fixes something in a running database; `facts` are the latest ones about it.
     fn mend(&self, _container: &str, _facts: &Facts, _flaw: &Flaw<'_>) -> Option<Hint> {
         None
     }
 
-    /// Returns whether the files of a table may get shorter though no transaction has written.
+    /// Returns whether the files of a table may get shorter although no transaction has written.
     fn may_shrink(&self, _facts: &Facts) -> bool {
         true
     }
@@ -20,22 +20,22 @@ pub trait Advice: Send + Sync {
         None
     }
 
-    /// Returns what happens to data that another image goes on with.
+    /// Returns what happens to data when another image goes on with it.
     fn transplant(&self, _from: &Platform<'_>, _to: &Platform<'_>) -> Transplant {
         Transplant::Fits
     }
 }
 
-/// Advises nothing: a database that is not known.
+/// Advises nothing: for an unknown database.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Silent;
 
 impl Advice for Silent {}
 
-/// What is wrong in a database, and can be mended by a statement.
+/// Something wrong in a database that a statement can fix.
 #[derive(Debug, Clone, Copy)]
 pub enum Flaw<'a> {
-    /// Indexes of text are in another order than text is sorted in by now.
+    /// Indexes of text have another order than text now sorts in.
     Collation {
         /// The database.
         database: &'a str,
@@ -47,7 +47,7 @@ pub enum Flaw<'a> {
         /// The extension.
         extension: &'a str,
     },
-    /// A foreign key does not hold of what was written before it.
+    /// A foreign key does not hold for what was written before it.
     ForeignKey {
         /// The database.
         database: &'a str,
@@ -70,12 +70,12 @@ pub enum Flaw<'a> {
     },
 }
 
-/// What a database runs in.
+/// The platform that a database runs on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Platform<'a> {
     /// The image, by name.
     pub image: &'a str,
-    /// The C library, as "glibc 2.36", where it is known.
+    /// The C library, such as "glibc 2.36", if it is known.
     pub libc: Option<&'a str>,
 }
 
@@ -84,7 +84,7 @@ pub struct Platform<'a> {
 pub enum Transplant {
     /// Nothing.
     Fits,
-    /// It is not known; what may, and what then is to be done.
+    /// It is not known; what may happen, and what to do then.
     MayBreak(String),
     /// It breaks, and how.
     Breaks(String),

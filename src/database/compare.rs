@@ -1,13 +1,12 @@
 //! What differs between two looks at the same data, how bad that is, and the next command.
 //!
-//! A comparison is *strict* when the transaction numbers prove that nothing was written in between:
-//! then whatever differs is damage. Else it is lenient: rows come and go, sequences move, schemas are
-//! migrated, and only what no client does by writing is damage: a table, a database or a role that is
-//! gone, a row whose foreign key leads nowhere, bytes that are empty where they were not, another
-//! cluster.
+//! A comparison is *strict* if the transaction numbers prove that nothing was written in between: then every
+//! difference is damage. Otherwise it is lenient: rows come and go, sequences move, schemas migrate, and damage is
+//! only what no client causes by writing: a table, a database or a role that is gone, a row whose foreign key leads
+//! nowhere, bytes that are empty where they were not, another cluster.
 //!
-//! The rules are the same for every database. What mends a [flaw](Flaw), and what its files may do by themselves, is
-//! told by its own [`Advice`].
+//! The rules are the same for every database. Its own [`Advice`] tells what fixes a [flaw](Flaw), and what its files
+//! may do by themselves.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -16,16 +15,16 @@ use crate::model::facts::difference::{Comparison, Difference, DifferenceKind, Se
 use crate::model::facts::{Database, Facts, Files, ForeignKey, Name, Revision, Table, Worth, identifier};
 use crate::model::hint::Hint;
 
-/// What a comparison needs to know beside the facts.
+/// What a comparison needs to know besides the facts.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct ComparisonContext<'a> {
     /// The database's container, for the commands.
     pub container: Option<&'a str>,
-    /// The snapshot that has the data as it was before, `SOURCE/ID`.
+    /// The snapshot of the data as it was before, `SOURCE/ID`.
     pub snapshot: Option<&'a str>,
     /// Why its own files say that the server's last shutdown was not clean; empty if it was, or if unknown.
     pub unclean: &'a [String],
-    /// Whether nothing was written in between, if something other than the facts says so.
+    /// Whether nothing was written in between, if something besides the facts says so.
     pub nothing_written: Option<bool>,
 }
 
@@ -47,7 +46,7 @@ pub fn compare(before: &Facts, after: &Facts, context: &ComparisonContext<'_>) -
     comparing.finish()
 }
 
-/// Returns what is wrong with data for which there is no earlier look.
+/// Returns what is wrong with data that has no earlier look.
 #[must_use]
 pub fn first_look(facts: &Facts, context: &ComparisonContext<'_>) -> Comparison {
     let mut comparing = Comparing::of(facts, context, false);
@@ -81,7 +80,7 @@ struct Comparing<'a> {
 struct Of<'a> {
     before: &'a Database,
     after: &'a Database,
-    /// Whether the tool's own record says that its schema went to another revision.
+    /// Whether the tool's own record says that its schema moved to another revision.
     migrated: bool,
     /// Whether there was no earlier look at it.
     first: bool,
@@ -115,7 +114,7 @@ impl<'a> Comparing<'a> {
 
 impl Comparing<'_> {
     fn finish(mut self) -> Comparison {
-        // Stable: within one severity they keep the order in which they were found.
+        // The sort is stable: within one severity they keep the order in which they were found.
         self.found.sort_by_key(|difference| difference.severity);
         Comparison { strict: self.strict, differences: self.found }
     }
@@ -132,7 +131,7 @@ impl Comparing<'_> {
         self.found.push(Difference { kind, severity, object: object.into(), before, after, next });
     }
 
-    /// Returns how bad something is that a client may have done by writing.
+    /// Returns how bad something is that a client may have caused by writing.
     fn by_writing(&self) -> Severity {
         if self.strict { Severity::Damage } else { Severity::Explained }
     }
@@ -146,7 +145,7 @@ impl Comparing<'_> {
         })
     }
 
-    /// Returns the command that mends a flaw.
+    /// Returns the command that fixes a flaw.
     fn mend(&self, flaw: &Flaw<'_>) -> Option<Hint> {
         self.advice.mend(self.context.container?, self.after, flaw)
     }
@@ -334,7 +333,7 @@ impl Comparing<'_> {
             format!("{}, {}{version}", database.encoding, database.collation)
         };
         let (then, now) = (version(of.before), version(of.after));
-        // A version that only one side knows proves nothing.
+        // A version that only one side has proves nothing.
         let known = !then.is_empty() && !now.is_empty();
         let differs = of.before.encoding != of.after.encoding
             || of.before.collation != of.after.collation
@@ -346,7 +345,7 @@ impl Comparing<'_> {
         }
     }
 
-    /// Finds what was wrong before, or is wrong at first sight, without being a difference.
+    /// Finds what was already wrong before, or is wrong at first sight, without being a difference.
     fn standing(&mut self, of: &Of<'_>) {
         let (recorded, actual) = (&of.after.recorded_collation_version, &of.after.collation_version);
         if let (Some(recorded), Some(actual)) = (recorded, actual)
@@ -425,7 +424,7 @@ impl Comparing<'_> {
         }
     }
 
-    /// A client may empty any one table; if all of them are empty at once, they are lost.
+    /// A client may empty any one table; if all of them are empty at once, their rows are lost.
     fn emptied_database(&mut self, of: &Of<'_>) {
         let total = |database: &Database| -> Option<u64> {
             database.tables.iter().filter(|table| table.has_rows()).map(|table| table.rows).sum()
@@ -440,7 +439,7 @@ impl Comparing<'_> {
     }
 
     fn missing_table(&mut self, of: &Of<'_>, table: &Table) {
-        // Old partitions are dropped as a matter of course.
+        // Dropping old partitions is routine.
         let severity = match (table.partition || of.migrated, self.strict) {
             (true, false) => Severity::Explained,
             _ => Severity::Damage,
@@ -499,8 +498,8 @@ impl Comparing<'_> {
         if then.rows.zip(now.rows).is_some_and(|(then, now)| now > then) {
             return self.push(DifferenceKind::MoreRows, self.by_writing(), object, what, None);
         }
-        // A table that is too large to be counted does not shrink without a transaction either, where the database
-        // gives nothing back by itself.
+        // A table that is too large to count does not shrink without a transaction either, if the database gives
+        // nothing back by itself.
         let may_shrink = self.advice.may_shrink(self.after);
         if let (true, false, Some(before), Some(after)) = (self.strict, may_shrink, then.bytes, now.bytes)
             && after < before
@@ -520,8 +519,8 @@ impl Comparing<'_> {
             if empty_now <= empty_then || full_now >= full_then {
                 continue;
             }
-            // If hardly a row that had bytes has any left, and as many more rows have none, that is not from rows
-            // that come and go.
+            // If hardly any row that had bytes still has them, and at least as many more rows have none, rows that
+            // come and go do not explain that.
             let most = full_now <= full_then / 20 && empty_now - empty_then >= full_then - full_now;
             let severity = if most { Severity::Damage } else { self.by_writing() };
             let object = of.object("column", &format!("{}.{}", now.name, identifier(column)));
@@ -564,8 +563,8 @@ impl Comparing<'_> {
             self.push(DifferenceKind::WeakenedKey, self.by_writing(), object.clone(), what, None);
         }
         let Some(orphans) = now.orphans.filter(|orphans| *orphans > 0) else { return };
-        // Every row of a key without a record led somewhere; a key that nobody looked at may have had any
-        // number of orphans.
+        // If a key has no record, all its rows led somewhere; a key that nobody looked at may have had any number of
+        // orphans.
         let known = match then {
             None => Some(0),
             Some(then) => then.orphans,
@@ -653,8 +652,8 @@ fn same_tool<'d>(revision: &Revision, database: &'d Database) -> Option<&'d Revi
     database.revisions.iter().find(|other| other.tool == revision.tool && other.schema == revision.schema)
 }
 
-/// Returns whether a migration can lead to this revision: there is one, and none was taken back. Alembic
-/// keeps only the latest.
+/// Returns whether a migration can lead to this revision: some revision exists, and none was taken back. Alembic keeps
+/// only the latest.
 fn went_on(then: &Revision, now: &Revision) -> bool {
     now.revision.is_some() && (now.applied >= then.applied || then.tool == "alembic")
 }

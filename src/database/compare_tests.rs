@@ -69,7 +69,7 @@ fn key(worth: Worth, orphans: u64) -> ForeignKey {
 const CONTEXT: ComparisonContext<'static> =
     ComparisonContext { container: Some("db 1"), snapshot: None, unclean: &[], nothing_written: None };
 
-/// Returns the only difference of a kind, which has to be there once.
+/// Returns the only difference of a kind, which must occur exactly once.
 #[track_caller]
 fn only(comparison: &Comparison, kind: DifferenceKind) -> &Difference {
     let found: Vec<_> = comparison.differences.iter().filter(|one| one.kind == kind).collect();
@@ -85,7 +85,7 @@ fn the_same_is_the_same() {
     assert_eq!(same, Comparison { strict: false, differences: Vec::new() });
 }
 
-/// Damage that no client does by writing: found whether or not anybody wrote.
+/// Damage that no client causes by writing: found whether or not anybody wrote.
 #[rstest]
 #[case::missing_table(|facts: &mut Facts| _ = memory_db(facts).tables.remove(0), DifferenceKind::MissingTable)]
 #[case::missing_database(|facts: &mut Facts| _ = facts.databases.remove(0), DifferenceKind::MissingDatabase)]
@@ -117,7 +117,7 @@ fn damage_is_found_whether_or_not_clients_wrote(#[case] plant: fn(&mut Facts), #
     }
 }
 
-/// What clients do by writing: damage when nobody wrote, else explained.
+/// What clients do by writing: damage if nobody wrote, otherwise explained.
 #[rstest]
 #[case::fewer_rows(|facts: &mut Facts| of(facts, "users").rows = Some(49), DifferenceKind::FewerRows)]
 #[case::no_rows(|facts: &mut Facts| of(facts, "users").rows = Some(0), DifferenceKind::FewerRows)]
@@ -206,7 +206,7 @@ fn what_was_not_counted_is_not_compared_unless_there_is_nothing_left_of_it() {
     let truncated = compare(&before, &after, &CONTEXT);
     assert_eq!(only(&truncated, DifferenceKind::ShrunkenTable).severity, Severity::Damage);
     assert!(compare(&before, &later(after.clone()), &CONTEXT).ok());
-    // There, vacuum gives back pages without a transaction.
+    // With that setting, vacuum gives back pages without a transaction.
     after.settings.insert("wal_level".into(), "minimal".into());
     assert!(compare(&before, &after, &CONTEXT).ok());
 }

@@ -1,4 +1,4 @@
-//! A database's files, which are read where they lie.
+//! A database's files, read where they lie.
 
 use std::fmt;
 use std::io;
@@ -17,12 +17,12 @@ pub trait DataFiles: Send + Sync + fmt::Debug {
 
     /// Returns what the files of a data directory say; `data_directory` is relative to `root`.
     ///
-    /// `mounted_at` is where `root` is mounted in the database's container, if it is known: an
-    /// absolute link below that leads into the source, any other leads out of it.
+    /// `mounted_at` is where `root` is mounted in the database's container, if that is known: an absolute link below
+    /// it leads into the source, any other leads out of it.
     ///
     /// # Errors
-    /// When a file that must be there cannot be read. One that is damaged is no error: it is among
-    /// the [reasons](Inspection::reasons).
+    /// When a required file cannot be read. A damaged file is no error: it is among the
+    /// [reasons](Inspection::reasons).
     fn inspect(
         &self,
         root: &Path,
@@ -30,20 +30,20 @@ pub trait DataFiles: Send + Sync + fmt::Debug {
         mounted_at: Option<&Path>,
     ) -> io::Result<Inspection>;
 
-    /// Returns the files, relative to `root`, without which the database refuses to start: an
-    /// archive has them last, so that half a restore is no database.
+    /// Returns the files, relative to `root`, without which the database refuses to start: an archive has them last,
+    /// so that half a restore is no database.
     fn written_last(&self, data_directory: &Path) -> Vec<PathBuf>;
 
-    /// Returns the file, relative to `root`, that the proof of a clean shutdown rests on.
+    /// Returns the file, relative to `root`, on which the proof of a clean shutdown rests.
     fn proof_file(&self, data_directory: &Path) -> PathBuf;
 
-    /// Returns what checks the content of a file of a cleanly stopped database as it streams past;
-    /// `path` is relative to the data directory. `None` for a file whose content proves nothing.
+    /// Returns a checker for the content of a file of a cleanly stopped database as it streams past; `path` is
+    /// relative to the data directory. `None` for a file whose content proves nothing.
     fn content_check(&self, _inspection: &Inspection, _path: &Path) -> Option<Box<dyn ContentCheck>> {
         None
     }
 
-    /// Returns where files that were seen so stand in the database's log; `None` where they do not say it.
+    /// Returns where files with this inspection stand in the database's log; `None` if they do not tell.
     fn position(&self, _inspection: &Inspection) -> Option<Position> {
         None
     }
@@ -54,7 +54,7 @@ pub trait ContentCheck {
     /// Takes the next piece.
     fn feed(&mut self, piece: &[u8]);
 
-    /// Ends the file and returns what was found.
+    /// Ends the file and returns what it found.
     fn finish(self: Box<Self>) -> Checked;
 }
 
@@ -70,7 +70,7 @@ pub struct Checked {
 /// A damaged place in a file.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Damage {
-    /// The page, counted from 0, where it is one page.
+    /// The page, counted from 0, if it is one page.
     pub block: Option<u64>,
     /// What is wrong with it.
     pub what: String,

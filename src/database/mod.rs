@@ -1,23 +1,25 @@
 //! What volsnap knows of each kind of database, in one folder each.
 //!
-//! A [`Database`] has halves that are used apart, and has only those that are known of it:
+//! A [`Database`] has halves that are used separately, and only those that are known for it:
 //!
 //! | half | what it is | used by |
 //! |---|---|---|
-//! | [`Server`] | what is asked of a *container* that runs it, and how that is stopped | the command |
+//! | [`Server`] | what to ask a *container* that runs it, and how to stop that | the command |
 //! | [`DataFiles`] | what its *files* say; only they prove a clean shutdown | the agent, next to the data |
-//! | [`FactsSource`] | how the running database is asked what is true of its data | `check`, and what takes snapshots |
-//! | [`NativeBackup`](native::NativeBackup) | the backup that it makes of itself while it runs | `snapshot --quiesce online` |
-//! | [`SandboxSource`] | how a copy of its data is booted away from everything | `verify --drill` |
+//! | [`FactsSource`] | how to ask the running database what is true of its data | `check`, and whatever takes
+//! snapshots |
+//! | [`NativeBackup`](native::NativeBackup) | the backup that it makes of itself while it runs | `snapshot --quiesce
+//! online` |
+//! | [`SandboxSource`] | how to boot a copy of its data away from everything | `verify --drill` |
 //! | [`Advice`] | words and commands for a person | whoever finds something wrong |
 //!
-//! What differs between two looks at the same data is found by [`compare`](mod@compare), for every database alike.
+//! [`compare`](mod@compare) finds what differs between two looks at the same data, for every database alike.
 //!
 //! # One more database
 //!
-//! It is a folder beside [`postgres`] and a line in [`all`]. Nobody else names a database or knows anything of one:
-//! callers have a container and ask for [its server](server_of), or have a name out of a manifest, a journal or the
-//! agent's answer, and ask for [its files](files_of). `scripts/databases` holds the rest of the sources to that.
+//! Add a folder beside [`postgres`] and a line in [`all`]. Nobody else names a database or knows anything about one:
+//! callers have a container and ask for [its server](server_of), or have a name from a manifest, a journal or the
+//! agent's answer, and ask for [its files](files_of). `scripts/databases` enforces that for the rest of the sources.
 
 use std::fmt;
 
@@ -40,7 +42,7 @@ pub use files::{Checked, ContentCheck, Damage, DataFiles};
 pub use sandbox::{Sandbox, SandboxSource, Structure};
 pub use server::{Links, Server};
 
-/// One kind of database, by the halves that are known of it.
+/// One kind of database, by the halves that are known for it.
 pub trait Database: Send + Sync + fmt::Debug {
     /// Returns the name that is shown and stored: "postgresql".
     fn name(&self) -> &'static str;
@@ -55,7 +57,7 @@ pub trait Database: Send + Sync + fmt::Debug {
         None
     }
 
-    /// Returns how it is asked what is true of its data.
+    /// Returns how to ask it what is true of its data.
     fn facts(&self) -> Option<&'static dyn FactsSource> {
         None
     }
@@ -65,7 +67,7 @@ pub trait Database: Send + Sync + fmt::Debug {
         None
     }
 
-    /// Returns how a copy of its data is booted.
+    /// Returns how to boot a copy of its data.
     fn sandbox(&self) -> Option<&'static dyn SandboxSource> {
         None
     }
@@ -76,7 +78,7 @@ pub trait Database: Send + Sync + fmt::Debug {
     }
 }
 
-/// Returns every database there is.
+/// Returns every known database.
 #[must_use]
 pub fn all() -> &'static [&'static dyn Database] {
     &[&postgres::Postgres]
@@ -102,8 +104,8 @@ pub fn server_of(container: &Container) -> Option<&'static dyn Server> {
     of(container)?.server()
 }
 
-/// Returns the server that a container runs, where it was written down by name which database that is; else as the
-/// container looks. An image that was changed since may not say it any more.
+/// Returns the server that a container runs: by the database's name if that was recorded, otherwise by how the
+/// container looks. An image that has changed since may no longer say it.
 #[must_use]
 pub fn server_by(name: Option<&str>, container: &Container) -> Option<&'static dyn Server> {
     let recorded = name.and_then(named).and_then(Database::server);
@@ -116,13 +118,13 @@ pub fn files_of(name: &str) -> Option<&'static dyn DataFiles> {
     named(name)?.files()
 }
 
-/// Returns what the database of that name advises; nothing, where it is not known.
+/// Returns what the database of that name advises; nothing if it is not known.
 #[must_use]
 pub fn advice_of(name: &str) -> &'static dyn Advice {
     named(name).map_or(&advice::Silent, Database::advice)
 }
 
-/// Returns where a database's files stand in its log, where they say it.
+/// Returns where a database's files stand in its log, if they tell.
 #[must_use]
 pub fn position(inspection: &Inspection) -> Option<Position> {
     files_of(&inspection.engine)?.position(inspection)

@@ -1,8 +1,8 @@
-//! Backing up a database that runs on: its own backup, made by its own programs.
+//! Backs up a database while it runs: its own backup, made by its own programs.
 //!
-//! Three containers take part: the database's own, which is only asked; a throwaway one of the same image
-//! that shares its network and writes the backup; and another one, without any network, that reads it back.
-//! Passwords go from the first to the second over standard output and standard input, nowhere else.
+//! Three containers take part: the database's own, which only answers questions; a throwaway one of the same image
+//! that shares its network and writes the backup; and another one, without any network, that reads it back. Passwords
+//! go from the first to the second over standard output and standard input, nowhere else.
 
 use std::fmt;
 use std::ops::RangeInclusive;
@@ -14,17 +14,17 @@ use crate::model::inspection::Inspection;
 
 /// How a kind of database is backed up while it runs.
 pub trait NativeBackup: Send + Sync + fmt::Debug {
-    /// Returns the command that asks the database, inside its container, whether it can be backed up;
-    /// `data_directory` is where the container has its data.
+    /// Returns the command that asks the database, inside its container, whether it can be backed up; `data_directory`
+    /// is where its data lies in the container.
     fn question(&self, container: &Container, data_directory: &Path) -> Vec<String>;
 
-    /// Takes in what came of the question.
+    /// Evaluates the answer to that question.
     ///
     /// # Errors
-    /// When the database cannot be backed up as it is.
+    /// When the database cannot be backed up in this state.
     fn access(&self, container: &Container, answer: &ExecOutput) -> Result<NativeAccess, NativeRefusal>;
 
-    /// Returns how slow and how fast it can be told to be, in bytes per second.
+    /// Returns the lowest and the highest rate that it accepts, in bytes per second.
     fn rates(&self) -> RangeInclusive<u64>;
 
     /// Returns the command that writes the backup into `directory`, which exists and is empty, from within
@@ -35,20 +35,20 @@ pub trait NativeBackup: Send + Sync + fmt::Debug {
     /// Returns the command that proves the backup in `directory` to be whole.
     fn verify_command(&self, directory: &Path) -> Vec<String>;
 
-    /// Returns how far the backup is, by a piece of what its command writes to stderr: bytes written.
+    /// Returns how many bytes of the backup are written, from a piece of its command's stderr.
     fn progress(&self, said: &str) -> Option<u64>;
 
-    /// Returns what made a command fail, by what it wrote to stderr.
+    /// Returns why a command failed, from its stderr.
     fn failure(&self, access: &NativeAccess, stderr: &str) -> NativeRefusal;
 
-    /// Returns why the files of a backup are not what they must be; none when they are.
+    /// Returns why the files of a backup are not as they must be; empty if they are.
     fn doubts(&self, access: &NativeAccess, inspection: &Inspection) -> Vec<String>;
 }
 
-/// How a database lets itself be backed up.
+/// How to back up a database.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct NativeAccess {
-    /// Whom to connect as.
+    /// The role to connect as.
     pub user: String,
     /// The port it listens on, at 127.0.0.1.
     pub port: String,
@@ -63,15 +63,15 @@ pub struct NativeAccess {
 /// The units of a rate, the largest first.
 const UNITS: [(u64, &str); 3] = [(1 << 30, "G"), (1 << 20, "M"), (1 << 10, "k")];
 
-/// How fast a backup is made at most.
+/// The highest rate of a backup.
 ///
-/// One that is made as fast as it can be takes a processor of the database's and another for itself; on a small
-/// machine who uses the database feels that.
+/// A backup at full speed takes one of the database's processors and another for itself; on a small machine the
+/// database's users feel that.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct MaxRate(Option<u64>);
 
 impl MaxRate {
-    /// As fast as it can be.
+    /// As fast as possible.
     pub const NONE: Self = Self(None);
 
     /// That many bytes per second.
@@ -80,14 +80,14 @@ impl MaxRate {
         Self(Some(bytes_per_second))
     }
 
-    /// Returns the most bytes per second; `None` where there is no limit.
+    /// Returns the limit in bytes per second; `None` if there is none.
     #[must_use]
     pub fn bytes_per_second(self) -> Option<u64> {
         self.0
     }
 }
 
-/// Writes it as it is typed.
+/// Writes it as a user would type it.
 impl fmt::Display for MaxRate {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Some(bytes) = self.0 else { return f.write_str("none") };
@@ -122,21 +122,21 @@ impl FromStr for MaxRate {
     }
 }
 
-/// Why a database cannot be backed up while it runs, and what mends that.
+/// Why a database cannot be backed up while it runs, and how to fix that.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct NativeRefusal {
-    /// What is in the way.
+    /// The obstacle.
     pub problem: String,
-    /// The line that mends it, and where it belongs; `None` where none is known.
+    /// The line that fixes it, and where it belongs; `None` if none is known.
     pub mend: Option<String>,
 }
 
-/// Bytes that nobody is to see.
+/// Bytes that nobody may see.
 #[derive(Clone, PartialEq, Eq, Default)]
 pub struct Secret(Vec<u8>);
 
 impl Secret {
-    /// Returns the bytes, for the one who is to have them.
+    /// Returns the bytes, for the one who may have them.
     #[must_use]
     pub fn reveal(&self) -> &[u8] {
         &self.0

@@ -1,4 +1,4 @@
-//! A database's server, which is asked inside its own container.
+//! A database's server; volsnap asks it inside its own container.
 
 use std::fmt;
 use std::path::{Path, PathBuf};
@@ -6,47 +6,47 @@ use std::time::Duration;
 
 use crate::model::container::Container;
 
-/// What is known of a server by its container: how it is recognised, asked, and stopped.
+/// What is known of a server by its container: how to recognise, ask and stop it.
 ///
 /// Secrets come from the container's own environment, never from a command.
 pub trait Server: Send + Sync + fmt::Debug {
     /// Returns whether this container runs (or was made to run) this database.
     fn recognises(&self, container: &Container) -> bool;
 
-    /// Returns the data directory inside the container, as its configuration has it.
+    /// Returns the data directory inside the container, according to its configuration.
     fn data_directory(&self, container: &Container) -> Option<PathBuf>;
 
-    /// Returns the major version that the container's image says it has: "15".
+    /// Returns the major version that the container's image declares: "15".
     fn major_version(&self, _container: &Container) -> Option<String> {
         None
     }
 
-    /// Returns the role that may see everything, as the container's configuration has it.
+    /// Returns the role that may see everything, according to the container's configuration.
     fn superuser(&self, _container: &Container) -> Option<String> {
         None
     }
 
-    /// Returns the command that prints the data directory of the running database; `None` where it does not tell.
+    /// Returns the command that prints the data directory of the running database; `None` if the database does not
+    /// tell.
     fn data_directory_command(&self, _container: &Container) -> Option<Vec<String>> {
         None
     }
 
-    /// Returns the command that exits with 0 once the database answers a query over TCP. It checks
-    /// once and is quick.
+    /// Returns the command that exits with 0 once the database answers a query over TCP. It checks once and is quick.
     fn ready_command(&self, container: &Container) -> Vec<String>;
 
-    /// Returns the command that waits inside the container until the database answers, for at most
-    /// `limit`; one call instead of many.
+    /// Returns the command that waits inside the container until the database answers, for at most `limit`; one call
+    /// instead of many.
     fn await_ready_command(&self, container: &Container, limit: Duration) -> Vec<String>;
 
-    /// Returns the command that has the running database write to its files what it holds in memory, so that
-    /// a shutdown right after it has little to write; `None` where there is no such thing.
+    /// Returns the command that makes the running database write what it holds in memory to its files, so that a
+    /// shutdown right after it has little to write; `None` if the database has no such command.
     fn checkpoint_command(&self, _container: &Container) -> Option<Vec<String>> {
         None
     }
 
-    /// Returns how it is found out what of a data directory, absolute in the container, lies elsewhere; `None` where
-    /// nothing ever does.
+    /// Returns how to find which parts of a data directory, absolute in the container, lie elsewhere; `None` if none
+    /// ever do.
     fn links(&self, _directory: &Path) -> Option<Links> {
         None
     }
@@ -58,10 +58,10 @@ pub trait Server: Send + Sync + fmt::Debug {
     fn stop_timeout(&self) -> Duration;
 }
 
-/// How the links are found by which a data directory leads to other places; each command runs in its container.
+/// How to find the links from a data directory to other places; each command runs in its container.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Links {
-    /// Prints a line for each: what it is ("tablespace 16400"), a tab, and where it leads, relative to the data
+    /// Prints a line for each link: its kind ("tablespace 16400"), a tab, and its target, relative to the data
     /// directory.
     pub command: Vec<String>,
     /// What may lie elsewhere, for a person: "tablespaces".

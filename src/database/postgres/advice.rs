@@ -1,4 +1,4 @@
-//! What PostgreSQL advises: statements for its own `psql`, and what becomes of indexes under another C library.
+//! What PostgreSQL advises: statements for its own `psql`, and what happens to indexes under another C library.
 
 use super::Postgres;
 use crate::database::Advice;
@@ -14,8 +14,8 @@ impl Advice for Postgres {
         Some(Hint::docker(["exec", container, "psql", "-U", user, "-d", database, "-c", &statement]))
     }
 
-    /// Vacuum gives back the end of a table. That is in the write-ahead log, and takes a transaction, but where
-    /// the log has only what a crash needs.
+    /// Vacuum gives back the end of a table. The write-ahead log records that, in a transaction, unless the log has
+    /// only what a crash needs.
     fn may_shrink(&self, facts: &Facts) -> bool {
         facts.settings.get("wal_level").is_some_and(|level| level == "minimal")
     }
@@ -25,7 +25,7 @@ impl Advice for Postgres {
         Some(Hint::shell(format!("docker exec {name} pg_dumpall --username=USER > dump.sql")))
     }
 
-    /// Text is sorted by the C library, and an index of text is in the order of the one it was made with.
+    /// The C library sorts text, and an index of text has the order of the library that it was made with.
     fn transplant(&self, from: &Platform<'_>, to: &Platform<'_>) -> Transplant {
         match (from.libc, to.libc) {
             (Some(before), Some(after)) if sorts_otherwise(before, after) => Transplant::Breaks(format!(
@@ -47,7 +47,7 @@ impl Advice for Postgres {
     }
 }
 
-/// Returns the statement that mends a flaw, and the database it is for.
+/// Returns the statement that fixes a flaw, and its database.
 fn statement<'f>(flaw: &Flaw<'f>) -> (&'f str, String) {
     match *flaw {
         Flaw::Collation { database } => (database, format!("REINDEX DATABASE {}", identifier(database))),
@@ -67,14 +67,14 @@ fn statement<'f>(flaw: &Flaw<'f>) -> (&'f str, String) {
     }
 }
 
-/// Returns whether two C libraries may sort text in different ways: any two versions of glibc (as before and after
-/// 2.28), or glibc and musl, which sorts by bytes in each of its versions.
+/// Returns whether two C libraries may sort text differently: any two versions of glibc (such as before and after
+/// 2.28), or glibc and musl, which sorts by bytes in every version.
 fn sorts_otherwise(one: &str, other: &str) -> bool {
     let is_musl = |libc: &str| libc.starts_with("musl ");
     one != other && !(is_musl(one) && is_musl(other))
 }
 
-/// Returns whether an image's name says that it is of Alpine, whose C library is musl.
+/// Returns whether an image's name says that it is Alpine, whose C library is musl.
 fn has_musl(image: &str) -> bool {
     image.contains("alpine")
 }

@@ -1,17 +1,16 @@
 //! What the description of a container says about the server in it.
 //!
-//! The image alone does not make a server: clients and backup jobs run from the same image. So the
-//! command decides, read the way the engine and the official entrypoint would run it.
+//! The image alone does not make a server: clients and backup jobs run from the same image. So the command decides,
+//! read as the engine and the official entrypoint would run it.
 
 use std::path::{Path, PathBuf};
 
 use crate::model::container::Container;
 
-/// The port when nothing says otherwise.
+/// The port, if nothing says otherwise.
 const DEFAULT_PORT: &str = "5432";
 
-/// Images (the last part of their name) that are PostgreSQL servers without saying so in their
-/// environment.
+/// Images (the last part of their name) that are PostgreSQL servers although their environment does not say so.
 const IMAGES: &[&str] = &[
     "postgres",
     "postgresql",
@@ -23,8 +22,8 @@ const IMAGES: &[&str] = &[
     "citus",
 ];
 
-/// The entrypoint of the official image and of most made from it. It runs `postgres` when its first
-/// argument is an option.
+/// The entrypoint of the official image and of most images made from it. It runs `postgres` if its first argument is
+/// an option.
 const OFFICIAL_ENTRYPOINT: &str = "docker-entrypoint.sh";
 
 /// Programs that run what follows their options.
@@ -49,8 +48,8 @@ const SHELLS: &[&str] = &["sh", "bash", "dash", "ash"];
 /// Returns whether the container runs, or was made to run, a PostgreSQL server.
 pub(super) fn is_server(container: &Container) -> bool {
     let Some(server) = Server::find(&container.command) else { return false };
-    // Other images have an entrypoint of that name too, and take options: only `postgres` by name
-    // says whose server it is.
+    // Other images have an entrypoint of that name too, and take options: only the name `postgres` says whose server
+    // it is.
     server.by_name || looks_like_postgres(container)
 }
 
@@ -66,12 +65,12 @@ fn image_name(image: &str) -> &str {
     name.split(':').next().unwrap_or(name)
 }
 
-/// Returns where the server keeps its data, by its command and environment.
+/// Returns where the server keeps its data, according to its command and environment.
 pub(super) fn data_directory(container: &Container) -> PathBuf {
     let server = Server::find(&container.command);
     let from_command = server.as_ref().and_then(|server| {
-        // `-D` may name a directory of configuration files, as Debian has them under /etc, whose
-        // postgresql.conf names the data directory.
+        // `-D` may name a directory of configuration files, such as Debian's under /etc, whose postgresql.conf names
+        // the data directory.
         let given = server.option(Some('D'), "data_directory");
         given.filter(|directory| !Path::new(directory).starts_with("/etc"))
     });
@@ -81,18 +80,18 @@ pub(super) fn data_directory(container: &Container) -> PathBuf {
         .unwrap_or_else(|| default_data_directory(container))
 }
 
-/// Returns the major version that the image says it has.
+/// Returns the major version that the image declares.
 pub(super) fn major_version(container: &Container) -> Option<String> {
     let major = variable(container, "PG_MAJOR")?;
     major.parse::<u32>().is_ok().then(|| major.to_owned())
 }
 
-/// Returns the role that the official entrypoint makes at first, which owns everything.
+/// Returns the role that the official entrypoint makes first, which owns everything.
 pub(super) fn superuser(container: &Container) -> String {
     variable(container, "POSTGRES_USER").unwrap_or("postgres").to_owned()
 }
 
-/// Returns where the official image has its data when nothing says otherwise.
+/// Returns where the official image keeps its data, if nothing says otherwise.
 fn default_data_directory(container: &Container) -> PathBuf {
     let major = variable(container, "PG_MAJOR").and_then(|major| major.parse::<u32>().ok());
     match major {
@@ -101,7 +100,7 @@ fn default_data_directory(container: &Container) -> PathBuf {
     }
 }
 
-/// Returns the port the server listens on, by its command and environment; a number.
+/// Returns the port that the server listens on, according to its command and environment; a number.
 pub(super) fn port(container: &Container) -> String {
     let is_port = |port: &String| port.parse::<u16>().is_ok();
     let server = Server::find(&container.command);
@@ -112,7 +111,7 @@ pub(super) fn port(container: &Container) -> String {
         .unwrap_or_else(|| DEFAULT_PORT.to_owned())
 }
 
-/// Returns an environment variable of the container; `None` also when it is empty.
+/// Returns an environment variable of the container; `None` also if it is empty.
 fn variable<'a>(container: &'a Container, name: &str) -> Option<&'a str> {
     let value = container.env.iter().find_map(|pair| pair.strip_prefix(name)?.strip_prefix('='));
     value.filter(|value| !value.is_empty())
@@ -127,7 +126,7 @@ fn basename(path: &str) -> &str {
 struct Server {
     /// Whether the command names `postgres`, not only the entrypoint that would run it.
     by_name: bool,
-    /// What the server is given.
+    /// The arguments of the server.
     arguments: Vec<String>,
 }
 
@@ -138,7 +137,7 @@ impl Server {
         Self::in_words(&words).or_else(|| Self::in_script(&words))
     }
 
-    /// Walks over what only wraps: `tini -- docker-entrypoint.sh postgres -c …`.
+    /// Skips what only wraps: `tini -- docker-entrypoint.sh postgres -c …`.
     fn in_words(words: &[&str]) -> Option<Self> {
         let (first, rest) = words.split_first()?;
         let program = basename(first);
@@ -194,7 +193,7 @@ impl Server {
                 }
                 continue;
             };
-            // The server takes dashes for underscores in a setting's name.
+            // In a setting's name, the server takes dashes for underscores.
             if let Some((name, given)) = assignment.split_once('=')
                 && name.replace('-', "_") == setting
             {
@@ -205,7 +204,7 @@ impl Server {
     }
 }
 
-/// Splits a simple command of a shell script into words, without what quotes it.
+/// Splits a simple command of a shell script into words, without their quotes.
 fn words_of(command: &str) -> Vec<String> {
     command
         .split_whitespace()

@@ -1,10 +1,9 @@
 //! `global/pg_control`: what a cluster says of itself, and the only proof of a clean shutdown.
 //!
-//! The file is `ControlFileData` of `src/include/catalog/pg_control.h`, little-endian, padded with
-//! zeros to 8192 bytes. Its layout changes between major versions, and `pg_control_version` alone
-//! does not tell 13 to 16 apart, so a layout is chosen by that number and `catalog_version_no`
-//! together. A pair that is not in the table is [`ControlError::UnknownVersion`]: a guess could call
-//! a crashed cluster clean.
+//! The file is `ControlFileData` of `src/include/catalog/pg_control.h`, little-endian, padded with zeros to 8192
+//! bytes. Its layout changes between major versions. `pg_control_version` alone does not tell 13 to 16 apart, so that
+//! number and `catalog_version_no` together choose the layout. A pair that is not in the table is
+//! [`ControlError::UnknownVersion`]: a guess could call a crashed cluster clean.
 
 use std::fmt;
 
@@ -78,7 +77,7 @@ const LAYOUT_19: Layout = Layout {
     crc: 304,
 };
 
-/// A released major version, as its control file tells it.
+/// A released major version, as its control file shows it.
 #[derive(Debug)]
 struct Version {
     control: u32,
@@ -97,21 +96,21 @@ const VERSIONS: &[Version] = &[
     Version { control: 1902, catalog: 202_605_131, major: 19, layout: LAYOUT_19 },
 ];
 
-/// Why a control file says nothing that can be believed.
+/// Why a control file cannot be trusted.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum ControlError {
     /// The file ends before its structure does.
     #[error("it has {have} bytes, fewer than the {need} it must have")]
     Short {
-        /// Bytes there are.
+        /// The bytes that it has.
         have: usize,
-        /// Bytes the structure needs.
+        /// The bytes that the structure needs.
         need: usize,
     },
-    /// There is nothing but zeros, as after a crash of the machine.
+    /// The file is all zeros, as after a crash of the machine.
     #[error("it is all zeros")]
     Zeroed,
-    /// The versions are those of no release in the table.
+    /// The versions belong to no release in the table.
     #[error(
         "its versions (control {control}, catalog {catalog}) are those of no PostgreSQL that volsnap knows, or it is damaged"
     )]
@@ -121,7 +120,7 @@ pub enum ControlError {
         /// `catalog_version_no`.
         catalog: u32,
     },
-    /// The content does not match its CRC: damaged, or read while it was written.
+    /// The content does not match its CRC: it is damaged, or was read while it was written.
     #[error("its CRC is {stored:08x}, but its content gives {computed:08x}")]
     Crc {
         /// The CRC in the file.
@@ -129,12 +128,12 @@ pub enum ControlError {
         /// The CRC of the content.
         computed: u32,
     },
-    /// The CRC is right, and yet a field has a value no PostgreSQL writes.
+    /// The CRC is right, yet a field has a value that no PostgreSQL writes.
     #[error("its field {field} has the impossible value {value}")]
     Implausible {
         /// The field, by its name in PostgreSQL.
         field: &'static str,
-        /// What it holds.
+        /// Its value.
         value: String,
     },
 }
@@ -227,8 +226,7 @@ pub struct ControlFile {
     pub blocks_per_segment: u32,
     /// `xlog_seg_size`: bytes of a write-ahead log file.
     pub wal_segment_size: u32,
-    /// `data_checksum_version`: 0 without page checksums, 1 with; from 19 on, 2 and 3 while they are
-    /// being switched.
+    /// `data_checksum_version`: 0 without page checksums, 1 with; from 19 on, 2 and 3 while they are being switched.
     pub checksum_version: u32,
 }
 
@@ -236,12 +234,12 @@ impl ControlFile {
     /// Returns what the bytes of a `global/pg_control` say. Any bytes are safe to give.
     ///
     /// # Errors
-    /// When they cannot be believed, see [`ControlError`].
+    /// When they cannot be trusted, see [`ControlError`].
     pub fn parse(bytes: &[u8]) -> Result<Self, ControlError> {
         let version = version_of(bytes)?;
         let layout = &version.layout;
         check_crc(bytes, layout)?;
-        // From here on every offset lies inside: `version_of` compared the length.
+        // From here on every offset is inside: `version_of` checked the length.
         let control_file = Self {
             system_identifier: u64_at(bytes, 0),
             control_version: version.control,
@@ -268,7 +266,7 @@ impl ControlFile {
         Ok(control_file)
     }
 
-    /// Checks the sizes that later arithmetic divides by, against the bounds PostgreSQL has for them.
+    /// Checks the sizes that later arithmetic divides by, against PostgreSQL's own bounds.
     fn check_sizes(&self) -> Result<(), ControlError> {
         let power_within =
             |value: u32, least: u32, most: u32| value.is_power_of_two() && (least..=most).contains(&value);
@@ -284,8 +282,8 @@ impl ControlFile {
         Ok(())
     }
 
-    /// Returns the name of the write-ahead log file, in `pg_wal`, that holds the latest checkpoint
-    /// record. Without it the server does not start.
+    /// Returns the name of the write-ahead log file, in `pg_wal`, that holds the latest checkpoint record. Without it
+    /// the server does not start.
     #[must_use]
     pub fn checkpoint_wal_file(&self) -> String {
         self.wal_file(self.checkpoint, self.timeline)
@@ -297,11 +295,11 @@ impl ControlFile {
         self.wal_file(self.redo, self.timeline)
     }
 
-    /// Returns the name of the last write-ahead log file a standby needs before its data is
-    /// consistent; `None` on a primary.
+    /// Returns the name of the last write-ahead log file that a standby needs before its data is consistent; `None` on
+    /// a primary.
     #[must_use]
     pub fn min_recovery_wal_file(&self) -> Option<String> {
-        // The point is the end of a record: at a file's boundary, the record is in the file before.
+        // The point is the end of a record: if it is at a file's boundary, the record is in the file before.
         let last_byte = Lsn(self.min_recovery_point.0.checked_sub(1)?);
         Some(self.wal_file(last_byte, self.min_recovery_timeline))
     }
@@ -319,7 +317,7 @@ impl ControlFile {
     }
 }
 
-/// Returns the version whose layout the bytes have, once they are known to be long enough for it.
+/// Returns the version whose layout the bytes have, after checking that they are long enough for it.
 fn version_of(bytes: &[u8]) -> Result<&'static Version, ControlError> {
     let short = |need| ControlError::Short { have: bytes.len(), need };
     if bytes.len() < 16 {
@@ -395,7 +393,7 @@ pub(super) mod tests {
         bytes
     }
 
-    /// Makes a control file of another version out of PostgreSQL 15's.
+    /// Makes a control file of another version from PostgreSQL 15's.
     fn of_version(control: u32, catalog: u32, layout: &Layout) -> Vec<u8> {
         let mut bytes = vec![0; 8192];
         let mut copy = |to: usize, from: usize, len: usize| {

@@ -1,9 +1,9 @@
-//! What the files of a data directory say: where one is, whether it was shut down cleanly, and what
-//! of it lies elsewhere.
+//! What the files of a data directory say: where one is, whether it was shut down cleanly, and which parts of it lie
+//! elsewhere.
 //!
-//! "clean" rests on `global/pg_control`, and on what must agree with it before a server would start
-//! from a copy of these files without recovering: the version, the write-ahead log that holds the
-//! last checkpoint, and no trace of a running server or of a backup.
+//! "clean" rests on `global/pg_control`, and on everything that must agree with it before a server would start from a
+//! copy of these files without recovery: the version, the write-ahead log that holds the last checkpoint, and no trace
+//! of a running server or of a backup.
 
 use std::collections::BTreeMap;
 use std::ffi::OsStr;
@@ -19,17 +19,17 @@ use super::position::LogPosition;
 use crate::model::inspection::{Inspection, OutsideLink, PageChecksums};
 use crate::model::position::Position;
 
-/// How deep below the root a data directory is looked for: `18/docker`, `data/pgdata`.
+/// How deep below the root to look for a data directory: `18/docker`, `data/pgdata`.
 const DEPTH: usize = 4;
-/// How many entries of one level are looked at. No layout of PostgreSQL comes near; a volume of
-/// anything else can have millions.
+/// How many entries of one level to look at. No layout of PostgreSQL comes near; a volume of anything else can have
+/// millions.
 const ENTRIES_PER_LEVEL: usize = 200_000;
-/// How often pg_control is read before a torn read is believed to be none.
+/// How often to read pg_control before a read counts as not torn.
 const READS: usize = 10;
-/// How many links are followed before they are taken for a circle, as the kernel does.
+/// How many links to follow before they count as a circle, as in the kernel.
 const MAX_LINKS: usize = 40;
-/// What a server keeps its data in. A link under one of these names leads to data; under any other
-/// name (`postgresql.conf`, `server.key`) to configuration.
+/// The names under which a server keeps its data. A link with one of these names leads to data; a link with any other
+/// name (`postgresql.conf`, `server.key`) leads to configuration.
 const DATA_NAMES: &[&str] = &[
     "base",
     "global",
@@ -46,8 +46,8 @@ const DATA_NAMES: &[&str] = &[
 /// Why a base backup proves no clean shutdown.
 const BACKUP_LABEL: &str = "backup_label is there: these files are a backup that was never recovered";
 
-/// Returns the data directories below `root`, relative to it, shallowest first. Links are not
-/// followed, and a data directory is not searched for others.
+/// Returns the data directories below `root`, relative to it, shallowest first. It follows no links, and does not
+/// search a data directory for others.
 pub(super) fn find(root: &Path) -> io::Result<Vec<PathBuf>> {
     let mut found = Vec::new();
     let mut level = vec![PathBuf::new()];
@@ -82,7 +82,7 @@ fn add_subdirectories(
     for entry in entries.take(*budget) {
         let entry = entry.map_err(|error| about("read the directory", absolute, &error))?;
         *budget -= 1;
-        // The directory itself says what the entry is, so this costs no look at the entry.
+        // The directory itself tells the kind of the entry, so this does not have to look at the entry.
         if entry.file_type().is_ok_and(|kind| kind.is_dir()) {
             subdirectories.push(directory.join(entry.file_name()));
         }
@@ -98,8 +98,8 @@ fn is_data_directory(directory: &Path) -> io::Result<bool> {
         && control_file.is_some_and(|control_file| control_file.is_file()))
 }
 
-/// Returns what the files of `root/data_directory` say. `mounted_at` is where `root` is in the
-/// database's container, which absolute links are about.
+/// Returns what the files of `root/data_directory` say. `mounted_at` is where the database's container has `root`;
+/// absolute links refer to that.
 pub(super) fn inspect(
     root: &Path,
     data_directory: &Path,
@@ -141,8 +141,8 @@ pub(super) fn inspect(
     Ok(inspection)
 }
 
-/// Reads pg_control until it can be believed or is damaged for certain. A running server rewrites it
-/// in place, so it can be read half old, half new: such bytes do not come twice.
+/// Reads pg_control until it can be trusted or is certainly damaged. A running server rewrites it in place, so a read
+/// may return half old, half new bytes: such bytes do not come twice.
 fn read_control(path: &Path) -> io::Result<(Vec<u8>, Result<ControlFile, ControlError>)> {
     let read = || fs::read(path).map_err(|error| about("read", path, &error));
     let mut bytes = read()?;
@@ -200,7 +200,7 @@ fn describe(inspection: &mut Inspection, control_file: &ControlFile) {
     );
 }
 
-/// Returns why the files do not prove a clean shutdown, each in a sentence that names the file.
+/// Returns the reasons why the files do not prove a clean shutdown, each a sentence that names the file.
 fn reasons(
     tree: &Tree<'_>,
     data_directory: &Path,
@@ -240,9 +240,9 @@ fn other_state(state: DbState) -> String {
     format!("{} says \"{state}\", not \"shut down\"", control::PATH)
 }
 
-/// Returns why files that are no proof of a clean shutdown for these `reasons` are no base backup of a running
-/// server either. Its pg_control was copied while the server ran; its backup_label says from where on it is to
-/// be recovered.
+/// Returns why files that do not prove a clean shutdown, for these `reasons`, are no base backup of a running server
+/// either. The pg_control of a base backup was copied while the server ran; its backup_label says where recovery must
+/// begin.
 pub(super) fn backup_doubts(reasons: &[String]) -> Vec<String> {
     let expected = [other_state(DbState::InProduction), BACKUP_LABEL.to_owned()];
     let mut doubts: Vec<_> = reasons.iter().filter(|reason| !expected.contains(reason)).cloned().collect();
@@ -252,8 +252,8 @@ pub(super) fn backup_doubts(reasons: &[String]) -> Vec<String> {
     doubts
 }
 
-/// Returns where the replay begins that these files need. Of a base backup only its backup_label knows, since its
-/// pg_control may be of a later checkpoint.
+/// Returns where the replay begins that these files need. For a base backup only its backup_label tells, because its
+/// pg_control may come from a later checkpoint.
 pub(super) fn position(inspection: &Inspection) -> Option<Position> {
     if inspection.reasons.iter().any(|reason| reason == BACKUP_LABEL) {
         return None;
@@ -297,8 +297,7 @@ fn missing_wal(
     Ok(None)
 }
 
-/// Returns the links to data that the source does not have, and, told for the reader, those to
-/// configuration.
+/// Returns the links to data that the source does not have, and, described for the reader, the links to configuration.
 fn links(tree: &Tree<'_>, data_directory: &Path) -> io::Result<(Vec<OutsideLink>, Vec<String>)> {
     let mut outside = Vec::new();
     let mut configuration = Vec::new();
@@ -332,7 +331,7 @@ fn links(tree: &Tree<'_>, data_directory: &Path) -> io::Result<(Vec<OutsideLink>
     Ok((outside, configuration))
 }
 
-/// Returns the links of a directory and where they lead, by name; none if there is no directory.
+/// Returns a directory's links and where they lead, by name; none if the directory does not exist.
 fn links_in(directory: &Path) -> io::Result<BTreeMap<std::ffi::OsString, PathBuf>> {
     let mut links = BTreeMap::new();
     let entries = match fs::read_dir(directory) {
@@ -351,7 +350,7 @@ fn links_in(directory: &Path) -> io::Result<BTreeMap<std::ffi::OsString, PathBuf
     Ok(links)
 }
 
-/// The source, as links inside it see it: `root` here is `mounted_at` in the database's container.
+/// The source as links inside it see it: our `root` is `mounted_at` in the database's container.
 #[derive(Debug)]
 struct Tree<'a> {
     root: &'a Path,
@@ -359,7 +358,7 @@ struct Tree<'a> {
 }
 
 impl Tree<'_> {
-    /// Returns whether there is something at `path`, links followed, in the source.
+    /// Returns whether something in the source is at `path`, after following links.
     fn has(&self, path: &Path) -> io::Result<bool> {
         match self.resolve(path)? {
             Some(inside) => exists(&self.root.join(inside)),
@@ -367,8 +366,8 @@ impl Tree<'_> {
         }
     }
 
-    /// Returns where `path`, relative to the root, leads once all links on it are followed, relative
-    /// to the root; `None` when that is outside the source. What it leads to need not exist.
+    /// Returns where `path`, relative to the root, leads once all its links are followed, relative to the root; `None`
+    /// if that is outside the source. The result need not exist.
     fn resolve(&self, path: &Path) -> io::Result<Option<PathBuf>> {
         let mut place = self.mounted_at.to_owned();
         let mut left: Vec<_> = parts_reversed(path);
@@ -381,7 +380,7 @@ impl Tree<'_> {
                 }
                 part => place.push(part),
             }
-            // On the way to the mount, directories are the container's and cannot be seen from here.
+            // Directories above the mount belong to the container and cannot be seen from here.
             let Ok(inside) = place.strip_prefix(self.mounted_at) else { continue };
             let here = self.root.join(inside);
             if inside.as_os_str().is_empty() || !metadata(&here)?.is_some_and(|here| here.is_symlink()) {
@@ -399,7 +398,7 @@ impl Tree<'_> {
     }
 }
 
-/// Returns a path's parts, the first one last, so that they can be popped in order.
+/// Returns a path's parts, the first one last, so that popping them gives their order.
 fn parts_reversed(path: &Path) -> Vec<PathBuf> {
     let parts = path.components().filter(|part| *part != Component::CurDir);
     let mut parts: Vec<_> = parts.map(|part| PathBuf::from(part.as_os_str())).collect();
@@ -411,7 +410,7 @@ fn exists(path: &Path) -> io::Result<bool> {
     Ok(metadata(path)?.is_some())
 }
 
-/// Returns what lies at the path itself, links not followed; `None` when there is nothing.
+/// Returns what lies at the path itself, without following links; `None` if nothing does.
 fn metadata(path: &Path) -> io::Result<Option<fs::Metadata>> {
     match fs::symlink_metadata(path) {
         Ok(metadata) => Ok(Some(metadata)),
@@ -422,7 +421,7 @@ fn metadata(path: &Path) -> io::Result<Option<fs::Metadata>> {
     }
 }
 
-/// Says what was being done to which file.
+/// Says what volsnap was doing to which file.
 fn about(doing: &str, path: &Path, error: &io::Error) -> io::Error {
     io::Error::new(error.kind(), format!("{doing} {}: {error}", path.display()))
 }
@@ -439,7 +438,7 @@ mod tests {
 
     const WAL_FILE: &str = "pg_wal/000000010000000000000001";
 
-    /// Makes a data directory as PostgreSQL 15 leaves one behind, as far as an inspection looks.
+    /// Makes a data directory as PostgreSQL 15 leaves one, as far as an inspection looks.
     fn make_cluster(directory: &Path, control_file: &[u8]) {
         for name in ["global", "base/1", "pg_wal", "pg_tblspc"] {
             fs::create_dir_all(directory.join(name)).unwrap();
@@ -459,7 +458,7 @@ mod tests {
         inspect(root.path(), Path::new(""), None).unwrap()
     }
 
-    /// Asserts that exactly one reason speaks against "clean", and what it names.
+    /// Asserts that exactly one reason speaks against "clean", and what that reason names.
     #[track_caller]
     fn assert_refused(root: &TempDir, named: &str) {
         let inspection = inspected(root);
@@ -569,7 +568,7 @@ mod tests {
         assert!(error.to_string().contains("global/pg_control"), "{error}");
     }
 
-    /// Moves `pg_wal` of the cluster in `data` to `wal`, beside it, and links it by `target`.
+    /// Moves `pg_wal` of the cluster in `data` to `wal` beside it, and links it as `target`.
     fn with_linked_wal(target: &str) -> TempDir {
         let root = TempDir::new().unwrap();
         make_cluster(&root.path().join("data"), CLEAN);
@@ -650,7 +649,7 @@ mod tests {
         for directory in ["18/docker", "data/pgdata", "a", "1/2/3/4", "1/2/3/x/5"] {
             make_cluster(&root.path().join(directory), CLEAN);
         }
-        // Within another, half of one, and by a link: none of these counts.
+        // Inside another one, half of one, and through a link: none of these counts.
         make_cluster(&root.path().join("a/backup"), CLEAN);
         fs::create_dir_all(root.path().join("half/global")).unwrap();
         fs::write(root.path().join("half/global/pg_control"), CLEAN).unwrap();

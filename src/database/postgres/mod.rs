@@ -1,8 +1,8 @@
 //! PostgreSQL.
 //!
-//! A clean shutdown is proved by `global/pg_control` and what must agree with it ([`control`]), and
-//! pages by their checksums ([`page`]). The server is asked through its own `psql` and `pg_isready`,
-//! inside its container, so that neither port nor password has to leave it.
+//! `global/pg_control` and what must agree with it ([`control`]) prove a clean shutdown; checksums prove pages
+//! ([`page`]). volsnap asks the server through its own `psql` and `pg_isready`, inside its container, so that neither
+//! port nor password has to leave it.
 
 mod advice;
 mod container;
@@ -27,10 +27,10 @@ use crate::model::inspection::Inspection;
 use crate::model::position::Position;
 use page::{PageChecker, RelationFile};
 
-/// What asks the server; see there.
+/// Asks the server; see there.
 const PROBE: &str = include_str!("probe.sh");
 
-/// Prints the links in the data directory `$1`; a tablespace is called by its number.
+/// Prints the links in the data directory `$1`; a tablespace goes by its number.
 const LINKS: &str = r#"cd -- "$1" || exit 1
 for link in pg_tblspc/* pg_wal; do
     [ -L "$link" ] || continue
@@ -44,7 +44,7 @@ for link in pg_tblspc/* pg_wal; do
     printf '%s\t%s\n' "$what" "$target"
 done"#;
 
-/// What it is called wherever it is stored.
+/// Its name wherever it is stored.
 const NAME: &str = "postgresql";
 
 /// PostgreSQL.
@@ -102,7 +102,7 @@ impl Server for Postgres {
         Some(probe(container, "data-directory", 0))
     }
 
-    /// Besides a query over TCP, what else makes the server ready is told in `probe.sh`.
+    /// `probe.sh` tells what makes the server ready, besides a query over TCP.
     fn ready_command(&self, container: &Container) -> Vec<String> {
         probe(container, "ready", 0)
     }
@@ -124,12 +124,12 @@ impl Server for Postgres {
         })
     }
 
-    /// A fast shutdown, whatever the image has: SIGTERM would wait for every session to end.
+    /// A fast shutdown, whatever the image declares: SIGTERM would wait for every session to end.
     fn stop_signal(&self) -> &'static str {
         "SIGINT"
     }
 
-    /// A fast shutdown still writes every dirty page and waits for the archiver: minutes were seen.
+    /// A fast shutdown still writes every dirty page and waits for the archiver; that has taken minutes.
     fn stop_timeout(&self) -> Duration {
         Duration::from_mins(10)
     }
@@ -149,8 +149,8 @@ impl DataFiles for Postgres {
         files::inspect(root, data_directory, mounted_at)
     }
 
-    /// Without PG_VERSION the official entrypoint takes the directory for a new one and refuses to
-    /// initialise what is not empty; without pg_control no server starts.
+    /// Without PG_VERSION the official entrypoint takes the directory for a new one and refuses to initialise it
+    /// unless it is empty; without pg_control no server starts.
     fn written_last(&self, data_directory: &Path) -> Vec<PathBuf> {
         vec![data_directory.join("PG_VERSION"), data_directory.join(control::PATH)]
     }
@@ -190,8 +190,7 @@ impl ContentCheck for PageChecker {
     }
 }
 
-/// Returns the command that runs the probe. What differs is an argument of the script, never part of
-/// it.
+/// Returns the command that runs the probe. Anything that varies is an argument of the script, never a part of it.
 fn probe(container: &Container, action: &str, seconds: u64) -> Vec<String> {
     let port = container::port(container);
     ["sh", "-c", PROBE, "volsnap", action, &port, &seconds.to_string()].map(str::to_owned).to_vec()

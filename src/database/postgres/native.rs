@@ -1,7 +1,7 @@
 //! A base backup of a running server: `pg_basebackup`, and `pg_verifybackup` to prove it.
 //!
-//! Whether the server allows it is asked before anything is made, by the same connection that the backup
-//! will open: a refusal names the setting, and the line that mends it.
+//! Before anything is made, volsnap asks the server whether it allows a backup, over the same connection that the
+//! backup will open: a refusal names the setting, and the line that fixes it.
 
 use std::collections::BTreeMap;
 use std::ops::RangeInclusive;
@@ -12,11 +12,11 @@ use crate::database::native::{MaxRate, NativeAccess, NativeBackup, NativeRefusal
 use crate::model::container::{Container, ExecOutput};
 use crate::model::inspection::Inspection;
 
-/// What writes the backup; see there.
+/// Writes the backup; see there.
 const BASEBACKUP: &str = include_str!("basebackup.sh");
 /// The first server whose base backups have a manifest that can be verified.
 const OLDEST: u32 = 130_000;
-/// What a base backup takes: one connection for the files, one for the write-ahead log.
+/// What a base backup needs: one connection for the files, one for the write-ahead log.
 const CONNECTIONS: i64 = 2;
 
 /// A base backup.
@@ -68,7 +68,7 @@ impl NativeBackup for BaseBackup {
             .to_vec()
     }
 
-    /// It computes every file's checksum, and reads the write-ahead log through.
+    /// It computes every file's checksum, and reads through the write-ahead log.
     fn verify_command(&self, directory: &Path) -> Vec<String> {
         let directory = directory.to_string_lossy();
         ["pg_verifybackup", "--quiet", &directory].map(str::to_owned).to_vec()
@@ -107,7 +107,7 @@ impl NativeBackup for BaseBackup {
     }
 }
 
-/// Splits what was said from the password, which may be anything.
+/// Splits the password, which may be anything, from the rest.
 fn split_password(text: &str) -> (&str, &str) {
     const NAME: &str = "\npassword=";
     text.find(NAME).map_or((text, ""), |at| (&text[..at], &text[at + NAME.len()..]))
@@ -125,8 +125,8 @@ fn number(facts: &BTreeMap<&str, &str>, name: &str) -> Result<i64, NativeRefusal
     fact(facts, name)?.parse().map_err(|_| unsaid(name))
 }
 
-/// Refuses what the server says of itself. One that says nothing may still let the role replicate: of a role
-/// that may do only that, more cannot be known.
+/// Refuses settings that the server reports and that prevent a backup. A server that reports nothing may still let the
+/// role replicate: a role that may do only that cannot find out more.
 fn refuse_settings(facts: &BTreeMap<&str, &str>, user: &str) -> Result<(), NativeRefusal> {
     if facts.contains_key("unasked") {
         return Ok(());
@@ -179,7 +179,7 @@ fn refuse_settings(facts: &BTreeMap<&str, &str>, user: &str) -> Result<(), Nativ
     Ok(())
 }
 
-/// Tells why the server does not let the role replicate.
+/// Says why the server does not let the role replicate.
 fn connection_refusal(user: &str, why: &str) -> NativeRefusal {
     let why = why.trim();
     let line = |method| format!("host replication {} samenet {method}", quote_hba(user));
@@ -231,7 +231,7 @@ fn quote_identifier(name: &str) -> String {
     format!("\"{}\"", name.replace('"', "\"\""))
 }
 
-/// A name in pg_hba.conf: in quotes it is only that, whatever it is.
+/// Quotes a name for pg_hba.conf: in quotes it is only a name, whatever it is.
 fn quote_hba(name: &str) -> String {
     let plain = |c: char| c.is_ascii_alphanumeric() || c == '_' || c == '-';
     if !name.is_empty() && name.chars().all(plain) && name != "all" {
@@ -241,7 +241,7 @@ fn quote_hba(name: &str) -> String {
     }
 }
 
-/// Returns the line of a password file that gives this password to everything; nothing for none.
+/// Returns the line of a password file that uses this password for everything; nothing if it is empty.
 fn password_line(password: &str) -> Result<String, NativeRefusal> {
     if password.is_empty() {
         return Ok(String::new());

@@ -1,8 +1,8 @@
 //! Page checksums: whether each page of a relation file is as PostgreSQL wrote it.
 //!
 //! The rules are those of `pg_checksums`: `src/include/storage/checksum_impl.h` for the sum,
-//! `src/bin/pg_checksums/pg_checksums.c` for which files have pages. Like there, the answer means
-//! something only for a cluster that was shut down cleanly; in a running one a page may be torn.
+//! `src/bin/pg_checksums/pg_checksums.c` for which files have pages. As there, the answer means something only for a
+//! cluster that was shut down cleanly; in a running one a page may be torn.
 
 use std::fmt;
 use std::path::Path;
@@ -58,8 +58,8 @@ const BASE: [u32; LANES] = [
 
 /// Returns the checksum of a page that lies at `block`, counted over all segments of its relation.
 ///
-/// The field that holds the checksum does not count. A page is a multiple of 128 bytes long (every
-/// size PostgreSQL can be built with is); what is over does not count either.
+/// The field that holds the checksum does not count. A page is a multiple of 128 bytes long (as is every size that
+/// PostgreSQL can be built with); what is left over does not count either.
 #[must_use]
 pub fn page_checksum(page: &[u8], block: u32) -> u16 {
     let sum = page_sum(page) ^ block;
@@ -69,8 +69,8 @@ pub fn page_checksum(page: &[u8], block: u32) -> u16 {
 
 /// Returns the sum of a page's words: 32 sums side by side, each over every 32nd word.
 ///
-/// Written so that the compiler keeps the sums in vector registers; without AVX2 there is no vector
-/// multiplication of 32 bits, so that the plain build of x86-64 would be several times slower.
+/// The code lets the compiler keep the sums in vector registers; without AVX2 no vector instruction multiplies 32-bit
+/// numbers, so the plain build of x86-64 would be several times slower.
 #[multiversion(targets(
     "x86_64+avx512f+avx512bw+avx512dq+avx512vl",
     "x86_64+avx2",
@@ -103,21 +103,21 @@ fn mix(sums: &mut [u32; LANES], row: &[u8; ROW]) {
     }
 }
 
-/// What a page is found to be.
+/// What a page turns out to be.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum PageState {
     /// Never filled: all zeros.
     New,
     /// Its checksum is right.
     Valid,
-    /// Its checksum is not that of its content, or it lies at another block than it was written to.
+    /// Its checksum does not match its content, or it lies at another block than it was written to.
     Invalid {
         /// The checksum in the page.
         stored: u16,
         /// The checksum of its content.
         computed: u16,
     },
-    /// It says that it was never filled, and yet is not all zeros.
+    /// It says that it was never filled, yet is not all zeros.
     NotEmpty,
 }
 
@@ -134,8 +134,8 @@ impl fmt::Display for PageState {
     }
 }
 
-/// Returns what the page is that lies at `block`, counted over all segments of its relation. A page
-/// without room for a page header is invalid.
+/// Returns what the page at `block` is, counted over all segments of its relation. A page without room for a page
+/// header is invalid.
 #[must_use]
 pub fn check_page(page: &[u8], block: u32) -> PageState {
     let field = |at: usize| page.get(at..at + 2).map_or(0, |field| u16::from_le_bytes([field[0], field[1]]));
@@ -155,7 +155,7 @@ pub enum Fork {
     FreeSpaceMap,
     /// The visibility map.
     VisibilityMap,
-    /// What an unlogged relation is reset to.
+    /// The state that an unlogged relation is reset to.
     Init,
 }
 
@@ -169,15 +169,12 @@ pub struct RelationFile {
 }
 
 impl RelationFile {
-    /// Returns which relation file lies at this path, relative to the data directory; `None` for any
-    /// other file.
+    /// Returns which relation file lies at this path, relative to the data directory; `None` for any other file.
     ///
-    /// Relations lie in `global/`, `base/DATABASE/` and, for every tablespace,
-    /// `PG_MAJOR_CATALOG/DATABASE/`, wherever the tablespace itself is: in `pg_tblspc/` or, when it
-    /// is a link to a directory in the same volume, elsewhere. Only names that PostgreSQL gives to
-    /// relations count, so `pg_control`, `pg_filenode.map`, `pg_internal.init`, `PG_VERSION`,
-    /// `pgsql_tmp*` and anything that is not PostgreSQL's are no relation files; temporary relations
-    /// are.
+    /// Relations lie in `global/`, `base/DATABASE/` and, for every tablespace, `PG_MAJOR_CATALOG/DATABASE/`, wherever
+    /// the tablespace itself is: in `pg_tblspc/` or, if it is a link to a directory in the same volume, elsewhere. Only
+    /// names that PostgreSQL gives to relations count. So `pg_control`, `pg_filenode.map`, `pg_internal.init`,
+    /// `PG_VERSION`, `pgsql_tmp*` and anything that is not PostgreSQL's are no relation files; temporary relations are.
     #[must_use]
     pub fn parse(path: &Path) -> Option<Self> {
         let parts = path.iter().map(|part| part.to_str()).collect::<Option<Vec<_>>>()?;
@@ -223,7 +220,7 @@ fn is_number(text: &str) -> bool {
     !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit())
 }
 
-/// Returns whether this is the directory a version keeps in a tablespace, as `PG_15_202209061`.
+/// Returns whether this is the directory that a version keeps in a tablespace, such as `PG_15_202209061`.
 fn is_tablespace_version(name: &str) -> bool {
     name.strip_prefix("PG_")
         .and_then(|rest| rest.split_once('_'))
@@ -239,16 +236,16 @@ pub struct BadPage {
     pub state: PageState,
 }
 
-/// What the pages of one file are.
+/// What the pages of one file turn out to be.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct PageReport {
-    /// Whole pages looked at.
+    /// Whole pages that were checked.
     pub pages: u64,
     /// How many of them were never filled.
     pub new_pages: u64,
-    /// Those that are damaged, in their order.
+    /// The damaged pages, in their order.
     pub bad: Vec<BadPage>,
-    /// Bytes after the last whole page; a relation file has none.
+    /// Bytes after the last whole page; a sound relation file has none.
     pub trailing_bytes: usize,
 }
 
@@ -262,7 +259,7 @@ impl PageReport {
 
 /// Checks the pages of one relation file, which comes in pieces of any length.
 ///
-/// At most one page is copied for a piece: the one that the piece begins in the middle of.
+/// It copies at most one page per piece: the page in whose middle the piece begins.
 #[derive(Debug)]
 pub struct PageChecker {
     page_size: usize,
@@ -274,8 +271,8 @@ pub struct PageChecker {
 }
 
 impl PageChecker {
-    /// Returns a checker for `relation_file`; the sizes are those of the control file: bytes of a
-    /// page, and pages of a full segment.
+    /// Returns a checker for `relation_file`; the sizes come from the control file: bytes of a page, and pages of a
+    /// full segment.
     #[must_use]
     pub fn new(relation_file: RelationFile, page_size: u32, pages_per_segment: u32) -> Self {
         let page_size = usize::try_from(page_size).unwrap_or(usize::MAX).max(ROW);
@@ -318,7 +315,7 @@ impl PageChecker {
     }
 
     fn check(&mut self, page: &[u8]) {
-        // Block numbers wrap like the field they are mixed into: no file of PostgreSQL's is that long.
+        // Block numbers wrap like the field that they are mixed into: no file of PostgreSQL's is that long.
         let block = u32::try_from(self.report.pages & u64::from(u32::MAX)).unwrap_or(0);
         self.report.pages += 1;
         match check_page(page, self.first_block.wrapping_add(block)) {

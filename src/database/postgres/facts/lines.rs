@@ -1,5 +1,5 @@
-//! Reading what the statements print: a JSON object a line, `@` before the name of the database whose
-//! lines come next, `!` before what `psql` said in place of the rest of them, and `end` at the end.
+//! Reads what the statements print: one JSON object per line; `@` before the name of the database whose lines come
+//! next; `!` before what `psql` said instead of the rest of them; and `end` at the end.
 
 use chrono::{DateTime, Utc};
 use serde::Deserialize;
@@ -10,8 +10,8 @@ use crate::model::facts::{
     Database, Facts, FactsLevel, ForeignKey, Moment, Name, Revision, SequenceBehind, Table, TableKind, Worth,
 };
 
-/// Why a look did not come to its end without anything being broken: no permission, no room or time,
-/// somebody's lock, a standby's recovery.
+/// Reasons why a look did not finish although nothing is broken: no permission, no room or time, somebody's lock, a
+/// standby's recovery.
 const HARMLESS: [&str; 6] = ["42501", "53200", "53300", "57014", "55P03", "40001"];
 
 /// One line.
@@ -111,7 +111,7 @@ enum Line {
     },
 }
 
-/// Returns the facts that are in the output.
+/// Returns the facts in the output.
 pub(super) fn read(level: FactsLevel, output: &[u8]) -> Result<Facts, FactsError> {
     let text = String::from_utf8_lossy(output);
     let cut = || FactsError::Cut { bytes: output.len() };
@@ -155,7 +155,7 @@ impl Reader {
         self.leave();
         let name = decode(name).ok_or_else(|| not_understood(name))?;
         let index = self.facts.databases.iter().position(|database| database.name == name);
-        // One that was made since the list was written.
+        // A database that was created after the list was written.
         self.current = Some(index.unwrap_or_else(|| {
             self.facts.databases.push(Database { name, ..Database::default() });
             self.facts.databases.len() - 1
@@ -164,8 +164,8 @@ impl Reader {
         Ok(())
     }
 
-    /// Ends the lines of the current database. One whose last line has not come was not looked into: half
-    /// of it would pass for all of it.
+    /// Ends the lines of the current database. If its last line has not come, it counts as not looked into: half of it
+    /// would pass for all of it.
     fn leave(&mut self) {
         let said = std::mem::take(&mut self.said);
         let Some(database) = self.current.take().and_then(|index| self.facts.databases.get_mut(index)) else {
@@ -204,7 +204,7 @@ impl Reader {
                 checksum_failures,
             } => {
                 let facts = &mut self.facts;
-                // Debian writes more after the number.
+                // Debian adds more after the number.
                 facts.engine_version = version.split(' ').next().unwrap_or_default().to_owned();
                 facts.identifier = Some(identifier);
                 facts.user = Some(user);
@@ -289,7 +289,7 @@ impl Reader {
                 self.is_done = true;
             }
             Line::Table { .. } => database.tables.extend(table_of(line)),
-            // Those of the cluster, which were taken before.
+            // The lines of the cluster, which were taken before.
             _ => {}
         }
     }
@@ -351,13 +351,13 @@ fn table_of(line: Line) -> Option<Table> {
     })
 }
 
-/// Whether an error says that files are gone or not what they were.
+/// Whether an error says that files are gone or damaged.
 fn is_damage(state: &str) -> bool {
     state.starts_with("58") || matches!(state, "XX001" | "XX002")
 }
 
-/// Returns the code and the words of an error as psql writes it: `psql:<stdin>:7: ERROR:  57014: canceling …`. One
-/// that comes of connecting has no code.
+/// Returns the code and the words of an error as psql writes it: `psql:<stdin>:7: ERROR:  57014: canceling …`. A
+/// failure to connect has no code.
 fn message_of(line: &str) -> (Option<String>, String) {
     let is_state = |part: &&str| {
         part.len() == 5

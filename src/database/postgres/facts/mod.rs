@@ -1,17 +1,16 @@
-//! What is true of the data of a running PostgreSQL, asked through its own `psql`.
+//! Asks a running PostgreSQL what is true of its data, through its own `psql`.
 //!
-//! One session looks into one database after the other, each in a single read-only snapshot, so that
-//! rows and what refers to them fit together. It waits for no lock, holds none for longer than it
-//! counts one table, uses one core at most, and where others are at work leaves them two thirds of its
-//! time. What takes too long is estimated, or said not to have been looked at. The time is shared among
-//! the databases, so that a large one does not starve the others.
+//! One session looks into one database after the other, each in a single read-only snapshot, so that rows and what
+//! refers to them fit together. It waits for no lock, holds none for longer than it counts one table, and uses at most
+//! one core; if others are at work, it leaves them two thirds of its time. It estimates what takes too long, or says
+//! that it did not look at it. The databases share the time, so that a large one does not starve the others.
 //!
 //! | file | holds |
 //! |---|---|
 //! | `cluster.sql` | server, roles, tablespaces, databases |
 //! | `databases.sql` | which databases can be looked into |
 //! | `database.sql` | tables, foreign keys, sequences, indexes, extensions, schema revisions |
-//! | `lines.rs` | what these print, a JSON object a line |
+//! | `lines.rs` | what these print, one JSON object per line |
 
 use std::time::Duration;
 
@@ -27,13 +26,13 @@ const CLUSTER: &str = include_str!("cluster.sql");
 const DATABASES: &str = include_str!("databases.sql");
 const DATABASE: &str = include_str!("database.sql");
 
-/// How long the looking of quick facts lasts: a restart waits for it.
+/// How long quick facts may look: a restart waits for them.
 const QUICK_BUDGET: Duration = Duration::from_secs(3);
-/// How long that of full facts lasts. A snapshot that old keeps vacuum from its work.
+/// How long full facts may look. A snapshot of that age keeps vacuum from its work.
 const FULL_BUDGET: Duration = Duration::from_mins(30);
-/// What may come on top: connecting, the catalogs, the one look that is under way.
+/// Time that may come on top: for connecting, the catalogs, and the look that is under way.
 const MARGIN: Duration = Duration::from_secs(45);
-/// Pages of the largest heap that quick facts read: 64 MB, a tenth of a second or less once cached.
+/// Pages of the largest heap that quick facts read: 64 MB, at most a tenth of a second once cached.
 const QUICK_PAGES: u64 = 8192;
 
 impl FactsSource for Postgres {
@@ -108,7 +107,7 @@ fn full_transaction(text: &str) -> Option<u64> {
     Some((u64::from(epoch.parse::<u32>().ok()?) << 32) | u64::from(number.parse::<u32>().ok()?))
 }
 
-/// Returns the error for what `psql` said; its first line says what, the rest where.
+/// Returns the error for what `psql` said: its first line says what, the rest where.
 fn failed(stderr: &[u8]) -> FactsError {
     let said = String::from_utf8_lossy(stderr);
     let line = said.lines().find(|line| !line.trim().is_empty()).unwrap_or("it failed without a word");

@@ -1,8 +1,8 @@
-//! Booting a PostgreSQL on a copy of its data, away from everything it used to reach.
+//! Boots a PostgreSQL on a copy of its data, away from everything that it used to reach.
 //!
-//! The server runs as the owner of the data, with no more than the data: its own rules of who may connect are put
-//! aside for the copy's (only what is inside the container can), it archives nothing, follows nobody, and what it
-//! would do by itself is off, so that what is seen of it is what was restored.
+//! The server runs as the owner of the data, with nothing but the data. The copy's own rules replace the server's
+//! about who may connect (only what is inside the container can). It archives nothing and follows nobody, and
+//! everything that it would do by itself is off, so that it shows exactly what was restored.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -16,7 +16,7 @@ use crate::model::container::{Container, ExecOutput};
 const BOOT: &str = include_str!("boot.sh");
 const STRUCTURE: &str = include_str!("structure.sh");
 
-/// Lines of damage that are told; more say nothing new.
+/// How many lines of damage to report; more say nothing new.
 const DAMAGE_MAX: usize = 50;
 
 impl SandboxSource for Postgres {
@@ -53,7 +53,7 @@ impl SandboxSource for Postgres {
         }
     }
 
-    /// The server's own words for why it gave up stand before what follows from them.
+    /// The server's own reason for giving up comes before what follows from it.
     fn stderr_tail(&self, log: &str) -> Option<String> {
         let is_fatal = |line: &&str| ["FATAL:", "PANIC:"].iter().any(|mark| line.contains(mark));
         let line =
