@@ -1,13 +1,12 @@
-//! A container like another one, but for what is mounted at one place: what the engine is asked for, and
-//! the proof that it made that. Pure: over the engine's own JSON, of which no field is left out because
-//! nobody here knows it.
+//! A container like another one except for what is mounted at one place: what to ask the engine for, and the proof
+//! that it made that. This is pure, over the engine's own JSON, and keeps even the fields that nobody here knows.
 //!
-//! The configuration goes over whole. Only these are not taken as they stand:
+//! The whole configuration is copied. Only these parts are not taken as they are:
 //!
-//! - The host name that the engine has made of the old container's id; the new one gets its own.
-//! - Volumes that nobody named: the new container is given the same ones, by their names. Its image would
-//!   have it start with empty ones.
-//! - Of its networks, what the engine has handed out (addresses that were not asked for, ids).
+//! - The host name that the engine made from the old container's id; the new container gets its own.
+//! - Volumes that nobody named: the new container gets the same ones, by their names. Its image would give it empty
+//!   ones.
+//! - Of its networks, everything that the engine handed out (addresses that nobody asked for, ids).
 
 use std::path::Path;
 
@@ -15,7 +14,7 @@ use serde_json::{Map, Value, json};
 
 use crate::model::location::MountSource;
 
-/// What of a network the engine has handed out, not been asked for.
+/// The parts of a network that the engine handed out and nobody asked for.
 const HANDED_OUT: [&str; 10] = [
     "NetworkID",
     "EndpointID",
@@ -29,27 +28,26 @@ const HANDED_OUT: [&str; 10] = [
     "DNSNames",
 ];
 
-/// What the engine is to be asked for.
+/// What to ask the engine for.
 #[derive(Debug, Clone, PartialEq)]
 pub(super) struct Likeness {
-    /// The body of the request that creates it.
+    /// The body of the request that creates the container.
     pub(super) body: Value,
     /// Networks to connect it to afterwards, and how.
     pub(super) networks: Vec<(String, Value)>,
 }
 
-/// The mount that is to be another one.
+/// The mount that changes.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct NewMount<'m> {
     pub(super) destination: &'m Path,
     pub(super) source: &'m MountSource,
 }
 
-/// Returns what to ask for, from what the engine says of a container. `image` is what the image is to be
-/// called.
+/// Returns what to ask for, from what the engine says about a container. `image` is the name to ask for its image by.
 ///
 /// # Errors
-/// What cannot be had alike, in words.
+/// When something cannot be made alike; the error says what.
 pub(super) fn likeness(inspected: &Value, new: NewMount<'_>, image: &str) -> Result<Likeness, String> {
     let mut config = object(inspected, "Config")?;
     let mut host = object(inspected, "HostConfig")?;
@@ -63,7 +61,7 @@ pub(super) fn likeness(inspected: &Value, new: NewMount<'_>, image: &str) -> Res
         config.remove("Domainname");
     }
     if shares_network {
-        // Those of the container whose network it is; the engine refuses them here.
+        // They belong to the container whose network it is; the engine refuses them here.
         for field in ["ExposedPorts", "MacAddress"] {
             config.remove(field);
         }
@@ -83,7 +81,7 @@ pub(super) fn likeness(inspected: &Value, new: NewMount<'_>, image: &str) -> Res
             continue;
         }
         let asked = asked_endpoint(endpoint, inspected);
-        // Older engines take one network at creation.
+        // Older engines take only one network at creation.
         if is_own {
             own.insert(name.clone(), asked);
         } else {
@@ -96,8 +94,8 @@ pub(super) fn likeness(inspected: &Value, new: NewMount<'_>, image: &str) -> Res
     Ok(Likeness { body: Value::Object(body), networks })
 }
 
-/// Returns where the two containers differ though they should not, by the names of the fields; never what
-/// is in them. `new` says what may differ.
+/// Returns where the two containers differ although they must not, by the names of the fields, never by their content.
+/// `new` says what may differ.
 pub(super) fn differences(old: &Value, made: &Value, new: NewMount<'_>) -> Vec<String> {
     let mut found = Vec::new();
     compare(&comparable(old, new), &comparable(made, new), "", &mut found);
@@ -138,7 +136,7 @@ fn mounts(inspected: &Value) -> impl Iterator<Item = &Value> {
     inspected["Mounts"].as_array().into_iter().flatten()
 }
 
-/// Returns a link as it is asked for (`other:alias`), from how the engine tells it (`/other:/this/alias`).
+/// Returns a link as a request has it (`other:alias`), from the engine's form (`/other:/this/alias`).
 fn asked_link(told: &str) -> String {
     match told.split_once(':') {
         Some((other, alias)) if told.starts_with('/') => {
@@ -148,7 +146,7 @@ fn asked_link(told: &str) -> String {
     }
 }
 
-/// Returns how a network was asked for. The container's own id is an alias that the engine adds.
+/// Returns a network as a request has it. The container's own id is an alias that the engine adds.
 fn asked_endpoint(endpoint: &Value, inspected: &Value) -> Value {
     let Some(fields) = endpoint.as_object() else { return json!({}) };
     let mut asked = fields.clone();
@@ -159,7 +157,7 @@ fn asked_endpoint(endpoint: &Value, inspected: &Value) -> Value {
     Value::Object(asked)
 }
 
-/// Replaces what is mounted at the destination, wherever that was asked for.
+/// Replaces what is mounted at the destination, however that was requested.
 fn replace_mount(host: &mut Map<String, Value>, inspected: &Value, new: NewMount<'_>) -> Result<(), String> {
     let destination = text(new.destination);
     let source = match new.source {
@@ -187,7 +185,7 @@ fn replace_mount(host: &mut Map<String, Value>, inspected: &Value, new: NewMount
     let Some(told) = told else { return Err(format!("nothing is mounted at {destination}")) };
     let read_only = read_only.unwrap_or_else(|| told["RW"] == json!(false));
     let mut mount = kept.as_ref().and_then(Value::as_object).cloned().unwrap_or_default();
-    // Options of a volume mean nothing to a directory, nor the other way round.
+    // Options of a volume mean nothing to a directory, and the other way round.
     mount.remove("VolumeOptions");
     mount.remove("BindOptions");
     let kind = if matches!(new.source, MountSource::Volume(_)) { "volume" } else { "bind" };
@@ -201,7 +199,7 @@ fn replace_mount(host: &mut Map<String, Value>, inspected: &Value, new: NewMount
     Ok(())
 }
 
-/// Gives the volumes that nobody named by their names, so that the new container has the same.
+/// Requests the volumes that nobody named by their names, so that the new container has the same ones.
 fn name_anonymous_volumes(host: &mut Map<String, Value>, inspected: &Value, replaced: &Path) {
     let replaced = text(replaced);
     let asked = |host: &Map<String, Value>, name: &str| {
@@ -219,7 +217,7 @@ fn name_anonymous_volumes(host: &mut Map<String, Value>, inspected: &Value, repl
         if asked(host, name) {
             continue;
         }
-        // It may also have been asked for without a name: that would be a new one.
+        // It may also have been requested without a name: that would make a new one.
         if let Some(mounts) = host.get_mut("Mounts").and_then(Value::as_array_mut) {
             mounts.retain(|mount| mount["Target"] != target);
         }
@@ -237,7 +235,7 @@ fn add_mount(host: &mut Map<String, Value>, mount: Value) {
     }
 }
 
-/// Returns what has to be the same of two containers, in one spelling.
+/// Returns what must be the same in two containers, in one spelling.
 fn comparable(inspected: &Value, new: NewMount<'_>) -> Value {
     let destination = text(new.destination);
     let mut config = inspected["Config"].as_object().cloned().unwrap_or_default();
@@ -247,7 +245,7 @@ fn comparable(inspected: &Value, new: NewMount<'_>) -> Value {
         config.remove("Hostname");
     }
     let mut host = inspected["HostConfig"].as_object().cloned().unwrap_or_default();
-    // How they were asked for differs where volumes are named now; what is mounted is compared.
+    // The requests differ if volumes now have names; the comparison uses what is mounted.
     host.remove("Binds");
     host.remove("Mounts");
     if let Some(links) = host.get_mut("Links").and_then(Value::as_array_mut) {
@@ -276,7 +274,7 @@ fn comparable(inspected: &Value, new: NewMount<'_>) -> Value {
     })
 }
 
-/// Finds the fields that differ. What says nothing is the same as what is not there.
+/// Finds the fields that differ. An empty field equals a missing one.
 fn compare(old: &Value, new: &Value, path: &str, found: &mut Vec<String>) {
     let says_nothing = |value: &Value| match value {
         Value::Null => true,

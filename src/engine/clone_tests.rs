@@ -1,11 +1,11 @@
-//! What is asked for, from what an engine says.
+//! What to ask for, from what an engine says.
 
 use super::*;
 
 const ID: &str = "0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef";
 const ANONYMOUS: &str = "3f2a3f2a3f2a3f2a3f2a3f2a3f2a3f2a3f2a3f2a3f2a3f2a3f2a3f2a3f2a3f2a";
 
-/// A container as an engine tells it, with a field that nobody here knows.
+/// A container as an engine describes it, with a field that nobody here knows.
 fn inspected() -> Value {
     json!({
         "Id": ID,
@@ -112,7 +112,7 @@ fn where_nothing_is_mounted_nothing_is_replaced() {
     assert!(likeness(&container, at_data(&directory), "x").unwrap_err().contains("nothing is mounted"));
 }
 
-/// Returns the container that the engine would make of it.
+/// Returns the container that the engine would make from it.
 fn made() -> Value {
     let mut made = inspected();
     let id = ID.replace('0', "f");

@@ -1,9 +1,9 @@
-//! The docker context that is selected: which engine `docker`, and the Compose that it runs, talk to where nobody has
-//! given an address. volsnap does not follow contexts, so another engine than its own is refused: the user's words
-//! mean what `docker ps` shows.
+//! The selected docker context: the engine that `docker`, and the Compose that it runs, talk to if nobody has given an
+//! address. volsnap does not follow contexts, so it refuses one that selects another engine than its own: the user's
+//! words mean what `docker ps` shows.
 //!
-//! `DOCKER_HOST` beats `DOCKER_CONTEXT`, which beats `currentContext` of the client's `config.json`; so whoever has an
-//! address asks nothing of this.
+//! `DOCKER_HOST` beats `DOCKER_CONTEXT`, which beats `currentContext` of the client's `config.json`; so a user who has
+//! given an address needs none of this.
 
 use std::collections::BTreeMap;
 use std::io;
@@ -17,10 +17,10 @@ use super::bollard::DEFAULT_ADDRESS;
 /// The context that means no context.
 const DEFAULT: &str = "default";
 
-/// Why the engine is not talked to.
+/// Why volsnap does not talk to the engine.
 #[derive(Debug, thiserror::Error)]
 pub enum ContextError {
-    /// A file of the docker client is not there, or not for us.
+    /// A file of the docker client is missing, or we may not read it.
     #[error("read {path}")]
     Unreadable {
         /// The file.
@@ -28,7 +28,7 @@ pub enum ContextError {
         /// Why.
         source: io::Error,
     },
-    /// A file of the docker client does not have what it is to have.
+    /// A file of the docker client does not have the expected content.
     #[error("understand {path}")]
     Garbled {
         /// The file.
@@ -36,7 +36,7 @@ pub enum ContextError {
         /// Why.
         source: serde_json::Error,
     },
-    /// The selected context is of something else than docker.
+    /// The selected context belongs to something other than docker.
     #[error("{path} has no docker endpoint for the context {name} (selected by {by})")]
     NoEndpoint {
         /// The file.
@@ -46,7 +46,7 @@ pub enum ContextError {
         /// What selects it.
         by: Selection,
     },
-    /// The selected context is another engine's.
+    /// The selected context belongs to another engine.
     #[error(
         "docker talks to {endpoint} by the context {name} (selected by {by}), and volsnap would talk to {address}"
     )]
@@ -67,7 +67,7 @@ pub enum ContextError {
 pub enum Selection {
     /// `DOCKER_CONTEXT`.
     Variable,
-    /// `docker context use`, which is written in this file.
+    /// `docker context use`, which writes this file.
     File(PathBuf),
 }
 
@@ -102,7 +102,7 @@ struct Endpoint {
 /// user's directory.
 ///
 /// # Errors
-/// When it is another engine's, or which engine's it is cannot be read.
+/// When it belongs to another engine, or its engine cannot be read.
 pub fn refuse_other_engine(
     address: &str,
     variable: impl Fn(&str) -> Option<String>,
@@ -159,7 +159,7 @@ fn hexadecimal(name: &str) -> String {
     Sha256::digest(name.as_bytes()).iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
-/// Returns whether two addresses are of one engine; one socket may have several paths.
+/// Returns whether two addresses belong to one engine; one socket may have several paths.
 fn is_same(one: &str, other: &str) -> bool {
     let socket = |address: &str| Path::new(address.strip_prefix("unix://")?).canonicalize().ok();
     one == other || socket(one).is_some_and(|one| socket(other) == Some(one))

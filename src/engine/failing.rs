@@ -1,8 +1,8 @@
 //! An engine that records every call and fails on demand, for tests of whatever uses the engine.
 //!
-//! It is a real [`Docker`] around another one: what does not fail has its effect. A test lets a
-//! procedure run once and reads [`calls`](FailingDocker::calls), then runs it again for each of them
-//! with [`fail_at`](FailingDocker::fail_at), in both [modes](Mode), and checks the world afterwards.
+//! It is a real [`Docker`] around another one: a call that does not fail has its effect. A test lets a procedure run
+//! once and reads [`calls`](FailingDocker::calls). Then it runs the procedure again for each call with
+//! [`fail_at`](FailingDocker::fail_at), in both [modes](Mode), and checks the world afterwards.
 //!
 //! ```
 //! # use std::sync::Arc;
@@ -42,9 +42,9 @@ pub struct Call {
     pub number: usize,
     /// The method's name.
     pub name: &'static str,
-    /// What it was made on, "" for the engine itself.
+    /// The object of the call; "" for the engine itself.
     pub object: String,
-    /// What is run in a container, in a word; "" for other calls.
+    /// What runs in a container, in a word; "" for other calls.
     pub detail: String,
 }
 
@@ -57,14 +57,14 @@ impl fmt::Display for Call {
 /// How a call fails.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Mode {
-    /// The engine is never reached: no effect.
+    /// The engine is never reached: the call has no effect.
     Before,
-    /// The effect happens, the answer is lost.
+    /// The effect happens, but the answer is lost.
     After,
-    /// The engine is never reached and no answer ever comes, whatever bound the call has: it ends
-    /// when the caller drops it.
+    /// The engine is never reached and no answer ever comes, whatever limit the call has: it ends when the caller
+    /// drops it.
     Hang,
-    /// Whoever makes it panics.
+    /// The caller panics.
     Panic,
     /// The process is killed before the call: neither this one nor any later one has an effect, or an answer.
     Kill,
@@ -72,7 +72,7 @@ pub enum Mode {
     KillAfter,
 }
 
-/// Is told of a call before it is made.
+/// Hears of a call before it is made.
 type Listener = Box<dyn Fn(&Call) + Send>;
 
 #[derive(Default)]
@@ -85,14 +85,14 @@ struct Record {
 /// Which calls fail.
 #[derive(Debug, Clone)]
 enum Failing {
-    /// Those of these numbers.
+    /// Those with these numbers.
     Numbers(Range<usize>),
-    /// This one (from 1) of those of a method.
+    /// This one (from 1) of a method's calls.
     Nth(&'static str, usize),
 }
 
 impl Record {
-    /// Returns how the last call is to fail, if it is.
+    /// Returns how the last call should fail, if it should.
     fn mode(&self) -> Option<Mode> {
         let call = self.calls.last()?;
         let (failing, mode) = self.failing.as_ref()?;
@@ -106,7 +106,7 @@ impl Record {
     }
 }
 
-/// What is recorded, shared with the streams of agents and with Compose.
+/// The records, shared with the streams of agents and with Compose.
 pub(super) struct Shared {
     record: Mutex<Record>,
     /// Whether the process was killed.
@@ -120,7 +120,7 @@ impl fmt::Debug for Shared {
 }
 
 impl Shared {
-    /// Records a call; returns how it is to fail, if it is.
+    /// Records a call; returns how it should fail, if it should.
     pub(super) fn note(&self, name: &'static str, object: &str, detail: &str) -> Option<Mode> {
         let mut record = self.record();
         let number = record.calls.len() + 1;
@@ -160,30 +160,30 @@ impl fmt::Debug for FailingDocker {
 }
 
 impl FailingDocker {
-    /// Returns one around `inner` that records, and does not fail yet.
+    /// Returns one around `inner` that records and does not fail yet.
     pub fn new(inner: Arc<dyn Docker>) -> Self {
         let shared = Shared { record: Mutex::default(), dead: watch::Sender::new(false) };
         Self { inner, shared: Arc::new(shared), listens_in: false }
     }
 
-    /// Has what is said to an agent be calls too.
+    /// Also counts what is said to an agent as calls.
     #[must_use]
     pub fn with_agents(self) -> Self {
         Self { listens_in: true, ..self }
     }
 
-    /// Has somebody told of every call, before it is made.
+    /// Tells `listener` of every call before it is made.
     pub fn on_call(&self, listener: impl Fn(&Call) + Send + 'static) {
         self.record().listener = Some(Box::new(listener));
     }
 
-    /// Returns Compose, with its commands as calls too.
+    /// Returns Compose; its commands also count as calls.
     #[must_use]
     pub fn compose(&self, inner: Arc<dyn Runner>) -> Arc<dyn Runner> {
         Arc::new(FailingCompose { inner, shared: self.shared.clone() })
     }
 
-    /// Returns once the process is killed: whoever drives it is to drop it then.
+    /// Returns once the process is killed: whoever drives it must then drop it.
     pub async fn killed(&self) {
         // The sender lives as long as this.
         let _ = self.shared.dead.subscribe().wait_for(|dead| *dead).await;
@@ -194,14 +194,14 @@ impl FailingDocker {
         self.fail_during(number..number + 1, mode);
     }
 
-    /// Makes all calls of these numbers fail, as when the engine is away for a while; `n..usize::MAX`
-    /// for an engine that does not come back.
+    /// Makes all calls with these numbers fail, as when the engine is away for a while; `n..usize::MAX` for an engine
+    /// that does not come back.
     pub fn fail_during(&self, numbers: Range<usize>, mode: Mode) {
         self.record().failing = Some((Failing::Numbers(numbers), mode));
     }
 
-    /// Makes the `nth` call (from 1) of a method fail, and no other: where something is asked again and
-    /// again until it is so, the numbers of the calls after it vary.
+    /// Makes the `nth` call (from 1) of a method fail, and no other: if a procedure asks again and again until
+    /// something is so, the numbers of the later calls vary.
     pub fn fail_nth(&self, name: &'static str, nth: usize, mode: Mode) {
         self.record().failing = Some((Failing::Nth(name, nth), mode));
     }
@@ -307,7 +307,7 @@ impl Docker for FailingDocker {
     }
 
     async fn exec(&self, id: &str, command: &[String], limit: Duration) -> Result<ExecOutput> {
-        // The scripts that ask a database have their action behind this name.
+        // The scripts that ask a database have their action after this name.
         let action = command.iter().position(|word| word == "volsnap").and_then(|at| command.get(at + 1));
         let detail = action.or(command.first()).map_or("", String::as_str);
         self.call_in_detail("exec", id, detail, self.inner.exec(id, command, limit)).await

@@ -1,5 +1,5 @@
-//! What is said to an agent, recorded and failed on demand like the calls to the engine: each call to it is one of
-//! its own, named as "agent swap-in".
+//! Records what is said to an agent and fails it on demand, like the calls to the engine: each call to it counts as
+//! one, with a name such as "agent swap-in".
 
 use std::collections::VecDeque;
 use std::io;
@@ -18,7 +18,7 @@ use crate::engine::failing::{Mode, Shared};
 /// The answer to a call that fails.
 const FAILED: &[u8] = b"{\"failed\":{\"message\":\"injected failure\"}}\n";
 
-/// Returns the streams of an agent, with its calls recorded and failed as the engine's calls are.
+/// Returns the streams of an agent; its calls are recorded and fail like the engine's calls.
 pub(super) fn listen_in(shared: &Arc<Shared>, attached: Attached) -> Attached {
     let talk = Arc::new(Mutex::new(Talk::default()));
     let stdin = Requests {
@@ -39,12 +39,12 @@ pub(super) fn listen_in(shared: &Arc<Shared>, attached: Attached) -> Attached {
     Attached { stdin: Box::pin(stdin), output: Box::pin(output) }
 }
 
-/// What is to become of the answers.
+/// What should happen to the answers.
 #[derive(Default)]
 struct Talk {
-    /// Of the calls that were passed on.
+    /// For the calls that were passed on.
     expected: VecDeque<Fate>,
-    /// Said in place of the agent.
+    /// Answers in place of the agent's.
     injected: VecDeque<Bytes>,
     waker: Option<Waker>,
 }
@@ -79,7 +79,7 @@ struct Requests {
 }
 
 impl Requests {
-    /// Takes something that is said; false for what kills the process.
+    /// Takes something that is said; false if it kills the process.
     fn hear(&mut self, said: Said) -> bool {
         let (name, followed, bytes) = match said {
             Said::Call { name, followed, bytes } => (name, followed, bytes),
@@ -141,7 +141,7 @@ impl AsyncWrite for Requests {
                 return Poll::Pending;
             }
         }
-        // What cannot be sent now is with the next write or flush.
+        // The next write or flush sends what cannot be sent now.
         if let Poll::Ready(Err(error)) = self.poll_send(context) {
             return Poll::Ready(Err(error));
         }
@@ -163,13 +163,13 @@ struct Answers {
     inner: OutputStream,
     shared: Arc<Shared>,
     talk: Arc<Mutex<Talk>>,
-    /// Of a line whose end has not come.
+    /// The part of a line whose end has not come.
     unread: Vec<u8>,
     next: VecDeque<Bytes>,
 }
 
 impl Answers {
-    /// Returns a line as it is to be heard; `None` where nobody is there to hear it.
+    /// Returns a line as the caller should hear it; `None` if nobody is there to hear it.
     fn line(&self, line: Vec<u8>) -> Option<Bytes> {
         if !is_answer(&line) {
             return Some(line.into());

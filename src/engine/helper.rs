@@ -1,10 +1,10 @@
 //! The helper: the throwaway container that reads the data where it lies, and the image it runs.
 //!
-//! The image is packed from an executable and the shared libraries it needs, and imported through
-//! the engine: no registry, no network. Its tag is the digest of its content, so it is imported once
-//! for each build of volsnap, and one that is there is the right one. The container sees the source
-//! read-only (a restore's may write), may write a stage where it has one, keeps the capabilities that its
-//! work takes, and is removed by the engine when its stdin closes and it exits.
+//! The image is packed from an executable and the shared libraries that it needs, and imported through the engine: no
+//! registry, no network. Its tag is the digest of its content, so each build of volsnap imports it once, and an image
+//! that has the tag is the right one. The container sees the source read-only (a restore's may write), may write to a
+//! stage if there is one, and keeps only the capabilities that its work takes. The engine removes it when its stdin
+//! closes and it exits.
 
 use crate::model::labels::{LABEL_HELPER, LABEL_PID, LABEL_RUN, LABEL_SOURCE};
 use std::collections::BTreeMap;
@@ -22,25 +22,25 @@ use crate::clock::Clock;
 use crate::model::container::Image;
 use crate::model::location::MountSource;
 
-/// Where the executable is in the image.
+/// The executable's path in the image.
 pub const EXECUTABLE: &str = "/volsnap";
 /// Where the helper sees the source: a path that no image has.
 pub const SOURCE: &str = "/.volsnap/source";
-/// Where the helper sees the directory of the FIFO, read-only; a FIFO can be written to all the same.
+/// Where the helper sees the directory of the FIFO, read-only; it can write to a FIFO all the same.
 ///
-/// The helper's root lacks `DAC_OVERRIDE`: a FIFO of another user than root has to be writable for
-/// others (0622), in a directory that only its owner may enter.
+/// The helper's root lacks `DAC_OVERRIDE`: if a FIFO belongs to another user than root, others must be able to write
+/// to it (0622), in a directory that only its owner may enter.
 pub const PIPE: &str = "/.volsnap/pipe";
-/// Where the helper sees the stage, which it may write.
+/// Where the helper sees the stage, which it may write to.
 pub const STAGE: &str = "/.volsnap/stage";
 /// The FIFO in the pipe directory.
 pub const FIFO: &str = "data";
-/// The FIFO in the pipe directory that carries what is to be restored.
+/// The FIFO in the pipe directory that carries the data to restore.
 pub const INPUT: &str = "input";
 /// The repository of the tag, without the digest.
 pub const IMAGE_REPOSITORY: &str = "volsnap-helper";
 
-/// The image of the helper, packed and known by its tag before any engine is asked.
+/// The image of the helper; it is packed and its tag is known before any call to an engine.
 #[derive(Debug, Clone)]
 pub struct HelperImage {
     tag: String,
@@ -48,18 +48,18 @@ pub struct HelperImage {
 }
 
 impl HelperImage {
-    /// Packs `executable` with the shared libraries that this process has loaded, which are those it
-    /// needs when it is our own; `/proc/self/exe` is right even when the file was replaced meanwhile.
+    /// Packs `executable` with the shared libraries that this process has loaded. Those are the right ones if the
+    /// executable is our own; `/proc/self/exe` is right even if the file was replaced meanwhile.
     ///
     /// # Errors
-    /// A file that cannot be read, or that is no executable of this machine.
+    /// When a file cannot be read, or is no executable of this machine.
     pub fn of(executable: &Path) -> io::Result<Self> {
         let tar = pack(&[(executable, Path::new(EXECUTABLE))])?;
         let digest = blake3::hash(&tar).to_hex();
         Ok(Self { tag: format!("{IMAGE_REPOSITORY}:{}", &digest[..16]), tar })
     }
 
-    /// Returns the tag: `volsnap-helper:` and the beginning of the content's digest.
+    /// Returns the tag: `volsnap-helper:` and the start of the content's digest.
     pub fn tag(&self) -> &str {
         &self.tag
     }
@@ -71,10 +71,10 @@ impl HelperImage {
 
     /// Makes sure that the engine has the image, and returns its tag.
     ///
-    /// Two that import it at once do no harm: the content is the same.
+    /// Two imports at once do no harm: the content is the same.
     ///
     /// # Errors
-    /// An engine for another operating system or architecture than ours, or a failed import.
+    /// When the engine has another operating system or architecture than we do, or the import fails.
     pub async fn ensure(&self, docker: &dyn Docker, clock: &Clock) -> Result<String> {
         if docker.image(&self.tag).await?.is_some() {
             return Ok(self.tag.clone());
@@ -101,8 +101,8 @@ impl HelperImage {
     }
 }
 
-/// Removes what earlier imports have left and no container uses: images whose tag has moved on, as
-/// after two imports at once, and those of other builds that are older than a day.
+/// Removes what earlier imports left and no container uses: images whose tag has moved on, for example after two
+/// imports at once, and images of other builds that are older than a day.
 async fn remove_outdated(docker: &dyn Docker, current: &str, now: DateTime<Utc>) -> Result<()> {
     for image in docker.images(LABEL_HELPER).await? {
         if is_outdated(&image, current, now) {
@@ -134,7 +134,7 @@ pub enum Access {
     Stage,
     /// Put other data in its place.
     Replace,
-    /// The same, where the data has devices.
+    /// The same, for data with devices.
     ReplaceWithDevices,
 }
 
@@ -142,9 +142,9 @@ impl Access {
     /// Returns the capabilities that this takes.
     fn capabilities(self) -> Vec<String> {
         let names: &[&str] = match self {
-            // Reads every file and enters every directory, whoever owns it; changes nothing.
+            // It reads every file and enters every directory, whoever owns it; it changes nothing.
             Self::Read => &["DAC_READ_SEARCH"],
-            // Whatever the source has, the stage is to have: any owner, any mode, devices, attributes.
+            // The stage must have whatever the source has: any owner, any mode, devices, attributes.
             Self::Stage => {
                 &["DAC_READ_SEARCH", "CHOWN", "DAC_OVERRIDE", "FOWNER", "FSETID", "MKNOD", "SETFCAP"]
             }
@@ -160,8 +160,8 @@ impl Access {
     }
 }
 
-/// Describes the helper of one run: `name` runs the agent of `image` beside `source`, with a FIFO in
-/// `pipe_directory` when the engine is local, and with the place of a stage where there is one.
+/// Describes the helper of one run: `name` runs the agent of `image` beside `source`, with a FIFO in `pipe_directory`
+/// if the engine is local, and with the place of a stage if there is one.
 pub fn helper_container(
     name: &str,
     image: &str,
@@ -201,16 +201,16 @@ fn source_key(source: &MountSource) -> String {
     }
 }
 
-/// Packs executables, each to its path in the image, into the tar of a root filesystem, together
-/// with their ELF interpreters, the shared libraries loaded by this process, and the mount points of
-/// the helper (its root is read-only).
+/// Packs executables, each to its path in the image, into the tar of a root filesystem, together with their ELF
+/// interpreters, the shared libraries that this process has loaded, and the mount points of the helper (its root is
+/// read-only).
 ///
-/// Libraries lie at the real path they have here, where the loader looks even without a cache, with
-/// the symbolic links beside them that lead there. The same files give the same bytes: entries are
-/// sorted, times and owners are zero.
+/// Libraries keep the real path that they have here, where the loader looks even without a cache, together with the
+/// symbolic links beside them that lead there. The same files give the same bytes: entries are sorted, times and
+/// owners are zero.
 ///
 /// # Errors
-/// A file that cannot be read, or that is no executable of this machine.
+/// When a file cannot be read, or is no executable of this machine.
 pub fn pack(executables: &[(&Path, &Path)]) -> io::Result<Bytes> {
     let mut root = Root::default();
     root.add_directory(Path::new(SOURCE));
@@ -237,7 +237,7 @@ enum Entry {
     Link(PathBuf),
 }
 
-/// A root filesystem in the making; its order puts each directory before what is in it.
+/// A root filesystem under construction; its order puts each directory before its contents.
 #[derive(Default)]
 struct Root(BTreeMap<PathBuf, Entry>);
 
@@ -253,8 +253,8 @@ impl Root {
         self.0.insert(path.to_owned(), entry);
     }
 
-    /// Adds a library or an interpreter at its real path, and the links that lead to it: the one it
-    /// was named by, and those beside it, one of which has the name programs ask for.
+    /// Adds a library or an interpreter at its real path, and the links that lead to it: the one that named it, and
+    /// those beside it, one of which has the name that programs ask for.
     fn add_library(&mut self, path: &Path) -> io::Result<()> {
         let real = path.canonicalize().map_err(|error| naming(path, &error))?;
         if path != real {
@@ -318,11 +318,11 @@ fn shared_libraries(maps: &[u8], executable: &Path) -> Vec<PathBuf> {
     libraries
 }
 
-/// Returns the file of one line of a memory map when code of it is mapped.
+/// Returns the file of one line of a memory map, if it maps code of that file.
 fn executable_mapping(line: &[u8]) -> Option<PathBuf> {
     let permissions = line.split(|byte| *byte == b' ').nth(1)?;
     let start = line.iter().position(|byte| *byte == b'/')?;
-    // A library that was upgraded meanwhile: its successor under the same name does as well.
+    // The library was upgraded meanwhile: its successor under the same name does as well.
     let path = line[start..].strip_suffix(b" (deleted)").unwrap_or(&line[start..]);
     permissions.contains(&b'x').then(|| PathBuf::from(OsStr::from_bytes(path)))
 }

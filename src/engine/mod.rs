@@ -1,7 +1,7 @@
-//! The engine: the calls volsnap makes, and nothing more.
+//! The engine: the calls that volsnap makes, and nothing more.
 //!
-//! Every call is bounded in time and says what it was doing to which object. bollard is named in one
-//! file, `bollard`; nothing of its types leaks. Names are data: no call goes through a shell.
+//! Every call has a time limit and says what it was doing to which object. Only one file, `bollard`, names bollard;
+//! none of its types leak. Names are data: no call goes through a shell.
 //!
 //! | file | holds |
 //! |---|---|
@@ -9,10 +9,10 @@
 //! | [`context`] | which engine the user's `docker` talks to |
 //! | [`failing`] | [`Docker`] that records calls and fails on demand, for tests |
 //! | [`memory`] | [`Docker`] without an engine, for tests |
-//! | `clone` | a container like another one, but for one mount |
-//! | `raw` | the API as plain JSON, where no field may be lost |
-//! | [`helper`] | the throwaway container and the image it runs |
-//! | [`oneshot`] | a throwaway container that is run to its end |
+//! | `clone` | a container like another one, except for one mount |
+//! | `raw` | the API as plain JSON, if no field may be lost |
+//! | [`helper`] | the throwaway container and the image that it runs |
+//! | [`oneshot`] | a throwaway container that runs to its end |
 
 pub mod bollard;
 mod clone;
@@ -38,14 +38,14 @@ use bytes::Bytes;
 use futures_util::Stream;
 use tokio::io::AsyncWrite;
 
-/// What engines say of a bind mount whose source is not there; they do not make it.
+/// What engines say about a bind mount whose source does not exist; they do not make it.
 pub(crate) const NO_DIRECTORY: &str = "bind source path does not exist";
 
 /// The result of a call to the engine.
 pub type Result<T, E = DockerError> = std::result::Result<T, E>;
 
-/// Everything that the engine says of a container, also what nobody here has a name for. Its variables may hold
-/// passwords: it is written only where the engine's own files are as safe, and never shown.
+/// Everything that the engine says about a container, even what nobody here has a name for. Its variables may hold
+/// passwords: it is written only where it is as safe as the engine's own files, and never shown.
 #[derive(Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 #[serde(transparent)]
 pub struct RawInspect(pub(crate) serde_json::Value);
@@ -59,7 +59,7 @@ impl fmt::Debug for RawInspect {
 /// Why a call to the engine failed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum DockerErrorKind {
-    /// There is no such object.
+    /// No such object exists.
     NotFound,
     /// The object is in use or the name is taken.
     Conflict,
@@ -77,14 +77,14 @@ pub enum DockerErrorKind {
 pub struct DockerError {
     /// What kind of failure this is.
     pub kind: DockerErrorKind,
-    /// The call and its object, as "stop container db_1".
+    /// The call and its object, such as "stop container db_1".
     pub doing: String,
     /// What the engine said.
     pub message: String,
 }
 
 impl DockerError {
-    /// Returns whether the call may have had its effect, or may be about to have it, all the same.
+    /// Returns whether the call may still have had its effect, or may be about to have it.
     #[must_use]
     pub fn is_in_doubt(&self) -> bool {
         matches!(self.kind, DockerErrorKind::Unreachable | DockerErrorKind::TimedOut)
@@ -96,11 +96,11 @@ impl DockerError {
 pub enum Grace {
     /// The engine never kills; the caller owns the deadline.
     Unlimited,
-    /// The container's own setting, else the engine's default.
+    /// The container's own setting, otherwise the engine's default.
     Own,
 }
 
-/// A mount asked for in a [`ContainerSpec`].
+/// A mount requested in a [`ContainerSpec`].
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct MountSpec {
     /// A volume (by name) or a host directory (by path).
@@ -111,15 +111,15 @@ pub struct MountSpec {
     pub read_only: bool,
 }
 
-/// A throwaway container to be created.
+/// A throwaway container to create.
 ///
-/// What the defaults give is the least there is: no network, a read-only root, all capabilities dropped
-/// but those named, no new privileges, labels of SELinux disabled, no log, stdin open and closed with the
-/// first client, removed by the engine when it exits. Each field that opens something says so. The root
-/// stays read-only, and no privilege is ever gained, whatever is asked for.
+/// The defaults give as little as possible: no network, a read-only root, all capabilities dropped except the named
+/// ones, no new privileges, SELinux labels disabled, no log, stdin open and closed with the first client, removed by
+/// the engine when it exits. Each field that opens something says so. The root stays read-only, and no privilege is
+/// ever gained, whatever is requested.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct ContainerSpec {
-    /// The name; taken names are a [`DockerErrorKind::Conflict`].
+    /// The name; a taken name is a [`DockerErrorKind::Conflict`].
     pub name: String,
     /// The image.
     pub image: String,
@@ -129,18 +129,18 @@ pub struct ContainerSpec {
     pub labels: BTreeMap<String, String>,
     /// Mounts.
     pub mounts: Vec<MountSpec>,
-    /// Volumes among them that are made with it where they are not there, with these labels: whoever gets
-    /// the name gets them too, and nobody else makes them.
+    /// Volumes among them that are made with the container, with these labels, if they do not exist: whoever gets the
+    /// name gets them too, and nobody else makes them.
     pub new_volumes: BTreeMap<String, BTreeMap<String, String>>,
-    /// Capabilities kept, as "DAC_READ_SEARCH".
+    /// Capabilities to keep, such as "DAC_READ_SEARCH".
     pub capabilities: Vec<String>,
-    /// What network it has.
+    /// The network that it has.
     pub network: Network,
-    /// Who runs it, by numbers; `None` for the image's user.
+    /// The user and group that run it, by number; `None` for the image's user.
     pub user: Option<(u32, u32)>,
-    /// Environment beside the image's own. Anybody who may ask the engine can read it: never a secret.
+    /// Environment besides the image's own. Anybody who may ask the engine can read it: never a secret.
     pub env: BTreeMap<String, String>,
-    /// Places in memory that it may write.
+    /// Places in memory that it may write to.
     pub tmpfs: Vec<TmpfsSpec>,
     /// Bytes of memory it may use, swap included; `None` for no limit of its own.
     pub memory_bytes: Option<u64>,
@@ -148,25 +148,25 @@ pub struct ContainerSpec {
     pub pids: Option<u32>,
     /// Whether it gives way to others from its start: see [`Docker::lower_priority`].
     pub yields: bool,
-    /// Whether it stays when it exits, with a log of some MiB, until somebody removes it: for a caller who
-    /// asks for its exit code or its log.
+    /// Whether it stays when it exits, with a log of some MiB, until somebody removes it: for a caller that needs its
+    /// exit code or its log.
     pub kept: bool,
     /// Whether it runs with nobody attached, its stdin empty.
     pub detached: bool,
 }
 
-/// What network a throwaway container has.
+/// The network of a throwaway container.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub enum Network {
-    /// None but its own loopback.
+    /// Only its own loopback.
     #[default]
     None,
-    /// That of the container of this id, which has to run: what listens there on 127.0.0.1 is reached.
+    /// The network of the container with this id, which must run: what listens there on 127.0.0.1 can be reached.
     Of(String),
 }
 
-/// A place in memory that a throwaway container may write: no programs, no devices. It belongs to the
-/// [user](ContainerSpec::user) alone, or to everybody where none is given.
+/// A place in memory that a throwaway container may write to: no programs, no devices. It belongs to the
+/// [user](ContainerSpec::user) alone, or to everybody if none is given.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct TmpfsSpec {
     /// The path in the container.
@@ -204,62 +204,58 @@ impl fmt::Debug for Attached {
 /// The engine, as far as volsnap uses it.
 #[async_trait]
 pub trait Docker: Send + Sync + fmt::Debug {
-    /// Returns what engine this is.
+    /// Returns which engine this is.
     async fn engine(&self) -> Result<EngineInfo>;
-    /// Returns every container, running or not, in full. One that vanishes meanwhile is left out.
+    /// Returns every container, running or not, in full. It leaves out a container that vanishes meanwhile.
     async fn containers(&self) -> Result<Vec<Container>>;
-    /// Returns one container by id or exact name, `None` when there is none.
+    /// Returns one container by id or exact name, `None` if there is none.
     async fn container(&self, id: &str) -> Result<Option<Container>>;
     /// Returns every volume.
     async fn volumes(&self) -> Result<Vec<Volume>>;
-    /// Returns one volume by exact name, `None` when there is none. Never creates it.
+    /// Returns one volume by exact name, `None` if there is none. Never creates it.
     async fn volume(&self, name: &str) -> Result<Option<Volume>>;
-    /// Creates a volume of the engine's own driver; the name being taken is a
-    /// [`DockerErrorKind::Conflict`].
+    /// Creates a volume of the engine's own driver; a taken name is a [`DockerErrorKind::Conflict`].
     async fn create_volume(&self, name: &str, labels: &BTreeMap<String, String>) -> Result<()>;
-    /// Removes a volume; one that is gone is success, one that a container uses stays and is a
+    /// Removes a volume; if it is gone, that is success. A volume that a container uses stays and is a
     /// [`DockerErrorKind::Conflict`].
     async fn remove_volume(&self, name: &str) -> Result<()>;
-    /// Starts a container; one that runs already is success.
+    /// Starts a container; if it already runs, that is success.
     async fn start(&self, id: &str) -> Result<()>;
-    /// Asks a container to stop and returns when the engine answers, at most after `wait`: then the
-    /// error is [`DockerErrorKind::TimedOut`] and the engine goes on stopping. One that is stopped
-    /// already is success.
+    /// Asks a container to stop and returns when the engine answers, at most after `wait`: then the error is
+    /// [`DockerErrorKind::TimedOut`] and the engine goes on stopping. If it is already stopped, that is success.
     ///
-    /// `signal` overrides the container's stop signal, also on engines whose API (before 1.42) has
-    /// no such parameter.
+    /// `signal` overrides the container's stop signal, even on engines whose API (before 1.42) has no such parameter.
     async fn stop(&self, id: &str, signal: Option<&str>, grace: Grace, wait: Duration) -> Result<()>;
-    /// Freezes every process of a running container at once; one that is frozen already is a
+    /// Freezes every process of a running container at once; a container that is already frozen is a
     /// [`DockerErrorKind::Conflict`].
     async fn pause(&self, id: &str) -> Result<()>;
-    /// Lets a frozen container go on; one that is not frozen is success.
+    /// Unfreezes a container; if it is not frozen, that is success.
     async fn unpause(&self, id: &str) -> Result<()>;
-    /// Has a container give way to others who want the processors too: it gets a tenth of what they get. Where
-    /// they are idle it is as fast as ever. Not for work that a service is held for: the final pass and a direct
-    /// archive.
+    /// Makes a container give way to others that also want the processors: it gets a tenth of their share. While they
+    /// are idle it is as fast as ever. Not for work that holds a service: the final pass and a direct archive.
     async fn lower_priority(&self, id: &str) -> Result<()>;
-    /// Runs a command in a running container, without a terminal or standard input, for at most
-    /// `limit`.
+    /// Runs a command in a running container, without a terminal or standard input, for at most `limit`.
     async fn exec(&self, id: &str, command: &[String], limit: Duration) -> Result<ExecOutput>;
     /// Returns the last lines of a container's log, both streams together, at most 64 KiB.
     async fn logs(&self, id: &str, lines: u32) -> Result<String>;
-    /// Returns an image by reference, `None` when there is none.
+    /// Returns an image by reference, `None` if there is none.
     async fn image(&self, reference: &str) -> Result<Option<Image>>;
     /// Returns every image that has `label`.
     async fn images(&self, label: &str) -> Result<Vec<Image>>;
-    /// Removes an image by id; one that is gone is success, one that a container uses stays and is
-    /// a [`DockerErrorKind::Conflict`].
+    /// Removes an image by id; if it is gone, that is success. An image that a container uses stays and is a
+    /// [`DockerErrorKind::Conflict`].
     async fn remove_image(&self, id: &str) -> Result<()>;
     /// Imports a root filesystem (an uncompressed tar) as an image under `tag`, with `labels`.
     async fn import_image(&self, tag: &str, labels: &BTreeMap<String, String>, tar: Bytes) -> Result<()>;
     /// Creates a throwaway container and returns its id.
     async fn create_container(&self, spec: &ContainerSpec) -> Result<String>;
-    /// Returns everything that the engine says of a container, to make another one [like](Self::clone_container) it.
+    /// Returns everything that the engine says about a container, to make another one [like](Self::clone_container)
+    /// it.
     async fn inspect_raw(&self, id: &str) -> Result<RawInspect>;
-    /// Creates a container that is like the described one in everything but its name and what is mounted at
-    /// `destination`, and returns its id. The described one is gone, or has to be stopped; it stays as it is.
+    /// Creates a container that is like the described one in everything except its name and what is mounted at
+    /// `destination`, and returns its id. The described one must be gone or stopped; it stays as it is.
     ///
-    /// Compared field by field afterwards: one that is not alike is removed again, and is an error.
+    /// The new one is then compared field by field: if it is not alike, it is removed again, and that is an error.
     async fn clone_container(
         &self,
         model: &RawInspect,
@@ -267,12 +263,12 @@ pub trait Docker: Send + Sync + fmt::Debug {
         destination: &Path,
         source: &MountSource,
     ) -> Result<String>;
-    /// Gives a container another name; the name being taken is a [`DockerErrorKind::Conflict`].
+    /// Gives a container another name; a taken name is a [`DockerErrorKind::Conflict`].
     async fn rename_container(&self, id: &str, name: &str) -> Result<()>;
-    /// Removes a container that does not run, and none of its volumes; one that is gone is success.
+    /// Removes a container that does not run, and none of its volumes; if it is gone, that is success.
     async fn remove_stopped_container(&self, id: &str) -> Result<()>;
-    /// Attaches to a created container's stdin, stdout and stderr; to be done before it is started.
+    /// Attaches to a created container's stdin, stdout and stderr; call it before the container starts.
     async fn attach(&self, id: &str) -> Result<Attached>;
-    /// Removes a container, by force; one that is gone or being removed is success.
+    /// Removes a container by force; if it is gone or being removed, that is success.
     async fn remove_container(&self, id: &str) -> Result<()>;
 }

@@ -1,9 +1,8 @@
-//! Running a throwaway container to its end.
+//! Runs a throwaway container to its end.
 //!
-//! What it is told comes over its standard input: the only way to give it a secret that neither the list
-//! of processes nor the engine's description of the container shows. It has to be
-//! [kept](super::ContainerSpec::kept), for there to be an exit code when it has ended; whoever made it
-//! removes it.
+//! Its input comes over its standard input: the only way to give it a secret that neither the list of processes nor
+//! the engine's description of the container shows. It must be [kept](super::ContainerSpec::kept), so that its exit
+//! code exists when it has ended; whoever made it removes it.
 
 use std::time::Duration;
 
@@ -13,9 +12,9 @@ use tokio::time::{Instant, sleep};
 
 use super::{Docker, DockerError, DockerErrorKind, Output, Result};
 
-/// How much of what it writes is kept, from the end.
+/// How much of its output to keep, from the end.
 const OUTPUT_LIMIT: usize = 64 << 10;
-/// How long the engine may take to know that a container has ended whose output has.
+/// How long the engine may take to learn that a container has ended after its output has.
 const END_LIMIT: Duration = Duration::from_secs(30);
 
 /// How a throwaway container ended.
@@ -31,11 +30,11 @@ pub struct Finished {
     pub stderr: Vec<u8>,
 }
 
-/// Starts a created container, gives it `input` and the end of its standard input, and returns once it has
-/// ended. `on_stderr` gets what it writes to stderr, as it comes.
+/// Starts a created container, gives it `input` and then the end of its standard input, and returns once it has ended.
+/// `on_stderr` gets what it writes to stderr, as it comes.
 ///
 /// # Errors
-/// When it cannot be started, or is gone before it is known how it ended.
+/// When it cannot be started, or is gone before anybody knows how it ended.
 pub async fn run_to_end(
     docker: &dyn Docker,
     id: &str,
@@ -49,7 +48,7 @@ pub async fn run_to_end(
         attached.stdin.shutdown().await
     };
     if let Err(error) = written.await {
-        // It has ended already: why, its exit code and its output say.
+        // It has already ended: its exit code and its output say why.
         tracing::debug!(id, %error, "what the container is told was not taken");
     }
     let mut finished = Finished::default();

@@ -1,7 +1,7 @@
-//! The engine's API as the JSON it is, where a field that nobody here knows must not be lost on the way.
+//! The engine's API as plain JSON, for fields that nobody here knows but that must not be lost on the way.
 //!
-//! A typed model drops what it has no name for. So what is read to be written again, as a container's
-//! configuration, goes through here untouched: one request a connection, over the same address.
+//! A typed model drops what it has no name for. So whatever is read in order to be written again, such as a
+//! container's configuration, goes through here untouched: one request per connection, over the same address.
 
 use http_body_util::{BodyExt as _, Full, Limited};
 use hyper::body::Bytes;
@@ -15,15 +15,15 @@ use tokio::net::{TcpStream, UnixStream};
 use super::{DockerError, DockerErrorKind, Result};
 use crate::model::container::ApiVersion;
 
-/// More than the description of any object has.
+/// More than any object's description has.
 const BODY_MAX: usize = 16 << 20;
 
 /// Where an engine listens, and what it speaks.
 #[derive(Debug, Clone)]
 pub(super) struct RawApi {
-    /// The socket's path; none for a host and port.
+    /// The socket's path; `None` for a host and port.
     pub(super) socket: Option<String>,
-    /// The host and port; what a socket is called.
+    /// The host and port; for a socket, a name in their place.
     pub(super) authority: String,
     pub(super) version: ApiVersion,
 }
@@ -34,7 +34,7 @@ impl RawApi {
         self.send(doing, Method::GET, path, None).await
     }
 
-    /// Sends an object; returns what the engine answers, nothing where it says nothing.
+    /// Sends an object; returns the engine's answer, or nothing if it says nothing.
     pub(super) async fn post(&self, doing: &str, path: &str, body: &Value) -> Result<Value> {
         self.send(doing, Method::POST, path, Some(body)).await
     }
@@ -54,7 +54,7 @@ impl RawApi {
         let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream))
             .await
             .map_err(|error| lost(error.to_string()))?;
-        // Ends with the sender, or with the engine.
+        // It ends with the sender, or with the engine.
         let driver = tokio::spawn(connection);
         let response = sender.send_request(request).await.map_err(|error| lost(error.to_string()))?;
         let status = response.status();

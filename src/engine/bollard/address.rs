@@ -1,4 +1,4 @@
-//! Where an engine listens: what was given, else what the environment says, else a socket that exists.
+//! Where an engine listens: the given address, otherwise what the environment says, otherwise a socket that exists.
 
 use std::path::Path;
 
@@ -9,7 +9,7 @@ use crate::engine::Result;
 use crate::engine::raw::RawApi;
 use crate::model::container::ApiVersion;
 
-/// The client's own timeout: longer than any stop, so that only our bounds count.
+/// The client's own timeout: longer than any stop, so that only our limits count.
 const CLIENT_TIMEOUT_SECS: u64 = 7 * 24 * 3600;
 const DEFAULT_SOCKET: &str = "/var/run/docker.sock";
 

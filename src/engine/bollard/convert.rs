@@ -1,4 +1,4 @@
-//! The client's models from ours, and ours from the client's.
+//! Converts our models to the client's, and the client's to ours.
 
 use std::collections::{BTreeMap, HashMap};
 use std::path::PathBuf;
@@ -14,7 +14,7 @@ use crate::engine::{ContainerSpec, MountSpec, Network, Output, TmpfsSpec};
 use crate::model::container::{Container, ContainerState, Image, Mount, MountKind, Volume};
 use crate::model::location::MountSource;
 
-/// A tenth of what a container has by itself.
+/// A tenth of a container's default share.
 pub(super) const YIELDING_CPU_SHARES: i64 = 102;
 
 pub(super) fn create_body(spec: &ContainerSpec) -> ContainerCreateBody {
@@ -38,7 +38,7 @@ pub(super) fn create_body(spec: &ContainerSpec) -> ContainerCreateBody {
         mounts: Some(spec.mounts.iter().map(|mount| mount_model(mount, &spec.new_volumes)).collect()),
         tmpfs: Some(spec.tmpfs.iter().map(|tmpfs| tmpfs_option(tmpfs, spec.user)).collect()),
         memory,
-        // The same as the memory: no swap beside it.
+        // The same as the memory, so that no swap comes on top.
         memory_swap: memory,
         pids_limit: spec.pids.map(i64::from),
         cpu_shares: spec.yields.then_some(YIELDING_CPU_SHARES),
@@ -46,12 +46,12 @@ pub(super) fn create_body(spec: &ContainerSpec) -> ContainerCreateBody {
     };
     ContainerCreateBody {
         image: Some(spec.image.clone()),
-        // An entrypoint, so that one of the image's own is not put before it.
+        // Set as entrypoint, so that none of the image's comes before it.
         entrypoint: Some(spec.command.clone()),
         labels: Some(spec.labels.clone().into_iter().collect::<HashMap<_, _>>()),
         user: spec.user.map(|(uid, gid)| format!("{uid}:{gid}")),
         env: Some(spec.env.iter().map(|(name, value)| format!("{name}={value}")).collect()),
-        // What asks the image's server whether it is well would only disturb.
+        // The image's own healthcheck would only disturb.
         healthcheck: Some(HealthConfig { test: Some(vec!["NONE".to_owned()]), ..HealthConfig::default() }),
         attach_stdin: Some(!spec.detached),
         attach_stdout: Some(!spec.detached),
@@ -68,7 +68,7 @@ fn no_log() -> HostConfigLogConfig {
     HostConfigLogConfig { typ: Some("none".to_owned()), config: None }
 }
 
-/// The driver that every engine has, and whose logs can be read.
+/// The driver that every engine has and whose logs can be read.
 fn bounded_log() -> HostConfigLogConfig {
     let options = [("max-size", "4m"), ("max-file", "1")];
     let options = options.map(|(name, value)| (name.to_owned(), value.to_owned()));
@@ -85,7 +85,7 @@ fn tmpfs_option(tmpfs: &TmpfsSpec, user: Option<(u32, u32)>) -> (String, String)
 fn mount_model(mount: &MountSpec, new_volumes: &BTreeMap<String, BTreeMap<String, String>>) -> MountModel {
     let (typ, source, volume_options) = match &mount.source {
         MountSource::Volume(name) => {
-            // The engine gives labels only to a volume that it makes.
+            // The engine gives labels only to volumes that it makes.
             let labels = new_volumes.get(name).map(|labels| labels.clone().into_iter().collect());
             let options = MountVolumeOptions { no_copy: Some(true), labels, ..MountVolumeOptions::default() };
             (MountType::VOLUME, name.clone(), Some(options))
@@ -156,8 +156,8 @@ fn command_of(config: &ContainerConfig) -> Vec<String> {
     entrypoint.chain(config.cmd.iter().flatten()).cloned().collect()
 }
 
-/// Returns the command that the engine runs inside the container for a healthcheck; the API has it as
-/// `["CMD", arguments…]` or `["CMD-SHELL", line]`.
+/// Returns the command that the engine runs inside the container for a healthcheck; in the API it is `["CMD",
+/// arguments…]` or `["CMD-SHELL", line]`.
 fn healthcheck_command(config: &HealthConfig) -> Vec<String> {
     match config.test.as_deref() {
         Some([kind, arguments @ ..]) if kind == "CMD" => arguments.to_vec(),

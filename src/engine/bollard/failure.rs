@@ -21,7 +21,7 @@ pub(super) async fn bounded<T>(
     }
 }
 
-/// Waits for a call that has its own words for failure, for at most `limit`.
+/// Waits for a call that reports failure in its own words, for at most `limit`.
 pub(super) async fn within<T>(
     doing: &str,
     limit: Duration,
@@ -54,7 +54,7 @@ fn kind_of(error: &ClientError) -> DockerErrorKind {
         ClientError::DockerResponseServerError { status_code: 409, .. } => DockerErrorKind::Conflict,
         ClientError::DockerResponseServerError { message, .. }
             if message.contains(NO_DIRECTORY)
-                // A short name that begins several ids, and is the name of none.
+                // A short name that begins several ids and is no name itself.
                 || message.to_ascii_lowercase().contains("multiple ids found") =>
         {
             DockerErrorKind::NotFound
@@ -77,7 +77,7 @@ pub(super) fn never_sent(error: &ClientError) -> bool {
     }
 }
 
-/// The error and what is beneath it, in one line.
+/// Returns the error and its causes in one line.
 fn chain(error: &dyn StdError) -> String {
     let mut message = error.to_string();
     let mut beneath = error.source();

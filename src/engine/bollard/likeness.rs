@@ -1,4 +1,4 @@
-//! A container like another one, on another place, compared with it once it is made.
+//! A container like another one, on another place; compared with it once it is made.
 
 use serde_json::{Value, json};
 
@@ -10,7 +10,7 @@ use crate::engine::{Docker as _, DockerError, DockerErrorKind, RawInspect, Resul
 use crate::model::location::MountSource;
 
 impl DockerEngine {
-    /// Creates one; what cannot be finished is removed again.
+    /// Creates one; removes it again if it cannot be finished.
     pub(super) async fn create_alike(
         &self,
         RawInspect(old): &RawInspect,
@@ -31,7 +31,7 @@ impl DockerEngine {
                 format!("container {} shares its network, and would lose it", sharer.name),
             ));
         }
-        // The engine would make a volume that is not there, empty.
+        // The engine would make a missing volume, empty.
         if let MountSource::Volume(volume) = new.source
             && self.volume(volume).await?.is_none()
         {
@@ -46,15 +46,15 @@ impl DockerEngine {
         match self.finish_likeness(&doing, made, old, &networks, new).await {
             Ok(()) => Ok(made.to_owned()),
             Err(error) => {
-                // What cannot be removed either has the name, by which it is found.
+                // If the removal fails too, the container has the name, which finds it.
                 let _ = self.remove_stopped_container(made).await;
                 Err(error)
             }
         }
     }
 
-    /// Returns what the image of a container is to be called for the same one to be taken: its name, unless
-    /// that has gone on to another image.
+    /// Returns by what name to ask for a container's image so that the engine takes the same one: its name, unless
+    /// another image now has that name.
     async fn image_name(&self, inspected: &Value) -> Result<String> {
         let field = |value: &Value| value.as_str().unwrap_or_default().to_owned();
         let (id, name) = (field(&inspected["Image"]), field(&inspected["Config"]["Image"]));
@@ -62,7 +62,7 @@ impl DockerEngine {
         Ok(if same { name } else { id })
     }
 
-    /// Connects what was created to its further networks, and compares it with what it is to be like.
+    /// Connects a created container to its further networks, and compares it with the original.
     async fn finish_likeness(
         &self,
         doing: &str,

@@ -6,13 +6,13 @@
 //! | `failure` | how long a call may take, and what its failure means |
 //! | `names` | what may become part of a URL |
 //! | `convert` | the client's models from ours, and back |
-//! | `stop` | stopping with a signal of ours |
-//! | `streams` | standard streams, and what is run in a container |
+//! | `stop` | stopping with our own signal |
+//! | `streams` | standard streams, and commands run in a container |
 //! | `likeness` | a container like another one |
 //!
-//! Each call has a bound of its own. The client's single request timeout is set so high that it
-//! never decides anything: it would take a stop that the engine is still working on for a failure.
-//! Names and ids are checked before they become part of a URL, so a name can be anything.
+//! Each call has a limit of its own. The client's single request timeout is so high that it never decides anything: it
+//! would take a stop that the engine is still working on for a failure. Names and ids are checked before they become
+//! part of a URL, so a name can be anything.
 
 mod address;
 mod convert;
@@ -50,7 +50,7 @@ use super::{
 use crate::model::container::{ApiVersion, Container, EngineInfo, ExecOutput, Image, Volume};
 use crate::model::location::MountSource;
 
-/// The oldest API spoken here: Docker 19.03.
+/// The oldest API that this speaks: Docker 19.03.
 pub const MINIMUM_API: ApiVersion = ApiVersion(1, 40);
 
 const INSPECT_LIMIT: Duration = Duration::from_secs(30);
@@ -58,26 +58,26 @@ const LIST_LIMIT: Duration = Duration::from_secs(30);
 const CREATE_LIMIT: Duration = Duration::from_secs(60);
 const START_LIMIT: Duration = Duration::from_secs(120);
 const PAUSE_LIMIT: Duration = Duration::from_secs(60);
-/// Nobody needs it: it is not waited for much.
+/// Nothing depends on it, so nobody waits long for it.
 const GIVE_WAY_LIMIT: Duration = Duration::from_secs(10);
 const ATTACH_LIMIT: Duration = Duration::from_secs(30);
 const IMPORT_LIMIT: Duration = Duration::from_secs(120);
 const REMOVE_LIMIT: Duration = Duration::from_secs(60);
 const LOGS_LIMIT: Duration = Duration::from_secs(30);
 
-/// How long a removed container may still be seen.
+/// How long a removed container may remain visible.
 const GONE_LIMIT: Duration = Duration::from_secs(10);
-/// Between two looks at a container that is stopping or going.
+/// The time between two looks at a container that is stopping or going.
 const POLL: Duration = Duration::from_millis(250);
 
 const INSPECTIONS_AT_ONCE: usize = 16;
 const LOGS_OUTPUT_LIMIT: usize = 64 << 10;
-/// What Podman calls itself among the components of its version.
+/// Podman's name among the components of its version.
 const PODMAN: &str = "Podman Engine";
-/// The address of an engine that nobody has named, as docker has it.
+/// The engine's address if nobody names one, as in docker.
 pub(super) const DEFAULT_ADDRESS: &str = "unix:///var/run/docker.sock";
 
-/// An engine reached over its API.
+/// An engine behind its API.
 #[derive(Debug, Clone)]
 pub struct DockerEngine {
     client: bollard::Docker,
@@ -87,20 +87,21 @@ pub struct DockerEngine {
 }
 
 impl DockerEngine {
-    /// Returns the address that is [connected](Self::connect) to for `host`, as any client of the engine takes it.
+    /// Returns the address that [`connect`](Self::connect) uses for `host`, in the form that any client of the engine
+    /// takes.
     ///
     /// # Errors
-    /// An address of a kind not spoken here.
+    /// When the address is of a kind that this does not speak.
     pub fn address(host: Option<&str>) -> Result<String> {
         Address::choose(host, |name| env::var(name).ok(), Path::exists).map(|address| address.to_string())
     }
 
-    /// Connects to the engine at `host`, else `DOCKER_HOST`, else the default socket, else the
-    /// rootless one, and agrees on an API version.
+    /// Connects to the engine at `host`, otherwise `DOCKER_HOST`, otherwise the default socket, otherwise the rootless
+    /// one, and agrees on an API version.
     ///
     /// # Errors
-    /// An address of a kind not spoken here (ssh, TLS), an engine that cannot be reached
-    /// ([`DockerErrorKind::Unreachable`]), or one that is too old.
+    /// When the address is of a kind that this does not speak (ssh, TLS), the engine cannot be reached
+    /// ([`DockerErrorKind::Unreachable`]), or it is too old.
     pub async fn connect(host: Option<&str>) -> Result<Self> {
         let address = Address::choose(host, |name| env::var(name).ok(), Path::exists)?;
         let doing = format!("connect to the engine at {address}");
@@ -130,13 +131,13 @@ impl DockerEngine {
         let call = self.client.inspect_container(id, None::<query::InspectContainerOptions>);
         let Some(found) = optional(bounded(&doing, INSPECT_LIMIT, call).await)? else { return Ok(None) };
         let container = container_from(found);
-        // The engine also takes a prefix of an id, however short, for the id.
+        // The engine also takes a prefix of an id for the id, however short.
         let meant =
             container.id == id || container.name == id || (id.len() >= 12 && container.id.starts_with(id));
         Ok(meant.then_some(container))
     }
 
-    /// Returns what the engine says of a container, all of it.
+    /// Returns everything that the engine says about a container.
     async fn inspect_all(&self, doing: &str, id: &str) -> Result<Value> {
         check_container_name(doing, id)?;
         within(doing, INSPECT_LIMIT, self.raw.get(doing, &format!("/containers/{id}/json"))).await
@@ -200,7 +201,7 @@ impl Docker for DockerEngine {
 
     async fn volume(&self, name: &str) -> Result<Option<Volume>> {
         if !is_name(name) {
-            // A volume driver may allow what the engine itself does not.
+            // A volume driver may allow a name that the engine itself does not.
             return Ok(self.volumes().await?.into_iter().find(|volume| volume.name == name));
         }
         let doing = format!("inspect volume {name}");
@@ -208,8 +209,8 @@ impl Docker for DockerEngine {
         Ok(found.map(volume_from))
     }
 
-    /// The engine answers a name that is taken with the volume that has it, so it is looked up before, and
-    /// the labels tell afterwards whose it is.
+    /// If the name is taken, the engine answers with the volume that has it. So this looks the name up before, and the
+    /// labels tell afterwards whose volume it is.
     async fn create_volume(&self, name: &str, labels: &BTreeMap<String, String>) -> Result<()> {
         let doing = format!("create volume {name}");
         let taken = || DockerError {
@@ -268,7 +269,7 @@ impl Docker for DockerEngine {
         bounded(&doing, PAUSE_LIMIT, self.client.pause_container(id)).await
     }
 
-    /// The engine has no code of its own for one that is not paused, so the container is asked.
+    /// The engine has no code of its own for a container that is not paused, so this looks at the container.
     async fn unpause(&self, id: &str) -> Result<()> {
         let doing = format!("unpause container {id}");
         check_container_name(&doing, id)?;
@@ -292,7 +293,7 @@ impl Docker for DockerEngine {
     }
 
     async fn exec(&self, id: &str, command: &[String], limit: Duration) -> Result<ExecOutput> {
-        // The program only: arguments may hold what must not be shown.
+        // Only the program: arguments may hold what must not be shown.
         let program = command.first().map_or("", String::as_str);
         let doing = format!("run {program} in container {id}");
         check_container_name(&doing, id)?;
@@ -363,9 +364,8 @@ impl Docker for DockerEngine {
         bounded(&doing, IMPORT_LIMIT, import.try_for_each(|_| async { Ok(()) })).await
     }
 
-    /// The engine would create a missing volume on the way, so each is looked up right before. It
-    /// has no way to do both at once: a volume removed in between, by someone else, would come back
-    /// empty.
+    /// The engine would create a missing volume, so this looks each one up right before. The engine cannot do both at
+    /// once: if somebody else removed a volume in between, it would come back empty.
     async fn create_container(&self, spec: &ContainerSpec) -> Result<String> {
         let doing = format!("create container {}", spec.name);
         for mount in &spec.mounts {
@@ -421,8 +421,8 @@ impl Docker for DockerEngine {
         self.until_gone(&doing, id).await
     }
 
-    /// The engine connects the streams before it answers the request, so nothing that the container
-    /// writes after this returns is lost.
+    /// The engine connects the streams before it answers the request, so nothing that the container writes after this
+    /// returns is lost.
     async fn attach(&self, id: &str) -> Result<Attached> {
         let doing = format!("attach to container {id}");
         check_container_name(&doing, id)?;

@@ -1,4 +1,4 @@
-//! Stopping a container with a signal of ours, whatever becomes of the connection.
+//! Stops a container with our own signal, whatever happens to the connection.
 
 use std::convert::Infallible;
 use std::future::pending;
@@ -16,11 +16,11 @@ use crate::model::container::ApiVersion;
 
 /// The first API whose stop request takes a signal.
 const STOP_TAKES_SIGNAL: ApiVersion = ApiVersion(1, 42);
-/// From the stop request to our own signal, on engines whose stop request takes none.
+/// The time from the stop request to our own signal, on engines whose stop request takes none.
 const SIGNAL_DELAY: Duration = Duration::from_millis(200);
 
 impl DockerEngine {
-    /// Sends the stop request and sees it through, whatever becomes of the connection.
+    /// Sends the stop request and sees it through, whatever happens to the connection.
     pub(super) async fn stop_and_watch(
         &self,
         doing: &str,
@@ -47,17 +47,17 @@ impl DockerEngine {
             };
             match answer {
                 Ok(()) => return Ok(()),
-                // Never sent: to be sent again, when the engine is back.
+                // The request was never sent: send it again once the engine is back.
                 Err(error) if never_sent(&error) => sleep(POLL).await,
                 Err(error) => {
                     let error = failure(doing, &error);
                     match error.kind {
-                        // Sent: the engine stops it, though nobody listens.
+                        // The request was sent: the engine stops it, even if nobody listens.
                         DockerErrorKind::Unreachable | DockerErrorKind::TimedOut => {
                             self.until_stopped(&found.id).await;
                             return Ok(());
                         }
-                        // It removes itself when it stops, and was quicker.
+                        // The container removes itself when it stops, and was faster.
                         DockerErrorKind::NotFound => return Ok(()),
                         DockerErrorKind::Conflict | DockerErrorKind::Other => return Err(error),
                     }
@@ -68,8 +68,8 @@ impl DockerEngine {
 
     /// Sends `signal` a moment after the stop request, then waits for ever.
     ///
-    /// A signal alone would not do: only the request tells the engine that this stop is meant, and
-    /// keeps the restart policy from starting the container again.
+    /// A signal alone would not do: only the request tells the engine that this stop is intended, and keeps the
+    /// restart policy from starting the container again.
     async fn signal_apart(&self, id: &str, signal: Option<&str>) -> Infallible {
         if let Some(signal) = signal {
             sleep(SIGNAL_DELAY).await;
@@ -81,7 +81,7 @@ impl DockerEngine {
         pending().await
     }
 
-    /// Waits until the container is seen not to run, or is gone.
+    /// Waits until the container is seen not running, or is gone.
     async fn until_stopped(&self, id: &str) {
         loop {
             sleep(POLL).await;
@@ -96,7 +96,7 @@ impl DockerEngine {
     }
 }
 
-/// Whether a container's configured stop signal is the wanted one; none configured is SIGTERM.
+/// Whether a container's configured stop signal is the wanted one; if none is configured, it is SIGTERM.
 fn same_signal(wanted: &str, configured: Option<&str>) -> bool {
     let configured = configured.filter(|signal| !signal.is_empty()).unwrap_or("SIGTERM");
     signal_name(wanted) == signal_name(configured)

@@ -1,4 +1,4 @@
-//! What flows to and from a container: its standard streams, and what is run in it.
+//! Carries what flows to and from a container: its standard streams, and commands run in it.
 
 use std::io;
 use std::pin::Pin;
@@ -59,7 +59,7 @@ impl DockerEngine {
 
 /// A container's stdin that closes when it is dropped.
 ///
-/// The client's own does not: its other half, which reads, keeps the connection open.
+/// The client's own does not close: its reading half keeps the connection open.
 pub(super) struct ClosingStdin(pub(super) Option<Pin<Box<dyn AsyncWrite + Send>>>);
 
 impl ClosingStdin {

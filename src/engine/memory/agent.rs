@@ -1,8 +1,8 @@
 //! Our agent, in a thread over pipes in memory: the same session that the program runs in a container, on the
 //! directories that the container mounts.
 //!
-//! It does not see the FIFO of the command, so that both talk over the attached streams: these are without bounds,
-//! and a thread that is at work needs nobody to come to its end.
+//! It does not see the command's FIFO, so both talk over the attached streams: these have no bounds, so a thread that
+//! is at work needs nobody in order to finish.
 
 use std::collections::VecDeque;
 use std::io::{self, Read, Write};
@@ -54,9 +54,9 @@ pub(super) struct Pipe {
 struct Content {
     bytes: VecDeque<u8>,
     closed: bool,
-    /// What is asked and not answered.
+    /// What was asked and is not answered yet.
     owed: Vec<Token>,
-    /// Whether a thread of ours reads.
+    /// Whether one of our threads reads from it.
     served: bool,
     /// Whether it has ended.
     ended: bool,
@@ -67,7 +67,7 @@ impl Pipe {
         self.content.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Ends it. A thread that reads from it is about to end, which is waited for.
+    /// Ends it. A thread that reads from it is about to end; virtual time waits for that.
     fn close(&self) {
         let mut content = self.content();
         if content.served && !content.ended && !content.closed {
@@ -78,7 +78,7 @@ impl Pipe {
         self.changed.notify_all();
     }
 
-    /// A thread of ours reads from here on; it is to say that it is there.
+    /// From here on one of our threads reads; it must report that it is there.
     fn serve(&self) {
         self.content().served = true;
         self.owe();
@@ -88,7 +88,7 @@ impl Pipe {
         self.content().closed
     }
 
-    /// Somebody beside the runtime is at work from here on.
+    /// From here on somebody outside the runtime is at work.
     fn owe(&self) {
         let mut content = self.content();
         if !content.ended {
@@ -121,7 +121,7 @@ impl Read for Reader {
     }
 }
 
-/// The writing end, which counts what is asked of the other side.
+/// The writing end, which counts the questions to the other side.
 struct Writer {
     pipe: Arc<Pipe>,
     dialogue: Dialogue,
@@ -166,14 +166,14 @@ impl Drop for Writer {
     }
 }
 
-/// The way to whoever listens, until it is cut.
+/// The way to the listener, until it is cut.
 #[derive(Debug, Clone)]
 pub(super) struct Wire(Arc<Mutex<Option<mpsc::UnboundedSender<Output>>>>);
 
 impl Wire {
     pub(super) fn send(&self, output: Output) {
         if let Some(sender) = &*self.0.lock().unwrap_or_else(PoisonError::into_inner) {
-            // Whoever has stopped listening need not be told.
+            // A listener that is gone needs no telling.
             let _ = sender.send(output);
         }
     }
@@ -201,7 +201,7 @@ impl Write for Archive {
 struct Events {
     wire: Wire,
     pipe: Arc<Pipe>,
-    /// What is told in place of the truth.
+    /// What to tell in place of the truth.
     pretence: Pretence,
 }
 
@@ -216,7 +216,7 @@ impl Events {
 }
 
 impl Pretence {
-    /// Returns what is said in place of an event.
+    /// Returns what to say in place of an event.
     fn instead_of(&self, event: Event) -> Option<Event> {
         if let (Some(free_bytes), Some(room)) = (self.free_bytes, event.answered::<calls::Room>()) {
             return Event::answer::<calls::Room>(&Room { free_bytes, ..room }).ok();
@@ -242,7 +242,7 @@ impl Write for Events {
     }
 }
 
-/// Tells that an agent has ended, also one that has panicked.
+/// Tells that an agent has ended, even one that has panicked.
 struct Ending {
     docker: MemoryDocker,
     container: Container,
@@ -279,7 +279,7 @@ impl MemoryDocker {
         Ok(Attached { stdin: Box::pin(Writer { pipe, dialogue: Dialogue::default() }), output })
     }
 
-    /// Takes the streams of a container that starts; without anybody attached, its input is empty.
+    /// Takes the streams of a container that starts; if nobody is attached, its input is empty.
     pub(super) fn take_streams(&self, container: &Container) -> Streams {
         let taken = self.with("start", &container.id, |record| Ok(record.streams.take()));
         taken.ok().flatten().unwrap_or_else(|| {
@@ -312,7 +312,7 @@ impl MemoryDocker {
         let (alive, runtime) = (Outside::alive(), tokio::runtime::Handle::current());
         std::thread::spawn(move || {
             let _alive = alive;
-            // For its time.
+            // So that the thread has the runtime's time.
             let _runtime = runtime.enter();
             let _ending = ending;
             serve(&options, streams, || {});

@@ -15,7 +15,7 @@ use crate::model::container::Container;
 
 /// How long either takes.
 const DURATION: Duration = Duration::from_millis(500);
-/// How often it is looked whether all of the input is there.
+/// How often to check whether all of the input is there.
 const POLL: Duration = Duration::from_millis(5);
 
 impl MemoryDocker {
@@ -39,7 +39,7 @@ impl MemoryDocker {
         });
     }
 
-    /// Runs what takes its time once its input has ended, and ends the container.
+    /// Waits for the end of its input, works for as long as this takes, and ends the container.
     fn run_apart(
         &self,
         container: &Container,

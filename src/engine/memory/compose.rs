@@ -1,5 +1,5 @@
-//! Compose, as far as volsnap uses it: it makes the containers of services anew, by what the project's files say of
-//! their mounts.
+//! Compose, as far as volsnap uses it: it makes the containers of services anew, with the mounts that the project's
+//! files give them.
 
 use std::collections::BTreeMap;
 use std::io;
@@ -20,9 +20,9 @@ use crate::engine::{Docker as _, DockerError, Grace};
 use crate::model::container::Container;
 use crate::model::location::MountSource;
 
-/// How long it takes to begin.
+/// How long it takes to start.
 const START: Duration = Duration::from_millis(200);
-/// How long one may take to stop that is made anew.
+/// How long a container that is made anew may take to stop.
 const STOP_LIMIT: Duration = Duration::from_secs(600);
 
 #[derive(Debug)]
@@ -36,7 +36,7 @@ impl MemoryDocker {
     }
 }
 
-/// Returns the digest that Compose makes of the configuration of a service, which here is that of all files.
+/// Returns the digest that Compose makes of a service's configuration; here it covers all files.
 #[must_use]
 pub fn config_hash(texts: &[String]) -> String {
     blake3::hash(texts.concat().as_bytes()).to_hex().to_string()
@@ -74,7 +74,7 @@ impl MemoryCompose {
     async fn make_anew(&self, command: &Command<'_>, texts: &[String]) -> Result<String, DockerError> {
         let mut mounts = BTreeMap::new();
         texts.iter().for_each(|text| mounts.extend(mounts_of(text)));
-        // Options stand before the services, and one of them has a number.
+        // Options come before the services, and one of them has a number.
         let services = command.action.iter().rev().take_while(|word| word.parse::<u64>().is_err());
         for service in services.collect::<Vec<_>>().into_iter().rev() {
             let all = self.0.containers().await?;
@@ -124,7 +124,7 @@ impl<'w> Command<'w> {
     }
 }
 
-/// Returns what services mount and where, by a file in block style whose volumes are called what they are.
+/// Returns what services mount and where, from a file in block style that calls each volume by its name.
 fn mounts_of(text: &str) -> BTreeMap<(String, PathBuf), MountSource> {
     let mut mounts = BTreeMap::new();
     let (mut section, mut service, mut list) = (String::new(), String::new(), String::new());

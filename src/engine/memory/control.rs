@@ -1,4 +1,4 @@
-//! The `global/pg_control` of a server in memory: that of a real PostgreSQL 15, with other values in it.
+//! The `global/pg_control` of a server in memory: that of a real PostgreSQL 15, with other values.
 
 use std::io;
 use std::path::Path;
@@ -8,7 +8,7 @@ use crate::database::postgres::control::{ControlFile, PATH};
 /// That of a real one, shut down cleanly.
 const CLEAN: &[u8] = include_bytes!("../../../fixtures/pg_control/15-clean.bin");
 
-// Where the values lie in the layout of 13 to 17.
+// The places of the values in the layout of 13 to 17.
 const STATE: usize = 16;
 const CHECKPOINT: usize = 32;
 const REDO: usize = 40;
@@ -17,7 +17,7 @@ const CHECKPOINT_TIME: usize = 104;
 const SEGMENT_SIZE: usize = 228;
 const CRC: usize = 288;
 
-/// The least there is.
+/// The smallest size.
 pub(super) const SEGMENT_BYTES: u32 = 1 << 20;
 const FIRST_CHECKPOINT: u64 = 2 * SEGMENT_BYTES as u64 + 0x28;
 const CHECKPOINT_BYTES: u64 = 0x78;
@@ -34,7 +34,7 @@ pub(super) enum Doing {
 pub(super) struct Control(Vec<u8>);
 
 impl Control {
-    /// Returns that of a new cluster.
+    /// Returns the control file of a new cluster.
     pub(super) fn new(identifier: u64) -> Self {
         let mut control = Self(CLEAN.to_vec());
         control.put(0, &identifier.to_le_bytes());
@@ -44,7 +44,7 @@ impl Control {
         control
     }
 
-    /// Reads that of a data directory, as a server would before it starts.
+    /// Reads the control file of a data directory, as a server would before it starts.
     pub(super) fn read(data_directory: &Path) -> io::Result<Self> {
         let control = Self(std::fs::read(data_directory.join(PATH))?);
         control.parsed()?;
@@ -61,13 +61,13 @@ impl Control {
         std::fs::write(data_directory.join(PATH), &self.0)
     }
 
-    /// Has its checksum right again.
+    /// Makes its checksum right again.
     fn seal(&mut self) {
         let crc = crc32c::crc32c(&self.0[..CRC]);
         self.put(CRC, &crc.to_le_bytes());
     }
 
-    /// Takes a checkpoint: from here on a recovery would begin there.
+    /// Takes a checkpoint: from then on a recovery would begin there.
     pub(super) fn checkpoint(&mut self, seconds: i64, next_transaction: u64) {
         let next = self.parsed_checkpoint() + CHECKPOINT_BYTES;
         // One segment is as good as another, and nobody has to make the next.

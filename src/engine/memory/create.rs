@@ -1,4 +1,4 @@
-//! Containers, from what is asked for.
+//! Makes containers from what is requested.
 
 use std::collections::BTreeMap;
 use std::os::unix::fs::DirBuilderExt as _;
@@ -13,7 +13,7 @@ use crate::engine::{ContainerSpec, DockerErrorKind, Network, RawInspect, Result}
 use crate::model::container::{Container, ContainerState, Mount, MountKind, Volume};
 use crate::model::location::MountSource;
 
-/// What engines write for a time that never was.
+/// What engines write for a time that never came.
 const NEVER: &str = "0001-01-01T00:00:00Z";
 
 impl MemoryDocker {
@@ -40,7 +40,7 @@ impl MemoryDocker {
         Ok(())
     }
 
-    /// Creates a container; volumes that are not there are made.
+    /// Creates a container and its missing volumes.
     pub(super) fn create_from(
         &self,
         mut container: Container,

@@ -4,7 +4,7 @@ use std::io;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::Path;
 
-/// Copies what is in one directory into another, which is made; owners go over where that may be.
+/// Copies the contents of one directory into another, which it makes; it keeps owners if it may.
 pub(super) fn copy_tree(source: &Path, dest: &Path) -> io::Result<()> {
     std::fs::create_dir_all(dest)?;
     keep_owner(source, dest)?;

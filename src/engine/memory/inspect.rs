@@ -1,4 +1,4 @@
-//! A container as the engine's JSON, and back, as far as there is of it here.
+//! Converts a container to the engine's JSON and back, as far as this engine has it.
 
 use std::path::PathBuf;
 
@@ -8,7 +8,7 @@ use super::create::mount_of;
 use crate::model::container::{Container, Mount, MountKind};
 use crate::model::location::MountSource;
 
-/// Returns what an engine says of a container.
+/// Returns what an engine says about a container.
 pub(super) fn inspected(container: &Container) -> Value {
     let mounts: Vec<Value> = container.mounts.iter().map(mounted).collect();
     let binds: Vec<String> = container

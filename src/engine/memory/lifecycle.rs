@@ -11,7 +11,7 @@ use crate::model::container::{Container, ContainerState, MountKind};
 
 /// An engine's own grace.
 const GRACE_SECONDS: i64 = 10;
-/// The exit code of what was killed.
+/// The exit code of a killed program.
 const KILLED: i64 = 137;
 
 impl MemoryDocker {
@@ -35,7 +35,7 @@ impl MemoryDocker {
         Ok(())
     }
 
-    /// Returns what is to be run; `None` where it runs already.
+    /// Returns what to run; `None` if it already runs.
     fn set_running(&self, doing: &str, id: &str, started_at: String) -> Result<Option<(Container, Program)>> {
         let mut state = self.state();
         let container = &state.find(id).ok_or_else(|| missing(doing, id))?.container;
@@ -69,7 +69,7 @@ impl MemoryDocker {
         Ok(Some((record.container.clone(), record.program.clone())))
     }
 
-    /// Ends the run of a container that began then, if it is still in it.
+    /// Ends the run of a container that began at that time, if that run still lasts.
     pub(super) fn exit(&self, id: &str, started_at: &str, exit_code: i64) {
         let finished_at = self.timestamp();
         let mut state = self.state();
@@ -127,7 +127,7 @@ impl MemoryDocker {
         })
     }
 
-    /// Has a container stop, whoever waits for it.
+    /// Begins to stop a container, whoever waits for it.
     fn begin_stop(&self, container: &Container, program: &Program, server: Option<postgres::Server>) {
         let (id, started_at) = (container.id.clone(), container.state.started_at.clone());
         match (program, server) {
@@ -136,7 +136,7 @@ impl MemoryDocker {
                 let (docker, name) = (self.clone(), container.name.clone());
                 tokio::spawn(async move {
                     tokio::time::sleep(postgres::SHUTDOWN).await;
-                    // One that was killed meanwhile writes nothing.
+                    // A server that was killed meanwhile writes nothing.
                     if docker.is_in_run(&id, &started_at) {
                         let exit_code = docker.shut_down(&name, &server);
                         docker.exit(&id, &started_at, exit_code);
@@ -162,7 +162,7 @@ impl MemoryDocker {
     pub(super) async fn until_run_ends(&self, id: &str, started_at: &str) {
         let mut changed = self.shared.changed.subscribe();
         while self.is_in_run(id, started_at) {
-            // The engine has the other end for as long as it is asked.
+            // The engine keeps the other end for as long as a call lasts.
             let _ = changed.changed().await;
         }
     }
@@ -205,7 +205,7 @@ impl MemoryDocker {
         });
         let Ok((container, program)) = found else { return Ok(()) };
         if program == Program::Agent {
-            // A thread cannot be killed: it ends at the end of what it is asked for.
+            // A thread cannot be killed: it ends once it has done what it was asked.
             self.until_run_ends(&container.id, &container.state.started_at).await;
         }
         self.state().containers.retain(|record| record.container.id != container.id);

@@ -1,24 +1,24 @@
-//! An engine in memory: what volsnap asks of Docker, without one, for tests.
+//! An engine in memory: what volsnap asks of Docker, without Docker, for tests.
 //!
-//! Containers are records, volumes are real directories below a directory of the test's. What runs in a container
-//! is played by a [program]: our own agent is the real one, in a thread; a PostgreSQL is one as far as volsnap asks
-//! ([`postgres`]), whose answers come from the files in its data directory, so that wrong data is seen. All waiting
-//! is in the runtime's time, which a test may have virtual.
+//! Containers are records; volumes are real directories below a directory of the test. A [program] plays what runs in
+//! a container: our own agent is the real one, in a thread; a PostgreSQL is one as far as volsnap asks ([`postgres`]),
+//! and its answers come from the files in its data directory, so that wrong data shows. All waiting is in the
+//! runtime's time, which a test may make virtual.
 //!
-//! What nobody may ever do to a service (two servers on one data directory, files taken away from under a running
-//! server) is kept in [`violations`](MemoryDocker::violations).
+//! [`violations`](MemoryDocker::violations) keeps what nobody may ever do to a service: two servers on one data
+//! directory, or files taken away from under a running server.
 //!
 //! | file | holds |
 //! |---|---|
-//! | `state` | what there is: containers, volumes, images |
+//! | `state` | the objects: containers, volumes, images |
 //! | `lifecycle` | created, running, paused, exited |
-//! | `create` | containers, from what is asked for |
+//! | `create` | containers, from what is requested |
 //! | `inspect` | a container as the engine's JSON, and back |
 //! | [`program`] | what a container runs, and how it behaves |
 //! | `agent` | our agent, in a thread |
 //! | [`postgres`] | a server, by the files in its data directory |
 //! | `control` | its `global/pg_control` |
-//! | `probe` | its answers to what is run beside it |
+//! | `probe` | its answers to commands run beside it |
 //! | [`compose`] | Compose, on its containers |
 //! | `backup` | its base backup, and the proof of one |
 //! | `files` | copying trees |
@@ -68,12 +68,12 @@ struct Shared {
     root: PathBuf,
     clock: Clock,
     state: Mutex<State>,
-    /// Moves whenever a container's state does.
+    /// Changes whenever a container's state does.
     changed: watch::Sender<u64>,
 }
 
 impl MemoryDocker {
-    /// Returns an engine that has nothing yet, whose volumes will lie below `root`, and whose time is that of `clock`.
+    /// Returns an empty engine whose volumes will lie below `root`, and whose time is that of `clock`.
     #[must_use]
     pub fn new(root: &Path, clock: Clock) -> Self {
         let shared =
@@ -87,31 +87,31 @@ impl MemoryDocker {
         self.state().add_image(tag, env, created);
     }
 
-    /// Says how a shell script behaves that is the last word of a container's command.
+    /// Says how a shell script behaves if it is the last word of a container's command.
     pub fn teach(&self, script: &str, behaviour: Behaviour) {
         self.state().scripts.insert(script.to_owned(), behaviour);
     }
 
-    /// Creates a container as a user would, volumes included; what the template leaves out is filled in. Returns
-    /// its id.
+    /// Creates a container as a user would, volumes included, and fills in what the template leaves out. Returns its
+    /// id.
     ///
     /// # Errors
-    /// When its name is taken, or its image is not there.
+    /// When its name is taken, or its image does not exist.
     pub fn add(&self, template: Container) -> Result<String> {
         self.create_from(template, &BTreeMap::new())
     }
 
-    /// Has agents that start from here on tell of so much room where their sources lie.
+    /// Makes agents that start from now on report this much room where their sources lie.
     pub fn pretend_room(&self, free_bytes: u64) {
         self.state().free_bytes = Some(free_bytes);
     }
 
-    /// Has the agents of an image say that they speak another protocol, as one of another volsnap does.
+    /// Makes the agents of an image say that they speak another protocol, as the agents of another volsnap do.
     pub fn pretend_protocol(&self, image: &str, protocol: u32) {
         self.state().protocols.insert(image.to_owned(), protocol);
     }
 
-    /// Returns what was done to a service that nobody may do.
+    /// Returns everything done to a service that nobody may do.
     #[must_use]
     pub fn violations(&self) -> Vec<String> {
         self.state().violations.clone()
@@ -123,14 +123,14 @@ impl MemoryDocker {
         self.state().find(id).map(|record| record.container.name.clone())
     }
 
-    /// Returns where a volume's files lie.
+    /// Returns where the files of a volume lie.
     #[must_use]
     pub fn directory_of(&self, volume: &str) -> PathBuf {
         self.shared.root.join("volumes").join(volume).join("_data")
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
-        // A test that panicked elsewhere must not hide what there is.
+        // A test that panicked elsewhere must not hide the state.
         self.shared.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 

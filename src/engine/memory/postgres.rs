@@ -1,8 +1,8 @@
 //! A PostgreSQL, by the files in its data directory.
 //!
-//! Its rows lie in a [file](ROWS) there, and every answer is read from it: a server that runs on other data says
-//! other things. It writes `global/pg_control` and `postmaster.pid` where a real one does, refuses what a real one
-//! refuses, and, as the official image does, makes itself a new database where there is nothing.
+//! Its rows lie in a [file](ROWS) there, and every answer is read from it: a server that runs on other data says other
+//! things. It writes `global/pg_control` and `postmaster.pid` when a real server does and refuses what a real one
+//! refuses. Like the official image, it makes itself a new database if there is nothing.
 
 use std::collections::BTreeMap;
 use std::io;
@@ -19,18 +19,18 @@ use crate::model::container::Container;
 
 /// Where the rows lie, in the data directory.
 pub const ROWS: &str = "base/5/rows.json";
-/// How long a server takes from its start until it answers.
+/// The time from a server's start until it answers.
 const START: Duration = Duration::from_millis(400);
-/// How long it takes to end when it cannot start.
+/// How long a server that cannot start takes to end.
 const REFUSAL: Duration = Duration::from_millis(100);
 /// How long a fast shutdown takes.
 pub(super) const SHUTDOWN: Duration = Duration::from_millis(300);
-/// The user that it has in the official image.
+/// Its user in the official image.
 const OWNER: u32 = 999;
 /// A page of a table as a real server writes it.
 const HEAP: &[u8] = include_bytes!("../../../fixtures/pages/heap.bin");
 
-/// What is in a database.
+/// The content of a database.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Rows {
     /// The number of the next transaction.
@@ -46,15 +46,15 @@ pub(super) struct Server {
     pub(super) directory: PathBuf,
     /// When it answers.
     pub(super) ready_at: Instant,
-    /// What it has in its `postmaster.pid`.
+    /// The content of its `postmaster.pid`.
     pub(super) mark: String,
 }
 
 impl Rows {
-    /// Reads those of a data directory.
+    /// Reads the content from a data directory.
     ///
     /// # Errors
-    /// When they cannot be read.
+    /// When it cannot be read.
     pub fn read(data_directory: &Path) -> io::Result<Self> {
         Ok(serde_json::from_slice(&std::fs::read(data_directory.join(ROWS))?)?)
     }
@@ -65,7 +65,7 @@ impl Rows {
 }
 
 impl Server {
-    /// Returns whether the server still has the files that it was started on.
+    /// Returns whether the server still has the files that it started on.
     pub(super) fn has_its_files(&self) -> bool {
         let marked = std::fs::read_to_string(self.directory.join("postmaster.pid"));
         marked.is_ok_and(|marked| marked == self.mark)
@@ -91,7 +91,7 @@ impl MemoryDocker {
             .map_err(|error| super::failure(crate::engine::DockerErrorKind::Other, &doing, error.to_string()))
     }
 
-    /// Starts a server on its files; it may end at once, as a real one would.
+    /// Starts a server on its files; it may end at once, as a real one might.
     pub(super) fn boot(&self, container: &Container, data_directory: &Path, initialises: bool) {
         let id = container.id.clone();
         let directory = self.path_in(container, data_directory);
@@ -126,7 +126,7 @@ impl MemoryDocker {
         }
     }
 
-    /// Does what a server does with its files before it answers; the error is what it would log.
+    /// Does what a server does with its files before it answers; the error is the line that the server would log.
     fn take_over(&self, directory: &Path, mark: &str, initialises: bool) -> std::result::Result<(), String> {
         let fatal = |error: io::Error| format!("FATAL:  {error}");
         let is_empty = std::fs::read_dir(directory).map_or(true, |mut entries| entries.next().is_none());
@@ -181,7 +181,7 @@ impl MemoryDocker {
         Ok(())
     }
 
-    /// Has a server shut down as it should: when this is done, its files say so.
+    /// Shuts a server down properly: when this returns, its files say so.
     pub(super) fn shut_down(&self, container: &str, server: &Server) -> i64 {
         if !server.has_its_files() {
             let violation =
@@ -200,7 +200,7 @@ impl MemoryDocker {
         i64::from(write().is_err())
     }
 
-    /// Has a running server write what it holds in memory.
+    /// Makes a running server write what it holds in memory.
     pub(super) fn checkpoint(&self, server: &Server) -> io::Result<()> {
         let rows = Rows::read(&server.directory)?;
         let mut control = Control::read(&server.directory)?;
@@ -208,7 +208,7 @@ impl MemoryDocker {
         control.write(&server.directory)
     }
 
-    /// Ends a container after a while, if it is still in that run.
+    /// Ends a container after a while, if that run still lasts.
     pub(super) fn end_later(&self, id: &str, started_at: &str, after: Duration, exit_code: i64) {
         let (docker, id, started_at) = (self.clone(), id.to_owned(), started_at.to_owned());
         tokio::spawn(async move {
@@ -224,7 +224,7 @@ impl MemoryDocker {
         match on.max_by_key(|mount| mount.destination.components().count()) {
             Some(mount) => {
                 let below = path.strip_prefix(&mount.destination).unwrap_or(Path::new(""));
-                // Without a slash at its end, which would tell it from the same path.
+                // No slash at its end: the slash would make it a different path.
                 mount.source.join(below).components().collect()
             }
             None => {
@@ -235,7 +235,7 @@ impl MemoryDocker {
     }
 }
 
-/// Gives a tree to the user of the server.
+/// Gives a tree to the server's user.
 fn own(directory: &Path) -> io::Result<()> {
     std::os::unix::fs::chown(directory, Some(OWNER), Some(OWNER))?;
     for entry in std::fs::read_dir(directory)? {

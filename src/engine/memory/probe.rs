@@ -1,4 +1,4 @@
-//! What is run beside a server, and its answers.
+//! Commands that run beside a server, and its answers.
 
 use std::fmt::Write as _;
 use std::io;
@@ -14,9 +14,9 @@ use super::{MemoryDocker, conflict, failure};
 use crate::engine::{DockerErrorKind, Result};
 use crate::model::container::{Container, ExecOutput};
 
-/// How often a server is asked that does not answer yet.
+/// How often to ask a server that does not answer yet.
 const POLL: Duration = Duration::from_millis(50);
-/// What a shell says of a program that it does not find.
+/// The exit code of a shell that does not find a program.
 const NOT_FOUND: i64 = 127;
 
 impl MemoryDocker {
@@ -115,7 +115,7 @@ impl MemoryDocker {
         }
     }
 
-    /// Prints what is true of the data, as the statements of the real one do.
+    /// Prints what is true of the data, like the statements of the real server.
     fn facts(&self, container: &Container, server: &Server, level: &str) -> io::Result<String> {
         let rows = Rows::read(&server.directory)?;
         let identifier = Control::read(&server.directory)?.parsed()?.system_identifier.to_string();
@@ -166,7 +166,7 @@ fn user_and_database(container: &Container) -> (String, String) {
     (user, database)
 }
 
-/// Answers the one kind of query that is known here: `select count(*) from TABLE`.
+/// Answers the only kind of query known here: `select count(*) from TABLE`.
 fn query_of(server: &Server, query: &str) -> io::Result<String> {
     let rows = Rows::read(&server.directory)?;
     let table = query.trim().strip_prefix("select count(*) from ").map(str::trim);
@@ -176,7 +176,7 @@ fn query_of(server: &Server, query: &str) -> io::Result<String> {
     }
 }
 
-/// Prints what there is to know for a base backup.
+/// Prints everything that a base backup needs to know.
 fn online(container: &Container, server: &Server) -> io::Result<String> {
     let metadata = server.directory.metadata()?;
     let identifier = Control::read(&server.directory)?.parsed()?.system_identifier;

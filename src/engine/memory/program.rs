@@ -8,19 +8,19 @@ use crate::database::{Server as _, postgres::Postgres};
 use crate::engine::helper::EXECUTABLE;
 use crate::model::container::Container;
 
-/// How a program behaves of which nothing else is known.
+/// How a program behaves if nothing else is known about it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Behaviour {
-    /// After how long it ends by itself; `None` for never.
+    /// When it ends by itself; `None` for never.
     pub ends_after: Option<Duration>,
-    /// How long it takes to end once it is asked to; `None` for one that does not listen.
+    /// How long it takes to end after a request; `None` if it does not listen.
     pub stops_within: Option<Duration>,
-    /// Its exit code where it ends by itself, or because it was asked to.
+    /// Its exit code if it ends by itself or on request.
     pub exit_code: i64,
 }
 
 impl Behaviour {
-    /// Runs until it is asked to end, and ends at once.
+    /// Runs until it is asked to end, and then ends at once.
     pub const OBEDIENT: Self =
         Self { ends_after: None, stops_within: Some(Duration::from_millis(50)), exit_code: 0 };
 }
@@ -32,17 +32,17 @@ pub(super) enum Program {
     Agent,
     /// A PostgreSQL.
     Server {
-        /// Where it has its data, in the container.
+        /// Where its data lies, in the container.
         data_directory: PathBuf,
-        /// Whether it makes itself a new database where there is none.
+        /// Whether it makes itself a new database if there is none.
         initialises: bool,
     },
     /// What makes a base backup of a server.
     BaseBackup {
-        /// Where to, in the container.
+        /// The target, in the container.
         directory: PathBuf,
     },
-    /// What proves a base backup whole.
+    /// What proves that a base backup is whole.
     VerifyBackup {
         /// Where it is, in the container.
         directory: PathBuf,
@@ -60,7 +60,7 @@ impl Program {
             ["sh", "-c", script, "volsnap", _, _, directory, _] if script.contains("exec pg_basebackup") => {
                 return Self::BaseBackup { directory: directory.into() };
             }
-            // What boots a copy makes no new database.
+            // The script that boots a copy makes no new database.
             ["sh", "-c", script, "volsnap", directory] if script.contains("exec postgres") => {
                 return Self::Server { data_directory: directory.into(), initialises: false };
             }

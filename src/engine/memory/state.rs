@@ -1,4 +1,4 @@
-//! What there is: containers, volumes, images.
+//! The objects of the engine: containers, volumes, images.
 
 use std::collections::BTreeMap;
 
@@ -14,9 +14,9 @@ pub(super) struct State {
     pub(super) images: Vec<KnownImage>,
     pub(super) scripts: BTreeMap<String, Behaviour>,
     pub(super) violations: Vec<String>,
-    /// What every agent tells of the room where its source lies, in place of what there is.
+    /// The room that every agent reports where its source lies, in place of the real one.
     pub(super) free_bytes: Option<u64>,
-    /// The protocol that agents of an image say to speak, in place of ours.
+    /// The protocol that agents of an image claim to speak, in place of ours.
     pub(super) protocols: BTreeMap<String, u32>,
     serial: u64,
 }
@@ -49,7 +49,7 @@ pub(super) struct Record {
     pub(super) streams: Option<Streams>,
     /// Ends its standard input.
     pub(super) hang_up: Option<super::agent::HangUp>,
-    /// Whether it was asked to stop, and has not yet.
+    /// Whether it was asked to stop and has not stopped yet.
     pub(super) stopping: bool,
 }
 
@@ -59,13 +59,13 @@ impl State {
         self.serial
     }
 
-    /// Returns a new id, which is the same in every run of a test.
+    /// Returns a new id; it is the same in every run of a test.
     pub(super) fn next_id(&mut self) -> String {
         let serial = self.next_serial();
         blake3::hash(format!("container {serial}").as_bytes()).to_hex().to_string()
     }
 
-    /// Finds a container by id, exact name, or the begin of an id that is long enough.
+    /// Finds a container by id, exact name, or the start of an id that is long enough.
     pub(super) fn find(&self, id: &str) -> Option<&Record> {
         self.containers.iter().find(|record| is_meant(&record.container, id))
     }
