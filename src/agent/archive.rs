@@ -1,8 +1,8 @@
-//! Archiving a tree: every file is digested as it is read, and proved unchanged after it was read.
+//! Archives a tree: every file is digested as it is read, and then proved unchanged.
 //!
-//! One thread walks, reads and digests; files are read straight into the blocks that the
-//! [`BlockWriter`]'s threads compress. A file that cannot be read fails the archive, always; one that
-//! changes or vanishes does while everything that writes is held still.
+//! One thread walks, reads and digests; it reads files straight into the blocks that the [`BlockWriter`]'s threads
+//! compress. A file that cannot be read always fails the archive; a file that changes or vanishes fails it while every
+//! writer is held.
 
 use std::io::{self, Write};
 use std::os::unix::ffi::OsStringExt;
@@ -20,14 +20,14 @@ use crate::archive::{
     FileRecord, TarWriter, default_threads,
 };
 
-/// How much is read before it is digested: few system calls, and still in the cache.
+/// How much to read before digesting it: few system calls, and the data is still in the cache.
 const READ_SIZE: usize = 256 * 1024;
-/// A hole is digested from here: it is never read.
+/// A hole is digested from here: holes are never read.
 static ZEROS: [u8; READ_SIZE] = [0; READ_SIZE];
-/// Files from this size on are announced to the kernel's read-ahead.
+/// The kernel's read-ahead is told of files from this size on.
 const LARGE_FILE: u64 = 1 << 20;
 
-/// How often progress is told: after so much time, or so many bytes.
+/// How often to report progress: after so much time, or so many bytes.
 const PROGRESS_INTERVAL: Duration = Duration::from_millis(50);
 const PROGRESS_BYTES: u64 = 16 << 20;
 
@@ -38,9 +38,9 @@ pub struct ArchiveOptions {
     pub codec: Codec,
     /// How many threads compress.
     pub threads: usize,
-    /// Globs of paths relative to the root that are left out.
+    /// Globs of paths to leave out, relative to the root.
     pub exclude: Vec<String>,
-    /// Paths relative to the root that come last.
+    /// Paths that come last, relative to the root.
     pub deferred: Vec<PathBuf>,
     /// Whether a change is an error.
     pub stability: Stability,
@@ -61,7 +61,7 @@ impl Default for ArchiveOptions {
     }
 }
 
-/// How far it is.
+/// The progress so far.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Progress {
     /// Members archived.
@@ -81,7 +81,7 @@ pub struct ArchiveStats {
     pub directories: u64,
     /// Symbolic links.
     pub symlinks: u64,
-    /// Further names of files.
+    /// Additional names of files.
     pub hardlinks: u64,
     /// Named pipes and devices.
     pub others: u64,
@@ -89,7 +89,7 @@ pub struct ArchiveStats {
     pub sockets_skipped: u64,
     /// Members left out by a glob; a directory counts once.
     pub excluded: u64,
-    /// Members that vanished before they were read; never any while held.
+    /// Members that vanished before they were read; none while writers are held.
     pub vanished: u64,
     /// Bytes of file content, holes included.
     pub raw_bytes: u64,
@@ -101,7 +101,7 @@ pub struct ArchiveStats {
     pub blocks: u64,
     /// Bytes of file list.
     pub list_bytes: u64,
-    /// Files that changed while they were read; never any while held.
+    /// Files that changed while they were read; none while writers are held.
     pub changed: Vec<PathBuf>,
 }
 
@@ -115,11 +115,10 @@ impl ArchiveStats {
 
 /// Archives the tree at `root` into `archive_out`, and the list of its members into `list_out`.
 ///
-/// After an error what was written is no archive, and `archive_out` may be written to a moment
-/// longer by a thread that waits for it.
+/// After an error the output is no archive, and a thread that waits for `archive_out` may write to it a moment longer.
 ///
 /// # Errors
-/// [`ArchiveError::File`] naming the file that could not be captured as it was; a sink that fails;
+/// [`ArchiveError::File`] naming a file that could not be captured as it was; a sink that fails;
 /// [`ArchiveError::Cancelled`].
 pub fn archive_tree(
     root: &Path,
@@ -158,7 +157,7 @@ pub fn archive_tree(
     run.finish()
 }
 
-/// An archive in the making.
+/// An archive under construction.
 struct Run<'a, W, L: Write> {
     options: &'a ArchiveOptions,
     tar: TarWriter<BlockWriter<W>>,
@@ -190,10 +189,10 @@ impl<W: Write + Send + 'static, L: Write> Run<'_, W, L> {
         self.list.append(&FileRecord::new(entry, digest))
     }
 
-    /// Streams the content of a file, and returns its digest once it is proved unchanged.
+    /// Streams the content of a file, and returns its digest once the file is proved unchanged.
     fn append_content(&mut self, entry: &Entry, file: &OpenFile) -> Result<blake3::Hash, ArchiveError> {
         if entry.size >= LARGE_FILE {
-            // Advice: without it the same bytes come, only later.
+            // This is advice: without it the same bytes come, only later.
             let _ignored = posix_fadvise(&file.file, 0, 0, PosixFadviseAdvice::POSIX_FADV_SEQUENTIAL);
         }
         let mut hasher = blake3::Hasher::new();
@@ -266,7 +265,7 @@ impl<W: Write + Send + 'static, L: Write> Run<'_, W, L> {
         Ok(())
     }
 
-    /// Looks whether the run is cancelled, and tells how far it is when that is due.
+    /// Checks whether the run is cancelled, and reports progress when that is due.
     fn tick(&mut self) -> Result<(), ArchiveError> {
         if self.options.cancel.load(Ordering::Relaxed) {
             return Err(ArchiveError::Cancelled);
@@ -312,7 +311,7 @@ fn file_error(entry: &Entry, problem: FileProblem) -> ArchiveError {
     ArchiveError::file(&to_path(entry), problem)
 }
 
-/// Reads once, however often a signal interrupts it.
+/// Reads once, and retries if a signal interrupts it.
 fn read_at(file: &std::fs::File, buffer: &mut [u8], offset: u64) -> io::Result<usize> {
     loop {
         match file.read_at(buffer, offset) {

@@ -1,7 +1,7 @@
-//! What the command may ask of the agent: a type a call, with the type of its answer.
+//! What the command may ask of the agent: one type per call, with the type of its answer.
 //!
-//! A call is a line of JSON, `{NAME: CALL}`. The agent refuses a field that it does not know, so nothing that is
-//! asked is ever silently left out; whoever changes a call or an answer moves the protocol's
+//! A call is a line of JSON, `{NAME: CALL}`. The agent refuses a field that it does not know, so it never silently
+//! ignores what it was asked; whoever changes a call or an answer moves the protocol's
 //! [`VERSION`](super::protocol::VERSION).
 
 use std::path::PathBuf;
@@ -19,13 +19,13 @@ use crate::model::inspection::Inspection;
 
 /// Something that the command asks of the agent, one at a time.
 pub trait Call: Serialize {
-    /// What comes back.
+    /// The answer to it.
     type Answer: Serialize + DeserializeOwned;
-    /// What it is called on the wire.
+    /// Its name on the wire.
     const NAME: &'static str;
 }
 
-/// Gives each call its name and its answer, and has them all in one [`Request`].
+/// Gives each call its name and its answer, and puts all calls into one [`Request`].
 macro_rules! calls {
     ($($call:ident: $name:literal -> $answer:ty,)+) => {
         $(impl Call for $call {
@@ -46,11 +46,11 @@ macro_rules! calls {
                 matches!(self, Self::Extract(Extract { channel: Channel::Stdin, .. }))
             }
 
-            /// Returns the call's name as a log has it, among other calls.
+            /// Returns the call's name as a log shows it among other calls.
             #[must_use]
             pub fn title(&self) -> &'static str {
                 match self {
-                    // The two kinds are far from each other: the service is held for one of them.
+                    // The two kinds differ much: the service is held for one of them.
                     Self::StagePass(pass) if pass.kind == PassKind::Live => "agent live-pass",
                     Self::StagePass(pass) if pass.kind == PassKind::Final => "agent final-pass",
                     $(Self::$call(_) => concat!("agent ", $name),)+
@@ -80,7 +80,7 @@ calls! {
     Discard: "discard" -> (),
 }
 
-/// Which of the two trees is meant.
+/// Which of the two trees.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Side {
@@ -95,16 +95,16 @@ pub enum Side {
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum PassKind {
-    /// It brings the stage closer to a source that is being written to.
+    /// It brings the stage closer to a source that is still being written to.
     #[default]
     Live,
-    /// Everything that writes is held: the stage is equal to the source when the pass ends, and a file that changes
-    /// is an error.
+    /// Everything that writes is held: the stage equals the source when the pass ends, and a file that changes is an
+    /// error.
     Final,
 }
 
 impl PassKind {
-    /// Returns how still the source is meanwhile.
+    /// Returns how still the source is during the pass.
     #[must_use]
     pub fn stability(self) -> Stability {
         match self {
@@ -120,19 +120,19 @@ impl PassKind {
 pub enum Channel {
     /// The input FIFO.
     Fifo,
-    /// The standard input, after the call: each piece after its length (32 bits, little-endian), and a piece of no
-    /// length at the end.
+    /// The standard input, after the call: each piece follows its length (32 bits, little-endian), and an empty piece
+    /// ends the archive.
     #[default]
     Stdin,
 }
 
-/// Look at a whole tree once.
+/// Look over a whole tree once.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Survey {
     /// The tree.
     pub side: Side,
-    /// Globs, relative to the root, of what the archive will leave out.
+    /// Globs of what the archive will leave out, relative to the root.
     pub exclude: Vec<String>,
 }
 
@@ -142,27 +142,27 @@ pub struct Survey {
 pub struct Inspect {
     /// The profile's name.
     pub engine: String,
-    /// Where the database is to be looked for.
+    /// Where to look for the database.
     pub side: Side,
-    /// The tree in there that is meant, relative to the root.
+    /// The tree to look in, relative to the root.
     pub tree: PathBuf,
     /// The data directory, relative to that tree.
     pub data_directory: PathBuf,
-    /// Where the database's container mounts the source, which tells its absolute links apart.
+    /// Where the database's container mounts the source; that tells its absolute links apart.
     pub mounted_at: Option<PathBuf>,
 }
 
-/// Write the archive and the file list; answered once the last byte is handed over.
+/// Write the archive and the file list; the answer comes once the last byte is handed over.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Archive {
-    /// What is archived.
+    /// Which tree to archive.
     pub side: Side,
-    /// The tree in there that is meant, relative to the root.
+    /// The part of it to archive, relative to the root.
     pub tree: PathBuf,
-    /// How it is compressed.
+    /// How to compress it.
     pub codec: Codec,
-    /// Globs, relative to the root, of what is left out.
+    /// Globs of what to leave out, relative to the root.
     pub exclude: Vec<String>,
     /// Members written last, relative to the root.
     pub last: Vec<PathBuf>,
@@ -170,48 +170,48 @@ pub struct Archive {
     pub stability: Stability,
 }
 
-/// Look how much room there is where the source lies.
+/// Find how much room there is where the source lies.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Room {}
 
-/// Look how much room there is for a stage, and what it can do.
+/// Find how much room there is for a stage, and what the stage can do.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct StageRoom {
-    /// The tree within the source that is meant, relative to the root.
+    /// The tree to stage within the source, relative to the root.
     pub tree: PathBuf,
 }
 
-/// Make the stage equal to the source, or nearly, in one pass. The stage's tree is afterwards the tree that was meant.
+/// Make the stage equal to the source, or nearly, in one pass. From then on the stage has this tree.
 ///
-/// It fails as [`StageFull`](protocol::FailureKind::StageFull) where what it would write does not fit; then the stage is
-/// of no use, and the source may be captured directly.
+/// It fails as [`StageFull`](protocol::FailureKind::StageFull) if what it would write does not fit; then the stage is
+/// useless, and the source may be captured directly.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct StagePass {
     /// What the pass is for.
     pub kind: PassKind,
-    /// The tree within the source that is meant, relative to the root.
+    /// The tree to stage within the source, relative to the root.
     pub tree: PathBuf,
-    /// Globs, relative to the root, of what is left out.
+    /// Globs of what to leave out, relative to the root.
     pub exclude: Vec<String>,
-    /// Bytes of the stage's file system that are to stay free.
+    /// Bytes of the stage's file system that must stay free.
     pub reserve: u64,
-    /// A directory, relative to the root, whose content another container writes: it is made, empty, and its
-    /// owner can get to it. What is written there is sent to the disk as it comes, until the next call.
-    /// Nothing that the pass finds out is good for a later one.
+    /// A directory, relative to the root, whose content another container writes: the pass makes it, empty and
+    /// accessible to its owner. Until the next call, whatever is written there is sent to the disk as it comes. A
+    /// later pass can use nothing that this pass finds out.
     pub external_dir: Option<PathBuf>,
     /// The owner of everything in the stage, its root among it, in place of the source's.
     pub owner: Option<(u32, u32)>,
 }
 
-/// From here on have the stage in a work directory of the run within the stage's place, which is the root that the
+/// From now on keep the stage in a work directory of the run within the stage's place. That place is the root that the
 /// staged tree will be moved into.
 ///
-/// What one other run has left there is taken up. All calls of a swap, and [`Room`], are about that root then, and a
-/// [`SwapIn`] without a root gives it what the source's has. It fails, naming it, when something is there that must not
-/// be touched.
+/// The call takes over what one other run has left there. From then on all calls of a swap, and [`Room`], refer to
+/// that root, and a [`SwapIn`] without a root gives it the metadata of the source's. It fails, and names the obstacle,
+/// if something is there that must not be touched.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct StageInto {
@@ -221,66 +221,66 @@ pub struct StageInto {
 
 /// Leave the stage, and what is known of it, to a later run, durably.
 ///
-/// Further passes may follow, the first of which takes what is known away again. It takes as long as the disk takes for
+/// Further passes may follow; the first of them removes that knowledge again. This takes as long as the disk needs for
 /// what was written: ask while the service is up.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct StageKeep {}
 
-/// Read source and stage side by side, byte by byte where an earlier comparison does not prove them equal, and say where
+/// Read source and stage side by side, byte by byte unless an earlier comparison proves them equal, and report where
 /// they differ. A difference is no failure.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct StageCompare {
-    /// Whether everything that writes is held: then only those files are read that may have been written to
-    /// since an earlier comparison has found them equal, and a change is a difference.
+    /// Whether everything that writes is held: then this reads only the files that may have been written to since an
+    /// earlier comparison found them equal, and a change is a difference.
     pub stability: Stability,
-    /// Globs, relative to the root, of what the stage is to be without.
+    /// Globs of what the stage must not have, relative to the root.
     pub exclude: Vec<String>,
-    /// The owner that everything in the stage is to have, in place of the source's.
+    /// The owner that everything in the stage must have, in place of the source's.
     pub owner: Option<(u32, u32)>,
 }
 
-/// Remove the stage's tree, slowly enough that whoever else waits for the disk is not held up.
+/// Remove the stage's tree, slowly enough not to hold up others that wait for the disk.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct StageClear {}
 
-/// Extract an archive beside the data; answered once all of it is durable there. The first progress says that the FIFO
-/// is open, where the archive comes over it.
+/// Extract an archive beside the data; the answer comes once all of it is durable there. If the archive comes over the
+/// FIFO, the first progress says that the FIFO is open.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Extract {
-    /// The run, after which the work directory is called.
+    /// The run, which names the work directory.
     pub run: String,
     /// The way the archive comes; the client chooses it.
     pub channel: Channel,
     /// Whether the source was [emptied](Empty) for it.
     pub emptied: bool,
-    /// What is extracted, and how far it may go.
+    /// What to extract, and how far it may go.
     pub options: ExtractOptions,
 }
 
-/// Remove all that is there, since there is no room for two copies of it: from here on the old data is owed
-/// from elsewhere. May be asked again, for a new begin.
+/// Remove all that is there, because there is no room for two copies: from here on the old data is owed from elsewhere.
+/// The command may ask this again, to start over.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Empty {
     /// The run.
     pub run: String,
-    /// The files without which there is no database, relative to the root, the last one last.
+    /// The files without which there is no database, relative to the root; the last of the list is put in place last.
     pub marker_files: Vec<PathBuf>,
 }
 
-/// Put the extracted, or staged, tree in the place of the data.
+/// Put the extracted or staged tree in the place of the data.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct SwapIn {
     /// The run.
     pub run: String,
-    /// The files without which there is no database, relative to the root, the last one last.
+    /// The files without which there is no database, relative to the root; the last of the list is put in place last.
     pub marker_files: Vec<PathBuf>,
-    /// What the root itself is to be like; `None` for as it is.
+    /// The metadata that the root itself should get; `None` to leave it as it is.
     pub root: Option<FileRecord>,
 }
 
@@ -292,7 +292,7 @@ pub struct SwapState {
     pub run: String,
 }
 
-/// Have the old data back in its place.
+/// Put the old data back in its place.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct SwapBack {
@@ -314,7 +314,7 @@ pub struct Commit {
 pub struct Discard {
     /// The run.
     pub run: String,
-    /// Whether the old data that was replaced may go.
+    /// Whether it may remove the old data that was replaced.
     pub with_old: bool,
 }
 

@@ -1,4 +1,4 @@
-//! Each call as it is written, and read again.
+//! Each call as it is written, and then read again.
 
 use std::collections::BTreeMap;
 
@@ -7,7 +7,7 @@ use serde_json::Value;
 use super::*;
 use crate::agent::protocol::{Event, VERSION};
 
-/// Adds a call as the client writes it, after it was read as the agent reads it.
+/// Adds a call as the client writes it, after reading it as the agent does.
 fn add<C: Call>(lines: &mut BTreeMap<&'static str, Value>, call: &C) {
     let written = serde_json::to_value(BTreeMap::from([(C::NAME, call)])).unwrap();
     let request: Request = serde_json::from_value(written.clone()).unwrap();
@@ -73,7 +73,7 @@ fn all() -> BTreeMap<&'static str, Value> {
     lines
 }
 
-/// Whoever changes what is pinned here moves the version with it.
+/// Whoever changes what this pins also moves the version.
 #[test]
 fn every_call_is_written_as_the_version_of_the_protocol_has_it() {
     let lines: Vec<_> = all().iter().map(|(name, call)| format!("{name}: {call}")).collect();

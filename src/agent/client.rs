@@ -1,9 +1,8 @@
 //! The command's side of a session with the agent.
 //!
-//! Calls go in on the helper's standard input, events come on its standard error, and the archive
-//! comes over a FIFO where command and helper see one file system, else over its standard output
-//! (measured: 1.2 GB/s against 230 MB/s, the engine's streams being the bottleneck). Dropping the
-//! client closes the input, which ends the agent.
+//! Calls go in on the helper's standard input, and events come on its standard error. The archive comes over a FIFO if
+//! command and helper see one file system, otherwise over the standard output (measured: 1.2 GB/s against 230 MB/s;
+//! the engine's streams are the bottleneck). Dropping the client closes the input, which ends the agent.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -33,9 +32,9 @@ use crate::model::event::{Monitor, Silent};
 /// How long the agent may take from its start to its first word.
 const START_LIMIT: Duration = Duration::from_secs(60);
 /// How long it may say nothing at all while it works; it reports progress many times a second. Whoever puts something
-/// back asks a new one [sooner](AgentClient::allow_silence).
+/// back gives up [sooner](AgentClient::allow_silence) and asks a new agent.
 pub(crate) const SILENCE_LIMIT: Duration = Duration::from_secs(300);
-/// How much the FIFO holds: fewer turns between the two sides. The kernel's limit for anybody.
+/// How much the FIFO holds: the more, the fewer turns between the two sides. This is the kernel's limit for any user.
 const FIFO_BYTES: i32 = 1 << 20;
 
 /// A session with the agent failed.
@@ -55,13 +54,13 @@ pub enum AgentError {
     /// The helper ended before it had answered.
     #[error("the helper ended before it had answered{}", said(.stderr_tail))]
     Ended {
-        /// What it wrote that is no event, as a panic's message.
+        /// What it wrote that is no event, such as a panic's message.
         stderr_tail: String,
     },
     /// The helper said nothing for too long.
     #[error("the helper has said nothing for {} s", .0.as_secs())]
     Silent(Duration),
-    /// Whoever takes the archive took nothing for too long.
+    /// Nothing could be handed to whoever takes the archive for too long.
     #[error("nothing could be written for {} s", .0.as_secs())]
     Stuck(Duration),
     /// What a pass would write does not fit where the stage lies.
@@ -70,7 +69,7 @@ pub enum AgentError {
     /// The agent reports a failure.
     #[error("{0}")]
     Failed(String),
-    /// The agent is of another build, which speaks another protocol.
+    /// The agent belongs to another build, which speaks another protocol.
     #[error(
         "the helper speaks protocol {protocol} (volsnap {version}), and this volsnap {} speaks protocol {VERSION}",
         env!("CARGO_PKG_VERSION")
@@ -78,10 +77,10 @@ pub enum AgentError {
     OtherProtocol {
         /// The version that it speaks.
         protocol: u32,
-        /// The volsnap that it is of.
+        /// The volsnap that it belongs to.
         version: String,
     },
-    /// What came is not what was asked for.
+    /// The reply does not fit the call.
     #[error("the helper answered out of turn: {0}")]
     UnexpectedReply(String),
     /// The archive's stream is damaged.
@@ -102,23 +101,23 @@ pub trait ArchiveSink: Send {
     /// Takes the next bytes of the archive.
     ///
     /// # Errors
-    /// When they cannot be kept.
+    /// When they cannot be stored.
     async fn archive(&mut self, bytes: Bytes) -> crate::Result<()>;
 
     /// Takes the next bytes of the file list.
     ///
     /// # Errors
-    /// When they cannot be kept.
+    /// When they cannot be stored.
     async fn file_list(&mut self, bytes: Bytes) -> crate::Result<()>;
 }
 
-/// Has what goes to the agent.
+/// Provides what goes to the agent.
 #[async_trait]
 pub trait ArchiveSource: Send {
     /// Returns the next bytes of the archive; `None` at its end.
     ///
     /// # Errors
-    /// When they cannot be had.
+    /// When they cannot be read.
     async fn next(&mut self) -> crate::Result<Option<Bytes>>;
 }
 
@@ -128,7 +127,7 @@ pub struct AgentClient {
     lines: mpsc::UnboundedReceiver<StderrLine>,
     data: Data,
     stderr_tail: String,
-    /// How long it may say nothing.
+    /// How long it may be silent.
     silence: Duration,
 }
 
@@ -138,7 +137,7 @@ impl std::fmt::Debug for AgentClient {
     }
 }
 
-/// What comes on the agent's standard error: an event, or a line that is none.
+/// A line of the agent's standard error: an event, or something else.
 enum StderrLine {
     Event(Event),
     Other(String),
@@ -152,8 +151,8 @@ enum Data {
 }
 
 impl AgentClient {
-    /// Starts the created helper `container` and returns once its agent has spoken. `fifo` is the path of
-    /// the FIFO as the command sees it.
+    /// Starts the created helper `container` and returns once its agent has spoken. `fifo` is the path of the FIFO as
+    /// the command sees it.
     ///
     /// # Errors
     /// When it cannot be attached to or started, or does not speak in time.
@@ -191,7 +190,7 @@ impl AgentClient {
         }
     }
 
-    /// Has whatever is asked from here on fail after so long without a word.
+    /// Makes every later call fail after this much silence.
     pub fn allow_silence(&mut self, limit: Duration) {
         self.silence = limit;
     }
@@ -199,16 +198,16 @@ impl AgentClient {
     /// Asks something of the agent.
     ///
     /// # Errors
-    /// [`AgentError::Failed`] with what the agent says of it, [`AgentError::StageFull`] where a stage has no room; or
-    /// the agent ends, or says nothing for too long.
+    /// [`AgentError::Failed`] with what the agent says, [`AgentError::StageFull`] if a stage has no room; or the agent
+    /// ends, or is silent for too long.
     pub async fn call<C: Call>(&mut self, call: C) -> Result<C::Answer, AgentError> {
         self.call_watched(call, &Silent).await
     }
 
-    /// As [`call`](Self::call), and tells how far it is.
+    /// Does the same as [`call`](Self::call), and reports progress.
     ///
     /// # Errors
-    /// As there.
+    /// As for [`call`](Self::call).
     pub async fn call_watched<C: Call>(
         &mut self,
         call: C,
@@ -225,11 +224,11 @@ impl AgentClient {
         }
     }
 
-    /// Has the archive written and hands it to `sink` as it comes; returns once every byte of it has been
+    /// Has the agent write the archive and hands it to `sink` as it comes; returns once every byte of it has been
     /// taken.
     ///
     /// # Errors
-    /// When the agent fails (a file that cannot be read is named), dies, or the sink fails.
+    /// When the agent fails (it names a file that cannot be read) or dies, or the sink fails.
     pub async fn archive(
         &mut self,
         call: calls::Archive,
@@ -263,7 +262,7 @@ impl AgentClient {
         }
     }
 
-    /// Has an archive extracted beside the data; returns once all of it is durable there.
+    /// Has the agent extract an archive beside the data; returns once all of it is durable there.
     ///
     /// # Errors
     /// When the agent refuses or fails, dies, or the feed fails.
@@ -307,7 +306,7 @@ impl AgentClient {
             };
             let Some(event) = event_in(line, &mut stderr_tail)? else { continue };
             if let Some(tell) = tell_opened.take() {
-                // Nobody listens where there is no FIFO.
+                // Without a FIFO nobody listens.
                 let _ = tell.send(());
             }
             if let Some(extracted) = outcome::<calls::Extract>(event, monitor)? {
@@ -346,7 +345,7 @@ impl AgentClient {
     }
 }
 
-/// Returns the answer to a call, if the event is one; progress is passed on.
+/// Returns the answer to a call, if the event is one; passes on progress.
 fn outcome<C: Call>(event: Event, monitor: &dyn Monitor) -> Result<Option<C::Answer>, AgentError> {
     match event {
         Event::Progress { files, bytes } => {
@@ -369,7 +368,7 @@ fn event_in(line: Option<StderrLine>, stderr_tail: &mut String) -> Result<Option
     match line {
         Some(StderrLine::Event(event)) => Ok(Some(event)),
         Some(StderrLine::Other(line)) => {
-            // A panic or the loader speaks; kept for the message, should it end.
+            // A panic or the loader speaks; keep it for the message, in case the agent ends.
             if stderr_tail.len() < 4096 {
                 stderr_tail.push_str(&line);
                 stderr_tail.push('\n');
@@ -398,20 +397,20 @@ impl Data {
             }
             Self::Stdout(receiver) => match receiver.recv().await {
                 Some(bytes) => Ok(bytes),
-                // The end of it is told with the end of the events.
+                // The end of the events tells its end.
                 None => std::future::pending().await,
             },
         }
     }
 }
 
-/// Makes the FIFO and opens its reading end, as a writer too: so the end of the agent is no end of
-/// file but is told by the engine.
+/// Makes the FIFO and opens its reading end, also as a writer: so the agent's end is no end of file; the engine
+/// reports it.
 fn make_fifo(path: &Path) -> Result<pipe::Receiver, AgentError> {
     let failed = |source| AgentError::Fifo { path: path.to_owned(), source };
     nix::unistd::mkfifo(path, Mode::S_IRUSR | Mode::S_IWUSR).map_err(|errno| failed(errno.into()))?;
-    // The helper is root without the right to override permissions: where the command is not root,
-    // it may write as anybody. The directory around it lets nobody else in.
+    // The helper is root but may not override permissions: if the command is not root, the helper may write as
+    // anybody. The directory around the FIFO lets nobody else in.
     use std::os::unix::fs::PermissionsExt as _;
     std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o622)).map_err(failed)?;
     let receiver = pipe::OpenOptions::new().read_write(true).open_receiver(path).map_err(failed)?;
@@ -421,8 +420,8 @@ fn make_fifo(path: &Path) -> Result<pipe::Receiver, AgentError> {
     Ok(receiver)
 }
 
-/// Makes the FIFO for what is to be restored and opens its writing end, as a reader too: so an agent that
-/// ends is no broken pipe but is told by the engine.
+/// Makes the FIFO for the data to restore and opens its writing end, also as a reader: so an agent that ends breaks no
+/// pipe; the engine reports it.
 fn make_input(path: &Path) -> Result<(pipe::Sender, PathBuf), AgentError> {
     let failed = |source| AgentError::Fifo { path: path.to_owned(), source };
     nix::unistd::mkfifo(path, Mode::S_IRUSR | Mode::S_IWUSR).map_err(|errno| failed(errno.into()))?;
@@ -435,8 +434,8 @@ fn make_input(path: &Path) -> Result<(pipe::Sender, PathBuf), AgentError> {
     Ok((sender, path.to_owned()))
 }
 
-/// Feeds the archive through a FIFO, whose closing is its end. It is not closed before the agent has opened it:
-/// what a FIFO holds is lost when nobody has it open, and a small archive is all in it at once.
+/// Feeds the archive through a FIFO; closing the FIFO ends the archive. It stays open until the agent has opened it:
+/// what a FIFO holds is lost if nobody has it open, and a small archive fits into it at once.
 async fn feed_fifo(
     mut sender: pipe::Sender,
     path: &Path,
@@ -447,7 +446,7 @@ async fn feed_fifo(
     while let Some(bytes) = feed.next().await.map_err(AgentError::ArchiveSink)? {
         sender.write_all(&bytes).await.map_err(failed)?;
     }
-    // Whoever would tell has ended otherwise.
+    // If nobody tells, the agent has ended in another way.
     let _ = opened.await;
     Ok(())
 }
@@ -515,8 +514,8 @@ fn parsed(line: &[u8]) -> StderrLine {
     }
 }
 
-/// Returns the name of the helper for a source: one name a source, so that the engine itself, which
-/// gives a name only once, keeps two runs apart.
+/// Returns the name of the helper for a source. Each source has one name, so the engine itself, which gives a name
+/// only once, keeps two runs apart.
 #[must_use]
 pub fn helper_name(source_key: &str) -> String {
     format!("volsnap-{}", &blake3::hash(source_key.as_bytes()).to_hex()[..12])

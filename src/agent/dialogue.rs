@@ -1,5 +1,5 @@
-//! What goes to an agent, taken apart again by whoever stands between the two sides: calls, and the pieces of an
-//! archive that follow one of them.
+//! Takes apart what goes to an agent, for whoever stands between the two sides: calls, and the pieces of an archive
+//! that follow one of them.
 
 use super::calls::Request;
 use super::protocol::Event;
@@ -13,16 +13,16 @@ pub enum Said {
         name: &'static str,
         /// Whether pieces of an archive follow.
         followed: bool,
-        /// The line as it was written.
+        /// The line as written.
         bytes: Vec<u8>,
     },
     /// A line that is no call.
     Other(Vec<u8>),
     /// A piece of an archive, with its length before it.
     Piece {
-        /// Whether it is the one of no length.
+        /// Whether it is the empty one.
         last: bool,
-        /// The piece as it was written.
+        /// The piece as written.
         bytes: Vec<u8>,
     },
 }
@@ -35,7 +35,7 @@ pub struct Dialogue {
 }
 
 impl Dialogue {
-    /// Takes more of what is written; returns what is complete with it.
+    /// Takes more of what is written; returns what this completes.
     pub fn take(&mut self, bytes: &[u8]) -> Vec<Said> {
         self.unread.extend_from_slice(bytes);
         let mut said = Vec::new();
@@ -63,7 +63,7 @@ impl Dialogue {
     }
 }
 
-/// Returns whether a line that the agent has written answers a call.
+/// Returns whether a line from the agent answers a call.
 #[must_use]
 pub fn is_answer(line: &[u8]) -> bool {
     serde_json::from_slice(line).is_ok_and(|event| !matches!(event, Event::Progress { .. }))

@@ -1,16 +1,16 @@
-//! Extracting an archive into an empty directory, whatever the archive says.
+//! Extracts an archive into an empty directory, whatever the archive says.
 //!
-//! - **Nothing outside changes.** Every name is walked one component at a time from the directory's
-//!   own handle, and no symbolic link is ever followed; `..` and absolute names are refused, and so
-//!   are links to anything but what the same archive has brought.
-//! - **Nothing is overwritten.** A second member of a name is refused.
-//! - **It ends.** More members or bytes than were announced are refused, and so is a disk that is
-//!   about to be full: the database that still runs on it must not be the one to find out.
-//! - **What is written is what was there.** Each file is digested as it is written, and the digest of
-//!   all that was written is that of the file list.
+//! - **Nothing outside changes.** It walks every name one component at a time from the directory's own handle, and
+//!   never follows a symbolic link; it refuses `..` and absolute names, and links to anything that the same archive
+//!   did not bring.
+//! - **Nothing is overwritten.** It refuses a second member of a name.
+//! - **It ends.** It refuses more members or bytes than were announced, and stops before the disk is full: the
+//!   database that still runs on it must not be the one to find out.
+//! - **What is written is what was there.** It digests each file as it writes it, and the digest of all that it wrote
+//!   is that of the file list.
 //!
-//! Owners, modes, attributes and times of directories come last, from the leaves up, so that nothing
-//! written later touches them.
+//! Owners, modes, attributes and times of directories come last, from the leaves up, so that no later write touches
+//! them.
 
 use std::collections::BTreeSet;
 use std::ffi::{OsStr, OsString};
@@ -35,35 +35,34 @@ use crate::archive::{
 use crate::disk::uncached_writer::{BULK_MIN, BulkError, BulkWriter};
 use crate::disk::writeback::Writeback;
 
-/// Directories within each other: each is an open handle.
+/// The limit of nested directories: each is an open handle.
 const DEPTH_MAX: usize = 400;
-/// Bytes between two looks at the free space.
+/// Bytes between two checks of the free space.
 const SPACE_STEP: u64 = 16 << 20;
-/// Bytes after which what was written is sent to the disk, while more is being written.
+/// Bytes after which what was written is sent to the disk, while writing goes on.
 const WRITEBACK_STEP: u64 = 32 << 20;
 const PROGRESS_INTERVAL: Duration = Duration::from_millis(50);
 static ZEROS: [u8; 256 * 1024] = [0; 256 * 1024];
 
-/// What is extracted, and how far it may go.
+/// What to extract, and how far it may go.
 #[derive(Debug, Clone, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct ExtractOptions {
-    /// Who wrote the archive. In one that volsnap did not write, absolute names are taken for relative ones, as plain
-    /// tar does.
+    /// Who wrote the archive. If volsnap did not, absolute names count as relative ones, as in plain tar.
     pub origin: Origin,
-    /// Of each name this much is taken away; what does not lie below is refused.
+    /// What to remove from the front of each name; a name that does not lie below it is refused.
     pub strip: PathBuf,
-    /// And this is put before it.
+    /// What to put before each name instead.
     pub prefix: PathBuf,
-    /// The owner of everything, in place of what the archive says.
+    /// The owner of everything, in place of the archive's.
     pub owner: Option<(u32, u32)>,
-    /// Whether devices and setuid programs may be made.
+    /// Whether it may make devices and setuid programs.
     pub allow_devices: bool,
-    /// Members that were announced.
+    /// The number of members that were announced.
     pub members: u64,
-    /// Bytes of content that were announced, holes included.
+    /// The bytes of content that were announced, holes included.
     pub bytes: u64,
-    /// Bytes of the file system that are not touched.
+    /// Bytes of the file system that must stay free.
     pub reserve: u64,
 }
 
@@ -76,9 +75,9 @@ pub struct Extracted {
     pub files: u64,
     /// Bytes of their contents, holes included.
     pub bytes: u64,
-    /// The digest of all records, as that of a [file list](crate::archive::ListDigest); hexadecimal.
+    /// The digest of all records, as for a [file list](crate::archive::ListDigest); hexadecimal.
     pub digest: String,
-    /// What the archive says of the root itself; `None` where it says nothing.
+    /// What the archive says about the root itself; `None` if it says nothing.
     pub root: Option<FileRecord>,
 }
 
@@ -88,7 +87,7 @@ pub enum ExtractError {
     /// The archive cannot be read.
     #[error(transparent)]
     Archive(#[from] ArchiveError),
-    /// A member is not to be had in any tree.
+    /// No tree may have this member.
     #[error("refuse `{}`: {why}", shown(.path))]
     Refused {
         /// The member.
@@ -122,10 +121,10 @@ impl From<BulkError> for ExtractError {
     }
 }
 
-/// Extracts all of `archive` into `directory`, which is empty, durably.
+/// Extracts all of `archive` durably into `directory`, which is empty.
 ///
 /// # Errors
-/// As for [`ExtractError`]; what was written so far stays, to be removed.
+/// As for [`ExtractError`]; what was written so far stays, for the caller to remove.
 pub fn extract(
     archive: impl BufRead,
     directory: File,
@@ -145,7 +144,7 @@ struct Extraction<'a> {
     root: File,
     /// The directories from the root to the last one used, each with its name.
     chain: Vec<(OsString, File)>,
-    /// Directories whose metadata is put on at the end, in the order in which they came.
+    /// Directories that get their metadata at the end, in the order in which they came.
     directories: Vec<(Vec<OsString>, Metadata)>,
     /// Directories that no member had made yet.
     implicit: BTreeSet<Vec<OsString>>,
@@ -207,8 +206,8 @@ impl<'a> Extraction<'a> {
         Ok(())
     }
 
-    /// Returns where a member goes, as names from the root (none for the root itself); `None` for one that
-    /// lies above or beside what is taken.
+    /// Returns where a member goes, as names from the root (none for the root itself); `None` for a member above or
+    /// beside what is extracted.
     fn place(&self, path: &[u8]) -> Result<Option<Vec<OsString>>, ExtractError> {
         let names = self.names(path)?;
         let strip: Vec<_> = self.options.strip.iter().collect();
@@ -388,7 +387,7 @@ impl<'a> Extraction<'a> {
             .map_err(|source| write(&entry.path, source))
     }
 
-    /// Gives another name to what the archive has brought, and to nothing else.
+    /// Gives another name to something that the archive has brought, and to nothing else.
     fn hard_link(&mut self, name: &OsStr, parents: &[OsString], entry: &Entry) -> Result<(), ExtractError> {
         let unknown = || refused(&entry.path, "it is a hard link to what the archive has not brought");
         let target = self.place(&entry.link)?.ok_or_else(unknown)?;
@@ -418,7 +417,7 @@ impl<'a> Extraction<'a> {
         }
     }
 
-    /// Returns the handle of a directory, made where no member has made it.
+    /// Returns the handle of a directory; makes the directory if no member has made it.
     fn parent(&mut self, names: &[OsString], entry: &Entry) -> Result<&File, ExtractError> {
         let common = self.chain.iter().zip(names).take_while(|((known, _), name)| known == *name).count();
         self.chain.truncate(common);
@@ -447,7 +446,7 @@ impl<'a> Extraction<'a> {
         Ok(self.chain.last().map_or(&self.root, |(_, directory)| directory))
     }
 
-    /// Returns a handle of a directory that is there.
+    /// Returns a handle of an existing directory.
     fn existing(&self, names: &[OsString]) -> Option<File> {
         let mut directory = self.root.try_clone().ok()?;
         for name in names {
@@ -456,7 +455,7 @@ impl<'a> Extraction<'a> {
         Some(directory)
     }
 
-    /// Notes that so much of the disk was used, and looks from time to time how much is left.
+    /// Records that so much of the disk was used, and checks from time to time how much is left.
     fn used(&mut self, entry: &Entry, bytes: u64) -> Result<(), ExtractError> {
         self.unlooked += bytes;
         if self.unlooked < SPACE_STEP {
@@ -467,8 +466,8 @@ impl<'a> Extraction<'a> {
         if free < self.options.reserve { Err(ExtractError::Space { free }) } else { Ok(()) }
     }
 
-    /// Notes that so much lies in the page cache, and asks from time to time for it to be put on the disk,
-    /// without waiting for it.
+    /// Records that so much lies in the page cache, and asks from time to time to write it to the disk, without
+    /// waiting for that.
     fn cached(&mut self, bytes: u64) -> io::Result<()> {
         self.unsynced += bytes;
         if self.unsynced < WRITEBACK_STEP {
@@ -503,7 +502,7 @@ impl<'a> Extraction<'a> {
             writer.finish()?;
         }
         self.chain.clear();
-        // From the leaves up: putting something on what is inside touches nothing above.
+        // Go from the leaves up: metadata on something inside touches nothing above it.
         let mut directories = std::mem::take(&mut self.directories);
         directories.sort_by(|(a, _), (b, _)| b.cmp(a));
         for (names, metadata) in &directories {
@@ -520,8 +519,8 @@ impl<'a> Extraction<'a> {
     }
 }
 
-/// What is put on a directory that no member speaks of: the owner of what lies in it, and closed to
-/// all others, as databases want it.
+/// Returns the metadata of a directory that no member describes: it has the owner of its contents and is closed to all
+/// others, as databases want it.
 fn implied(entry: &Entry) -> Metadata {
     Metadata { uid: entry.uid, gid: entry.gid, mode: 0o700, mtime: entry.mtime, xattrs: Vec::new() }
 }
@@ -537,7 +536,7 @@ fn open_directory(at: &File, name: &OsStr) -> nix::Result<File> {
     openat(at, name, flags, Mode::empty()).map(File::from)
 }
 
-/// Returns the bytes that are free where a directory lies.
+/// Returns how many bytes are free where a directory lies.
 ///
 /// # Errors
 /// When the system does not tell.

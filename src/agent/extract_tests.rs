@@ -54,7 +54,7 @@ fn options() -> ExtractOptions {
     ExtractOptions { members: 1000, bytes: 1 << 20, ..ExtractOptions::default() }
 }
 
-/// A tar, member by member, with whatever names.
+/// A tar, made member by member, with any names.
 #[derive(Default)]
 struct Tar(Vec<u8>);
 
@@ -351,7 +351,7 @@ fn nodes() -> impl Strategy<Value = Vec<Node>> {
     proptest::collection::vec(node, 0..12)
 }
 
-/// Makes what can be made: a name that is taken, or lies below a file, is passed over.
+/// Makes whatever can be made: it skips a name that is taken or lies below a file.
 fn plant(root: &Path, nodes: &[Node]) {
     let mut directories = Vec::new();
     let mut files: Vec<PathBuf> = Vec::new();

@@ -1,4 +1,4 @@
-//! An archive on its way to the agent: a thread reads it ahead.
+//! Brings an archive to the agent: a thread reads ahead.
 
 use std::io::Read;
 
@@ -9,10 +9,10 @@ use tokio::sync::mpsc;
 use super::client::ArchiveSource;
 use crate::model::error::{Error, Result};
 
-/// How much is read at once.
+/// How much to read at once.
 const PIECE: usize = 1 << 20;
 
-/// Feeds what a reader has.
+/// Feeds the content of a reader.
 #[derive(Debug)]
 pub struct SnapshotArchive {
     pieces: mpsc::Receiver<std::io::Result<Bytes>>,

@@ -1,4 +1,4 @@
-//! Owner, mode, times and attributes of a file, as they are read and as they are put on.
+//! Owner, mode, times and attributes of a file: reading and setting them.
 
 use std::ffi::OsStr;
 use std::fs::File;
@@ -14,7 +14,7 @@ use xattr::FileExt as _;
 
 use crate::archive::{Entry, EntryKind, FileRecord, Timestamp, Xattr};
 
-/// What of a file is neither its name nor its content.
+/// Everything about a file except its name and its content.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Metadata {
     /// The owner's number.
@@ -30,7 +30,7 @@ pub struct Metadata {
 }
 
 impl Metadata {
-    /// Returns what the archive says of a member.
+    /// Returns what the archive says about a member.
     #[must_use]
     pub fn of_entry(entry: &Entry) -> Self {
         Self {
@@ -42,7 +42,7 @@ impl Metadata {
         }
     }
 
-    /// Returns what a file list says of a member.
+    /// Returns what a file list says about a member.
     #[must_use]
     pub fn of_record(record: &FileRecord) -> Self {
         Self {
@@ -54,10 +54,10 @@ impl Metadata {
         }
     }
 
-    /// Returns what an open file or directory has.
+    /// Returns the metadata of an open file or directory.
     ///
     /// # Errors
-    /// When it cannot be looked at.
+    /// When it cannot be read.
     pub fn of_file(file: &File) -> io::Result<Self> {
         let stat = fstat(file)?;
         Ok(Self {
@@ -69,7 +69,7 @@ impl Metadata {
         })
     }
 
-    /// Returns it as a line of a file list: that of the directory at the root of a tree.
+    /// Returns it as a line of a file list: the line of the directory at the root of a tree.
     #[must_use]
     pub fn to_record(&self) -> FileRecord {
         FileRecord {
@@ -88,12 +88,12 @@ impl Metadata {
         }
     }
 
-    /// Puts it on an open file or directory: the times last, since all else may touch them.
+    /// Sets it on an open file or directory: the times last, because everything else may change them.
     ///
     /// # Errors
     /// When the system refuses any of it.
     pub fn apply(&self, file: &File) -> io::Result<()> {
-        // The owner first: changing it takes setuid and capabilities away.
+        // The owner comes first: changing it removes setuid and capabilities.
         fchown(file, Some(Uid::from_raw(self.uid)), Some(Gid::from_raw(self.gid)))?;
         fchmod(file, Mode::from_bits_truncate(self.mode))?;
         for name in file.list_xattr().into_iter().flatten() {
@@ -108,7 +108,7 @@ impl Metadata {
         Ok(())
     }
 
-    /// Puts it on what must not be opened: a link, a pipe, a device.
+    /// Sets it on something that must not be opened: a link, a pipe, a device.
     ///
     /// # Errors
     /// When the system refuses any of it.
@@ -117,7 +117,7 @@ impl Metadata {
         let (uid, gid) = (Uid::from_raw(self.uid), Gid::from_raw(self.gid));
         fchownat(directory, name, Some(uid), Some(gid), AtFlags::AT_SYMLINK_NOFOLLOW)?;
         if kind != EntryKind::Symlink {
-            // Just made by us in a directory that nobody else uses: it is no link.
+            // We have just made it in a directory that nobody else uses: it is no link.
             fchmodat(directory, name, Mode::from_bits_truncate(self.mode), FchmodatFlags::FollowSymlink)?;
         }
         let path = std::path::Path::new("/proc/self/fd").join(directory.as_raw_fd().to_string()).join(name);
@@ -130,7 +130,7 @@ impl Metadata {
     }
 }
 
-/// Attributes that a tree is made of; the system's own (`security.selinux`) stay as they are.
+/// Attributes that belong to a tree; the system's own (`security.selinux`) stay as they are.
 fn is_ours(name: &OsStr) -> bool {
     let name = name.as_bytes();
     name.starts_with(b"user.") || name.starts_with(b"system.posix_acl_")
@@ -157,7 +157,7 @@ fn omitted() -> TimeSpec {
     TimeSpec::UTIME_OMIT
 }
 
-/// Returns a time as the system takes it.
+/// Returns a time in the system's form.
 pub(super) fn time(timestamp: Timestamp) -> TimeSpec {
     TimeSpec::new(timestamp.secs, timestamp.nanos.into())
 }

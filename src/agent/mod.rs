@@ -1,15 +1,14 @@
-//! Our code that runs inside the helper container, next to the data, and the command's way to talk
-//! to it.
+//! Our code that runs inside the helper container, next to the data, and the command's way to talk to it.
 //!
 //! | room | what |
 //! |---|---|
-//! | [`protocol`], [`calls`] | what the two sides say to each other, and what may be asked |
+//! | [`protocol`], [`calls`] | what the two sides say to each other, and what the command may ask |
 //! | [`client`] | the command's side |
 //! | [`session`] | the agent's side |
-//! | [`dialogue`] | what goes to the agent, taken apart by whoever stands between |
-//! | [`survey`], [`tree`], [`archive`] | what the agent does to save |
-//! | [`staging`] | what the agent does to have a copy of what is still being written |
-//! | [`extract`], [`swap`], [`metadata`] | what the agent does to restore |
+//! | [`dialogue`] | taking apart what goes to the agent, for whoever stands between |
+//! | [`survey`], [`tree`], [`archive`] | what the agent does to save data |
+//! | [`staging`] | how the agent copies data that is still being written |
+//! | [`extract`], [`swap`], [`metadata`] | what the agent does to restore data |
 
 pub mod archive;
 pub mod calls;
@@ -25,7 +24,7 @@ pub mod survey;
 pub mod swap;
 pub mod tree;
 
-/// Returns how properties are tried: with as many cases as `PROPTEST_CASES` asks for, and with these without that.
+/// Returns how to test properties: with as many cases as `PROPTEST_CASES` says, or with this many without it.
 #[cfg(test)]
 fn cases(few: u32) -> proptest::test_runner::Config {
     let config = proptest::test_runner::Config::default();

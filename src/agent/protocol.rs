@@ -1,9 +1,9 @@
-//! What command and agent say to each other: one JSON object a line, [calls](super::calls) on the agent's standard
-//! input, events on its standard error. Archive and file list travel apart from this, as [frames](crate::archive) over
-//! a FIFO or the standard output.
+//! What command and agent say to each other: one JSON object per line. [Calls](super::calls) go to the agent's
+//! standard input, events come from its standard error. Archive and file list travel apart from this, as
+//! [frames](crate::archive) over a FIFO or the standard output.
 //!
-//! The agent says first who it is, and the command refuses one of another [`VERSION`]. It ends when its standard input
-//! ends: a command that dies leaves no helper behind.
+//! The agent first says who it is, and the command refuses an agent of another [`VERSION`]. The agent ends when its
+//! standard input ends: a command that dies leaves no helper behind.
 
 use std::path::PathBuf;
 
@@ -12,8 +12,8 @@ use serde_json::Value;
 
 use super::calls::Call;
 
-/// The version of the protocol. It moves with any change of a call or an answer: the two sides are of one build, but for
-/// an image that somebody has named or kept.
+/// The version of the protocol. It moves with any change of a call or an answer: both sides belong to one build,
+/// except with an image that somebody has named or kept.
 pub const VERSION: u32 = 1;
 
 /// What the agent tells the command.
@@ -40,10 +40,10 @@ pub enum Event {
     Failed(Failure),
 }
 
-/// Who the agent is. What is here stays as it is in every version, so that any two understand each other this far.
+/// Who the agent is. These fields stay the same in every version, so that any two understand each other this far.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Ready {
-    /// The version of the protocol that it speaks; 0 for those before it was told.
+    /// The version of the protocol that it speaks; 0 for an agent so old that it does not say.
     #[serde(default)]
     pub protocol: u32,
     /// The agent's own version.
@@ -58,7 +58,7 @@ pub struct Failure {
     /// What can be done about it.
     #[serde(default)]
     pub kind: FailureKind,
-    /// What was being done to which file, and why it failed.
+    /// What the agent was doing to which file, and why it failed.
     pub message: String,
 }
 
@@ -66,10 +66,10 @@ pub struct Failure {
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum FailureKind {
-    /// What the message says.
+    /// Whatever the message says.
     #[default]
     Other,
-    /// What a pass would write does not fit where the stage lies: do without one.
+    /// What a pass would write does not fit where the stage lies: do without a stage.
     StageFull,
 }
 
@@ -82,7 +82,7 @@ impl Event {
         Ok(Self::Answered { call: C::NAME.to_owned(), answer: serde_json::to_value(answer)? })
     }
 
-    /// Returns what answers this call; `None` for any other event.
+    /// Returns the answer to this call; `None` for any other event.
     #[must_use]
     pub fn answered<C: Call>(&self) -> Option<C::Answer> {
         match self {
@@ -92,21 +92,21 @@ impl Event {
     }
 }
 
-/// The room where a stage lies, and what it can do.
+/// The room where a stage lies, and what the stage can do.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct StageRoom {
     /// Bytes that are free.
     pub free_bytes: u64,
-    /// Names that are free; `None` where the file system does not count them.
+    /// Names that are free; `None` if the file system does not count them.
     pub free_names: Option<u64>,
-    /// Bytes that the stage occupies already, which need no room again.
+    /// Bytes that the stage already occupies, which need no room again.
     pub staged_bytes: u64,
-    /// Whether a stage of this very source was kept, so that the first pass brings it up to date.
+    /// Whether a stage of this very source was kept: then the first pass only brings it up to date.
     pub warm: bool,
-    /// Whether files of the source can be shared with the stage instead of being copied: tried.
+    /// Whether the stage can share files with the source instead of copying them; this was tried.
     pub reflink: bool,
-    /// Whether the source's file system moves the times of a file with every write to it. Where it does
-    /// not, the final pass reads every file again.
+    /// Whether the source's file system moves the times of a file with every write to it. If it does not, the final
+    /// pass reads every file again.
     pub trusts_times: bool,
 }
 
@@ -115,13 +115,13 @@ pub struct StageRoom {
 pub struct Room {
     /// Bytes that are free.
     pub free_bytes: u64,
-    /// Names that are free; `None` where the file system does not count them.
+    /// Names that are free; `None` if the file system does not count them.
     pub free_names: Option<u64>,
     /// Names in the root on which something else is mounted.
     pub mounted: Vec<String>,
     /// Names in the root that earlier runs have left.
     pub leftovers: Vec<String>,
-    /// Whether there is nothing in the root but what earlier runs have left.
+    /// Whether the root has nothing but what earlier runs have left.
     pub is_empty: bool,
     /// The owner of the root.
     pub owner: (u32, u32),

@@ -1,10 +1,10 @@
 //! The agent's side of a session: answers [calls] until its input ends.
 //!
-//! A call is answered by exactly one event (after any number of [`Event::Progress`]); one that fails, or that is not
-//! understood, by [`Event::Failed`], and the session goes on. When the input ends, the command is gone: the process of an
-//! agent ends at once, in the middle of whatever it does.
+//! Exactly one event answers a call (after any number of [`Event::Progress`]). If the call fails or is not understood,
+//! that event is [`Event::Failed`], and the session goes on. When the input ends, the command is gone: the agent's
+//! process ends at once, in the middle of whatever it does.
 //!
-//! The [streams](Streams) are arguments, so that a session can run in a thread of a test.
+//! The [streams](Streams) are arguments, so that a test can run a session in a thread.
 
 use std::fs::OpenOptions;
 use std::io::{self, BufRead as _, BufReader, Read, Write};
@@ -31,21 +31,21 @@ use crate::model::inspection::Inspection;
 pub struct SessionOptions {
     /// The source's root.
     pub root: PathBuf,
-    /// The stage's directory, where there is one.
+    /// The stage's directory, if there is one.
     pub stage: PathBuf,
-    /// The FIFO to the command; [`Streams::archive`] serves when it is not there.
+    /// The FIFO to the command; if it does not exist, [`Streams::archive`] serves.
     pub fifo: PathBuf,
-    /// The FIFO from the command; [`Streams::input`] serves when it is not there.
+    /// The FIFO from the command; if it does not exist, [`Streams::input`] serves.
     pub input: PathBuf,
 }
 
 /// The streams that command and agent talk over.
 pub struct Streams {
-    /// Calls, a line each, and the pieces of an archive.
+    /// Calls, one per line, and the pieces of an archive.
     pub input: Box<dyn Read + Send>,
-    /// The archive that is written.
+    /// The archive that the agent writes.
     pub archive: Output,
-    /// Events, a line each.
+    /// Events, one per line.
     pub events: Output,
 }
 
@@ -68,7 +68,7 @@ impl Streams {
     }
 }
 
-/// Where a session writes to, shared by its threads.
+/// The target of a session's output, shared by its threads.
 #[derive(Clone)]
 pub struct Output(Arc<Mutex<dyn Write + Send>>);
 
@@ -79,7 +79,7 @@ impl std::fmt::Debug for Output {
 }
 
 impl Output {
-    /// Returns an output that goes there.
+    /// Returns an output with this target.
     pub fn new(writer: impl Write + Send + 'static) -> Self {
         Self(Arc::new(Mutex::new(writer)))
     }
@@ -91,7 +91,7 @@ impl Output {
     fn say(&self, event: &Event) {
         if let Ok(mut line) = serde_json::to_vec(event) {
             line.push(b'\n');
-            // Without anybody to hear, the end of the input is about to end this session.
+            // If nobody hears this, the end of the input is about to end this session.
             let _ = self.lock().write_all(&line);
         }
     }
@@ -118,7 +118,7 @@ impl Write for Output {
 /// The longest piece of an archive that comes on the standard input.
 const PIECE_MAX: usize = 4 << 20;
 
-/// Serves calls until the input ends; `ended` is called then, on another thread, whatever is being worked on.
+/// Serves calls until the input ends; then another thread calls `ended`, whatever work is under way.
 pub fn serve(options: &SessionOptions, streams: Streams, ended: impl FnOnce() + Send + 'static) {
     let Streams { input, archive, events } = streams;
     let fifo = is_fifo(&options.fifo);
@@ -142,9 +142,9 @@ struct Session<'o> {
     stage: Option<Stage>,
     /// Follows what another container writes into the stage.
     follower: Option<Follower>,
-    /// Whether the stage's last pass was the final one, so that it is equal to the source.
+    /// Whether the stage's last pass was the final one, so that it equals the source.
     is_final: bool,
-    /// Where the stage is, when its tree is to go into the root around it.
+    /// Where the stage is, if its tree will go into the root around it.
     place: Option<StagePlace>,
 }
 
@@ -152,8 +152,8 @@ fn is_fifo(path: &Path) -> bool {
     path.symlink_metadata().is_ok_and(|metadata| metadata.file_type().is_fifo())
 }
 
-/// Returns the calls as they come, and the pieces of an archive that follows one of them. A thread of
-/// its own reads them, so that the end of the input is seen, and obeyed, while a call is being worked on.
+/// Returns the calls as they come, and the pieces of an archive that follows one of them. A thread of its own reads
+/// them, so that the end of the input is seen, and obeyed, during the work on a call.
 fn requests(
     input: Box<dyn Read + Send>,
     events: Output,
@@ -184,7 +184,7 @@ fn requests(
     (receiver, pieces)
 }
 
-/// Takes the pieces of an archive until the one of no length, which is handed on too.
+/// Takes the pieces of an archive up to the empty one, and hands that on too.
 fn take_pieces(input: &mut impl Read, pieces: &mpsc::SyncSender<Vec<u8>>) -> io::Result<()> {
     loop {
         let mut length = [0; 4];
@@ -221,7 +221,7 @@ impl Read for Pieces<'_> {
 }
 
 impl Drop for Pieces<'_> {
-    /// Takes what was not read, so that whoever sends it comes to its end.
+    /// Takes what was not read, so that the sender comes to its end.
     fn drop(&mut self) {
         while !self.ended {
             self.ended = self.pieces.recv().map_or(true, |piece| piece.is_empty());
@@ -251,7 +251,7 @@ impl<'o> Session<'o> {
     }
 
     fn answer(&mut self, request: Request) -> Result<Event, Failure> {
-        // Whatever is asked now, what was written into the stage by another container is complete.
+        // Whatever this call is, another container has finished what it wrote into the stage.
         drop(self.follower.take());
         match request {
             Request::Survey(call) => reply::<calls::Survey>(self.survey(&call)),
@@ -311,12 +311,12 @@ impl<'o> Session<'o> {
     }
 
     fn extract(&self, call: &calls::Extract) -> Result<Extracted, Failure> {
-        // From the first on: whatever fails, what comes must be taken.
+        // Open the source first: whatever fails later, everything that comes must be taken.
         let source: Box<dyn Read + '_> = match call.channel {
             Channel::Fifo => {
                 let fifo = std::fs::File::open(&self.options.input);
                 let fifo = fifo.map_err(|error| format!("open the FIFO: {error}"))?;
-                // Until it has heard this, the command keeps it open.
+                // The command keeps the FIFO open until it has heard this.
                 self.events.say(&Event::Progress { files: 0, bytes: 0 });
                 Box::new(fifo)
             }
@@ -335,7 +335,7 @@ impl<'o> Session<'o> {
         extracted.map_err(|error| chain(&error).into())
     }
 
-    /// Returns the tree that is meant: the source, or its copy in the stage.
+    /// Returns the tree on this side: the source, or its copy in the stage.
     fn tree(&self, side: Side) -> PathBuf {
         match side {
             Side::Source => self.options.root.clone(),
@@ -357,16 +357,16 @@ impl<'o> Session<'o> {
         room.map_err(|error| format!("look at the stage: {error}").into())
     }
 
-    /// Has the stage lie within the root that it will be moved into.
+    /// Puts the stage within the root that it will be moved into.
     fn stage_into(&mut self, run: &str) -> Result<(), Failure> {
-        // What was staged elsewhere is not what will be moved; and the place is held by whoever has it.
+        // What was staged elsewhere will not be moved; and whoever has the place holds it.
         self.forget_stage();
         self.place = None;
         self.place = Some(StagePlace::open(&self.options.stage, run)?);
         Ok(())
     }
 
-    /// Makes a pass; the stage is what the earlier ones have made of the same tree.
+    /// Makes a pass; the stage is what the earlier passes over the same tree made it.
     fn stage_pass(&mut self, call: &calls::StagePass) -> Result<StageStats, Failure> {
         self.is_final = false;
         if let Some(place) = &self.place {
@@ -396,12 +396,12 @@ impl<'o> Session<'o> {
         cleared.map_err(|error| format!("remove the stage's tree: {error}").into())
     }
 
-    /// Forgets the stage, which knows of files that will not be where they were.
+    /// Forgets the stage, because it knows files that will not stay where they were.
     fn forget_stage(&mut self) {
         (self.stage, self.is_final) = (None, false);
     }
 
-    /// Follows what another container writes, from here on, into the directory that the pass has left to it.
+    /// From here on follows what another container writes into the directory that the pass left to it.
     fn follow(&self, external_dir: &Path) -> Option<Follower> {
         Follower::start(&self.tree(Side::Stage).join(external_dir))
             .inspect_err(|error| tracing::debug!(%error, "the kernel writes what is dirty when it likes"))
@@ -413,7 +413,7 @@ impl<'o> Session<'o> {
         Ok(stage.compare(call, &mut |done| self.events.report_progress(done))?)
     }
 
-    /// Returns what a run's work directory is asked; `None` where it has none.
+    /// Asks a run's work directory something and returns the answer; `None` if the run has none.
     fn in_work_dir<T>(
         &self,
         run: &str,
@@ -439,7 +439,7 @@ impl<'o> Session<'o> {
             .ok_or_else(|| "nothing was extracted".into())
     }
 
-    /// Has the stage ready to be moved: durable, and not known of any more. Returns what its root is like.
+    /// Prepares the stage for the move: it is durable, and its session forgets it. Returns the metadata of its root.
     fn finish_stage(&mut self) -> Result<FileRecord, Failure> {
         let stage = self.stage.as_ref().filter(|_| self.is_final).ok_or("no final pass was made")?;
         stage.sync(&mut |done| self.events.report_progress(done))?;
@@ -463,7 +463,7 @@ impl<'o> Session<'o> {
 
     fn discard(&mut self, call: &calls::Discard) -> Result<(), Failure> {
         if self.place.is_some() {
-            // It goes away.
+            // The stage is about to be removed.
             self.forget_stage();
         }
         self.in_work_dir(&call.run, |work| work.discard(call.with_old))?;

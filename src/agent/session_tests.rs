@@ -1,4 +1,4 @@
-//! A stage within the root that it is moved into, as the command asks for it.
+//! A stage within the root that it moves into, as the command requests it.
 
 use std::fs;
 use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _, chown};
@@ -59,7 +59,7 @@ impl World {
     }
 }
 
-/// Asks as a client does: in JSON, both ways.
+/// Calls as a client does: in JSON, both ways.
 fn ask<C: Call>(session: &mut Session<'_>, call: C) -> Result<C::Answer, String> {
     let line = serde_json::to_string(&std::collections::BTreeMap::from([(C::NAME, call)])).unwrap();
     let event = session.answer(serde_json::from_str(&line).unwrap()).map_err(|failure| failure.message)?;
@@ -226,7 +226,7 @@ fn what_cannot_be_taken_up_is_named_and_left_as_it_is() {
     assert_eq!(world.leftovers(), [format!("{PREFIX}r")]);
 }
 
-/// Returns what a session answers to these lines, after its first word.
+/// Returns a session's answers to these lines, after its first word.
 fn answers_to(world: &World, lines: &str) -> Vec<Event> {
     let written = Arc::new(Mutex::new(Vec::new()));
     let streams = Streams {

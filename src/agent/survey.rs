@@ -1,7 +1,7 @@
 //! One look over a whole source: how much there is, and which databases.
 //!
-//! The numbers size the free space and the progress; the archive does its own walk. Links are not
-//! followed, and what vanishes meanwhile is not counted: the database may be running.
+//! The numbers size the free space and the progress; the archive does its own walk. It follows no links, and does not
+//! count what vanishes meanwhile: the database may be running.
 
 use std::collections::HashSet;
 use std::fs::{self, Metadata};
@@ -17,8 +17,8 @@ use crate::database;
 /// The unit of `st_blocks`, whatever the file system's block is.
 const BLOCK: u64 = 512;
 
-/// Returns what is below `root`. What `exclude` matches, by its path relative to the root, is left
-/// out with all that is below it.
+/// Returns what is below `root`. It leaves out whatever `exclude` matches, by its path relative to the root, with all
+/// that is below it.
 ///
 /// A file with several names is an entry for each and a file once, with its bytes.
 ///
@@ -26,7 +26,7 @@ const BLOCK: u64 = 512;
 /// When a directory or an entry cannot be read; the error names it.
 pub fn survey(root: &Path, exclude: &GlobSet) -> io::Result<Survey> {
     let mut survey = Survey { databases: find_databases(root)?, ..Survey::default() };
-    // Only of files with several names: a million of the others cost no memory.
+    // Only files with several names are here: a million others cost no memory.
     let mut linked = HashSet::new();
     let mut directories = vec![PathBuf::new()];
     while let Some(directory) = directories.pop() {

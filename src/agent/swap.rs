@@ -1,8 +1,8 @@
-//! Putting a new tree in the place of an old one, so that at every moment it can be told which of
-//! the two is there, and the old one can be had back whole.
+//! Puts a new tree in the place of an old one, so that at every moment it is clear which of the two is there, and the
+//! old one can be put back whole.
 //!
-//! All of it happens in one work directory inside the root, `.volsnap-work-RUN`, on the same file
-//! system, so that every move is a rename:
+//! All of it happens in one work directory inside the root, `.volsnap-work-RUN`, on the same file system, so that
+//! every move is a rename:
 //!
 //! ```text
 //! .volsnap-work-RUN/
@@ -14,17 +14,16 @@
 //!   emptied     the old tree was removed, or a part of it, and is kept elsewhere
 //! ```
 //!
-//! The plan is durable before the first name moves. All of the old goes before any of the new comes,
-//! so a name of the plan that is in the root is the old one exactly when it is not in `old/`, and
-//! whatever else is in the root is not the old tree's. So a swap back needs no memory but the plan,
-//! can be killed at any step and be run again.
+//! The plan is durable before the first name moves. All of the old tree goes before any of the new one comes. So a
+//! name of the plan that is in the root belongs to the old tree exactly if it is not in `old/`, and whatever else is
+//! in the root does not. So a swap back needs no memory but the plan, and can be killed at any step and run again.
 //!
-//! Where there is no room for two trees, all of the old is removed first, and owed from elsewhere: the mark
-//! `emptied` is durable before the first of it goes, and is taken away when the new tree stays. What was begun
-//! in between is begun anew, whoever comes.
+//! If there is no room for two trees, all of the old one is removed first, and owed from elsewhere: the mark `emptied`
+//! is durable before the first of it goes, and is removed when the new tree stays. Whoever comes next starts over what
+//! was begun in between.
 //!
-//! What makes a directory a database (its *marker files*) goes first and comes last, either way: a mixture
-//! never starts.
+//! The files that make a directory a database (its *marker files*) go first and come last, either way: a mixture never
+//! starts.
 
 use std::collections::BTreeSet;
 use std::ffi::{OsStr, OsString};
@@ -44,10 +43,10 @@ use serde::{Deserialize, Serialize};
 use super::metadata::Metadata;
 use crate::archive::FileRecord;
 
-/// How the name of every work directory begins.
+/// The start of every work directory's name.
 pub const PREFIX: &str = ".volsnap-work-";
 
-/// The new tree within a work directory: what was extracted, or staged.
+/// The new tree within a work directory: the extracted or staged one.
 pub const NEW: &str = "new";
 pub(super) const OLD: &str = "old";
 pub(super) const UNDONE: &str = "undone";
@@ -76,13 +75,13 @@ pub fn old_tree(run: &str) -> PathBuf {
     Path::new(&work_name(run)).join(OLD)
 }
 
-/// What a run's work directory says.
+/// What a run's work directory tells.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum SwapState {
     /// There is none.
     Absent,
-    /// Nothing of the root was moved, or all of it was moved back.
+    /// Nothing of the root has moved, or all of it has moved back.
     Untouched,
     /// The root may be any part of either tree: the old one is owed.
     Swapped,
@@ -108,7 +107,7 @@ pub enum Step {
         /// Which.
         name: OsString,
     },
-    /// Owner, mode and times are put on.
+    /// Owner, mode and times are set.
     Metadata(&'static str),
     /// The names in a directory are made durable.
     Sync(&'static str),
@@ -121,7 +120,7 @@ pub enum Step {
 /// Sees each step before it is taken, and may fail it.
 pub type Watch<'w> = &'w mut dyn FnMut(&Step) -> io::Result<()>;
 
-/// The format of a plan. One that names none is of format 1, and has the same fields.
+/// The format of a plan. A plan that names none has format 1, and the same fields.
 const PLAN_FORMAT: u32 = 2;
 
 /// What is owed.
@@ -131,7 +130,7 @@ struct Plan {
     format: u32,
     /// The names in the root that are the old tree.
     old: Vec<Name>,
-    /// Those of both trees that go first and come last, the very last one last.
+    /// Those of both trees that go first and come last, in order: the last one comes last of all.
     #[serde(alias = "heads")]
     marker_files: Vec<Name>,
     /// Owner, mode, times and attributes of the root as it was.
@@ -142,7 +141,7 @@ fn unnumbered() -> u32 {
     1
 }
 
-/// A file name; text where it is.
+/// A file name; as text if it is text.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(untagged)]
 enum Name {
@@ -175,11 +174,10 @@ pub struct WorkDir<'w> {
 }
 
 impl<'w> WorkDir<'w> {
-    /// Makes the work directory of a run, with room for the new tree. The root's time of modification is
-    /// left as it was.
+    /// Makes the work directory of a run, with room for the new tree. The root keeps its time of modification.
     ///
     /// # Errors
-    /// When there is one already, or it cannot be made.
+    /// When one already exists, or it cannot be made.
     pub fn create(root: &Path, run: &str, watch: Watch<'w>) -> io::Result<Self> {
         let root_directory = open_directory(root)?;
         let before = fstat(&root_directory)?;
@@ -193,7 +191,7 @@ impl<'w> WorkDir<'w> {
         Ok(Self { path: root.join(name), root: root_directory, work, watch })
     }
 
-    /// Opens the work directory of a run; `None` when there is none.
+    /// Opens the work directory of a run; `None` if there is none.
     ///
     /// # Errors
     /// When it cannot be opened.
@@ -207,7 +205,7 @@ impl<'w> WorkDir<'w> {
         }
     }
 
-    /// Opens the work directory of a run, with room for the new tree; makes what is not there.
+    /// Opens the work directory of a run, with room for the new tree; makes what does not exist.
     ///
     /// # Errors
     /// When it cannot be made or opened.
@@ -230,12 +228,12 @@ impl<'w> WorkDir<'w> {
         directory_in(&self.work, NEW.as_ref())
     }
 
-    /// Returns what the work directory says.
+    /// Returns what the work directory tells.
     ///
     /// # Errors
-    /// When it cannot be looked at.
+    /// When it cannot be read.
     pub fn state(&self) -> io::Result<SwapState> {
-        // In an emptied root there is a plan too, and both while it is being committed.
+        // An emptied root has a plan too, and while it is being committed it has both.
         for (name, state) in
             [(COMMITTED, SwapState::Committed), (EMPTIED, SwapState::Emptied), (PLAN, SwapState::Swapped)]
         {
@@ -246,8 +244,8 @@ impl<'w> WorkDir<'w> {
         Ok(SwapState::Untouched)
     }
 
-    /// Removes all that is in the root, and what was begun in its place; the new tree can then be extracted.
-    /// `marker_files` go first. From the mark on the old tree is owed from elsewhere, until another one stays.
+    /// Removes all that is in the root, and what was begun in its place; then the new tree can be extracted.
+    /// `marker_files` go first. Once the mark is set, the old tree is owed from elsewhere until another tree stays.
     ///
     /// # Errors
     /// When any step fails; it may be run again, as often as it takes.
@@ -279,11 +277,10 @@ impl<'w> WorkDir<'w> {
     }
 
     /// Moves the old tree out of the root and the new one in. `marker_files` are the paths, relative to the root,
-    /// without which there is no database; `root` is what the root itself is to be like, `None` for as it
-    /// is.
+    /// without which there is no database. The root itself gets the metadata in `root`; `None` leaves it as it is.
     ///
     /// # Errors
-    /// When any step fails: then the root is a part of either, and [`swap_back`](Self::swap_back) is due.
+    /// When any step fails: then the root has parts of either tree, and [`swap_back`](Self::swap_back) is due.
     pub fn swap_in(&mut self, marker_files: &[PathBuf], root: Option<&FileRecord>) -> io::Result<()> {
         if !matches!(self.state()?, SwapState::Untouched | SwapState::Emptied) {
             return Err(io::Error::other("it was swapped before"));
@@ -316,8 +313,8 @@ impl<'w> WorkDir<'w> {
         self.sync(NEW)
     }
 
-    /// Has the old tree back in the root, whatever a swap had done of its work, and whatever somebody has
-    /// made in the root since. Does nothing where nothing is owed.
+    /// Puts the old tree back into the root, whatever a swap has done so far, and whatever somebody has made in the
+    /// root since. Does nothing if nothing is owed.
     ///
     /// # Errors
     /// When any step fails; it may be run again, as often as it takes.
@@ -359,7 +356,7 @@ impl<'w> WorkDir<'w> {
         self.mark_gone(PLAN)
     }
 
-    /// Lets the new tree stay: from here on no swap back takes it away.
+    /// Lets the new tree stay: from here on no swap back removes it.
     ///
     /// # Errors
     /// When nothing was swapped, or the mark cannot be made durable.
@@ -377,12 +374,11 @@ impl<'w> WorkDir<'w> {
         self.sync("work")
     }
 
-    /// Removes the work directory with all that is in it; the root's time of modification is left as it
-    /// was.
+    /// Removes the work directory with all that is in it; the root keeps its time of modification.
     ///
     /// # Errors
-    /// When the old tree is still owed to the root, or is all that is left of it and `also_kept` does not
-    /// say that it may go; when something cannot be removed.
+    /// When the old tree is still owed to the root, or is the only copy and `also_kept` does not say that it may go;
+    /// when something cannot be removed.
     pub fn discard(mut self, also_kept: bool) -> io::Result<()> {
         match self.state()? {
             SwapState::Swapped | SwapState::Emptied => {
@@ -438,7 +434,7 @@ impl<'w> WorkDir<'w> {
             .map_err(|errno| io::Error::other(format!("move {}: {errno}", name.display())))
     }
 
-    /// Removes what an earlier swap back has put where `name` is to go.
+    /// Removes what an earlier swap back has put where `name` must go.
     fn clear_for(&self, undone: &File, name: &OsStr) -> io::Result<()> {
         if !exists(undone, name)? {
             return Ok(());
@@ -487,7 +483,7 @@ impl<'w> WorkDir<'w> {
 
 fn understand_plan(bytes: &[u8]) -> io::Result<Plan> {
     let failed = |error| io::Error::other(format!("understand the plan: {error}"));
-    // Whatever else a later plan has: what is owed by it is not guessed.
+    // A later plan may have more fields: do not guess what it owes.
     let value: serde_json::Value = serde_json::from_slice(bytes).map_err(failed)?;
     match value.get("format").and_then(serde_json::Value::as_u64) {
         Some(found) if found > u64::from(PLAN_FORMAT) => Err(io::Error::other(format!(
@@ -497,7 +493,7 @@ fn understand_plan(bytes: &[u8]) -> io::Result<Plan> {
     }
 }
 
-/// Does something in a root, whose time of modification is put back.
+/// Does something in a root, and puts back the root's time of modification.
 pub(super) fn keeping_mtime<T>(root: &Path, work: impl FnOnce() -> io::Result<T>) -> io::Result<T> {
     let directory = open_directory(root)?;
     let before = fstat(&directory)?;
@@ -506,7 +502,7 @@ pub(super) fn keeping_mtime<T>(root: &Path, work: impl FnOnce() -> io::Result<T>
     Ok(done)
 }
 
-/// Returns the names that begin with [`PREFIX`] in a root: what earlier runs have left there.
+/// Returns the names in a root that begin with [`PREFIX`]: what earlier runs have left there.
 ///
 /// # Errors
 /// When the root cannot be read.
@@ -516,7 +512,7 @@ pub fn leftovers(root: &Path) -> io::Result<Vec<OsString>> {
     Ok(names)
 }
 
-/// Returns the names in a root on which something else is mounted: those cannot be moved.
+/// Returns the names in a root on which something else is mounted: these cannot be moved.
 ///
 /// # Errors
 /// When the root cannot be read.
@@ -532,15 +528,15 @@ pub fn mounted_on(root: &Path) -> io::Result<Vec<OsString>> {
     Ok(mounted)
 }
 
-/// Returns the names without the marker files, after the marker files: what makes a database goes first, and of that
-/// the last first.
+/// Returns the names with the marker files first, in reverse order: what makes a database goes before everything else,
+/// and the last of it goes first.
 fn marker_files_first(names: Vec<OsString>, marker_files: &[OsString]) -> Vec<OsString> {
     let mut ordered = marker_files_last(names, marker_files);
     ordered.reverse();
     ordered
 }
 
-/// Returns the names without the marker files, before the marker files in their order.
+/// Returns the names with the marker files last, in their order.
 fn marker_files_last(names: Vec<OsString>, marker_files: &[OsString]) -> Vec<OsString> {
     let rank = |name: &OsString| marker_files.iter().position(|head| head == name).map_or(0, |at| at + 1);
     let mut ordered = names;
@@ -548,7 +544,7 @@ fn marker_files_last(names: Vec<OsString>, marker_files: &[OsString]) -> Vec<OsS
     ordered
 }
 
-/// Takes what is there already for made.
+/// Treats what already exists as made.
 fn made(outcome: nix::Result<()>) -> io::Result<()> {
     match outcome {
         Err(Errno::EEXIST) => Ok(()),
@@ -560,8 +556,8 @@ fn remove_all(path: &Path) -> io::Result<()> {
     if path.symlink_metadata()?.is_dir() { std::fs::remove_dir_all(path) } else { std::fs::remove_file(path) }
 }
 
-/// Removes the marker files that lie below a name in the root, before anything else there. None of what is on the way to
-/// them is followed anywhere else.
+/// Removes the marker files below a name in the root, before anything else there. It follows no link on the way to
+/// them.
 fn remove_first<'h>(path: &Path, marker_files: impl Iterator<Item = &'h PathBuf>) -> io::Result<()> {
     for head in marker_files {
         let below: PathBuf = head.components().skip(1).collect();
@@ -592,7 +588,7 @@ fn directory_flags() -> OFlag {
     OFlag::O_RDONLY | OFlag::O_DIRECTORY | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC
 }
 
-/// Opens the root, which alone may be reached through a link.
+/// Opens the root; only its own path may go through a link.
 fn open_directory(path: &Path) -> io::Result<File> {
     let flags = OFlag::O_RDONLY | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
     Ok(open(path, flags, Mode::empty())?.into())

@@ -15,7 +15,7 @@ use super::*;
 
 const RUN: &str = "r";
 
-/// Lets every step happen, or fails the one of a number.
+/// Lets every step happen, or fails the one with a given number.
 struct Script {
     steps: Rc<RefCell<Vec<Step>>>,
     fail_at: Option<usize>,
@@ -35,7 +35,7 @@ fn script(fail_at: Option<usize>) -> Script {
     Script { steps: Rc::default(), fail_at }
 }
 
-/// Names with their contents; a directory's begins with a slash.
+/// Names with their contents; for a directory these begin with a slash.
 fn contents(root: &Path) -> BTreeMap<OsString, String> {
     let mut found = BTreeMap::new();
     for entry in fs::read_dir(root).unwrap() {
@@ -78,7 +78,7 @@ impl World {
     fn new() -> Self {
         let root = TempDir::new().unwrap();
         fill(root.path(), OLD_NAMES, "old");
-        // A name that is no text.
+        // A name that is not text.
         fs::write(root.path().join(OsStr::from_bytes(b"\xff\n")), "old").unwrap();
         let old = contents(root.path());
         let mut script = script(None);
@@ -99,7 +99,7 @@ impl World {
         vec!["PG_VERSION".into(), "global/pg_control".into()]
     }
 
-    /// Does something with the work directory, failing at a step; returns the steps taken.
+    /// Does something with the work directory and fails at one step; returns the steps taken.
     fn work(
         &self,
         fail_at: Option<usize>,
@@ -130,7 +130,7 @@ impl World {
         self.work(fail_at, |workplace| workplace.swap_back())
     }
 
-    /// A server starts only where both of its marker files are, of one tree.
+    /// A server starts only if both of its marker files are there, of one tree.
     #[track_caller]
     fn assert_no_mixture_starts(&self) {
         let now = contents(self.path());
@@ -280,7 +280,7 @@ fn the_roots_time_does_not_tell_of_the_work_directory() {
     assert_eq!((metadata.mtime.secs, metadata.mtime.nanos), (1_000, 5));
 }
 
-/// Empties the root, has the new tree made again, and moves it in; fails at a step of either.
+/// Empties the root, makes the new tree again, and moves it in; fails at a step of either.
 fn begin_anew(world: &World, fail_at: Option<usize>, swap_fails_at: Option<usize>) -> io::Result<()> {
     let mut nothing = |_: &Step| Ok(());
     drop(WorkDir::open_or_make(world.path(), RUN, &mut nothing).unwrap());
@@ -306,7 +306,7 @@ fn an_emptied_root_has_lost_its_heads_first_and_is_owed_until_a_tree_stays() {
     WorkDir::open_or_make(&path, RUN, &mut watch).unwrap().empty(&World::marker_files()).unwrap();
     assert_eq!(first.unwrap(), world.old, "nothing goes before the mark");
     assert!(contents(world.path()).is_empty());
-    // Nothing is watched any more, for as long as the test runs.
+    // From here on nothing watches, for as long as the test runs.
     let open = || WorkDir::open(&path, RUN, Box::leak(Box::new(|_: &Step| Ok(())))).unwrap().unwrap();
     assert_eq!(open().state().unwrap(), SwapState::Emptied);
     open().commit().unwrap_err();

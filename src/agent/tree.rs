@@ -1,9 +1,8 @@
-//! Walking a tree, one member at a time, without ever following a symbolic link.
+//! Walks a tree, one member at a time, without ever following a symbolic link.
 //!
-//! Everything is opened relative to the directory it was found in, so no name is resolved twice and
-//! no path is too long. The order is fixed: a directory before what is in it, names sorted bytewise.
-//! In memory are the names of the directories that are open, and one entry for each file that has
-//! more than one name.
+//! Everything is opened relative to the directory where it was found, so no name is resolved twice and no path is too
+//! long. The order is fixed: a directory before its contents, names sorted bytewise. Memory holds the names of the
+//! open directories, and one entry for each file that has more than one name.
 
 use std::collections::{HashMap, HashSet};
 use std::ffi::{CStr, CString, OsStr};
@@ -24,7 +23,7 @@ use xattr::FileExt;
 
 use crate::archive::{ArchiveError, Device, Entry, EntryKind, Extent, FileProblem, Limits, Timestamp, Xattr};
 
-/// The unit in which the kernel counts what a file occupies, and tar its records.
+/// The unit in which the kernel counts a file's disk use, and tar its records.
 const SECTOR: u64 = 512;
 
 /// How still the tree is while it is read.
@@ -49,26 +48,26 @@ impl Stability {
 /// What to walk, and how strictly.
 #[derive(Debug, Clone, Default)]
 pub struct WalkOptions {
-    /// Paths relative to the root that are left out, directories with all that is in them.
+    /// Paths to leave out, relative to the root; a directory goes with all its contents.
     pub exclude: GlobSet,
-    /// Paths relative to the root that come after everything else, in this order; directories among
-    /// them keep their place.
+    /// Paths relative to the root that come after everything else, in this order; directories among them keep their
+    /// place.
     pub deferred: Vec<PathBuf>,
     /// Whether a change is an error.
     pub stability: Stability,
-    /// Whether regular files are left closed, to be opened with `open_member` where they are
-    /// wanted; until then nothing but what their names tell is known of them.
+    /// Whether regular files stay closed until `open_member` opens those that are needed; until then only what their
+    /// names tell is known of them.
     pub closed: bool,
 }
 
-/// What was seen and is not among the members.
+/// What the walk saw that is not among the members.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct WalkStats {
     /// Sockets, which no archive holds.
     pub sockets_skipped: u64,
     /// Members that were excluded; a directory counts once.
     pub excluded: u64,
-    /// Members that vanished between being listed and being looked at.
+    /// Members that vanished between the listing and the look.
     pub vanished: u64,
 }
 
@@ -79,11 +78,11 @@ pub struct TreeMember {
     pub entry: Entry,
     /// The content of a regular file.
     pub content: Option<OpenFile>,
-    /// What the system says of it.
+    /// What the system says about it.
     pub(super) stat: FileStat,
 }
 
-/// A file open for reading, and how it was when it was opened.
+/// A file open for reading, and its state when it was opened.
 #[derive(Debug)]
 pub struct OpenFile {
     /// The file.
@@ -92,21 +91,21 @@ pub struct OpenFile {
 }
 
 impl OpenFile {
-    /// Returns what of the file changed since it was opened.
+    /// Returns what has changed about the file since it was opened.
     ///
     /// # Errors
-    /// If it cannot be looked at any more.
+    /// If it can no longer be looked at.
     pub fn change(&self) -> io::Result<Option<&'static str>> {
         Ok(self.stamp.difference(&Stamp::new(&fstat(&self.file)?)))
     }
 
-    /// Returns how it was when it was opened.
+    /// Returns its state when it was opened.
     pub(super) fn stamp(&self) -> Stamp {
         self.stamp
     }
 }
 
-/// What of a file moves when it is written to, renamed or replaced.
+/// What changes about a file when it is written to, renamed or replaced.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Stamp {
     pub(super) inode: (u64, u64),
@@ -209,7 +208,7 @@ fn to_path(path: &[u8]) -> &Path {
 }
 
 impl TreeWalker {
-    /// Opens the directory `root`, which alone may be reached through a symbolic link.
+    /// Opens the directory `root`; only this path may go through a symbolic link.
     ///
     /// # Errors
     /// If it is no directory or cannot be opened.
@@ -230,16 +229,16 @@ impl TreeWalker {
         })
     }
 
-    /// Returns what was left out so far.
+    /// Returns what has been left out so far.
     #[must_use]
     pub fn stats(&self) -> WalkStats {
         self.stats
     }
 
-    /// Returns the next member; `None` when all were given.
+    /// Returns the next member; `None` once all were returned.
     ///
     /// # Errors
-    /// If a member cannot be read; or if it vanished or its directory changed while all was held.
+    /// If a member cannot be read; or if it vanished or its directory changed while all writers were held.
     pub fn next_member(&mut self) -> Result<Option<TreeMember>, ArchiveError> {
         if !self.is_begun {
             self.is_begun = true;
@@ -293,7 +292,7 @@ impl TreeWalker {
         Ok(dir)
     }
 
-    /// Looks at one name; `None` if it is no member.
+    /// Looks at one name; `None` if it is not a member.
     fn visit(&mut self, place: &Place<'_>) -> Result<Option<TreeMember>, ArchiveError> {
         let stat = match fstatat(place.dir, place.name, AtFlags::AT_SYMLINK_NOFOLLOW) {
             Ok(stat) => stat,
@@ -319,7 +318,7 @@ impl TreeWalker {
         }
     }
 
-    /// Returns whether `path` must wait for its turn, and notes that it was seen.
+    /// Returns whether `path` must wait for its turn, and records that it was seen.
     fn is_postponed(&mut self, path: &[u8]) -> bool {
         let waits = !self.open.is_empty()
             && self.options.deferred.iter().any(|deferred| deferred.as_os_str().as_bytes() == path);
@@ -329,9 +328,9 @@ impl TreeWalker {
         waits
     }
 
-    /// Judges a name that was listed and is not what it was, or is no more.
+    /// Judges a listed name that no longer exists or is something else.
     fn missing(&mut self, place: &Place<'_>, errno: Errno) -> Result<Option<TreeMember>, ArchiveError> {
-        // A symbolic link or a file in its place is as good as nothing there.
+        // A symbolic link or a file in its place counts as nothing there.
         let is_gone = matches!(errno, Errno::ENOENT | Errno::ELOOP | Errno::ENOTDIR);
         if !is_gone {
             return Err(place.unreadable(errno));
@@ -366,7 +365,7 @@ impl TreeWalker {
         Ok(Some(TreeMember { entry, content: None, stat }))
     }
 
-    /// Closes the innermost directory. Held still, it has the names that were read.
+    /// Closes the innermost directory. While writers are held, it must still have the names that were read.
     fn leave_directory(&mut self) -> Result<(), ArchiveError> {
         let Some(directory) = self.open.pop() else { return Ok(()) };
         if !self.options.stability.is_held() {
@@ -403,11 +402,11 @@ impl TreeWalker {
         Ok(Some(member))
     }
 
-    /// Opens the file that [`next_member`](Self::next_member) has just given, and looks at it again;
-    /// returns whether it is still there.
+    /// Opens the file that [`next_member`](Self::next_member) has just returned, and looks at it again; returns
+    /// whether it still exists.
     ///
     /// # Errors
-    /// If it cannot be read; or if it vanished while all was held.
+    /// If it cannot be read; or if it vanished while all writers were held.
     pub(super) fn open_member(&mut self, member: &mut TreeMember) -> Result<bool, ArchiveError> {
         let path = std::mem::take(&mut member.entry.path);
         let name = path.rsplit(|byte| *byte == b'/').next().unwrap_or_default();
@@ -422,9 +421,9 @@ impl TreeWalker {
         Ok(true)
     }
 
-    /// Opens a file, and reads its attributes; `None` if it is no more what was seen.
+    /// Opens a file, and reads its attributes; `None` if it is no longer what was seen.
     fn open_file(&mut self, place: &Place<'_>, seen: &FileStat) -> Result<Option<TreeMember>, ArchiveError> {
-        // Without O_NONBLOCK a pipe put in the file's place would be waited for.
+        // Without O_NONBLOCK, opening a pipe put in the file's place would wait.
         let flags =
             OFlag::O_RDONLY | OFlag::O_NOFOLLOW | OFlag::O_NONBLOCK | OFlag::O_NOCTTY | OFlag::O_CLOEXEC;
         let file: File = match openat(place.dir, place.name, flags, Mode::empty()) {
@@ -442,7 +441,7 @@ impl TreeWalker {
         Ok(Some(TreeMember { entry, content, stat }))
     }
 
-    /// Remembers the first name of a file that has more.
+    /// Remembers the first name of a file that has more names.
     fn expect_links(&mut self, place: &Place<'_>, stat: &FileStat) {
         if stat.st_nlink > 1 {
             let first = FirstName { path: place.path.to_vec(), names_left: stat.st_nlink - 1 };
@@ -450,7 +449,7 @@ impl TreeWalker {
         }
     }
 
-    /// Returns the first name of a file that was seen before, and forgets it with its last.
+    /// Returns the first name of a file that was seen before, and forgets it with the last name.
     fn take_link(&mut self, inode: (u64, u64)) -> Option<Vec<u8>> {
         let first = self.links.get_mut(&inode)?;
         first.names_left -= 1;
@@ -467,7 +466,7 @@ impl TreeWalker {
     ) -> Result<Option<TreeMember>, ArchiveError> {
         let target = match readlinkat(place.dir, place.name) {
             Ok(target) => target,
-            // It is no link any more.
+            // It is no longer a link.
             Err(Errno::EINVAL) => return self.missing(place, Errno::ENOENT),
             Err(errno) => return self.missing(place, errno),
         };
@@ -501,7 +500,7 @@ impl TreeWalker {
         Ok(Some(TreeMember { entry, content: None, stat: *stat }))
     }
 
-    /// Returns the extended attributes, sorted; none where the file system has none.
+    /// Returns the extended attributes, sorted; none if the file system has none.
     fn xattrs(
         &mut self,
         place: &Place<'_>,
@@ -513,7 +512,7 @@ impl TreeWalker {
         }
         let read = match file {
             Some(file) => read_xattrs(file.list_xattr(), |name| file.get_xattr(name)),
-            // What must not be opened is reached by a path that follows no link at its end.
+            // A path that follows no link at its end reaches what must not be opened.
             None => {
                 let name = OsStr::from_bytes(place.name.to_bytes());
                 let path = Path::new("/proc/self/fd").join(place.dir.as_raw_fd().to_string()).join(name);
@@ -554,7 +553,7 @@ fn entry(path: &[u8], stat: &FileStat, kind: EntryKind, xattrs: Vec<Xattr>) -> E
     }
 }
 
-/// Reads the names of a directory through a handle of its own, which has its own place in it.
+/// Reads the names of a directory through a handle of its own, which has its own position in it.
 pub(super) fn sorted_names(dir: &File) -> nix::Result<Vec<CString>> {
     let mut listing = Dir::openat(dir, c".", directory_flags(), Mode::empty())?;
     let mut names = Vec::new();
@@ -574,7 +573,7 @@ pub(super) fn read_xattrs(
 ) -> io::Result<Vec<Xattr>> {
     let mut xattrs = Vec::new();
     for name in names? {
-        // One that was removed meanwhile is none.
+        // An attribute that was removed meanwhile does not count.
         if let Some(value) = get(&name)? {
             xattrs.push(Xattr { name: name.into_vec(), value });
         }
@@ -589,10 +588,10 @@ fn extents(file: &File, size: u64) -> nix::Result<Option<Vec<Extent>>> {
     let mut at = 0;
     while at < size {
         let Some(data) = seek(file, at, Whence::SeekData)? else { break };
-        // A reader of tar finds the data of each extent at the beginning of a record.
+        // A reader of tar finds the data of each extent at the start of a record.
         let start = data / SECTOR * SECTOR;
         let hole = seek(file, data, Whence::SeekHole)?.unwrap_or(size);
-        // What is beyond the limit of every reader is stored with its holes.
+        // Beyond the limit of every reader, the rest is stored with its holes.
         let is_last = extents.len() + 1 == Limits::MAX_EXTENTS;
         let end = if is_last { size } else { hole.next_multiple_of(SECTOR).min(size) };
         match extents.last_mut() {
@@ -605,13 +604,13 @@ fn extents(file: &File, size: u64) -> nix::Result<Option<Vec<Extent>>> {
     Ok((!is_dense).then_some(extents))
 }
 
-/// Returns the next place of a kind; `None` if there is none.
+/// Returns the next position of a kind; `None` if there is none.
 pub(super) fn seek(file: &File, from: u64, whence: Whence) -> nix::Result<Option<u64>> {
     let from = i64::try_from(from).map_err(|_| Errno::EOVERFLOW)?;
     match lseek(file, from, whence) {
         Ok(place) => Ok(Some(place.unsigned_abs())),
         Err(Errno::ENXIO) => Ok(None),
-        // A file system that knows no holes has data everywhere.
+        // On a file system that knows no holes, data is everywhere.
         Err(Errno::EINVAL) if matches!(whence, Whence::SeekData) => Ok(Some(from.unsigned_abs())),
         Err(Errno::EINVAL) => Ok(None),
         Err(errno) => Err(errno),

@@ -1,8 +1,8 @@
-//! The content of one file, block by block: what is already in the stage is not written again.
+//! The content of one file, block by block: a block that the stage already has is not written again.
 //!
-//! The hashes of a file describe what its file *in the stage* holds, each block's bytes and where its
-//! holes are; a block is written exactly when the source's hash is another. So they may be as old as
-//! they like, but they are given up as soon as a write fails half-way.
+//! The hashes of a file describe what its file *in the stage* holds: each block's bytes, and where its holes are. A
+//! block is written exactly when the source's hash differs. So the hashes may be as old as they like, but are dropped
+//! as soon as a write fails half-way.
 
 use std::fs::File;
 use std::io;
@@ -16,7 +16,7 @@ use twox_hash::XxHash3_128;
 
 use crate::agent::tree::seek;
 
-/// The unit in which a file is compared: 16 bytes of hash for each, 6.4 MB for 100 GB.
+/// The unit of comparison: 16 bytes of hash for each, 6.4 MB for 100 GB.
 pub(super) const BLOCK: usize = 256 * 1024;
 
 /// What a block of the stage holds.
@@ -26,7 +26,7 @@ pub(super) const HOLE: Hash = 0;
 
 static ZEROS: [u8; BLOCK] = [0; BLOCK];
 
-/// Hashes blocks, keyed: whoever writes the data cannot aim at two blocks of one hash.
+/// Hashes blocks with a key: whoever writes the data cannot construct two blocks with one hash.
 #[derive(Debug, Clone)]
 pub(super) struct BlockHasher {
     secret: [u8; Self::SECRET_LENGTH],
@@ -39,7 +39,7 @@ impl BlockHasher {
         Self { secret }
     }
 
-    /// Returns a hasher of which nobody knows the secret.
+    /// Returns a hasher whose secret nobody knows.
     pub(super) fn random() -> io::Result<Self> {
         let mut secret = [0; Self::SECRET_LENGTH];
         getrandom::fill(&mut secret).map_err(io::Error::other)?;
@@ -50,7 +50,7 @@ impl BlockHasher {
         &self.secret
     }
 
-    /// Returns the hash of a block that holds `content`, of which only the `data` ranges are no hole.
+    /// Returns the hash of a block that holds `content`; everything outside the `data` ranges is a hole.
     fn hash(&self, content: &[u8], data: &[Range<usize>]) -> Hash {
         let hash = self.digest(content);
         let is_dense = matches!(data, [whole] if *whole == (0..content.len()));
@@ -73,23 +73,23 @@ impl BlockHasher {
     }
 }
 
-/// How many blocks a file of so many bytes has.
+/// Returns how many blocks a file of this size has.
 pub(super) fn block_count(size: u64) -> usize {
     usize::try_from(size.div_ceil(BLOCK as u64)).unwrap_or(usize::MAX)
 }
 
-/// Why a block was not brought over.
+/// Why a block was not copied.
 #[derive(Debug)]
 pub(super) enum BlockError {
     /// The source cannot be read.
     Read(io::Error),
-    /// The source ends there, before the size it had.
+    /// The source ends here, before the size that it had.
     Ended(u64),
     /// The stage cannot be written.
     Write(io::Error),
 }
 
-/// What bringing over blocks amounted to, as it goes on.
+/// Counts the copying of blocks as it goes on.
 pub(super) trait Account {
     /// So many bytes were read, or are a hole that need not be.
     fn read(&self, read: u64, hole: u64);
@@ -97,7 +97,7 @@ pub(super) trait Account {
     fn write(&self, bytes: u64) -> io::Result<()>;
 }
 
-/// Brings blocks of one file over.
+/// Copies blocks of one file.
 pub(super) struct BlockCopier<'a> {
     pub(super) hasher: &'a BlockHasher,
     pub(super) source: &'a File,
@@ -112,8 +112,8 @@ pub(super) struct BlockCopier<'a> {
 }
 
 impl BlockCopier<'_> {
-    /// Makes the blocks of the stage from `first` on what they are in the source; `hashes` says what they
-    /// were, and then what they are.
+    /// Makes the stage's blocks from `first` on equal to the source's. `hashes` first describes the old blocks, and
+    /// then the new ones.
     pub(super) fn copy(&mut self, first: usize, hashes: &mut [Hash]) -> Result<(), BlockError> {
         let start = first as u64 * BLOCK as u64;
         let end = (start + hashes.len() as u64 * BLOCK as u64).min(self.size);
@@ -134,8 +134,8 @@ impl BlockCopier<'_> {
         Ok(())
     }
 
-    /// Finds the ranges of a block that are data. `next_data` remembers where the next data is, so that a
-    /// large hole is looked at once.
+    /// Finds the ranges of a block that are data. `next_data` remembers where the next data is, so that a large hole
+    /// takes only one look.
     fn find_data(
         &self,
         at: u64,
@@ -166,14 +166,14 @@ impl BlockCopier<'_> {
             if hole > next {
                 data.push(within(next)..within(hole));
             }
-            // Data that goes on beyond the block begins the next one.
+            // Data that goes on beyond the block starts the next one.
             *next_data = (hole > end).then_some(end);
             from = hole;
         }
         Ok(())
     }
 
-    /// Reads the data of a block, zeros between, and returns its hash.
+    /// Reads the data of a block, with zeros between, and returns its hash.
     fn read(&mut self, at: u64, length: usize, data: &[Range<usize>]) -> Result<Hash, BlockError> {
         let content = &mut self.buffer[..length];
         let mut done = 0;
@@ -215,8 +215,8 @@ fn read_exactly(file: &File, mut buffer: &mut [u8], mut at: u64) -> Result<(), B
     Ok(())
 }
 
-/// Makes a hole of a block; where there are none, of zeros. A whole block is given free, even where the
-/// file ends inside it.
+/// Makes a block a hole; if the file system has none, fills it with zeros. A whole block is freed, even if the file
+/// ends inside it.
 fn punch(file: &File, at: u64, length: usize) -> io::Result<()> {
     let offset = i64::try_from(at).map_err(io::Error::other)?;
     let flags = FallocateFlags::FALLOC_FL_PUNCH_HOLE | FallocateFlags::FALLOC_FL_KEEP_SIZE;

@@ -1,8 +1,8 @@
-//! The removal of the stage's tree.
+//! Removes the stage's tree.
 //!
-//! To give back the blocks of a large file in one go makes one large transaction of the file system, for which
-//! everybody waits who syncs anything to it: a database at work. So large files are shortened step by step, and
-//! only then everything is removed.
+//! Freeing the blocks of a large file in one go makes one large transaction of the file system, and everybody who
+//! syncs anything to it waits for that: a database at work. So large files are shortened step by step, and only then
+//! everything is removed.
 
 use std::fs::{File, OpenOptions};
 use std::io;
@@ -16,12 +16,12 @@ use nix::fcntl::OFlag;
 use super::{TREE, names, open_directory, state, sync};
 use crate::agent::archive::Progress;
 
-/// What is given back at once.
+/// How much to free at once.
 const STEP: u64 = 16 << 20;
-/// What lies between two steps, for others to come to their turn.
+/// The pause between two steps, in which others get their turn.
 const PAUSE: Duration = Duration::from_millis(4);
 
-/// Removes the tree of the stage at `place`, and what is known of it.
+/// Removes the tree of the stage at `place`, and its state.
 ///
 /// # Errors
 /// When something cannot be removed.
@@ -34,7 +34,7 @@ pub fn clear(place: &Path, progress: &mut dyn FnMut(Progress)) -> io::Result<()>
     })
 }
 
-/// Shortens every large file. What cannot be is removed in one go.
+/// Shortens every large file. A file that cannot be shortened is removed in one go.
 fn shorten_all(tree: PathBuf) {
     let mut directories = vec![tree];
     while let Some(directory) = directories.pop() {

@@ -1,19 +1,19 @@
-//! The proof that a copy is equal to its source, by a second reading of both.
+//! Proves that a copy equals its source, by a second reading of both.
 //!
-//! Nothing of it is shared with the passes that made the copy: it has a walk of its own, it knows neither
-//! their hashes nor their records, and it compares contents by their bytes. Alike are only the meaning of a
-//! glob, and what the times of a file prove (`times`). When it finds no difference in a tree that stands
-//! still, then of every name of the source that is neither a socket nor left out, and of the root, the copy
-//! has the type, owner (or the one asked for), mode, time of modification, attributes, link target, device
-//! number, the other names of the same file, the size and every byte; and it has no other names. Of what
-//! both file systems call a hole the zeros are believed; a hole here and zeros there are the same.
+//! It shares nothing with the passes that made the copy: it has a walk of its own, knows neither their hashes nor
+//! their records, and compares contents by their bytes. Only the meaning of a glob, and what the times of a file prove
+//! (`times`), are the same. If it finds no difference in a tree that stands still, the copy has the root and every
+//! name of the source that is neither a socket nor left out, and no other names. For each of them it has the type,
+//! owner (or the requested one), mode, time of modification, attributes, link target, device number, the other names
+//! of the same file, the size and every byte. If both file systems report a hole, it trusts the zeros; a hole on one
+//! side equals zeros on the other.
 //!
-//! While the source is being written to, differences are expected, and a comparison proves nothing yet. But of
-//! each file whose bytes were the same it remembers how both files were, where any later write would show
-//! in that: the source's was sent to the disk before it was read, and both are older than the clock is
-//! coarse. A later comparison believes the contents of just these, as long as both are what they were. So
-//! the one that is made while all writers are held takes a walk and the files that changed, whatever the
-//! size of the tree; and what it finds equal is equal.
+//! While the source is being written to, differences are expected, and a comparison proves nothing yet. But for each
+//! file with equal bytes it remembers the state of both files, provided that any later write would change that state:
+//! the source's file was sent to the disk before it was read, and both are older than the granularity of the clock. A
+//! later comparison trusts the contents of just these files, as long as both are unchanged. So the comparison that
+//! runs while all writers are held takes a walk and the files that changed, whatever the size of the tree; and what it
+//! finds equal is equal.
 
 use std::collections::{BTreeMap, HashMap};
 use std::ffi::{CStr, CString, OsStr, OsString};
@@ -46,13 +46,13 @@ use crate::agent::calls::StageCompare;
 use crate::agent::tree::{Stability, Stamp, exclude_set};
 use crate::archive::shown;
 
-/// Differences that are told.
+/// How many differences to report.
 const TOLD: usize = 20;
-/// What a thread takes of a file at once.
+/// How much of a file a thread takes at once.
 const RANGE: u64 = 32 << 20;
-/// What is read of each side at once.
+/// How much to read of each side at once.
 const PIECE: usize = 1 << 20;
-/// Ranges that wait, and with them two open files each.
+/// How many ranges may wait, each with two open files.
 const QUEUE: usize = 128;
 /// Threads while the database runs on the same processors.
 const LIVE_THREADS: usize = 2;
@@ -70,11 +70,11 @@ pub struct CompareStats {
     pub files: u64,
     /// Bytes of content compared in this call, holes included.
     pub bytes: u64,
-    /// Files whose contents were proved equal before, and were not touched since.
+    /// Files whose contents were proved equal before and have not been touched since.
     pub skipped_files: u64,
     /// Some of the differences: which name, and what differs.
     pub differences: Vec<String>,
-    /// How many there are.
+    /// How many differences there are.
     pub different: u64,
 }
 
@@ -84,11 +84,11 @@ pub struct Comparison {
     source: PathBuf,
     copy: PathBuf,
     slack: Duration,
-    /// How the two files were whose bytes were the same, by the source's.
+    /// The states of two files with equal bytes, by the source's file.
     proofs: HashMap<(u64, u64), Stamps>,
 }
 
-/// A file of the source and its copy, as they were.
+/// The states of a file of the source and its copy.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct Stamps {
     source: Stamp,
@@ -106,7 +106,7 @@ impl Comparison {
         Self { source: source.to_owned(), copy: copy.to_owned(), slack, proofs: HashMap::new() }
     }
 
-    /// Compares everything, but for contents that are known to be equal.
+    /// Compares everything except contents that are known to be equal.
     ///
     /// # Errors
     /// When either cannot be read. Differences are no error.
@@ -138,9 +138,8 @@ impl Comparison {
         })
     }
 
-    /// Has all that is dirty in the source sent to the disk, without which equal contents prove nothing
-    /// later; returns since when both were. The copy is written by nobody but this process, and through no
-    /// mapping.
+    /// Sends all dirty data of the source to the disk; without that, equal contents prove nothing later. Returns since
+    /// when source and copy are clean. Only this process writes to the copy, and not through a mapping.
     fn sync(
         &self,
         source: &File,
@@ -180,7 +179,7 @@ struct Shared {
     members: AtomicU64,
     /// Bytes compared.
     compared: AtomicU64,
-    /// Bytes that need not be.
+    /// Bytes that need no comparison.
     known: AtomicU64,
     proved: Mutex<Vec<Stamps>>,
     differences: Mutex<Differences>,
@@ -207,7 +206,7 @@ impl Shared {
         }
     }
 
-    /// Notes that something moved while it was looked at, which is a difference only where all is held.
+    /// Records that something changed during the comparison; that is a difference only if all writers are held.
     fn moved(&self, path: &[u8]) {
         if self.stability.is_held() {
             self.differs(path, "changed while it was compared");
@@ -230,8 +229,7 @@ impl Shared {
     }
 }
 
-/// Walks through both trees in one thread, compares contents in others, and tells in this one how far they
-/// are.
+/// Walks through both trees in one thread, compares contents in others, and reports their progress in this one.
 fn compare_all(
     shared: &Shared,
     proofs: &HashMap<(u64, u64), Stamps>,
@@ -297,7 +295,7 @@ struct Counts {
     skipped: u64,
 }
 
-/// A directory of both trees, and the names in either that were not looked at yet.
+/// A directory of both trees, and the names in either that are still to be compared.
 struct Pair {
     path: Vec<u8>,
     source: Rc<File>,
@@ -315,7 +313,7 @@ struct Place<'p> {
 
 /// A file that has several names.
 struct Linked {
-    /// The file of the other tree.
+    /// The matching file of the other tree.
     is: (u64, u64),
     first_name: Vec<u8>,
 }
@@ -327,9 +325,9 @@ struct Walk<'a> {
     exclude: GlobSet,
     owner: Option<(u32, u32)>,
     open: Vec<Pair>,
-    /// What a file of the source with several names is in the copy.
+    /// For a file of the source with several names, its file in the copy.
     links: HashMap<(u64, u64), Linked>,
-    /// What a file of the copy with several names is in the source.
+    /// For a file of the copy with several names, its file in the source.
     linked_copies: HashMap<(u64, u64), Linked>,
     counts: Counts,
 }
@@ -421,7 +419,7 @@ impl Walk<'_> {
         Ok(())
     }
 
-    /// Compares the extended attributes; a security label is given by the system to its place.
+    /// Compares the extended attributes, except the security label, which the system gives according to the place.
     fn compare_attributes(&self, place: &Place<'_>, what: &mut Vec<String>) -> Result<(), StageError> {
         let Some(source) = self.read(place, Side::Source, attributes(place.source, place.name))? else {
             return Ok(());
@@ -450,7 +448,7 @@ impl Walk<'_> {
         Ok(())
     }
 
-    /// Returns what was read; `None` when it has vanished, or turned into something else.
+    /// Returns what was read; `None` if it has vanished or become something else.
     fn read<T>(&self, place: &Place<'_>, side: Side, read: io::Result<T>) -> Result<Option<T>, StageError> {
         match read {
             Ok(read) => Ok(Some(read)),
@@ -499,7 +497,7 @@ impl Walk<'_> {
         is_first
     }
 
-    /// Opens a directory of both trees; what is in it comes next.
+    /// Opens a directory of both trees; its contents come next.
     fn enter(&mut self, place: &Place<'_>, seen: &FileStat) -> Result<(), StageError> {
         let source = self.read(place, Side::Source, directory(place.source, place.name))?;
         let copy = self.read(place, Side::Copy, directory(place.copy, place.name))?;
@@ -516,7 +514,7 @@ impl Walk<'_> {
         Ok(())
     }
 
-    /// Has the contents of two files compared, if they are not known to be equal.
+    /// Submits the contents of two files for comparison, unless they are known to be equal.
     fn compare_files(
         &mut self,
         place: &Place<'_>,
@@ -544,7 +542,7 @@ impl Walk<'_> {
         if now != stamps {
             self.shared.moved(place.path);
         }
-        // What was not even opened as it was seen is looked at by the next comparison.
+        // If the opened files are not the ones that the walk saw, the next comparison looks at them.
         if now.source.inode != stamps.source.inode || now.source.size != now.copy.size {
             return Ok(());
         }
@@ -587,13 +585,13 @@ fn is_sparse(stat: &FileStat) -> bool {
     stat.st_blocks.unsigned_abs() * SECTOR < stat.st_size.unsigned_abs()
 }
 
-/// Returns whether a name that was listed is not what it was, or is no more.
+/// Returns whether a listed name no longer exists or is something else.
 fn is_gone(error: &io::Error) -> bool {
     let gone = [Errno::ENOENT, Errno::ELOOP, Errno::ENOTDIR, Errno::EINVAL];
     gone.iter().any(|errno| error.raw_os_error() == Some(*errno as i32))
 }
 
-/// Returns what is under a name; `None` if nothing is.
+/// Returns what has this name; `None` if nothing has.
 fn look(place: &Place<'_>, side: Side) -> Result<Option<FileStat>, StageError> {
     let directory = match side {
         Side::Source => place.source,
@@ -606,7 +604,7 @@ fn look(place: &Place<'_>, side: Side) -> Result<Option<FileStat>, StageError> {
     }
 }
 
-/// Opens a directory, and reads the names in it.
+/// Opens a directory, and reads its names.
 fn directory(parent: &File, name: &CStr) -> io::Result<(File, Vec<CString>)> {
     let flags = OFlag::O_RDONLY | OFlag::O_DIRECTORY | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
     let directory = File::from(openat(parent, name, flags, Mode::empty())?);
@@ -622,14 +620,14 @@ fn directory(parent: &File, name: &CStr) -> io::Result<(File, Vec<CString>)> {
 
 /// Opens a regular file, and looks at it.
 fn file(parent: &File, name: &CStr) -> io::Result<(File, FileStat)> {
-    // Without O_NONBLOCK a pipe put in the file's place would be waited for.
+    // Without O_NONBLOCK, opening a pipe put in the file's place would wait.
     let flags = OFlag::O_RDONLY | OFlag::O_NOFOLLOW | OFlag::O_NONBLOCK | OFlag::O_NOCTTY | OFlag::O_CLOEXEC;
     let file = File::from(openat(parent, name, flags, Mode::empty())?);
     let stat = fstat(&file)?;
     if format(&stat) == SFlag::S_IFREG { Ok((file, stat)) } else { Err(Errno::ENOENT.into()) }
 }
 
-/// Reads the extended attributes of a name that is not followed.
+/// Reads the extended attributes of a name, without following it.
 fn attributes(parent: &File, name: &CStr) -> io::Result<BTreeMap<OsString, Vec<u8>>> {
     let path = Path::new("/proc/self/fd").join(parent.as_raw_fd().to_string());
     let path = path.join(OsStr::from_bytes(name.to_bytes()));
@@ -682,24 +680,24 @@ impl FileJob {
         job.ranges_left.store(job.ranges().count(), Ordering::Relaxed);
         if size > PIECE as u64 {
             for file in [&job.source, &job.copy] {
-                // Advice: without it the same bytes come, only later.
+                // This is advice: without it the same bytes come, only later.
                 let _ignored = posix_fadvise(file, 0, 0, PosixFadviseAdvice::POSIX_FADV_SEQUENTIAL);
             }
         }
         job
     }
 
-    /// Returns where each range begins; that of an empty file is empty.
+    /// Returns where each range begins; an empty file has one empty range.
     fn ranges(&self) -> impl Iterator<Item = u64> + use<> {
         (0..self.size.max(1)).step_by(usize::try_from(RANGE).unwrap_or(usize::MAX))
     }
 
-    /// Returns where, from `at` on, either file may have something but zeros.
+    /// Returns where, from `at` on, either file may have something other than zeros.
     fn next_data(&self, at: u64) -> io::Result<u64> {
         let next = |file: &File| match lseek(file, i64::try_from(at).unwrap_or(i64::MAX), Whence::SeekData) {
             Ok(data) => Ok(data.unsigned_abs()),
             Err(Errno::ENXIO) => Ok(u64::MAX),
-            // A file system that knows no holes has data everywhere.
+            // On a file system that knows no holes, data is everywhere.
             Err(Errno::EINVAL) => Ok(at),
             Err(errno) => Err(io::Error::from(errno)),
         };
@@ -707,7 +705,7 @@ impl FileJob {
     }
 }
 
-/// Compares ranges until there are no more.
+/// Compares ranges until none are left.
 fn work(shared: &Shared, queue: &Mutex<Receiver<Task>>) {
     let mut buffers = (vec![0; PIECE], vec![0; PIECE]);
     loop {
@@ -731,7 +729,7 @@ fn compare_range(
     (source, copy): &mut (Vec<u8>, Vec<u8>),
 ) -> Result<(), StageError> {
     let mut at = range.start;
-    // What comes before a difference is still looked at, so that the first one is told.
+    // Ranges before a difference are still compared, so that the first one is reported.
     while at < range.end && at < job.differs_at.load(Ordering::Relaxed) && !shared.gave_up() {
         if job.is_sparse {
             let data = job.next_data(at).map_err(|error| unreadable(&job.path, Side::Source, error))?;
@@ -768,7 +766,7 @@ fn read<'b>(file: &File, buffer: &'b mut [u8], at: u64) -> io::Result<&'b [u8]> 
     Ok(&buffer[..done])
 }
 
-/// Judges two files of which all ranges were compared.
+/// Judges two files once all their ranges are compared.
 fn finish(shared: &Shared, job: &FileJob) -> Result<(), StageError> {
     if shared.gave_up() {
         return Ok(());

@@ -1,5 +1,4 @@
-//! What the proof is worth: each way in which two trees can differ is found, and nothing that was written is
-//! believed to be as it was.
+//! What the proof is worth: it finds each way in which two trees can differ, and trusts nothing that was written to.
 
 use std::fs::{self, OpenOptions};
 use std::os::unix::fs::{FileExt as _, PermissionsExt as _, chown, symlink};
@@ -18,7 +17,7 @@ fn compared(stage: &mut Stage, stability: Stability) -> CompareStats {
     stage.compare(&request, &mut |_| {}).unwrap()
 }
 
-/// Puts back the time of modification that a name had before something was done to it.
+/// Does something to a name, and then puts back its time of modification.
 fn unseen(path: &Path, work: impl FnOnce(&Path)) {
     let stat = nix::sys::stat::lstat(path).unwrap();
     work(path);
@@ -30,7 +29,7 @@ fn overwrite(path: &Path, at: u64, content: &[u8]) {
     OpenOptions::new().write(true).open(path).unwrap().write_all_at(content, at).unwrap();
 }
 
-/// Replaces a name in a directory whose time is put back.
+/// Replaces a name in a directory, and puts the directory's time back.
 fn replace(path: &Path, make: impl FnOnce(&Path)) {
     unseen(path.parent().unwrap(), |_| {
         let stat = nix::sys::stat::lstat(path).unwrap();
@@ -167,12 +166,12 @@ fn while_all_is_held_only_what_was_touched_since_is_read() {
     assert_eq!((again.bytes, again.skipped_files), (0, 8));
 
     world.overwrite("large", 5 << 20, b"changed");
-    // With the time put back, and not staged: both are read.
+    // The time is put back, and the file is not staged: both sides are read.
     unseen(&world.path("PG_VERSION"), |path| overwrite(path, 0, b"9"));
     let live_one = compared(&mut stage, Stability::Live);
     assert_eq!((live_one.different, live_one.skipped_files), (3, 6), "{live_one:?}");
     finish(&mut stage);
-    // Nobody is to write to the copy; if somebody does all the same, it is found.
+    // Nobody may write to the copy; if somebody does all the same, it is found.
     unseen(&world.stage().join(TREE).join("base/2/secret"), |path| overwrite(path, 0, b"t"));
     let last = compared(&mut stage, Stability::Held);
     assert_eq!(last.differences, ["base/2/secret: content, from byte 0 on"]);
@@ -194,10 +193,10 @@ fn what_is_written_through_a_mapping_is_read_again(#[case] make: &[&str]) {
     compared(&mut stage, Stability::Live);
     mapping.write(5000, 2);
     let found = compared(&mut stage, Stability::Held);
-    // The page was clean since, so the time has moved with the content.
+    // Its page has been clean since, so the time has moved with the content.
     assert_eq!(found.skipped_files, 0);
     assert!(found.differences.iter().any(|told| told.contains("content, from byte 5000 on")), "{found:?}");
-    // Written to again while its page is dirty, which moves no time.
+    // A second write, while its page is dirty, moves no time.
     compared(&mut stage, Stability::Live);
     mapping.write(5000, 3);
     finish(&mut stage);
@@ -209,7 +208,7 @@ fn what_is_written_through_a_mapping_is_read_again(#[case] make: &[&str]) {
 fn what_is_too_young_to_prove_anything_is_read_again() {
     let Some(world) = World::trusted() else { return };
     world.write("a", "one");
-    // With the patience of every day, not of the tests.
+    // With the usual patience, not that of the tests.
     let mut stage = Stage::open(&world.stage(), &world.source()).unwrap();
     live(&mut stage);
     compared(&mut stage, Stability::Live);
@@ -270,7 +269,7 @@ fn what_moves_while_it_is_compared_is_a_difference_only_where_all_is_held() {
     assert!(told(&held), "{held:?}");
 }
 
-/// Prints how fast contents are compared: 2 GB that are in the page cache.
+/// Prints how fast it compares contents: 2 GB in the page cache.
 #[test]
 #[ignore = "a measurement, of 4 GB of disk"]
 fn how_fast_a_large_file_is_compared() {

@@ -1,10 +1,10 @@
-//! Sending to the disk, while it is being written, what another container writes into the stage.
+//! Sends to the disk what another container writes into the stage, while it writes.
 //!
-//! Left alone, the kernel collects what is dirty for many seconds and then writes it all at once; whoever syncs
-//! his log to the same disk meanwhile waits for it: a database at work. In small steps nobody waits for much
-//! (a prototype on two cores, under pgbench: longest gaps of 20 to 40 ms in place of 90 ms, in the same time).
+//! Left alone, the kernel collects dirty data for many seconds and then writes it all at once. Whoever syncs a log to
+//! the same disk meanwhile waits for it: a database at work. In small steps nobody waits for much (a prototype on two
+//! cores, under pgbench: longest gaps of 20 to 40 ms instead of 90 ms, in the same total time).
 //!
-//! All of this is advice to the kernel: what is missed is written later, as it would have been.
+//! All of this is advice to the kernel: what this misses is written later, as it would have been.
 
 use std::collections::HashMap;
 use std::fs::{File, OpenOptions};
@@ -24,15 +24,15 @@ use rustix::io::Errno;
 
 use crate::disk::writeback;
 
-/// Between two looks. At 400 MB/s 4 MB come together meanwhile.
+/// The time between two looks. At 400 MB/s, 4 MB collect meanwhile.
 const INTERVAL: Duration = Duration::from_millis(10);
-/// A file that is still being written is sent on in pieces of this size at least.
+/// A file that is still being written is sent in pieces of at least this size.
 const STEP: u64 = 1 << 20;
-/// Files followed at once; a backup writes two. One that was found rather than announced may have been closed
-/// before, and nobody tells: so that the table does not fill with such, the one that has not grown for longest
+/// How many files to follow at once; a backup writes two. A file that was found rather than announced may have been
+/// closed before, and nobody says so. So that such files do not fill the table, the one that has not grown for longest
 /// makes room.
 const FILES_MAX: usize = 16;
-/// What is read of the kernel's tidings at once.
+/// How much of the kernel's events to read at once.
 const EVENTS: usize = 16 << 10;
 
 /// Sends a range of a file to the disk.
@@ -46,7 +46,7 @@ pub struct Follower {
 }
 
 impl Follower {
-    /// Starts the thread. What is below `directory` already is not followed.
+    /// Starts the thread. It does not follow what is already below `directory`.
     ///
     /// # Errors
     /// When the kernel has no watch for it.
@@ -73,7 +73,7 @@ impl Drop for Follower {
     fn drop(&mut self) {
         self.ended.store(true, Ordering::Relaxed);
         if let Some(thread) = self.thread.take() {
-            // What it would have done is advice.
+            // Its remaining work was only advice.
             let _ = thread.join();
         }
     }
@@ -92,13 +92,13 @@ struct Following {
 /// A file that is being written.
 struct Followed {
     file: File,
-    /// How much of it was sent.
+    /// How much of it has been sent.
     sent: u64,
-    /// When it was last seen to have grown.
+    /// When it was last seen growing.
     grown: Instant,
 }
 
-/// What the kernel tells.
+/// An event from the kernel.
 enum Tiding {
     Made { path: PathBuf, is_directory: bool },
     Closed(PathBuf),
@@ -120,7 +120,7 @@ impl Following {
         Ok(())
     }
 
-    /// Takes in what was told, and sends what was written since the last look.
+    /// Takes in events, and sends what was written since the last look.
     fn look(&mut self) {
         for tiding in self.tidings() {
             match tiding {
@@ -165,7 +165,7 @@ impl Following {
         }
     }
 
-    /// Follows a directory, and what came to lie in it before it was.
+    /// Follows a directory, and what was put into it before that.
     fn add_with_content(&mut self, directory: &Path) -> io::Result<()> {
         self.add(directory.to_owned())?;
         for entry in directory.read_dir()? {
@@ -185,7 +185,7 @@ impl Following {
             return;
         }
         let flags = OFlag::O_NOFOLLOW | OFlag::O_NONBLOCK | OFlag::O_NOCTTY;
-        // What is gone by now needs nothing.
+        // A file that is already gone needs nothing.
         let Ok(file) = OpenOptions::new().read(true).custom_flags(flags.bits()).open(&path) else { return };
         if file.metadata().is_ok_and(|metadata| metadata.is_file()) {
             self.make_room();
@@ -193,7 +193,7 @@ impl Following {
         }
     }
 
-    /// Lets go of the file that has not grown for longest, when the table is full.
+    /// If the table is full, drops the file that has not grown for longest.
     fn make_room(&mut self) {
         if self.files.len() < FILES_MAX {
             return;
@@ -208,7 +208,7 @@ impl Following {
 }
 
 impl Followed {
-    /// Sends what the file has beyond what was sent, if that is `least` or more.
+    /// Sends what the file has grown by since the last time, if that is at least `least`.
     fn send(&mut self, send: Send, least: u64) {
         let size = self.file.metadata().map_or(0, |metadata| metadata.len());
         if size < self.sent.saturating_add(least) {
@@ -240,7 +240,7 @@ mod tests {
         let mut growing = File::create(inner.join("1259")).unwrap();
         growing.write_all(&vec![1; 3 << 20]).unwrap();
         await_sent(&SENT, 3 << 20);
-        // Less than a step waits for the end of the file, or for more.
+        // Less than a step waits for the end of the file, or for more data.
         growing.write_all(b"the end").unwrap();
         std::fs::write(root.path().join("PG_VERSION"), "15\n").unwrap();
         await_sent(&SENT, (3 << 20) + 3);

@@ -1,12 +1,11 @@
-//! A stage: a copy of a tree that is still being written, brought closer to it by every pass, and equal
-//! to it after the last.
+//! A stage: a copy of a tree that is still being written. Every pass brings it closer to the tree, and after the last
+//! pass it equals the tree.
 //!
-//! The passes before the last are *live*: what they copy is a mixture of moments and proves nothing, it
-//! only saves work. The final pass runs while everything that writes is held. It looks at every name,
-//! and reads each file again that may have been written to since it was last read (`times` says when
-//! that is ruled out); of those it writes the blocks that differ (`blocks`). So what it takes is a
-//! walk and the files that changed, whatever the size of the tree. After it the stage has every byte,
-//! name, owner, mode, time, attribute, link and hole of the source.
+//! The passes before the last are *live*: what they copy is a mixture of moments and proves nothing; it only saves
+//! work. The final pass runs while everything that writes is held. It looks at every name, and reads each file again
+//! that may have been written to since it was last read (`times` says when that is ruled out); of those files it
+//! writes the blocks that differ (`blocks`). So it takes a walk and the files that changed, whatever the size of the
+//! tree. After it the stage has every byte, name, owner, mode, time, attribute, link and hole of the source.
 //!
 //! ```text
 //! STAGE/
@@ -14,24 +13,24 @@
 //!   state    what is known of the tree, when it was kept
 //! ```
 //!
-//! STAGE is a scratch volume, or the work directory of a [swap](super::swap) whose new tree this is: then
-//! nothing is left to be done but renames once the final pass is over (`place`).
+//! STAGE is a scratch volume, or the work directory of a [swap](super::swap) whose new tree this is: then only renames
+//! remain once the final pass is over (`place`).
 //!
-//! The stage is throwaway: a pass that fails leaves it somehow, and nothing is ever written to the source.
-//! Whatever lies in the stage is compared with the source anew in every pass; only of contents the state
-//! is believed, and only as long as the files have not been touched since (`state`).
+//! The stage is throwaway: a pass that fails may leave it in any state, and nothing is ever written to the source.
+//! Every pass compares whatever lies in the stage with the source anew. It trusts the state only about contents, and
+//! only as long as nobody has touched the files since (`state`).
 //!
 //! | room | what |
 //! |---|---|
 //! | `pass` | the walk that compares names, and what it does about them |
-//! | `work` | the threads that bring contents over |
+//! | `work` | the threads that copy contents |
 //! | `blocks` | the content of one file |
 //! | `reflink` | whether contents can be shared instead |
 //! | `times` | what the times of a file prove |
 //! | `sync` | waiting for the disk |
 //! | `state` | what is kept for a later run, or a later pass |
-//! | `place` | a stage that is to take the place of another tree |
-//! | [`compare`] | the proof that it is equal, by other means than made it so |
+//! | `place` | a stage that will take the place of another tree |
+//! | [`compare`] | the proof that it is equal, by other means than those that made it so |
 //! | `follow` | what another container writes into the stage |
 //! | `clear` | the removal of the tree |
 
@@ -77,10 +76,10 @@ use compare::Comparison;
 use state::Identity;
 use times::{SLACK, Synced, trusts_times};
 
-/// The tree within the stage: what a swap takes for the new tree.
+/// The tree within the stage: a swap takes it for the new tree.
 pub use super::swap::NEW as TREE;
 
-/// What a pass amounted to.
+/// The result of a pass.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct StageStats {
     /// Names seen, the root among them.
@@ -89,21 +88,21 @@ pub struct StageStats {
     pub files: u64,
     /// Files read, or shared, because they may have changed.
     pub reread_files: u64,
-    /// Files of which anything was written.
+    /// Files that were written to in any part.
     pub changed_files: u64,
-    /// Files that changed while they were read; never any in the final pass.
+    /// Files that changed while they were read; none in the final pass.
     pub unsteady_files: u64,
-    /// Names that vanished before they were looked at; never any in the final pass.
+    /// Names that vanished before the pass looked at them; none in the final pass.
     pub vanished: u64,
     /// Sockets, which no archive holds.
     #[serde(default)]
     pub sockets_skipped: u64,
-    /// Names left out by what was asked for; a directory counts once.
+    /// Names left out on request; a directory counts once.
     #[serde(default)]
     pub excluded: u64,
     /// Names made.
     pub created: u64,
-    /// Names removed, a directory with all that was in it as one.
+    /// Names removed; a directory with all its contents counts as one.
     pub removed: u64,
     /// Bytes read.
     pub read_bytes: u64,
@@ -111,7 +110,7 @@ pub struct StageStats {
     pub written_bytes: u64,
     /// Bytes shared with the source instead of being copied.
     pub reflinked_bytes: u64,
-    /// How long a live pass waited at first for what was dirty in the source to be on the disk.
+    /// How long a live pass first waited until the dirty data of the source was on the disk.
     pub sync_ms: u64,
     /// How long it took, without that wait.
     pub duration_ms: u64,
@@ -147,7 +146,7 @@ pub enum StageError {
         /// What, relative to the root of the tree.
         path: Vec<u8>,
     },
-    /// What is dirty could not be sent to the disk, without which the times of files prove nothing.
+    /// Dirty data could not be sent to the disk; without that, the times of files prove nothing.
     #[error("send to the disk what was written to the {what}")]
     Sync {
         /// Which.
@@ -170,13 +169,13 @@ pub enum StageError {
     /// The stage itself cannot be used.
     #[error("use the stage's {what}")]
     Place {
-        /// What of it.
+        /// Which part of it.
         what: &'static str,
         /// Why.
         #[source]
         source: io::Error,
     },
-    /// A thread ended before its work.
+    /// A thread died before its work was done.
     #[error("wait for a thread that reads or copies: it died")]
     WorkerDied,
 }
@@ -211,10 +210,9 @@ impl From<ArchiveError> for StageError {
 /// What is known of a file of the stage.
 #[derive(Debug)]
 struct Record {
-    /// How the file of the source was when the stage was made equal to it, where any later write would
-    /// show.
+    /// The state of the source's file when the stage was made equal to it, if any later write would show.
     stamp: Option<Stamp>,
-    /// What the stage holds; `None` when it is shared with the source.
+    /// What the stage holds; `None` if it is shared with the source.
     hashes: Option<Box<[Hash]>>,
     /// The pass that last saw it.
     pass: u32,
@@ -235,20 +233,20 @@ pub struct Stage {
     root: File,
     identity: Identity,
     hasher: BlockHasher,
-    /// By the number that a file has in the stage.
+    /// By the file's inode number in the stage.
     records: HashMap<u64, Record>,
     synced: Option<Synced>,
     slack: Duration,
     reflinks: bool,
     passes: u32,
-    /// Whether a state was written that speaks of the stage as it is.
+    /// Whether a written state describes the stage as it is.
     is_kept: bool,
     comparison: Option<Comparison>,
 }
 
 impl Stage {
-    /// Opens the stage at `place` for the tree at `source`, which alone may be reached through a symbolic
-    /// link. What an earlier run has kept of the same source is taken up; any other tree is removed.
+    /// Opens the stage at `place` for the tree at `source`; only the path `source` itself may go through a symbolic
+    /// link. This takes over what an earlier run has kept of the same source, and removes any other tree.
     ///
     /// # Errors
     /// When either is no directory, or the stage cannot be written to.
@@ -256,7 +254,7 @@ impl Stage {
         let failed = |source: io::Error| StageError::Place { what: "directory", source };
         let unreadable = |source| StageError::file(b".", FileProblem::Unreadable { source });
         let directory = open_directory(place).map_err(failed)?;
-        // It holds what a database keeps from all others.
+        // It holds data that a database keeps from all others.
         fchmod(&directory, Mode::S_IRWXU).map_err(|errno| failed(errno.into()))?;
         let root = open_directory(source).map_err(unreadable)?;
         let identity = Identity::of(&root).map_err(unreadable)?;
@@ -294,7 +292,7 @@ impl Stage {
         &self.source
     }
 
-    /// Makes the stage equal to the source, as far as that stands still.
+    /// Makes the stage equal to the source, as far as the source stands still.
     ///
     /// # Errors
     /// [`StageError::Full`] when it does not fit; for the final pass also when anything changes.
@@ -310,7 +308,7 @@ impl Stage {
         pass::run(self, call, progress)
     }
 
-    /// Compares the stage with the source, by other means than made it equal: see [`compare`].
+    /// Compares the stage with the source, by other means than those that made it equal: see [`compare`].
     ///
     /// # Errors
     /// When either cannot be read. Differences are no error.
@@ -332,10 +330,10 @@ impl Stage {
         sync::stage(&self.directory, progress)
     }
 
-    /// Returns what the root of the staged tree has.
+    /// Returns the metadata of the staged tree's root.
     ///
     /// # Errors
-    /// When there is no tree, or it cannot be looked at.
+    /// When there is no tree, or its metadata cannot be read.
     pub fn root_metadata(&self) -> Result<Metadata, StageError> {
         names::open_directory(&self.directory, TREE.as_ref())
             .map_err(io::Error::from)
@@ -343,11 +341,11 @@ impl Stage {
             .map_err(|source| StageError::Place { what: "tree", source })
     }
 
-    /// Makes the stage durable, and leaves what is known of it to a later run. It stays open: the next pass
-    /// takes that away again, durably, before it touches anything.
+    /// Makes the stage durable, and leaves what is known of it to a later run. The stage stays open: the next pass
+    /// removes that state, durably, before it touches anything.
     ///
     /// # Errors
-    /// When it cannot be made durable, or the state not be written.
+    /// When the stage cannot be made durable, or the state cannot be written.
     pub fn keep(&mut self, progress: &mut dyn FnMut(Progress)) -> Result<(), StageError> {
         self.sync(progress)?;
         state::write(&self.directory, &self.tree, &self.identity, &self.hasher, &self.records)
@@ -357,7 +355,7 @@ impl Stage {
     }
 }
 
-/// Looks how much room there is for a stage of the tree at `source`, and what it can do there.
+/// Finds how much room there is for a stage of the tree at `source`, and what the stage can do there.
 ///
 /// # Errors
 /// When either cannot be looked at.

@@ -1,4 +1,4 @@
-//! Names in the stage: looked up, made and removed relative to handles, links never followed.
+//! Names in the stage: looked up, made and removed relative to handles, without following links.
 
 use std::ffi::{CStr, OsStr};
 use std::fs::File;
@@ -12,12 +12,12 @@ use nix::unistd::{UnlinkatFlags, unlinkat};
 
 use crate::agent::tree::{directory_flags, sorted_names};
 
-/// Returns what kind of thing `stat` speaks of.
+/// Returns the kind of file that `stat` describes.
 pub(super) fn kind(stat: &FileStat) -> SFlag {
     SFlag::from_bits_truncate(stat.st_mode & SFlag::S_IFMT.bits())
 }
 
-/// Returns what is called `name`; `None` if nothing is.
+/// Returns what has this name; `None` if nothing has.
 pub(super) fn look(directory: &File, name: &CStr) -> nix::Result<Option<FileStat>> {
     match fstatat(directory, name, AtFlags::AT_SYMLINK_NOFOLLOW) {
         Ok(stat) => Ok(Some(stat)),
@@ -31,7 +31,7 @@ pub(super) fn open_directory(directory: &File, name: &OsStr) -> nix::Result<File
     openat(directory, name, directory_flags(), Mode::empty()).map(File::from)
 }
 
-/// Opens the directory that the entry at `path` lies in, from the root of the tree.
+/// Opens the directory of the entry at `path`, from the root of the tree.
 pub(super) fn open_parent(root: &File, path: &[u8]) -> nix::Result<File> {
     let mut directory = open_directory(root, OsStr::new("."))?;
     let mut names: Vec<_> = path.split(|byte| *byte == b'/').collect();
@@ -42,21 +42,21 @@ pub(super) fn open_parent(root: &File, path: &[u8]) -> nix::Result<File> {
     Ok(directory)
 }
 
-/// Opens a regular file for reading and writing; `new` if there is none of the name.
+/// Opens a regular file for reading and writing; `new` if no file has the name.
 pub(super) fn open_file(directory: &File, name: &CStr, new: bool) -> nix::Result<File> {
     let new = if new { OFlag::O_CREAT | OFlag::O_EXCL } else { OFlag::empty() };
     let flags = OFlag::O_RDWR | OFlag::O_NOFOLLOW | OFlag::O_NONBLOCK | OFlag::O_NOCTTY | OFlag::O_CLOEXEC;
     openat(directory, name, flags | new, Mode::S_IRUSR | Mode::S_IWUSR).map(File::from)
 }
 
-/// Removes what is called `name`, with all that is in it; nothing is as good.
+/// Removes what has this name, with all its contents; if nothing has it, that is as good.
 pub(super) fn remove(directory: &File, name: &OsStr) -> io::Result<()> {
     match unlinkat(directory, name, UnlinkatFlags::NoRemoveDir) {
         Ok(()) | Err(Errno::ENOENT) => return Ok(()),
         Err(Errno::EISDIR | Errno::EPERM) => {}
         Err(errno) => return Err(errno.into()),
     }
-    // With a stack of its own: a tree may be deeper than the thread's.
+    // It uses a stack of its own: a tree may be deeper than the thread's.
     let mut open = vec![(name.to_owned(), open_directory(directory, name)?, None)];
     while let Some((_, inner, names)) = open.last_mut() {
         if names.is_none() {

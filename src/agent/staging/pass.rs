@@ -1,13 +1,12 @@
 //! One pass: a walk through the source, the stage beside it.
 //!
-//! Names are compared directory by directory: what the source has is made, or made the same; what it
-//! has not is removed when the directory is left, and then the directory gets its own owner, mode and
-//! times, which nothing touches afterwards. Contents are handed to the [threads](super::work).
+//! It compares names directory by directory: it makes what the source has, or makes it the same. When it leaves a
+//! directory, it removes what the source does not have, and then sets the directory's own owner, mode and times, which
+//! nothing touches afterwards. It hands contents to the [threads](super::work).
 //!
-//! Which file of the stage stands for which of the source is decided anew by every pass, name by name,
-//! so nothing depends on how names moved since the last: a file of the stage that has several names is
-//! claimed by the first file of the source that is found under one of them, and another one that is
-//! found under another of its names gets a new file.
+//! Every pass decides anew, name by name, which file of the stage stands for which of the source, so nothing depends
+//! on how names moved since the last pass. If a file of the stage has several names, the first file of the source
+//! found under one of them claims it; another file of the source found under another of these names gets a new file.
 
 use std::collections::{HashMap, HashSet};
 use std::ffi::{CStr, CString, OsStr};
@@ -43,7 +42,7 @@ pub(super) fn run(
 ) -> Result<StageStats, StageError> {
     let mut begun = Instant::now();
     let mut sync_ms = 0;
-    // What is apart is a database at work: to wait for the disk would only slow it down.
+    // With content written apart, a database is at work: waiting for the disk would only slow it down.
     if call.kind == PassKind::Live && call.external_dir.is_none() {
         stage.synced = sync::source(&stage.root, stage.slack, progress)?;
         sync_ms = milliseconds(begun);
@@ -83,7 +82,7 @@ pub(super) fn run(
     })?;
     stage.reflinks = shared.reflinks();
     if call.external_dir.is_some() {
-        // The tree itself has the owner and the mode of the source's, which keep out whom they are to.
+        // The tree itself has the owner and the mode of the source's, which keep out the right users.
         fchmod(&stage.directory, Mode::from_bits_truncate(0o711))
             .map_err(|errno| StageError::Place { what: "directory", source: errno.into() })?;
     }
@@ -107,11 +106,11 @@ fn milliseconds(since: Instant) -> u64 {
     u64::try_from(since.elapsed().as_millis()).unwrap_or(u64::MAX)
 }
 
-/// A directory of the stage that is being made equal to one of the source.
+/// A directory of the stage that the pass is making equal to one of the source.
 struct OpenDirectory {
     path: Vec<u8>,
     directory: File,
-    /// What it is to have.
+    /// The metadata that it should get.
     metadata: Metadata,
     /// Names that the source has not shown yet.
     unseen: HashSet<CString>,
@@ -125,9 +124,9 @@ struct Pass<'a> {
     walker: TreeWalker,
     workers: Workers,
     shared: &'a Shared,
-    /// From the root to the directory that is being filled.
+    /// The directories from the root to the one being filled.
     open: Vec<OpenDirectory>,
-    /// Which file of the source a file of the stage with several names stands for.
+    /// For a file of the stage with several names, the file of the source that it stands for.
     claims: HashMap<u64, (u64, u64)>,
     /// The first name of each link, pipe or device that has several.
     firsts: HashMap<(u64, u64), Vec<u8>>,
@@ -170,7 +169,7 @@ impl Pass<'_> {
         Ok(())
     }
 
-    /// Has an entry belong to whom it is to belong in the stage.
+    /// Gives an entry the owner that it should have in the stage.
     fn give_owner(&self, entry: &mut Entry) {
         if let Some(owner) = self.owner {
             (entry.uid, entry.gid) = owner;
@@ -202,7 +201,7 @@ impl Pass<'_> {
         Ok(())
     }
 
-    /// Closes the directories within `path`: removes what is no more, and puts on what they are to have.
+    /// Closes the directories within `path`: removes what is gone, and sets their metadata.
     fn leave_until(&mut self, path: Option<&[u8]>) -> Result<(), StageError> {
         while self.open.last().is_some_and(|open| Some(open.path.as_slice()) != path) {
             let Some(open) = self.open.pop() else { break };
@@ -219,7 +218,7 @@ impl Pass<'_> {
         Ok(())
     }
 
-    /// Returns the directory that is being filled.
+    /// Returns the directory being filled.
     fn here(&mut self) -> Result<&mut OpenDirectory, StageError> {
         let source = io::ErrorKind::NotFound.into();
         self.open.last_mut().ok_or(StageError::Place { what: "tree", source })
@@ -238,7 +237,7 @@ impl Pass<'_> {
             return Ok(());
         }
         if !self.walker.open_member(&mut member)? {
-            // What the stage has of it goes when the directory is left.
+            // Leaving the directory removes what the stage has of it.
             self.stats.vanished += 1;
             return Ok(());
         }
@@ -254,7 +253,7 @@ impl Pass<'_> {
         self.submit((entry, content), (dest, number), hashes)
     }
 
-    /// Hands a file to the threads, and takes from them what they have done while they have no room.
+    /// Hands a file to the threads, and takes their finished work while they have no room.
     fn submit(
         &mut self,
         source: (Entry, crate::agent::tree::OpenFile),
@@ -275,7 +274,7 @@ impl Pass<'_> {
         Ok(())
     }
 
-    /// Returns what the stage has under a name.
+    /// Returns what has a name in the stage.
     fn look(&mut self, member: &TreeMember, name: &CStr) -> Result<Option<FileStat>, StageError> {
         let here = self.here()?;
         if !here.unseen.contains(name) {
@@ -306,7 +305,7 @@ impl Pass<'_> {
         is_current
     }
 
-    /// Returns the file of the stage to be written, its number, and whether it is new.
+    /// Returns the file of the stage to write to, its number, and whether it is new.
     fn dest(
         &mut self,
         entry: &Entry,
@@ -343,7 +342,7 @@ impl Pass<'_> {
             .and_then(|parent| Ok((names::look(&parent, &first_name)?, parent)));
         let (first, first_parent) = match first {
             Ok((Some(first), parent)) if kind(&first) == kind(&member.stat) => (first, parent),
-            // Its first name has vanished since.
+            // Its first name has vanished meanwhile.
             Ok(_) | Err(nix::Error::ENOENT | nix::Error::ENOTDIR) if !self.stability.is_held() => {
                 self.stats.vanished += 1;
                 return Ok(());
@@ -364,7 +363,7 @@ impl Pass<'_> {
             .map_err(|errno| failed(errno.into()))
     }
 
-    /// Makes a link, a pipe or a device, where there is not one just like it.
+    /// Makes a link, a pipe or a device, unless one just like it exists.
     fn special(&mut self, mut member: TreeMember) -> Result<(), StageError> {
         if member.stat.st_nlink > 1 {
             if let Some(first) = self.firsts.get(&inode(&member.stat)) {
@@ -440,13 +439,12 @@ fn name(path: &[u8]) -> &OsStr {
     OsStr::from_bytes(path.rsplit(|byte| *byte == b'/').next().unwrap_or_default())
 }
 
-/// Returns a name as the system takes it; it comes from there, so no byte of it is zero.
+/// Returns a name in the system's form; it comes from the system, so none of its bytes is zero.
 fn to_c(name: &OsStr) -> CString {
     CString::new(name.as_bytes()).unwrap_or_default()
 }
 
-/// Opens a directory of the stage, which is made if something else, or nothing, has its name; returns
-/// whether it was made.
+/// Opens a directory of the stage; makes it if something else, or nothing, has its name. Returns whether it was made.
 fn open_or_make(parent: &File, name: &OsStr) -> nix::Result<(File, bool)> {
     use nix::errno::Errno;
     match names::open_directory(parent, name) {
@@ -461,7 +459,7 @@ fn open_or_make(parent: &File, name: &OsStr) -> nix::Result<(File, bool)> {
     names::open_directory(parent, name).map(|directory| (directory, true))
 }
 
-/// Returns whether what was `found` in the stage is the link, pipe or device that it is to be.
+/// Returns whether `found` in the stage is the link, pipe or device that should be there.
 fn is_like(directory: &File, name: &CStr, found: &FileStat, member: &TreeMember) -> io::Result<bool> {
     let TreeMember { entry, stat, .. } = member;
     let is_same = kind(found) == kind(stat)

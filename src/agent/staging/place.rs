@@ -1,11 +1,10 @@
-//! A stage that is to take the place of another tree: it lies in the work directory of a
-//! [swap](crate::agent::swap), in the very root that it will be moved into, so that no byte of it is
-//! written twice.
+//! A stage that will take the place of another tree: it lies in the work directory of a [swap](crate::agent::swap), in
+//! the very root that it will be moved into, so that no byte of it is written twice.
 //!
-//! A run that died may have left its own there, with most of the tree staged already. The next run makes
-//! it its own by one rename, and [`Stage::open`](super::Stage::open) takes up what its state proves. That is done only where
-//! it is certain what there is: one work directory and no other, of a run that has moved nothing in the root,
-//! and that no living run holds.
+//! A run that died may have left its own stage there, with most of the tree already staged. The next run takes it over
+//! by one rename, and [`Stage::open`](super::Stage::open) uses what its state proves. This happens only if the
+//! contents are certain: one work directory and no other, of a run that has moved nothing in the root, and that no
+//! living run holds.
 
 use std::ffi::{OsStr, OsString};
 use std::fs::File;
@@ -20,7 +19,7 @@ use crate::agent::swap::{
     OLD, PREFIX, Step, SwapState, UNDONE, WorkDir, keeping_mtime, leftovers, work_name,
 };
 
-/// The work directory of a run, held against every other one.
+/// The work directory of a run, held against every other run.
 #[derive(Debug)]
 pub struct StagePlace {
     root: PathBuf,
@@ -30,11 +29,11 @@ pub struct StagePlace {
 }
 
 impl StagePlace {
-    /// Opens the work directory of `run` in `root`; makes it, or takes up what another run has left. The
-    /// root's time of modification is left as it was.
+    /// Opens the work directory of `run` in `root`; makes it, or takes over what another run has left. The root keeps
+    /// its time of modification.
     ///
     /// # Errors
-    /// When there is more than one, or one that cannot be taken up: it is named. When it cannot be made.
+    /// When there is more than one, or one that cannot be taken over: the error names it. When it cannot be made.
     pub fn open(root: &Path, run: &str) -> io::Result<Self> {
         let ours = OsString::from(work_name(run));
         let others: Vec<_> = leftovers(root)?;
@@ -58,10 +57,10 @@ impl StagePlace {
         Ok(place)
     }
 
-    /// Refuses to go on once the tree was moved into the root.
+    /// Refuses to go on once the tree has moved into the root.
     ///
     /// # Errors
-    /// When it was, or it cannot be found out.
+    /// When it has, or this cannot be determined.
     pub fn refuse_swapped(&self) -> io::Result<()> {
         let watch = &mut |_: &Step| Ok(());
         let work_dir = WorkDir::open(&self.root, &self.run, watch)?;
@@ -88,7 +87,7 @@ impl StagePlace {
     }
 }
 
-/// Renames what another run has left, if it can be taken up.
+/// Renames what another run has left, if it can be taken over.
 fn take_up(root: &Path, other: &OsStr, ours: &OsStr) -> io::Result<Option<Flock<File>>> {
     let refuse = |why: &str| refused(&[other.to_owned()], why);
     let run = other.to_str().and_then(|name| name.strip_prefix(PREFIX));
@@ -97,7 +96,7 @@ fn take_up(root: &Path, other: &OsStr, ours: &OsStr) -> io::Result<Option<Flock<
     let work_dir = WorkDir::open(root, run, watch).map_err(|error| refuse(&error.to_string()))?;
     let work_dir = work_dir.ok_or_else(|| refuse("it has just gone"))?;
     let directory = open_directory(&root.join(other))?;
-    // Held first: from here on what it says stays true.
+    // The lock comes first: from here on what it says stays true.
     let lock = hold(directory.try_clone()?, other)?;
     match work_dir.state()? {
         SwapState::Untouched => {}
@@ -113,7 +112,7 @@ fn take_up(root: &Path, other: &OsStr, ours: &OsStr) -> io::Result<Option<Flock<
     Ok(lock)
 }
 
-/// Holds a work directory for as long as the result lives; where there are no locks, nobody does.
+/// Holds a work directory for as long as the result lives; without locks, nobody holds it.
 fn hold(directory: File, name: &OsStr) -> io::Result<Option<Flock<File>>> {
     match Flock::lock(directory, FlockArg::LockExclusiveNonblock) {
         Ok(lock) => Ok(Some(lock)),
@@ -125,7 +124,7 @@ fn hold(directory: File, name: &OsStr) -> io::Result<Option<Flock<File>>> {
     }
 }
 
-/// Removes what a swap back has left: the tree that it took out, and where the old one was.
+/// Removes what a swap back has left: the tree that it took out, and the directory of the old one.
 fn clear(directory: &File, name: &OsStr) -> io::Result<()> {
     names::remove(directory, OsStr::new(UNDONE))?;
     match nix::unistd::unlinkat(directory, OLD, nix::unistd::UnlinkatFlags::RemoveDir) {

@@ -1,4 +1,4 @@
-//! Whether a file system can share the content of files between source and stage: tried, not guessed.
+//! Whether a file system can share the content of files between source and stage: this tries it instead of guessing.
 
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
@@ -6,13 +6,13 @@ use std::path::{Path, PathBuf};
 use nix::fcntl::{OFlag, openat};
 use nix::sys::stat::Mode;
 
-/// Names looked at before the search for a file to try is given up.
+/// How many names to look at before giving up the search for a file to try.
 const NAMES: usize = 2000;
-/// A file of up to this size is as good as any.
+/// Any file up to this size is good enough.
 const SMALL: u64 = 64 * 1024;
 
-/// Returns whether a file of the tree at `source` can be shared with a file in `stage`, which has no
-/// name and is gone when this returns. A source without content can share nothing.
+/// Returns whether a file of the tree at `source` can be shared with a file in `stage`, which has no name and is gone
+/// when this returns. A source without content can share nothing.
 pub(super) fn is_possible(stage: &File, source: &Path) -> bool {
     let Some(file) = sample(source).and_then(|path| File::open(path).ok()) else { return false };
     let flags = OFlag::O_TMPFILE | OFlag::O_RDWR | OFlag::O_CLOEXEC;
@@ -20,13 +20,13 @@ pub(super) fn is_possible(stage: &File, source: &Path) -> bool {
     rustix::fs::ioctl_ficlone(&probe, &file).is_ok()
 }
 
-/// Returns a file of the tree that has content: a small one, since what is dirty of it will be waited for.
+/// Returns a file of the tree that has content: a small one, because the clone waits for its dirty data.
 fn sample(root: &Path) -> Option<PathBuf> {
     let mut directories = vec![root.to_owned()];
     let mut best: Option<(u64, PathBuf)> = None;
     let mut names = 0;
     while let Some(directory) = directories.pop() {
-        // What vanishes meanwhile is no sample.
+        // A file that vanishes meanwhile is no sample.
         for entry in fs::read_dir(directory).into_iter().flatten().flatten() {
             names += 1;
             let Ok(metadata) = entry.metadata() else { continue };

@@ -1,10 +1,10 @@
 //! What is known of a stage, kept for a later run.
 //!
-//! It is written last, once all of the stage is durable, and taken away, durably, before the stage is
-//! touched again: so where there is a state, the stage is what it was when that was written. All the
-//! same, it is believed only when its seal is whole and it speaks of the same source, and only of those
-//! files of the stage that nobody has touched since: the time of change, which cannot be set, is noted of
-//! each. Names, owners and all else but contents are compared with the source in every pass anyway.
+//! It is written last, once all of the stage is durable, and removed, durably, before anyone touches the stage again:
+//! so if a state exists, the stage is what it was when the state was written. All the same, a run trusts it only if
+//! its seal is whole and it describes the same source, and only for those files of the stage that nobody has touched
+//! since: for each, the state has the time of change, which cannot be set. Every pass compares names, owners and
+//! everything else except contents with the source anyway.
 //!
 //! ```text
 //! a line of JSON (the header), then for each file, all numbers little-endian:
@@ -32,10 +32,10 @@ use super::blocks::{BlockHasher, Hash, block_count};
 use crate::agent::tree::{Stability, Stamp, TreeWalker, WalkOptions};
 use crate::archive::{ArchiveError, EntryKind};
 
-/// The state's name in the stage.
+/// The name of the state in the stage.
 const STATE: &str = "state";
 const PARTIAL: &str = "state.partial";
-/// The format; a state of any other is as good as none.
+/// The format; a state of any other format counts as none.
 const VERSION: u32 = 1;
 const HAS_STAMP: u8 = 1;
 const HAS_HASHES: u8 = 2;
@@ -50,13 +50,13 @@ struct Header {
     records: u64,
 }
 
-/// What the header of every format has.
+/// The part of the header that every format has.
 #[derive(Debug, Deserialize)]
 struct Preamble {
     version: u32,
 }
 
-/// Which source a stage is of.
+/// The source of a stage.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct Identity {
     file_system: u64,
@@ -64,20 +64,20 @@ pub(super) struct Identity {
 }
 
 impl Identity {
-    /// Returns that of the tree at `root`. Not its device, which may be another after a boot.
+    /// Returns the identity of the tree at `root`. It leaves out the device, which may change with a boot.
     pub(super) fn of(root: &File) -> io::Result<Self> {
         Ok(Self { file_system: fstatvfs(root)?.filesystem_id(), root: fstat(root)?.st_ino })
     }
 }
 
-/// A file of the stage, by what shows that somebody has touched it.
+/// A file of the stage, with what shows whether somebody has touched it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct Touch {
     size: i64,
     ctime: (i64, i64),
 }
 
-/// Writes what is known of the tree at `tree`, of which all is durable by now.
+/// Writes what is known of the tree at `tree`; all of the tree is durable by now.
 pub(super) fn write(
     directory: &File,
     tree: &Path,
@@ -131,15 +131,15 @@ fn write_record(out: &mut impl Write, number: u64, record: &Record, touch: &Touc
     Ok(())
 }
 
-/// Returns whether there is a state that speaks of `source`; whether it is whole is not looked at.
+/// Returns whether a state of `source` exists; it does not check whether the state is whole.
 pub(super) fn is_of(directory: &File, source: &Identity) -> bool {
     open(directory)
         .and_then(|file| read_header(&mut BufReader::new(file)))
         .is_ok_and(|header| header.version == VERSION && header.source == *source)
 }
 
-/// Returns whether what is called a state is one, of whatever format, or nothing is called so; whose it is, and
-/// whether it is whole, is not looked at.
+/// Returns whether the file with the state's name is a state, of whatever format, or does not exist. It checks neither
+/// the state's source nor whether it is whole.
 pub(super) fn is_absent_or_known(directory: &File) -> bool {
     match open(directory) {
         Err(error) => error.kind() == io::ErrorKind::NotFound,
@@ -156,7 +156,7 @@ pub(super) fn is_absent_or_known(directory: &File) -> bool {
 /// Returns what is known of the tree at `tree`.
 ///
 /// # Errors
-/// When there is no state, or none that can be believed.
+/// When there is no state, or none that can be trusted.
 pub(super) fn read(
     directory: &File,
     tree: &Path,
@@ -172,8 +172,8 @@ pub(super) fn read(
     Ok((hasher, records))
 }
 
-/// Reads a state, which is of `source`, to its end, and hands out what it says of each file. Before this returns, none
-/// of it can be believed.
+/// Reads a state of `source` to its end, and hands out what it says about each file. None of that can be trusted
+/// before this returns.
 fn read_records(
     file: File,
     source: &Identity,
@@ -225,7 +225,7 @@ fn read_record(state: &mut impl Read, length: u64) -> io::Result<(u64, Touch, Re
     let mut hashes = None;
     if flags & HAS_HASHES != 0 {
         let count = u64::from_le_bytes(take(state)?);
-        // More than there are would be waited for in vain, and memory spent on them.
+        // A larger count would waste memory and wait for hashes that never come.
         if count > length || count != block_count(touch.size.unsigned_abs()) as u64 {
             return Err(damaged("a count"));
         }
@@ -249,7 +249,7 @@ fn damaged(what: &str) -> io::Error {
     io::Error::new(io::ErrorKind::InvalidData, format!("the state cannot be believed: {what}"))
 }
 
-/// Takes the state away, durably: what it speaks of is about to change.
+/// Removes the state, durably: what it describes is about to change.
 pub(super) fn forget(directory: &File) -> io::Result<()> {
     for name in [PARTIAL, STATE] {
         match unlinkat(directory, name, UnlinkatFlags::NoRemoveDir) {
@@ -280,7 +280,7 @@ fn touches(tree: &Path) -> Result<HashMap<u64, Touch>, ArchiveError> {
     Ok(touches)
 }
 
-/// Writes or reads, and digests what comes by.
+/// Writes or reads, and digests the bytes that pass.
 struct Sealed<T> {
     inner: T,
     seal: blake3::Hasher,
@@ -335,7 +335,7 @@ mod tests {
         (directory, opened)
     }
 
-    /// The one that the fixture is of.
+    /// The source of the fixture.
     fn source() -> Identity {
         Identity { file_system: 13_320_691_445_930_123_429, root: 2_532_825 }
     }
@@ -362,7 +362,7 @@ mod tests {
         let (stage, directory) = stage_with(b"{\"version\":2,\"trees\":[]}\n\x00\x01");
         assert!(!is_of(&directory, &source()));
         assert!(read(&directory, stage.path(), &source()).is_err());
-        // A stage is made anew in its place.
+        // A new stage takes its place.
         assert!(is_absent_or_known(&directory));
     }
 

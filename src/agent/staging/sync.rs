@@ -1,4 +1,4 @@
-//! Sending to the disk what is dirty, while whoever waits is told that something goes on.
+//! Sends dirty data to the disk, and meanwhile tells whoever waits that something goes on.
 
 use std::fs::File;
 use std::io;
@@ -9,10 +9,10 @@ use super::times::{Synced, trusts_times};
 use super::{StageError, device};
 use crate::agent::archive::Progress;
 
-/// How often it is told how far something is.
+/// How often to report progress.
 pub(super) const PROGRESS_INTERVAL: Duration = Duration::from_millis(50);
 
-/// Sends what is dirty in the source to the disk; returns when that began, where times prove anything.
+/// Sends the source's dirty data to the disk; returns when that began, if times prove anything.
 pub(super) fn source(
     root: &File,
     slack: Duration,
@@ -25,13 +25,13 @@ pub(super) fn source(
     Ok(trusts_times(root).then_some(synced))
 }
 
-/// Sends all of the file system that the stage lies on to the disk.
+/// Sends everything on the stage's file system to the disk.
 pub(super) fn stage(directory: &File, progress: &mut dyn FnMut(Progress)) -> Result<(), StageError> {
     let result = telling(progress, || nix::unistd::syncfs(directory));
     result.map_err(|errno| StageError::Sync { what: "stage", source: errno.into() })
 }
 
-/// Tells that there is progress while `work` takes its time.
+/// Reports progress while `work` takes its time.
 pub(super) fn telling<T: Send>(progress: &mut dyn FnMut(Progress), work: impl FnOnce() -> T + Send) -> T {
     std::thread::scope(|scope| {
         let (ended, end) = mpsc::channel::<()>();

@@ -1,4 +1,4 @@
-//! Every test ends with a comparison that shares nothing with the code it judges: see [`compare`], which has
+//! Every test ends with a comparison that shares nothing with the code that it judges: see [`compare`], which has
 //! tests of its own.
 
 use std::fs::{self, File, OpenOptions};
@@ -22,7 +22,7 @@ use super::*;
 use crate::agent::calls::PassKind;
 use crate::agent::tree::Stability;
 
-/// Longer than two ticks of the clock that files get their times from.
+/// Longer than two ticks of the clock that gives files their times.
 const TICKS: Duration = Duration::from_millis(50);
 
 /// A source, and a place for its stage.
@@ -40,14 +40,14 @@ impl World {
         Self { _directory: Some(directory), ..world }
     }
 
-    /// Makes both on a file system of their own; `None`, with the reason printed, where there can be none.
+    /// Makes both on a file system of their own; `None`, after printing the reason, if there can be none.
     pub(super) fn on(make: &[&str], megabytes: u64) -> Option<Self> {
         let mounted = Mounted::new(make, megabytes)?;
         let world = Self::within(mounted.directory.path());
         Some(Self { _mounted: Some(mounted), ..world })
     }
 
-    /// Makes both where times prove something, if that can be had.
+    /// Makes both where times prove something, if possible.
     pub(super) fn trusted() -> Option<Self> {
         Self::on(&["mkfs.ext4", "-q", "-F", "-O", "^has_journal"], 320)
     }
@@ -66,7 +66,7 @@ impl World {
         self.place.join("stage")
     }
 
-    /// Opens the stage, which takes a file for proved as soon as the clock allows.
+    /// Opens the stage, which counts a file as proved as soon as the clock allows.
     pub(super) fn open(&self) -> Stage {
         let mut stage = Stage::open(&self.stage(), &self.source()).unwrap();
         stage.slack = TICKS;
@@ -93,7 +93,7 @@ impl World {
     }
 }
 
-/// Asserts that two trees are equal, their roots among it, and that the copy takes no more of the disk.
+/// Asserts that two trees, including their roots, are equal, and that the copy takes no more of the disk.
 #[track_caller]
 fn assert_equal(source: &Path, copy: &Path) {
     let request = StageCompare { stability: Stability::Held, ..StageCompare::default() };
@@ -115,7 +115,7 @@ fn assert_equal(source: &Path, copy: &Path) {
     }
 }
 
-/// What a file system may round up to. It may have allocated more in advance, or zeros, in the source.
+/// How far a file system may round up. In the source it may have allocated more in advance, or zeros.
 const OCCUPIED_SLACK: u64 = 64 * 1024;
 
 /// A file system in a file in memory, mounted.
@@ -156,7 +156,7 @@ fn skip(why: &str) {
     eprintln!("skipped: {why}");
 }
 
-/// Makes all that was written old enough to prove that nothing was written since.
+/// Makes everything written so far old enough to prove that nothing was written since.
 pub(super) fn age() {
     sleep(2 * TICKS);
 }
@@ -176,7 +176,7 @@ pub(super) fn finish(stage: &mut Stage) -> StageStats {
     pass(stage, &StagePass { kind: PassKind::Final, ..StagePass::default() })
 }
 
-/// Everything that a tree can have: 7 regular files.
+/// Makes everything that a tree can have: 7 regular files.
 pub(super) fn populate(world: &World) {
     for directory in ["base/1", "base/2", "empty", "global"] {
         fs::create_dir_all(world.path(directory)).unwrap();
@@ -205,7 +205,7 @@ pub(super) fn populate(world: &World) {
     drop(std::os::unix::net::UnixListener::bind(world.path("socket")).unwrap());
 }
 
-/// u::rw-, u:70:r--, g::r--, m::r--, o::r-- as the system keeps it.
+/// u::rw-, u:70:r--, g::r--, m::r--, o::r-- in the system's form.
 const ACL: &[u8] =
     b"\x02\0\0\0\x01\0\x06\0\xff\xff\xff\xff\x02\0\x04\0\x46\0\0\0\x04\0\x04\0\xff\xff\xff\xff\
 \x10\0\x04\0\xff\xff\xff\xff\x20\0\x04\0\xff\xff\xff\xff";
@@ -240,7 +240,7 @@ fn after_a_live_pass_the_final_one_writes_what_changed_and_nothing_else() {
     assert_eq!((again.reread_files, again.read_bytes), (1, 3 * BLOCK as u64 + 77), "it is too young yet");
 }
 
-/// What may happen to a tree between two passes.
+/// Does everything that may happen to a tree between two passes.
 fn upheaval(world: &World) {
     let large = 2 * BLOCK as u64;
     // Grown, shortened, emptied, overwritten, turned into a hole and back.
@@ -249,7 +249,7 @@ fn upheaval(world: &World) {
     File::create(world.path("base/1/emptied")).unwrap();
     world.overwrite("base/1/filled", BLOCK as u64, &[9; 5000]);
     File::create(world.path("base/1/hollow")).unwrap().set_len(large).unwrap();
-    // Every kind in the place of another.
+    // Every kind takes the place of another.
     fs::remove_file(world.path("kind/file")).unwrap();
     fs::create_dir_all(world.path("kind/file/now/a")).unwrap();
     fs::remove_dir_all(world.path("kind/directory")).unwrap();
@@ -278,7 +278,7 @@ fn upheaval(world: &World) {
     fs::rename(world.path("names/x"), world.path("names/tmp")).unwrap();
     fs::rename(world.path("names/y"), world.path("names/x")).unwrap();
     fs::rename(world.path("names/tmp"), world.path("names/y")).unwrap();
-    // All that is not content.
+    // Everything except content changes.
     chown(world.path("meta/owner"), Some(4), Some(5)).unwrap();
     fs::set_permissions(world.path("meta/mode"), fs::Permissions::from_mode(0o4711)).unwrap();
     fs::set_permissions(world.path("meta/directory"), fs::Permissions::from_mode(0o1777)).unwrap();
@@ -444,7 +444,7 @@ fn what_was_modified_within_the_coarseness_of_the_clock_is_read_again() {
     let mut stage = Stage::open(&world.stage(), &world.source()).unwrap();
     for round in 0..20_u8 {
         live(&mut stage);
-        // Of the same size, and mostly within the same tick of the clock.
+        // It has the same size, and mostly changes within the same tick of the clock.
         file.write_all_at(&[round; 3], 0).unwrap();
         finish(&mut stage);
         assert_eq!(fs::read(world.stage().join("new/a")).unwrap(), [round; 3]);
@@ -467,7 +467,7 @@ fn what_another_writes_is_left_to_it() {
     assert_eq!(staged.join("data").metadata().unwrap().mode() & 0o7777, 0o700);
     assert_eq!(world.stage().metadata().unwrap().mode() & 0o7777, 0o711);
 
-    // Also the root itself.
+    // The same for the root itself.
     let request = StagePass { external_dir: Some(PathBuf::new()), ..StagePass::default() };
     world.open().pass(&request, &mut |_| {}).unwrap();
     assert_eq!(fs::read_dir(world.stage().join(TREE)).unwrap().count(), 0);
@@ -489,7 +489,7 @@ fn a_write_is_seen_though_the_time_of_modification_was_put_back() {
     assert_eq!(fs::read(world.stage().join("new/a")).unwrap(), b"two");
 }
 
-/// A shared mapping of a file, written to as databases do that map their files.
+/// A shared mapping of a file, written to in the way of databases that map their files.
 pub(super) struct Mapping {
     start: *mut u8,
     length: usize,
@@ -502,7 +502,7 @@ impl Mapping {
         let length = usize::try_from(file.metadata().unwrap().len()).unwrap();
         use std::os::fd::AsRawFd as _;
         let (protection, flags) = (nix::libc::PROT_READ | nix::libc::PROT_WRITE, nix::libc::MAP_SHARED);
-        // SAFETY: a new mapping at a place of the system's choice.
+        // SAFETY: a new mapping, at a place that the system chooses.
         let start =
             unsafe { nix::libc::mmap(std::ptr::null_mut(), length, protection, flags, file.as_raw_fd(), 0) };
         assert_ne!(start, nix::libc::MAP_FAILED);
@@ -596,7 +596,7 @@ fn workload(world: &World, stop: &AtomicBool, rounds: &AtomicUsize) {
         log.write_all(&[byte; 313]).unwrap();
         let name = |number: u64| world.path(&format!("busy/{number}"));
         let (a, b) = (name(next(40)), name(next(40)));
-        // Many of these fail, as the names are there or not.
+        // Many of these fail, depending on whether the names exist.
         match next(9) {
             0 => drop(fs::write(&a, vec![byte; usize::try_from(next(BLOCK as u64 * 2)).unwrap()])),
             1 => drop(fs::rename(&a, &b)),
@@ -667,7 +667,7 @@ fn contents_are_shared_where_they_can_be(#[case] make: &[&str]) {
     assert_eq!(fs::read(world.stage().join("new/large")).unwrap()[..3], [1; 3]);
 }
 
-/// A database writes its pages one by one; each that is written while it is shared becomes an extent of its own.
+/// A database writes its pages one by one; each page written while it is shared becomes an extent of its own.
 #[test]
 fn what_is_shared_already_costs_nothing_while_the_writers_are_held() {
     const PAGE: &[u8] = &[2; 8192];
@@ -697,7 +697,7 @@ fn what_is_shared_already_costs_nothing_while_the_writers_are_held() {
 #[test]
 fn a_file_whose_content_cannot_be_shared_is_copied() {
     let Some(world) = World::on(&["mkfs.btrfs", "-q"], 320) else { return };
-    // Without checksums in the source, and with them in the stage.
+    // The source has no checksums, and the stage has them.
     if !run(Command::new("chattr").arg("+C").arg(world.source())) {
         return skip("chattr +C does not work here");
     }
@@ -724,7 +724,7 @@ fn a_stage_that_was_kept_is_brought_up_to_date() {
     assert!(kept.warm && kept.staged_bytes > 3 * BLOCK as u64);
 
     world.overwrite("base/1/16384", 0, b"changed");
-    // Nobody is to write there; if somebody does all the same, it is seen.
+    // Nobody may write there; if somebody does all the same, it is noticed.
     fs::write(world.stage().join("new/PG_VERSION"), "16\n").unwrap();
     let mut stage = world.open();
     assert!(!room(&world.stage(), &world.source()).unwrap().warm, "it is about to change");
@@ -762,12 +762,12 @@ fn a_run_that_died_after_it_kept_its_stage_is_taken_up_where_it_was() {
     let mut stage = world.open();
     live(&mut stage);
     stage.keep(&mut |_| {}).unwrap();
-    // As a run that is killed: nothing of it is heard any more.
+    // Like a run that is killed: nothing more is heard of it.
     drop(stage);
     world.overwrite("base/1/16384", 0, b"changed");
     let mut stage = world.open();
     assert_eq!(live(&mut stage).reread_files, 1);
-    // This one dies in a pass, which has touched the stage.
+    // This one dies during a pass, which has touched the stage.
     drop(stage);
     assert!(!room(&world.stage(), &world.source()).unwrap().warm);
     assert_eq!(finish(&mut world.open()).reread_files, 7);
@@ -800,7 +800,7 @@ fn everything_in_the_stage_has_the_owner_that_was_asked_for() {
     assert_eq!((again.reread_files, again.created), (0, 0), "nothing has changed");
     assert_owned((999, 998));
     stage.keep(&mut |_| {}).unwrap();
-    // Another one is asked for, also of a stage that is taken up.
+    // Another owner is requested, even for a stage that is taken over.
     let mut stage = world.open();
     pass(&mut stage, &request(Some((70, 71)), PassKind::Final));
     assert_owned((70, 71));
@@ -904,17 +904,17 @@ fn a_hundred_gigabytes_of_holes_take_little_memory_and_no_time() {
     let last = finish(&mut stage);
     world.assert_staged();
     assert!(last.read_bytes <= 4 * BLOCK as u64, "{last:?}");
-    // Of this test alone: nextest gives each a process of its own.
+    // This is the memory of this test alone: nextest gives each test a process of its own.
     let used = peak_memory() - before;
     assert!(used < 64 << 20, "{used} bytes");
     stage.keep(&mut |_| {}).unwrap();
 }
 
-/// Of 100 GB in files of 100 MB, and of a million files.
+/// For 100 GB in files of 100 MB, and for a million files.
 #[test]
 fn what_is_known_of_a_large_stage_fits_into_the_memory() {
     let hashes = |size: u64| block_count(size) * size_of::<Hash>();
-    // A table has a power of two of places, an eighth of them free, and a byte more for each.
+    // A table has a power of two of places, an eighth of them free, and one more byte for each.
     let records = |files: usize| (files * 8 / 7).next_power_of_two() * (size_of::<(u64, Record)>() + 1);
     assert!(1000 * hashes(100 << 20) + records(1000) < 8 << 20);
     assert!(records(1_000_000) <= 256 << 20, "{}", records(1_000_000));
@@ -926,7 +926,7 @@ fn peak_memory() -> u64 {
     line.split_whitespace().nth(1).unwrap().parse::<u64>().unwrap() << 10
 }
 
-/// Something that happens to a tree. Numbers pick one of few names, so that most of it hits something.
+/// Something that happens to a tree. Numbers pick one of few names, so that most operations hit something.
 #[derive(Debug, Clone)]
 enum Op {
     Write(u8, u32, u8),
@@ -971,9 +971,9 @@ fn op() -> impl Strategy<Value = Op> {
 }
 
 impl Op {
-    /// Does it, if it can be done.
+    /// Does it, if possible.
     fn happen(&self, root: &Path) -> std::io::Result<()> {
-        // The last four lie in directories that are there now and then.
+        // The last four lie in directories that exist only now and then.
         let place = |number: u8| match number {
             0..8 => root.join(format!("n{number}")),
             8..10 => root.join(format!("n0/n{number}")),
@@ -981,7 +981,7 @@ impl Op {
         };
         let open = |number: u8| {
             let path = place(number);
-            // A pipe would be waited for.
+            // Opening a pipe would wait.
             if !path.symlink_metadata()?.is_file() {
                 return Err(std::io::ErrorKind::InvalidInput.into());
             }
@@ -1038,7 +1038,7 @@ fn rounds() -> impl Strategy<Value = Vec<Vec<Op>>> {
     proptest::collection::vec(proptest::collection::vec(op(), 1..14), 2..5)
 }
 
-/// Lets things happen in rounds, with a live pass after each but the last, and a final one at the end.
+/// Makes things happen in rounds, with a live pass after each round except the last, and a final one at the end.
 fn try_rounds(world: &World, rounds: &[Vec<Op>]) {
     fs::remove_dir_all(world.source()).unwrap();
     fs::create_dir(world.source()).unwrap();

@@ -1,20 +1,19 @@
-//! When the times of a file prove that it was not written to since.
+//! When the times of a file prove that nobody has written to it since.
 //!
-//! A file that has the size, times and inode it had when it was read was not written to since, but for
-//! three gaps, and a file that lies in one of them is read again:
+//! If a file has the size, times and inode that it had when it was read, nobody has written to it since, except in
+//! three gaps; a file in one of them is read again:
 //!
-//! - **The clock is coarse.** A write may come after the read and have the same time. So what was
-//!   modified within [`SLACK`] of being read proves nothing.
-//! - **A shared mapping moves the time with its first write to a clean page only.** What is written
-//!   afterwards to the same page, until the page has been sent to the disk, moves nothing. So every
-//!   live pass begins with a `syncfs`, after which each page is clean, and a file proves nothing that was
-//!   modified since: one of its pages may have been written to through a mapping before it was read,
-//!   and be written to again. That gap holds the first one, and what a crash of the machine may take
-//!   back.
-//! - **Somebody may have set the clock back**, which is seen by the clock that nobody can set.
+//! - **The clock is coarse.** A write may come after the read and have the same time. So a modification within
+//!   [`SLACK`] of the read proves nothing.
+//! - **A shared mapping moves the time only with its first write to a clean page.** Later writes to the same page
+//!   move nothing until the page has been sent to the disk. So every live pass begins with a `syncfs`, after which
+//!   each page is clean. A file modified since then proves nothing: one of its pages may have been written to through
+//!   a mapping before it was read, and may be written to again. That gap contains the first one, and whatever a crash
+//!   of the machine may take back.
+//! - **Somebody may have set the clock back.** The clock that nobody can set shows that.
 //!
-//! And there are file systems of which none of this is known, or that move no time at all for a mapping
-//! (tmpfs). There, no file proves anything.
+//! Of some file systems none of this is known, and some move no time at all for a mapping (tmpfs). There, no file
+//! proves anything.
 
 use std::fs::File;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
@@ -23,13 +22,13 @@ use nix::sys::statfs::{BTRFS_SUPER_MAGIC, EXT4_SUPER_MAGIC, FsType, XFS_SUPER_MA
 
 use crate::agent::tree::Stamp;
 
-/// Coarser than the times of any file system.
+/// Coarser than the file times of any file system.
 pub(super) const SLACK: Duration = Duration::from_secs(2);
-/// How far the two clocks may go apart, as while the time is being adjusted.
+/// How far the two clocks may drift apart, for example while the time is being adjusted.
 const DRIFT: Duration = Duration::from_millis(500);
 
-/// The file systems known to move a file's times with the first write to each clean page of a mapping.
-/// The first is ext2 and ext3 too.
+/// The file systems known to move a file's times with the first write to each clean page of a mapping. The first one
+/// also covers ext2 and ext3.
 const TRUSTED: [FsType; 3] = [EXT4_SUPER_MAGIC, XFS_SUPER_MAGIC, BTRFS_SUPER_MAGIC];
 
 /// Returns whether the times of files prove anything where `directory` lies.
@@ -37,7 +36,7 @@ pub(super) fn trusts_times(directory: &File) -> bool {
     fstatfs(directory).is_ok_and(|stat| TRUSTED.contains(&stat.filesystem_type()))
 }
 
-/// The moment from which on modifications may have been missed.
+/// The moment after which modifications may have been missed.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Synced {
     /// The file system that was synced.
@@ -48,13 +47,12 @@ pub(super) struct Synced {
 }
 
 impl Synced {
-    /// Returns the present moment, to be taken before the file system of `device` is synced.
+    /// Returns the present moment; take it before syncing the file system of `device`.
     pub(super) fn now(device: u64, slack: Duration) -> Self {
         Self { device, slack, wall: SystemTime::now(), steady: Instant::now() }
     }
 
-    /// Returns whether a file that is like `stamp` and is read now will have another stamp after any
-    /// later write.
+    /// Returns whether a file that now has `stamp` and is read now will have another stamp after any later write.
     pub(super) fn proves(&self, stamp: &Stamp) -> bool {
         let steady = self.steady.elapsed();
         let is_steady = SystemTime::now().duration_since(self.wall).is_ok_and(|wall| wall + DRIFT >= steady);

@@ -1,8 +1,8 @@
-//! The threads that bring the contents of files over, while the walk goes on.
+//! The threads that copy the contents of files while the walk goes on.
 //!
-//! The walk opens both files and hands them over; a large file in ranges, so that several threads are at
-//! work on it. Whoever is done with the last range puts on the metadata and proves that the file did
-//! not change meanwhile. Handles, buffers and ranges in flight are bounded by the queue.
+//! The walk opens both files and hands them over; a large file goes in ranges, so that several threads can work on it.
+//! Whichever thread finishes the last range sets the metadata and proves that the file did not change meanwhile. The
+//! queue bounds the handles, buffers and ranges in flight.
 
 use std::fs::File;
 use std::io;
@@ -26,20 +26,20 @@ use crate::agent::tree::{OpenFile, Stability, Stamp, seek};
 use crate::archive::{Entry, FileProblem};
 use crate::disk::writeback;
 
-/// Threads: one reads while another hashes and writes. More do not help where there are two cores, and
-/// where there are more, the database runs on them.
+/// The number of threads: one reads while another hashes and writes. On two cores more do not help; on more cores, the
+/// database runs on the others.
 const THREADS: usize = 2;
 /// Blocks of one file that a thread takes at once.
 const RANGE_BLOCKS: usize = 64;
-/// Ranges that wait.
+/// How many ranges may wait.
 const QUEUE: usize = 32;
-/// Bytes between two looks at the free space.
+/// Bytes between two checks of the free space.
 const SPACE_STEP: u64 = 16 << 20;
-/// What making a name or sharing a file's content may take.
+/// What making a name or sharing a file's content may need.
 const NAME_BYTES: u64 = 4096;
-/// A live pass that has written so many bytes of a range waits until they are on the disk.
+/// A live pass that has written this many bytes of a range waits until they are on the disk.
 const WAIT_BYTES: usize = 1 << 20;
-/// Files from this size on are announced to the kernel's read-ahead.
+/// The kernel's read-ahead is told of files from this size on.
 const LARGE_FILE: u64 = 1 << 20;
 /// How long the walk waits for room in the queue before it looks again.
 pub(super) const ROOM_PATIENCE: Duration = Duration::from_millis(1);
@@ -48,7 +48,7 @@ pub(super) const ROOM_PATIENCE: Duration = Duration::from_millis(1);
 #[derive(Debug)]
 pub(super) struct Shared {
     hasher: BlockHasher,
-    /// The stage's directory, of whose file system some is left free.
+    /// The stage's directory; some of its file system stays free.
     directory: File,
     reserve: u64,
     stability: Stability,
@@ -59,7 +59,7 @@ pub(super) struct Shared {
     pub(super) read: AtomicU64,
     pub(super) written: AtomicU64,
     pub(super) reflinked: AtomicU64,
-    /// Bytes of content that are in the stage, holes included.
+    /// Bytes of content in the stage, holes included.
     pub(super) done: AtomicU64,
 }
 
@@ -86,22 +86,22 @@ impl Shared {
         }
     }
 
-    /// Has the threads leave what is still to be done.
+    /// Makes the threads drop their remaining work.
     pub(super) fn give_up(&self) {
         self.gave_up.store(true, Ordering::Relaxed);
     }
 
-    /// Returns whether sharing files is still worth a try.
+    /// Returns whether it is still worth trying to share files.
     pub(super) fn reflinks(&self) -> bool {
         self.reflinks.load(Ordering::Relaxed)
     }
 
-    /// Notes that a name is about to be made.
+    /// Records that a name is about to be made.
     pub(super) fn name(&self) -> io::Result<()> {
         self.used(NAME_BYTES)
     }
 
-    /// Notes that so much of the disk is about to be used, and looks from time to time how much is left.
+    /// Records that so much of the disk is about to be used, and checks from time to time how much is left.
     fn used(&self, bytes: u64) -> io::Result<()> {
         let before = self.unlooked.fetch_add(bytes, Ordering::Relaxed);
         if before + bytes < SPACE_STEP {
@@ -126,7 +126,7 @@ impl Account for Shared {
     }
 }
 
-/// A file whose content is to be brought over.
+/// A file whose content is to be copied.
 #[derive(Debug)]
 pub(super) struct FileJob {
     entry: Entry,
@@ -142,14 +142,14 @@ pub(super) struct FileJob {
     changed: AtomicBool,
 }
 
-/// A file that was brought over.
+/// A file that was copied.
 #[derive(Debug)]
 pub(super) struct FileDone {
     /// The number of the file in the stage.
     pub(super) number: u64,
     /// What is known of it now; `None` if it is not known what the stage holds.
     pub(super) record: Option<Record>,
-    /// Whether anything of the content was written.
+    /// Whether any of the content was written.
     pub(super) is_written: bool,
     /// Whether the source changed meanwhile.
     pub(super) is_unsteady: bool,
@@ -178,7 +178,7 @@ impl Workers {
             scope.spawn(move || {
                 let mut worker = Worker { shared, buffer: Vec::new() };
                 while let Some(task) = next(&queue) {
-                    // A thread that died silently would be waited for.
+                    // If a thread died silently, the others would wait for it.
                     let performed = catch_unwind(AssertUnwindSafe(|| worker.perform(task)));
                     let performed = performed.unwrap_or(Err(StageError::WorkerDied));
                     if let Some(done) = performed.transpose() {
@@ -195,8 +195,8 @@ impl Workers {
         Self { tasks, done, in_flight: 0 }
     }
 
-    /// Has a file brought over. `dest` holds what `hashes` say, or nothing is known of it. `meanwhile` is
-    /// called while all threads are busy.
+    /// Has a file copied. `dest` holds what `hashes` say, or nothing is known of it. Calls `meanwhile` while all
+    /// threads are busy.
     pub(super) fn submit(
         &mut self,
         (entry, source): (Entry, OpenFile),
@@ -206,7 +206,7 @@ impl Workers {
         meanwhile: &mut dyn FnMut(&mut Self) -> Result<(), StageError>,
     ) -> Result<(), StageError> {
         let job = FileJob::new(entry, source, dest, number);
-        // What has hashes was copied before: sharing it was tried then, and refused.
+        // A file with hashes was copied before: sharing it was tried then, and refused.
         if hashes.is_none() && job.entry.size > 0 && shared.reflinks() {
             return self.send(Task::Reflink(Arc::new(job)), meanwhile);
         }
@@ -243,7 +243,7 @@ impl Workers {
         Ok(())
     }
 
-    /// Returns a file that is done, if there is one, or if there is one before `patience` is over.
+    /// Returns a finished file, if one is ready or becomes ready within `patience`.
     pub(super) fn next_done(&mut self, patience: Duration) -> Result<Option<FileDone>, StageError> {
         let done = if patience.is_zero() {
             self.done.try_recv().ok()
@@ -255,7 +255,7 @@ impl Workers {
         done.transpose()
     }
 
-    /// Returns whether files are still being brought over.
+    /// Returns whether files are still being copied.
     pub(super) fn is_busy(&self) -> bool {
         self.in_flight > 0
     }
@@ -281,7 +281,7 @@ impl FileJob {
         }
     }
 
-    /// Gives the file of the stage its size, and finds out what it holds then.
+    /// Gives the file of the stage its size, and finds out what it then holds.
     fn ready_to_copy(mut self, hashes: Option<Vec<Hash>>) -> Result<Self, StageError> {
         let size = self.entry.size;
         if hashes.is_none() {
@@ -295,7 +295,7 @@ impl FileJob {
         let hole = hole.map_err(|errno| self.unreadable(errno.into()))?;
         self.is_sparse = hole.is_some_and(|hole| hole < size);
         if size >= LARGE_FILE {
-            // Advice: without it the same bytes come, only later.
+            // This is advice: without it the same bytes come, only later.
             let advice = PosixFadviseAdvice::POSIX_FADV_SEQUENTIAL;
             let _ignored = posix_fadvise(&self.source.file, 0, 0, advice);
         }
@@ -352,14 +352,14 @@ impl Worker<'_> {
         }
     }
 
-    /// Shares the source's content with the stage; returns whether that can be done.
+    /// Shares the source's content with the stage; returns whether that is possible.
     fn reflink(&self, job: &FileJob) -> Result<bool, StageError> {
         self.shared.used(NAME_BYTES).map_err(|source| job.write_error(source))?;
         let before = job.dest.metadata().map_err(|source| job.write_error(source))?.len();
-        // One that is longer than the source and would stay so is refused. No other is emptied: what both share by
-        // now the file system leaves as it is, and of a file that is written in small pieces that is tens of
-        // thousands of extents, each of which costs time while the writers are held (xfs, 700 MB in 60 000 of
-        // them: 30 ms, and 1.1 s for an emptied one).
+        // The clone refuses a file that is longer than the source and would stay so: this empties it first. It
+        // empties no other file: the file system leaves alone what both already share. For a file that is written in
+        // small pieces that is tens of thousands of extents, and each costs time while the writers are held (xfs,
+        // 700 MB in 60 000 of them: 30 ms, and 1.1 s for an emptied file).
         if before > job.entry.size {
             job.dest.set_len(0).map_err(|source| job.write_error(source))?;
         }
@@ -419,10 +419,10 @@ impl Worker<'_> {
         }
     }
 
-    /// Has what a live pass wrote put on the disk before it goes on, so that whoever syncs to that disk
-    /// meanwhile never waits for more than a range of each thread. Written as fast as memory takes it, some
-    /// hundred megabytes are on their way at any time: half a second for each commit of the database. Of
-    /// small pieces the writing is only begun, for they are not what fills the queue of a disk.
+    /// Puts on the disk what a live pass wrote before the pass goes on. So whoever syncs to that disk meanwhile never
+    /// waits for more than one range per thread. At the speed of memory, some hundred megabytes would be on their way
+    /// at any time: half a second for each commit of the database. For small pieces this only starts the writing,
+    /// because they do not fill the queue of a disk.
     fn write_back(&self, job: &FileJob, range: &Range<usize>, written: usize) -> Result<(), StageError> {
         if self.shared.stability.is_held() {
             return Ok(());
@@ -435,7 +435,7 @@ impl Worker<'_> {
         Ok(())
     }
 
-    /// Puts on the metadata, and proves that what was read is one state of the file.
+    /// Sets the metadata, and proves that what was read is one state of the file.
     fn finish(&self, job: &FileJob, hashes: Option<Vec<Hash>>) -> Result<FileDone, StageError> {
         let metadata = Metadata::of_entry(&job.entry);
         metadata.apply(&job.dest).map_err(|source| job.write_error(source))?;
