@@ -172,7 +172,7 @@ pub enum Payload {
 pub enum Consistency {
     /// The database's own files prove the shutdown, before the copy and after it.
     Clean,
-    /// Nothing that writes to it ran while it was read; no files prove how the shutdown went.
+    /// No container that can write to it ran while it was read; no files prove how the shutdown went.
     StoppedAndQuiet,
     /// All of it is of one moment; recovers as after a power loss.
     CrashConsistent,

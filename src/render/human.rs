@@ -81,7 +81,7 @@ fn consistency(manifest: &Manifest) -> String {
         ),
         (Consistency::Clean, None) => "clean".to_owned(),
         (Consistency::StoppedAndQuiet, _) => {
-            "stopped and quiet: nothing that writes to it ran while it was read; no files prove how it was shut down"
+            "stopped and quiet: no container that can write to it ran while it was read; no files prove how it was shut down"
                 .to_owned()
         }
         (Consistency::CrashConsistent, _) => {
