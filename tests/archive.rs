@@ -77,7 +77,7 @@ struct Seen {
     target: Vec<u8>,
     xattrs: Vec<(Vec<u8>, Vec<u8>)>,
     digest: Option<blake3::Hash>,
-    /// The first of the names of the same file, in the order of names.
+    /// The least of the names of the same file.
     first_name: Vec<u8>,
 }
 
@@ -87,7 +87,19 @@ type Tree = BTreeMap<Vec<u8>, Seen>;
 fn look(root: &Path) -> Tree {
     let (mut tree, mut inodes) = (Tree::new(), BTreeMap::new());
     look_at(root, Path::new(""), &mut tree, &mut inodes);
+    agree_on_first_names(&mut tree);
     tree
+}
+
+/// Which of a file's names came first is the choice of who looked: here it is the least of them, byte by byte.
+fn agree_on_first_names(tree: &mut Tree) {
+    let mut names: BTreeMap<Vec<u8>, Vec<u8>> = BTreeMap::new();
+    for (path, seen) in &*tree {
+        names.entry(seen.first_name.clone()).or_insert_with(|| path.clone());
+    }
+    for seen in tree.values_mut() {
+        seen.first_name.clone_from(&names[&seen.first_name]);
+    }
 }
 
 fn look_at(root: &Path, path: &Path, tree: &mut Tree, inodes: &mut BTreeMap<u64, Vec<u8>>) {
@@ -175,14 +187,7 @@ fn read_tree(source: impl Read, origin: Origin) -> Result<Tree, ArchiveError> {
         }
         assert!(tree.insert(entry.path, seen).is_none());
     }
-    // Which of a file's names came first is the writer's choice.
-    let mut names: BTreeMap<Vec<u8>, Vec<u8>> = BTreeMap::new();
-    for (path, seen) in &tree {
-        names.entry(seen.first_name.clone()).or_insert_with(|| path.clone());
-    }
-    for seen in tree.values_mut() {
-        seen.first_name.clone_from(&names[&seen.first_name]);
-    }
+    agree_on_first_names(&mut tree);
     Ok(tree)
 }
 

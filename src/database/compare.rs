@@ -12,7 +12,9 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use super::advice::{Advice, Flaw};
 use crate::model::facts::difference::{Comparison, Difference, DifferenceKind, Severity};
-use crate::model::facts::{Database, Facts, Files, ForeignKey, Name, Revision, Table, Worth, identifier};
+use crate::model::facts::{
+    Database, Facts, Files, ForeignKey, Name, Part, Revision, Table, Worth, identifier,
+};
 use crate::model::hint::Hint;
 
 /// What a comparison needs to know besides the facts.
@@ -394,11 +396,14 @@ impl Comparing<'_> {
             let object =
                 of.object("schema revision of", &format!("{} in {}", then.tool, identifier(&then.schema)));
             let Some(now) = same_tool(then, of.after) else {
+                if of.after.is_unfinished(Part::Revisions) {
+                    continue;
+                }
                 let next = self.restore();
                 self.push(DifferenceKind::SchemaRevision, Severity::Damage, object, gone(shown(then)), next);
                 continue;
             };
-            if now == then {
+            if now == then || !both_read(then, now) {
                 continue;
             }
             let severity = if went_on(then, now) { self.by_writing() } else { Severity::Damage };
@@ -414,11 +419,13 @@ impl Comparing<'_> {
         self.emptied_database(of);
         for table in &of.before.tables {
             match now.get(&table.name) {
+                None if of.after.is_unfinished(Part::All) => {}
                 None => self.missing_table(of, table),
                 Some(now) => self.table(of, table, now),
             }
         }
-        for table in of.after.tables.iter().filter(|table| !then.contains(&table.name)) {
+        let news = of.after.tables.iter().filter(|table| !then.contains(&table.name));
+        for table in news.filter(|_| !of.before.is_unfinished(Part::All)) {
             let object = of.object("table", &table.name);
             self.push(DifferenceKind::NewTable, self.by_writing(), object, came(rows(table)), None);
         }
@@ -430,7 +437,7 @@ impl Comparing<'_> {
             database.tables.iter().filter(|table| table.has_rows()).map(|table| table.rows).sum()
         };
         let had = of.before.tables.iter().filter(|table| table.rows.or(table.estimated) > Some(0)).count();
-        if had > 1 && total(of.after) == Some(0) {
+        if had > 1 && total(of.after) == Some(0) && !of.after.is_unfinished(Part::All) {
             let object = format!("database {}", identifier(&of.after.name));
             let next = self.restore();
             let what = change(format!("rows in {had} tables"), "no row at all");
@@ -557,8 +564,9 @@ impl Comparing<'_> {
 
     fn key(&mut self, of: &Of<'_>, then: Option<&ForeignKey>, now: &ForeignKey) {
         let object = of.object("foreign key", &format!("{} of {}", identifier(&now.name), now.table));
+        let looked_at = then.is_some() || !of.before.is_unfinished(Part::ForeignKeys);
         let worth = |key: Option<&ForeignKey>| key.map_or(Worth::Whole, |key| key.worth);
-        if worth(then) == Worth::Whole && now.worth != Worth::Whole && !of.first {
+        if worth(then) == Worth::Whole && now.worth != Worth::Whole && !of.first && looked_at {
             let what = change("whole", worth_name(now.worth));
             self.push(DifferenceKind::WeakenedKey, self.by_writing(), object.clone(), what, None);
         }
@@ -566,12 +574,12 @@ impl Comparing<'_> {
         // If a key has no record, all its rows led somewhere; a key that nobody looked at may have had any number of
         // orphans.
         let known = match then {
-            None => Some(0),
+            None => looked_at.then_some(0),
             Some(then) => then.orphans,
         };
         let severity = match (now.worth, then) {
             _ if known.is_some_and(|then| orphans <= then) => Severity::Information,
-            _ if of.first && now.worth != Worth::Whole => Severity::Information,
+            _ if (of.first || known.is_none()) && now.worth != Worth::Whole => Severity::Information,
             // A new key, or one that nothing enforces, may have had them from the start.
             (Worth::Disabled, _) | (Worth::NotValid, None) => self.by_writing(),
             _ => Severity::Damage,
@@ -588,7 +596,9 @@ impl Comparing<'_> {
     fn sequences(&mut self, of: &Of<'_>) {
         let then: BTreeSet<_> = of.before.sequences_behind.iter().map(|behind| &behind.sequence).collect();
         for behind in &of.after.sequences_behind {
-            let was_so = of.first || then.contains(&behind.sequence);
+            // One that was not looked at before may have been so all the while.
+            let was_so =
+                of.first || then.contains(&behind.sequence) || of.before.is_unfinished(Part::Sequences);
             let severity = if was_so { Severity::Information } else { Severity::Damage };
             let object = of.object("sequence", &behind.sequence);
             let what = came(format!(
@@ -652,6 +662,11 @@ fn same_tool<'d>(revision: &Revision, database: &'d Database) -> Option<&'d Revi
     database.revisions.iter().find(|other| other.tool == revision.tool && other.schema == revision.schema)
 }
 
+/// A revision that could not be read has not changed for that.
+fn both_read(then: &Revision, now: &Revision) -> bool {
+    then.unread.is_none() && now.unread.is_none()
+}
+
 /// Returns whether a migration can lead to this revision: some revision exists, and none was taken back. Alembic keeps
 /// only the latest.
 fn went_on(then: &Revision, now: &Revision) -> bool {
@@ -660,10 +675,9 @@ fn went_on(then: &Revision, now: &Revision) -> bool {
 
 /// Returns whether a schema was migrated between the two looks.
 fn migrated(before: &Database, after: &Database) -> bool {
-    before
-        .revisions
-        .iter()
-        .any(|then| same_tool(then, after).is_some_and(|now| now != then && went_on(then, now)))
+    before.revisions.iter().any(|then| {
+        same_tool(then, after).is_some_and(|now| now != then && both_read(then, now) && went_on(then, now))
+    })
 }
 
 #[cfg(test)]

@@ -37,6 +37,7 @@ fn facts() -> Facts {
                 schema: "public".into(),
                 revision: Some("7".into()),
                 applied: 7,
+                unread: None,
             }],
             tables: vec![table("users", 50), images, part],
             foreign_keys: 1,
@@ -145,6 +146,42 @@ fn what_writing_does_is_damage_only_when_nobody_wrote(
     let lenient = compare(&facts(), &later(after), &CONTEXT);
     assert_eq!(only(&lenient, kind).severity, Severity::Explained, "{lenient:?}");
     assert!(lenient.ok() && !lenient.strict, "{lenient:?}");
+}
+
+/// What was not looked at is neither gone nor new, nor worse than it was.
+#[rstest]
+#[case::revision_out_of_time(|facts: &mut Facts| memory_db(facts).revisions[0] = Revision { revision: None, applied: 0, unread: Some("there was no time left".into()), ..memory_db(facts).revisions[0].clone() })]
+#[case::revisions_not_listed(|facts: &mut Facts| { memory_db(facts).revisions.clear(); memory_db(facts).unfinished.insert(Part::Revisions); })]
+#[case::tables_not_listed(|facts: &mut Facts| { memory_db(facts).tables.clear(); memory_db(facts).revisions.clear(); memory_db(facts).unfinished.insert(Part::All); })]
+#[case::a_table_out_of_time(|facts: &mut Facts| { of(facts, "users").rows = None; of(facts, "users").unread = Some("there was no time left".into()); })]
+#[case::no_large_objects(|facts: &mut Facts| memory_db(facts).large_objects = None)]
+#[case::a_database_out_of_time(|facts: &mut Facts| *memory_db(facts) = Database { name: "memory_db".into(), encoding: "UTF8".into(), collation: "libc en_US.utf8".into(), unread: Some("there was no time left".into()), ..Database::default() })]
+fn what_was_not_looked_at_is_not_missing(#[case] overlook: fn(&mut Facts)) {
+    let mut looked = facts();
+    overlook(&mut looked);
+    for (before, after) in [(facts(), looked.clone()), (looked, facts())] {
+        let comparison = compare(&before, &after, &CONTEXT);
+        assert!(comparison.ok(), "{comparison:?}");
+        assert!(compare(&before, &later(after), &CONTEXT).ok());
+    }
+}
+
+#[test]
+fn what_was_wrong_where_nobody_had_looked_is_told_and_is_no_damage() {
+    let mut before = facts();
+    memory_db(&mut before).unfinished.extend([Part::Sequences, Part::ForeignKeys]);
+    let mut after = facts();
+    memory_db(&mut after).doubtful_keys.push(key(Worth::NotValid, 3));
+    memory_db(&mut after).sequences_behind.push(SequenceBehind {
+        sequence: name("s"),
+        table: name("users"),
+        column: "id".into(),
+        next: "1".into(),
+        reached: "50".into(),
+    });
+    let comparison = compare(&before, &after, &CONTEXT);
+    assert!(comparison.ok() && comparison.differences.len() == 2, "{comparison:?}");
+    assert!(comparison.differences.iter().all(|one| one.severity == Severity::Information));
 }
 
 #[test]

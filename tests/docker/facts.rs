@@ -35,6 +35,21 @@ impl Postgres {
         take(&self.world.engine, &container, level).await.unwrap().unwrap()
     }
 
+    /// Returns the facts of a look that had time enough: of a machine that is busy with other tests the few seconds
+    /// of quick facts may be too few.
+    async fn facts_in_peace(&self) -> Facts {
+        let mut unread = Vec::new();
+        for _ in 0..10 {
+            let facts = self.facts(FactsLevel::Quick).await;
+            unread = facts.unread();
+            if !unread.iter().any(|why| why.contains(OUT_OF_TIME)) {
+                return facts;
+            }
+            tokio::time::sleep(std::time::Duration::from_secs(2)).await;
+        }
+        panic!("there was never time enough: {unread:?}");
+    }
+
     /// Returns where the host has the volume.
     fn mountpoint(&self) -> PathBuf {
         docker(&["volume", "inspect", "--format", "{{.Mountpoint}}", &self.volume]).into()
@@ -128,6 +143,7 @@ async fn everything_is_looked_at_whatever_it_is_called_and_what_is_not_is_said()
              insert into alembic_version values ('3f2a');
              create table django_migrations (id serial, app text, name text, applied timestamptz);
              insert into django_migrations (app, name) values ('auth', '0001'), ('shop', '0002');
+             create table goose_db_version (id bigint, version_id bigint, is_applied bool);
              create table parent (id int primary key);
              create table child (id int references parent, loose int, constraint loose foreign key (loose)
                  references parent not valid);
@@ -150,10 +166,11 @@ async fn everything_is_looked_at_whatever_it_is_called_and_what_is_not_is_said()
         "select format('create table t%s (id serial primary key, other int references t%s)', n, greatest(n - 1, 1))
          from generate_series(1, 250) n \\gexec",
     );
-    let _lock = postgres.background("psql -c 'begin; lock table locked; select pg_sleep(300)'");
+    let _lock =
+        postgres.background("psql -c 'begin; lock table locked, goose_db_version; select pg_sleep(300)'");
     while postgres.query("select count(*) from pg_locks where mode = 'AccessExclusiveLock'") == "0" {}
 
-    let facts = postgres.facts(FactsLevel::Quick).await;
+    let facts = postgres.facts_in_peace().await;
     assert!(facts.ms < 10_000, "{} ms", facts.ms);
     assert_eq!(facts.engine_version, postgres.query("show server_version").split(' ').next().unwrap());
     assert_eq!(
@@ -188,7 +205,10 @@ async fn everything_is_looked_at_whatever_it_is_called_and_what_is_not_is_said()
     assert!((8000..8600).contains(&large.estimated.unwrap()), "{large:?}");
     let revisions: Vec<_> =
         memory_db.revisions.iter().map(|one| (&*one.tool, one.revision.as_deref(), one.applied)).collect();
-    assert_eq!(revisions, [("alembic", Some("3f2a"), 1), ("django", Some("shop.0002"), 2)]);
+    // The one that is locked is there, and not known.
+    let read = [("alembic", Some("3f2a"), 1), ("django", Some("shop.0002"), 2), ("goose", None, 0)];
+    assert_eq!(revisions, read);
+    assert!(memory_db.revisions[2].unread.as_deref().is_some_and(|why| why.contains("lock timeout")));
     let [loose] = &memory_db.doubtful_keys[..] else { panic!("{:?}", memory_db.doubtful_keys) };
     assert_eq!((&*loose.name, loose.orphans, loose.worth), ("loose", Some(2), Worth::NotValid));
     assert_eq!(memory_db.foreign_keys, 3);
@@ -202,12 +222,13 @@ async fn everything_is_looked_at_whatever_it_is_called_and_what_is_not_is_said()
     assert!(many.unread.is_none() && many.tables.iter().all(|table| table.rows == Some(0)));
 
     let unread = facts.unread();
-    assert_eq!(unread.len(), 2, "{unread:?}");
+    assert_eq!(unread.len(), 4, "{unread:?}");
     assert!(unread.iter().any(|why| why.contains("closed") && why.contains("no connections")), "{unread:?}");
     assert!(
         unread.iter().any(|why| why.contains("public.locked") && why.contains("lock timeout")),
         "{unread:?}"
     );
+    assert!(unread.iter().any(|why| why.contains("schema revision of goose in public")), "{unread:?}");
     assert!(compare(&facts, &facts, &ComparisonContext::default()).ok());
 
     // Every row, and what is in it: the order in which the rows lie does not matter.
@@ -225,6 +246,9 @@ async fn everything_is_looked_at_whatever_it_is_called_and_what_is_not_is_said()
     postgres.query("update images set data = 'y' where id = 7");
     assert_ne!(digest("changed").await, first);
 }
+
+/// Why something was not looked at that would have been with more time.
+const OUT_OF_TIME: &str = "no time left";
 
 /// What a check said.
 struct Said(Value);
@@ -554,7 +578,9 @@ async fn a_database_that_is_written_to_all_the_while_gives_no_false_alarm() {
             let odd = comparison.differences.iter().find(|one| one.severity == Severity::Damage);
             assert!(odd.is_none(), "{odd:?}");
         }
-        assert!(facts.unread().iter().all(|why| why.contains("lock timeout")), "{:?}", facts.unread());
+        // Of what nobody looked at nothing is said: that is no false alarm, and a slow machine has more of it.
+        let known = |why: &String| why.contains("lock timeout") || why.contains(OUT_OF_TIME);
+        assert!(facts.unread().iter().all(known), "{:?}", facts.unread());
         last = facts;
     }
     assert!(lenient > 90, "nobody wrote: {lenient}");
@@ -563,8 +589,13 @@ async fn a_database_that_is_written_to_all_the_while_gives_no_false_alarm() {
         // The sessions in the container end with it; each restart is under a load of its own.
         let _busy = postgres.background(&work);
         std::thread::sleep(std::time::Duration::from_millis(500));
-        let said = Said::of(&volsnap, &["restart", &postgres.target()], 0);
-        assert_eq!((&said.0["clean"], &said.0["strict"]), (&true.into(), &false.into()), "{}", said.0);
+        let ran = volsnap.run(["restart", &postgres.target(), "--json"]);
+        let said: Value = serde_json::from_str(&ran.stdout()).unwrap();
+        assert_eq!((&said["clean"], &said["strict"]), (&true.into(), &false.into()), "{said}");
+        let differences = said["differences"].as_array().unwrap();
+        assert!(differences.iter().all(|one| one["severity"] != "damage"), "{said}");
+        // All was looked at, or what was not is named.
+        ran.expect(if said["unread"].as_array().is_none_or(Vec::is_empty) { 0 } else { 6 });
         postgres.await_answer();
     }
     volsnap.assert_no_leftovers();

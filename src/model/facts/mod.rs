@@ -12,7 +12,7 @@
 //! | [`difference`] | what may differ, and how bad that is |
 //! | [`checks`] | what else the user wants to be true |
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::str::FromStr;
 
@@ -203,6 +203,32 @@ pub struct Database {
     /// What else was not looked at.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub remarks: Vec<String>,
+    /// Of what there may be more than was looked at: what is not found in it is not known to be gone.
+    #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
+    pub unfinished: BTreeSet<Part>,
+}
+
+impl Database {
+    /// Returns whether there may be more of this part than was looked at.
+    #[must_use]
+    pub fn is_unfinished(&self, part: Part) -> bool {
+        self.unfinished.contains(&part) || self.unfinished.contains(&Part::All)
+    }
+}
+
+/// A part of a database that is looked at by itself.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Part {
+    /// The sequences, compared with the columns that they number.
+    Sequences,
+    /// The schema revisions.
+    Revisions,
+    /// The foreign keys.
+    ForeignKeys,
+    /// All of it, or what a later volsnap knows.
+    #[serde(other)]
+    All,
 }
 
 /// The name of something in a database.
@@ -356,6 +382,9 @@ pub struct Revision {
     pub revision: Option<String>,
     /// How many were applied.
     pub applied: u64,
+    /// Why it was not read: then nothing above is known.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub unread: Option<String>,
 }
 
 /// What volsnap knows of data that is no database.
@@ -444,6 +473,16 @@ impl Facts {
             let tables =
                 database.tables.iter().filter_map(|table| Some((&table.name, table.unread.as_ref()?)));
             unread.extend(tables.map(|(name, why)| format!("{}: table {name}: {why}", database.name)));
+            let revisions =
+                database.revisions.iter().filter_map(|revision| Some((revision, revision.unread.as_ref()?)));
+            unread.extend(revisions.map(|(revision, why)| {
+                format!(
+                    "{}: schema revision of {} in {}: {why}",
+                    database.name,
+                    revision.tool,
+                    identifier(&revision.schema)
+                )
+            }));
             let keys = database.doubtful_keys.iter().filter_map(|key| Some((key, key.unread.as_ref()?)));
             unread.extend(keys.map(|(key, why)| {
                 format!("{}: foreign key {} of {}: {why}", database.name, identifier(&key.name), key.table)

@@ -57,6 +57,9 @@ select exists (select from pg_language where lanname = 'plpgsql' and has_languag
 select greatest(1, (extract(epoch from to_timestamp(:deadline) - clock_timestamp()) * 1000)::bigint + 1500 / :databases)
     as milliseconds \gset
 set local statement_timeout = :milliseconds;
+-- One lock of somebody must not take the time of all other tables.
+select greatest(50, least(500, :milliseconds / 10)) as lock_milliseconds \gset
+set local lock_timeout = :lock_milliseconds;
 do $looking$
 declare
     is_full constant boolean := current_setting('volsnap.level') = 'full';
@@ -144,7 +147,10 @@ begin
                 else one.tuples end,
             'bytea', to_json(case when cardinality(one.bytea) > 0 then one.bytea end), 'empty', to_json(empty),
             'unread', why, 'state', state))::text;
-        worked := worked + extract(epoch from clock_timestamp() - begun);
+        -- To wait for a lock is no work.
+        if state is distinct from '55P03' then
+            worked := worked + extract(epoch from clock_timestamp() - begun);
+        end if;
         -- Where others are at work, leave them two thirds of the time.
         if worked > 0.02 and not is_full and not is_over then
             perform pg_stat_clear_snapshot();
@@ -220,7 +226,7 @@ begin
         out := out || json_strip_nulls(json_build_object('fact', 'sequences', 'checked', checked, 'unchecked', unchecked))::text;
     exception when query_canceled then
         is_over := true;
-        out := out || json_build_object('fact', 'remark', 'remark', 'there was no time left for all sequences')::text;
+        out := out || json_build_object('fact', 'remark', 'part', 'sequences', 'remark', 'there was no time left for all sequences')::text;
     end;
 
     -- What the schema's own tools say of its revision. A tool is known by its table and the columns in it.
@@ -241,31 +247,41 @@ begin
                 ('golang-migrate', 'schema_migrations', '{version,dirty}', '{}', 'max(version)::text'),
                 ('ecto', 'schema_migrations', '{version,inserted_at}', '{}', 'max(version)::text'),
                 ('rails', 'schema_migrations', '{version}', '{dirty,inserted_at}', 'max(version)'))
-            select k.tool, k.latest, n.nspname as schema, c.relname as name
+            select k.tool, k.latest, n.nspname as schema, c.relname as name,
+                has_table_privilege(c.oid, 'select') and has_schema_privilege(n.oid, 'usage') as may_read
             from known k
             join pg_class c on c.relname = k.relation and c.relkind = 'r'
             join pg_namespace n on n.oid = c.relnamespace and n.nspname !~ '^pg_'
             where (select count(*) from pg_attribute a where a.attrelid = c.oid and a.attname = any (k.columns::name[]))
                     = cardinality(k.columns::name[])
                 and not exists (select from pg_attribute a where a.attrelid = c.oid and a.attname = any (k.lacks::name[]))
-                and has_table_privilege(c.oid, 'select') and has_schema_privilege(n.oid, 'usage')
             order by n.nspname, k.tool
         loop
-            exit when is_over;
-            begin
-                execute format('select %s, count(*) from %I.%I', one.latest, one.schema, one.name) into found, applied;
-                raise exception using errcode = 'VS000';
-            exception
-                when sqlstate 'VS000' then
-                    out := out || json_strip_nulls(json_build_object('fact', 'revision', 'tool', one.tool, 'schema', one.schema,
-                        'revision', found, 'applied', applied))::text;
-                when query_canceled then is_over := true;
-                when others then null; -- The table itself says that it cannot be read.
-            end;
+            found := null; applied := 0; why := null;
+            is_over := is_over or clock_timestamp() >= deadline;
+            if not one.may_read then
+                why := 'no permission to read its table';
+            elsif is_over then
+                why := 'there was no time left';
+            else
+                begin
+                    execute format('select %s, count(*) from %I.%I', one.latest, one.schema, one.name) into found, applied;
+                    raise exception using errcode = 'VS000';
+                exception
+                    when sqlstate 'VS000' then null;
+                    when query_canceled then
+                        found := null; applied := 0; is_over := true; why := 'there was no time left';
+                    when others then
+                        found := null; applied := 0; why := sqlerrm;
+                end;
+            end if;
+            -- One that could not be read is there all the same: it must not be taken for gone.
+            out := out || json_strip_nulls(json_build_object('fact', 'revision', 'tool', one.tool, 'schema', one.schema,
+                'revision', found, 'applied', applied, 'unread', why))::text;
         end loop;
     exception when query_canceled then
         is_over := true;
-        out := out || json_build_object('fact', 'remark', 'remark', 'there was no time left for all schema revisions')::text;
+        out := out || json_build_object('fact', 'remark', 'part', 'revisions', 'remark', 'there was no time left for all schema revisions')::text;
     end;
 
     -- Rows whose foreign key leads nowhere, whatever the constraint itself is worth: it may be not valid, or its
@@ -326,7 +342,9 @@ begin
             end if;
             out := out || json_strip_nulls(json_build_object('fact', 'foreign-key', 'schema', one.schema, 'table', one.table, 'name', one.name,
                 'worth', one.state, 'orphans', row_count, 'unread', why, 'state', state))::text;
-            worked := worked + extract(epoch from clock_timestamp() - begun);
+            if state is distinct from '55P03' then
+                worked := worked + extract(epoch from clock_timestamp() - begun);
+            end if;
             if worked > 0.02 and not is_full and not is_over then
                 perform pg_stat_clear_snapshot();
                 if exists (select from pg_stat_activity where pg_stat_activity.state = 'active' and backend_type = 'client backend'
@@ -338,7 +356,7 @@ begin
         end loop;
     exception when query_canceled then
         is_over := true;
-        out := out || json_build_object('fact', 'remark', 'remark', 'there was no time left for all foreign keys')::text;
+        out := out || json_build_object('fact', 'remark', 'part', 'foreign-keys', 'remark', 'there was no time left for all foreign keys')::text;
     end;
 
     perform set_config('volsnap.out', array_to_string(out, E'\n'), true);
@@ -347,7 +365,7 @@ $looking$;
 set local statement_timeout = '30s';
 select current_setting('volsnap.out');
 \else
-select json_build_object('fact', 'remark', 'remark', 'there is no plpgsql, so tables, sequences and foreign keys were not looked at');
+select json_build_object('fact', 'remark', 'part', 'all', 'remark', 'there is no plpgsql, so tables, sequences and foreign keys were not looked at');
 \endif
 
 select json_build_object('fact', 'done', 'large_objects', count(*)) from pg_largeobject_metadata;

@@ -7,7 +7,8 @@ use serde::Deserialize;
 use crate::database::FactsError;
 use crate::database::postgres::NAME;
 use crate::model::facts::{
-    Database, Facts, FactsLevel, ForeignKey, Moment, Name, Revision, SequenceBehind, Table, TableKind, Worth,
+    Database, Facts, FactsLevel, ForeignKey, Moment, Name, Part, Revision, SequenceBehind, Table, TableKind,
+    Worth,
 };
 
 /// Reasons why a look did not finish although nothing is broken: no permission, no room or time, somebody's lock, a
@@ -105,6 +106,7 @@ enum Line {
     },
     Remark {
         remark: String,
+        part: Option<Part>,
     },
     Done {
         large_objects: u64,
@@ -270,6 +272,7 @@ impl Reader {
             Line::Sequences { checked, unchecked } => {
                 database.sequences = checked;
                 if unchecked > 0 {
+                    database.unfinished.insert(Part::Sequences);
                     database
                         .remarks
                         .push(format!("{unchecked} sequences were not compared with their columns"));
@@ -283,7 +286,10 @@ impl Reader {
                     database.doubtful_keys.push(ForeignKey { name, table, orphans, worth, unread });
                 }
             }
-            Line::Remark { remark } => database.remarks.push(remark),
+            Line::Remark { remark, part } => {
+                database.remarks.push(remark);
+                database.unfinished.extend(part);
+            }
             Line::Done { large_objects } => {
                 database.large_objects = Some(large_objects);
                 self.is_done = true;
