@@ -40,7 +40,7 @@ pub use advice::Advice;
 pub use facts::{FactsError, FactsSource};
 pub use files::{Checked, ContentCheck, Damage, DataFiles};
 pub use sandbox::{Sandbox, SandboxSource, Structure};
-pub use server::{Links, Server};
+pub use server::{Links, Manager, Server};
 
 /// One kind of database, by the halves that are known for it.
 pub trait Database: Send + Sync + fmt::Debug {
@@ -102,6 +102,12 @@ pub fn of(container: &Container) -> Option<&'static dyn Database> {
 #[must_use]
 pub fn server_of(container: &Container) -> Option<&'static dyn Server> {
     of(container)?.server()
+}
+
+/// Returns the server that a container that does not run may have run; see [`Server::may_have_run_in`].
+#[must_use]
+pub fn server_that_may_have_run_in(container: &Container) -> Option<&'static dyn Server> {
+    all().iter().filter_map(|database| database.server()).find(|server| server.may_have_run_in(container))
 }
 
 /// Returns the server that a container runs: by the database's name if that was recorded, otherwise by how the

@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use crate::model::container::Container;
+use crate::model::hint::Hint;
 
 /// What is known of a server by its container: how to recognise, ask and stop it.
 ///
@@ -12,6 +13,12 @@ use crate::model::container::Container;
 pub trait Server: Send + Sync + fmt::Debug {
     /// Returns whether this container runs (or was made to run) this database.
     fn recognises(&self, container: &Container) -> bool;
+
+    /// Returns whether a container that does not run, and uses data of this database, looks as if it had run it: by its
+    /// image and environment, since nothing else is left to look at.
+    fn may_have_run_in(&self, _container: &Container) -> bool {
+        false
+    }
 
     /// Returns the data directory inside the container, according to its configuration.
     fn data_directory(&self, container: &Container) -> Option<PathBuf>;
@@ -56,6 +63,27 @@ pub trait Server: Send + Sync + fmt::Debug {
 
     /// Returns how long a shutdown may take before it is reported as stuck.
     fn stop_timeout(&self) -> Duration;
+
+    /// Returns the command that asks the server itself for a fast, clean shutdown, inside a container whose first
+    /// process is another one and does not hand signals on; `None` where the engine's signal reaches the server.
+    fn shutdown_command(&self, _container: &Container) -> Option<Vec<String>> {
+        None
+    }
+
+    /// Returns what keeps the server available and would answer a stop, or a long freeze, by making another member of
+    /// the cluster the leader; `None` if nothing does.
+    fn manager(&self, _container: &Container) -> Option<Manager> {
+        None
+    }
+}
+
+/// What keeps a server available.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Manager {
+    /// Its name: "Patroni".
+    pub name: &'static str,
+    /// Its own way to take a member out of service.
+    pub way: Hint,
 }
 
 /// How to find the links from a data directory to other places; each command runs in its container.

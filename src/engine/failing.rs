@@ -32,7 +32,7 @@ use super::failing_agent::listen_in;
 use super::failing_compose::FailingCompose;
 use super::{Attached, ContainerSpec, Docker, DockerError, DockerErrorKind, Grace, RawInspect, Result};
 use crate::compose::runner::Runner;
-use crate::model::container::{Container, EngineInfo, ExecOutput, Image, Volume};
+use crate::model::container::{Container, EngineInfo, ExecOutput, Image, Process, Volume};
 use crate::model::location::MountSource;
 
 /// One call made to a [`FailingDocker`].
@@ -311,6 +311,10 @@ impl Docker for FailingDocker {
         let action = command.iter().position(|word| word == "volsnap").and_then(|at| command.get(at + 1));
         let detail = action.or(command.first()).map_or("", String::as_str);
         self.call_in_detail("exec", id, detail, self.inner.exec(id, command, limit)).await
+    }
+
+    async fn processes(&self, id: &str) -> Result<Vec<Process>> {
+        self.call("processes", id, self.inner.processes(id)).await
     }
 
     async fn logs(&self, id: &str, lines: u32) -> Result<String> {

@@ -25,7 +25,7 @@ pub mod memory;
 pub mod oneshot;
 mod raw;
 
-use crate::model::container::{Container, EngineInfo, ExecOutput, Image, Volume};
+use crate::model::container::{Container, EngineInfo, ExecOutput, Image, Process, Volume};
 use crate::model::location::MountSource;
 use std::collections::BTreeMap;
 use std::fmt;
@@ -236,6 +236,9 @@ pub trait Docker: Send + Sync + fmt::Debug {
     async fn lower_priority(&self, id: &str) -> Result<()>;
     /// Runs a command in a running container, without a terminal or standard input, for at most `limit`.
     async fn exec(&self, id: &str, command: &[String], limit: Duration) -> Result<ExecOutput>;
+    /// Returns the processes that run in a container. From then on everything that this engine tells of the container
+    /// has them, in [`Container::processes`].
+    async fn processes(&self, id: &str) -> Result<Vec<Process>>;
     /// Returns the last lines of a container's log, both streams together, at most 64 KiB.
     async fn logs(&self, id: &str, lines: u32) -> Result<String>;
     /// Returns an image by reference, `None` if there is none.

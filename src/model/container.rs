@@ -76,6 +76,20 @@ pub struct Container {
     pub user: String,
     /// Whether the engine removes it when it exits.
     pub auto_remove: bool,
+    /// Its processes when they were last asked for; none if nobody has asked.
+    pub processes: Vec<Process>,
+}
+
+/// A process in a container.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Process {
+    /// Its number on the engine's host.
+    pub pid: u32,
+    /// Its words, split at spaces, which `ps` does not tell apart from those in a word. A process may give itself
+    /// another title. Holds secrets, as any command line may: never printed, never stored.
+    pub command: Vec<String>,
+    /// Whether it is the container's first: the one that gets the engine's signals.
+    pub first: bool,
 }
 
 impl Container {
@@ -107,6 +121,8 @@ pub struct ContainerState {
     pub finished_at: String,
     /// starting, healthy, unhealthy; `None` without a healthcheck.
     pub health: Option<String>,
+    /// Its first process, as the engine's host numbers it; 0 while it does not run.
+    pub pid: i64,
 }
 
 /// What kind of thing is mounted.

@@ -130,6 +130,7 @@ pub(super) fn refuse_what_cannot_be_stopped(source: &Source, container: &Contain
             .why(format!("before a restore, and {service}=1 after it")))
         .or(Hint::docker(["service", "update", "--force", service]).why("restarts it")));
     }
+    refuse_managed(source, container)?;
     if container.state.paused {
         return Err(Error::failed(format!("container {name} is paused, and a paused one cannot be stopped"))
             .hint(Hint::docker(["unpause", name])));
@@ -143,8 +144,23 @@ pub(super) fn refuse_what_cannot_be_stopped(source: &Source, container: &Contain
     Ok(())
 }
 
-/// Refuses a container that cannot be frozen.
-pub(super) fn refuse_what_cannot_be_frozen(container: &Container) -> Result<()> {
+/// Refuses a server that something keeps available: it would answer a stop, or a long freeze, by a failover.
+fn refuse_managed(source: &Source, container: &Container) -> Result<()> {
+    let server = database::server_of(container);
+    let Some(manager) = server.and_then(|server| server.manager(container)) else { return Ok(()) };
+    let target = Target::at(&source.location).spelling();
+    Err(Error::failed(format!(
+        "{} keeps the database in container {} available: it takes one that stops, or does not answer for long, for a \
+         failed one, and makes another member the leader",
+        manager.name, container.name
+    ))
+    .hint(Hint::volsnap(["snapshot", &target, "--quiesce", "online"]).why("a snapshot, which holds nothing"))
+    .or(manager.way))
+}
+
+/// Refuses a container that uses `source` but cannot be frozen.
+pub(super) fn refuse_what_cannot_be_frozen(source: &Source, container: &Container) -> Result<()> {
+    refuse_managed(source, container)?;
     if container.state.restarting {
         return Err(Error::failed(format!(
             "container {} is between two starts, and only one that runs can be frozen",

@@ -3,6 +3,8 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
+use futures_util::StreamExt as _;
+
 use super::Target;
 use crate::compose::{DirectoryProject, Membership, WORKING_DIR_LABEL};
 use crate::engine::Docker;
@@ -10,6 +12,10 @@ use crate::model::container::{Container, Volume};
 use crate::model::error::{Context as _, Result};
 use crate::model::hint::Hint;
 use crate::model::location::normalize;
+use crate::model::source::OtherRun;
+
+/// How many containers the engine is asked about at once.
+const LOOKS_AT_ONCE: usize = 16;
 
 /// Everything a target may mean.
 #[derive(Debug, Clone)]
@@ -37,8 +43,10 @@ impl EngineInventory {
     /// # Errors
     /// When the engine does not answer.
     pub async fn of(docker: &dyn Docker, directory: &Path, compose_project: Option<&str>) -> Result<Self> {
+        let mut containers = docker.containers().await.context(|| "list the containers".to_owned())?;
+        look_into(docker, &mut containers).await;
         Ok(Self {
-            containers: docker.containers().await.context(|| "list the containers".to_owned())?,
+            containers,
             volumes: docker.volumes().await.context(|| "list the volumes".to_owned())?,
             directory: directory.to_owned(),
             compose_project: compose_project.filter(|name| !name.is_empty()).map(str::to_owned),
@@ -89,6 +97,21 @@ impl EngineInventory {
             None => here,
         }
     }
+}
+
+/// Looks what runs in the containers that have data mounted: an entrypoint of any name may have started a server. What
+/// cannot be looked into is known by its configuration alone.
+async fn look_into(docker: &dyn Docker, containers: &mut [Container]) {
+    let to_see = |container: &&mut Container| {
+        container.state.running && !container.mounts.is_empty() && OtherRun::of(container).is_none()
+    };
+    let looks = containers.iter_mut().filter(to_see).map(async |container| {
+        match docker.processes(&container.id).await {
+            Ok(processes) => container.processes = processes,
+            Err(error) => tracing::debug!(%error, "cannot see what runs there"),
+        }
+    });
+    futures_util::stream::iter(looks).buffer_unordered(LOOKS_AT_ONCE).collect::<Vec<()>>().await;
 }
 
 /// Returns a container's project and the directory of that project.

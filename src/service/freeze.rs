@@ -278,6 +278,9 @@ mod tests {
         async fn exec(&self, _id: &str, _command: &[String], _limit: Duration) -> Answer<ExecOutput> {
             unreachable!()
         }
+        async fn processes(&self, _id: &str) -> Answer<Vec<crate::model::container::Process>> {
+            unreachable!()
+        }
         async fn logs(&self, _id: &str, _lines: u32) -> Answer<String> {
             unreachable!()
         }

@@ -436,6 +436,9 @@ mod tests {
             });
             Ok(ExecOutput { exit_code: i64::from(!answers), ..ExecOutput::default() })
         }
+        async fn processes(&self, _id: &str) -> Answer<Vec<crate::model::container::Process>> {
+            unreachable!()
+        }
         async fn logs(&self, _id: &str, _lines: u32) -> Answer<String> {
             Ok(String::new())
         }

@@ -14,6 +14,7 @@ mod deadlines;
 mod doctor;
 mod drill;
 mod engine;
+mod entrypoints;
 mod facts;
 mod hangs;
 mod holds;

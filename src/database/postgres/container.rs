@@ -1,11 +1,12 @@
 //! What the description of a container says about the server in it.
 //!
-//! The image alone does not make a server: clients and backup jobs run from the same image. So the command decides,
-//! read as the engine and the official entrypoint would run it.
+//! The image alone does not make a server: clients and backup jobs run from the same image. So what runs in it decides,
+//! where somebody has looked; else the command does, read as the engine and the official entrypoint would run it. An
+//! entrypoint of any name may start a server, by itself or under a supervisor.
 
 use std::path::{Path, PathBuf};
 
-use crate::model::container::Container;
+use crate::model::container::{Container, Process};
 
 /// The port, if nothing says otherwise.
 const DEFAULT_PORT: &str = "5432";
@@ -47,10 +48,35 @@ const SHELLS: &[&str] = &["sh", "bash", "dash", "ash"];
 
 /// Returns whether the container runs, or was made to run, a PostgreSQL server.
 pub(super) fn is_server(container: &Container) -> bool {
-    let Some(server) = Server::find(&container.command) else { return false };
+    let Some(server) = Server::of(container) else { return false };
     // Other images have an entrypoint of that name too, and take options: only the name `postgres` says whose server
     // it is.
     server.by_name || looks_like_postgres(container)
+}
+
+/// Returns whether a container that does not run looks as if it had run a server: its entrypoint may have any name, but
+/// who sets one up names it.
+pub(super) fn may_have_run_in(container: &Container) -> bool {
+    let is_ours = |pair: &String| {
+        let name = pair.split('=').next().unwrap_or_default();
+        name.starts_with("POSTGRES")
+            || name.starts_with("PG_")
+            || matches!(name, "PGDATA" | "PGROOT" | "PGVERSION")
+    };
+    let image = image_name(&container.image);
+    IMAGES.iter().any(|known| image.contains(known)) || container.env.iter().any(is_ours)
+}
+
+/// Returns whether the server that was seen in the container is not the process that gets the engine's signals, and that
+/// one does not hand them on: a supervisor, or a shell that waits.
+pub(super) fn is_supervised(container: &Container) -> bool {
+    let mut processes = container.processes.iter();
+    let first = processes.find(|process| process.first);
+    let hands_on = |program: &str| WRAPPERS.contains(&program) || USER_WRAPPERS.contains(&program);
+    first.is_some_and(|first| {
+        let program = first.command.first().map_or("", |word| basename(word));
+        Server::seen_in(first).is_none() && !hands_on(program) && Server::seen(container).is_some()
+    })
 }
 
 fn looks_like_postgres(container: &Container) -> bool {
@@ -67,7 +93,7 @@ fn image_name(image: &str) -> &str {
 
 /// Returns where the server keeps its data, according to its command and environment.
 pub(super) fn data_directory(container: &Container) -> PathBuf {
-    let server = Server::find(&container.command);
+    let server = Server::of(container);
     let from_command = server.as_ref().and_then(|server| {
         // `-D` may name a directory of configuration files, such as Debian's under /etc, whose postgresql.conf names
         // the data directory.
@@ -86,9 +112,16 @@ pub(super) fn major_version(container: &Container) -> Option<String> {
     major.parse::<u32>().is_ok().then(|| major.to_owned())
 }
 
-/// Returns the role that the official entrypoint makes first, which owns everything.
+/// Returns the role that an entrypoint makes first, which owns everything. `probe.sh` takes the same names.
 pub(super) fn superuser(container: &Container) -> String {
-    variable(container, "POSTGRES_USER").unwrap_or("postgres").to_owned()
+    // Where this is set, the role that POSTGRESQL_USERNAME names owns one database only.
+    let has_own_password = variable(container, "POSTGRESQL_POSTGRES_PASSWORD").is_some();
+    let named = variable(container, "POSTGRESQL_USERNAME").filter(|_| !has_own_password);
+    variable(container, "POSTGRES_USER")
+        .or(named)
+        .or_else(|| variable(container, "PGUSER_SUPERUSER"))
+        .unwrap_or("postgres")
+        .to_owned()
 }
 
 /// Returns where the official image keeps its data, if nothing says otherwise.
@@ -103,11 +136,15 @@ fn default_data_directory(container: &Container) -> PathBuf {
 /// Returns the port that the server listens on, according to its command and environment; a number.
 pub(super) fn port(container: &Container) -> String {
     let is_port = |port: &String| port.parse::<u16>().is_ok();
-    let server = Server::find(&container.command);
+    let server = Server::of(container);
     server
         .and_then(|server| server.option(Some('p'), "port"))
         .filter(is_port)
-        .or_else(|| variable(container, "PGPORT").map(str::to_owned).filter(is_port))
+        .or_else(|| {
+            let named =
+                variable(container, "PGPORT").or_else(|| variable(container, "POSTGRESQL_PORT_NUMBER"));
+            named.map(str::to_owned).filter(is_port)
+        })
         .unwrap_or_else(|| DEFAULT_PORT.to_owned())
 }
 
@@ -117,7 +154,7 @@ fn variable<'a>(container: &'a Container, name: &str) -> Option<&'a str> {
     value.filter(|value| !value.is_empty())
 }
 
-fn basename(path: &str) -> &str {
+pub(super) fn basename(path: &str) -> &str {
     path.rsplit('/').next().unwrap_or(path)
 }
 
@@ -131,6 +168,26 @@ struct Server {
 }
 
 impl Server {
+    /// Returns the server in a container: the one that was seen, else the one that its command runs.
+    fn of(container: &Container) -> Option<Self> {
+        Self::seen(container).or_else(|| Self::find(&container.command))
+    }
+
+    /// Returns the server among the processes that were seen in a container.
+    fn seen(container: &Container) -> Option<Self> {
+        container.processes.iter().find_map(Self::seen_in)
+    }
+
+    /// Returns the server that a process is. Its children have titles, as "postgres: checkpointer"; those that only set
+    /// a cluster up, or repair it, serve nobody.
+    fn seen_in(process: &Process) -> Option<Self> {
+        const SERVES_NOBODY: [&str; 5] = ["--boot", "--single", "--check", "--describe-config", "-C"];
+        let (program, arguments) = process.command.split_first()?;
+        let serves = !arguments.iter().any(|argument| SERVES_NOBODY.contains(&argument.as_str()));
+        (matches!(basename(program), "postgres" | "postmaster") && serves)
+            .then(|| Self { by_name: true, arguments: arguments.to_vec() })
+    }
+
     /// Returns the server that a command runs, if it runs one.
     fn find(command: &[String]) -> Option<Self> {
         let words: Vec<&str> = command.iter().map(String::as_str).collect();
@@ -260,6 +317,76 @@ mod tests {
     #[case(&[])]
     fn a_client_in_the_same_image_is_no_server(#[case] command: &[&str]) {
         assert!(!is_server(&official(command)));
+    }
+
+    /// Returns a container whose command says nothing, in which these processes were seen; the first of them is first.
+    fn seen(lines: &[&str]) -> Container {
+        let process = |(index, line): (usize, &&str)| Process {
+            command: line.split(' ').map(str::to_owned).collect(),
+            first: index == 0,
+            ..Process::default()
+        };
+        Container {
+            image: "our/app:1".into(),
+            command: vec!["/opt/start/run.sh".into()],
+            processes: lines.iter().enumerate().map(process).collect(),
+            ..Container::default()
+        }
+    }
+
+    #[rstest]
+    #[case::run_sh(&["/opt/bitnami/postgresql/bin/postgres -D /bitnami/data -p 6004", "postgres: checkpointer"], false)]
+    #[case::a_shell_that_waits(&["bash /scripts/start.sh", "postgres -D /bitnami/data -p 6004", "postgres: writer"], true)]
+    #[case::supervisord(&["/usr/bin/python3 /usr/bin/supervisord -n", "/usr/lib/postgresql/15/bin/postgres -D /bitnami/data -p 6004"], true)]
+    #[case::s6(&["s6-svscan /run/service", "s6-supervise postgres", "postmaster -D /bitnami/data -p 6004"], true)]
+    #[case::tini(&["/sbin/tini -- /start.sh", "/start.sh", "postgres -D /bitnami/data -p 6004"], false)]
+    fn a_server_is_known_by_its_process_whatever_started_it(
+        #[case] lines: &[&str],
+        #[case] supervised: bool,
+    ) {
+        let container = seen(lines);
+        assert!(is_server(&container));
+        assert_eq!(data_directory(&container), Path::new("/bitnami/data"));
+        assert_eq!(port(&container), "6004");
+        assert_eq!(is_supervised(&container), supervised);
+    }
+
+    #[rstest]
+    #[case::initdb(&["/bin/sh /init.sh", "postgres --boot -D /data"])]
+    #[case::a_client(&["psql -h db postgres", "sh -c postgres"])]
+    #[case::nobody_looked(&[])]
+    fn what_only_sounds_like_a_server_is_none(#[case] lines: &[&str]) {
+        assert!(!is_server(&seen(lines)));
+        assert!(!is_supervised(&seen(lines)));
+    }
+
+    #[rstest]
+    #[case("bitnami/postgresql:15", &[], true)]
+    #[case("our/app:1", &["POSTGRESQL_PASSWORD=x"], true)]
+    #[case("our/app:1", &["PGDATA=/data"], true)]
+    #[case("alpine:3", &["PATH=/bin"], false)]
+    fn a_stopped_one_is_known_by_what_it_is_set_up_for(
+        #[case] image: &str,
+        #[case] environment: &[&str],
+        #[case] expected: bool,
+    ) {
+        let env = environment.iter().map(|&pair| pair.to_owned()).collect();
+        let container = Container { image: image.into(), env, ..Container::default() };
+        assert_eq!(may_have_run_in(&container), expected);
+    }
+
+    #[rstest]
+    #[case(&["POSTGRES_USER=app"], "app")]
+    #[case(&["POSTGRESQL_USERNAME=app", "POSTGRESQL_PASSWORD=x"], "app")]
+    #[case(&["POSTGRESQL_USERNAME=app", "POSTGRESQL_POSTGRES_PASSWORD=x"], "postgres")]
+    #[case(&["PGUSER_SUPERUSER=root"], "root")]
+    #[case(&[], "postgres")]
+    fn the_superuser_goes_by_the_names_of_every_known_image(
+        #[case] environment: &[&str],
+        #[case] expected: &str,
+    ) {
+        let env = environment.iter().map(|&pair| pair.to_owned()).collect();
+        assert_eq!(superuser(&Container { env, ..Container::default() }), expected);
     }
 
     #[test]

@@ -9,6 +9,7 @@ mod container;
 pub mod control;
 mod facts;
 mod files;
+mod manager;
 mod native;
 pub mod page;
 pub mod position;
@@ -20,7 +21,8 @@ use std::time::Duration;
 
 use super::native::NativeBackup;
 use super::{
-    Advice, Checked, ContentCheck, Damage, DataFiles, Database, FactsSource, Links, SandboxSource, Server,
+    Advice, Checked, ContentCheck, Damage, DataFiles, Database, FactsSource, Links, Manager, SandboxSource,
+    Server,
 };
 use crate::model::container::Container;
 use crate::model::inspection::Inspection;
@@ -86,6 +88,10 @@ impl Server for Postgres {
         container::is_server(container)
     }
 
+    fn may_have_run_in(&self, container: &Container) -> bool {
+        container::may_have_run_in(container)
+    }
+
     fn data_directory(&self, container: &Container) -> Option<PathBuf> {
         Some(container::data_directory(container))
     }
@@ -132,6 +138,18 @@ impl Server for Postgres {
     /// A fast shutdown still writes every dirty page and waits for the archiver; that has taken minutes.
     fn stop_timeout(&self) -> Duration {
         Duration::from_mins(10)
+    }
+
+    /// A supervisor is asked by its own signal, and hands on the one of a slow shutdown at best, which waits for every
+    /// session.
+    fn shutdown_command(&self, container: &Container) -> Option<Vec<String>> {
+        let mut command = probe(container, "shutdown", 0);
+        command.push(container::data_directory(container).to_string_lossy().into_owned());
+        container::is_supervised(container).then_some(command)
+    }
+
+    fn manager(&self, container: &Container) -> Option<Manager> {
+        manager::of(container)
     }
 }
 

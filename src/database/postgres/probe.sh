@@ -6,6 +6,7 @@
 #                   statements of cluster.sql, databases.sql and database.sql
 #   query           prints what a query gives, within SECONDS; further arguments: DATABASE ("" for the service's), QUERY
 #   online          prints what there is to know for a base backup, NAME=VALUE a line, the password last
+#   shutdown        asks the server that has DATA-DIRECTORY for a fast shutdown
 #   checkpoint      has the server write what it holds in memory to its files
 #
 # It must run in dash and in busybox ash. Secrets come from the container's own environment and stay in the
@@ -19,11 +20,21 @@ client_user=${PGUSER:-} client_password=${PGPASSWORD:-}
 setting() {
     if [ -n "$1" ]; then printf '%s' "$1"; elif [ -n "$2" ] && [ -r "$2" ]; then cat "$2"; fi
 }
+# Not every image takes the official names.
+own=$(setting "${POSTGRESQL_POSTGRES_PASSWORD:-}" "${POSTGRESQL_POSTGRES_PASSWORD_FILE:-}")
 user=$(setting "${POSTGRES_USER:-}" "${POSTGRES_USER_FILE:-}")
+if [ -z "$user" ] && [ -z "$own" ]; then user=${POSTGRESQL_USERNAME:-}; fi
+user=${user:-${PGUSER_SUPERUSER:-}}
 PGUSER=${user:-postgres}
-database=$(setting "${POSTGRES_DB:-}" "${POSTGRES_DB_FILE:-}")
+database=$(setting "${POSTGRES_DB:-${POSTGRESQL_DATABASE:-}}" "${POSTGRES_DB_FILE:-}")
 PGDATABASE=${database:-$PGUSER}
 password=$(setting "${POSTGRES_PASSWORD:-}" "${POSTGRES_PASSWORD_FILE:-}")
+password=${password:-$own}
+if [ -z "$password" ]; then
+    password=$(setting "${POSTGRESQL_PASSWORD:-}" "${POSTGRESQL_PASSWORD_FILE:-}")
+    password=${password:-$(setting "${POSTGRES_PASS:-}" "${POSTGRES_PASS_FILE:-}")}
+    password=${password:-${PGPASSWORD_SUPERUSER:-}}
+fi
 if [ -n "$password" ]; then export PGPASSWORD="$password"; fi
 PGPORT=$port PGCONNECT_TIMEOUT=3
 export PGUSER PGDATABASE PGPORT PGCONNECT_TIMEOUT
@@ -187,6 +198,11 @@ system="*) found=$other ;;
     esac
     stat -c 'owner=%u:%g' "$data" || exit 1
     printf '%s' "$found"
+    ;;
+shutdown)
+    # A supervisor hands on at best the signal of a shutdown that waits for every session.
+    read -r pid <"$data/postmaster.pid" && kill -INT "$pid"
+    exit
     ;;
 checkpoint)
     for PGDATABASE in "$PGDATABASE" postgres template1; do

@@ -6,12 +6,13 @@ use std::path::PathBuf;
 use bollard::container::LogOutput;
 use bollard::models::{
     ContainerConfig, ContainerCreateBody, ContainerInspectResponse, ContainerState as StateModel,
-    HealthConfig, HealthStatusEnum, HostConfig, HostConfigLogConfig, ImageInspect, Mount as MountModel,
-    MountPoint, MountType, MountVolumeOptions, RestartPolicy, RestartPolicyNameEnum, Volume as VolumeModel,
+    ContainerTopResponse, HealthConfig, HealthStatusEnum, HostConfig, HostConfigLogConfig, ImageInspect,
+    Mount as MountModel, MountPoint, MountType, MountVolumeOptions, RestartPolicy, RestartPolicyNameEnum,
+    Volume as VolumeModel,
 };
 
 use crate::engine::{ContainerSpec, MountSpec, Network, Output, TmpfsSpec};
-use crate::model::container::{Container, ContainerState, Image, Mount, MountKind, Volume};
+use crate::model::container::{Container, ContainerState, Image, Mount, MountKind, Process, Volume};
 use crate::model::location::MountSource;
 
 /// A tenth of a container's default share.
@@ -148,7 +149,22 @@ pub(super) fn container_from(found: ContainerInspectResponse) -> Container {
         stop_signal: config.stop_signal.filter(|signal| !signal.is_empty()),
         stop_timeout: config.stop_timeout,
         user: config.user.unwrap_or_default(),
+        processes: Vec::new(),
     }
+}
+
+/// What `ps` is asked for on the engine's host: what a process is, and last how it was called.
+pub(super) const PS_COLUMNS: &str = "-eo pid,args";
+
+/// Returns the processes in a container whose first one has this number.
+pub(super) fn processes_from(listed: ContainerTopResponse, first: i64) -> Vec<Process> {
+    let process = |row: Vec<String>| {
+        let (pid, words) = row.split_first()?;
+        let command = words.iter().flat_map(|words| words.split_whitespace()).map(str::to_owned).collect();
+        let pid: u32 = pid.trim().parse().ok()?;
+        Some(Process { pid, command, first: i64::from(pid) == first })
+    };
+    listed.processes.unwrap_or_default().into_iter().filter_map(process).collect()
 }
 
 fn command_of(config: &ContainerConfig) -> Vec<String> {
@@ -176,6 +192,7 @@ fn state_from(state: StateModel) -> ContainerState {
         paused: state.paused.unwrap_or_default(),
         restarting: state.restarting.unwrap_or_default(),
         exit_code: state.exit_code.unwrap_or_default(),
+        pid: state.pid.unwrap_or_default(),
         oom_killed: state.oom_killed.unwrap_or_default(),
         started_at: state.started_at.unwrap_or_default(),
         finished_at: state.finished_at.unwrap_or_default(),

@@ -25,6 +25,7 @@ mod streams;
 use std::collections::{BTreeMap, HashMap};
 use std::env;
 use std::path::Path;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -37,7 +38,8 @@ use tokio::time::{sleep, timeout};
 
 use self::address::Address;
 use self::convert::{
-    YIELDING_CPU_SHARES, container_from, create_body, image_from, label_instruction, output_from, volume_from,
+    PS_COLUMNS, YIELDING_CPU_SHARES, container_from, create_body, image_from, label_instruction, output_from,
+    processes_from, volume_from,
 };
 use self::failure::{bounded, failure, not_found, optional, other, timed_out, within};
 use self::names::{check_container_name, is_image_reference, is_name};
@@ -47,7 +49,7 @@ use super::raw::RawApi;
 use super::{
     Attached, ContainerSpec, Docker, DockerError, DockerErrorKind, Grace, OutputStream, RawInspect, Result,
 };
-use crate::model::container::{ApiVersion, Container, EngineInfo, ExecOutput, Image, Volume};
+use crate::model::container::{ApiVersion, Container, EngineInfo, ExecOutput, Image, Process, Volume};
 use crate::model::location::MountSource;
 
 /// The oldest API that this speaks: Docker 19.03.
@@ -84,6 +86,8 @@ pub struct DockerEngine {
     raw: RawApi,
     api_version: ApiVersion,
     local: bool,
+    /// The processes of containers that somebody has asked for, by the containers' ids.
+    seen: Arc<Mutex<BTreeMap<String, Vec<Process>>>>,
 }
 
 impl DockerEngine {
@@ -120,7 +124,13 @@ impl DockerEngine {
             ));
         }
         let raw = address.raw(api_version);
-        Ok(Self { client, raw, api_version, local: matches!(address, Address::Unix(_)) })
+        Ok(Self {
+            client,
+            raw,
+            api_version,
+            local: matches!(address, Address::Unix(_)),
+            seen: Arc::default(),
+        })
     }
 
     async fn inspect(&self, id: &str) -> Result<Option<Container>> {
@@ -130,11 +140,16 @@ impl DockerEngine {
         }
         let call = self.client.inspect_container(id, None::<query::InspectContainerOptions>);
         let Some(found) = optional(bounded(&doing, INSPECT_LIMIT, call).await)? else { return Ok(None) };
-        let container = container_from(found);
+        let mut container = container_from(found);
+        container.processes = self.remembered().get(&container.id).cloned().unwrap_or_default();
         // The engine also takes a prefix of an id for the id, however short.
         let meant =
             container.id == id || container.name == id || (id.len() >= 12 && container.id.starts_with(id));
         Ok(meant.then_some(container))
+    }
+
+    fn remembered(&self) -> MutexGuard<'_, BTreeMap<String, Vec<Process>>> {
+        self.seen.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Returns everything that the engine says about a container.
@@ -301,6 +316,19 @@ impl Docker for DockerEngine {
             Ok(result) => result,
             Err(_) => Err(timed_out(&doing, limit)),
         }
+    }
+
+    async fn processes(&self, id: &str) -> Result<Vec<Process>> {
+        let doing = format!("list the processes of container {id}");
+        check_container_name(&doing, id)?;
+        let Some(container) = self.inspect(id).await? else {
+            return Err(not_found(&doing, "there is no such container".to_owned()));
+        };
+        let options = query::TopOptions { ps_args: PS_COLUMNS.to_owned() };
+        let listed = bounded(&doing, INSPECT_LIMIT, self.client.top_processes(id, Some(options))).await?;
+        let processes = processes_from(listed, container.state.pid);
+        self.remembered().insert(container.id, processes.clone());
+        Ok(processes)
     }
 
     async fn logs(&self, id: &str, lines: u32) -> Result<String> {

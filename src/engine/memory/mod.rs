@@ -49,7 +49,7 @@ use tokio::time::sleep;
 
 use super::{Attached, ContainerSpec, Docker, DockerError, DockerErrorKind, Grace, RawInspect, Result};
 use crate::clock::Clock;
-use crate::model::container::{ApiVersion, Container, EngineInfo, ExecOutput, Image, Volume};
+use crate::model::container::{ApiVersion, Container, EngineInfo, ExecOutput, Image, Process, Volume};
 use crate::model::location::MountSource;
 use program::Behaviour;
 use state::{Record, State};
@@ -270,6 +270,13 @@ impl Docker for MemoryDocker {
     async fn exec(&self, id: &str, command: &[String], limit: Duration) -> Result<ExecOutput> {
         sleep(LATENCY).await;
         self.run_exec(id, command, limit).await
+    }
+
+    async fn processes(&self, id: &str) -> Result<Vec<Process>> {
+        sleep(LATENCY).await;
+        self.with(&format!("list the processes of container {id}"), id, |record| {
+            Ok(record.container.processes.clone())
+        })
     }
 
     async fn logs(&self, id: &str, lines: u32) -> Result<String> {

@@ -9,7 +9,7 @@ use super::stage::StageVolume;
 use super::{Prepared, SnapshotRun};
 use crate::agent::calls;
 use crate::agent::protocol::{FoundDatabase, StageRoom, Survey};
-use crate::database;
+use crate::database::{self, Database};
 use crate::engine::helper::Access;
 use crate::model::container::EngineInfo;
 use crate::model::error::{Context as _, Error, Result};
@@ -78,6 +78,7 @@ impl SnapshotRun<'_> {
         let survey = calls::Survey { exclude: self.excluded(), ..Default::default() };
         let survey = helper.agent.call(survey).await.context(|| format!("survey {}", source.title))?;
         let database = self.find_database(&source, &survey)?;
+        let source = known_by_its_files(source, database.as_ref());
         let inspection = match &database {
             Some(database) => Some(database.inspect(&mut helper.agent).await?),
             None => None,
@@ -205,7 +206,10 @@ impl SnapshotRun<'_> {
         }
         let hold = self.hold_plan(source);
         if hold.freezes() {
-            return hold.containers.iter().try_for_each(refuse_what_cannot_be_frozen);
+            return hold
+                .containers
+                .iter()
+                .try_for_each(|container| refuse_what_cannot_be_frozen(source, container));
         }
         hold.containers.iter().try_for_each(|container| refuse_what_cannot_be_stopped(source, container))
     }
@@ -333,6 +337,27 @@ impl SnapshotRun<'_> {
             archive: self.repository.archive_path(&source.key, &self.run.id, self.options.codec),
         }
     }
+}
+
+/// Finds the container of a database that was found by its files alone: one that does not run says nothing, and an
+/// entrypoint may have any name.
+fn known_by_its_files(mut source: Source, files: Option<&DatabaseFiles>) -> Source {
+    let Some(files) = files.filter(|_| source.database_container.is_none()) else { return source };
+    let server = database::named(files.engine).and_then(Database::server);
+    let may_have_run = |user: &&User| {
+        user.writes
+            && !user.through_network
+            // What was looked into, and runs none, is no server.
+            && user.container.processes.is_empty()
+            && server.is_some_and(|server| server.may_have_run_in(&user.container))
+    };
+    let mut found = source.users.iter().filter(may_have_run).map(|user| user.container.id.clone());
+    if let (Some(only), None) = (found.next(), found.next()) {
+        drop(found);
+        source.database_container = Some(only);
+        source.data_directory = Some(files.data_directory.clone());
+    }
+    source
 }
 
 /// Returns the database of a source that no container uses, if there is exactly one.

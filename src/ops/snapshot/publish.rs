@@ -114,6 +114,7 @@ pub(in crate::ops) async fn environment(
     engine: &EngineInfo,
 ) -> Environment {
     let container = source.database();
+    let server = container.and_then(database::server_of);
     // Other names of the image are worth having, but not worth failing for.
     let image = match container {
         Some(container) => context.docker.image(&container.image_id).await.ok().flatten(),
@@ -130,10 +131,10 @@ pub(in crate::ops) async fn environment(
         image_digests: image.map(|image| image.repo_digests).unwrap_or_default(),
         labels: container.map(compose_labels).unwrap_or_default(),
         mounts: container.map(|container| container.mounts.clone()).unwrap_or_default(),
-        data_directory: container.and_then(|container| {
-            database::server_of(container).and_then(|server| server.data_directory(container))
+        data_directory: container.and_then(|container| server?.data_directory(container)),
+        superuser: container.and_then(|container| {
+            server.or_else(|| database::server_that_may_have_run_in(container))?.superuser(container)
         }),
-        superuser: container.and_then(|container| database::server_of(container)?.superuser(container)),
         engine_version: engine.version.clone(),
         api_version: engine.api_version.to_string(),
         arch: engine.arch.clone(),

@@ -2,7 +2,7 @@
 #
 # Exit status 0: nothing found; 2: what is damaged is on standard output; 3: it cannot be looked at, and standard
 # output says why. It must run in dash and in busybox ash.
-command -v pg_amcheck >/dev/null || for bin in /usr/lib/postgresql/*/bin; do PATH=$PATH:$bin; done
+command -v pg_amcheck >/dev/null || for bin in /usr/lib/postgresql/*/bin /opt/bitnami/postgresql/bin; do PATH=$PATH:$bin; done
 command -v pg_amcheck >/dev/null || { echo 'the image has no pg_amcheck'; exit 3; }
 PGUSER=${POSTGRES_USER:-postgres}
 export PGUSER
