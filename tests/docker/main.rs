@@ -11,6 +11,8 @@ mod clone;
 mod compose;
 mod database;
 mod deadlines;
+#[path = "../shared/deep.rs"]
+mod deep;
 mod doctor;
 mod drill;
 mod engine;
