@@ -13,6 +13,7 @@ use volsnap::model::hint::Hint;
 use volsnap::ops::Context;
 use volsnap::repository::{Repository, Snapshot};
 use volsnap::saga::{GuardedBy, RetryBudget, SagaOptions};
+use volsnap::selector::Bystanders;
 use volsnap::signal::{self, Cancel};
 use volsnap::{Error, ErrorKind};
 
@@ -20,6 +21,7 @@ use self::exit::Exit;
 use crate::render::{Commands, Ui, UiOptions};
 
 mod agent;
+mod bystanders;
 mod check;
 mod dirs;
 mod doctor;
@@ -209,6 +211,7 @@ impl Global {
             clock: Clock::system(),
             compose: std::sync::Arc::new(volsnap::compose::runner::Processes),
             compose_project: std::env::var("COMPOSE_PROJECT_NAME").ok().filter(|name| !name.is_empty()),
+            bystanders: Bystanders::default(),
             cancel,
             monitor,
         })

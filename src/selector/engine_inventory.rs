@@ -11,6 +11,15 @@ use crate::model::error::{Context as _, Result};
 use crate::model::hint::Hint;
 use crate::model::location::normalize;
 
+/// What the user says of containers that the rules would take for something else.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Bystanders {
+    /// Names of those to hold with the users, though they can only see the source.
+    pub hold: Vec<String>,
+    /// Names of those to leave alone, though they use the source.
+    pub ignore: Vec<String>,
+}
+
 /// Everything a target may mean.
 #[derive(Debug, Clone)]
 pub struct EngineInventory {
@@ -27,6 +36,11 @@ pub struct EngineInventory {
     /// Data directories that running databases themselves name, by container id: they win over the
     /// container's configuration.
     pub data_directories: BTreeMap<String, PathBuf>,
+    /// What the processes of containers have open, and where they work, as their container calls it, by container id;
+    /// nothing of a container that could not be asked.
+    pub open_files: BTreeMap<String, Vec<PathBuf>>,
+    /// What the user says of containers by name.
+    pub bystanders: Bystanders,
     /// The words of our command that hints complete with a target: "snapshot".
     pub command: Vec<String>,
 }
@@ -44,6 +58,8 @@ impl EngineInventory {
             compose_project: compose_project.filter(|name| !name.is_empty()).map(str::to_owned),
             directory_project: DirectoryProject::discover(directory),
             data_directories: BTreeMap::new(),
+            open_files: BTreeMap::new(),
+            bystanders: Bystanders::default(),
             command: vec!["snapshot".to_owned()],
         })
     }

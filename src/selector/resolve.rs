@@ -14,7 +14,7 @@ use crate::model::location::MountSource;
 use crate::model::quote::printable;
 use crate::model::source::{Source, key_of};
 use crate::selector::EngineInventory;
-use crate::selector::inventory::{Inventory, Place, inventory, mounts_on};
+use crate::selector::inventory::{Inventory, Place, inventory_of, mounts_on};
 
 /// Returns the volume or directory that the target means, with everything that uses it.
 ///
@@ -101,7 +101,8 @@ impl<'w> Resolver<'w> {
 
     fn source(&self, named: &Match<'_>, location: MountSource) -> Result<Source> {
         let world = self.world;
-        let inventory = inventory(&location, &world.containers, &world.volumes);
+        let inventory = inventory_of(&location, world, self.server_of);
+        self.refuse_vain_names(&location, &inventory)?;
         let (here, elsewhere) = self.databases(&location, &inventory)?;
         let here = self.only_database(here, named)?;
         let mut warnings = Vec::new();
@@ -115,12 +116,31 @@ impl<'w> Resolver<'w> {
             key: key_of(&location),
             title: named.title(&location),
             users: inventory.users,
+            onlookers: inventory.onlookers,
             database_container: here.as_ref().map(|here| here.data.container.id.clone()),
             data_directory: here.map(|here| here.below),
             held_by: inventory.held_by,
             warnings,
             location,
         })
+    }
+
+    /// Refuses to hold what does not even see the source, and to ignore a database that is in it.
+    fn refuse_vain_names(&self, location: &MountSource, inventory: &Inventory) -> Result<()> {
+        let is_user = |name: &&String| inventory.users.iter().any(|user| user.container.name == **name);
+        if let Some(name) = self.world.bystanders.hold.iter().find(|name| !is_user(name)) {
+            let message = format!("no container called {} can see {}", printable(name), describe(location));
+            return Err(Error::usage(message).hint(Hint::instead(&["--hold="], [""; 0])));
+        }
+        match self.world.bystanders.ignore.iter().find(is_user) {
+            Some(name) => Err(Error::usage(format!(
+                "container {} cannot be ignored: its database is in {}, or it has the network of one that uses it",
+                printable(name),
+                describe(location)
+            ))
+            .hint(Hint::instead(&["--ignore="], [""; 0]))),
+            None => Ok(()),
+        }
     }
 
     /// Returns the databases of the users in two groups: those whose data is in the source, and those whose

@@ -20,6 +20,7 @@ mod holds;
 mod interruptions;
 mod migrate;
 mod online;
+mod onlookers;
 mod podman;
 #[path = "../shared/program.rs"]
 mod program;

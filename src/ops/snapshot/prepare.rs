@@ -325,6 +325,7 @@ impl SnapshotRun<'_> {
             freezes: Vec::new(),
             starts: Vec::new(),
             stay_stopped: stopped.map(|container| container.name.clone()).collect(),
+            onlookers: source.onlookers.clone(),
             entries: survey.entries,
             raw_bytes: survey.bytes,
             needed_bytes: plan::worst_case_bytes(survey.bytes, survey.entries),

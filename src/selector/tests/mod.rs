@@ -133,6 +133,8 @@ fn world(directory: &str, containers: Vec<Container>, volumes: Vec<Volume>) -> E
         compose_project: None,
         directory_project: None,
         data_directories: std::collections::BTreeMap::new(),
+        open_files: std::collections::BTreeMap::new(),
+        bystanders: Bystanders::default(),
         command: vec!["snapshot".to_owned()],
     }
 }
