@@ -186,7 +186,7 @@ impl Global {
                 .map_err(|error| other_engine(error, &reached))?;
         }
         let docker = DockerEngine::connect(address.as_deref()).await.map_err(unreached)?;
-        let directory = std::env::current_dir()
+        let directory = dirs::current_directory()
             .map_err(|error| Error::failed("find out the current directory").with_source(error))?;
         let cancel = Cancel::default();
         let monitor = ui.monitor();

@@ -37,6 +37,7 @@ impl Context {
     pub(super) async fn resolve_for(&self, command: &[&str], target: &Target) -> Result<Source> {
         let mut world = EngineInventory {
             command: command.iter().map(ToString::to_string).collect(),
+            typed: target.spelling(),
             ..self.world().await?
         };
         let mut source = selector::resolve(target, &world)?;

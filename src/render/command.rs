@@ -21,6 +21,7 @@ impl Commands {
         let (command, why) = match hint {
             Hint::Volsnap { args, why } => (self.volsnap(args), why),
             Hint::Again { without, with, why } => (self.again(without, with), why),
+            Hint::Replaced { word, by, otherwise, why } => (self.replaced(word, by, otherwise), why),
             Hint::Docker { args, why } => (self.docker(args), why),
             Hint::Shell { command, why } => (self.shell(command), why),
             Hint::Advice(text) => return printable(text),
@@ -68,6 +69,20 @@ impl Commands {
         command_line(words)
     }
 
+    fn replaced(&self, word: &str, by: &str, otherwise: &[String]) -> String {
+        // The verb has the first word, whatever the target is called.
+        let verb = otherwise.first().and_then(|verb| self.typed.iter().position(|typed| typed == verb));
+        let place = verb.and_then(|verb| {
+            let after = self.typed.iter().enumerate().skip(verb + 1);
+            let is_it = |typed: &str| typed == word || typed.strip_prefix("--to=") == Some(word);
+            after.filter(|(_, typed)| is_it(typed)).map(|(place, _)| place).next()
+        });
+        let Some(place) = place else { return self.volsnap(otherwise) };
+        let mut words = self.typed.clone();
+        words[place] = words[place].replace(word, by);
+        command_line(std::iter::once("volsnap".to_owned()).chain(words))
+    }
+
     fn docker(&self, args: &[String]) -> String {
         let host = self.host.iter().flat_map(|host| ["--host", host.as_str()]);
         command_line(std::iter::once("docker").chain(host).chain(args.iter().map(String::as_str)))
@@ -103,6 +118,32 @@ mod tests {
             host: Some("tcp://db:2375".to_owned()),
             typed: typed.iter().map(|&word| word.to_owned()).collect(),
         }
+    }
+
+    #[test]
+    fn a_word_in_the_place_of_another_keeps_the_rest_of_what_was_typed() {
+        let hint = |verb: &str| Hint::Replaced {
+            word: "db".to_owned(),
+            by: "service:shop/db".to_owned(),
+            otherwise: vec![verb.to_owned(), "service:shop/db".to_owned()],
+            why: None,
+        };
+        let line = |typed: &[&str], verb| {
+            Commands { typed: commands(typed).typed, ..Commands::default() }.line(&hint(verb))
+        };
+        assert_eq!(
+            line(&["--repo", "db", "migrate", "db", "--back", "-y"], "migrate"),
+            "volsnap --repo db migrate service:shop/db --back -y"
+        );
+        assert_eq!(
+            line(&["migrate", "db", "/data/db"], "migrate"),
+            "volsnap migrate service:shop/db /data/db"
+        );
+        assert_eq!(
+            line(&["restore", "latest", "--to=db"], "restore"),
+            "volsnap restore latest --to=service:shop/db"
+        );
+        assert_eq!(line(&["check"], "check"), "volsnap check service:shop/db");
     }
 
     #[test]

@@ -18,7 +18,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use super::data::{DatabaseData, ServerOf};
 pub use super::place::Place;
-use crate::compose::{Membership, VolumeKey};
+use crate::compose::{VolumeKey, project_of};
 use crate::database;
 use crate::model::container::{Container, Mount, Volume, network_owner};
 use crate::model::labels::{LABEL_IGNORE, LABEL_RUN};
@@ -225,8 +225,7 @@ impl<'w> Census<'w> {
 
 /// Returns the project or stack that a container belongs to.
 fn group_of(container: &Container) -> Option<&str> {
-    let project = Membership::of(&container.labels).map(|member| member.project);
-    project.or_else(|| container.labels.get(STACK).map(String::as_str))
+    project_of(&container.labels).or_else(|| container.labels.get(STACK).map(String::as_str))
 }
 
 /// Returns the mounts through which the container reaches the place.

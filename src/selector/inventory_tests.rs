@@ -18,6 +18,8 @@ fn world(containers: Vec<Container>, volumes: Vec<Volume>) -> EngineInventory {
         data_directories: BTreeMap::new(),
         open_files: BTreeMap::new(),
         bystanders: Bystanders::default(),
+        real_directories: std::collections::BTreeMap::new(),
+        typed: String::new(),
         command: vec!["snapshot".to_owned()],
     }
 }

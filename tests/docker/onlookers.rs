@@ -118,8 +118,8 @@ async fn who_has_a_file_open_uses_it_and_a_label_excludes_what_does_not() {
     let above = ["-v", "/var/lib/docker:/host"];
     let opens = world.run_service("opens", &above, &format!("exec 3>>{inside}/x; ready; sleep 1000"));
     let works = world.run_service("works", &above, &format!("cd {inside}; ready; sleep 1000"));
-    let labelled =
-        [&["--label", "volsnap.ignore=true", "-v", &format!("{volume}:/files")], &above[..]].concat();
+    let itself = format!("{volume}:/files");
+    let labelled = [&["--label", "volsnap.ignore=true", "-v", &itself], &above[..]].concat();
     let ignored = world.run_service("ignored", &labelled, "sleep 1000");
     let target = format!("volume:{volume}");
     let plan = volsnap.run(["snapshot", &target, "--dry-run", "--json"]).expect(0).json();

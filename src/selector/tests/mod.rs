@@ -135,6 +135,8 @@ fn world(directory: &str, containers: Vec<Container>, volumes: Vec<Volume>) -> E
         data_directories: std::collections::BTreeMap::new(),
         open_files: std::collections::BTreeMap::new(),
         bystanders: Bystanders::default(),
+        real_directories: std::collections::BTreeMap::new(),
+        typed: String::new(),
         command: vec!["snapshot".to_owned()],
     }
 }
