@@ -9,7 +9,7 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
@@ -360,14 +360,23 @@ impl Manifest {
         &self.parts.first().counts
     }
 
-    /// Returns where the database's container mounted the source.
+    /// Returns where the database's container had the source: where it mounted it, or below where it mounted what holds
+    /// it.
     #[must_use]
-    pub fn mounted_at(&self) -> Option<&Path> {
-        let is_source = |mount: &&Mount| match self.location() {
-            MountSource::Volume(name) => mount.volume.as_ref() == Some(name),
-            MountSource::Directory(path) => mount.volume.is_none() && mount.source == *path,
+    pub fn mounted_at(&self) -> Option<PathBuf> {
+        let had_at = |mount: &Mount| match self.location() {
+            MountSource::Volume(name) => {
+                (mount.volume.as_ref() == Some(name)).then(|| mount.destination.clone())
+            }
+            MountSource::Directory(path) => {
+                let below = path.strip_prefix(&mount.source).ok().filter(|_| mount.source.is_absolute())?;
+                Some(mount.destination.join(below))
+            }
         };
-        self.environment.mounts.iter().find(is_source).map(|mount| mount.destination.as_path())
+        let depth = |mount: &&Mount| mount.source.components().count();
+        let innermost =
+            self.environment.mounts.iter().filter(|mount| had_at(mount).is_some()).max_by_key(depth);
+        innermost.and_then(had_at)
     }
 
     /// Returns what may be believed of the data, in a few words.

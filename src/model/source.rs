@@ -32,6 +32,11 @@ pub struct Source {
     /// Where that database's data directory lies, relative to the source's root, as the container's
     /// configuration has it; "" for the root itself.
     pub data_directory: Option<PathBuf>,
+    /// Where the data directories of its servers lie, relative to the source's root, if it has those of several: there
+    /// is no one database then.
+    pub servers: Vec<PathBuf>,
+    /// The ids of the containers of these.
+    pub database_containers: Vec<String>,
     /// Another run of volsnap that has the source mounted: this one has to wait its turn.
     pub held_by: Option<OtherRun>,
     /// What to say before anything else, for example that the data lives in an anonymous volume.
@@ -152,6 +157,22 @@ impl Source {
     pub fn database(&self) -> Option<&Container> {
         let id = self.database_container.as_deref()?;
         self.users.iter().map(|user| &user.container).find(|container| container.id == id)
+    }
+
+    /// Returns whether the database's container mounts only something that holds this.
+    #[must_use]
+    pub fn shares_its_volume(&self) -> bool {
+        let shares = |container: &Container| self.mounted_at(container).is_none();
+        self.database().is_some_and(|container| shares(container) && self.seen_at(container).is_some())
+    }
+
+    /// Returns the containers whose databases live here: the one, or each of several.
+    pub fn databases(&self) -> impl Iterator<Item = &Container> {
+        let is_it = |user: &&User| {
+            self.database_containers.contains(&user.container.id)
+                || self.database_container.as_ref() == Some(&user.container.id)
+        };
+        self.users.iter().filter(is_it).map(|user| &user.container)
     }
 }
 

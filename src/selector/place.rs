@@ -56,6 +56,12 @@ impl Place {
         Self { volume: Some(name.to_owned()), below: PathBuf::new(), paths }
     }
 
+    /// Returns a path of the place on the engine's host; `None` if a driver's own storage has it.
+    #[must_use]
+    pub fn host_path(&self) -> Option<&Path> {
+        self.paths.first().map(PathBuf::as_path)
+    }
+
     /// Returns the place `below` this one.
     #[must_use]
     pub fn join(&self, below: &Path) -> Self {

@@ -267,6 +267,12 @@ impl MigrateRun<'_> {
                         .why("then give it a named volume, and restore into that"),
                 ))
             }
+            (_, MountSource::Directory(_)) if source.shares_its_volume() => Err(Error::usage(format!(
+                "{} is a part of what its container mounts, and a migration moves the whole of a mount",
+                source.title
+            ))
+            .hint(Hint::volsnap(["snapshot", &target]))
+            .or(Hint::volsnap(["restore", "latest", "--dir", "DIR"]).why("then"))),
             (Destination::Directory(_), MountSource::Directory(directory)) => Err(Error::usage(format!(
                 "{} has its data in a directory already: {}",
                 source.title,

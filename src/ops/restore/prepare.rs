@@ -447,9 +447,9 @@ impl RestoreRun<'_> {
         };
         // If nothing is mounted yet, it will be where it was.
         let snapshot = self.options.archive.snapshot();
-        let recorded = || snapshot.and_then(|snapshot| snapshot.manifest.mounted_at().map(Path::to_owned));
+        let recorded = || snapshot.and_then(|snapshot| snapshot.manifest.mounted_at());
         let mounted_at = match container {
-            Some(container) => source.mounted_at(container),
+            Some(container) => source.seen_at(container),
             None => recorded(),
         };
         Ok(DatabaseFiles::at(archived, data_directory, mounted_at))
@@ -768,6 +768,8 @@ fn unused(location: MountSource, title: String) -> Source {
         onlookers: Vec::new(),
         database_container: None,
         data_directory: None,
+        servers: Vec::new(),
+        database_containers: Vec::new(),
         held_by: None,
         warnings: Vec::new(),
     }

@@ -81,13 +81,15 @@ impl SnapshotRun<'_> {
         self.run.monitor().step("prove");
         self.refuse_unfrozen(held).await?;
         let stops = if held.is_frozen() { &[] } else { held.containers() };
-        evidence::of_shutdown(
-            &self.run.context,
-            stops,
-            prepared.database.as_ref(),
-            &mut prepared.helper.agent,
-        )
-        .await
+        let database = prepared.database.as_ref();
+        let agent = &mut prepared.helper.agent;
+        let mut evidence = evidence::of_shutdown(&self.run.context, stops, database, agent).await?;
+        for server in &prepared.servers {
+            let at = server.data_directory.display();
+            let inspection = server.inspect(agent).await?;
+            evidence.reasons.extend(inspection.reasons.iter().map(|reason| format!("{at}: {reason}")));
+        }
+        Ok(evidence)
     }
 
     async fn refuse_unfrozen(&self, held: &Held) -> Result<()> {
@@ -120,7 +122,8 @@ impl SnapshotRun<'_> {
             return Ok(Consistency::CrashConsistent);
         }
         let consistency = evidence.at_rest();
-        if consistency.is_at_rest() || prepared.database.is_none() || self.options.allow_crash_consistent {
+        let is_plain = prepared.database.is_none() && prepared.servers.is_empty();
+        if consistency.is_at_rest() || is_plain || self.options.allow_crash_consistent {
             return Ok(consistency);
         }
         Err(Error::failed(format!("the shutdown is not clean: {}", evidence.reasons.join("; "))).hint(
