@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use clap::{Parser, Subcommand};
 use volsnap::clock::Clock;
+use volsnap::compose::DirectoryProject;
 use volsnap::engine::DockerError;
 use volsnap::engine::bollard::DockerEngine;
 use volsnap::engine::context::{ContextError, Selection, refuse_other_engine};
@@ -62,6 +63,12 @@ Exit codes:
   6    done, but not all of it: the message names what you asked for that was not looked at,
        not proved or not copied to its second place
   130, 143, 129   interrupted by INT, TERM, HUP; everything is back
+
+Names:
+  TARGET is what is acted on: a service of the project here (db), service:PROJECT/db, container:NAME,
+  volume:NAME or path:DIR.
+  SOURCE is what a snapshot is of: any of these names, or the one in the column SOURCE of `volsnap list`.
+  A service that was migrated is one SOURCE. SOURCE alone means its latest snapshot.
 
 Examples:
   volsnap snapshot db               save the service db of the compose project here
@@ -231,6 +238,13 @@ impl Global {
         named.map_or_else(dirs::default_repository, Ok)
     }
 
+    /// Returns the Compose project that bare names are of, as far as can be told without an engine.
+    fn project(&self) -> Option<String> {
+        let named = std::env::var("COMPOSE_PROJECT_NAME").ok().filter(|name| !name.is_empty());
+        let here = || Some(DirectoryProject::discover(&dirs::current_directory().ok()?)?.name);
+        named.or_else(here)
+    }
+
     /// Opens the repository, which has to exist.
     async fn repository(&self) -> Result<Repository, Error> {
         Ok(Repository::open(&self.repository_location()?).await?)
@@ -239,9 +253,10 @@ impl Global {
     /// Returns the snapshot that `spec` means: one of the repository, or one by its file.
     async fn snapshot(&self, spec: &str) -> Result<Snapshot, Error> {
         let path = Path::new(spec);
+        let has_prefix = ["service:", "container:", "volume:", "path:"].iter().any(|it| spec.starts_with(it));
         let is_name = path.components().count() <= 2 && path.extension().is_none() && !path.is_absolute();
-        if is_name {
-            Ok(self.repository().await?.resolve(spec).await?)
+        if is_name || has_prefix {
+            Ok(self.repository().await?.resolve_in(spec, self.project().as_deref()).await?)
         } else {
             Ok(Snapshot::from_file(path).await?)
         }

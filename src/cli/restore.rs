@@ -22,7 +22,7 @@ use crate::render::Ui;
 /// data back and the service runs on it. Keeps what it replaced as a safety snapshot.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
-    /// An id, a unique prefix of one, `latest`, `SOURCE/latest`, or a path to an archive, even of another
+    /// An id, a unique prefix of one, `latest`, `SOURCE`, `SOURCE/latest`, or a path to an archive, even of another
     /// tool: .tar, .tar.gz, .tar.bz2, .tar.xz, .tar.zst
     snapshot: String,
     /// Restore into this, instead of where it came from: `db`, `service:db`, `volume:NAME`, `path:DIR` …

@@ -19,6 +19,8 @@ mod hangs;
 mod holds;
 mod interruptions;
 mod migrate;
+mod names;
+mod neighbours;
 mod online;
 mod onlookers;
 mod podman;
