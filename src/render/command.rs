@@ -72,11 +72,9 @@ impl Commands {
     fn replaced(&self, word: &str, by: &str, otherwise: &[String]) -> String {
         // The verb has the first word, whatever the target is called.
         let verb = otherwise.first().and_then(|verb| self.typed.iter().position(|typed| typed == verb));
-        let place = verb.and_then(|verb| {
-            let after = self.typed.iter().enumerate().skip(verb + 1);
-            let is_it = |typed: &str| typed == word || typed.strip_prefix("--to=") == Some(word);
-            after.filter(|(_, typed)| is_it(typed)).map(|(place, _)| place).next()
-        });
+        let after = self.typed.iter().enumerate().skip(verb.map_or(0, |verb| verb + 1));
+        let is_it = |typed: &str| typed == word || typed.strip_prefix("--to=") == Some(word);
+        let place = after.filter(|(_, typed)| is_it(typed)).map(|(place, _)| place).next();
         let Some(place) = place else { return self.volsnap(otherwise) };
         let mut words = self.typed.clone();
         words[place] = words[place].replace(word, by);
