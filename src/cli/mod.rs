@@ -91,6 +91,9 @@ struct Global {
     /// The engine's address, such as tcp://db:2375 [default: $DOCKER_HOST, else the local socket]
     #[arg(long, global = true, value_name = "URL")]
     host: Option<String>,
+    /// The Compose project that bare names are of [default: that of the current directory]
+    #[arg(short, long, global = true, value_name = "NAME", env = "COMPOSE_PROJECT_NAME")]
+    project_name: Option<String>,
     /// Print one JSON value on standard output, and nothing else there
     #[arg(long, global = true)]
     json: bool,
@@ -217,7 +220,7 @@ impl Global {
             directory,
             clock: Clock::system(),
             compose: std::sync::Arc::new(volsnap::compose::runner::Processes),
-            compose_project: std::env::var("COMPOSE_PROJECT_NAME").ok().filter(|name| !name.is_empty()),
+            compose_project: self.project_name.clone().filter(|name| !name.is_empty()),
             bystanders: Bystanders::default(),
             cancel,
             monitor,
@@ -229,7 +232,9 @@ impl Global {
         let named = |repo: &&PathBuf| std::env::var_os("VOLSNAP_REPO").as_deref() != Some(repo.as_os_str());
         let repo = self.repo.as_ref().filter(named).map(|repo| repo.to_string_lossy().into_owned());
         let typed = std::env::args_os().skip(1).map(|word| word.to_string_lossy().into_owned());
-        Commands { repo, host: self.host.clone(), typed: typed.collect() }
+        let typed_name = |name: &&String| std::env::var("COMPOSE_PROJECT_NAME").ok().as_ref() != Some(name);
+        let project = self.project_name.as_ref().filter(typed_name).cloned();
+        Commands { repo, host: self.host.clone(), project, typed: typed.collect() }
     }
 
     /// Returns where the repository is, or will be.
@@ -240,7 +245,7 @@ impl Global {
 
     /// Returns the Compose project that bare names are of, as far as can be told without an engine.
     fn project(&self) -> Option<String> {
-        let named = std::env::var("COMPOSE_PROJECT_NAME").ok().filter(|name| !name.is_empty());
+        let named = self.project_name.clone().filter(|name| !name.is_empty());
         let here = || Some(DirectoryProject::discover(&dirs::current_directory().ok()?)?.name);
         named.or_else(here)
     }

@@ -11,6 +11,8 @@ pub(crate) struct Commands {
     pub(crate) repo: Option<String>,
     /// The engine, if the command line named it.
     pub(crate) host: Option<String>,
+    /// The Compose project, if the command line named it.
+    pub(crate) project: Option<String>,
     /// Everything that was typed after `volsnap`.
     pub(crate) typed: Vec<String>,
 }
@@ -36,7 +38,8 @@ impl Commands {
 
     fn volsnap(&self, args: &[String]) -> String {
         let mut words = vec!["volsnap"];
-        for (option, value) in [("--repo", &self.repo), ("--host", &self.host)] {
+        let options = [("--repo", &self.repo), ("--host", &self.host), ("--project-name", &self.project)];
+        for (option, value) in options {
             // A hint with a repository or an engine of its own means that one.
             if let (Some(value), false) = (value, args.iter().any(|arg| is_given(arg, option))) {
                 words.extend([option, value.as_str()]);
@@ -114,8 +117,15 @@ mod tests {
         Commands {
             repo: Some("/my repo".to_owned()),
             host: Some("tcp://db:2375".to_owned()),
+            project: None,
             typed: typed.iter().map(|&word| word.to_owned()).collect(),
         }
+    }
+
+    #[test]
+    fn a_command_means_the_project_that_this_one_was_given() {
+        let shop = Commands { project: Some("shop".to_owned()), ..Commands::default() };
+        assert_eq!(shop.line(&Hint::volsnap(["list", "db"])), "volsnap --project-name shop list db");
     }
 
     #[test]

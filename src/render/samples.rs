@@ -43,6 +43,7 @@ fn commands() -> Commands {
     Commands {
         repo: Some("/my repo".to_owned()),
         host: Some("tcp://db:2375".to_owned()),
+        project: None,
         typed: ["--repo", "/my repo", "restore", "latest"].map(str::to_owned).to_vec(),
     }
 }
