@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use super::Target;
-use crate::compose::{DirectoryProject, Membership, WORKING_DIR_LABEL};
+use crate::compose::{DirectoryProject, Membership, WORKING_DIR_LABEL, projects_below};
 use crate::engine::Docker;
 use crate::model::container::{Container, Volume};
 use crate::model::error::{Context as _, Result};
@@ -34,6 +34,8 @@ pub struct EngineInventory {
     pub compose_project: Option<String>,
     /// The project whose file is in the current directory or above it.
     pub directory_project: Option<DirectoryProject>,
+    /// The projects whose files are in directories below the current one.
+    pub projects_below: Vec<DirectoryProject>,
     /// Data directories that running databases themselves name, by container id: they win over the
     /// container's configuration.
     pub data_directories: BTreeMap<String, PathBuf>,
@@ -63,6 +65,7 @@ impl EngineInventory {
             directory: directory.to_owned(),
             compose_project: compose_project.filter(|name| !name.is_empty()).map(str::to_owned),
             directory_project: DirectoryProject::discover(directory),
+            projects_below: projects_below(directory),
             data_directories: BTreeMap::new(),
             open_files: BTreeMap::new(),
             bystanders: Bystanders::default(),

@@ -15,6 +15,7 @@ fn world(containers: Vec<Container>, volumes: Vec<Volume>) -> EngineInventory {
         directory: "/".into(),
         compose_project: None,
         directory_project: None,
+        projects_below: vec![],
         data_directories: BTreeMap::new(),
         open_files: BTreeMap::new(),
         bystanders: Bystanders::default(),

@@ -49,11 +49,22 @@ pub(super) fn unknown(target: &Target, world: &EngineInventory) -> Error {
         ("with its project's prefix there is", prefixed)
     };
     if offered.is_empty() {
-        return Error::usage(nothing).with_hints(what_there_is());
+        return Error::usage(nothing).with_hints(projects_below(world).chain(what_there_is()));
     }
     let names: Vec<_> = offered.iter().map(ToString::to_string).collect();
     let commands: Vec<_> = offered.iter().map(|target| world.command_for(target)).collect();
     Error::usage(format!("{nothing}; {said} {}", names.join(", "))).with_hints(commands)
+}
+
+/// Returns the commands that show what projects have whose files lie below the user's directory: their names are not
+/// those of a project here.
+fn projects_below(world: &EngineInventory) -> impl Iterator<Item = Hint> {
+    let below = world.projects_below.iter().filter(|_| !world.has_current()).take(MOST);
+    below.map(|project| {
+        let directory = project.directory.to_string_lossy();
+        Hint::docker(["compose", "--project-directory", &directory, "ps", "--all"])
+            .why(format!("project {} has its file there", printable(&project.name)))
+    })
 }
 
 /// Returns the commands that show what a target can name.

@@ -203,6 +203,7 @@ impl RestoreRun<'_> {
                 Ok(inspection) => {
                     evidence.reasons.extend(inspection.reasons.iter().cloned());
                     evidence.database = Some(inspection);
+                    evidence.onlookers.clear();
                 }
                 Err(error) => evidence.reasons.push(error.chain()),
             }

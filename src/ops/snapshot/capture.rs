@@ -116,12 +116,13 @@ impl SnapshotRun<'_> {
         if !users.frozen.is_empty() {
             evidence.reasons.insert(0, format!("{} was frozen while it ran", users.frozen.join(", ")));
             evidence.paused.clone_from(&users.frozen);
-            if !evidence.onlookers.is_empty() {
-                evidence.reasons.push(format!("{} could write meanwhile", evidence.onlookers.join(", ")));
-            }
+            evidence.reasons.extend(could_write(&evidence.onlookers));
             return Ok(Consistency::CrashConsistent);
         }
         let consistency = evidence.at_rest();
+        if consistency == Consistency::CrashConsistent {
+            evidence.reasons.extend(could_write(&evidence.onlookers));
+        }
         let is_plain = prepared.database.is_none() && prepared.servers.is_empty();
         if consistency.is_at_rest() || is_plain || self.options.allow_crash_consistent {
             return Ok(consistency);
@@ -227,4 +228,9 @@ impl SnapshotRun<'_> {
         }
         Ok(consistency)
     }
+}
+
+/// Returns what speaks against data beside which these ran.
+fn could_write(onlookers: &[String]) -> Option<String> {
+    (!onlookers.is_empty()).then(|| format!("{} could write meanwhile", onlookers.join(", ")))
 }

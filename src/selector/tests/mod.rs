@@ -132,6 +132,7 @@ fn world(directory: &str, containers: Vec<Container>, volumes: Vec<Volume>) -> E
         directory: directory.into(),
         compose_project: None,
         directory_project: None,
+        projects_below: vec![],
         data_directories: std::collections::BTreeMap::new(),
         open_files: std::collections::BTreeMap::new(),
         bystanders: Bystanders::default(),

@@ -239,6 +239,17 @@ fn a_name_like_no_other_is_refused_with_the_way_to_look() {
     assert_eq!(hint, "docker ps --all\ndocker volume ls");
 }
 
+#[test]
+fn a_project_whose_file_is_below_is_pointed_at_where_nothing_has_the_name() {
+    let mut world = town("/work");
+    let below = DirectoryProject { name: "docker".to_owned(), directory: "/work/docker".into() };
+    world.projects_below.push(below);
+    let (_, _, hint) = refusal("zzzzzz", &world);
+    let first =
+        "docker compose --project-directory /work/docker ps --all    # project docker has its file there";
+    assert_eq!(hint.lines().next(), Some(first));
+}
+
 // faults.md row 17.
 #[rstest]
 #[case("/srv/shop", "volume:db_data", &["shop_db_data", "mall_db_data"])]
