@@ -313,6 +313,10 @@ impl Docker for FailingDocker {
         self.call_in_detail("exec", id, detail, self.inner.exec(id, command, limit)).await
     }
 
+    async fn processes(&self, id: &str) -> Result<Vec<u32>> {
+        self.call("processes", id, self.inner.processes(id)).await
+    }
+
     async fn logs(&self, id: &str, lines: u32) -> Result<String> {
         self.call("logs", id, self.inner.logs(id, lines)).await
     }

@@ -236,6 +236,11 @@ pub trait Docker: Send + Sync + fmt::Debug {
     async fn lower_priority(&self, id: &str) -> Result<()>;
     /// Runs a command in a running container, without a terminal or standard input, for at most `limit`.
     async fn exec(&self, id: &str, command: &[String], limit: Duration) -> Result<ExecOutput>;
+    /// Returns the ids of a running container's processes, as its host has them; none where that is not known.
+    async fn processes(&self, id: &str) -> Result<Vec<u32>> {
+        let _ = id;
+        Ok(Vec::new())
+    }
     /// Returns the last lines of a container's log, both streams together, at most 64 KiB.
     async fn logs(&self, id: &str, lines: u32) -> Result<String>;
     /// Returns an image by reference, `None` if there is none.

@@ -21,7 +21,10 @@ mod hangs;
 mod holds;
 mod interruptions;
 mod migrate;
+mod names;
+mod neighbours;
 mod online;
+mod onlookers;
 mod podman;
 #[path = "../shared/program.rs"]
 mod program;

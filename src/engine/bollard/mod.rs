@@ -303,6 +303,15 @@ impl Docker for DockerEngine {
         }
     }
 
+    async fn processes(&self, id: &str) -> Result<Vec<u32>> {
+        let doing = format!("list the processes of container {id}");
+        check_container_name(&doing, id)?;
+        let listed = bounded(&doing, LOGS_LIMIT, self.client.top_processes(id, None)).await?;
+        let column = listed.titles.unwrap_or_default().iter().position(|title| title == "PID");
+        let pid = |row: Vec<String>| row.get(column?)?.parse().ok();
+        Ok(listed.processes.unwrap_or_default().into_iter().filter_map(pid).collect())
+    }
+
     async fn logs(&self, id: &str, lines: u32) -> Result<String> {
         let doing = format!("read the log of container {id}");
         check_container_name(&doing, id)?;
