@@ -53,3 +53,12 @@ fn set(variable: &str) -> Option<OsString> {
 fn is_root() -> bool {
     nix::unistd::geteuid().is_root()
 }
+
+/// Returns the current directory by the name that the shell has for it, if that is it: Compose calls a project by it,
+/// also where it is a symlink.
+pub(super) fn current_directory() -> std::io::Result<PathBuf> {
+    let real = std::env::current_dir()?;
+    let named = std::env::var_os("PWD").map(PathBuf::from).filter(|named| named.is_absolute());
+    let is_it = |named: &PathBuf| named.canonicalize().is_ok_and(|named| named == real);
+    Ok(named.filter(is_it).unwrap_or(real))
+}

@@ -11,7 +11,7 @@ use crate::render::Ui;
 /// List the snapshots, oldest first
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
-    /// Only the snapshots of this source, a name in the column SOURCE
+    /// Only the snapshots of this source: `db`, `service:PROJECT/db`, `volume:NAME` …, or a name in the column SOURCE
     source: Option<String>,
     /// List the stages that `snapshot --keep-stage` kept, with the command that removes each
     #[arg(long, conflicts_with = "source")]
@@ -25,7 +25,11 @@ pub(crate) async fn run(global: &Global, args: &Args, ui: &Ui) -> Result<ExitCod
         return Ok(ExitCode::SUCCESS);
     }
     let repository = global.repository().await?;
-    let source = args.source.as_deref();
-    ui.list(&repository.snapshots(source).await?, source, &repository);
+    let (source, listing) = (args.source.as_deref(), repository.snapshots(None).await?);
+    let listing = match source {
+        Some(source) => listing.only(source, global.project().as_deref()),
+        None => listing,
+    };
+    ui.list(&listing, source, &repository);
     Ok(ExitCode::SUCCESS)
 }

@@ -5,11 +5,12 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use volsnap::Error;
-use volsnap::ops::Consent;
 use volsnap::ops::migrate::{Destination, MigrateOptions, MigratePlan, migrate};
+use volsnap::ops::{Consent, Context};
 use volsnap::selector::Target;
 
 use super::Global;
+use super::bystanders::BystandersArgs;
 use super::facts::FactsArg;
 use super::question::{ask, refuse_without_terminal};
 use super::restore::parse_owner;
@@ -47,6 +48,8 @@ pub(crate) struct Args {
     /// How long to wait for a container to stop, such as 90s; it is never killed [default: 10m]
     #[arg(long, value_name = "TIME", value_parser = humantime::parse_duration)]
     stop_timeout: Option<Duration>,
+    #[command(flatten)]
+    bystanders: BystandersArgs,
     /// Use this image for the helper container, instead of the one that volsnap packs from itself
     #[arg(long, value_name = "IMAGE")]
     helper_image: Option<String>,
@@ -64,7 +67,7 @@ pub(crate) async fn run(global: &Global, args: Args, ui: &Ui) -> Result<ExitCode
         refuse_without_terminal("migrate")?;
     }
     let options = args.options();
-    let host = global.host(ui).await?;
+    let host = Context { bystanders: args.bystanders.get(), ..global.host(ui).await? };
     let consent = async |plan: &MigratePlan| {
         if args.dry_run {
             ui.finish_progress();

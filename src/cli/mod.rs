@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use clap::{Parser, Subcommand};
 use volsnap::clock::Clock;
+use volsnap::compose::DirectoryProject;
 use volsnap::engine::DockerError;
 use volsnap::engine::bollard::DockerEngine;
 use volsnap::engine::context::{ContextError, Selection, refuse_other_engine};
@@ -13,6 +14,7 @@ use volsnap::model::hint::Hint;
 use volsnap::ops::Context;
 use volsnap::repository::{Repository, Snapshot};
 use volsnap::saga::{GuardedBy, RetryBudget, SagaOptions};
+use volsnap::selector::Bystanders;
 use volsnap::signal::{self, Cancel};
 use volsnap::{Error, ErrorKind};
 
@@ -20,6 +22,7 @@ use self::exit::Exit;
 use crate::render::{Commands, Ui, UiOptions};
 
 mod agent;
+mod bystanders;
 mod check;
 mod dirs;
 mod doctor;
@@ -61,6 +64,12 @@ Exit codes:
        not proved or not copied to its second place
   130, 143, 129   interrupted by INT, TERM, HUP; everything is back
 
+Names:
+  TARGET is what is acted on: a service of the project here (db), service:PROJECT/db, container:NAME,
+  volume:NAME or path:DIR.
+  SOURCE is what a snapshot is of: any of these names, or the one in the column SOURCE of `volsnap list`.
+  A service that was migrated is one SOURCE. SOURCE alone means its latest snapshot.
+
 Examples:
   volsnap snapshot db               save the service db of the compose project here
   volsnap snapshot volume:pgdata    save a volume by name
@@ -82,6 +91,9 @@ struct Global {
     /// The engine's address, such as tcp://db:2375 [default: $DOCKER_HOST, else the local socket]
     #[arg(long, global = true, value_name = "URL")]
     host: Option<String>,
+    /// The Compose project that bare names are of [default: that of the current directory]
+    #[arg(short, long, global = true, value_name = "NAME", env = "COMPOSE_PROJECT_NAME")]
+    project_name: Option<String>,
     /// Print one JSON value on standard output, and nothing else there
     #[arg(long, global = true)]
     json: bool,
@@ -184,7 +196,7 @@ impl Global {
                 .map_err(|error| other_engine(error, &reached))?;
         }
         let docker = DockerEngine::connect(address.as_deref()).await.map_err(unreached)?;
-        let directory = std::env::current_dir()
+        let directory = dirs::current_directory()
             .map_err(|error| Error::failed("find out the current directory").with_source(error))?;
         let cancel = Cancel::default();
         let monitor = ui.monitor();
@@ -208,7 +220,8 @@ impl Global {
             directory,
             clock: Clock::system(),
             compose: std::sync::Arc::new(volsnap::compose::runner::Processes),
-            compose_project: std::env::var("COMPOSE_PROJECT_NAME").ok().filter(|name| !name.is_empty()),
+            compose_project: self.project_name.clone().filter(|name| !name.is_empty()),
+            bystanders: Bystanders::default(),
             cancel,
             monitor,
         })
@@ -219,13 +232,22 @@ impl Global {
         let named = |repo: &&PathBuf| std::env::var_os("VOLSNAP_REPO").as_deref() != Some(repo.as_os_str());
         let repo = self.repo.as_ref().filter(named).map(|repo| repo.to_string_lossy().into_owned());
         let typed = std::env::args_os().skip(1).map(|word| word.to_string_lossy().into_owned());
-        Commands { repo, host: self.host.clone(), typed: typed.collect() }
+        let typed_name = |name: &&String| std::env::var("COMPOSE_PROJECT_NAME").ok().as_ref() != Some(name);
+        let project = self.project_name.as_ref().filter(typed_name).cloned();
+        Commands { repo, host: self.host.clone(), project, typed: typed.collect() }
     }
 
     /// Returns where the repository is, or will be.
     fn repository_location(&self) -> Result<PathBuf, Error> {
         let named = self.repo.clone().filter(|repo| !repo.as_os_str().is_empty());
         named.map_or_else(dirs::default_repository, Ok)
+    }
+
+    /// Returns the Compose project that bare names are of, as far as can be told without an engine.
+    fn project(&self) -> Option<String> {
+        let named = self.project_name.clone().filter(|name| !name.is_empty());
+        let here = || Some(DirectoryProject::discover(&dirs::current_directory().ok()?)?.name);
+        named.or_else(here)
     }
 
     /// Opens the repository, which has to exist.
@@ -236,9 +258,10 @@ impl Global {
     /// Returns the snapshot that `spec` means: one of the repository, or one by its file.
     async fn snapshot(&self, spec: &str) -> Result<Snapshot, Error> {
         let path = Path::new(spec);
+        let has_prefix = ["service:", "container:", "volume:", "path:"].iter().any(|it| spec.starts_with(it));
         let is_name = path.components().count() <= 2 && path.extension().is_none() && !path.is_absolute();
-        if is_name {
-            Ok(self.repository().await?.resolve(spec).await?)
+        if is_name || has_prefix {
+            Ok(self.repository().await?.resolve_in(spec, self.project().as_deref()).await?)
         } else {
             Ok(Snapshot::from_file(path).await?)
         }

@@ -10,13 +10,14 @@ use volsnap::archive::Codec;
 use volsnap::database::native::MaxRate;
 use volsnap::model::facts::FactsLevel;
 use volsnap::model::manifest::Quiesce;
-use volsnap::ops::Consent;
 use volsnap::ops::plan::CaptureChoice;
 use volsnap::ops::restart::{RestartOptions, RestartPlan, restart};
 use volsnap::ops::snapshot::SnapshotOptions;
+use volsnap::ops::{Consent, Context};
 use volsnap::selector::Target;
 
 use super::Global;
+use super::bystanders::BystandersArgs;
 use super::exit::Exit;
 use super::facts::FactsArg;
 use crate::render::Ui;
@@ -47,6 +48,8 @@ pub(crate) struct Args {
     /// How long to wait for a container to stop, such as 90s; it is never killed [default: 10m]
     #[arg(long, value_name = "TIME", value_parser = humantime::parse_duration)]
     stop_timeout: Option<Duration>,
+    #[command(flatten)]
+    bystanders: BystandersArgs,
     /// Use this image for the helper container, instead of the one that volsnap packs from itself
     #[arg(long, value_name = "IMAGE")]
     helper_image: Option<String>,
@@ -58,7 +61,7 @@ pub(crate) struct Args {
 /// Restarts; a difference is an exit code.
 pub(crate) async fn run(global: &Global, args: Args, ui: &Ui) -> Result<ExitCode, Error> {
     let options = args.options(global)?;
-    let host = global.host(ui).await?;
+    let host = Context { bystanders: args.bystanders.get(), ..global.host(ui).await? };
     let consent = async |plan: &RestartPlan| {
         if !args.dry_run {
             return Ok(Consent::Execute);

@@ -5,11 +5,12 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use volsnap::Error;
-use volsnap::ops::Consent;
 use volsnap::ops::restore::{Archive, Destination, Force, RestoreOptions, RestorePlan, restore};
+use volsnap::ops::{Consent, Context};
 use volsnap::selector::Target;
 
 use super::Global;
+use super::bystanders::BystandersArgs;
 use super::question::{ask, refuse_without_terminal};
 use crate::render::Ui;
 
@@ -21,7 +22,7 @@ use crate::render::Ui;
 /// data back and the service runs on it. Keeps what it replaced as a safety snapshot.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
-    /// An id, a unique prefix of one, `latest`, `SOURCE/latest`, or a path to an archive, even of another
+    /// An id, a unique prefix of one, `latest`, `SOURCE`, `SOURCE/latest`, or a path to an archive, even of another
     /// tool: .tar, .tar.gz, .tar.bz2, .tar.xz, .tar.zst
     snapshot: String,
     /// Restore into this, instead of where it came from: `db`, `service:db`, `volume:NAME`, `path:DIR` …
@@ -54,6 +55,8 @@ pub(crate) struct Args {
     /// How long to wait for a container to stop, such as 90s; it is never killed [default: 10m]
     #[arg(long, value_name = "TIME", value_parser = humantime::parse_duration)]
     stop_timeout: Option<Duration>,
+    #[command(flatten)]
+    bystanders: BystandersArgs,
     /// Use this image for the helper container, instead of the one that volsnap packs from itself
     #[arg(long, value_name = "IMAGE")]
     helper_image: Option<String>,
@@ -71,7 +74,7 @@ pub(crate) async fn run(global: &Global, args: Args, ui: &Ui) -> Result<ExitCode
         refuse_without_terminal("replace the data")?;
     }
     let options = args.options(global).await?;
-    let host = global.host(ui).await?;
+    let host = Context { bystanders: args.bystanders.get(), ..global.host(ui).await? };
     let consent = async |plan: &RestorePlan| {
         if args.dry_run {
             ui.finish_progress();

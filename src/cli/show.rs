@@ -10,7 +10,7 @@ use crate::render::Ui;
 /// Show one snapshot: how it was made, the evidence for its consistency, and what is in it
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
-    /// An id, a unique prefix of one, `latest`, `SOURCE/latest`, or a path to an archive
+    /// An id, a unique prefix of one, `latest`, `SOURCE`, `SOURCE/latest`, or a path to an archive
     snapshot: String,
     /// List its files instead, one a line (with --json, one object a line)
     #[arg(long)]

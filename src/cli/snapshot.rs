@@ -17,6 +17,7 @@ use volsnap::selector::Target;
 use volsnap::{Error, ErrorKind};
 
 use super::Global;
+use super::bystanders::BystandersArgs;
 use super::exit::Exit;
 use super::facts::FactsArg;
 use super::verify::drill_new;
@@ -69,6 +70,8 @@ pub(crate) struct Args {
     /// Leave out what matches, relative to the root of the data, such as '*.tmp'; you can give several
     #[arg(long, value_name = "GLOB", value_parser = parse_glob)]
     exclude: Vec<String>,
+    #[command(flatten)]
+    bystanders: BystandersArgs,
     /// Use this image for the helper container, instead of the one that volsnap packs from itself
     #[arg(long, value_name = "IMAGE")]
     helper_image: Option<String>,
@@ -107,7 +110,7 @@ pub(crate) async fn run(global: &Global, args: Args, ui: &Ui) -> Result<ExitCode
     let repository = global.repository_location()?;
     refuse_repeated_tags(&args.tags)?;
     args.refuse_what_online_has_no_use_for()?;
-    let host = global.host(ui).await?;
+    let host = Context { bystanders: args.bystanders.get(), ..global.host(ui).await? };
     let several = args.targets.len() > 1;
     let mut worst = Exit::Done;
     let mut results = Vec::new();

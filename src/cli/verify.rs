@@ -25,7 +25,7 @@ use crate::render::{Ui, json};
 /// knows, the drill only unpacks it, and exits with 6.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
-    /// An id, a unique prefix of one, `latest`, `SOURCE/latest`, or a path to an archive
+    /// An id, a unique prefix of one, `latest`, `SOURCE`, `SOURCE/latest`, or a path to an archive
     #[arg(required_unless_present = "all", conflicts_with = "all", value_name = "SNAPSHOT")]
     snapshots: Vec<String>,
     /// Verify every snapshot in the repository

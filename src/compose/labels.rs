@@ -60,6 +60,12 @@ impl<'l> Membership<'l> {
     }
 }
 
+/// Returns the project that a container belongs to, also one that is made for a single command (`compose run`).
+#[must_use]
+pub fn project_of(labels: &BTreeMap<String, String>) -> Option<&str> {
+    labels.get(PROJECT_LABEL).map(String::as_str)
+}
+
 /// What a project's file calls a volume.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct VolumeKey<'l> {

@@ -25,7 +25,9 @@ pub mod replacement;
 pub mod runner;
 
 pub use command::MARK;
-pub use labels::{CONFIG_HASH_LABEL, Membership, VOLUME_LABEL, VolumeKey, WORKING_DIR_LABEL, volume_labels};
-pub use project::{DirectoryProject, normalize_project_name};
+pub use labels::{
+    CONFIG_HASH_LABEL, Membership, VOLUME_LABEL, VolumeKey, WORKING_DIR_LABEL, project_of, volume_labels,
+};
+pub use project::{DirectoryProject, normalize_project_name, projects_below};
 use project::{FILE_NAMES, OVERRIDE_NAMES};
 pub use recreate::{RECREATE_LIMIT, Recreate, RecreateError};

@@ -43,6 +43,20 @@ impl DirectoryProject {
     }
 }
 
+/// How many directories are looked into for the files of projects below one.
+const DIRECTORIES: usize = 200;
+
+/// Returns the projects whose files lie in a directory right below this one, by name.
+#[must_use]
+pub fn projects_below(directory: &Path) -> Vec<DirectoryProject> {
+    let entries = std::fs::read_dir(directory).into_iter().flatten().flatten().take(DIRECTORIES);
+    let has_file = |path: &PathBuf| FILE_NAMES.iter().any(|name| path.join(name).is_file());
+    let found = entries.map(|entry| entry.path()).filter(has_file);
+    let mut projects: Vec<_> = found.filter_map(|path| DirectoryProject::discover(&path)).collect();
+    projects.sort_by(|one, other| one.name.cmp(&other.name));
+    projects
+}
+
 /// Returns the name of the project in `directory`, whose files read `file` and `env`.
 fn project_name(directory: &Path, file: &str, env: &str) -> Option<String> {
     let named = name_in_env(env).or_else(|| name_in_file(file));
@@ -91,6 +105,17 @@ fn scalar(text: &str) -> &str {
 #[cfg(test)]
 mod tests {
     use rstest::rstest;
+
+    #[test]
+    fn the_projects_right_below_a_directory_are_found() {
+        let directory = tempfile::tempdir().unwrap();
+        for (name, file) in [("b", "compose.yaml"), ("a", "docker-compose.yml"), ("none", "other.yaml")] {
+            std::fs::create_dir(directory.path().join(name)).unwrap();
+            std::fs::write(directory.path().join(name).join(file), "services: {}\n").unwrap();
+        }
+        let names: Vec<_> = projects_below(directory.path()).into_iter().map(|one| one.name).collect();
+        assert_eq!(names, ["a", "b"]);
+    }
 
     use super::*;
 

@@ -25,6 +25,17 @@ pub enum Hint {
         /// Its purpose.
         why: Option<String>,
     },
+    /// The command that was typed, with another word in the place of one of its own.
+    Replaced {
+        /// The word that was typed.
+        word: String,
+        /// The word in its place.
+        by: String,
+        /// The words of our own command, if that word was not typed.
+        otherwise: Vec<String>,
+        /// Its purpose.
+        why: Option<String>,
+    },
     /// A command of the engine's client, on the same engine.
     Docker {
         /// Its words, unquoted, without `docker`.
@@ -93,6 +104,7 @@ impl Hint {
         match &mut self {
             Self::Volsnap { why, .. }
             | Self::Again { why, .. }
+            | Self::Replaced { why, .. }
             | Self::Docker { why, .. }
             | Self::Shell { why, .. } => *why = Some(reason.into()),
             Self::Advice(text) => *text = format!("{text}: {}", reason.into()),
@@ -107,7 +119,7 @@ impl Hint {
             Self::Volsnap { args, .. } | Self::Docker { args, .. } | Self::Again { with: args, .. } => {
                 args.extend(words(more));
             }
-            Self::Shell { .. } | Self::Advice(_) => {}
+            Self::Replaced { .. } | Self::Shell { .. } | Self::Advice(_) => {}
         }
         self
     }
@@ -137,6 +149,7 @@ impl fmt::Display for Hint {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let (command, why) = match self {
             Self::Volsnap { args, why } => (format!("volsnap {}", command_line(args)), why),
+            Self::Replaced { otherwise, why, .. } => (format!("volsnap {}", command_line(otherwise)), why),
             Self::Again { without, with, why } => {
                 let changes = [("without", without), ("with", with)];
                 let changes = changes.into_iter().filter(|(_, words)| !words.is_empty());

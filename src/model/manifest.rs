@@ -9,7 +9,7 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
@@ -174,6 +174,9 @@ pub enum Consistency {
     Clean,
     /// No container that can write to it ran while it was read; no files prove how the shutdown went.
     StoppedAndQuiet,
+    /// As [`StoppedAndQuiet`](Self::StoppedAndQuiet), except for containers that ran and could write there, though
+    /// nothing says that they use it; the evidence names them.
+    QuietExcept,
     /// All of it is of one moment; recovers as after a power loss.
     CrashConsistent,
     /// The database backed itself up: recovers to the moment at which the backup ended.
@@ -246,6 +249,9 @@ pub struct Evidence {
     /// Containers that were frozen while they ran.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub paused: Vec<String>,
+    /// Containers that ran and could write there, though nothing says that they use it.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub onlookers: Vec<String>,
     /// In words, why it is not clean; empty when it is.
     pub reasons: Vec<String>,
 }
@@ -257,7 +263,8 @@ impl Evidence {
         match (&self.database, self.reasons.is_empty()) {
             (_, false) => Consistency::CrashConsistent,
             (Some(_), true) => Consistency::Clean,
-            (None, true) => Consistency::StoppedAndQuiet,
+            (None, true) if self.onlookers.is_empty() => Consistency::StoppedAndQuiet,
+            (None, true) => Consistency::QuietExcept,
         }
     }
 }
@@ -353,14 +360,32 @@ impl Manifest {
         &self.parts.first().counts
     }
 
-    /// Returns where the database's container mounted the source.
+    /// Returns where the database's container had the source: where it mounted it, or below where it mounted what holds
+    /// it.
     #[must_use]
-    pub fn mounted_at(&self) -> Option<&Path> {
-        let is_source = |mount: &&Mount| match self.location() {
-            MountSource::Volume(name) => mount.volume.as_ref() == Some(name),
-            MountSource::Directory(path) => mount.volume.is_none() && mount.source == *path,
+    pub fn mounted_at(&self) -> Option<PathBuf> {
+        let had_at = |mount: &Mount| match self.location() {
+            MountSource::Volume(name) => {
+                (mount.volume.as_ref() == Some(name)).then(|| mount.destination.clone())
+            }
+            MountSource::Directory(path) => {
+                let below = path.strip_prefix(&mount.source).ok().filter(|_| mount.source.is_absolute())?;
+                Some(mount.destination.join(below))
+            }
         };
-        self.environment.mounts.iter().find(is_source).map(|mount| mount.destination.as_path())
+        let depth = |mount: &&Mount| mount.source.components().count();
+        let innermost =
+            self.environment.mounts.iter().filter(|mount| had_at(mount).is_some()).max_by_key(depth);
+        innermost.and_then(had_at)
+    }
+
+    /// Returns what may be believed of the data, in a few words.
+    #[must_use]
+    pub fn consistency_in_words(&self) -> String {
+        match self.consistency {
+            Consistency::QuietExcept => format!("quiet except for {}", self.evidence.onlookers.join(", ")),
+            consistency => consistency.to_string(),
+        }
     }
 
     /// Returns whether a restore made it of the data that it replaced. Nobody who asks for the latest means such a one.
@@ -383,6 +408,7 @@ impl fmt::Display for Consistency {
         f.write_str(match self {
             Self::Clean => "clean",
             Self::StoppedAndQuiet => "stopped and quiet",
+            Self::QuietExcept => "quiet, with exceptions",
             Self::CrashConsistent => "crash-consistent",
             Self::Online => "online",
             Self::Unquiesced => "unquiesced",

@@ -3,6 +3,8 @@
 
 use std::path::PathBuf;
 
+use serde::Serialize;
+
 use crate::model::container::{Container, Mount, MountKind};
 use crate::model::labels::{LABEL_PID, LABEL_RUN};
 use crate::model::location::MountSource;
@@ -21,13 +23,20 @@ pub struct Source {
     pub key: String,
     /// What a person calls it: "service db of memory-service".
     pub title: String,
-    /// Every container, running or not, that mounts it, a directory above it or one below it.
+    /// Every container, running or not, that uses it.
     pub users: Vec<User>,
+    /// The running containers that can see it and do not use it.
+    pub onlookers: Vec<Onlooker>,
     /// The id of the container whose database lives here, if the target named or revealed one.
     pub database_container: Option<String>,
     /// Where that database's data directory lies, relative to the source's root, as the container's
     /// configuration has it; "" for the root itself.
     pub data_directory: Option<PathBuf>,
+    /// Where the data directories of its servers lie, relative to the source's root, if it has those of several: there
+    /// is no one database then.
+    pub servers: Vec<PathBuf>,
+    /// The ids of the containers of these.
+    pub database_containers: Vec<String>,
     /// Another run of volsnap that has the source mounted: this one has to wait its turn.
     pub held_by: Option<OtherRun>,
     /// What to say before anything else, for example that the data lives in an anonymous volume.
@@ -41,6 +50,8 @@ pub struct User {
     pub container: Container,
     /// Whether it can write there.
     pub writes: bool,
+    /// Whether it only mounts a directory above.
+    pub from_above: bool,
     /// Whether it is here only because it shares the network of a user: it loses its network when
     /// that user stops.
     pub through_network: bool,
@@ -53,6 +64,30 @@ impl User {
     pub fn is_to_be_held(&self) -> bool {
         self.container.state.running && (self.writes || self.through_network)
     }
+
+    /// Returns whether it only reads there, through a directory above. What it has open stays with it when the data is
+    /// replaced, and no more than that: it need not be in the way.
+    #[must_use]
+    pub fn is_passer_by(&self) -> bool {
+        self.from_above && !self.writes
+    }
+}
+
+/// A running container that can see a source and does not use it, as far as is known: an agent that has the host's
+/// root mounted, or one that somebody said to ignore. It is left alone, and never in the way.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Onlooker {
+    /// The container's id.
+    #[serde(skip)]
+    pub id: String,
+    /// Its name.
+    pub container: String,
+    /// Whether it can write there.
+    pub writes: bool,
+    /// Whether a label or an option says to ignore it.
+    pub ignored: bool,
+    /// Whether it was looked at what its processes have open, which is nothing there.
+    pub looked: bool,
 }
 
 /// Another run of volsnap, known by its helper container.
@@ -103,11 +138,41 @@ impl Source {
         container.mounts.iter().find(is_this).map(|mount| mount.destination.clone())
     }
 
+    /// Returns where a container sees this volume or directory: where it mounts it, or below where it mounts what
+    /// holds it.
+    #[must_use]
+    pub fn seen_at(&self, container: &Container) -> Option<PathBuf> {
+        let below = |mount: &Mount| {
+            let MountSource::Directory(path) = &self.location else { return None };
+            let below = path.strip_prefix(&mount.source).ok().filter(|_| mount.source.is_absolute())?;
+            Some(mount.destination.join(below))
+        };
+        let depth = |mount: &&Mount| mount.source.components().count();
+        let innermost = || container.mounts.iter().filter(|mount| below(mount).is_some()).max_by_key(depth);
+        self.mounted_at(container).or_else(|| below(innermost()?))
+    }
+
     /// Returns the container whose database lives here.
     #[must_use]
     pub fn database(&self) -> Option<&Container> {
         let id = self.database_container.as_deref()?;
         self.users.iter().map(|user| &user.container).find(|container| container.id == id)
+    }
+
+    /// Returns whether the database's container mounts only something that holds this.
+    #[must_use]
+    pub fn shares_its_volume(&self) -> bool {
+        let shares = |container: &Container| self.mounted_at(container).is_none();
+        self.database().is_some_and(|container| shares(container) && self.seen_at(container).is_some())
+    }
+
+    /// Returns the containers whose databases live here: the one, or each of several.
+    pub fn databases(&self) -> impl Iterator<Item = &Container> {
+        let is_it = |user: &&User| {
+            self.database_containers.contains(&user.container.id)
+                || self.database_container.as_ref() == Some(&user.container.id)
+        };
+        self.users.iter().filter(is_it).map(|user| &user.container)
     }
 }
 

@@ -285,8 +285,7 @@ impl DrillRun<'_> {
         let halves = known.and_then(|known| Some((known.name(), known.server()?, known.sandbox()?)));
         let Some((database, server, sandbox)) = halves else { return Ok(None) };
         let image = self.image().await?;
-        let mounted_at =
-            manifest.mounted_at().map_or_else(|| PathBuf::from("/.volsnap/data"), Path::to_owned);
+        let mounted_at = manifest.mounted_at().unwrap_or_else(|| PathBuf::from("/.volsnap/data"));
         let data_directory = mounted_at.join(&inspection.data_directory);
         Ok(Some(Boot { database, server, sandbox, image, mounted_at, data_directory }))
     }

@@ -30,7 +30,7 @@ impl DatabaseFiles {
     /// Returns the files of the database that a container has in a source; `None` if we know of none there.
     pub(super) fn of(source: &Source, container: &Container) -> Option<Self> {
         let data_directory = source.data_directory.clone()?;
-        Self::at(database::of(container)?, data_directory, source.mounted_at(container))
+        Self::at(database::of(container)?, data_directory, source.seen_at(container))
     }
 
     /// Returns the files of a database in a directory; `None` if we know nothing of its files.

@@ -14,6 +14,7 @@ use crate::model::hint::Hint;
 use crate::repository::Snapshot;
 use crate::saga::Compensation as _;
 use crate::saga::SagaOptions;
+use crate::selector::Bystanders;
 use crate::signal::Cancel;
 use crate::undo::{Leftovers, World};
 
@@ -26,6 +27,7 @@ mod helper;
 mod hold;
 mod libc_version;
 pub mod migrate;
+mod open_files;
 mod passes;
 mod phase_timer;
 pub mod plan;
@@ -59,6 +61,8 @@ pub struct Context {
     pub compose: Arc<dyn Runner>,
     /// The compose project named by the environment (`COMPOSE_PROJECT_NAME`).
     pub compose_project: Option<String>,
+    /// What the user says of containers that only see the data, or only seem to use it.
+    pub bystanders: Bystanders,
     /// Tells when somebody asks for the end.
     pub cancel: Cancel,
     /// Who watches.

@@ -9,6 +9,7 @@ use serde::Serialize;
 use crate::agent::protocol::StageRoom;
 use crate::archive::Codec;
 use crate::model::manifest::{Capture, Quiesce};
+use crate::model::source::Onlooker;
 
 /// Time to stop and start a database that has little to write, milliseconds (measured: 1.3 s to stop,
 /// 0.4 s to start and answer).
@@ -70,6 +71,8 @@ pub struct Plan {
     pub starts: Vec<String>,
     /// Users of the source that are not running and stay so.
     pub stay_stopped: Vec<String>,
+    /// Running containers that can see the data and are left alone.
+    pub onlookers: Vec<Onlooker>,
     /// Entries in the source.
     pub entries: u64,
     /// Bytes of its files' contents.

@@ -22,11 +22,13 @@ const SWARM_SERVICE: &str = "com.docker.swarm.service.name";
 impl Context {
     /// Returns everything that the engine has.
     pub(super) async fn world(&self) -> Result<EngineInventory> {
-        EngineInventory::of(&*self.docker, &self.directory, self.compose_project.as_deref()).await
+        let world =
+            EngineInventory::of(&*self.docker, &self.directory, self.compose_project.as_deref()).await?;
+        Ok(EngineInventory { bystanders: self.bystanders.clone(), ..world })
     }
 
     /// Resolves a target. A running database is asked where its data is: its configuration may have moved it, and its
-    /// answer wins.
+    /// answer wins. Of what can only see the source, it is asked what it does there.
     pub(super) async fn resolve(&self, target: &Target) -> Result<Source> {
         self.resolve_for(&["snapshot"], target).await
     }
@@ -35,23 +37,26 @@ impl Context {
     pub(super) async fn resolve_for(&self, command: &[&str], target: &Target) -> Result<Source> {
         let mut world = EngineInventory {
             command: command.iter().map(ToString::to_string).collect(),
+            typed: target.spelling(),
             ..self.world().await?
         };
-        let source = selector::resolve(target, &world)?;
-        let Some(container) = source.database().filter(|container| container.state.running) else {
-            return Ok(source);
-        };
-        let server = database::server_of(container);
-        let command = server.and_then(|server| server.data_directory_command(container));
-        let Some(command) = command else { return Ok(source) };
-        let output = self.docker.exec(&container.id, &command, ASK_LIMIT).await;
-        let said = output.ok().filter(|output| output.exit_code == 0).map(|output| output.stdout);
-        let Some(said) = said.and_then(|said| String::from_utf8(said).ok()) else { return Ok(source) };
-        if !said.starts_with('/') {
-            return Ok(source);
+        let mut source = selector::resolve(target, &world)?;
+        if let Some((container, said)) = self.ask_for_data(&source).await {
+            world.data_directories.insert(container, said);
+            source = selector::resolve(target, &world)?;
         }
-        world.data_directories.insert(container.id.clone(), PathBuf::from(said.trim_end_matches('\n')));
-        selector::resolve(target, &world)
+        self.ask_onlookers(&source, &mut world).await;
+        if world.open_files.is_empty() { Ok(source) } else { selector::resolve(target, &world) }
+    }
+
+    /// Returns the container of a running database, and where that says that its data is.
+    async fn ask_for_data(&self, source: &Source) -> Option<(String, PathBuf)> {
+        let container = source.database().filter(|container| container.state.running)?;
+        let command = database::server_of(container)?.data_directory_command(container)?;
+        let output = self.docker.exec(&container.id, &command, ASK_LIMIT).await;
+        let said = output.ok().filter(|output| output.exit_code == 0).map(|output| output.stdout)?;
+        let said = String::from_utf8(said).ok().filter(|said| said.starts_with('/'))?;
+        Some((container.id.clone(), PathBuf::from(said.trim_end_matches('\n'))))
     }
 
     /// Refuses a source if one of its users could not be started again because it shares the network of a container
@@ -139,7 +144,8 @@ pub(super) fn refuse_what_cannot_be_stopped(source: &Source, container: &Contain
         return Err(Error::failed(format!(
             "container {name} is removed by the engine when it stops (--rm), so it could not be started again"
         ))
-        .hint(Hint::advice(format!("stop {name} yourself, or run it without --rm"))));
+        .hint(Hint::advice(format!("stop {name} yourself, or run it without --rm")))
+        .or(Hint::again(["--ignore", name]).why("leaves it alone, if what it does there does not matter")));
     }
     Ok(())
 }

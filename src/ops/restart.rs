@@ -53,7 +53,7 @@ use crate::model::hint::Hint;
 use crate::model::inspection::Inspection;
 use crate::model::location::MountSource;
 use crate::model::quote::shell_quote;
-use crate::model::source::Source;
+use crate::model::source::{Onlooker, Source};
 use crate::repository::Snapshot;
 use crate::saga::{Terms, UndoId, When};
 use crate::selector::Target;
@@ -104,6 +104,8 @@ pub struct RestartPlan {
     pub starts: Vec<String>,
     /// Users of the data that are not running and stay so.
     pub stay_stopped: Vec<String>,
+    /// Running containers that can see the data and are left alone.
+    pub onlookers: Vec<Onlooker>,
 }
 
 /// The outcome of a restart.
@@ -393,6 +395,7 @@ impl RestartRun<'_> {
             recreate: None,
             starts: names(&mut stops.iter().rev()),
             stay_stopped: names(&mut users.filter(|container| !container.state.running)),
+            onlookers: source.onlookers.clone(),
         }
     }
 

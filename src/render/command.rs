@@ -11,6 +11,8 @@ pub(crate) struct Commands {
     pub(crate) repo: Option<String>,
     /// The engine, if the command line named it.
     pub(crate) host: Option<String>,
+    /// The Compose project, if the command line named it.
+    pub(crate) project: Option<String>,
     /// Everything that was typed after `volsnap`.
     pub(crate) typed: Vec<String>,
 }
@@ -21,6 +23,7 @@ impl Commands {
         let (command, why) = match hint {
             Hint::Volsnap { args, why } => (self.volsnap(args), why),
             Hint::Again { without, with, why } => (self.again(without, with), why),
+            Hint::Replaced { word, by, otherwise, why } => (self.replaced(word, by, otherwise), why),
             Hint::Docker { args, why } => (self.docker(args), why),
             Hint::Shell { command, why } => (self.shell(command), why),
             Hint::Advice(text) => return printable(text),
@@ -35,7 +38,8 @@ impl Commands {
 
     fn volsnap(&self, args: &[String]) -> String {
         let mut words = vec!["volsnap"];
-        for (option, value) in [("--repo", &self.repo), ("--host", &self.host)] {
+        let options = [("--repo", &self.repo), ("--host", &self.host), ("--project-name", &self.project)];
+        for (option, value) in options {
             // A hint with a repository or an engine of its own means that one.
             if let (Some(value), false) = (value, args.iter().any(|arg| is_given(arg, option))) {
                 words.extend([option, value.as_str()]);
@@ -66,6 +70,18 @@ impl Commands {
         words.extend(with.iter().cloned());
         words.extend(rest);
         command_line(words)
+    }
+
+    fn replaced(&self, word: &str, by: &str, otherwise: &[String]) -> String {
+        // The verb has the first word, whatever the target is called.
+        let verb = otherwise.first().and_then(|verb| self.typed.iter().position(|typed| typed == verb));
+        let after = self.typed.iter().enumerate().skip(verb.map_or(0, |verb| verb + 1));
+        let is_it = |typed: &str| typed == word || typed.strip_prefix("--to=") == Some(word);
+        let place = after.filter(|(_, typed)| is_it(typed)).map(|(place, _)| place).next();
+        let Some(place) = place else { return self.volsnap(otherwise) };
+        let mut words = self.typed.clone();
+        words[place] = words[place].replace(word, by);
+        command_line(std::iter::once("volsnap".to_owned()).chain(words))
     }
 
     fn docker(&self, args: &[String]) -> String {
@@ -101,8 +117,41 @@ mod tests {
         Commands {
             repo: Some("/my repo".to_owned()),
             host: Some("tcp://db:2375".to_owned()),
+            project: None,
             typed: typed.iter().map(|&word| word.to_owned()).collect(),
         }
+    }
+
+    #[test]
+    fn a_command_means_the_project_that_this_one_was_given() {
+        let shop = Commands { project: Some("shop".to_owned()), ..Commands::default() };
+        assert_eq!(shop.line(&Hint::volsnap(["list", "db"])), "volsnap --project-name shop list db");
+    }
+
+    #[test]
+    fn a_word_in_the_place_of_another_keeps_the_rest_of_what_was_typed() {
+        let hint = |verb: &str| Hint::Replaced {
+            word: "db".to_owned(),
+            by: "service:shop/db".to_owned(),
+            otherwise: vec![verb.to_owned(), "service:shop/db".to_owned()],
+            why: None,
+        };
+        let line = |typed: &[&str], verb| {
+            Commands { typed: commands(typed).typed, ..Commands::default() }.line(&hint(verb))
+        };
+        assert_eq!(
+            line(&["--repo", "db", "migrate", "db", "--back", "-y"], "migrate"),
+            "volsnap --repo db migrate service:shop/db --back -y"
+        );
+        assert_eq!(
+            line(&["migrate", "db", "/data/db"], "migrate"),
+            "volsnap migrate service:shop/db /data/db"
+        );
+        assert_eq!(
+            line(&["restore", "latest", "--to=db"], "restore"),
+            "volsnap restore latest --to=service:shop/db"
+        );
+        assert_eq!(line(&["check"], "check"), "volsnap check service:shop/db");
     }
 
     #[test]

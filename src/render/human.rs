@@ -84,6 +84,10 @@ fn consistency(manifest: &Manifest) -> String {
             "stopped and quiet: no container that can write to it ran while it was read; no files prove how it was shut down"
                 .to_owned()
         }
+        (Consistency::QuietExcept, _) => format!(
+            "{}: what uses it was stopped, and that ran and could write; no files prove how it was shut down",
+            escape(&manifest.consistency_in_words())
+        ),
         (Consistency::CrashConsistent, _) => {
             format!("crash-consistent: {}", escape(&manifest.evidence.reasons.join("; ")))
         }
@@ -183,6 +187,7 @@ pub(crate) fn plan(plan: &Plan) -> String {
     if !plan.stay_stopped.is_empty() {
         rows.row("stays down", &list(&plan.stay_stopped, ", "));
     }
+    plan.onlookers.iter().for_each(|onlooker| rows.row("can see it", &super::report::onlooker(onlooker)));
     let free = plan.free_bytes.map_or_else(|| "an unknown amount".to_owned(), size);
     rows.row("space", &format!("{} at worst, of {free} free", size(plan.needed_bytes)));
     rows.row("archive", &escape(&plan.archive.display().to_string()));
@@ -280,7 +285,11 @@ fn list_row(snapshot: &Snapshot) -> Vec<String> {
         escape(&manifest.source),
         time(manifest.times.started),
         // Nobody who looks for a backup means the data that a restore replaced.
-        format!("{}{}", manifest.consistency, if manifest.is_safety() { ", safety" } else { "" }),
+        format!(
+            "{}{}",
+            escape(&manifest.consistency_in_words()),
+            if manifest.is_safety() { ", safety" } else { "" }
+        ),
         size(manifest.counts().raw_bytes),
         size(manifest.archive().stored_bytes),
         if manifest.downtime_ms == 0 { "none".to_owned() } else { milliseconds(manifest.downtime_ms) },

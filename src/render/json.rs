@@ -20,6 +20,7 @@ use volsnap::model::manifest::{
     ArchiveInfo, Capture, Consistency, Counts, DrillTimes, FileListInfo, Manifest, PhaseTime, Proof, Quiesce,
     Verification,
 };
+use volsnap::model::source::Onlooker;
 use volsnap::ops::check::Against;
 use volsnap::ops::doctor::{Kind, Risk};
 use volsnap::ops::migrate::{Direction, PlannedEdit, PlannedUser};
@@ -177,6 +178,7 @@ object! {
         freezes: Vec<String>,
         starts: Vec<String>,
         stay_stopped: Vec<String>,
+        onlookers: Vec<Onlooker>,
         entries: u64,
         raw_bytes: u64,
         needed_bytes: u64,
@@ -199,6 +201,7 @@ object! {
         stops: Vec<String>,
         starts: Vec<String>,
         stay_stopped: Vec<String>,
+        onlookers: Vec<Onlooker>,
         members: u64,
         bytes: u64,
         needed_bytes: u64,
@@ -272,6 +275,7 @@ object! {
         users: Vec<PlannedUser>,
         stops: Vec<String>,
         starts: Vec<String>,
+        onlookers: Vec<Onlooker>,
         edits: Vec<PlannedEdit>,
         expected_downtime_ms: u64,
         warnings: Vec<String>,
@@ -403,6 +407,7 @@ object! {
         recreate: Option<String>,
         starts: Vec<String>,
         stay_stopped: Vec<String>,
+        onlookers: Vec<Onlooker>,
     }
 }
 

@@ -42,6 +42,7 @@ pub(crate) fn plan(plan: &MigratePlan) -> String {
         let away = milliseconds(plan.expected_downtime_ms);
         row(&mut out, "stops", &format!("{}, for about {away}", names.join(", then ")));
     }
+    plan.onlookers.iter().for_each(|one| row(&mut out, "can see it", &super::report::onlooker(one)));
     for warning in &plan.warnings {
         row(&mut out, "warning", &escape(warning));
     }

@@ -6,6 +6,8 @@ use std::fmt::Write as _;
 use volsnap::model::facts::checks::Checked;
 use volsnap::model::facts::difference::{Difference, Severity};
 use volsnap::model::facts::{FactsLevel, FactsSummary, SnapshotFacts};
+use volsnap::model::quote::shell_quote;
+use volsnap::model::source::Onlooker;
 use volsnap::ops::check::CheckReport;
 use volsnap::ops::facts::wrong;
 use volsnap::ops::restart::{RestartPlan, RestartReport};
@@ -62,7 +64,21 @@ pub(crate) fn restart_plan(plan: &RestartPlan) -> String {
     if !plan.stay_stopped.is_empty() {
         row("stays down", &plan.stay_stopped.iter().map(|name| escape(name)).collect::<Vec<_>>().join(", "));
     }
+    plan.onlookers.iter().for_each(|one| row("can see it", &onlooker(one)));
     out
+}
+
+/// Returns what to say of a container that can see the data and is left alone.
+pub(crate) fn onlooker(onlooker: &Onlooker) -> String {
+    let name = escape(&onlooker.container);
+    let can = if onlooker.writes { "could write there" } else { "can only read" };
+    let does = match (onlooker.ignored, onlooker.looked) {
+        (true, _) => "is ignored as you asked",
+        (false, true) => "has nothing open there",
+        (false, false) => "what it has open cannot be seen from here",
+    };
+    let hold = shell_quote(&onlooker.container);
+    format!("{name}, left alone ({can}; {does}; --hold {} holds it too)", escape(&hold))
 }
 
 /// Returns the result of a restart.

@@ -12,6 +12,7 @@ use volsnap::model::facts::{FactsLevel, FactsSummary};
 use volsnap::model::hint::Hint;
 use volsnap::model::ids::SnapshotId;
 use volsnap::model::manifest::{Capture, DrillTimes, Quiesce};
+use volsnap::model::source::Onlooker;
 use volsnap::ops::check::{Against, CheckReport};
 use volsnap::ops::doctor::{Finding, Kind, Risk};
 use volsnap::ops::drill::DrillReport;
@@ -42,6 +43,7 @@ fn commands() -> Commands {
     Commands {
         repo: Some("/my repo".to_owned()),
         host: Some("tcp://db:2375".to_owned()),
+        project: None,
         typed: ["--repo", "/my repo", "restore", "latest"].map(str::to_owned).to_vec(),
     }
 }
@@ -101,6 +103,13 @@ fn checks() -> Vec<Checked> {
 #[test]
 fn the_plan_of_a_snapshot() {
     let plan = Plan {
+        onlookers: vec![Onlooker {
+            id: String::new(),
+            container: "agent".to_owned(),
+            writes: true,
+            ignored: false,
+            looked: true,
+        }],
         id: ID.to_owned(),
         source: "shop_db_data".to_owned(),
         title: "volume shop_db_data".to_owned(),
@@ -131,6 +140,7 @@ fn the_plan_of_a_snapshot() {
 
 fn restore_plan() -> RestorePlan {
     RestorePlan {
+        onlookers: vec![],
         id: ID.to_owned(),
         archive: format!("shop_db_data/{ID}"),
         of: "volume shop_db_data".to_owned(),
@@ -175,6 +185,7 @@ fn a_restore() {
 #[test]
 fn a_migration() {
     let plan = MigratePlan {
+onlookers: vec![],
         id: ID.to_owned(),
         direction: Direction::ToDirectory,
         title: "service db of shop".to_owned(),
@@ -232,6 +243,7 @@ fn a_migration() {
 #[test]
 fn a_restart() {
     let plan = RestartPlan {
+        onlookers: vec![],
         title: "service db of shop".to_owned(),
         database: Some("postgresql 15".to_owned()),
         snapshot: true,

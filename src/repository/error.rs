@@ -111,6 +111,9 @@ pub enum RepositoryError {
     },
 }
 
+/// Nobody would read more.
+const MOST: usize = 3;
+
 /// Says that nothing has that name, and what is like it.
 fn unknown(nearest: &[String]) -> String {
     if nearest.is_empty() {
@@ -174,8 +177,16 @@ impl From<RepositoryError> for Error {
             _ => ErrorKind::Failed,
         };
         let mut wrapped = Self::new(kind, error.to_string());
+        if let RepositoryError::Ambiguous { spec, candidates } = &error {
+            wrapped = wrapped.with_hints(candidates.iter().take(MOST).map(|candidate| Hint::Replaced {
+                word: spec.clone(),
+                by: candidate.clone(),
+                otherwise: vec!["show".to_owned(), candidate.clone()],
+                why: None,
+            }));
+        }
         if let Some(hint) = error.hint() {
-            wrapped = wrapped.hint(hint);
+            wrapped = wrapped.or(hint);
         }
         match error {
             RepositoryError::Io { source, .. } | RepositoryError::DiskFull { source, .. } => {

@@ -255,6 +255,14 @@ impl Repository {
     pub async fn resolve(&self, spec: &str) -> Result<Snapshot, RepositoryError> {
         self.snapshots(None).await?.resolve(spec)
     }
+
+    /// Returns the snapshot that `spec` means in a Compose project: see [`Listing::resolve_in`].
+    ///
+    /// # Errors
+    /// As for [`resolve`](Self::resolve).
+    pub async fn resolve_in(&self, spec: &str, project: Option<&str>) -> Result<Snapshot, RepositoryError> {
+        self.snapshots(None).await?.resolve_in(spec, project)
+    }
 }
 
 /// Returns the address that a user has typed.

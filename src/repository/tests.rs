@@ -1001,9 +1001,10 @@ mod resolving {
     #[tokio::test]
     async fn what_may_mean_two_is_refused_with_both() {
         let two = [("db", 0), ("web", 1)];
-        for (spec, says) in
-            [("latest", "db/latest, web/latest".to_owned()), ("2026", format!("db/{}, web/{}", id(0), id(1)))]
-        {
+        for (spec, says) in [
+            ("latest", format!("db/{}, web/{}", id(0), id(1))),
+            ("2026", format!("db/{}, web/{}", id(0), id(1))),
+        ] {
             let error = resolve(&two, spec).await.unwrap_err();
             assert!(matches!(error, RepositoryError::Ambiguous { .. }));
             assert!(error.to_string().contains(&says), "{error}");
@@ -1011,6 +1012,62 @@ mod resolving {
         // One id in two sources.
         let error = resolve(&[("db", 0), ("web", 0)], id(0).as_str()).await.unwrap_err();
         assert!(matches!(error, RepositoryError::Ambiguous { .. }));
+    }
+
+    /// Returns a listing of two projects' `db`, one of which was migrated from a volume into a directory.
+    async fn of_services() -> (tempfile::TempDir, Listing) {
+        let sources = [("shop_data", 0), ("data-pg-1a2b3c", 60), ("mall_data", 120)];
+        let (folder, repository) = repository_with(&sources).await;
+        let mut listing = repository.snapshots(None).await.unwrap();
+        for snapshot in &mut listing.snapshots {
+            let project = if snapshot.manifest.source == "mall_data" { "mall" } else { "shop" };
+            for (label, value) in [("project", project), ("service", "db")] {
+                let label = format!("com.docker.compose.{label}");
+                snapshot.manifest.environment.labels.insert(label, value.to_owned());
+            }
+            snapshot.manifest.environment.container = Some(format!("{project}-db-1"));
+        }
+        (folder, listing)
+    }
+
+    #[tokio::test]
+    async fn a_snapshot_is_found_by_the_names_that_a_target_has() {
+        let (_folder, listing) = of_services().await;
+        let (migrated, mall) = (format!("data-pg-1a2b3c/{}", id(60)), format!("mall_data/{}", id(120)));
+        for (spec, project, expected) in [
+            ("db", Some("shop"), &migrated),
+            ("db/latest", Some("shop"), &migrated),
+            ("service:db", Some("mall"), &mall),
+            ("service:shop/db", Some("mall"), &migrated),
+            ("service:shop/db/latest", None, &migrated),
+            ("container:mall-db-1", None, &mall),
+            ("shop-db-1", None, &migrated),
+            ("mall_data", None, &mall),
+        ] {
+            assert_eq!(&listing.resolve_in(spec, project).unwrap().name(), expected, "{spec}");
+        }
+        assert_eq!(listing.resolve_in("shop_data/latest", None).unwrap().manifest.id, id(0));
+        // Of another project it is not meant.
+        assert!(matches!(listing.resolve_in("db", Some("third")), Err(RepositoryError::Unknown { .. })));
+    }
+
+    #[tokio::test]
+    async fn a_migrated_service_has_one_history_and_two_services_have_two() {
+        let (_folder, listing) = of_services().await;
+        let both = format!("mall_data/{}, data-pg-1a2b3c/{}", id(120), id(60));
+        for (spec, project) in [("latest", None), ("latest", Some("shop")), ("db", None)] {
+            let error = listing.resolve_in(spec, project).unwrap_err();
+            assert!(matches!(error, RepositoryError::Ambiguous { .. }), "{spec}: {error}");
+            assert!(error.to_string().contains(&both), "{error}");
+        }
+        let names = |listing: Listing| {
+            listing.snapshots.into_iter().map(|one| one.manifest.source).collect::<Vec<_>>()
+        };
+        assert_eq!(names(listing.clone().only("db", Some("shop"))), ["shop_data", "data-pg-1a2b3c"]);
+        assert_eq!(names(listing.clone().only("mall_data", Some("shop"))), ["mall_data"]);
+        let mut shop = listing;
+        shop.snapshots.retain(|snapshot| snapshot.manifest.source != "mall_data");
+        assert_eq!(shop.resolve("latest").unwrap().manifest.id, id(60));
     }
 
     #[tokio::test]

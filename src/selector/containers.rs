@@ -19,7 +19,7 @@ pub fn containers<'w>(target: &Target, world: &'w EngineInventory) -> Result<Vec
         return Err(suggest::unknown(target, world));
     }
     let users = |location: MountSource| {
-        let users = inventory(&location, &world.containers, &world.volumes).users;
+        let users = inventory(&location, world).users;
         let uses = |container: &&Container| users.iter().any(|user| user.container.id == container.id);
         world.containers.iter().filter(uses).collect::<Vec<_>>()
     };

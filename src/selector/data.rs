@@ -12,7 +12,7 @@ use crate::model::location::MountSource;
 use crate::model::location::normalize;
 use crate::model::quote::{printable, shell_quote};
 use crate::selector::EngineInventory;
-use crate::selector::inventory::Place;
+use crate::selector::place::Place;
 
 /// Finds the server that a container runs.
 pub(super) type ServerOf = fn(&Container) -> Option<&'static dyn Server>;

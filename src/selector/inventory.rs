@@ -1,105 +1,33 @@
-//! Every container that can reach a source, whatever name or path it mounts.
+//! Who uses a source, and who can only see it.
 //!
-//! The engine excludes nobody: any number of containers can mount a volume, and a host directory has as
-//! many names as there are mounts above and below it. So this finds users by where the bytes are on the
-//! engine's host, not by names alone. Pure: it works on what the engine has on record.
+//! The engine excludes nobody: any number of containers can mount a volume, and a host directory has as many names as
+//! there are mounts above and below it. So this finds containers by where the bytes are on the engine's host, not by
+//! names alone. What a container does decides then, before what it mounts:
+//!
+//! | a container that | is |
+//! |---|---|
+//! | has its database in the source, or a file open there, or works there | a user |
+//! | mounts the source itself, or a part of it | a user |
+//! | mounts a directory above it, and is of the project or stack that uses it, with no database elsewhere | a user |
+//! | mounts a directory above it (the host's root, the engine's volumes) | an onlooker |
+//! | is excluded by its label or by `--ignore`, and has no database there | an onlooker |
+//!
+//! Pure: it works on what the engine has on record, and on what was asked of its processes.
 
-use crate::model::container::network_owner;
-use crate::model::location::normalize;
-use std::collections::BTreeMap;
-use std::path::{Path, PathBuf};
+use std::collections::{BTreeMap, BTreeSet};
 
-use crate::model::container::{Container, Mount, MountKind, Volume};
-use crate::model::labels::LABEL_RUN;
+use super::data::{DatabaseData, ServerOf};
+pub use super::place::Place;
+use crate::compose::{VolumeKey, project_of};
+use crate::database;
+use crate::model::container::{Container, Mount, Volume, network_owner};
+use crate::model::labels::{LABEL_IGNORE, LABEL_RUN};
 use crate::model::location::MountSource;
-use crate::model::source::{OtherRun, User};
+use crate::model::source::{Onlooker, OtherRun, User};
+use crate::selector::EngineInventory;
 
-/// Where something is on the engine's host.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Place {
-    volume: Option<String>,
-    /// The path below the volume's root or the directory.
-    below: PathBuf,
-    /// Absolute and normal; several if a volume is a bind of another directory. May be empty: of a
-    /// volume driver's own storage only the name is known.
-    paths: Vec<PathBuf>,
-}
-
-impl Place {
-    /// Returns where a volume or directory is.
-    #[must_use]
-    pub fn of(location: &MountSource, volumes: &[Volume]) -> Self {
-        match location {
-            MountSource::Volume(name) => Self::of_volume(name, None, volumes),
-            MountSource::Directory(path) => Self::of_directory(path),
-        }
-    }
-
-    /// Returns where the data of a mount is; `None` for memory and the like.
-    #[must_use]
-    pub fn of_mount(mount: &Mount, volumes: &[Volume]) -> Option<Self> {
-        match (mount.kind, &mount.volume) {
-            (MountKind::Volume, Some(name)) => Some(Self::of_volume(name, Some(&mount.source), volumes)),
-            (MountKind::Volume | MountKind::Bind, _) => Some(Self::of_directory(&mount.source)),
-            (MountKind::Tmpfs | MountKind::Other, _) => None,
-        }
-    }
-
-    fn of_directory(path: &Path) -> Self {
-        let paths = path.is_absolute().then(|| normalize(path)).into_iter().collect();
-        Self { volume: None, below: PathBuf::new(), paths }
-    }
-
-    fn of_volume(name: &str, mounted_from: Option<&Path>, volumes: &[Volume]) -> Self {
-        let volume = volumes.iter().find(|volume| volume.name == name);
-        let known = [volume.map(|volume| volume.mountpoint.as_path()), mounted_from];
-        let local = volume.is_none_or(|volume| matches!(volume.driver.as_str(), "local" | ""));
-        let known = known.into_iter().flatten().filter(|_| local);
-        let mut paths: Vec<_> = known
-            .chain(volume.and_then(bound_device))
-            .filter(|path| path.is_absolute())
-            .map(normalize)
-            .collect();
-        paths.sort();
-        paths.dedup();
-        Self { volume: Some(name.to_owned()), below: PathBuf::new(), paths }
-    }
-
-    /// Returns the place `below` this one.
-    #[must_use]
-    pub fn join(&self, below: &Path) -> Self {
-        Self {
-            volume: self.volume.clone(),
-            below: self.below.join(below),
-            paths: self.paths.iter().map(|path| path.join(below)).collect(),
-        }
-    }
-
-    /// Returns the path from here to `inner`, "" for the same place; `None` if it is not in here.
-    ///
-    /// Compared by components: `/data/pg2` is not in `/data/pg`.
-    #[must_use]
-    pub fn path_to(&self, inner: &Self) -> Option<PathBuf> {
-        if self.volume.is_some() && self.volume == inner.volume {
-            return inner.below.strip_prefix(&self.below).ok().map(Path::to_owned);
-        }
-        let pairs = self.paths.iter().flat_map(|path| inner.paths.iter().map(move |inner| (path, inner)));
-        pairs.into_iter().find_map(|(path, inner)| inner.strip_prefix(path).ok().map(Path::to_owned))
-    }
-
-    /// Returns whether one of the two is, contains or lies inside the other.
-    #[must_use]
-    pub fn overlaps(&self, other: &Self) -> bool {
-        self.path_to(other).is_some() || other.path_to(self).is_some()
-    }
-}
-
-/// Returns the directory that a volume of the local driver is a bind of (`type=none,o=bind`).
-fn bound_device(volume: &Volume) -> Option<&Path> {
-    let options = volume.options.get("o")?;
-    let bound = options.split(',').any(|option| matches!(option.trim(), "bind" | "rbind"));
-    volume.options.get("device").filter(|_| bound).map(Path::new)
-}
+/// The label with the stack that a container belongs to.
+const STACK: &str = "com.docker.stack.namespace";
 
 /// Who uses a source.
 #[derive(Debug, Clone)]
@@ -108,32 +36,196 @@ pub struct Inventory {
     pub place: Place,
     /// Every container, running or not, that uses it; helpers of volsnap are not among them.
     pub users: Vec<User>,
+    /// The running containers that can see it and do not use it.
+    pub onlookers: Vec<Onlooker>,
     /// Another run of volsnap whose helper has the source mounted.
     pub held_by: Option<OtherRun>,
 }
 
-/// Returns every container that uses the volume or directory.
+/// Returns every container that uses the volume or directory, and those that can only see it.
 #[must_use]
-pub fn inventory(location: &MountSource, containers: &[Container], volumes: &[Volume]) -> Inventory {
-    let place = Place::of(location, volumes);
-    let mut users: BTreeMap<&str, User> = BTreeMap::new();
-    let mut held_by = None;
-    for container in containers {
-        let mut mounts = mounts_on(container, &place, volumes).peekable();
-        if mounts.peek().is_none() {
-            continue;
+pub fn inventory(location: &MountSource, world: &EngineInventory) -> Inventory {
+    inventory_of(location, world, database::server_of)
+}
+
+pub(super) fn inventory_of(
+    location: &MountSource,
+    world: &EngineInventory,
+    server_of: ServerOf,
+) -> Inventory {
+    Census { world, server_of, place: Place::of(location, &world.volumes) }.take(location)
+}
+
+/// A container that reaches a source.
+struct Reach<'w> {
+    container: &'w Container,
+    writes: bool,
+    /// Whether what it does there, or what it mounts, makes it a user by itself.
+    uses: bool,
+    /// Whether it mounts the place itself, or a part of it.
+    mounts_it: bool,
+    /// Whether its database is there.
+    has_database: bool,
+    /// Whether its database is somewhere else.
+    serves_elsewhere: bool,
+}
+
+struct Census<'w> {
+    world: &'w EngineInventory,
+    server_of: ServerOf,
+    place: Place,
+}
+
+impl<'w> Census<'w> {
+    fn take(self, location: &MountSource) -> Inventory {
+        let mut held_by = None;
+        let mut reaches = Vec::new();
+        for container in &self.world.containers {
+            let Some(reach) = self.reach(container) else { continue };
+            match OtherRun::of(container) {
+                // A helper that runs says more than one that a dead run left.
+                Some(run) => {
+                    held_by = held_by.filter(|known: &OtherRun| known.running || !run.running).or(Some(run));
+                }
+                None => reaches.push(reach),
+            }
         }
-        if let Some(run) = OtherRun::of(container) {
-            // A helper that runs says more than one that a dead run left.
-            held_by = held_by.filter(|known: &OtherRun| known.running || !run.running).or(Some(run));
-            continue;
+        let groups = self.groups(location, &reaches);
+        let mut users: BTreeMap<&str, User> = BTreeMap::new();
+        let mut onlookers = Vec::new();
+        for reach in &reaches {
+            let container = reach.container;
+            if self.is_user(reach, &groups) {
+                let user = User {
+                    container: container.clone(),
+                    writes: reach.writes,
+                    from_above: !reach.mounts_it,
+                    through_network: false,
+                };
+                users.insert(&container.id, user);
+            } else if container.state.running {
+                onlookers.push(self.onlooker(reach));
+            }
         }
-        let writes = mounts.any(|mount| !mount.read_only);
-        users.insert(&container.id, User { container: container.clone(), writes, through_network: false });
+        self.add_network_sharers(&mut users);
+        let containers = &self.world.containers;
+        let users: Vec<_> =
+            containers.iter().filter_map(|container| users.remove(container.id.as_str())).collect();
+        onlookers.retain(|onlooker| users.iter().all(|user| user.container.id != onlooker.id));
+        Inventory { place: self.place, users, onlookers, held_by }
     }
-    add_network_sharers(&mut users, containers);
-    let users = containers.iter().filter_map(|container| users.remove(container.id.as_str())).collect();
-    Inventory { place, users, held_by }
+
+    /// Returns how a container reaches the place; `None` if it does not.
+    fn reach(&self, container: &'w Container) -> Option<Reach<'w>> {
+        let mounts: Vec<_> = mounts_on(container, &self.place, &self.world.volumes).collect();
+        if mounts.is_empty() {
+            return None;
+        }
+        let data =
+            DatabaseData::of(container, self.world, self.server_of).and_then(|data| data.place(self.world));
+        let has_database = data.as_ref().is_some_and(|data| data.overlaps(&self.place));
+        let mounts_it = mounts.iter().any(|mount| {
+            let mounted = Place::of_mount(mount, &self.world.volumes);
+            mounted.is_some_and(|mounted| self.place.path_to(&mounted).is_some())
+        });
+        Some(Reach {
+            container,
+            writes: mounts.iter().any(|mount| !mount.read_only),
+            uses: has_database || mounts_it || self.has_open(container),
+            mounts_it,
+            has_database,
+            serves_elsewhere: data.is_some() && !has_database,
+        })
+    }
+
+    /// Returns whether a process of the container has a file open in the place, or works there, as far as it was asked.
+    fn has_open(&self, container: &Container) -> bool {
+        let open = self.world.open_files.get(&container.id);
+        open.into_iter().flatten().any(|path| {
+            let innermost = container
+                .mounts
+                .iter()
+                .filter(|mount| path.starts_with(&mount.destination))
+                .max_by_key(|mount| mount.destination.components().count());
+            let below = |mount: &Mount| Some(path.strip_prefix(&mount.destination).ok()?.to_owned());
+            innermost
+                .and_then(|mount| Some(Place::of_mount(mount, &self.world.volumes)?.join(&below(mount)?)))
+                .is_some_and(|place| self.place.path_to(&place).is_some())
+        })
+    }
+
+    /// Returns the projects and stacks that use the place.
+    fn groups(&self, location: &MountSource, reaches: &[Reach<'w>]) -> BTreeSet<&'w str> {
+        let of_users = reaches
+            .iter()
+            .filter(|reach| reach.uses && (reach.has_database || !self.is_ignored(reach.container)))
+            .filter_map(|reach| group_of(reach.container));
+        let is_it = |volume: &&Volume| *location == MountSource::Volume(volume.name.clone());
+        let volume = self.world.volumes.iter().find(is_it);
+        let of_volume = volume.and_then(|volume| {
+            let key = VolumeKey::of(&volume.labels).map(|called| called.project);
+            key.or_else(|| volume.labels.get(STACK).map(String::as_str))
+        });
+        of_users.chain(of_volume).collect()
+    }
+
+    fn is_user(&self, reach: &Reach<'w>, groups: &BTreeSet<&str>) -> bool {
+        let is_of_group = || group_of(reach.container).is_some_and(|group| groups.contains(group));
+        if reach.has_database || self.world.bystanders.hold.contains(&reach.container.name) {
+            return true;
+        }
+        !self.is_ignored(reach.container) && (reach.uses || (!reach.serves_elsewhere && is_of_group()))
+    }
+
+    fn onlooker(&self, reach: &Reach<'w>) -> Onlooker {
+        let container = reach.container;
+        Onlooker {
+            id: container.id.clone(),
+            container: container.name.clone(),
+            writes: reach.writes,
+            ignored: self.is_ignored(container),
+            looked: self.world.open_files.contains_key(&container.id),
+        }
+    }
+
+    fn is_ignored(&self, container: &Container) -> bool {
+        let labelled = container.labels.get(LABEL_IGNORE).is_some_and(|value| value == "true");
+        (labelled && !self.world.bystanders.hold.contains(&container.name))
+            || self.world.bystanders.ignore.contains(&container.name)
+    }
+
+    /// Adds the containers that share the network of a running user, and those that share the network of these.
+    ///
+    /// Leaves those alone that share the network of a container that does not run: nobody will stop it, and
+    /// without it the engine could not start them again.
+    fn add_network_sharers(&self, users: &mut BTreeMap<&'w str, User>) {
+        let containers = &self.world.containers;
+        loop {
+            let found = containers.iter().find(|container| {
+                let owner =
+                    network_owner(container, containers).and_then(|owner| users.get(owner.id.as_str()));
+                let helper = container.labels.contains_key(LABEL_RUN);
+                !helper
+                    && !users.contains_key(container.id.as_str())
+                    && owner.is_some_and(|owner| owner.container.state.running)
+            });
+            let Some(container) = found else { return };
+            users.insert(
+                &container.id,
+                User {
+                    container: container.clone(),
+                    writes: false,
+                    from_above: false,
+                    through_network: true,
+                },
+            );
+        }
+    }
+}
+
+/// Returns the project or stack that a container belongs to.
+fn group_of(container: &Container) -> Option<&str> {
+    project_of(&container.labels).or_else(|| container.labels.get(STACK).map(String::as_str))
 }
 
 /// Returns the mounts through which the container reaches the place.
@@ -145,27 +237,6 @@ pub fn mounts_on<'c>(
     let overlaps =
         |mount: &&Mount| Place::of_mount(mount, volumes).is_some_and(|mounted| mounted.overlaps(place));
     container.mounts.iter().filter(overlaps)
-}
-
-/// Adds the containers that share the network of a running user, and those that share the network of these.
-///
-/// Leaves those alone that share the network of a container that does not run: nobody will stop it, and
-/// without it the engine could not start them again.
-fn add_network_sharers<'c>(users: &mut BTreeMap<&'c str, User>, containers: &'c [Container]) {
-    loop {
-        let found = containers.iter().find(|container| {
-            let owner = network_owner(container, containers).and_then(|owner| users.get(owner.id.as_str()));
-            let helper = container.labels.contains_key(LABEL_RUN);
-            !helper
-                && !users.contains_key(container.id.as_str())
-                && owner.is_some_and(|owner| owner.container.state.running)
-        });
-        let Some(container) = found else { return };
-        users.insert(
-            &container.id,
-            User { container: container.clone(), writes: false, through_network: true },
-        );
-    }
 }
 
 #[cfg(test)]

@@ -18,12 +18,13 @@ mod data;
 mod engine_inventory;
 pub mod inventory;
 mod names;
+mod place;
 mod resolve;
 mod suggest;
 
 pub use containers::containers;
 pub use data::{DatabaseData, database_data, is_anonymous, location_of};
-pub use engine_inventory::EngineInventory;
+pub use engine_inventory::{Bystanders, EngineInventory};
 pub use names::describe;
 pub use resolve::resolve;
 

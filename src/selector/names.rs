@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 use super::Target;
-use crate::compose::{Membership, VolumeKey};
+use crate::compose::{Membership, VolumeKey, project_of};
 use crate::model::container::{Container, Volume};
 use crate::model::labels::LABEL_RUN;
 use crate::model::location::MountSource;
@@ -63,13 +63,7 @@ pub fn describe(location: &MountSource) -> String {
 /// Returns everything the target names, services first.
 pub(super) fn matches<'w>(target: &Target, world: &'w EngineInventory) -> Vec<Match<'w>> {
     match target {
-        Target::Word(word) => {
-            let mut matches = services(None, word, world);
-            matches.extend(containers(word, world));
-            matches.extend(volume(word, world));
-            matches.extend(volumes_by_key(word, world));
-            matches
-        }
+        Target::Word(word) => by_word(word, world),
         Target::Service { project, service } => services(project.as_deref(), service, world),
         Target::Container(name) => containers(name, world),
         Target::Volume(name) => volume(name, world).into_iter().collect(),
@@ -77,13 +71,63 @@ pub(super) fn matches<'w>(target: &Target, world: &'w EngineInventory) -> Vec<Ma
     }
 }
 
-/// Returns the services of that name. Without a project, the current one's hides all others'.
-fn services<'w>(project: Option<&str>, service: &str, world: &'w EngineInventory) -> Vec<Match<'w>> {
-    let mut all = all_services(world);
-    all.retain(|&(owner, name), _| name == service && project.is_none_or(|project| project == owner));
-    if all.keys().any(|(owner, _)| world.is_current(owner)) {
-        all.retain(|(owner, _), _| project.is_some() || world.is_current(owner));
+/// Returns what a bare name means. A service of the user's own project wins over everything else: over its own volume,
+/// which it may have left, and over whatever others have of that name. What another project has is never meant.
+fn by_word<'w>(word: &str, world: &'w EngineInventory) -> Vec<Match<'w>> {
+    let mut matches = services(None, word, world);
+    if world.has_current() && !matches.is_empty() {
+        return matches;
     }
+    let projects: Vec<_> = matches
+        .iter()
+        .filter_map(|one| match one {
+            Match::Service { project, .. } => Some(*project),
+            _ => None,
+        })
+        .collect();
+    // A service wins over its own project's volume and container, wherever its data is by now.
+    let is_its_own = |labels: &BTreeMap<String, String>| {
+        project_of(labels).is_some_and(|project| projects.contains(&project))
+    };
+    let others = containers(word, world).into_iter().filter(|one| !is_of_others(one, word, world));
+    let others = others.chain(volume(word, world)).chain(volumes_by_key(word, world));
+    matches.extend(others.filter(|one| match one {
+        Match::Container(container) => !is_its_own(&container.labels),
+        Match::Volume(volume) => !is_its_own(&volume.labels),
+        Match::Service { .. } | Match::Directory(_) => true,
+    }));
+    matches
+}
+
+/// Returns whether a match is a container of another project than the user's, named by its name: an id names nothing
+/// else.
+fn is_of_others(one: &Match<'_>, word: &str, world: &EngineInventory) -> bool {
+    let Match::Container(container) = one else { return false };
+    let project = project_of(&container.labels);
+    world.has_current() && container.name == word && project.is_some_and(|project| !world.is_current(project))
+}
+
+/// Returns what other projects than the user's own have of that name, and a bare name therefore does not mean.
+pub(super) fn of_others<'w>(target: &Target, world: &'w EngineInventory) -> Vec<Match<'w>> {
+    let (Target::Word(name) | Target::Service { project: None, service: name }) = target else {
+        return Vec::new();
+    };
+    let services = all_services(world).into_iter().filter(|((_, service), _)| service == name);
+    let services =
+        services.map(|((project, service), containers)| Match::Service { project, service, containers });
+    let containers = containers(name, world).into_iter().filter(|one| is_of_others(one, name, world));
+    services.chain(containers.filter(|_| matches!(target, Target::Word(_)))).collect()
+}
+
+/// Returns the services of that name. Without a project, only those of the user's own; where none is known, those of
+/// all projects, and first those that are below the user's directory.
+fn services<'w>(project: Option<&str>, service: &str, world: &'w EngineInventory) -> Vec<Match<'w>> {
+    let mut all: Vec<_> = all_services(world).into_iter().collect();
+    all.retain(|&((owner, name), _)| name == service && project.is_none_or(|project| project == owner));
+    if project.is_none() && world.has_current() {
+        all.retain(|((owner, _), _)| world.is_current(owner));
+    }
+    all.sort_by_key(|((owner, _), _)| !world.is_below(owner));
     let service = |((project, service), containers)| Match::Service { project, service, containers };
     all.into_iter().map(service).collect()
 }

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::path::PathBuf;
 
 use super::data::{DatabaseData, ServerOf, is_anonymous, location_of, only_writable, shown, target_of};
-use super::names::{Match, describe, matches};
+use super::names::{Match, describe, matches, nameable};
 use super::{Target, suggest};
 use crate::database;
 use crate::model::container::Container;
@@ -14,7 +14,7 @@ use crate::model::location::MountSource;
 use crate::model::quote::printable;
 use crate::model::source::{Source, key_of};
 use crate::selector::EngineInventory;
-use crate::selector::inventory::{Inventory, Place, inventory, mounts_on};
+use crate::selector::inventory::{Inventory, Place, inventory_of, mounts_on};
 
 /// Returns the volume or directory that the target means, with everything that uses it.
 ///
@@ -66,8 +66,26 @@ impl<'w> Resolver<'w> {
 
     fn locate_container(&self, container: &Container) -> Result<MountSource> {
         match DatabaseData::of(container, self.world, self.server_of) {
-            Some(data) => data.location(),
+            Some(data) => Ok(self.own_part(&data, data.location()?)),
             None => only_writable(container, self.world),
+        }
+    }
+
+    /// Returns what a server has for itself: the volume or directory that its data is in, or, where another server has
+    /// its data in there too, its own data directory.
+    fn own_part(&self, data: &DatabaseData<'_>, location: MountSource) -> MountSource {
+        let Some(own) = data.place(self.world) else { return location };
+        let whole = Place::of(&location, &self.world.volumes);
+        let is_neighbour = |container: &&Container| {
+            let other = DatabaseData::of(container, self.world, self.server_of);
+            let other = other.and_then(|other| other.place(self.world));
+            other.is_some_and(|other| whole.path_to(&other).is_some() && !other.overlaps(&own))
+        };
+        match own.host_path() {
+            Some(path) if nameable(self.world).any(|other| is_neighbour(&other)) => {
+                MountSource::Directory(path.to_owned())
+            }
+            _ => location,
         }
     }
 
@@ -101,26 +119,80 @@ impl<'w> Resolver<'w> {
 
     fn source(&self, named: &Match<'_>, location: MountSource) -> Result<Source> {
         let world = self.world;
-        let inventory = inventory(&location, &world.containers, &world.volumes);
+        let inventory = inventory_of(&location, world, self.server_of);
+        self.refuse_vain_names(&location, &inventory)?;
         let (here, elsewhere) = self.databases(&location, &inventory)?;
-        let here = self.only_database(here, named)?;
         let mut warnings = Vec::new();
+        let servers: BTreeSet<_> = here.iter().map(|one| one.below.clone()).collect();
+        if servers.len() > 1 {
+            // The whole is meant: nobody has named one of them.
+            refuse_two_on_one(&here)?;
+            let shown: Vec<_> = servers.iter().map(|server| shown(server)).collect();
+            warnings.push(format!(
+                "{} has the data of {} servers ({}): all of them are meant",
+                describe(&location),
+                servers.len(),
+                shown.join(", ")
+            ));
+            return Ok(Source {
+                servers: servers.into_iter().collect(),
+                database_containers: here.iter().map(|one| one.data.container.id.clone()).collect(),
+                ..self.plain(named, location, inventory, warnings)
+            });
+        }
+        let here = self.only_database(here, named)?;
         match &here {
             Some(here) => here.data.refuse_split(&location)?,
             None => self.refuse_or_warn_elsewhere(&location, &inventory.place, &elsewhere, &mut warnings)?,
         }
         warnings.extend(anonymous_warning(&location, here.as_ref().map(|here| &here.data)));
         Ok(Source {
-            host_path: host_path(&location, world),
+            database_container: here.as_ref().map(|here| here.data.container.id.clone()),
+            data_directory: here.map(|here| here.below),
+            ..self.plain(named, location, inventory, warnings)
+        })
+    }
+
+    /// Returns the source without the database in it.
+    fn plain(
+        &self,
+        named: &Match<'_>,
+        location: MountSource,
+        inventory: Inventory,
+        warnings: Vec<String>,
+    ) -> Source {
+        Source {
+            host_path: host_path(&location, self.world),
             key: key_of(&location),
             title: named.title(&location),
             users: inventory.users,
-            database_container: here.as_ref().map(|here| here.data.container.id.clone()),
-            data_directory: here.map(|here| here.below),
+            onlookers: inventory.onlookers,
+            database_container: None,
+            data_directory: None,
+            servers: Vec::new(),
+            database_containers: Vec::new(),
             held_by: inventory.held_by,
             warnings,
             location,
-        })
+        }
+    }
+
+    /// Refuses to hold what does not even see the source, and to ignore a database that is in it.
+    fn refuse_vain_names(&self, location: &MountSource, inventory: &Inventory) -> Result<()> {
+        let is_user = |name: &&String| inventory.users.iter().any(|user| user.container.name == **name);
+        if let Some(name) = self.world.bystanders.hold.iter().find(|name| !is_user(name)) {
+            let message = format!("no container called {} can see {}", printable(name), describe(location));
+            return Err(Error::usage(message).hint(Hint::instead(&["--hold="], [""; 0])));
+        }
+        match self.world.bystanders.ignore.iter().find(is_user) {
+            Some(name) => Err(Error::usage(format!(
+                "container {} cannot be ignored: its database is in {}, or it has the network of one that uses it",
+                printable(name),
+                describe(location)
+            ))
+            .hint(Hint::instead(&["--ignore="], [""; 0]))),
+            None => Ok(()),
+        }
     }
 
     /// Returns the databases of the users in two groups: those whose data is in the source, and those whose
@@ -158,23 +230,7 @@ impl<'w> Resolver<'w> {
         mut here: Vec<DatabaseHere<'w>>,
         named: &Match<'_>,
     ) -> Result<Option<DatabaseHere<'w>>> {
-        let running: Vec<_> = here.iter().filter(|one| one.data.container.state.running).collect();
-        if let [one, other, ..] = running.as_slice()
-            && one.below == other.below
-        {
-            let [one, other] = [one, other].map(|one| printable(&one.data.container.name));
-            let stop = Hint::docker(["stop", "-t", "600", &other]);
-            let message = format!(
-                "containers {one} and {other} run two servers on one data directory, which damages it"
-            );
-            return Err(Error::failed(message).hint(stop));
-        }
-        let directories: BTreeSet<_> = here.iter().map(|one| one.below.clone()).collect();
-        if directories.len() > 1 {
-            let targets: Vec<_> =
-                here.iter().map(|one| Target::Container(one.data.container.name.clone())).collect();
-            return Err(self.choose("it holds the data of several databases", &targets));
-        }
+        refuse_two_on_one(&here)?;
         here.sort_by_key(|one| {
             let container = one.data.container;
             let is_named = match named {
@@ -237,6 +293,24 @@ impl<'w> Resolver<'w> {
             .hint(self.world.command_for(&target_of(&real))),
         }
     }
+}
+
+/// Refuses two servers that run on one data directory.
+fn refuse_two_on_one(here: &[DatabaseHere<'_>]) -> Result<()> {
+    let running: Vec<_> = here.iter().filter(|one| one.data.container.state.running).collect();
+    let twin = |one: &&&DatabaseHere<'_>| {
+        running
+            .iter()
+            .any(|other| other.below == one.below && other.data.container.id != one.data.container.id)
+    };
+    let twins: Vec<_> = running.iter().filter(twin).collect();
+    let [one, rest @ ..] = twins.as_slice() else { return Ok(()) };
+    let Some(other) = rest.iter().find(|other| other.below == one.below) else { return Ok(()) };
+    let [one, other] = [one, other].map(|one| printable(&one.data.container.name));
+    let stop = Hint::docker(["stop", "-t", "600", &other]);
+    let message =
+        format!("containers {one} and {other} run two servers on one data directory, which damages it");
+    Err(Error::failed(message).hint(stop))
 }
 
 /// Returns where the engine's host has the source.

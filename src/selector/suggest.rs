@@ -3,8 +3,8 @@
 use std::collections::BTreeMap;
 
 use super::Target;
-use super::names::{all_services, nameable};
-use crate::compose::VolumeKey;
+use super::names::{Match, all_services, nameable, of_others};
+use crate::compose::{VolumeKey, project_of};
 use crate::model::container::Volume;
 use crate::model::error::Error;
 use crate::model::hint::Hint;
@@ -31,6 +31,17 @@ pub(super) fn unknown(target: &Target, world: &EngineInventory) -> Error {
         // A directory always names itself; the engine says whether it exists.
         Target::Directory(path) => format!("there is no directory {}", printable(&path.to_string_lossy())),
     };
+    let others: Vec<_> = of_others(target, world).iter().map(Match::target).collect();
+    if !others.is_empty() {
+        let names: Vec<_> = others.iter().map(ToString::to_string).collect();
+        let commands = others.iter().take(MOST).map(|target| world.command_for(target));
+        let message = format!(
+            "{nothing} in the project here ({}); other projects have {}",
+            world.current_in_words(),
+            names.join(", ")
+        );
+        return Error::usage(message).with_hints(commands);
+    }
     let prefixed = prefixed_volumes(target, world);
     let (said, offered) = if prefixed.is_empty() {
         ("the nearest names are", nearest(target, world))
@@ -38,11 +49,22 @@ pub(super) fn unknown(target: &Target, world: &EngineInventory) -> Error {
         ("with its project's prefix there is", prefixed)
     };
     if offered.is_empty() {
-        return Error::usage(nothing).with_hints(what_there_is());
+        return Error::usage(nothing).with_hints(projects_below(world).chain(what_there_is()));
     }
     let names: Vec<_> = offered.iter().map(ToString::to_string).collect();
     let commands: Vec<_> = offered.iter().map(|target| world.command_for(target)).collect();
     Error::usage(format!("{nothing}; {said} {}", names.join(", "))).with_hints(commands)
+}
+
+/// Returns the commands that show what projects have whose files lie below the user's directory: their names are not
+/// those of a project here.
+fn projects_below(world: &EngineInventory) -> impl Iterator<Item = Hint> {
+    let below = world.projects_below.iter().filter(|_| !world.has_current()).take(MOST);
+    below.map(|project| {
+        let directory = project.directory.to_string_lossy();
+        Hint::docker(["compose", "--project-directory", &directory, "ps", "--all"])
+            .why(format!("project {} has its file there", printable(&project.name)))
+    })
 }
 
 /// Returns the commands that show what a target can name.
@@ -67,23 +89,51 @@ fn prefixed_volumes(target: &Target, world: &EngineInventory) -> Vec<Target> {
     prefixed.into_iter().take(MOST).map(|volume| Target::Volume(volume.name.clone())).collect()
 }
 
-/// Returns the names most like the target's, of any kind, the most alike first.
+/// Returns the names most like the target's, of any kind: those that a slip of the finger makes of it first, of these
+/// those of the user's own project, then the most alike.
 fn nearest(target: &Target, world: &EngineInventory) -> Vec<Target> {
     let wanted = match target {
         Target::Word(name) | Target::Container(name) | Target::Volume(name) => name.to_lowercase(),
         Target::Service { service, .. } => service.to_lowercase(),
         Target::Directory(_) => return Vec::new(),
     };
-    let mut best: BTreeMap<String, (f64, Target)> = BTreeMap::new();
-    for (name, candidate) in candidates(world) {
-        let alike = likeness(&wanted, &name.to_lowercase());
-        let known = best.entry(candidate.spelling()).or_insert((0.0, candidate));
-        known.0 = known.0.max(alike);
+    let mut best: BTreeMap<String, Candidate> = BTreeMap::new();
+    for (name, project, target) in candidates(world) {
+        let name = name.to_lowercase();
+        let candidate = Candidate {
+            slips: strsim::osa_distance(&wanted, &name),
+            is_ours: project.is_some_and(|project| world.is_current(project)),
+            alike: likeness(&wanted, &name),
+            target,
+        };
+        let known = best.entry(candidate.target.spelling());
+        known
+            .and_modify(|known| {
+                if candidate.alike > known.alike {
+                    *known = candidate.clone();
+                }
+            })
+            .or_insert(candidate);
     }
-    let mut best: Vec<_> = best.into_values().filter(|(alike, _)| *alike >= ALIKE).collect();
+    let mut best: Vec<_> =
+        best.into_values().filter(|one| one.alike >= ALIKE || (one.slips <= 1 && wanted.len() > 2)).collect();
     // Stable: of equals, the spelling that sorts first.
-    best.sort_by(|one, other| other.0.total_cmp(&one.0));
-    best.into_iter().take(MOST).map(|(_, target)| target).collect()
+    best.sort_by(|one, other| {
+        let first = |one: &Candidate| (one.slips > 1, !one.is_ours);
+        first(one).cmp(&first(other)).then(other.alike.total_cmp(&one.alike))
+    });
+    best.into_iter().take(MOST).map(|one| one.target).collect()
+}
+
+/// A name that may have been meant.
+#[derive(Clone)]
+struct Candidate {
+    /// How many letters are missing, wrong, swapped or too many.
+    slips: usize,
+    /// Whether it is of the user's own project.
+    is_ours: bool,
+    alike: f64,
+    target: Target,
 }
 
 /// Returns how alike two names are, from 0 to 1. A name with the other as a word in it is alike enough to
@@ -94,20 +144,22 @@ fn likeness(wanted: &str, name: &str) -> f64 {
     if has_word { alike.max(ALIKE) } else { alike }
 }
 
-/// Returns every name and what it names; a volume also by its key in Compose.
-fn candidates(world: &EngineInventory) -> Vec<(&str, Target)> {
+/// Returns every name, the project that has it, and what it names; a volume also by its key in Compose.
+fn candidates(world: &EngineInventory) -> Vec<(&str, Option<&str>, Target)> {
     let mut candidates = Vec::new();
     for (project, service) in all_services(world).into_keys() {
         let target = Target::Service { project: Some(project.to_owned()), service: service.to_owned() };
-        candidates.push((service, target));
+        candidates.push((service, Some(project), target));
     }
     for container in nameable(world) {
-        candidates.push((&container.name, Target::Container(container.name.clone())));
+        let target = Target::Container(container.name.clone());
+        candidates.push((&container.name, project_of(&container.labels), target));
     }
     for volume in &world.volumes {
-        let keys = VolumeKey::of(&volume.labels).map(|called| called.key);
-        let names = [volume.name.as_str()].into_iter().chain(keys);
-        candidates.extend(names.map(|name| (name, Target::Volume(volume.name.clone()))));
+        let called = VolumeKey::of(&volume.labels);
+        let names = [volume.name.as_str()].into_iter().chain(called.map(|called| called.key));
+        let project = called.map(|called| called.project);
+        candidates.extend(names.map(|name| (name, project, Target::Volume(volume.name.clone()))));
     }
     candidates
 }

@@ -76,7 +76,7 @@ mod tests {
             Container { id: format!("{name}-id"), name: name.to_owned(), ..Container::default() };
         container.created = format!("2026-01-01T00:00:{created:02}Z");
         container.state.running = true;
-        User { container, writes: true, through_network: false }
+        User { container, writes: true, from_above: false, through_network: false }
     }
 
     fn service(mut user: User, project: &str, depends_on: &str) -> User {

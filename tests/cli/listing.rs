@@ -142,7 +142,14 @@ fn a_snapshot_is_found_by_id_prefix_latest_source_and_file() {
     volsnap.run(["show", &old_id[..9]]).refused(2, &["it can mean", old_id, new_id]);
     volsnap.run(["show", "shop_db_dat/latest"]).refused(2, &["shop_db_data/latest", "volsnap list"]);
     let _ = make(&volsnap, tree.path(), &Recipe { source: "other", ..Recipe::default() });
-    volsnap.run(["show", "latest"]).refused(2, &["other/latest, shop_db_data/latest"]);
+    let newest = format!("shop_db_data/{new_id}");
+    volsnap.run(["show", "latest"]).refused(2, &["other/", &newest, &format!("volsnap show {newest}")]);
+    assert_eq!(
+        volsnap.run(["show", "shop_db_data", "--json"]).json()["id"],
+        new_id,
+        "a source means its latest"
+    );
+    assert_eq!(volsnap.run(["list", "volume:shop_db_data", "--json"]).json().as_array().unwrap().len(), 2);
 }
 
 #[test]

@@ -8,6 +8,7 @@ use nix::sys::signal::Signal;
 use serde_json::Value;
 
 use crate::database::{Postgres, Volsnap, Watched};
+use crate::deep::sampled;
 use crate::world::docker;
 
 /// Longer than a guard takes to find out, and to remove a container and a volume.
@@ -184,7 +185,7 @@ async fn a_snapshot_whose_image_is_gone_is_not_booted_in_another() {
 async fn a_drill_killed_at_any_step_leaves_nothing() {
     let (postgres, volsnap) = (Postgres::start().await, Volsnap::new());
     let _ = volsnap.run(["snapshot", &postgres.target()]).expect(0);
-    for step in [
+    let steps = vec![
         "create-volume",
         "create-helper",
         "extract",
@@ -195,7 +196,8 @@ async fn a_drill_killed_at_any_step_leaves_nothing() {
         "compare",
         "structure",
         "stop-copy",
-    ] {
+    ];
+    for step in sampled(steps, 6) {
         let mut watched = Watched::start(volsnap.command(["verify", "--drill", "latest"]));
         assert!(watched.reach(step), "{step}");
         let run = run_of(&volsnap);

@@ -11,6 +11,8 @@ mod clone;
 mod compose;
 mod database;
 mod deadlines;
+#[path = "../shared/deep.rs"]
+mod deep;
 mod doctor;
 mod drill;
 mod engine;
@@ -20,7 +22,10 @@ mod hangs;
 mod holds;
 mod interruptions;
 mod migrate;
+mod names;
+mod neighbours;
 mod online;
+mod onlookers;
 mod podman;
 #[path = "../shared/program.rs"]
 mod program;

@@ -4,6 +4,7 @@ use std::path::PathBuf;
 use std::process::Command;
 
 use crate::database::{Postgres, Volsnap, Watched, steps_of};
+use crate::deep::sampled;
 use crate::small::{described, tree};
 use crate::world::docker;
 
@@ -238,8 +239,8 @@ async fn a_restore_killed_at_any_step_leaves_the_old_or_the_new_whole_and_runnin
     let _ = volsnap.run(["snapshot", &postgres.target()]).expect(0);
     let id = volsnap.list()[0]["id"].as_str().unwrap().to_owned();
     let interrupted = &["extract", "stop-container", "swap-in", "start-container", "commit", "safety"];
-    for (signal, steps) in [(SIGKILL, STEPS), (SIGINT, interrupted)] {
-        for step in steps {
+    for (signal, steps, most) in [(SIGKILL, STEPS, 8), (SIGINT, interrupted, 4)] {
+        for step in sampled(steps.iter().collect(), most) {
             postgres.query("create table if not exists later as select 7 as n");
             let before = volsnap.list().len();
             let mut watched = Watched::start(volsnap.command(["restore", &id, "-y"]));
@@ -264,7 +265,8 @@ async fn a_restore_killed_at_any_step_leaves_the_old_or_the_new_whole_and_runnin
             postgres.assert_whole();
             let is_old = postgres.query("select to_regclass('later') is not null") == "t";
             assert!(
-                is_old || is_committed(step) || step == "commit",
+                // A step is told by a thread of its own: the last one that was told may not be the last one taken.
+                is_old || is_committed(step) || ["confirm", "commit"].contains(&step),
                 "{step}: the new data stayed unconfirmed"
             );
             assert_no_work(&postgres.volume);

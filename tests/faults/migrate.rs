@@ -268,7 +268,7 @@ async fn kill_at_each(ground: &mut impl Ground, steps: &[&str], wanted: impl Fn(
     assert!(ground.assert_one_of_two(&place, "undisturbed"));
     let (kept, succeed) = (position(steps, "keep-stage"), position(steps, "succeed"));
     let all = (0..steps.len()).filter(|index| wanted(steps[*index])).collect();
-    for index in sampled(all, 9) {
+    for index in sampled(all, 7) {
         ground.again();
         let begun = Instant::now();
         let place = data.path().join(format!("{index}/data"));

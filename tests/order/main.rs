@@ -14,6 +14,8 @@ use simulated::restarts::{Drill, Recover, Restart};
 use simulated::restores::Restore;
 use simulated::verbs::TakeSnapshot;
 use simulated::{World, run};
+use volsnap::engine::Docker as _;
+use volsnap::model::container::{Container, Mount, MountKind};
 
 /// Returns the effects of a verb, in their order.
 fn effects(scenario: &dyn Scenario) -> String {
@@ -97,6 +99,48 @@ fn a_restore_into_a_new_volume() {
 #[test]
 fn a_restore_into_a_new_directory() {
     insta::assert_snapshot!(effects(&Restore::NewDirectory));
+}
+
+/// Returns the effects of a verb beside a watcher that sees everything, and could write everywhere.
+fn effects_beside_a_watcher(scenario: &dyn Scenario) -> String {
+    run(async {
+        let mut world = World::new(scenario.is_composed()).await;
+        scenario.prepare(&mut world).await;
+        let sees_all = Mount {
+            kind: MountKind::Bind,
+            source: world.root(),
+            destination: "/host".into(),
+            ..Mount::default()
+        };
+        let watcher = Container {
+            name: "watcher".to_owned(),
+            image: "app:1".to_owned(),
+            mounts: vec![sees_all],
+            auto_remove: true,
+            ..Container::default()
+        };
+        let id = world.engine.add(watcher).unwrap();
+        world.engine.start(&id).await.unwrap();
+        world.arm(None);
+        let recording = world.record();
+        scenario.act(&world).await.unwrap();
+        assert!(world.container("watcher").await.state.running);
+        recording.lines()
+    })
+}
+
+#[test]
+fn who_can_only_see_the_data_changes_nothing_of_what_is_done() {
+    let scenarios: [&dyn Scenario; 5] = [
+        &TakeSnapshot::STOP_DIRECT,
+        &TakeSnapshot::PAUSE,
+        &Restore::Origin,
+        &Restart::PLAIN,
+        &Migrate::into_directory(false),
+    ];
+    for scenario in scenarios {
+        assert_eq!(effects_beside_a_watcher(scenario), effects(scenario));
+    }
 }
 
 #[test]

@@ -118,6 +118,7 @@ impl World {
             clock,
             compose: engine.compose(),
             compose_project: None,
+            bystanders: volsnap::selector::Bystanders::default(),
             cancel: Cancel::default(),
             monitor: Arc::new(Silent),
         };

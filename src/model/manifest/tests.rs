@@ -1,7 +1,5 @@
 //! This volsnap reads manifests and verifications of every format; it keeps what a later one added, or refuses it by name.
 
-use std::path::Path;
-
 use serde_json::{Value, json};
 
 use super::*;
@@ -44,7 +42,7 @@ fn a_manifest_of_format_1_is_read_for_ever() {
     assert_eq!(manifest.archive().codec, Codec::Zstd { level: 3 });
     assert_eq!((manifest.archive().tar_bytes, manifest.counts().members), (10_240, 1));
     assert!(manifest.file_list().blake3.starts_with("0ffec6f7"));
-    assert_eq!(manifest.mounted_at(), Some(Path::new("/var/lib/postgresql/data")));
+    assert_eq!(manifest.mounted_at(), Some("/var/lib/postgresql/data".into()));
     assert_eq!((manifest.group, manifest.position, manifest.facts), (None, None, None));
     assert!(manifest.requires.is_empty() && manifest.unknown.is_empty());
 }

@@ -478,7 +478,7 @@ fn leftover_volumes(
     let unknown = |volume: &&Volume| !migrations.iter().any(|migration| migration.volume == volume.name);
     for volume in world.volumes.iter().filter(unknown) {
         let location = MountSource::Volume(volume.name.clone());
-        let unused = inventory(&location, &world.containers, &world.volumes).users.is_empty();
+        let unused = inventory(&location, world).users.is_empty();
         let moved = examined
             .iter()
             .find_map(|one| leftovers::moved_from(volume, one.data.container, one.data.mount?));

@@ -116,7 +116,8 @@ impl MigrateRun<'_> {
     async fn look_again(&self, prepared: &mut Prepared) -> Result<()> {
         let source = self.run.context.resolve_for(&["migrate"], &self.options.target).await?;
         let ids = |source: &Source| -> Vec<String> {
-            let mut ids: Vec<_> = source.users.iter().map(|user| user.container.id.clone()).collect();
+            let users = source.users.iter().filter(|user| !user.is_passer_by());
+            let mut ids: Vec<_> = users.map(|user| user.container.id.clone()).collect();
             ids.sort();
             ids
         };
@@ -256,7 +257,7 @@ impl MigrateRun<'_> {
     /// Refuses to go on if somebody has started a container on the data meanwhile.
     async fn refuse_running(&self, prepared: &Prepared) -> Result<()> {
         let world = self.run.context.world().await?;
-        let inventory = inventory(&prepared.source.location, &world.containers, &world.volumes);
+        let inventory = inventory(&prepared.source.location, &world);
         let running = inventory.users.iter().find(|user| user.container.state.running && user.writes);
         match running {
             Some(user) => Err(Error::failed(format!(

@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use serde::Serialize;
 
 use crate::model::hint::Hint;
+use crate::model::source::Onlooker;
 
 /// Which way the data goes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
@@ -82,6 +83,8 @@ pub struct MigratePlan {
     pub stops: Vec<String>,
     /// Containers that will be started again, in this order.
     pub starts: Vec<String>,
+    /// Running containers that can see the data and are left alone.
+    pub onlookers: Vec<Onlooker>,
     /// Files that are edited.
     pub edits: Vec<PlannedEdit>,
     /// Commands of Compose that make the containers anew.

@@ -34,6 +34,7 @@ use crate::ops::helper::{StageMount, StartedHelper, busy, start_helper};
 use crate::ops::plan::{DowntimeEstimate, STAGE_RESERVE};
 use crate::ops::preconditions::{refuse_podman, refuse_what_cannot_be_stopped, swarm_service};
 use crate::saga::{UndoId, When};
+use crate::selector::inventory::inventory;
 use crate::selector::{is_anonymous, location_of};
 use crate::service::order;
 use crate::service::ready::await_ready;
@@ -200,6 +201,12 @@ impl MigrateRun<'_> {
             plan.expected_downtime_ms = 0;
         }
         plan.warnings.extend(target.warnings);
+        plan.warnings.extend(source.users.iter().filter(|user| user.is_passer_by()).map(|user| {
+            format!(
+                "container {} reads there through a directory above, and will go on to see the old data",
+                user.container.name
+            )
+        }));
         plan.warnings.extend(switch.warnings.iter().cloned());
         self.warn_of_owner(&mut plan, database.as_ref()).await;
         if plan.free_bytes < plan.needed_bytes {
@@ -260,6 +267,12 @@ impl MigrateRun<'_> {
                         .why("then give it a named volume, and restore into that"),
                 ))
             }
+            (_, MountSource::Directory(_)) if source.shares_its_volume() => Err(Error::usage(format!(
+                "{} is a part of what its container mounts, and a migration moves the whole of a mount",
+                source.title
+            ))
+            .hint(Hint::volsnap(["snapshot", &target]))
+            .or(Hint::volsnap(["restore", "latest", "--dir", "DIR"]).why("then"))),
             (Destination::Directory(_), MountSource::Directory(directory)) => Err(Error::usage(format!(
                 "{} has its data in a directory already: {}",
                 source.title,
@@ -371,13 +384,23 @@ impl MigrateRun<'_> {
 
     async fn refuse_other_users(&self, location: &MountSource) -> Result<()> {
         let world = self.run.context.world().await?;
-        let inventory = crate::selector::inventory::inventory(location, &world.containers, &world.volumes);
-        match inventory.users.first() {
-            Some(user) => Err(Error::failed(format!(
-                "container {} uses the volume that the data is to go back into",
+        let inventory = inventory(location, &world);
+        // One that only reads disturbs nothing; one that does not run does not write. But a database comes back.
+        let is_database = |user: &User| database::of(&user.container).is_some();
+        let disturbs = |user: &&User| (user.container.state.running && user.writes) || is_database(user);
+        match inventory.users.iter().find(disturbs) {
+            Some(user) if is_database(user) => Err(Error::failed(format!(
+                "container {} has a database in the volume that the data is to go back into",
                 user.container.name
             ))
-            .hint(Hint::docker(["rm", &user.container.name]))),
+            .hint(Hint::mounts(&user.container.name))
+            .or(Hint::instead(&["--volume="], ["--volume", "NAME"]).why("another volume"))),
+            Some(user) => Err(Error::failed(format!(
+                "container {} could write to the volume that the data is to go back into",
+                user.container.name
+            ))
+            .hint(Hint::docker(["stop", &user.container.name]).why("and start it afterwards"))
+            .or(Hint::again(["--ignore", &user.container.name]).why("if it does not write there"))),
             None => Ok(()),
         }
     }
@@ -485,6 +508,7 @@ impl MigrateRun<'_> {
             users: Vec::new(),
             stops: Vec::new(),
             starts: Vec::new(),
+            onlookers: source.onlookers.clone(),
             edits: Vec::<PlannedEdit>::new(),
             commands: Vec::new(),
             expected_downtime_ms: outlook.staged_ms(true),
@@ -542,7 +566,8 @@ fn names<'c>(containers: impl Iterator<Item = &'c Container>) -> Vec<String> {
 
 /// Returns the containers to stop, in the order in which they are stopped.
 fn stops(source: &Source) -> Result<Vec<Container>> {
-    let users: Vec<_> = source.users.iter().filter(|user| user.container.state.running).cloned().collect();
+    let stays = |user: &&User| user.container.state.running && !user.is_passer_by();
+    let users: Vec<_> = source.users.iter().filter(stays).cloned().collect();
     let stops: Vec<Container> = order::stop_order(&users).into_iter().cloned().collect();
     stops.iter().try_for_each(|container| refuse_what_cannot_be_stopped(source, container))?;
     Ok(stops)
@@ -551,15 +576,16 @@ fn stops(source: &Source) -> Result<Vec<Container>> {
 /// Returns the containers that mount the data, each with the path where it mounts it.
 fn mounting(source: &Source) -> Result<Vec<(User, PathBuf)>> {
     let mut users = Vec::new();
-    for user in source.users.iter().filter(|user| !user.through_network) {
+    for user in source.users.iter().filter(|user| !user.through_network && !user.is_passer_by()) {
         let container = &user.container;
         refuse_task(source, container)?;
         let Some(at) = source.mounted_at(container) else {
             return Err(Error::failed(format!(
-                "container {} mounts a directory above or below {}, and would be left with the old data",
+                "container {} uses {} through a directory above or below it, and would be left with the old data",
                 container.name, source.title
             ))
-            .hint(Hint::docker(["rm", "-f", &container.name]).why("where it is not needed")));
+            .hint(Hint::mounts(&container.name))
+            .or(Hint::again(["--ignore", &container.name]).why("leaves it alone, with the old data")));
         };
         let is_same = |mount: &&Mount| location_of(mount).as_ref() == Some(&source.location);
         let mounts = container.mounts.iter().filter(is_same);

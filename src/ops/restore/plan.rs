@@ -5,6 +5,8 @@ use std::path::{Path, PathBuf};
 
 use serde::Serialize;
 
+use crate::model::source::Onlooker;
+
 /// Bytes to leave free where the data is, whatever is extracted: what runs there goes on writing.
 pub(super) const RESERVE: u64 = 64 << 20;
 /// What a member takes on the disk beside its content: its inode and the rest of its last block.
@@ -33,6 +35,8 @@ pub struct RestorePlan {
     pub starts: Vec<String>,
     /// Users that are not running and stay so.
     pub stay_stopped: Vec<String>,
+    /// Running containers that can see the data and are left alone.
+    pub onlookers: Vec<Onlooker>,
     /// Members of the archive.
     pub members: u64,
     /// Bytes of its files' contents.

@@ -17,7 +17,7 @@ use crate::agent::swap::PREFIX;
 use crate::compose::Membership;
 use crate::database;
 use crate::engine::helper::Access;
-use crate::model::container::{Container, EngineInfo, Mount, MountKind};
+use crate::model::container::{Container, EngineInfo, MountKind};
 use crate::model::error::{Context as _, Error, Result};
 use crate::model::event::Phase;
 use crate::model::hint::Hint;
@@ -25,16 +25,16 @@ use crate::model::inspection::Inspection;
 use crate::model::labels::LABEL_RUN;
 use crate::model::location::MountSource;
 use crate::model::quote::shell_quote;
-use crate::model::source::{Source, key_of};
+use crate::model::source::{Source, User, key_of};
 use crate::ops::evidence::DatabaseFiles;
 use crate::ops::helper::{StartedHelper, busy, start_helper};
 use crate::ops::libc_version::libc_of;
-use crate::ops::migrate::record::Migrations;
+use crate::ops::migrate::record::{Migration, Migrations};
 use crate::ops::plan::worst_case_bytes;
 use crate::ops::preconditions::{refuse_podman, refuse_what_cannot_be_stopped};
 use crate::saga::{UndoId, When};
+use crate::selector::Target;
 use crate::selector::inventory::inventory;
-use crate::selector::{Target, location_of};
 use crate::service::order;
 use crate::service::ready::await_ready;
 use crate::undo::Saga;
@@ -73,6 +73,15 @@ pub(super) struct Users {
     pub(super) stops: Vec<Container>,
     /// The ids of those that do not answer even before the stop.
     pub(super) mute: Vec<String>,
+}
+
+/// Where the data of a volume is now.
+struct Moved {
+    directory: PathBuf,
+    /// What is remembered of its migration.
+    record: Option<Migration>,
+    /// Whether that is of this very engine, or a container of it has the directory.
+    is_certain: bool,
 }
 
 /// What is there already, and the helper that sees it.
@@ -169,10 +178,10 @@ impl RestoreRun<'_> {
                 let command = self.command_to();
                 let command = command.each_ref().map(String::as_str);
                 let source = self.run.context.resolve_for(&command, target).await?;
-                self.refuse_left_over(&source).await?;
+                self.refuse_left_over(engine, &source).await?;
                 Ok(source)
             }
-            Destination::Origin => self.origin().await,
+            Destination::Origin => self.origin(engine).await,
             Destination::NewVolume(name) => {
                 let found = self.run.context.docker.volume(name).await;
                 if found.context(|| format!("look for volume {name}"))?.is_some() {
@@ -187,73 +196,115 @@ impl RestoreRun<'_> {
         }
     }
 
-    /// Returns the source that the snapshot was made of, as it is now.
-    async fn origin(&self) -> Result<Source> {
+    /// Returns the source that the snapshot was made of, as it is now: where its data was migrated, if it was.
+    async fn origin(&self, engine: &EngineInfo) -> Result<Source> {
         let Some(snapshot) = self.options.archive.snapshot() else {
             return Err(Error::usage("an archive of another tool does not say where it came from")
                 .hint(Hint::again(["--to", "TARGET"]))
                 .or(Hint::again(["--new-volume", "NAME"]))
                 .or(Hint::again(["--dir", "DIR"])));
         };
-        let target = Target::at(snapshot.manifest.location());
         let command = self.command_to();
         let command = command.each_ref().map(String::as_str);
-        let source = self.run.context.resolve_for(&command, &target).await.map_err(|error| {
-            let MountSource::Volume(name) = snapshot.manifest.location() else { return error };
-            let migrations = Migrations::out_of(&self.run.context.saga.state, name).unwrap_or_default();
-            match migrations.into_iter().next() {
-                Some(migration) => error.with_hints(self.instead(&migration.directory)),
-                None => error
-                    .hint(Hint::again(["--new-volume", name]).why("makes it, as Compose would"))
-                    .or(Hint::again(["--to", "TARGET"])),
+        let location = snapshot.manifest.location();
+        let found = self.run.context.resolve_for(&command, &Target::at(location)).await;
+        let MountSource::Volume(name) = location else { return found };
+        match self.moved_to(engine, name, found.as_ref().ok()).await? {
+            Some(Moved { directory, record: Some(_), is_certain: true }) => {
+                let mut source =
+                    self.run.context.resolve_for(&command, &Target::Directory(directory.clone())).await?;
+                source.warnings.push(format!(
+                    "the data of volume {name} was migrated into {}, and is restored there",
+                    directory.display()
+                ));
+                Ok(source)
             }
-        })?;
-        self.refuse_left_over(&source).await?;
-        Ok(source)
+            Some(moved) => Err(self.left_over(name, &moved)),
+            None => found.map_err(|error| {
+                error
+                    .hint(Hint::again(["--new-volume", name]).why("makes it, as Compose would"))
+                    .or(Hint::again(["--to", "TARGET"]))
+            }),
+        }
     }
 
-    /// Refuses a volume whose data was migrated: the service would not see what is restored there. Does not refuse a
-    /// volume that is used again, with nothing on the directory.
-    async fn refuse_left_over(&self, source: &Source) -> Result<()> {
+    /// Refuses a volume whose data was migrated: the service would not see what is restored there.
+    async fn refuse_left_over(&self, engine: &EngineInfo, source: &Source) -> Result<()> {
         let MountSource::Volume(name) = &source.location else { return Ok(()) };
-        let state = &self.run.context.saga.state;
-        let containers =
-            self.run.context.docker.containers().await.context(|| "list containers".to_owned())?;
-        let mounts_it = |mount: &Mount, directory: &Path| {
-            location_of(mount) == Some(MountSource::Directory(directory.to_owned()))
-        };
-        let is_used = |directory: &Path| {
-            containers.iter().flat_map(|container| &container.mounts).any(|mount| mounts_it(mount, directory))
-        };
-        let remembered = match Migrations::out_of(state, name) {
+        match self.moved_to(engine, name, Some(source)).await? {
+            Some(moved) => Err(self.left_over(name, &moved)),
+            None => Ok(()),
+        }
+    }
+
+    /// Returns where the data of a volume is now, if it was migrated and the volume is not in use again. The record of
+    /// the migration says so, or the service that the snapshot is of; that a container merely mounts the volume means
+    /// nothing, but a database that has its data there does.
+    async fn moved_to(
+        &self,
+        engine: &EngineInfo,
+        name: &str,
+        volume: Option<&Source>,
+    ) -> Result<Option<Moved>> {
+        let is_database = self.options.archive.snapshot().is_none_or(|snapshot| {
+            snapshot.manifest.evidence.database.is_some()
+                || snapshot.manifest.environment.data_directory.is_some()
+        });
+        // Without a database, whoever can write there and runs is the service.
+        let serves = volume.is_some_and(|volume| match is_database {
+            true => volume.database().is_some(),
+            false => volume.running_users().any(|user| user.writes && !user.from_above),
+        });
+        let remembered = match Migrations::out_of(&self.run.context.saga.state, name) {
             // What only a later volsnap understands need not concern a volume that is in use.
-            Err(_) if !source.users.is_empty() => Vec::new(),
+            Err(_) if serves => Vec::new(),
             remembered => remembered?,
         };
-        let mut remembered = remembered.into_iter();
-        let migration = remembered.find(|migration| source.users.is_empty() || is_used(&migration.directory));
-        let forget = migration.as_ref().map(|migration| {
-            let file = shell_quote(&migration.file(state).to_string_lossy());
-            Hint::shell(format!("rm {file}"))
-                .why("forgets the migration, where the service is to use the volume again")
-        });
-        let directory = migration.map(|migration| migration.directory);
-        let Some(directory) = directory.or_else(|| self.used_instead(source, &containers)) else {
-            return Ok(());
+        let world = self.run.context.world().await?;
+        let is_used = |migration: &Migration| {
+            let directory = MountSource::Directory(migration.directory.clone());
+            inventory(&directory, &world).users.iter().any(|user| !user.from_above)
         };
-        Err(Error::failed(format!(
-            "the data of volume {name} was migrated into {}, and its service would not see what is restored into the \
-             volume",
-            directory.display()
-        ))
-        .with_hints(self.instead(&directory).into_iter().chain(forget)))
+        let mut remembered = remembered.into_iter().peekable();
+        let last = remembered.peek().cloned();
+        if let Some(record) = remembered.find(is_used) {
+            let directory = record.directory.clone();
+            return Ok(Some(Moved { directory, record: Some(record), is_certain: true }));
+        }
+        if serves {
+            return Ok(None);
+        }
+        let by_record = last.map(|record| Moved {
+            directory: record.directory.clone(),
+            is_certain: record.engine == engine.id,
+            record: Some(record),
+        });
+        let by_service = || {
+            let directory = self.used_instead(name, &world.containers)?;
+            Some(Moved { directory, record: None, is_certain: false })
+        };
+        Ok(by_record.or_else(by_service))
     }
 
-    /// Returns the directory that the service of the snapshot has instead of a volume that nothing uses. That is the
+    fn left_over(&self, name: &str, moved: &Moved) -> Error {
+        let forget = moved.record.as_ref().map(|record| {
+            let file = record.file(&self.run.context.saga.state);
+            Hint::shell(format!("rm {}", shell_quote(&file.to_string_lossy())))
+                .why("forgets the migration, where the service is to use the volume again")
+        });
+        Error::failed(format!(
+            "the data of volume {name} was migrated into {}, and its service would not see what is restored into the \
+             volume",
+            moved.directory.display()
+        ))
+        .with_hints(self.instead(&moved.directory).into_iter().chain(forget))
+    }
+
+    /// Returns the directory that the service of the snapshot has instead of a volume that serves nobody. That is the
     /// state after a migration that is not remembered here.
-    fn used_instead(&self, source: &Source, containers: &[Container]) -> Option<PathBuf> {
+    fn used_instead(&self, name: &str, containers: &[Container]) -> Option<PathBuf> {
         let manifest = &self.options.archive.snapshot()?.manifest;
-        if *manifest.location() != source.location || !source.users.is_empty() {
+        if *manifest.location() != MountSource::Volume(name.to_owned()) {
             return None;
         }
         let (at, service) = (manifest.mounted_at()?, Membership::of(&manifest.environment.labels)?);
@@ -307,7 +358,7 @@ impl RestoreRun<'_> {
         }
         let location = MountSource::Directory(path.clone());
         let world = self.run.context.world().await?;
-        let inventory = inventory(&location, &world.containers, &world.volumes);
+        let inventory = inventory(&location, &world);
         if let Some(user) = inventory.users.iter().find(|user| user.container.state.running) {
             return Err(Error::usage(format!(
                 "{} is used by container {}",
@@ -356,8 +407,16 @@ impl RestoreRun<'_> {
         if let Some(other) = &source.held_by {
             return Err(busy(source, &other.container));
         }
-        let running: Vec<_> =
-            source.users.iter().filter(|user| user.container.state.running).cloned().collect();
+        // What only passes by is stopped if it can be, so that it sees the new data, and is never in the way.
+        let passes = |user: &User| {
+            user.is_passer_by() && refuse_what_cannot_be_stopped(source, &user.container).is_err()
+        };
+        let running: Vec<_> = source
+            .users
+            .iter()
+            .filter(|user| user.container.state.running && !passes(user))
+            .cloned()
+            .collect();
         let stops: Vec<Container> = order::stop_order(&running).into_iter().cloned().collect();
         stops.iter().try_for_each(|container| refuse_what_cannot_be_stopped(source, container))?;
         let mut mute = Vec::new();
@@ -388,9 +447,9 @@ impl RestoreRun<'_> {
         };
         // If nothing is mounted yet, it will be where it was.
         let snapshot = self.options.archive.snapshot();
-        let recorded = || snapshot.and_then(|snapshot| snapshot.manifest.mounted_at().map(Path::to_owned));
+        let recorded = || snapshot.and_then(|snapshot| snapshot.manifest.mounted_at());
         let mounted_at = match container {
-            Some(container) => source.mounted_at(container),
+            Some(container) => source.seen_at(container),
             None => recorded(),
         };
         Ok(DatabaseFiles::at(archived, data_directory, mounted_at))
@@ -530,6 +589,7 @@ impl RestoreRun<'_> {
                     .map(|user| &user.container)
                     .filter(|container| !container.state.running),
             ),
+            onlookers: source.onlookers.clone(),
             members: known.members,
             bytes: known.bytes,
             needed_bytes: plan::needed_bytes(known.stored, known.members),
@@ -705,8 +765,11 @@ fn unused(location: MountSource, title: String) -> Source {
         location,
         title,
         users: Vec::new(),
+        onlookers: Vec::new(),
         database_container: None,
         data_directory: None,
+        servers: Vec::new(),
+        database_containers: Vec::new(),
         held_by: None,
         warnings: Vec::new(),
     }

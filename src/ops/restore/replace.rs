@@ -98,7 +98,7 @@ impl RestoreRun<'_> {
     /// Refuses data on which another run of ours has begun to work since it was looked at.
     pub(super) async fn refuse_other_run(&self, prepared: &Prepared) -> Result<()> {
         let world = self.run.context.world().await?;
-        let inventory = inventory(&prepared.source.location, &world.containers, &world.volumes);
+        let inventory = inventory(&prepared.source.location, &world);
         let known: Vec<_> = prepared.source.users.iter().map(|user| &user.container.id).collect();
         let new = inventory
             .users
@@ -195,11 +195,15 @@ impl RestoreRun<'_> {
         let context = &self.run.context;
         let mut evidence = evidence::of_shutdown(context, &stops, None, &mut prepared.agent).await?;
         self.refuse_other_run(prepared).await?;
+        let inventory = inventory(&prepared.source.location, &context.world().await?);
+        let writers = inventory.onlookers.into_iter().filter(|onlooker| onlooker.writes);
+        evidence.onlookers = writers.map(|onlooker| onlooker.container).collect();
         if let (Some(database), true) = (&prepared.database, prepared.present.is_some()) {
             match database.inspect_tree(&mut prepared.agent, Path::new("")).await {
                 Ok(inspection) => {
                     evidence.reasons.extend(inspection.reasons.iter().cloned());
                     evidence.database = Some(inspection);
+                    evidence.onlookers.clear();
                 }
                 Err(error) => evidence.reasons.push(error.chain()),
             }

@@ -23,6 +23,8 @@ use crate::selector::inventory::inventory;
 struct UsersNow {
     running: Vec<String>,
     frozen: Vec<String>,
+    /// Of those that are no users, the ones that could write all the same.
+    onlookers: Vec<String>,
 }
 
 impl SnapshotRun<'_> {
@@ -53,10 +55,9 @@ impl SnapshotRun<'_> {
         let users = self.users_now(&prepared.source).await?;
         let consistency = self.judge(prepared, &mut evidence, &users)?;
         if !consistency.is_at_rest() && self.options.quiesce != Quiesce::Pause {
-            let why = if evidence.reasons.is_empty() {
-                users.running.join(", ") + " ran meanwhile"
-            } else {
-                evidence.reasons.join("; ")
+            let why = match evidence.reasons.is_empty() {
+                true => [&users.running[..], &users.onlookers[..]].concat().join(", ") + " ran meanwhile",
+                false => evidence.reasons.join("; "),
             };
             self.run.monitor().warning(format!("this snapshot is {consistency}: {why}"));
         }
@@ -71,7 +72,7 @@ impl SnapshotRun<'_> {
             Capture::Staged => (None, Some(self.final_pass(prepared).await?)),
         };
         self.run.phase(Phase::Prove, prepared.source.title.clone(), None);
-        self.prove_again(prepared, held, &mut evidence, consistency).await?;
+        let consistency = self.prove_again(prepared, held, &mut evidence, consistency).await?;
         Ok(Captured { consistency, evidence, archived, staged, facts: None })
     }
 
@@ -80,13 +81,15 @@ impl SnapshotRun<'_> {
         self.run.monitor().step("prove");
         self.refuse_unfrozen(held).await?;
         let stops = if held.is_frozen() { &[] } else { held.containers() };
-        evidence::of_shutdown(
-            &self.run.context,
-            stops,
-            prepared.database.as_ref(),
-            &mut prepared.helper.agent,
-        )
-        .await
+        let database = prepared.database.as_ref();
+        let agent = &mut prepared.helper.agent;
+        let mut evidence = evidence::of_shutdown(&self.run.context, stops, database, agent).await?;
+        for server in &prepared.servers {
+            let at = server.data_directory.display();
+            let inspection = server.inspect(agent).await?;
+            evidence.reasons.extend(inspection.reasons.iter().map(|reason| format!("{at}: {reason}")));
+        }
+        Ok(evidence)
     }
 
     async fn refuse_unfrozen(&self, held: &Held) -> Result<()> {
@@ -107,13 +110,21 @@ impl SnapshotRun<'_> {
                 ))),
             };
         }
+        if evidence.database.is_none() {
+            evidence.onlookers.clone_from(&users.onlookers);
+        }
         if !users.frozen.is_empty() {
             evidence.reasons.insert(0, format!("{} was frozen while it ran", users.frozen.join(", ")));
             evidence.paused.clone_from(&users.frozen);
+            evidence.reasons.extend(could_write(&evidence.onlookers));
             return Ok(Consistency::CrashConsistent);
         }
         let consistency = evidence.at_rest();
-        if consistency.is_at_rest() || prepared.database.is_none() || self.options.allow_crash_consistent {
+        if consistency == Consistency::CrashConsistent {
+            evidence.reasons.extend(could_write(&evidence.onlookers));
+        }
+        let is_plain = prepared.database.is_none() && prepared.servers.is_empty();
+        if consistency.is_at_rest() || is_plain || self.options.allow_crash_consistent {
             return Ok(consistency);
         }
         Err(Error::failed(format!("the shutdown is not clean: {}", evidence.reasons.join("; "))).hint(
@@ -126,13 +137,15 @@ impl SnapshotRun<'_> {
     /// freezing is what holds them.
     async fn users_now(&self, source: &Source) -> Result<UsersNow> {
         let world = self.run.context.world().await?;
-        let inventory = inventory(&source.location, &world.containers, &world.volumes);
+        let inventory = inventory(&source.location, &world);
+        let onlookers = inventory.onlookers.into_iter().filter(|onlooker| onlooker.writes);
+        let onlookers = onlookers.map(|onlooker| onlooker.container).collect();
         let writers = inventory.users.into_iter().filter(|user| user.container.state.running && user.writes);
         let freezing = self.options.quiesce == Quiesce::Pause;
         let (frozen, running): (Vec<_>, Vec<_>) =
             writers.partition(|user| freezing && user.container.state.paused);
         let names = |users: Vec<User>| users.into_iter().map(|user| user.container.name).collect();
-        Ok(UsersNow { running: names(running), frozen: names(frozen) })
+        Ok(UsersNow { running: names(running), frozen: names(frozen), onlookers })
     }
 
     /// Archives the source, or the stage if that is complete.
@@ -165,17 +178,18 @@ impl SnapshotRun<'_> {
         Ok(archived)
     }
 
-    /// Reads the proof again after the last byte: nobody must have started anything meanwhile.
+    /// Reads the proof again after the last byte: nobody must have started anything meanwhile. Returns what can be
+    /// believed then: an onlooker that has come in between takes the quiet from data that nothing else proves.
     async fn prove_again(
         &self,
         prepared: &mut Prepared,
         held: &Held,
         evidence: &mut Evidence,
         consistency: Consistency,
-    ) -> Result<()> {
+    ) -> Result<Consistency> {
         self.run.monitor().step("prove-again");
         if consistency == Consistency::Unquiesced {
-            return Ok(());
+            return Ok(consistency);
         }
         self.refuse_unfrozen(held).await?;
         for before in held.containers().iter().filter(|_| !held.is_frozen()) {
@@ -208,6 +222,15 @@ impl SnapshotRun<'_> {
             }
         }
         evidence.unchanged_after = true;
-        Ok(())
+        if consistency == Consistency::StoppedAndQuiet {
+            evidence.onlookers = users.onlookers;
+            return Ok(evidence.at_rest());
+        }
+        Ok(consistency)
     }
+}
+
+/// Returns what speaks against data beside which these ran.
+fn could_write(onlookers: &[String]) -> Option<String> {
+    (!onlookers.is_empty()).then(|| format!("{} could write meanwhile", onlookers.join(", ")))
 }

@@ -123,6 +123,8 @@ pub(super) struct Prepared {
     pub(super) plan: Plan,
     pub(super) source: Source,
     database: Option<DatabaseFiles>,
+    /// The servers in the source, if it has several.
+    servers: Vec<DatabaseFiles>,
     /// The running users that will be held.
     pub(super) hold: HoldPlan,
     survey: Survey,

@@ -75,7 +75,7 @@ impl SnapshotRun<'_> {
             ))
             .hint(instead));
         };
-        let directory = match (source.mounted_at(container), &source.data_directory) {
+        let directory = match (source.seen_at(container), &source.data_directory) {
             (Some(mounted_at), Some(directory)) => mounted_at.join(directory),
             _ => server.data_directory(container).unwrap_or_default(),
         };

@@ -83,6 +83,10 @@ impl SnapshotRun<'_> {
             Some(database) => Some(database.inspect(&mut helper.agent).await?),
             None => None,
         };
+        let servers = servers(&source, &survey);
+        for server in &servers {
+            refuse_outside_links(&source, &server.inspect(&mut helper.agent).await?)?;
+        }
         inspection.iter().try_for_each(|inspection| refuse_outside_links(&source, inspection))?;
         let estimate = self.estimate(&source, &survey).await;
         let environment = environment(&self.run.context, &source, &engine).await;
@@ -91,6 +95,7 @@ impl SnapshotRun<'_> {
             plan,
             source,
             database,
+            servers,
             hold: HoldPlan::default(),
             survey,
             environment,
@@ -195,7 +200,7 @@ impl SnapshotRun<'_> {
             return Err(busy(source, &other.container));
         }
         if self.options.quiesce == Quiesce::None {
-            return match source.database().filter(|container| container.state.running) {
+            return match source.databases().find(|container| container.state.running) {
                 Some(container) => Err(Error::usage(format!(
                     "container {} is a running database: copied while it writes, its files fit together only by luck",
                     container.name
@@ -262,18 +267,20 @@ impl SnapshotRun<'_> {
 
     /// Refuses a database that does not answer: one that is still in its entrypoint would ignore the signal.
     pub(super) async fn refuse_unready(&self, source: &Source) -> Result<()> {
-        let Some(container) = source.database().filter(|container| container.state.running) else {
-            return Ok(());
-        };
-        if self.options.quiesce == Quiesce::None || container.state.paused {
-            return Ok(());
+        for container in source.databases().filter(|container| container.state.running) {
+            if self.options.quiesce == Quiesce::None || container.state.paused {
+                continue;
+            }
+            let deadline = Instant::now() + READY_LIMIT;
+            await_ready(&*self.run.context.docker, container, deadline, self.run.monitor()).await.map_err(
+                |error| {
+                    let what =
+                        format!("container {} is not ready to be {}", container.name, self.held_word());
+                    Error::failed(what).with_source(error).hint(Hint::logs(&container.name))
+                },
+            )?;
         }
-        await_ready(&*self.run.context.docker, container, Instant::now() + READY_LIMIT, self.run.monitor())
-            .await
-            .map_err(|error| {
-                let what = format!("container {} is not ready to be {}", container.name, self.held_word());
-                Error::failed(what).with_source(error).hint(Hint::logs(&container.name))
-            })
+        Ok(())
     }
 
     /// Finds the database in the source: where its container's configuration says, checked against the files that are
@@ -286,10 +293,11 @@ impl SnapshotRun<'_> {
             ));
         }
         let (Some(container), Some(data_directory)) = (source.database(), &source.data_directory) else {
-            return only_database(source, survey);
+            let is_whole = !source.servers.is_empty();
+            return if is_whole { Ok(None) } else { only_database(source, survey) };
         };
         let Some(database) = database::of(container) else { return only_database(source, survey) };
-        let mounted_at = source.mounted_at(container);
+        let mounted_at = source.seen_at(container);
         let Some(files) = DatabaseFiles::at(database, data_directory.clone(), mounted_at) else {
             return Ok(None);
         };
@@ -329,6 +337,7 @@ impl SnapshotRun<'_> {
             freezes: Vec::new(),
             starts: Vec::new(),
             stay_stopped: stopped.map(|container| container.name.clone()).collect(),
+            onlookers: source.onlookers.clone(),
             entries: survey.entries,
             raw_bytes: survey.bytes,
             needed_bytes: plan::worst_case_bytes(survey.bytes, survey.entries),
@@ -358,6 +367,15 @@ fn known_by_its_files(mut source: Source, files: Option<&DatabaseFiles>) -> Sour
         source.data_directory = Some(files.data_directory.clone());
     }
     source
+}
+
+/// Returns the files of the servers in a source that has several.
+fn servers(source: &Source, survey: &Survey) -> Vec<DatabaseFiles> {
+    let found = survey.databases.iter().filter(|_| !source.servers.is_empty());
+    let files = found.filter_map(|found| {
+        DatabaseFiles::at(database::named(&found.engine)?, found.data_directory.clone(), None)
+    });
+    files.collect()
 }
 
 /// Returns the database of a source that no container uses, if there is exactly one.

@@ -172,11 +172,43 @@ fn two_servers_on_one_data_directory_are_refused() {
     assert_eq!(resolved("a", &none).unwrap().database().unwrap().name, "a");
 }
 
+/// Returns two servers with a data directory each in one volume, in a project or not.
+fn neighbours(project: Option<&str>) -> EngineInventory {
+    let server = |name: &str| {
+        let server = database(name, &format!("/pg/{name}"), vec![mounted("both", "/pg")]);
+        project.map_or(server.clone(), |project| of_service(server, project, name))
+    };
+    world("/", vec![server("a"), stopped(server("b"))], vec![volume("both")])
+}
+
+#[rstest]
+#[case::of_one_project(Some("shop"))]
+#[case::of_none(None)]
+fn of_two_servers_in_one_volume_each_has_its_own_directory(#[case] project: Option<&str>) {
+    let world = neighbours(project);
+    for name in ["a", "b"] {
+        let source = resolved(&format!("container:{name}"), &world).unwrap();
+        let own = format!("/var/lib/docker/volumes/both/_data/{name}");
+        assert_eq!(source.location, MountSource::Directory(own.into()));
+        assert_eq!(source.database().unwrap().name, name);
+        assert_eq!(source.data_directory.as_deref(), Some(Path::new("")));
+        assert_eq!(source.seen_at(source.database().unwrap()), Some(format!("/pg/{name}").into()));
+        assert_eq!(source.users.len(), 1, "the neighbour is none of its users");
+    }
+}
+
 #[test]
-fn a_directory_with_several_databases_is_refused_naming_each() {
-    let pg = |name: &str| database(name, PGDATA, vec![bound(&format!("/data/{name}"), PGDATA)]);
-    let world = world("/", vec![pg("a"), stopped(pg("b"))], vec![]);
-    assert_eq!(refusal("/data", &world).2, "volsnap snapshot container:a\nvolsnap snapshot container:b");
+fn a_volume_with_two_servers_is_taken_whole_when_it_is_named() {
+    let source = resolved("volume:both", &neighbours(None)).unwrap();
+    assert_eq!(source.location, MountSource::Volume("both".to_owned()));
+    assert_eq!(source.users.len(), 2);
+    assert_eq!(source.databases().count(), 2);
+    assert_eq!(source.servers, [Path::new("a"), Path::new("b")]);
+    assert!(source.database().is_none() && source.warnings[0].contains("2 servers (a, b)"));
+    let apart = |name: &str| database(name, PGDATA, vec![bound(&format!("/data/{name}"), PGDATA)]);
+    let world = world("/", vec![apart("a"), stopped(apart("b"))], vec![]);
+    assert_eq!(resolved("/data", &world).unwrap().servers.len(), 2);
+    assert_eq!(location("a", &world), "path:/data/a");
 }
 
 #[rstest]

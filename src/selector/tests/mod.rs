@@ -132,7 +132,12 @@ fn world(directory: &str, containers: Vec<Container>, volumes: Vec<Volume>) -> E
         directory: directory.into(),
         compose_project: None,
         directory_project: None,
+        projects_below: vec![],
         data_directories: std::collections::BTreeMap::new(),
+        open_files: std::collections::BTreeMap::new(),
+        bystanders: Bystanders::default(),
+        real_directories: std::collections::BTreeMap::new(),
+        typed: String::new(),
         command: vec!["snapshot".to_owned()],
     }
 }

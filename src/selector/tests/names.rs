@@ -119,15 +119,103 @@ fn a_service_of_several_projects_is_ambiguous_outside_them() {
 
 #[test]
 fn a_word_for_several_sources_is_ambiguous_and_for_one_it_is_fine() {
-    let mut world = town("/srv/shop");
+    let mut world = town("/");
     world.containers.push(container("spare", vec![mounted("spare", "/x")]));
     assert_eq!(location("spare", &world), "volume:spare");
     world.volumes.push(volume("db"));
     world.containers.push(container("db", vec![mounted("other", "/x")]));
     let hint = refusal("db", &world).2;
-    let commands =
-        ["service:shop/db", "container:db", "volume:db"].map(|target| format!("volsnap snapshot {target}"));
+    let commands = ["service:mall/db", "service:shop/db", "container:db", "volume:db"]
+        .map(|target| format!("volsnap snapshot {target}"));
     assert_eq!(hint, commands.join("\n"));
+    // Where a project is known, its service is meant.
+    world.directory = "/srv/shop".into();
+    assert_eq!(location("db", &world), "volume:shop_db_data");
+}
+
+/// Returns a project whose service is up, seen from another whose file is there and whose service is not.
+fn beside_another_project(other: Container, volumes: Vec<Volume>) -> EngineInventory {
+    let directory_project = Some(DirectoryProject { name: "two".to_owned(), directory: "/srv/two".into() });
+    EngineInventory { directory_project, ..world("/srv/two", vec![other], volumes) }
+}
+
+#[rstest]
+#[case::by_file(false)]
+#[case::by_variable(true)]
+fn a_bare_name_never_means_the_service_of_another_project(#[case] by_variable: bool) {
+    let appdb = of_service(database("one-appdb-1", PGDATA, vec![mounted("v", PGDATA)]), "one", "appdb");
+    let mut world = beside_another_project(appdb, vec![volume("v")]);
+    if by_variable {
+        world.directory_project = None;
+        world.compose_project = Some("two".to_owned());
+        world.directory = "/srv/one".into();
+    }
+    for target in ["appdb", "service:appdb"] {
+        let (kind, message, hint) = refusal(target, &world);
+        assert_eq!(kind, ErrorKind::Usage);
+        let said = "in the project here (two); other projects have service:one/appdb";
+        assert!(message.contains(said), "{message}");
+        assert_eq!(hint, "volsnap snapshot service:one/appdb");
+    }
+    let hint = refusal("one-appdb-1", &world).2;
+    assert_eq!(hint, "volsnap snapshot container:one-appdb-1");
+    assert_eq!(location("service:one/appdb", &world), "volume:v");
+    assert_eq!(location("container:one-appdb-1", &world), "volume:v");
+    let id = world.containers[0].id.clone();
+    assert_eq!(location(&id, &world), "volume:v");
+    world.volumes.push(volume_of("two", "appdb"));
+    assert_eq!(location("appdb", &world), "volume:two_appdb", "what the project here has is meant");
+}
+
+#[rstest]
+#[case::in_its_directory("/srv/shop")]
+#[case::anywhere("/")]
+fn a_service_wins_over_its_own_projects_volume_of_its_name(#[case] directory: &str) {
+    let db = of_service(database("db", PGDATA, vec![bound("/data/pg", PGDATA)]), "shop", "db");
+    let mut left = volume_of("shop", "db");
+    left.name = "db".to_owned();
+    let world = world(directory, vec![db], vec![volume_of("shop", "db"), left]);
+    assert_eq!(location("db", &world), "path:/data/pg");
+    assert_eq!(location("volume:db", &world), "volume:db");
+}
+
+#[test]
+fn a_project_is_found_by_whatever_name_its_directory_has() {
+    let mut world = town("/srv/current");
+    for (name, real) in [("/srv/current", "/releases/7"), ("/srv/mall", "/releases/7")] {
+        world.real_directories.insert(name.into(), real.into());
+    }
+    assert_eq!(location("db", &world), "volume:mall_db_data");
+}
+
+#[test]
+fn what_is_below_the_directory_comes_first() {
+    let mut world = town("/work");
+    for container in &mut world.containers {
+        if container.labels.get("com.docker.compose.project").is_some_and(|project| project == "shop") {
+            let label = "com.docker.compose.project.working_dir".to_owned();
+            container.labels.insert(label, "/work/docker".to_owned());
+        }
+    }
+    assert_eq!(refusal("db", &world).2, "volsnap snapshot service:shop/db\nvolsnap snapshot service:mall/db");
+}
+
+#[rstest]
+#[case("/srv/shop", "appd", &["service:shop/appdb", "service:mall/appdb"])]
+#[case("/srv/mall", "apdb", &["service:mall/appdb", "service:shop/appdb"])]
+#[case("/srv/mall", "appbd", &["service:mall/appdb", "service:shop/appdb"])]
+fn of_near_names_those_of_the_own_project_come_first(
+    #[case] directory: &str,
+    #[case] typed: &str,
+    #[case] expected: &[&str],
+) {
+    let of = |project: &str, service: &str| {
+        of_service(container(&format!("{project}-{service}-1"), vec![]), project, service)
+    };
+    let containers = vec![of("shop", "appdb"), of("mall", "appdb"), of("shop", "approval")];
+    let hint = refusal(typed, &world(directory, containers, vec![])).2;
+    let commands: Vec<_> = expected.iter().map(|target| format!("volsnap snapshot {target}")).collect();
+    assert!(hint.starts_with(&commands.join("\n")), "{hint}");
 }
 
 #[rstest]
@@ -149,6 +237,17 @@ fn a_name_like_no_other_is_refused_with_the_way_to_look() {
     let (_, message, hint) = refusal("zzzzzz", &town("/"));
     assert_eq!(message, "no service, container or volume is called \"zzzzzz\"");
     assert_eq!(hint, "docker ps --all\ndocker volume ls");
+}
+
+#[test]
+fn a_project_whose_file_is_below_is_pointed_at_where_nothing_has_the_name() {
+    let mut world = town("/work");
+    let below = DirectoryProject { name: "docker".to_owned(), directory: "/work/docker".into() };
+    world.projects_below.push(below);
+    let (_, _, hint) = refusal("zzzzzz", &world);
+    let first =
+        "docker compose --project-directory /work/docker ps --all    # project docker has its file there";
+    assert_eq!(hint.lines().next(), Some(first));
 }
 
 // faults.md row 17.
