@@ -103,7 +103,9 @@ fn with_leftovers<T>(outcome: Result<T>, left: &Leftovers) -> Result<T> {
     if left.newer > 0 {
         undone.push(format!("{} things that only a newer volsnap knows", left.newer));
     }
-    let by_hand = left.failed.iter().filter_map(|failed| failed.undo.by_hand());
+    // Started by hand, it would be the second server on its data.
+    let free = left.failed.iter().filter(|failed| !failed.error.is_taken());
+    let by_hand = free.filter_map(|failed| failed.undo.by_hand());
     let state = format!("not put back: {}", undone.join("; "));
     let hints = std::iter::once(Hint::volsnap(["recover"])).chain(by_hand.map(|hint| hint.why("by hand")));
     let error = match outcome {

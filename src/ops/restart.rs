@@ -374,8 +374,12 @@ impl RestartRun<'_> {
         let mut plan = self.plan(&source, &stops);
         plan.recreate = recreate.as_ref().map(Recreate::command);
         let checks = checks.map(|(_, checks)| checks);
-        let hold =
-            HoldPlan { containers: stops, stop_timeout: self.options.stop_timeout, ..HoldPlan::default() };
+        let hold = HoldPlan {
+            location: Some(source.location.clone()),
+            containers: stops,
+            stop_timeout: self.options.stop_timeout,
+            ..HoldPlan::default()
+        };
         Ok(Subject { plan, engine, source, database, checks, recreate, hold })
     }
 

@@ -65,6 +65,12 @@ impl Place {
         Self { volume: Some(name.to_owned()), below: PathBuf::new(), paths }
     }
 
+    /// Returns its paths on the engine's host.
+    #[must_use]
+    pub fn paths(&self) -> &[PathBuf] {
+        &self.paths
+    }
+
     /// Returns the place `below` this one.
     #[must_use]
     pub fn join(&self, below: &Path) -> Self {

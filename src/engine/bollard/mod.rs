@@ -24,7 +24,7 @@ mod streams;
 
 use std::collections::{BTreeMap, HashMap};
 use std::env;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -49,6 +49,7 @@ use super::{
 };
 use crate::model::container::{ApiVersion, Container, EngineInfo, ExecOutput, Image, Volume};
 use crate::model::location::MountSource;
+use crate::model::error::chain;
 
 /// The oldest API that this speaks: Docker 19.03.
 pub const MINIMUM_API: ApiVersion = ApiVersion(1, 40);

@@ -553,7 +553,6 @@ fn mounting(source: &Source) -> Result<Vec<(User, PathBuf)>> {
     let mut users = Vec::new();
     for user in source.users.iter().filter(|user| !user.through_network) {
         let container = &user.container;
-        refuse_task(source, container)?;
         let Some(at) = source.mounted_at(container) else {
             return Err(Error::failed(format!(
                 "container {} mounts a directory above or below {}, and would be left with the old data",

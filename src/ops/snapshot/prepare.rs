@@ -42,7 +42,7 @@ impl SnapshotRun<'_> {
         let engine = docker.engine().await.context(|| "ask the engine what it is".to_owned())?;
         let source = self.run.context.resolve(&self.options.target).await?;
         source.warnings.iter().for_each(|warning| self.run.monitor().warning(warning));
-        self.refuse_what_cannot_be_held(&source)?;
+        self.refuse_what_cannot_be_held(&source).await?;
         if self.options.quiesce == Quiesce::Stop {
             // Also if the users are said to be stopped already.
             if !source.users.is_empty() {
@@ -189,7 +189,7 @@ impl SnapshotRun<'_> {
     }
 
     /// Refuses what cannot be stopped and brought back as it was, and what is not ours to capture.
-    pub(super) fn refuse_what_cannot_be_held(&self, source: &Source) -> Result<()> {
+    pub(super) async fn refuse_what_cannot_be_held(&self, source: &Source) -> Result<()> {
         if let Some(other) = source.held_by.as_ref().filter(|other| other.run != self.run.id.as_str()) {
             return Err(busy(source, &other.container));
         }
@@ -242,6 +242,7 @@ impl SnapshotRun<'_> {
             Quiesce::Stop => {
                 let stops: Vec<_> =
                     source.users.iter().filter(|user| user.is_to_be_held()).cloned().collect();
+            location: Some(source.location.clone()),
                 let containers = order::stop_order(&stops).into_iter().cloned().collect();
                 HoldPlan { containers, ..base }
             }
