@@ -72,6 +72,8 @@ pub struct Container {
     pub stop_timeout: Option<i64>,
     /// The command of its healthcheck; empty without one, or with one that is disabled.
     pub healthcheck: Vec<String>,
+    /// For how long it must fail until the engine calls the container ill; `None` without one.
+    pub health_patience: Option<std::time::Duration>,
     /// The configured user, "" for the image's.
     pub user: String,
     /// Whether the engine removes it when it exits.

@@ -26,6 +26,7 @@ mod helper;
 mod hold;
 mod libc_version;
 pub mod migrate;
+mod orchestrated;
 mod passes;
 mod phase_timer;
 pub mod plan;

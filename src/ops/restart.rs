@@ -32,6 +32,7 @@ use super::evidence::{DatabaseFiles, ended_badly};
 use super::facts::{find_checks, run_checks, take};
 use super::helper::{StartedHelper, busy, start_helper};
 use super::hold::HoldPlan;
+use super::orchestrated::Purpose;
 use super::phase_timer::milliseconds;
 use super::preconditions::{refuse_podman, refuse_what_cannot_be_stopped};
 use super::run::{Aftermath, Consent, Run};
@@ -52,6 +53,7 @@ use crate::model::facts::{Facts, FactsLevel, FactsSummary};
 use crate::model::hint::Hint;
 use crate::model::inspection::Inspection;
 use crate::model::location::MountSource;
+use crate::model::orchestrator::Orchestrator;
 use crate::model::quote::shell_quote;
 use crate::model::source::Source;
 use crate::repository::Snapshot;
@@ -388,6 +390,7 @@ impl RestartRun<'_> {
             containers.map(|container| container.name.clone()).collect()
         };
         let users = source.users.iter().map(|user| &user.container);
+        self.run.context.refuse_orchestrated(&source, Purpose::Restart).await?;
         RestartPlan {
             title: source.title.clone(),
             database: None,
@@ -629,7 +632,7 @@ impl Aftermath for RestartRun<'_> {
 fn stops(source: &Source) -> Result<Vec<Container>> {
     let users: Vec<_> = source.users.iter().filter(|user| user.is_to_be_held()).cloned().collect();
     let stops: Vec<Container> = order::stop_order(&users).into_iter().cloned().collect();
-    stops.iter().try_for_each(|container| refuse_what_cannot_be_stopped(source, container))?;
+    stops.iter().try_for_each(refuse_what_cannot_be_stopped)?;
     if stops.is_empty() {
         let start = match source.users.first() {
             Some(user) => Hint::docker(["start", &user.container.name]),
@@ -660,3 +663,5 @@ fn shell() -> Environment {
         |(name, value): (OsString, OsString)| Some((name.into_string().ok()?, value.into_string().ok()?));
     std::env::vars_os().filter_map(text).filter(|(name, _)| !name.starts_with("COMPOSE_")).collect()
 }
+            // It is for an orchestrator to start what is its own.
+            Some(user) if Orchestrator::of(&user.container).is_some() => Hint::docker(["service", "ls"]),

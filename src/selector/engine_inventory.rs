@@ -10,11 +10,12 @@ use crate::model::container::{Container, Volume};
 use crate::model::error::{Context as _, Result};
 use crate::model::hint::Hint;
 use crate::model::location::normalize;
+use crate::model::orchestrator::without_dead_tasks;
 
 /// Everything a target may mean.
 #[derive(Debug, Clone)]
 pub struct EngineInventory {
-    /// Every container, running or not.
+    /// Every container, running or not, but for the [dead tasks](without_dead_tasks) of Swarm.
     pub containers: Vec<Container>,
     /// Every volume.
     pub volumes: Vec<Volume>,
@@ -37,8 +38,9 @@ impl EngineInventory {
     /// # Errors
     /// When the engine does not answer.
     pub async fn of(docker: &dyn Docker, directory: &Path, compose_project: Option<&str>) -> Result<Self> {
+        let containers = docker.containers().await.context(|| "list the containers".to_owned())?;
         Ok(Self {
-            containers: docker.containers().await.context(|| "list the containers".to_owned())?,
+            containers: without_dead_tasks(containers),
             volumes: docker.volumes().await.context(|| "list the volumes".to_owned())?,
             directory: directory.to_owned(),
             compose_project: compose_project.filter(|name| !name.is_empty()).map(str::to_owned),

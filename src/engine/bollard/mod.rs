@@ -168,6 +168,16 @@ impl Docker for DockerEngine {
         Ok(EngineInfo {
             id: info.id.unwrap_or_default(),
             version: version.version.unwrap_or_default(),
+    async fn replicas(&self, service: &str) -> Result<Option<u64>> {
+        let doing = format!("look at service {service}");
+        if !is_name(service) {
+            return Ok(None);
+        }
+        let found =
+            within(&doing, INSPECT_LIMIT, self.raw.get(&doing, &format!("/services/{service}"))).await?;
+        Ok(found["Spec"]["Mode"]["Replicated"]["Replicas"].as_u64())
+    }
+
             api_version: self.api_version,
             os: version.os.unwrap_or_default(),
             arch: version.arch.unwrap_or_default(),

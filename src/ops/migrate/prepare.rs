@@ -32,7 +32,7 @@ use crate::ops::evidence::DatabaseFiles;
 use crate::ops::facts::find_checks;
 use crate::ops::helper::{StageMount, StartedHelper, busy, start_helper};
 use crate::ops::plan::{DowntimeEstimate, STAGE_RESERVE};
-use crate::ops::preconditions::{refuse_podman, refuse_what_cannot_be_stopped, swarm_service};
+use crate::ops::preconditions::{refuse_podman, refuse_what_cannot_be_stopped};
 use crate::saga::{UndoId, When};
 use crate::selector::{is_anonymous, location_of};
 use crate::service::order;
@@ -146,6 +146,7 @@ impl MigrateRun<'_> {
         self.refuse_location(&source)?;
         let users = mounting(&source)?;
         let stops = stops(&source)?;
+        self.run.context.refuse_orchestrated(&source, Purpose::Migrate).await?;
         self.refuse_sharers(&users).await?;
         self.run.context.refuse_stranded(&source).await?;
         let database = database_of(&source);
@@ -544,7 +545,7 @@ fn names<'c>(containers: impl Iterator<Item = &'c Container>) -> Vec<String> {
 fn stops(source: &Source) -> Result<Vec<Container>> {
     let users: Vec<_> = source.users.iter().filter(|user| user.container.state.running).cloned().collect();
     let stops: Vec<Container> = order::stop_order(&users).into_iter().cloned().collect();
-    stops.iter().try_for_each(|container| refuse_what_cannot_be_stopped(source, container))?;
+    stops.iter().try_for_each(refuse_what_cannot_be_stopped)?;
     Ok(stops)
 }
 
@@ -572,24 +573,6 @@ fn mounting(source: &Source) -> Result<Vec<(User, PathBuf)>> {
         users.push((user.clone(), at));
     }
     Ok(users)
-}
-
-/// Refuses a task of Swarm, even one that has ended: Swarm says what its service mounts, and would start the next task
-/// on the old data.
-fn refuse_task(source: &Source, container: &Container) -> Result<()> {
-    let Some(service) = swarm_service(container) else { return Ok(()) };
-    let at = source.mounted_at(container).unwrap_or_else(|| PathBuf::from("PATH"));
-    let at = at.to_string_lossy();
-    let target = crate::selector::Target::at(&source.location).spelling();
-    Err(Error::failed(format!(
-        "container {} is a task of the Swarm service {service}, and it is Swarm that says what its tasks mount",
-        container.name
-    ))
-    .hint(Hint::volsnap(["snapshot", &target, "--quiesce", "pause"]))
-    .or(Hint::volsnap(["restore", "latest", "--dir", "DIR"]).why("then"))
-    .or(Hint::docker(["service", "update", "--mount-rm", &at, "--mount-add"])
-        .and([&format!("type=bind,src=DIR,dst={at}"), service])
-        .why("mounts DIR")))
 }
 
 fn planned_user(user: &User, at: &Path) -> PlannedUser {

@@ -30,6 +30,7 @@ use crate::ops::evidence::DatabaseFiles;
 use crate::ops::helper::{StartedHelper, busy, start_helper};
 use crate::ops::libc_version::libc_of;
 use crate::ops::migrate::record::Migrations;
+use crate::ops::orchestrated::Purpose;
 use crate::ops::plan::worst_case_bytes;
 use crate::ops::preconditions::{refuse_podman, refuse_what_cannot_be_stopped};
 use crate::saga::{UndoId, When};
@@ -359,7 +360,8 @@ impl RestoreRun<'_> {
         let running: Vec<_> =
             source.users.iter().filter(|user| user.container.state.running).cloned().collect();
         let stops: Vec<Container> = order::stop_order(&running).into_iter().cloned().collect();
-        stops.iter().try_for_each(|container| refuse_what_cannot_be_stopped(source, container))?;
+        self.run.context.refuse_orchestrated(source, Purpose::Restore).await?;
+        stops.iter().try_for_each(refuse_what_cannot_be_stopped)?;
         let mut mute = Vec::new();
         for container in &stops {
             let deadline = Instant::now() + ANSWER_LIMIT;

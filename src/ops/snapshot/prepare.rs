@@ -22,6 +22,7 @@ use crate::model::source::{Source, User};
 use crate::ops::evidence::DatabaseFiles;
 use crate::ops::helper::{busy, start_helper};
 use crate::ops::hold::{HoldMethod, HoldPlan};
+use crate::ops::orchestrated::Purpose;
 use crate::ops::plan::{self, CaptureChoice, DowntimeEstimate, Plan, StageOutlook};
 use crate::ops::preconditions::{refuse_podman, refuse_what_cannot_be_frozen, refuse_what_cannot_be_stopped};
 use crate::repository::Repository;
@@ -203,11 +204,19 @@ impl SnapshotRun<'_> {
                 None => Ok(()),
             };
         }
+        let purpose = match self.options.quiesce {
+            Quiesce::Stop => Some(Purpose::Snapshot),
+            Quiesce::Pause => self.max_downtime().map(Purpose::Freeze),
+            Quiesce::Native | Quiesce::None => None,
+        };
+        if let Some(purpose) = purpose {
+            self.run.context.refuse_orchestrated(source, purpose).await?;
+        }
         let hold = self.hold_plan(source);
         if hold.freezes() {
             return hold.containers.iter().try_for_each(refuse_what_cannot_be_frozen);
         }
-        hold.containers.iter().try_for_each(|container| refuse_what_cannot_be_stopped(source, container))
+        hold.containers.iter().try_for_each(refuse_what_cannot_be_stopped)
     }
 
     fn refuse_repository_inside(&self, source: &Source, engine: &EngineInfo) -> Result<()> {
