@@ -46,10 +46,8 @@ pub use run::{Consent, decline, execute};
 pub struct Context {
     /// The engine.
     pub docker: Arc<dyn Docker>,
-    /// The engine's address as it was given, for whoever finishes a journal; `None` for the default.
-    pub address: Option<String>,
-    /// The address at which the engine was reached: for others who must talk to the same one.
-    pub reached: String,
+    /// The engine's address: for Compose, the guard, and whoever finishes a journal, who all must talk to the same one.
+    pub address: String,
     /// Where journals are kept and what guards a run. The executable is also packed as the helper.
     pub saga: SagaOptions,
     /// The current directory, whose compose project comes first.

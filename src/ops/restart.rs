@@ -183,6 +183,14 @@ struct Subject {
 /// The helper that runs beside it.
 struct Helper {
     agent: AgentClient,
+impl Subject {
+    /// Returns the project that Compose makes the containers of: that of the first to be started.
+    fn recreated_project(&self) -> Option<&str> {
+        let first = self.hold.containers.last()?;
+        Membership::of(&first.labels).map(|member| member.project)
+    }
+}
+
     registered: UndoId,
 }
 
@@ -304,7 +312,27 @@ impl RestartRun<'_> {
         self.run.monitor().step("recreate");
         let made = recreate.create(&run).await;
         saga.undo_now(end, self.run.monitor()).await.context(|| "end Compose".to_owned())?;
-        made.context(|| "make the containers anew".to_owned())
+        made.context(|| "make the containers anew".to_owned())?;
+        self.refuse_the_same(subject).await
+    }
+
+    /// Refuses a container that Compose has left as it was, whatever it says: it would be started as one made anew.
+    async fn refuse_the_same(&self, subject: &Subject) -> Result<()> {
+        for container in &subject.hold.containers {
+            let project = Membership::of(&container.labels).map(|member| member.project);
+            if project.is_none() || project != subject.recreated_project() {
+                continue;
+            }
+            let looked = self.run.context.docker.container(&container.id).await;
+            if looked.context(|| format!("look at container {}", container.name))?.is_some() {
+                return Err(Error::failed(format!(
+                    "Compose did not make container {} anew: it is the very one from before",
+                    container.name
+                ))
+                .hint(Hint::docker(["compose", "version"]).why("does it talk to the same engine?")));
+            }
+        }
+        Ok(())
     }
 
     /// Looks at everything once more, and reports what differs.
@@ -457,7 +485,7 @@ impl RestartRun<'_> {
             }
         }
         let runner = &self.run.context.compose;
-        Recreate::of(runner, &starts, Some(&self.run.context.reached)).await.map_err(|error| {
+        Recreate::of(runner, &starts, Some(&self.run.context.address)).await.map_err(|error| {
             let again = self.again();
             Error::failed("make the containers anew")
                 .with_source(error)

@@ -206,7 +206,7 @@ impl Run {
             run: self.id.to_string(),
             verb: verb.to_owned(),
             subject,
-            host: self.context.address.clone(),
+            host: Some(self.context.address.clone()),
             pid: std::process::id(),
             started: self.started,
         };
