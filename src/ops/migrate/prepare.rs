@@ -30,7 +30,8 @@ use crate::model::manifest::Quiesce;
 use crate::model::source::{Source, User, key_of};
 use crate::ops::evidence::DatabaseFiles;
 use crate::ops::facts::find_checks;
-use crate::ops::helper::{StageMount, StartedHelper, busy, start_helper};
+use crate::ops::helper::{StageMount, StartedHelper, busy, refuse_elsewhere, start_helper};
+use crate::ops::orchestrated::Purpose;
 use crate::ops::plan::{DowntimeEstimate, STAGE_RESERVE};
 use crate::ops::preconditions::{refuse_podman, refuse_what_cannot_be_stopped};
 use crate::saga::{UndoId, When};
@@ -165,6 +166,9 @@ impl MigrateRun<'_> {
         let StartedHelper { mut agent, registered: helper, place } =
             start_helper(&self.run.context, saga, self.run.id.as_str(), &source, with, image, &stops).await?;
         let place = HelperTarget {
+        if let MountSource::Directory(directory) = &target.location {
+            refuse_elsewhere(&agent, directory)?;
+        }
             helper: helper_name(&key_of(&target.location)),
             location: target.location.clone(),
             ..place

@@ -27,7 +27,7 @@ use crate::model::location::MountSource;
 use crate::model::quote::shell_quote;
 use crate::model::source::{Source, key_of};
 use crate::ops::evidence::DatabaseFiles;
-use crate::ops::helper::{StartedHelper, busy, start_helper};
+use crate::ops::helper::{StartedHelper, busy, refuse_elsewhere, start_helper};
 use crate::ops::libc_version::libc_of;
 use crate::ops::migrate::record::Migrations;
 use crate::ops::orchestrated::Purpose;
@@ -623,6 +623,9 @@ impl RestoreRun<'_> {
                 self.make(saga, &mut source).await?;
                 let mut helper = self.start_helper(saga, &source, &known, (&engine, &users.stops)).await?;
                 let room = helper
+                if let Destination::Directory(directory) = &self.options.destination {
+                    refuse_elsewhere(&helper.agent, directory)?;
+                }
                     .agent
                     .call(calls::Room {})
                     .await
