@@ -44,7 +44,7 @@ use crate::compose::files::FoundProject;
 use crate::compose::{Membership, RECREATE_LIMIT, Recreate};
 use crate::database::compare::{ComparisonContext, compare};
 use crate::engine::helper::Access;
-use crate::model::container::{Container, EngineInfo, Mount, MountKind};
+use crate::model::container::{Container, EngineInfo, Mount, MountKind, down_after_reboot};
 use crate::model::error::{Context as _, Error, ErrorKind, Result};
 use crate::model::event::Phase;
 use crate::model::facts::checks::{Checked, Checks};
@@ -104,6 +104,9 @@ pub struct RestartPlan {
     pub recreate: Option<String>,
     /// Containers that will be started again, in this order.
     pub starts: Vec<String>,
+    /// Containers that the engine would not start again if it, or the machine, restarted while they are stopped, each
+    /// with its restart policy.
+    pub down_after_reboot: Vec<String>,
     /// Users of the data that are not running and stay so.
     pub stay_stopped: Vec<String>,
 }
@@ -427,6 +430,7 @@ impl RestartRun<'_> {
             stops: names(&mut stops.iter()),
             recreate: None,
             starts: names(&mut stops.iter().rev()),
+            down_after_reboot: down_after_reboot(stops),
             stay_stopped: names(&mut users.filter(|container| !container.state.running)),
         }
     }

@@ -22,7 +22,7 @@ use volsnap::saga::RunInfo;
 
 use super::command::Commands;
 use super::report;
-use super::text::{count, duration, escape, milliseconds, size, table, time};
+use super::text::{count, duration, escape, left_down, milliseconds, size, table, time};
 
 /// How many problems of one verification are shown; `--json` has all of them.
 const PROBLEMS_SHOWN: usize = 20;
@@ -182,6 +182,9 @@ pub(crate) fn plan(plan: &Plan) -> String {
     rows.row("capture", &capture(plan));
     if !plan.stay_stopped.is_empty() {
         rows.row("stays down", &list(&plan.stay_stopped, ", "));
+    }
+    if !plan.down_after_reboot.is_empty() {
+        rows.row("reboot", &left_down(&plan.down_after_reboot));
     }
     let free = plan.free_bytes.map_or_else(|| "an unknown amount".to_owned(), size);
     rows.row("space", &format!("{} at worst, of {free} free", size(plan.needed_bytes)));
@@ -417,6 +420,9 @@ pub(crate) fn restore_plan(plan: &RestorePlan) -> String {
     }
     if !plan.stops.is_empty() {
         rows.row("stops", &list(&plan.stops));
+    }
+    if !plan.down_after_reboot.is_empty() {
+        rows.row("reboot", &left_down(&plan.down_after_reboot));
     }
     if !plan.stay_stopped.is_empty() {
         rows.row("stay stopped", &list(&plan.stay_stopped));

@@ -176,6 +176,7 @@ object! {
         stops: Vec<String>,
         freezes: Vec<String>,
         starts: Vec<String>,
+        down_after_reboot: Vec<String>,
         stay_stopped: Vec<String>,
         entries: u64,
         raw_bytes: u64,
@@ -198,6 +199,7 @@ object! {
         makes: bool,
         stops: Vec<String>,
         starts: Vec<String>,
+        down_after_reboot: Vec<String>,
         stay_stopped: Vec<String>,
         members: u64,
         bytes: u64,
@@ -272,6 +274,7 @@ object! {
         users: Vec<PlannedUser>,
         stops: Vec<String>,
         starts: Vec<String>,
+        down_after_reboot: Vec<String>,
         edits: Vec<PlannedEdit>,
         expected_downtime_ms: u64,
         warnings: Vec<String>,
@@ -402,6 +405,7 @@ object! {
         stops: Vec<String>,
         recreate: Option<String>,
         starts: Vec<String>,
+        down_after_reboot: Vec<String>,
         stay_stopped: Vec<String>,
     }
 }

@@ -82,6 +82,9 @@ pub struct MigratePlan {
     pub stops: Vec<String>,
     /// Containers that will be started again, in this order.
     pub starts: Vec<String>,
+    /// Containers that the engine would not start again if it, or the machine, restarted while they are stopped, each
+    /// with its restart policy.
+    pub down_after_reboot: Vec<String>,
     /// Files that are edited.
     pub edits: Vec<PlannedEdit>,
     /// Commands of Compose that make the containers anew.

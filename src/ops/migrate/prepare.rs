@@ -18,7 +18,7 @@ use crate::agent::protocol::{Room, Survey};
 use crate::compose::{Membership, volume_labels};
 use crate::database;
 use crate::engine::helper::Access;
-use crate::model::container::{Container, EngineInfo, Mount};
+use crate::model::container::{Container, EngineInfo, Mount, down_after_reboot};
 use crate::model::error::{Context as _, Error, Result};
 use crate::model::event::Phase;
 use crate::model::facts::checks::Checks;
@@ -106,6 +106,7 @@ impl Prepared {
         self.stops = stops(&source)?;
         self.plan.stops = names(self.stops.iter());
         self.plan.starts = names(self.stops.iter().rev());
+        self.plan.down_after_reboot = down_after_reboot(&self.stops);
         self.source = source;
         Ok(())
     }
@@ -201,6 +202,7 @@ impl MigrateRun<'_> {
         plan.commands = switch.commands();
         plan.stops = names(stops.iter());
         plan.starts = names(stops.iter().rev());
+        plan.down_after_reboot = down_after_reboot(&stops);
         if stops.is_empty() {
             plan.expected_downtime_ms = 0;
         }
@@ -489,6 +491,7 @@ impl MigrateRun<'_> {
             replaces: !inputs.room.is_empty,
             users: Vec::new(),
             stops: Vec::new(),
+            down_after_reboot: Vec::new(),
             starts: Vec::new(),
             edits: Vec::<PlannedEdit>::new(),
             commands: Vec::new(),

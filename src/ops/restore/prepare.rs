@@ -17,7 +17,7 @@ use crate::agent::swap::PREFIX;
 use crate::compose::Membership;
 use crate::database;
 use crate::engine::helper::Access;
-use crate::model::container::{Container, EngineInfo, Mount, MountKind};
+use crate::model::container::{Container, EngineInfo, Mount, MountKind, down_after_reboot};
 use crate::model::error::{Context as _, Error, Result};
 use crate::model::event::Phase;
 use crate::model::hint::Hint;
@@ -525,6 +525,7 @@ impl RestoreRun<'_> {
             makes: beside.is_none(),
             stops: names(&mut users.stops.iter()),
             starts: names(&mut users.stops.iter().rev()),
+            down_after_reboot: down_after_reboot(&users.stops),
             stay_stopped: names(
                 &mut source
                     .users

@@ -11,7 +11,7 @@ use crate::agent::calls;
 use crate::agent::protocol::{FoundDatabase, StageRoom, Survey};
 use crate::database;
 use crate::engine::helper::Access;
-use crate::model::container::EngineInfo;
+use crate::model::container::{EngineInfo, down_after_reboot};
 use crate::model::error::{Context as _, Error, Result};
 use crate::model::event::Phase;
 use crate::model::hint::Hint;
@@ -334,6 +334,7 @@ impl SnapshotRun<'_> {
             stops: Vec::new(),
             freezes: Vec::new(),
             starts: Vec::new(),
+            down_after_reboot: Vec::new(),
             stay_stopped: stopped.map(|container| container.name.clone()).collect(),
             entries: survey.entries,
             raw_bytes: survey.bytes,
@@ -421,6 +422,8 @@ impl Prepared {
         self.plan.stops = hold.stops();
         self.plan.starts = hold.starts();
         self.plan.freezes = hold.frozen();
+        let stopped = hold.containers.iter().filter(|_| !hold.freezes());
+        self.plan.down_after_reboot = down_after_reboot(stopped);
         self.hold = HoldPlan { expected: self.hold.expected, ..hold };
     }
 }
