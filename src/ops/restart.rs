@@ -183,9 +183,6 @@ struct Subject {
     hold: HoldPlan,
 }
 
-/// The helper that runs beside it.
-struct Helper {
-    agent: AgentClient,
 impl Subject {
     /// Returns the project that Compose makes the containers of: that of the first to be started.
     fn recreated_project(&self) -> Option<&str> {
@@ -194,6 +191,9 @@ impl Subject {
     }
 }
 
+/// The helper that runs beside it.
+struct Helper {
+    agent: AgentClient,
     registered: UndoId,
 }
 
@@ -390,6 +390,7 @@ impl RestartRun<'_> {
                     .why("then restart it by podman itself"),
             ]
         })?;
+        self.run.context.refuse_orchestrated(&source, Purpose::Restart).await?;
         let stops = stops(&source)?;
         self.run.context.refuse_stranded(&source).await?;
         let database = database_of(&source);
@@ -421,7 +422,6 @@ impl RestartRun<'_> {
             containers.map(|container| container.name.clone()).collect()
         };
         let users = source.users.iter().map(|user| &user.container);
-        self.run.context.refuse_orchestrated(&source, Purpose::Restart).await?;
         RestartPlan {
             title: source.title.clone(),
             database: None,
@@ -667,6 +667,8 @@ fn stops(source: &Source) -> Result<Vec<Container>> {
     stops.iter().try_for_each(refuse_what_cannot_be_stopped)?;
     if stops.is_empty() {
         let start = match source.users.first() {
+            // It is for an orchestrator to start what is its own.
+            Some(user) if Orchestrator::of(&user.container).is_some() => Hint::docker(["service", "ls"]),
             Some(user) => Hint::docker(["start", &user.container.name]),
             None => Hint::docker(["ps", "--all"]),
         };
@@ -695,5 +697,3 @@ fn shell() -> Environment {
         |(name, value): (OsString, OsString)| Some((name.into_string().ok()?, value.into_string().ok()?));
     std::env::vars_os().filter_map(text).filter(|(name, _)| !name.starts_with("COMPOSE_")).collect()
 }
-            // It is for an orchestrator to start what is its own.
-            Some(user) if Orchestrator::of(&user.container).is_some() => Hint::docker(["service", "ls"]),

@@ -49,8 +49,8 @@ use super::{
     Attached, ContainerSpec, Docker, DockerError, DockerErrorKind, Grace, OutputStream, RawInspect, Result,
 };
 use crate::model::container::{ApiVersion, Container, EngineInfo, ExecOutput, Image, Volume};
-use crate::model::location::MountSource;
 use crate::model::error::chain;
+use crate::model::location::MountSource;
 
 /// The oldest API that this speaks: Docker 19.03.
 pub const MINIMUM_API: ApiVersion = ApiVersion(1, 40);
@@ -160,6 +160,14 @@ impl Docker for DockerEngine {
         Ok(EngineInfo {
             id: info.id.unwrap_or_default(),
             version: version.version.unwrap_or_default(),
+            api_version: self.api_version,
+            os: version.os.unwrap_or_default(),
+            arch: version.arch.unwrap_or_default(),
+            local: self.local,
+            podman,
+        })
+    }
+
     async fn replicas(&self, service: &str) -> Result<Option<u64>> {
         let doing = format!("look at service {service}");
         if !is_name(service) {
@@ -168,14 +176,6 @@ impl Docker for DockerEngine {
         let found =
             within(&doing, INSPECT_LIMIT, self.raw.get(&doing, &format!("/services/{service}"))).await?;
         Ok(found["Spec"]["Mode"]["Replicated"]["Replicas"].as_u64())
-    }
-
-            api_version: self.api_version,
-            os: version.os.unwrap_or_default(),
-            arch: version.arch.unwrap_or_default(),
-            local: self.local,
-            podman,
-        })
     }
 
     async fn containers(&self) -> Result<Vec<Container>> {

@@ -146,9 +146,9 @@ impl MigrateRun<'_> {
             return Ok(Preparation::Already { title: source.title, at });
         }
         self.refuse_location(&source)?;
+        self.run.context.refuse_orchestrated(&source, Purpose::Migrate).await?;
         let users = mounting(&source)?;
         let stops = stops(&source)?;
-        self.run.context.refuse_orchestrated(&source, Purpose::Migrate).await?;
         self.refuse_sharers(&users).await?;
         self.run.context.refuse_stranded(&source).await?;
         let database = database_of(&source);
@@ -166,10 +166,10 @@ impl MigrateRun<'_> {
         let with = (Access::Stage, Some(mount));
         let StartedHelper { mut agent, registered: helper, place } =
             start_helper(&self.run.context, saga, self.run.id.as_str(), &source, with, image, &stops).await?;
-        let place = HelperTarget {
         if let MountSource::Directory(directory) = &target.location {
             refuse_elsewhere(&agent, directory)?;
         }
+        let place = HelperTarget {
             helper: helper_name(&key_of(&target.location)),
             location: target.location.clone(),
             ..place

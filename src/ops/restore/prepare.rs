@@ -623,10 +623,10 @@ impl RestoreRun<'_> {
             None => {
                 self.make(saga, &mut source).await?;
                 let mut helper = self.start_helper(saga, &source, &known, (&engine, &users.stops)).await?;
-                let room = helper
                 if let Destination::Directory(directory) = &self.options.destination {
                     refuse_elsewhere(&helper.agent, directory)?;
                 }
+                let room = helper
                     .agent
                     .call(calls::Room {})
                     .await

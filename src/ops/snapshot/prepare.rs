@@ -242,6 +242,7 @@ impl SnapshotRun<'_> {
     /// Returns the containers that will be held. What somebody has already frozen stays frozen.
     pub(super) fn hold_plan(&self, source: &Source) -> HoldPlan {
         let base = HoldPlan {
+            location: Some(source.location.clone()),
             stop_timeout: self.options.stop_timeout,
             max_downtime: self.max_downtime(),
             ..HoldPlan::default()
@@ -251,7 +252,6 @@ impl SnapshotRun<'_> {
             Quiesce::Stop => {
                 let stops: Vec<_> =
                     source.users.iter().filter(|user| user.is_to_be_held()).cloned().collect();
-            location: Some(source.location.clone()),
                 let containers = order::stop_order(&stops).into_iter().cloned().collect();
                 HoldPlan { containers, ..base }
             }
