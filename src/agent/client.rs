@@ -23,8 +23,9 @@ use super::archive::ArchiveStats;
 use super::calls::{self, Call, Channel};
 use super::extract::Extracted;
 use super::protocol::{Event, Failure, FailureKind, Ready, VERSION};
+use super::session::KERNEL_ID;
 use crate::archive::{FrameDecoder, FrameKind};
-use crate::engine::helper::INPUT;
+use crate::engine::helper::{INPUT, KERNEL};
 use crate::engine::{Docker, DockerError, Output, OutputStream};
 use crate::model::event;
 use crate::model::event::{Monitor, Silent};
@@ -129,6 +130,7 @@ pub struct AgentClient {
     stderr_tail: String,
     /// How long it may be silent.
     silence: Duration,
+    beside: bool,
 }
 
 impl std::fmt::Debug for AgentClient {
@@ -163,6 +165,9 @@ impl AgentClient {
     ) -> Result<Self, AgentError> {
         let receiver =
             fifo.map(|path| make_fifo(path).map(|receiver| (receiver, path.to_owned()))).transpose()?;
+        if let Some(path) = fifo {
+            say_kernel(&path.with_file_name(KERNEL))?;
+        }
         let attached = docker.attach(container).await?;
         docker.start(container).await?;
         let (stdout_sender, stdout) = mpsc::channel(4);
@@ -174,9 +179,11 @@ impl AgentClient {
             data: Data::Stdout(stdout),
             stderr_tail: String::new(),
             silence: SILENCE_LIMIT,
+            beside: false,
         };
         match timeout(START_LIMIT, client.event()).await.map_err(|_| AgentError::Silent(START_LIMIT))?? {
-            Event::Ready(Ready { protocol: VERSION, version, fifo: seen }) => {
+            Event::Ready(Ready { protocol: VERSION, version, fifo: seen, beside }) => {
+                client.beside = beside;
                 tracing::debug!(version, fifo = seen, "the agent runs");
                 if let (true, Some((receiver, path))) = (seen, receiver) {
                     client.data = Data::Fifo { receiver, path };
@@ -188,6 +195,12 @@ impl AgentClient {
             }
             other => Err(unexpected(&other)),
         }
+    }
+
+    /// Returns whether it has proved that it runs on this machine, and that the engine sees the files here.
+    #[must_use]
+    pub fn is_beside_us(&self) -> bool {
+        self.beside
     }
 
     /// Makes every later call fail after this much silence.
@@ -406,6 +419,16 @@ impl Data {
 
 /// Makes the FIFO and opens its reading end, also as a writer: so the agent's end is no end of file; the engine
 /// reports it.
+/// Writes on which kernel we run: an agent that reads it, and runs on the same, is on this machine.
+fn say_kernel(path: &Path) -> Result<(), AgentError> {
+    let failed = |source| AgentError::Fifo { path: path.to_owned(), source };
+    // Without one, no agent finds its own there.
+    let kernel = std::fs::read(KERNEL_ID).unwrap_or_default();
+    std::fs::write(path, kernel).map_err(failed)?;
+    use std::os::unix::fs::PermissionsExt as _;
+    std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o644)).map_err(failed)
+}
+
 fn make_fifo(path: &Path) -> Result<pipe::Receiver, AgentError> {
     let failed = |source| AgentError::Fifo { path: path.to_owned(), source };
     nix::unistd::mkfifo(path, Mode::S_IRUSR | Mode::S_IWUSR).map_err(|errno| failed(errno.into()))?;

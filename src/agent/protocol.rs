@@ -48,8 +48,12 @@ pub struct Ready {
     pub protocol: u32,
     /// The agent's own version.
     pub version: String,
-    /// Whether it found the FIFO that the command made, which proves that both see one file system.
+    /// Whether it found the FIFO that the command made, and runs on the same kernel: only then is it one FIFO.
     pub fifo: bool,
+    /// Whether it found the file that the command wrote, and runs on the same kernel, which proves that the engine is on
+    /// the command's machine and sees its files.
+    #[serde(default)]
+    pub beside: bool,
 }
 
 /// Why a call failed.

@@ -35,6 +35,8 @@ pub struct SessionOptions {
     pub stage: PathBuf,
     /// The FIFO to the command; if it does not exist, [`Streams::archive`] serves.
     pub fifo: PathBuf,
+    /// Where the command says on which kernel it runs.
+    pub kernel: PathBuf,
     /// The FIFO from the command; if it does not exist, [`Streams::input`] serves.
     pub input: PathBuf,
 }
@@ -115,15 +117,19 @@ impl Write for Output {
     }
 }
 
+/// Where a kernel says which it is; another one since every boot.
+pub(super) const KERNEL_ID: &str = "/proc/sys/kernel/random/boot_id";
+
 /// The longest piece of an archive that comes on the standard input.
 const PIECE_MAX: usize = 4 << 20;
 
 /// Serves calls until the input ends; then another thread calls `ended`, whatever work is under way.
 pub fn serve(options: &SessionOptions, streams: Streams, ended: impl FnOnce() + Send + 'static) {
     let Streams { input, archive, events } = streams;
-    let fifo = is_fifo(&options.fifo);
+    let beside = is_same_kernel(&options.kernel);
+    let fifo = beside && is_fifo(&options.fifo);
     let version = env!("CARGO_PKG_VERSION").to_owned();
-    events.say(&Event::Ready(Ready { protocol: VERSION, version, fifo }));
+    events.say(&Event::Ready(Ready { protocol: VERSION, version, fifo, beside }));
     let (requests, pieces) = requests(input, events.clone(), ended);
     let mut session = Session::new(options, fifo, pieces, archive, events.clone());
     for request in requests {
@@ -146,6 +152,15 @@ struct Session<'o> {
     is_final: bool,
     /// Where the stage is, if its tree will go into the root around it.
     place: Option<StagePlace>,
+}
+
+/// Returns whether a file names the kernel that this runs on. A FIFO that is seen through a virtual machine's shared
+/// directory is another one, though it looks the same.
+fn is_same_kernel(path: &Path) -> bool {
+    match (std::fs::read(path), std::fs::read(KERNEL_ID)) {
+        (Ok(theirs), Ok(ours)) => theirs == ours,
+        _ => false,
+    }
 }
 
 fn is_fifo(path: &Path) -> bool {

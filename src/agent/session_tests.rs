@@ -22,6 +22,7 @@ impl World {
             root: place("source"),
             stage: place("dest"),
             fifo: place("f"),
+            kernel: place("k"),
             input: place("i"),
         };
         fs::create_dir_all(options.root.join("global")).unwrap();

@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use volsnap::agent::session::{SessionOptions, Streams, serve};
-use volsnap::engine::helper::{FIFO, INPUT, PIPE, SOURCE, STAGE};
+use volsnap::engine::helper::{FIFO, INPUT, KERNEL, PIPE, SOURCE, STAGE};
 
 /// Serves the command from inside the helper container.
 #[derive(Debug, clap::Args)]
@@ -17,6 +17,7 @@ pub(crate) fn run(_args: &Args) -> ExitCode {
         root: PathBuf::from(SOURCE),
         stage: PathBuf::from(STAGE),
         fifo: pipe.join(FIFO),
+        kernel: pipe.join(KERNEL),
         input: pipe.join(INPUT),
     };
     // Its command is gone: it exits in the middle of whatever it does.

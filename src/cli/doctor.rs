@@ -3,6 +3,7 @@
 use std::process::ExitCode;
 
 use volsnap::Error;
+use volsnap::engine::context::{Chosen, ChosenBy};
 use volsnap::ops::doctor::{DoctorOptions, Risk, doctor};
 use volsnap::selector::Target;
 
@@ -24,6 +25,9 @@ pub(crate) struct Args {
 /// Examines, and prints the findings.
 pub(crate) async fn run(global: &Global, args: Args, ui: &Ui) -> Result<ExitCode, Error> {
     let host = global.host(ui).await?;
+    if let Ok(Chosen { address, by: by @ ChosenBy::Context { .. } }) = global.engine() {
+        host.monitor.note(format!("what is looked at is the engine at {address}, {by}"));
+    }
     let options = DoctorOptions { target: args.target, repository: global.repository_location()? };
     let findings = doctor(&host, &options).await?;
     ui.finish_progress();

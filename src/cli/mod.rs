@@ -9,7 +9,7 @@ use volsnap::clock::Clock;
 use volsnap::compose::DirectoryProject;
 use volsnap::engine::DockerError;
 use volsnap::engine::bollard::DockerEngine;
-use volsnap::engine::context::{ContextError, Selection, refuse_other_engine};
+use volsnap::engine::context::{Chosen, ContextError, DEFAULT_ADDRESS, choose};
 use volsnap::model::hint::Hint;
 use volsnap::ops::Context;
 use volsnap::repository::{Repository, Snapshot};
@@ -88,7 +88,7 @@ struct Global {
     /// The default is /var/backups/volsnap for root, else $XDG_DATA_HOME/volsnap.
     #[arg(long, global = true, value_name = "DIR", env = "VOLSNAP_REPO")]
     repo: Option<PathBuf>,
-    /// The engine's address, such as tcp://db:2375 [default: $DOCKER_HOST, else the local socket]
+    /// The engine's address, such as tcp://db:2375 [default: the engine that docker talks to]
     #[arg(long, global = true, value_name = "URL")]
     host: Option<String>,
     /// The Compose project that bare names are of [default: that of the current directory]
@@ -187,15 +187,9 @@ fn run(global: &Global, verb: Verb, ui: &Ui) -> Result<ExitCode, Error> {
 impl Global {
     /// Connects to the engine, starts to listen for signals, and gathers what the procedures need.
     async fn host(&self, ui: &Ui) -> Result<Context, Error> {
-        let address = self.host.clone();
-        let given =
-            address.clone().or_else(|| std::env::var("DOCKER_HOST").ok().filter(|host| !host.is_empty()));
-        let reached = DockerEngine::address(address.as_deref()).map_err(unreached)?;
-        if given.is_none() {
-            refuse_other_engine(&reached, |name| std::env::var(name).ok(), dirs::home().as_deref())
-                .map_err(|error| other_engine(error, &reached))?;
-        }
-        let docker = DockerEngine::connect(address.as_deref()).await.map_err(unreached)?;
+        let Chosen { address, by } = self.engine()?;
+        tracing::info!("the engine at {address}, {by}");
+        let docker = DockerEngine::connect(Some(&address)).await.map_err(unreached)?;
         let directory = dirs::current_directory()
             .map_err(|error| Error::failed("find out the current directory").with_source(error))?;
         let cancel = Cancel::default();
@@ -209,8 +203,7 @@ impl Global {
         .map_err(|error| Error::failed("listen for signals").with_source(error))?;
         Ok(Context {
             docker: Arc::new(docker),
-            address: given,
-            reached,
+            address,
             saga: SagaOptions {
                 state: dirs::state_directory()?,
                 executable: executable()?,
@@ -225,6 +218,12 @@ impl Global {
             cancel,
             monitor,
         })
+    }
+
+    /// Chooses the engine: the one that the user's own docker would talk to.
+    fn engine(&self) -> Result<Chosen, Error> {
+        let variable = |name: &str| std::env::var(name).ok();
+        choose(self.host.as_deref(), variable, dirs::home().as_deref(), Path::exists).map_err(no_engine)
     }
 
     /// Returns how to call a command on the same repository and engine as this one.
@@ -275,27 +274,20 @@ fn unreached(error: DockerError) -> Error {
         .hint(Hint::docker(["info"]).why("does it answer? may you use it? is --host or DOCKER_HOST right?"))
 }
 
-/// Says how to name one engine, where docker has another one selected, or volsnap cannot find out which.
-fn other_engine(error: ContextError, reached: &str) -> Error {
-    let typed: Vec<_> = std::env::args_os().skip(1).map(|word| word.to_string_lossy().into_owned()).collect();
-    let at = |address: &str| Hint::volsnap(["--host", address]).and(typed.iter().cloned());
-    let hints = match &error {
-        ContextError::OtherEngine { name, by, endpoint, .. } => {
-            let unselect = match by {
-                Selection::Variable => Hint::shell("unset DOCKER_CONTEXT"),
-                Selection::File(_) => Hint::docker(["context", "use", "default"]),
-            };
-            vec![
-                at(endpoint).why(format!("the engine of context {name}")),
-                at(reached).why("the other one"),
-                unselect.why("then type the command again"),
-            ]
+/// Says how to reach an engine that is not reached as it is, or to name one where docker's choice cannot be read.
+fn no_engine(error: ContextError) -> Error {
+    let at = |address: &str| Hint::instead(&["--host="], ["--host", address]);
+    let hints = match error.forwarding() {
+        Some((forward, socket)) => {
+            vec![forward.why("makes a socket here of the one there"), at(&socket).why("then")]
         }
-        _ => vec![at(reached).why("whatever docker talks to")],
+        None => vec![at(DEFAULT_ADDRESS).why("or whatever docker talks to")],
     };
     let error = match error {
-        ContextError::OtherEngine { .. } => Error::failed(error.to_string()),
-        unreadable => Error::failed("find out which engine docker talks to").with_source(unreadable),
+        ContextError::Unreadable { .. } | ContextError::Garbled { .. } | ContextError::NoEndpoint { .. } => {
+            Error::failed("find out which engine docker talks to").with_source(error)
+        }
+        refused => Error::failed(refused.to_string()),
     };
     error.state("nothing was touched").with_hints(hints)
 }

@@ -3,7 +3,7 @@
 use std::process::ExitCode;
 
 use volsnap::model::hint::Hint;
-use volsnap::ops::recover::{recover, unfinished};
+use volsnap::ops::recover::{is_at, recover, unfinished};
 use volsnap::saga::RetryBudget;
 use volsnap::{Error, ErrorKind};
 
@@ -33,8 +33,10 @@ pub(crate) async fn run(global: &Global, args: &Args, ui: &Ui) -> Result<ExitCod
     ui.finish_progress();
     ui.recovered(&finished);
     let left = unfinished(&host.saga.state)?;
-    let (held, open): (Vec<_>, Vec<_>) =
-        left.into_iter().filter(|run| run.run.host == host.address).partition(|run| run.held);
+    let (held, open): (Vec<_>, Vec<_>) = left
+        .into_iter()
+        .filter(|run| is_at(run.run.host.as_deref(), &host.address))
+        .partition(|run| run.held);
     if !held.is_empty() {
         ui.still_held(&held);
     }

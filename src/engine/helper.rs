@@ -35,6 +35,8 @@ pub const PIPE: &str = "/.volsnap/pipe";
 pub const STAGE: &str = "/.volsnap/stage";
 /// The FIFO in the pipe directory.
 pub const FIFO: &str = "data";
+/// The file in the pipe directory that says on which kernel the command runs.
+pub const KERNEL: &str = "kernel";
 /// The FIFO in the pipe directory that carries the data to restore.
 pub const INPUT: &str = "input";
 /// The repository of the tag, without the digest.

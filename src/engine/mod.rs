@@ -212,6 +212,10 @@ pub trait Docker: Send + Sync + fmt::Debug {
     async fn container(&self, id: &str) -> Result<Option<Container>>;
     /// Returns every volume.
     async fn volumes(&self) -> Result<Vec<Volume>>;
+    /// Returns how many tasks a service of Swarm has to have; `None` where the engine does not know the service.
+    async fn replicas(&self, _service: &str) -> Result<Option<u64>> {
+        Ok(None)
+    }
     /// Returns one volume by exact name, `None` if there is none. Never creates it.
     async fn volume(&self, name: &str) -> Result<Option<Volume>>;
     /// Creates a volume of the engine's own driver; a taken name is a [`DockerErrorKind::Conflict`].

@@ -72,6 +72,8 @@ pub struct Container {
     pub stop_timeout: Option<i64>,
     /// The command of its healthcheck; empty without one, or with one that is disabled.
     pub healthcheck: Vec<String>,
+    /// For how long it must fail until the engine calls the container ill; `None` without one.
+    pub health_patience: Option<std::time::Duration>,
     /// The configured user, "" for the image's.
     pub user: String,
     /// Whether the engine removes it when it exits.
@@ -98,6 +100,21 @@ impl Container {
     pub fn created_at(&self) -> Option<chrono::DateTime<chrono::FixedOffset>> {
         chrono::DateTime::parse_from_rfc3339(&self.created).ok()
     }
+}
+
+/// Returns those of the containers that the engine would not start again if it, or the machine, restarted while they
+/// are stopped, each with its restart policy: `db (unless-stopped)`.
+///
+/// `always` alone brings back what somebody has stopped. `unless-stopped` leaves it, as its name says; `on-failure` and
+/// `no` start nothing when the engine starts.
+pub fn down_after_reboot<'c>(stopped: impl IntoIterator<Item = &'c Container>) -> Vec<String> {
+    let policy = |container: &'c Container| match container.restart_policy.as_str() {
+        "" => "no",
+        policy => policy,
+    };
+    let down =
+        stopped.into_iter().map(|one| (&one.name, policy(one))).filter(|(_, policy)| *policy != "always");
+    down.map(|(name, policy)| format!("{name} ({policy})")).collect()
 }
 
 /// What a container is doing.
@@ -204,4 +221,21 @@ pub fn network_owner<'c>(container: &Container, containers: &'c [Container]) -> 
     by(&|candidate| candidate.id == owner)
         .or_else(|| by(&|candidate| candidate.name == owner))
         .or_else(|| by(&|candidate| owner.len() >= 12 && candidate.id.starts_with(owner)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_a_policy_of_always_brings_back_what_was_stopped() {
+        let container = |name: &str, policy: &str| Container {
+            name: name.to_owned(),
+            restart_policy: policy.to_owned(),
+            ..Container::default()
+        };
+        let all = [("a", "always"), ("b", "unless-stopped"), ("c", "on-failure"), ("d", "no"), ("e", "")];
+        let all = all.map(|(name, policy)| container(name, policy));
+        assert_eq!(down_after_reboot(&all), ["b (unless-stopped)", "c (on-failure)", "d (no)", "e (no)"]);
+    }
 }

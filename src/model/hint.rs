@@ -50,6 +50,13 @@ pub enum Hint {
         /// Its purpose.
         why: Option<String>,
     },
+    /// Several commands in one line.
+    Steps {
+        /// The commands: each follows if the one before has succeeded, but the last, which follows in any case.
+        steps: Vec<Hint>,
+        /// Their purpose.
+        why: Option<String>,
+    },
     /// Advice, where no command helps.
     Advice(String),
 }
@@ -93,6 +100,12 @@ impl Hint {
         Self::Shell { command: command.into(), why: None }
     }
 
+    /// Returns several commands in one line: each follows if the one before has succeeded, but the last, which puts
+    /// things back, in any case.
+    pub fn steps(steps: impl IntoIterator<Item = Self>) -> Self {
+        Self::Steps { steps: steps.into_iter().collect(), why: None }
+    }
+
     /// Returns advice, where no command helps.
     pub fn advice(text: impl Into<String>) -> Self {
         Self::Advice(text.into())
@@ -106,7 +119,8 @@ impl Hint {
             | Self::Again { why, .. }
             | Self::Replaced { why, .. }
             | Self::Docker { why, .. }
-            | Self::Shell { why, .. } => *why = Some(reason.into()),
+            | Self::Shell { why, .. }
+            | Self::Steps { why, .. } => *why = Some(reason.into()),
             Self::Advice(text) => *text = format!("{text}: {}", reason.into()),
         }
         self
@@ -119,7 +133,7 @@ impl Hint {
             Self::Volsnap { args, .. } | Self::Docker { args, .. } | Self::Again { with: args, .. } => {
                 args.extend(words(more));
             }
-            Self::Replaced { .. } | Self::Shell { .. } | Self::Advice(_) => {}
+            Self::Replaced { .. } | Self::Shell { .. } | Self::Steps { .. } | Self::Advice(_) => {}
         }
         self
     }
@@ -133,6 +147,15 @@ fn words<A: Into<String>>(args: impl IntoIterator<Item = A>) -> Vec<String> {
 #[must_use]
 pub fn command_line<A: AsRef<str>>(words: impl IntoIterator<Item = A>) -> String {
     words.into_iter().map(|word| shell_quote(word.as_ref())).collect::<Vec<_>>().join(" ")
+}
+
+/// Returns several command lines as one: see [`Hint::steps`].
+#[must_use]
+pub fn in_turn(commands: &[String]) -> String {
+    match commands.split_last() {
+        Some((last, before)) if !before.is_empty() => format!("{}; {last}", before.join(" && ")),
+        _ => commands.concat(),
+    }
 }
 
 /// Adds the purpose to a command line as a comment, which a shell ignores.
@@ -158,6 +181,10 @@ impl fmt::Display for Hint {
             }
             Self::Docker { args, why } => (format!("docker {}", command_line(args)), why),
             Self::Shell { command, why } => (command.clone(), why),
+            Self::Steps { steps, why } => {
+                let steps: Vec<_> = steps.iter().map(ToString::to_string).collect();
+                (in_turn(&steps), why)
+            }
             Self::Advice(text) => return f.write_str(&printable(text)),
         };
         f.write_str(&explained(command, why.as_deref()))

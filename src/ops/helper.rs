@@ -1,11 +1,11 @@
 //! Starts the helper of a run. Its name is the lock: the engine gives a name out only once.
 
 use std::collections::BTreeMap;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use super::Context;
 use crate::agent::client::{AgentClient, AgentError, helper_name};
-use crate::engine::helper::{Access, FIFO, HelperImage, helper_container};
+use crate::engine::helper::{Access, FIFO, HelperImage, PIPE, helper_container};
 use crate::engine::{DockerError, DockerErrorKind, NO_DIRECTORY};
 use crate::model::container::{Container, EngineInfo};
 use crate::model::error::{Context as _, Error, Result};
@@ -53,7 +53,7 @@ pub(super) async fn start_helper(
     let name = helper_name(&source.key);
     let expected = Undo::RemoveExpectedHelper { name: name.clone(), run: run.to_owned() };
     let expected = saga.register(When::Always, expected).context(|| "write the journal".to_owned())?;
-    let pipe = if engine.local { Some(pipe_directory(context, saga, run)?) } else { None };
+    let mut pipe = if engine.local { Some(pipe_directory(context, saga, run)?) } else { None };
     context.monitor.step("create-helper");
     let location = stage.map(|stage| stage.location);
     let mut spec = helper_container(&name, &image, run, &source.location, access, pipe.as_deref(), location);
@@ -62,7 +62,13 @@ pub(super) async fn start_helper(
     if let Some(StageMount { location: MountSource::Volume(volume), labels }) = stage {
         spec.new_volumes.insert(volume.clone(), labels.clone());
     }
-    let created = docker.create_container(&spec).await;
+    let mut created = docker.create_container(&spec).await;
+    if created.as_ref().is_err_and(|error| missing_directory(error).as_deref() == pipe.as_deref()) {
+        // The engine does not see our directories, wherever it is: what the helper sends comes by its attached stream.
+        pipe = None;
+        spec.mounts.retain(|mount| mount.destination != Path::new(PIPE));
+        created = docker.create_container(&spec).await;
+    }
     let registered = if created.as_ref().is_err_and(DockerError::is_in_doubt) {
         expected
     } else {
@@ -71,8 +77,10 @@ pub(super) async fn start_helper(
     };
     let id = created.map_err(|error| match error.kind {
         DockerErrorKind::Conflict => busy(source, &name),
-        _ if error.message.contains(NO_DIRECTORY) => no_directory(source),
-        _ => Error::failed(format!("create the helper container {name}")).with_source(error),
+        _ => match missing_directory(&error) {
+            Some(path) => no_directory(source, &path),
+            None => Error::failed(format!("create the helper container {name}")).with_source(error),
+        },
     })?;
     context.monitor.step("start-helper");
     let fifo = pipe.map(|directory| directory.join(FIFO));
@@ -143,12 +151,28 @@ fn not_started(name: &str, image: &str, is_named: bool, error: AgentError) -> Er
     }
 }
 
-fn no_directory(source: &Source) -> Error {
-    let path = source.host_path.display();
-    Error::usage(format!("there is no directory {path} on the engine's host")).hint(Hint::shell(format!(
-        "ls -ld {}",
-        crate::model::quote::shell_quote(
-            &source.host_path.parent().unwrap_or(&source.host_path).to_string_lossy()
-        )
-    )))
+/// Returns the directory that the engine looked for and did not find, as it names it.
+fn missing_directory(error: &DockerError) -> Option<PathBuf> {
+    let (_, path) = error.message.split_once(NO_DIRECTORY)?;
+    Some(PathBuf::from(path.trim_start_matches(':').trim()))
+}
+
+fn no_directory(source: &Source, path: &Path) -> Error {
+    let parent = path.parent().unwrap_or(path).to_string_lossy();
+    let look = Hint::shell(format!("ls -ld {}", crate::model::quote::shell_quote(&parent)));
+    let error = Error::usage(format!("there is no directory {} on the engine's host", path.display()));
+    if *path == source.host_path { error.hint(look) } else { error.hint(look.why("on the engine's host")) }
+}
+
+/// Refuses a helper that has not proved that the engine sees the files of this machine, for a directory that is made
+/// here.
+pub(super) fn refuse_elsewhere(agent: &AgentClient, directory: &Path) -> Result<()> {
+    if agent.is_beside_us() {
+        return Ok(());
+    }
+    Err(Error::usage(format!(
+        "the engine does not see the directories of this machine, and {} would be another one there",
+        directory.display()
+    ))
+    .hint(Hint::advice("run volsnap on the engine's own machine, outside of any container")))
 }

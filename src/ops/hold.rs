@@ -20,10 +20,14 @@ use crate::model::container::Container;
 use crate::model::error::{Context as _, Error, Result};
 use crate::model::event::{Event, Phase};
 use crate::model::hint::Hint;
+use crate::model::ids::SnapshotId;
 use crate::model::labels::{LABEL_HOLDS, LABEL_RUN};
+use crate::model::location::MountSource;
 use crate::saga::{Terms, UndoId, When};
+use crate::selector::inventory::Place;
 use crate::service::ServiceError;
 use crate::service::freeze::{PausedContainer, freeze_all};
+use crate::service::newcomer::HeldData;
 use crate::service::ready::await_ready;
 use crate::service::start::{StoppedContainer, start_once};
 use crate::service::stop::{stop, stop_limit};
@@ -49,6 +53,8 @@ pub(super) enum HoldMethod {
 #[derive(Debug, Clone, Default)]
 pub(super) struct HoldPlan {
     pub(super) method: HoldMethod,
+    /// The data that they are held for.
+    pub(super) location: Option<MountSource>,
     /// In the order in which they are stopped.
     pub(super) containers: Vec<Container>,
     /// Those that do not answer even before the hold: they are started again, and not waited for.
@@ -93,9 +99,10 @@ impl HoldPlan {
     }
 
     /// Returns those to stop, as the journal has them, in the order in which they are started.
-    fn stopped(&self) -> Vec<StoppedContainer> {
+    fn stopped(&self, data: Option<&HeldData>) -> Vec<StoppedContainer> {
         let stopped = self.containers.iter().rev().map(|container| StoppedContainer {
             answered: !self.mute.contains(&container.id),
+            data: data.filter(|data| data.is_written_by(container)).cloned(),
             ..StoppedContainer::of(container)
         });
         stopped.collect()
@@ -128,12 +135,15 @@ impl Run {
         for container in &plan.containers {
             self.context.refuse_restarted(container, again.clone()).await?;
         }
-        self.refuse_held_elsewhere(plan).await?;
+        let containers = self.context.docker.containers().await.context(|| "list containers".to_owned())?;
+        refuse_held_elsewhere(plan, &self.id, &containers)?;
         let undo = if plan.freezes() {
             let containers = plan.containers.iter().map(PausedContainer::of).collect();
             Undo::Unpause { containers }
         } else {
-            held.stopped = plan.stopped();
+            let data = self.held_data(plan, &containers).await?;
+            held.stopped = plan.stopped(data.as_ref());
+            self.note_stopped(&held.stopped);
             self.note_started(&held.stopped);
             Undo::StartContainers { containers: held.stopped.clone() }
         };
@@ -150,26 +160,15 @@ impl Run {
         Ok(held)
     }
 
-    /// Refuses a container that another run holds, or is about to hold, for another source. Each run says on its helper
-    /// what it holds before it looks here: so of two that come at once, at least one sees the other.
-    async fn refuse_held_elsewhere(&self, plan: &HoldPlan) -> Result<()> {
-        let containers = self.context.docker.containers().await.context(|| "list containers".to_owned())?;
-        let others = containers.iter().filter(|one| {
-            let run = one.labels.get(LABEL_RUN);
-            one.state.running && run.is_some_and(|run| *run != self.id.as_str())
-        });
-        for other in others {
-            let held = other.labels.get(LABEL_HOLDS).map_or("", String::as_str);
-            let is_held = |container: &&Container| held.split(' ').any(|name| name == container.name);
-            if let Some(container) = plan.containers.iter().find(is_held) {
-                return Err(Error::busy(format!(
-                    "another volsnap run holds container {} (helper container {})",
-                    container.name, other.name
-                ))
-                .hint(Hint::volsnap(["recover", "--list"]).why("shows what runs, and what died")));
-            }
-        }
-        Ok(())
+    /// Returns where the data is that they are held for, and who is at work on it now: who comes later is new there.
+    async fn held_data(&self, plan: &HoldPlan, containers: &[Container]) -> Result<Option<HeldData>> {
+        let Some(location) = &plan.location else { return Ok(None) };
+        let volumes = self.context.docker.volumes().await.context(|| "list volumes".to_owned())?;
+        let place = Place::of(location, &volumes);
+        let is_inside =
+            |name: &String| place.path_to(&Place::of(&MountSource::Volume(name.clone()), &volumes)).is_some();
+        let names = volumes.iter().map(|volume| volume.name.clone()).filter(is_inside).collect();
+        Ok(Some(HeldData::of(names, place.paths().to_vec(), containers)))
     }
 
     /// Marks the moment from which the service is away, and returns it.
@@ -207,6 +206,26 @@ impl Run {
             _ => Error::failed(format!("freeze {}", plan.frozen().join(", "))).with_source(error),
         })
     }
+}
+
+/// Refuses a container that another run holds, or is about to hold, for another source. Each run says on its helper what
+/// it holds before it looks here: so of two that come at once, at least one sees the other.
+fn refuse_held_elsewhere(plan: &HoldPlan, run: &SnapshotId, containers: &[Container]) -> Result<()> {
+    let others = containers.iter().filter(|one| {
+        one.state.running && one.labels.get(LABEL_RUN).is_some_and(|other| other != run.as_str())
+    });
+    for other in others {
+        let held = other.labels.get(LABEL_HOLDS).map_or("", String::as_str);
+        let is_held = |container: &&Container| held.split(' ').any(|name| name == container.name);
+        if let Some(container) = plan.containers.iter().find(is_held) {
+            return Err(Error::busy(format!(
+                "another volsnap run holds container {} (helper container {})",
+                container.name, other.name
+            ))
+            .hint(Hint::volsnap(["recover", "--list"]).why("shows what runs, and what died")));
+        }
+    }
+    Ok(())
 }
 
 impl Held {

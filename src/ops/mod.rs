@@ -28,6 +28,7 @@ mod hold;
 mod libc_version;
 pub mod migrate;
 mod open_files;
+mod orchestrated;
 mod passes;
 mod phase_timer;
 pub mod plan;
@@ -47,10 +48,8 @@ pub use run::{Consent, decline, execute};
 pub struct Context {
     /// The engine.
     pub docker: Arc<dyn Docker>,
-    /// The engine's address as it was given, for whoever finishes a journal; `None` for the default.
-    pub address: Option<String>,
-    /// The address at which the engine was reached: for others who must talk to the same one.
-    pub reached: String,
+    /// The engine's address: for Compose, the guard, and whoever finishes a journal, who all must talk to the same one.
+    pub address: String,
     /// Where journals are kept and what guards a run. The executable is also packed as the helper.
     pub saga: SagaOptions,
     /// The current directory, whose compose project comes first.
@@ -107,7 +106,9 @@ fn with_leftovers<T>(outcome: Result<T>, left: &Leftovers) -> Result<T> {
     if left.newer > 0 {
         undone.push(format!("{} things that only a newer volsnap knows", left.newer));
     }
-    let by_hand = left.failed.iter().filter_map(|failed| failed.undo.by_hand());
+    // Started by hand, it would be the second server on its data.
+    let free = left.failed.iter().filter(|failed| !failed.error.is_taken());
+    let by_hand = free.filter_map(|failed| failed.undo.by_hand());
     let state = format!("not put back: {}", undone.join("; "));
     let hints = std::iter::once(Hint::volsnap(["recover"])).chain(by_hand.map(|hint| hint.why("by hand")));
     let error = match outcome {

@@ -69,6 +69,9 @@ pub struct Plan {
     pub freezes: Vec<String>,
     /// Containers that will be started again, in this order.
     pub starts: Vec<String>,
+    /// Containers that the engine would not start again if it, or the machine, restarted while they are stopped, each
+    /// with its restart policy.
+    pub down_after_reboot: Vec<String>,
     /// Users of the source that are not running and stay so.
     pub stay_stopped: Vec<String>,
     /// Running containers that can see the data and are left alone.

@@ -14,10 +14,6 @@ use crate::service::order;
 
 /// How long a running database may take to say where its data is.
 const ASK_LIMIT: Duration = Duration::from_secs(30);
-/// The label that Swarm gives a container, with its task.
-const SWARM_TASK: &str = "com.docker.swarm.task.id";
-/// The label with the service that the task belongs to.
-const SWARM_SERVICE: &str = "com.docker.swarm.service.name";
 
 impl Context {
     /// Returns everything that the engine has.
@@ -107,35 +103,9 @@ pub(super) fn refuse_podman(
     .with_hints(hints()))
 }
 
-/// Returns the Swarm service whose task a container is.
-pub(super) fn swarm_service(container: &Container) -> Option<&str> {
-    let task = container.labels.get(SWARM_TASK)?;
-    Some(container.labels.get(SWARM_SERVICE).unwrap_or(task))
-}
-
-/// Refuses a container that uses `source` but cannot be stopped and brought back as it was.
-pub(super) fn refuse_what_cannot_be_stopped(source: &Source, container: &Container) -> Result<()> {
+/// Refuses a container that cannot be stopped and brought back as it was.
+pub(super) fn refuse_what_cannot_be_stopped(container: &Container) -> Result<()> {
     let name = &container.name;
-    if let Some(service) = swarm_service(container) {
-        let target = Target::at(&source.location).spelling();
-        let backs_itself_up = database::of(container).is_some_and(|database| database.native().is_some());
-        let why = if backs_itself_up {
-            "a snapshot; or --quiesce online, which holds nothing"
-        } else {
-            "a snapshot"
-        };
-        return Err(Error::failed(format!(
-            "container {name} is a task of the Swarm service {service}: Swarm takes a stopped one for a failed one and \
-             starts another on the same data"
-        ))
-        .hint(
-            Hint::volsnap(["snapshot", &target, "--quiesce", "pause"]).why(why),
-        )
-        .or(Hint::docker(["service", "scale", &format!("{service}=0")])
-            .why(format!("before a restore, and {service}=1 after it")))
-        .or(Hint::docker(["service", "update", "--force", service]).why("restarts it")));
-    }
-    refuse_managed(source, container)?;
     if container.state.paused {
         return Err(Error::failed(format!("container {name} is paused, and a paused one cannot be stopped"))
             .hint(Hint::docker(["unpause", name])));
@@ -150,23 +120,8 @@ pub(super) fn refuse_what_cannot_be_stopped(source: &Source, container: &Contain
     Ok(())
 }
 
-/// Refuses a server that something keeps available: it would answer a stop, or a long freeze, by a failover.
-fn refuse_managed(source: &Source, container: &Container) -> Result<()> {
-    let server = database::server_of(container);
-    let Some(manager) = server.and_then(|server| server.manager(container)) else { return Ok(()) };
-    let target = Target::at(&source.location).spelling();
-    Err(Error::failed(format!(
-        "{} keeps the database in container {} available: it takes one that stops, or does not answer for long, for a \
-         failed one, and makes another member the leader",
-        manager.name, container.name
-    ))
-    .hint(Hint::volsnap(["snapshot", &target, "--quiesce", "online"]).why("a snapshot, which holds nothing"))
-    .or(manager.way))
-}
-
-/// Refuses a container that uses `source` but cannot be frozen.
-pub(super) fn refuse_what_cannot_be_frozen(source: &Source, container: &Container) -> Result<()> {
-    refuse_managed(source, container)?;
+/// Refuses a container that cannot be frozen.
+pub(super) fn refuse_what_cannot_be_frozen(container: &Container) -> Result<()> {
     if container.state.restarting {
         return Err(Error::failed(format!(
             "container {} is between two starts, and only one that runs can be frozen",

@@ -3,6 +3,7 @@
 use std::path::Path;
 
 use super::{Context, with_leftovers};
+use crate::engine::context::{DEFAULT_ADDRESS, is_default};
 use crate::model::error::{Context as _, Error, ErrorKind, Result, chain};
 use crate::model::event::{Notice, Phase};
 use crate::model::hint::Hint;
@@ -74,7 +75,7 @@ pub async fn recover(context: &Context, budget: RetryBudget) -> Result<Vec<RunIn
             }
         };
         let run = journal.info().clone();
-        if run.host != context.address {
+        if !is_at(run.host.as_deref(), &context.address) {
             let notice = Notice::from(format!("run {} was on another engine", run.run));
             context.monitor.warning(notice.hint(on_engine(&run)));
             continue;
@@ -140,11 +141,15 @@ fn newer_error(journal: &Journal, path: &Path) -> Option<Error> {
     )
 }
 
+/// Returns whether a run was on the engine at this address. Older versions wrote none for the one where nobody names
+/// one.
+#[must_use]
+pub fn is_at(host: Option<&str>, address: &str) -> bool {
+    host.map_or_else(|| is_default(address), |host| host.trim_end_matches('/') == address)
+}
+
 /// Returns the command that finishes a run on the engine that it was on.
 fn on_engine(run: &RunInfo) -> Hint {
-    match &run.host {
-        Some(host) => Hint::volsnap(["--host", host, "recover"]),
-        None => Hint::shell("env -u DOCKER_HOST volsnap recover"),
-    }
-    .why("finishes it")
+    let host = run.host.as_deref().unwrap_or(DEFAULT_ADDRESS);
+    Hint::volsnap(["--host", host, "recover"]).why("finishes it")
 }

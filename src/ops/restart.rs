@@ -32,6 +32,7 @@ use super::evidence::{DatabaseFiles, ended_badly};
 use super::facts::{find_checks, run_checks, take};
 use super::helper::{StartedHelper, busy, start_helper};
 use super::hold::HoldPlan;
+use super::orchestrated::Purpose;
 use super::phase_timer::milliseconds;
 use super::preconditions::{refuse_podman, refuse_what_cannot_be_stopped};
 use super::run::{Aftermath, Consent, Run};
@@ -43,7 +44,7 @@ use crate::compose::files::FoundProject;
 use crate::compose::{Membership, RECREATE_LIMIT, Recreate};
 use crate::database::compare::{ComparisonContext, compare};
 use crate::engine::helper::Access;
-use crate::model::container::{Container, EngineInfo, Mount, MountKind};
+use crate::model::container::{Container, EngineInfo, Mount, MountKind, down_after_reboot};
 use crate::model::error::{Context as _, Error, ErrorKind, Result};
 use crate::model::event::Phase;
 use crate::model::facts::checks::{Checked, Checks};
@@ -52,6 +53,7 @@ use crate::model::facts::{Facts, FactsLevel, FactsSummary};
 use crate::model::hint::Hint;
 use crate::model::inspection::Inspection;
 use crate::model::location::MountSource;
+use crate::model::orchestrator::Orchestrator;
 use crate::model::quote::shell_quote;
 use crate::model::source::{Onlooker, Source};
 use crate::repository::Snapshot;
@@ -102,6 +104,9 @@ pub struct RestartPlan {
     pub recreate: Option<String>,
     /// Containers that will be started again, in this order.
     pub starts: Vec<String>,
+    /// Containers that the engine would not start again if it, or the machine, restarted while they are stopped, each
+    /// with its restart policy.
+    pub down_after_reboot: Vec<String>,
     /// Users of the data that are not running and stay so.
     pub stay_stopped: Vec<String>,
     /// Running containers that can see the data and are left alone.
@@ -178,6 +183,14 @@ struct Subject {
     recreate: Option<Recreate>,
     /// The running users, in the order in which they are stopped.
     hold: HoldPlan,
+}
+
+impl Subject {
+    /// Returns the project that Compose makes the containers of: that of the first to be started.
+    fn recreated_project(&self) -> Option<&str> {
+        let first = self.hold.containers.last()?;
+        Membership::of(&first.labels).map(|member| member.project)
+    }
 }
 
 /// The helper that runs beside it.
@@ -304,7 +317,27 @@ impl RestartRun<'_> {
         self.run.monitor().step("recreate");
         let made = recreate.create(&run).await;
         saga.undo_now(end, self.run.monitor()).await.context(|| "end Compose".to_owned())?;
-        made.context(|| "make the containers anew".to_owned())
+        made.context(|| "make the containers anew".to_owned())?;
+        self.refuse_the_same(subject).await
+    }
+
+    /// Refuses a container that Compose has left as it was, whatever it says: it would be started as one made anew.
+    async fn refuse_the_same(&self, subject: &Subject) -> Result<()> {
+        for container in &subject.hold.containers {
+            let project = Membership::of(&container.labels).map(|member| member.project);
+            if project.is_none() || project != subject.recreated_project() {
+                continue;
+            }
+            let looked = self.run.context.docker.container(&container.id).await;
+            if looked.context(|| format!("look at container {}", container.name))?.is_some() {
+                return Err(Error::failed(format!(
+                    "Compose did not make container {} anew: it is the very one from before",
+                    container.name
+                ))
+                .hint(Hint::docker(["compose", "version"]).why("does it talk to the same engine?")));
+            }
+        }
+        Ok(())
     }
 
     /// Looks at everything once more, and reports what differs.
@@ -359,6 +392,7 @@ impl RestartRun<'_> {
                     .why("then restart it by podman itself"),
             ]
         })?;
+        self.run.context.refuse_orchestrated(&source, Purpose::Restart).await?;
         let stops = stops(&source)?;
         self.run.context.refuse_stranded(&source).await?;
         let database = database_of(&source);
@@ -376,8 +410,12 @@ impl RestartRun<'_> {
         let mut plan = self.plan(&source, &stops);
         plan.recreate = recreate.as_ref().map(Recreate::command);
         let checks = checks.map(|(_, checks)| checks);
-        let hold =
-            HoldPlan { containers: stops, stop_timeout: self.options.stop_timeout, ..HoldPlan::default() };
+        let hold = HoldPlan {
+            location: Some(source.location.clone()),
+            containers: stops,
+            stop_timeout: self.options.stop_timeout,
+            ..HoldPlan::default()
+        };
         Ok(Subject { plan, engine, source, database, checks, recreate, hold })
     }
 
@@ -394,6 +432,7 @@ impl RestartRun<'_> {
             stops: names(&mut stops.iter()),
             recreate: None,
             starts: names(&mut stops.iter().rev()),
+            down_after_reboot: down_after_reboot(stops),
             stay_stopped: names(&mut users.filter(|container| !container.state.running)),
             onlookers: source.onlookers.clone(),
         }
@@ -453,7 +492,7 @@ impl RestartRun<'_> {
             }
         }
         let runner = &self.run.context.compose;
-        Recreate::of(runner, &starts, Some(&self.run.context.reached)).await.map_err(|error| {
+        Recreate::of(runner, &starts, Some(&self.run.context.address)).await.map_err(|error| {
             let again = self.again();
             Error::failed("make the containers anew")
                 .with_source(error)
@@ -628,9 +667,11 @@ impl Aftermath for RestartRun<'_> {
 fn stops(source: &Source) -> Result<Vec<Container>> {
     let users: Vec<_> = source.users.iter().filter(|user| user.is_to_be_held()).cloned().collect();
     let stops: Vec<Container> = order::stop_order(&users).into_iter().cloned().collect();
-    stops.iter().try_for_each(|container| refuse_what_cannot_be_stopped(source, container))?;
+    stops.iter().try_for_each(refuse_what_cannot_be_stopped)?;
     if stops.is_empty() {
         let start = match source.users.first() {
+            // It is for an orchestrator to start what is its own.
+            Some(user) if Orchestrator::of(&user.container).is_some() => Hint::docker(["service", "ls"]),
             Some(user) => Hint::docker(["start", &user.container.name]),
             None => Hint::docker(["ps", "--all"]),
         };

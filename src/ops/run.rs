@@ -19,6 +19,7 @@ use crate::model::hint::Hint;
 use crate::model::ids::SnapshotId;
 use crate::saga::{Lease, RetryBudget, RunInfo, Terms};
 use crate::service::ServiceError;
+use crate::service::newcomer::taken;
 use crate::service::start::{StoppedContainer, ended_since};
 use crate::undo::Saga;
 
@@ -86,6 +87,8 @@ pub(super) struct Run {
     lease: Arc<OnceLock<Lease>>,
     /// What was stopped and started again, by name: each is looked at once more at the end.
     started_again: Mutex<BTreeMap<String, StoppedContainer>>,
+    /// All that was stopped.
+    stopped: Mutex<Vec<StoppedContainer>>,
 }
 
 impl Run {
@@ -118,6 +121,7 @@ impl Run {
             timer: PhaseTimer::default(),
             lease,
             started_again: Mutex::default(),
+            stopped: Mutex::default(),
         })
     }
 
@@ -138,15 +142,34 @@ impl Run {
         let outcome = self.to_end(work(&mut saga)).await;
         let succeeded = matches!(outcome, Ok(Some(_)));
         let left = saga.finish(succeeded, self.monitor()).await;
+        let taken = self.taken().await;
+        let all_back = left.is_empty() && taken.is_empty();
         let outcome = outcome.map_err(|error| {
-            let error = match (error.state_text(), aftermath.state(left.is_empty())) {
+            let error = match (error.state_text(), aftermath.state(all_back)) {
                 (None, Some(state)) => error.state(state),
                 _ => error,
             };
             aftermath.explain(error)
         });
         let ended = if left.is_empty() { self.ended_since().await } else { Vec::new() };
-        with_ended(with_leftovers(outcome, &left), &ended, aftermath)
+        with_ended(with_leftovers(with_taken(outcome, &taken, aftermath), &left), &ended, aftermath)
+    }
+
+    /// Notes who was stopped.
+    pub(super) fn note_stopped(&self, stopped: &[StoppedContainer]) {
+        self.stopped.lock().unwrap_or_else(PoisonError::into_inner).extend_from_slice(stopped);
+    }
+
+    /// Looks in whose place somebody else runs by now, so that they were not started again.
+    async fn taken(&self) -> Vec<ServiceError> {
+        let stopped = std::mem::take(&mut *self.stopped.lock().unwrap_or_else(PoisonError::into_inner));
+        match tokio::time::timeout(LOOK_LIMIT, taken(&*self.context.docker, &stopped)).await {
+            Ok(Ok(taken)) => taken,
+            outcome => {
+                tracing::debug!(?outcome, "who runs on the data now is not known");
+                Vec::new()
+            }
+        }
     }
 
     /// Notes who was stopped and is, or will be, started again.
@@ -183,7 +206,7 @@ impl Run {
             run: self.id.to_string(),
             verb: verb.to_owned(),
             subject,
-            host: self.context.address.clone(),
+            host: Some(self.context.address.clone()),
             pid: std::process::id(),
             started: self.started,
         };
@@ -249,6 +272,29 @@ impl Run {
         let away: Duration = self.timer.away()?;
         Some(format!("everything that was {held_word} runs again, after {:.1} s", away.as_secs_f64()))
     }
+}
+
+/// Adds to an outcome in whose place somebody else runs. The service is not down, and it was not us who replaced it, so
+/// nothing waits to be put back; but what was stopped does not run again, so the run has failed.
+fn with_taken<T>(
+    outcome: Result<Option<T>>,
+    taken: &[ServiceError],
+    aftermath: &dyn Aftermath,
+) -> Result<Option<T>> {
+    if taken.is_empty() {
+        return outcome;
+    }
+    let said = taken.iter().map(ToString::to_string).collect::<Vec<_>>().join("; ");
+    Err(match outcome {
+        Err(error) => {
+            let state = error.state_text().map_or_else(|| said.clone(), |state| format!("{state}; {said}"));
+            error.state(state)
+        }
+        Ok(_) => match aftermath.state(false) {
+            Some(state) => Error::failed(said).state(state),
+            None => Error::failed(said),
+        },
+    })
 }
 
 /// Adds to an outcome which services have ended since they were back.

@@ -1,7 +1,7 @@
 //! The commands that are printed as the next ones: they use the repository and the engine that this one was
 //! given, whatever a shell would make of the names in them.
 
-use volsnap::model::hint::{Hint, command_line, explained};
+use volsnap::model::hint::{Hint, command_line, explained, in_turn};
 use volsnap::model::quote::{printable, shell_quote};
 
 /// How this command was called, as far as the next one has to be called the same way.
@@ -26,6 +26,7 @@ impl Commands {
             Hint::Replaced { word, by, otherwise, why } => (self.replaced(word, by, otherwise), why),
             Hint::Docker { args, why } => (self.docker(args), why),
             Hint::Shell { command, why } => (self.shell(command), why),
+            Hint::Steps { steps, why } => (in_turn(&self.lines(steps)), why),
             Hint::Advice(text) => return printable(text),
         };
         explained(command, why.as_deref())

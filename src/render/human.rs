@@ -22,7 +22,7 @@ use volsnap::saga::RunInfo;
 
 use super::command::Commands;
 use super::report;
-use super::text::{count, duration, escape, milliseconds, size, table, time};
+use super::text::{count, duration, escape, left_down, milliseconds, size, table, time};
 
 /// How many problems of one verification are shown; `--json` has all of them.
 const PROBLEMS_SHOWN: usize = 20;
@@ -188,6 +188,9 @@ pub(crate) fn plan(plan: &Plan) -> String {
         rows.row("stays down", &list(&plan.stay_stopped, ", "));
     }
     plan.onlookers.iter().for_each(|onlooker| rows.row("can see it", &super::report::onlooker(onlooker)));
+    if !plan.down_after_reboot.is_empty() {
+        rows.row("reboot", &left_down(&plan.down_after_reboot));
+    }
     let free = plan.free_bytes.map_or_else(|| "an unknown amount".to_owned(), size);
     rows.row("space", &format!("{} at worst, of {free} free", size(plan.needed_bytes)));
     rows.row("archive", &escape(&plan.archive.display().to_string()));
@@ -426,6 +429,9 @@ pub(crate) fn restore_plan(plan: &RestorePlan) -> String {
     }
     if !plan.stops.is_empty() {
         rows.row("stops", &list(&plan.stops));
+    }
+    if !plan.down_after_reboot.is_empty() {
+        rows.row("reboot", &left_down(&plan.down_after_reboot));
     }
     if !plan.stay_stopped.is_empty() {
         rows.row("stay stopped", &list(&plan.stay_stopped));

@@ -5,7 +5,7 @@ use std::fmt::Write as _;
 use volsnap::ops::migrate::{Direction, MigratePlan, Migrated, Outcome};
 
 use super::command::Commands;
-use super::text::{count, escape, milliseconds, size};
+use super::text::{count, escape, left_down, milliseconds, size};
 
 fn row(out: &mut String, name: &str, value: &str) {
     let _ = writeln!(out, "  {name:<12} {value}");
@@ -43,6 +43,9 @@ pub(crate) fn plan(plan: &MigratePlan) -> String {
         row(&mut out, "stops", &format!("{}, for about {away}", names.join(", then ")));
     }
     plan.onlookers.iter().for_each(|one| row(&mut out, "can see it", &super::report::onlooker(one)));
+    if !plan.down_after_reboot.is_empty() {
+        row(&mut out, "reboot", &left_down(&plan.down_after_reboot));
+    }
     for warning in &plan.warnings {
         row(&mut out, "warning", &escape(warning));
     }

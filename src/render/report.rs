@@ -13,7 +13,7 @@ use volsnap::ops::facts::wrong;
 use volsnap::ops::restart::{RestartPlan, RestartReport};
 
 use super::command::Commands;
-use super::text::{count, escape, milliseconds, table, time};
+use super::text::{count, escape, left_down, milliseconds, table, time};
 
 /// How much is shown of what is no damage; `--json` has all of it.
 const SHOWN: usize = 10;
@@ -61,6 +61,9 @@ pub(crate) fn restart_plan(plan: &RestartPlan) -> String {
         row("recreate", &escape(recreate));
     }
     row("start again", &list(&plan.starts));
+    if !plan.down_after_reboot.is_empty() {
+        row("reboot", &left_down(&plan.down_after_reboot));
+    }
     if !plan.stay_stopped.is_empty() {
         row("stays down", &plan.stay_stopped.iter().map(|name| escape(name)).collect::<Vec<_>>().join(", "));
     }

@@ -126,6 +126,7 @@ fn the_plan_of_a_snapshot() {
         stops: names(&["shop-app-1", "shop-db-1"]),
         freezes: Vec::new(),
         starts: names(&["shop-db-1", "shop-app-1"]),
+        down_after_reboot: names(&["shop-app-1 (unless-stopped)", "shop-db-1 (unless-stopped)"]),
         stay_stopped: names(&["shop-backup-1"]),
         entries: 1234,
         raw_bytes: 2_900_000_000,
@@ -150,6 +151,7 @@ fn restore_plan() -> RestorePlan {
         makes: false,
         stops: names(&["shop-db-1"]),
         starts: names(&["shop-db-1"]),
+        down_after_reboot: names(&["shop-db-1 (no)"]),
         stay_stopped: Vec::new(),
         members: 1234,
         bytes: 2_900_000_000,
@@ -210,6 +212,7 @@ onlookers: vec![],
         }],
         stops: names(&["shop-db-1"]),
         starts: names(&["shop-db-1"]),
+        down_after_reboot: names(&["shop-db-1 (no)"]),
         edits: vec![PlannedEdit {
             path: "/srv/shop/compose.yaml".into(),
             new: false,
@@ -251,6 +254,7 @@ fn a_restart() {
         stops: names(&["shop-app-1", "shop-db-1"]),
         recreate: None,
         starts: names(&["shop-db-1", "shop-app-1"]),
+        down_after_reboot: Vec::new(),
         stay_stopped: Vec::new(),
     };
     pin_text("restart_plan", &report::restart_plan(&plan));

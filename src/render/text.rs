@@ -67,6 +67,12 @@ pub(crate) fn table(rows: &[Vec<String>]) -> String {
     out
 }
 
+/// Returns what a restart of the machine or its engine in the middle would mean.
+pub(crate) fn left_down(containers: &[String]) -> String {
+    let names: Vec<_> = containers.iter().map(|name| escape(name)).collect();
+    format!("one meanwhile leaves {} down until volsnap recover has run", names.join(", "))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -12,6 +12,7 @@ use crate::model::container::{Container, Volume};
 use crate::model::error::{Context as _, Result};
 use crate::model::hint::Hint;
 use crate::model::location::normalize;
+use crate::model::orchestrator::without_dead_tasks;
 use crate::model::quote::printable;
 use crate::model::source::OtherRun;
 
@@ -30,7 +31,7 @@ pub struct Bystanders {
 /// Everything a target may mean.
 #[derive(Debug, Clone)]
 pub struct EngineInventory {
-    /// Every container, running or not.
+    /// Every container, running or not, but for the [dead tasks](without_dead_tasks) of Swarm.
     pub containers: Vec<Container>,
     /// Every volume.
     pub volumes: Vec<Volume>,
@@ -65,7 +66,8 @@ impl EngineInventory {
     /// # Errors
     /// When the engine does not answer.
     pub async fn of(docker: &dyn Docker, directory: &Path, compose_project: Option<&str>) -> Result<Self> {
-        let mut containers = docker.containers().await.context(|| "list the containers".to_owned())?;
+        let containers = docker.containers().await.context(|| "list the containers".to_owned())?;
+        let mut containers = without_dead_tasks(containers);
         look_into(docker, &mut containers).await;
         let mut inventory = Self {
             containers,

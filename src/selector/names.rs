@@ -9,6 +9,7 @@ use crate::model::container::{Container, Volume};
 use crate::model::labels::LABEL_RUN;
 use crate::model::location::MountSource;
 use crate::model::location::normalize;
+use crate::model::orchestrator::{Orchestrator, stack_service};
 use crate::model::quote::printable;
 use crate::selector::EngineInventory;
 
@@ -132,12 +133,13 @@ fn services<'w>(project: Option<&str>, service: &str, world: &'w EngineInventory
     all.into_iter().map(service).collect()
 }
 
-/// Returns every service there is, by project and name.
+/// Returns every service there is, by project and name; a stack of Swarm counts as a project.
 pub(super) fn all_services(world: &EngineInventory) -> BTreeMap<(&str, &str), Vec<&Container>> {
     let mut services: BTreeMap<_, Vec<_>> = BTreeMap::new();
     for container in nameable(world) {
-        if let Some(member) = Membership::of(&container.labels) {
-            services.entry((member.project, member.service)).or_default().push(container);
+        let of_compose = Membership::of(&container.labels).map(|member| (member.project, member.service));
+        if let Some(service) = of_compose.or_else(|| stack_service(container)) {
+            services.entry(service).or_default().push(container);
         }
     }
     services
@@ -148,16 +150,18 @@ pub(super) fn nameable(world: &EngineInventory) -> impl Iterator<Item = &Contain
     world.containers.iter().filter(|container| !container.labels.contains_key(LABEL_RUN))
 }
 
-/// Returns the container with exactly that name, else those whose id begins with it.
+/// Returns the container with exactly that name, else those whose id begins with it, and the tasks of the Swarm service
+/// of that name: their own names are made up.
 fn containers<'w>(name: &str, world: &'w EngineInventory) -> Vec<Match<'w>> {
     if let Some(container) = nameable(world).find(|container| container.name == name) {
         return vec![Match::Container(container)];
     }
     let is_id = name.len() >= 12 && name.bytes().all(|byte| byte.is_ascii_hexdigit());
-    nameable(world)
-        .filter(|container| is_id && container.id.starts_with(&name.to_ascii_lowercase()))
-        .map(Match::Container)
-        .collect()
+    let is_meant = |container: &&Container| {
+        let by_id = is_id && container.id.starts_with(&name.to_ascii_lowercase());
+        by_id || Orchestrator::swarm_service(container) == Some(name)
+    };
+    nameable(world).filter(is_meant).map(Match::Container).collect()
 }
 
 fn volume<'w>(name: &str, world: &'w EngineInventory) -> Option<Match<'w>> {

@@ -62,6 +62,12 @@ impl Place {
         self.paths.first().map(PathBuf::as_path)
     }
 
+    /// Returns its paths on the engine's host.
+    #[must_use]
+    pub fn paths(&self) -> &[PathBuf] {
+        &self.paths
+    }
+
     /// Returns the place `below` this one.
     #[must_use]
     pub fn join(&self, below: &Path) -> Self {

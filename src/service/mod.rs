@@ -2,6 +2,7 @@
 
 pub mod freeze;
 pub mod identity;
+pub mod newcomer;
 pub mod order;
 pub mod ready;
 pub mod start;
@@ -47,6 +48,16 @@ pub enum ServiceError {
         container: String,
         /// The state it is in instead.
         reason: String,
+    },
+    /// A container must not be started: somebody who was not there when it was stopped runs on its data.
+    #[error("container {container} is not started, since container {by} has begun to run on its data")]
+    Taken {
+        /// Its name.
+        container: String,
+        /// Who that is.
+        by: String,
+        /// Whether that one does what it did, so that the service runs.
+        succeeds: bool,
     },
     /// A container was back, but ended before the run did.
     #[error("container {container} {reason}")]

@@ -4,18 +4,22 @@
 //! sent, or the signal may be on its way, or the database may be writing its last checkpoint. Starting it then would be
 //! answered with "it runs", and a moment later it would be down for good. So such a container is watched until it has
 //! either ended (and is started) or gone on answering for longer than a signal can be under way.
+//!
+//! Nothing is started beside [somebody who has come](super::newcomer) onto its data meanwhile.
 
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 use tokio::time::{Instant, sleep};
 
+use super::newcomer::{HeldData, refuse_newcomer};
 use super::ready::{ASK_LIMIT, await_ready_of, exits_with_0, not_back, why_ended};
 use super::{Result, ServiceError};
 use crate::database::{self, Database, Server};
 use crate::engine::{Docker, Grace};
 use crate::model::container::Container;
-use crate::model::event::Monitor;
+use crate::model::event::{Monitor, Notice};
+use crate::model::hint::Hint;
 use crate::saga::RetryBudget;
 use crate::service::identity::{ContainerIdentity, find_recreated};
 
@@ -27,6 +31,9 @@ const POLL: Duration = Duration::from_millis(50);
 /// After this long without a container, or one in its place, nobody is about to make it again: Compose takes only
 /// seconds for that.
 const GONE_FOR_GOOD: Duration = Duration::from_secs(30);
+/// After this long on our data, somebody who does what our container did stays there: one that only meets trouble at
+/// its start has ended by then.
+const TAKEN_FOR_GOOD: Duration = Duration::from_secs(10);
 
 /// A container that is about to be stopped, with what is needed to bring it back.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -44,6 +51,9 @@ pub struct StoppedContainer {
     /// The name of the database that it ran; `None` if none was known, or an older volsnap wrote this.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub database: Option<String>,
+    /// The data that it is stopped for; `None` if it has none of it, or an older volsnap wrote this.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub data: Option<HeldData>,
 }
 
 fn yes() -> bool {
@@ -62,6 +72,7 @@ impl StoppedContainer {
             grace_seconds: database.is_none().then(grace),
             answered: true,
             database: database.map(str::to_owned),
+            data: None,
         }
     }
 
@@ -72,7 +83,8 @@ impl StoppedContainer {
 }
 
 /// Starts containers in the given order, each after the one before it answers. It reports one that somebody has removed
-/// for good and leaves it: no attempt would ever find it.
+/// for good and leaves it: no attempt would ever find it. It does the same with one in whose place another runs by now:
+/// the service is not down, and with both of them it would have two servers.
 ///
 /// # Errors
 /// When one does not come back; the others are still started.
@@ -85,7 +97,9 @@ pub async fn start_all(
     let mut first_error = None;
     for container in containers {
         monitor.step("start-container");
-        if let Err(error) = bring_back(docker, container, Instant::now() + budget.0, monitor).await {
+        if let Err(error) =
+            bring_back(docker, container, containers, Instant::now() + budget.0, monitor).await
+        {
             first_error.get_or_insert(error);
         }
     }
@@ -106,7 +120,7 @@ pub async fn start_once(
     for container in containers {
         monitor.step("start-container");
         let answering = StoppedContainer { answered: true, ..container.clone() };
-        attempt(docker, &answering, deadline, monitor).await?;
+        attempt(docker, &answering, containers, deadline, monitor).await?;
     }
     Ok(())
 }
@@ -122,19 +136,23 @@ pub async fn ended_since(
 ) -> Result<Vec<(StoppedContainer, ServiceError)>> {
     let containers = docker.containers().await?;
     let mut ended: Vec<(StoppedContainer, ServiceError)> = Vec::new();
-    for started in started {
-        if ended.iter().any(|(known, _)| known.identity == started.identity) {
+    for wanted in started {
+        if ended.iter().any(|(known, _)| known.identity == wanted.identity) {
             continue;
         }
         // One that somebody has removed cannot come back.
-        let Some(now) = find_recreated(&started.identity, &containers) else { continue };
-        let is_unknown = started.server(now).is_none() && now.healthcheck.is_empty();
+        let Some(now) = find_recreated(&wanted.identity, &containers) else { continue };
+        // One in whose place another runs by now was never started.
+        if refuse_newcomer(wanted, now, started, &containers).is_err() {
+            continue;
+        }
+        let is_unknown = wanted.server(now).is_none() && now.healthcheck.is_empty();
         if is_unknown && (!now.state.running || now.state.restarting) {
             let error = ServiceError::EndedSince {
                 container: now.name.clone(),
                 reason: why_ended(docker, now).await,
             };
-            ended.push((started.clone(), error));
+            ended.push((wanted.clone(), error));
         }
     }
     Ok(ended)
@@ -143,29 +161,34 @@ pub async fn ended_since(
 async fn bring_back(
     docker: &dyn Docker,
     stopped: &StoppedContainer,
+    fellows: &[StoppedContainer],
     deadline: Instant,
     monitor: &dyn Monitor,
 ) -> Result<()> {
-    let (mut pause, mut gone_since) = (POLL, None);
-    let gone_for_good = GONE_FOR_GOOD.min(deadline.saturating_duration_since(Instant::now()) / 2);
+    let (mut pause, mut left_since, mut told) = (POLL, None, false);
+    let half = deadline.saturating_duration_since(Instant::now()) / 2;
     loop {
-        let error = match attempt(docker, stopped, deadline, monitor).await {
+        let error = match attempt(docker, stopped, fellows, deadline, monitor).await {
             Ok(()) => return Ok(()),
             Err(error) => error,
         };
         // Only an engine that answers can say so.
-        if !matches!(error, ServiceError::Gone { .. }) {
-            gone_since = None;
-        } else if gone_since.get_or_insert_with(Instant::now).elapsed() >= gone_for_good {
-            monitor.warning(format!(
-                "container {} was stopped by volsnap and has been removed by somebody since: it is NOT running, and \
-                 nothing has its place",
-                stopped.identity.name
-            ));
-            return Ok(());
+        match for_good_after(&error) {
+            None => left_since = None,
+            Some(patience) if left_since.get_or_insert_with(Instant::now).elapsed() >= patience.min(half) => {
+                monitor.warning(left_alone(stopped, &error));
+                return Ok(());
+            }
+            Some(_) => {}
         }
         if Instant::now() + pause > deadline {
             return Err(error);
+        }
+        if let ServiceError::Taken { by, succeeds: false, .. } = &error
+            && !std::mem::replace(&mut told, true)
+        {
+            let notice = Notice::from(format!("{error}; it is started once {by} has ended"));
+            monitor.warning(notice.hint(Hint::logs(by).why("what it does")));
         }
         // An engine that is away tells nothing, and that is no progress.
         if !matches!(&error, ServiceError::Engine(error) if error.is_in_doubt()) {
@@ -178,43 +201,73 @@ async fn bring_back(
     }
 }
 
+/// Returns after how long of the same failure a container is left as it is; `None` for one that is tried on and on.
+fn for_good_after(error: &ServiceError) -> Option<Duration> {
+    match error {
+        ServiceError::Gone { .. } => Some(GONE_FOR_GOOD),
+        ServiceError::Taken { succeeds: true, .. } => Some(TAKEN_FOR_GOOD),
+        _ => None,
+    }
+}
+
+/// Returns what to say of a container that is left as it is.
+fn left_alone(stopped: &StoppedContainer, error: &ServiceError) -> Notice {
+    let name = &stopped.identity.name;
+    match error {
+        ServiceError::Taken { by, .. } => {
+            let filter =
+                format!("volume={}", stopped.data.as_ref().map(HeldData::filter).unwrap_or_default());
+            let both = Hint::docker(["ps", "--all", "--filter", &filter]).why("shows both");
+            Notice::from(format!(
+                "container {name} was stopped by volsnap and stays stopped: somebody has started container {by} in its \
+                 place, and two servers on the same data would destroy it"
+            ))
+            .hint(both)
+        }
+        _ => Notice::from(format!(
+            "container {name} was stopped by volsnap and has been removed by somebody since: it is NOT running, and \
+             nothing has its place"
+        )),
+    }
+}
+
 /// One attempt: finds it, waits out a stop that may be under way, starts it, waits until it answers.
 async fn attempt(
     docker: &dyn Docker,
     stopped: &StoppedContainer,
+    fellows: &[StoppedContainer],
     deadline: Instant,
     monitor: &dyn Monitor,
 ) -> Result<()> {
-    let containers = docker.containers().await?;
-    let Some(container) = find_recreated(&stopped.identity, &containers) else {
+    let mut containers = docker.containers().await?;
+    let Some(mut container) = find_recreated(&stopped.identity, &containers).cloned() else {
         return Err(ServiceError::Gone { container: stopped.identity.name.clone() });
     };
-    if !stopped.answered {
-        return start_unanswered(docker, container, stopped).await;
-    }
-    let container = if container.state.running && container.state.started_at == stopped.started_at {
-        match outlast_stop(docker, container, stopped, deadline).await? {
+    if container.state.running && container.state.started_at == stopped.started_at {
+        if !stopped.answered {
+            return start_unanswered(docker, &container).await;
+        }
+        container = match outlast_stop(docker, &container, stopped, deadline).await? {
             Stop::NeverCame => return Ok(()),
             Stop::Ended(container) => *container,
-        }
-    } else {
-        container.clone()
-    };
+        };
+        // It took a while.
+        containers = docker.containers().await?;
+    }
     if !container.state.running {
+        refuse_newcomer(stopped, &container, fellows, &containers)?;
         docker.start(&container.id).await?;
+    }
+    if !stopped.answered {
+        return Ok(());
     }
     await_ready_of(docker, &container, stopped.server(&container), deadline, monitor).await
 }
 
-/// Starts a container again that did not answer before: nobody can wait for an answer.
-async fn start_unanswered(
-    docker: &dyn Docker,
-    container: &Container,
-    stopped: &StoppedContainer,
-) -> Result<()> {
-    if container.state.running && container.state.started_at == stopped.started_at {
-        sleep(SIGNAL_UNDER_WAY).await;
-    }
+/// Starts a container again that did not answer before, and still runs: nobody can wait for an answer. Somebody who has
+/// come onto its data came while it ran.
+async fn start_unanswered(docker: &dyn Docker, container: &Container) -> Result<()> {
+    sleep(SIGNAL_UNDER_WAY).await;
     Ok(docker.start(&container.id).await?)
 }
 

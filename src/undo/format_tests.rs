@@ -265,6 +265,25 @@ fn a_container_says_which_database_it_ran_where_its_line_is_young_enough() {
     }
 }
 
+#[test]
+fn a_stopped_container_has_the_data_that_it_is_stopped_for_and_older_lines_have_none() {
+    let held = |format, name| -> Vec<_> {
+        let stopped = undos(&open_fixture(format, name)).into_iter().filter_map(|undo| match undo {
+            Undo::StartContainers { containers } => Some(containers),
+            _ => None,
+        });
+        stopped.flatten().map(|one| one.data).collect()
+    };
+    let written = held("v2", "journal-held-data.jsonl");
+    let [Some(data)] = written.as_slice() else { panic!("{written:?}") };
+    assert_eq!(data.volumes, ["shop_pgdata"]);
+    assert_eq!(data.paths, [Path::new("/var/lib/docker/volumes/shop_pgdata/_data")]);
+    assert_eq!(data.users[0].name, "shop_db_1");
+    for format in ["v1", "v2"] {
+        assert_eq!(held(format, "journal.jsonl"), [None], "{format}");
+    }
+}
+
 fn databases_of(undo: Undo) -> Vec<Option<String>> {
     match undo {
         Undo::StartContainers { containers: users }

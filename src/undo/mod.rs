@@ -278,6 +278,14 @@ impl Undo {
     }
 }
 
+impl UndoError {
+    /// Returns whether a container was not started because somebody else runs on its data.
+    #[must_use]
+    pub fn is_taken(&self) -> bool {
+        matches!(self, Self::Service(crate::service::ServiceError::Taken { .. }))
+    }
+}
+
 impl Compensation for Undo {
     type World = World;
     type Error = UndoError;

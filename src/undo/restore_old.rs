@@ -22,7 +22,7 @@ use crate::saga::RetryBudget;
 use crate::service::start::StoppedContainer;
 use crate::service::stop::stop_all_again;
 use crate::store::StoreAddress;
-use crate::undo::swap::{HelperTarget, with_agent_of};
+use crate::undo::swap::{HelperTarget, refuse_newcomers, with_agent_of};
 
 /// The safety snapshot that the old data is restored from.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -60,6 +60,7 @@ pub(super) async fn restore(
         if agent.call(calls::SwapState { run: place.run.clone() }).await? != SwapState::Emptied {
             return Ok(());
         }
+        refuse_newcomers(world, users).await?;
         stop_all_again(&*world.docker, users, monitor).await?;
         monitor.step("bring-back");
         monitor.phase(Phase::Recover, format!("the data of {} from {}", place.describe(), kept.name), None);

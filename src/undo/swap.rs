@@ -21,6 +21,7 @@ use crate::model::event::Monitor;
 use crate::model::labels::LABEL_RUN;
 use crate::model::location::MountSource;
 use crate::saga::RetryBudget;
+use crate::service::newcomer::taken;
 use crate::service::start::StoppedContainer;
 use crate::service::stop::stop_all_again;
 use crate::undo::remove_helper;
@@ -54,6 +55,7 @@ pub(super) async fn swap_back(
         if agent.call(calls::SwapState { run: place.run.clone() }).await? != SwapState::Swapped {
             return Ok(());
         }
+        refuse_newcomers(world, users).await?;
         stop_all_again(&*world.docker, users, monitor).await?;
         monitor.step("swap-back");
         agent.call(SwapBack { run: place.run.clone() }).await?;
@@ -62,6 +64,14 @@ pub(super) async fn swap_back(
     })
     .await?;
     Ok(())
+}
+
+/// Refuses to put data back under somebody who has begun to run on what is there now.
+pub(super) async fn refuse_newcomers(world: &World, users: &[StoppedContainer]) -> Result<(), AgentError> {
+    match taken(&*world.docker, users).await?.first() {
+        Some(taken) => Err(AgentError::Failed(taken.to_string())),
+        None => Ok(()),
+    }
 }
 
 /// Removes what the run has made in the source. Old data that was replaced and is kept nowhere else stays unless

@@ -72,8 +72,6 @@ fn a_wrong_command_line_is_refused_with_what_is_right(#[case] arguments: &[&str]
 #[rstest]
 #[case::socket_that_is_not_there("unix:///nowhere/docker.sock")]
 #[case::port_nobody_listens_on("tcp://127.0.0.1:1")]
-#[case::no_address("what is this")]
-#[case::ssh("ssh://db.example")]
 fn an_engine_that_cannot_be_reached_is_named_and_nothing_is_made(#[case] host: &str) {
     let volsnap = Volsnap::new();
     for arguments in [&["snapshot", "db"][..], &["snapshot", "db", "--dry-run", "--json"], &["recover"]] {
@@ -110,8 +108,24 @@ fn run_with_client(volsnap: &Volsnap, client: &Path, arguments: &[&str], context
     Ran::of(&mut command)
 }
 
+#[rstest]
+#[case::no_address("what is this", &["none of unix:///path", "next: volsnap "])]
+#[case::ssh("ssh://me@db.example:2222", &["reached by ssh", "next: ssh ", " -p 2222 ", " me@db.example "])]
+#[case::tls("https://db.example:2376", &["reached by TLS", "next: ssh ", " db.example "])]
+fn an_engine_that_is_not_spoken_to_is_refused_with_the_way_to_reach_it(
+    #[case] host: &str,
+    #[case] words: &[&str],
+) {
+    let volsnap = Volsnap::new();
+    let by_variable = volsnap.run_with(&["snapshot", "db"], &[("DOCKER_HOST", host)]);
+    for ran in [volsnap.run(["snapshot", "db", "--host", host]), by_variable] {
+        ran.refused(1, &[words, &[host, "nothing was touched", "--host unix://"]].concat());
+    }
+    assert!(!volsnap.repository().exists() && !volsnap.state().exists());
+}
+
 #[test]
-fn another_engine_than_the_one_of_dockers_context_is_refused_and_nothing_is_made() {
+fn the_engine_of_dockers_context_is_the_one_that_is_talked_to() {
     let (volsnap, client) = (Volsnap::new(), tempfile::tempdir().unwrap());
     select(client.path(), "tcp://127.0.0.1:1");
     let config = client.path().join("config.json");
@@ -126,14 +140,16 @@ fn another_engine_than_the_one_of_dockers_context_is_refused_and_nothing_is_made
     ];
     for arguments in commands {
         let ran = run_with_client(&volsnap, client.path(), arguments, None);
-        ran.refused(1, &["production", config.to_str().unwrap(), "nothing was touched"]);
-        ran.refused(1, &["volsnap --host tcp://127.0.0.1:1 ", "docker context use default"]);
+        ran.refused(1, &["reach the Docker engine", "tcp://127.0.0.1:1", "nothing was touched"]);
         assert_eq!(ran.stdout(), "");
     }
+    let ran = run_with_client(&volsnap, client.path(), &["doctor", "-v"], None);
+    let chosen = format!("by the context production, selected by {}", config.display());
+    ran.refused(1, &[&chosen]);
+    select(client.path(), "ssh://me@db.example:2222");
     let ran = run_with_client(&volsnap, client.path(), commands[0], None);
-    ran.refused(1, &["volsnap --host tcp://127.0.0.1:1 snapshot 'my db' --dry-run    # "]);
-    let ran = run_with_client(&volsnap, client.path(), &["doctor"], Some("production"));
-    ran.refused(1, &["selected by DOCKER_CONTEXT", "unset DOCKER_CONTEXT"]);
+    let again = "volsnap snapshot 'my db' --dry-run --host unix:///tmp/volsnap-docker.sock";
+    ran.refused(1, &["the context production", "next: ssh ", "-p 2222", again]);
     let ran = run_with_client(&volsnap, client.path(), &["doctor"], Some("gone"));
     ran.refused(1, &["contexts/meta/", "meta.json", "No such file", "nothing was touched"]);
     std::fs::write(&config, "{").unwrap();

@@ -34,6 +34,7 @@ mod refusals;
 mod restart;
 mod restore;
 mod round_trip;
+mod second_engine;
 #[allow(dead_code, reason = "shared with the tests of faults")]
 mod small;
 mod snapshots;

@@ -441,7 +441,7 @@ async fn a_task_of_swarm_is_never_stopped_and_can_be_frozen() {
         &["restore", "latest", "-y", "--to", &by_container],
     ];
     for arguments in stopping {
-        volsnap.run(arguments).refused(1, &[&words[..], &["nothing was stopped"]].concat());
+        volsnap.run(arguments).refused(1, &[words[0], words[2], "nothing was stopped"]);
     }
     let migrate = ["migrate", &by_volume, directory, "-y"];
     let service = "docker service update --mount-rm /data --mount-add";

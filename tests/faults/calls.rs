@@ -227,7 +227,7 @@ async fn an_engine_that_does_not_come_back_leaves_a_journal_that_recover_finishe
     let mut stage = Stage::new().await;
     stage.host.saga.budget = RetryBudget(Duration::from_secs(2));
     // The guard cannot reach it either.
-    stage.host.address = Some("unix:///nonexistent/volsnap-test.sock".to_owned());
+    stage.host.address = "unix:///nonexistent/volsnap-test.sock".to_owned();
     lose_engine(&stage, &postgres).await;
     assert!(!postgres.answers());
     let runs = unfinished(&stage.host.saga.state).unwrap();

@@ -30,6 +30,7 @@ mod disk;
 mod ended;
 mod facts;
 mod migrate;
+mod newcomers;
 mod restores;
 mod room;
 mod small_disk;

@@ -9,6 +9,7 @@ use volsnap::archive::Codec;
 use volsnap::clock::Clock;
 use volsnap::database::native::MaxRate;
 use volsnap::engine::bollard::DockerEngine;
+use volsnap::engine::context::DEFAULT_ADDRESS;
 use volsnap::engine::failing::FailingDocker;
 use volsnap::engine::helper::HelperImage;
 use volsnap::model::event::{Event, Monitor};
@@ -78,8 +79,7 @@ impl Stage {
         let steps = Arc::new(Steps::default());
         let host = Context {
             docker: docker.clone(),
-            address: None,
-            reached: DockerEngine::address(None).unwrap(),
+            address: std::env::var("DOCKER_HOST").unwrap_or_else(|_| DEFAULT_ADDRESS.to_owned()),
             saga: SagaOptions {
                 state: volsnap.state(),
                 executable: PathBuf::from(env!("CARGO_BIN_EXE_volsnap")),

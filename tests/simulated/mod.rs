@@ -106,8 +106,7 @@ impl World {
         let lease = LeaseWatch::default();
         let host = Context {
             docker: failing.clone(),
-            address: None,
-            reached: "unix:///var/run/docker.sock".to_owned(),
+            address: "unix:///var/run/docker.sock".to_owned(),
             saga: SagaOptions {
                 state: root.join("state"),
                 executable: PathBuf::from("/bin/true"),

@@ -8,6 +8,7 @@
 mod simulated;
 
 mod migrate;
+mod newcomers;
 mod protocol;
 mod restart;
 mod restore;

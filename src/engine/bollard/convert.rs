@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, HashMap};
 use std::path::PathBuf;
+use std::time::Duration;
 
 use bollard::container::LogOutput;
 use bollard::models::{
@@ -17,6 +18,10 @@ use crate::model::location::MountSource;
 
 /// A tenth of a container's default share.
 pub(super) const YIELDING_CPU_SHARES: i64 = 102;
+/// How often the engine looks at a container's health if nothing else is said.
+const HEALTH_INTERVAL: Duration = Duration::from_secs(30);
+/// How often a look has to fail in a row.
+const HEALTH_RETRIES: u32 = 3;
 
 pub(super) fn create_body(spec: &ContainerSpec) -> ContainerCreateBody {
     let memory = spec.memory_bytes.map(|bytes| i64::try_from(bytes).unwrap_or(i64::MAX));
@@ -142,6 +147,7 @@ pub(super) fn container_from(found: ContainerInspectResponse) -> Container {
         network_mode: host.network_mode.unwrap_or_default(),
         restart_policy: restart_policy.map(|name| name.to_string()).unwrap_or_default(),
         healthcheck: config.healthcheck.as_ref().map(healthcheck_command).unwrap_or_default(),
+        health_patience: config.healthcheck.as_ref().and_then(health_patience),
         auto_remove: host.auto_remove.unwrap_or_default(),
         image: config.image.unwrap_or_default(),
         env: config.env.unwrap_or_default(),
@@ -182,6 +188,18 @@ fn healthcheck_command(config: &HealthConfig) -> Vec<String> {
         }
         _ => Vec::new(),
     }
+}
+
+/// Returns for how long a healthcheck must fail: it takes every retry, an interval after the one before.
+fn health_patience(config: &HealthConfig) -> Option<Duration> {
+    if healthcheck_command(config).is_empty() {
+        return None;
+    }
+    // The engine's own values stand in for those that are missing or zero.
+    let nanoseconds = config.interval.and_then(|interval| u64::try_from(interval).ok());
+    let interval = nanoseconds.filter(|interval| *interval > 0).map_or(HEALTH_INTERVAL, Duration::from_nanos);
+    let retries = config.retries.and_then(|retries| u32::try_from(retries).ok());
+    Some(interval * retries.filter(|retries| *retries > 0).unwrap_or(HEALTH_RETRIES))
 }
 
 fn state_from(state: StateModel) -> ContainerState {
@@ -248,6 +266,17 @@ mod tests {
         assert_eq!(container_from(ContainerInspectResponse::default()), Container::default());
         assert_eq!(image_from(ImageInspect::default()), Image::default());
         assert_eq!(mount_from(MountPoint::default()).kind, MountKind::Other);
+    }
+
+    #[test]
+    fn a_healthcheck_is_given_as_long_as_all_its_retries_take() {
+        let of = |interval, retries| {
+            let test = Some(vec!["CMD".to_owned(), "true".to_owned()]);
+            health_patience(&HealthConfig { test, interval, retries, ..HealthConfig::default() })
+        };
+        assert_eq!(of(Some(5_000_000_000), Some(3)), Some(Duration::from_secs(15)));
+        assert_eq!(of(None, Some(0)), Some(Duration::from_secs(90)));
+        assert_eq!(health_patience(&HealthConfig::default()), None);
     }
 
     #[test]

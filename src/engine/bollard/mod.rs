@@ -24,7 +24,7 @@ mod streams;
 
 use std::collections::{BTreeMap, HashMap};
 use std::env;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -45,11 +45,13 @@ use self::failure::{bounded, failure, not_found, optional, other, timed_out, wit
 use self::names::{check_container_name, is_image_reference, is_name};
 use self::streams::{ClosingStdin, keep_tail};
 use super::clone::NewMount;
+use super::context::choose;
 use super::raw::RawApi;
 use super::{
     Attached, ContainerSpec, Docker, DockerError, DockerErrorKind, Grace, OutputStream, RawInspect, Result,
 };
 use crate::model::container::{ApiVersion, Container, EngineInfo, ExecOutput, Image, Process, Volume};
+use crate::model::error::chain;
 use crate::model::location::MountSource;
 
 /// The oldest API that this speaks: Docker 19.03.
@@ -76,8 +78,6 @@ const INSPECTIONS_AT_ONCE: usize = 16;
 const LOGS_OUTPUT_LIMIT: usize = 64 << 10;
 /// Podman's name among the components of its version.
 const PODMAN: &str = "Podman Engine";
-/// The engine's address if nobody names one, as in docker.
-pub(super) const DEFAULT_ADDRESS: &str = "unix:///var/run/docker.sock";
 
 /// An engine behind its API.
 #[derive(Debug, Clone)]
@@ -91,24 +91,17 @@ pub struct DockerEngine {
 }
 
 impl DockerEngine {
-    /// Returns the address that [`connect`](Self::connect) uses for `host`, in the form that any client of the engine
-    /// takes.
-    ///
-    /// # Errors
-    /// When the address is of a kind that this does not speak.
-    pub fn address(host: Option<&str>) -> Result<String> {
-        Address::choose(host, |name| env::var(name).ok(), Path::exists).map(|address| address.to_string())
-    }
-
-    /// Connects to the engine at `host`, otherwise `DOCKER_HOST`, otherwise the default socket, otherwise the rootless
-    /// one, and agrees on an API version.
+    /// Connects to the engine at `host`, otherwise to the one that docker talks to, and agrees on an API version.
     ///
     /// # Errors
     /// When the address is of a kind that this does not speak (ssh, TLS), the engine cannot be reached
     /// ([`DockerErrorKind::Unreachable`]), or it is too old.
     pub async fn connect(host: Option<&str>) -> Result<Self> {
-        let address = Address::choose(host, |name| env::var(name).ok(), Path::exists)?;
-        let doing = format!("connect to the engine at {address}");
+        let home = env::var_os("HOME").map(PathBuf::from);
+        let chosen = choose(host, |name| env::var(name).ok(), home.as_deref(), Path::exists);
+        let chosen = chosen.map_err(|error| other("connect to the engine", chain(&error)))?;
+        let address = Address::of(&chosen.address);
+        let doing = format!("connect to the engine at {}", chosen.address);
         let client = address.client().map_err(|error| failure(&doing, &error))?;
         let client = bounded(&doing, INSPECT_LIMIT, client.negotiate_version()).await?;
         let version = bounded(&doing, INSPECT_LIMIT, client.version()).await?;
@@ -188,6 +181,16 @@ impl Docker for DockerEngine {
             local: self.local,
             podman,
         })
+    }
+
+    async fn replicas(&self, service: &str) -> Result<Option<u64>> {
+        let doing = format!("look at service {service}");
+        if !is_name(service) {
+            return Ok(None);
+        }
+        let found =
+            within(&doing, INSPECT_LIMIT, self.raw.get(&doing, &format!("/services/{service}"))).await?;
+        Ok(found["Spec"]["Mode"]["Replicated"]["Replicas"].as_u64())
     }
 
     async fn containers(&self) -> Result<Vec<Container>> {

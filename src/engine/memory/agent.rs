@@ -21,7 +21,7 @@ use crate::agent::calls;
 use crate::agent::dialogue::{Dialogue, Said, is_answer};
 use crate::agent::protocol::{Event, Ready, Room};
 use crate::agent::session::{self, SessionOptions, serve};
-use crate::engine::helper::{SOURCE, STAGE};
+use crate::engine::helper::{KERNEL, PIPE, SOURCE, STAGE};
 use crate::engine::{Attached, Output, OutputStream, Result};
 use crate::model::container::Container;
 use crate::outside::{Outside, Token};
@@ -300,6 +300,7 @@ impl MemoryDocker {
             root: mounted(SOURCE),
             stage: mounted(STAGE),
             fifo: "/nonexistent/data".into(),
+            kernel: mounted(PIPE).join(KERNEL),
             input: "/nonexistent/input".into(),
         };
         let streams = session::Streams {

@@ -215,7 +215,7 @@ pub async fn doctor(context: &Context, options: &DoctorOptions) -> Result<Vec<Fi
     if options.target.is_none() {
         let runs = unfinished(&context.saga.state)?;
         findings.extend(kept_stages(&world, &engine, &runs, context.clock.now()));
-        findings.extend(runs.iter().filter_map(|run| rules::open_journal(run, context.address.as_deref())));
+        findings.extend(runs.iter().filter_map(|run| rules::open_journal(run, &context.address)));
         findings.extend(stray_helpers(&world, &runs));
     }
     // The findings of one subject stay together, the worst first.

@@ -7,12 +7,13 @@ use chrono::{DateTime, Duration, Utc};
 use super::{Finding, Kind, Risk};
 use crate::compose::{Membership, VolumeKey};
 use crate::database::{Database, Server};
+use crate::engine::context::DEFAULT_ADDRESS;
 use crate::model::container::{ApiVersion, Container, Mount, MountKind, Volume};
 use crate::model::hint::Hint;
 use crate::model::location::MountSource;
 use crate::model::quote::printable;
 use crate::model::source::OtherRun;
-use crate::ops::recover::Unfinished;
+use crate::ops::recover::{Unfinished, is_at};
 use crate::repository::Unreadable;
 use crate::selector;
 use crate::selector::{DatabaseData, Target};
@@ -459,14 +460,15 @@ fn unsaved_since(case: &Case<'_>, newest: &NewestSnapshot) -> Option<String> {
     (ended - newest.held > Duration::hours(1)).then(|| "the database has run after it".to_owned())
 }
 
-pub(super) fn open_journal(run: &Unfinished, address: Option<&str>) -> Option<Finding> {
+pub(super) fn open_journal(run: &Unfinished, address: &str) -> Option<Finding> {
     if run.held {
         return None;
     }
     let info = &run.run;
-    let recover = match (&info.host, address) {
-        (Some(host), ours) if ours != Some(host) => Hint::volsnap(["--host", host, "recover"]),
-        _ => Hint::volsnap(["recover"]),
+    let recover = if is_at(info.host.as_deref(), address) {
+        Hint::volsnap(["recover"])
+    } else {
+        Hint::volsnap(["--host", info.host.as_deref().unwrap_or(DEFAULT_ADDRESS), "recover"])
     };
     let open: Vec<String> = run.open.iter().map(|open| printable(open)).collect();
     Some(Finding {

@@ -278,12 +278,12 @@ fn a_dead_run_is_a_high_risk_and_one_at_work_is_none() {
         started: time("2026-11-20T20:30:11Z"),
     };
     let mut run = Unfinished { run: info, held: false, open: vec!["start db".to_owned()] };
-    let finding = open_journal(&run, None).unwrap();
+    let finding = open_journal(&run, DEFAULT_ADDRESS).unwrap();
     assert_eq!((finding.kind, finding.risk), (Kind::OpenJournal, Risk::High));
     assert_eq!(finding.mended_by(), "volsnap --host tcp://10.0.0.2:2375 recover");
-    assert_eq!(open_journal(&run, Some("tcp://10.0.0.2:2375")).unwrap().mended_by(), "volsnap recover");
+    assert_eq!(open_journal(&run, "tcp://10.0.0.2:2375").unwrap().mended_by(), "volsnap recover");
     run.held = true;
-    assert_eq!(open_journal(&run, None), None);
+    assert_eq!(open_journal(&run, DEFAULT_ADDRESS), None);
 }
 
 #[rstest]

@@ -180,6 +180,7 @@ impl MigrateRun<'_> {
         let retract = Undo::RetractCopy { copy: copy.clone() };
         let retract = saga.register(When::OnFailure, retract).context(journal)?;
         let plan = HoldPlan {
+            location: Some(prepared.source.location.clone()),
             containers: prepared.stops.clone(),
             stop_timeout: self.options.stop_timeout,
             ..HoldPlan::default()

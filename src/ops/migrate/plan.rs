@@ -85,6 +85,9 @@ pub struct MigratePlan {
     pub starts: Vec<String>,
     /// Running containers that can see the data and are left alone.
     pub onlookers: Vec<Onlooker>,
+    /// Containers that the engine would not start again if it, or the machine, restarted while they are stopped, each
+    /// with its restart policy.
+    pub down_after_reboot: Vec<String>,
     /// Files that are edited.
     pub edits: Vec<PlannedEdit>,
     /// Commands of Compose that make the containers anew.

@@ -18,7 +18,7 @@ use crate::agent::protocol::{Room, Survey};
 use crate::compose::{Membership, volume_labels};
 use crate::database;
 use crate::engine::helper::Access;
-use crate::model::container::{Container, EngineInfo, Mount};
+use crate::model::container::{Container, EngineInfo, Mount, down_after_reboot};
 use crate::model::error::{Context as _, Error, Result};
 use crate::model::event::Phase;
 use crate::model::facts::checks::Checks;
@@ -30,9 +30,10 @@ use crate::model::manifest::Quiesce;
 use crate::model::source::{Source, User, key_of};
 use crate::ops::evidence::DatabaseFiles;
 use crate::ops::facts::find_checks;
-use crate::ops::helper::{StageMount, StartedHelper, busy, start_helper};
+use crate::ops::helper::{StageMount, StartedHelper, busy, refuse_elsewhere, start_helper};
+use crate::ops::orchestrated::Purpose;
 use crate::ops::plan::{DowntimeEstimate, STAGE_RESERVE};
-use crate::ops::preconditions::{refuse_podman, refuse_what_cannot_be_stopped, swarm_service};
+use crate::ops::preconditions::{refuse_podman, refuse_what_cannot_be_stopped};
 use crate::saga::{UndoId, When};
 use crate::selector::inventory::inventory;
 use crate::selector::{is_anonymous, location_of};
@@ -106,6 +107,7 @@ impl Prepared {
         self.stops = stops(&source)?;
         self.plan.stops = names(self.stops.iter());
         self.plan.starts = names(self.stops.iter().rev());
+        self.plan.down_after_reboot = down_after_reboot(&self.stops);
         self.source = source;
         Ok(())
     }
@@ -145,6 +147,7 @@ impl MigrateRun<'_> {
             return Ok(Preparation::Already { title: source.title, at });
         }
         self.refuse_location(&source)?;
+        self.run.context.refuse_orchestrated(&source, Purpose::Migrate).await?;
         let users = mounting(&source)?;
         let stops = stops(&source)?;
         self.refuse_sharers(&users).await?;
@@ -164,6 +167,9 @@ impl MigrateRun<'_> {
         let with = (Access::Stage, Some(mount));
         let StartedHelper { mut agent, registered: helper, place } =
             start_helper(&self.run.context, saga, self.run.id.as_str(), &source, with, image, &stops).await?;
+        if let MountSource::Directory(directory) = &target.location {
+            refuse_elsewhere(&agent, directory)?;
+        }
         let place = HelperTarget {
             helper: helper_name(&key_of(&target.location)),
             location: target.location.clone(),
@@ -197,6 +203,7 @@ impl MigrateRun<'_> {
         plan.commands = switch.commands();
         plan.stops = names(stops.iter());
         plan.starts = names(stops.iter().rev());
+        plan.down_after_reboot = down_after_reboot(&stops);
         if stops.is_empty() {
             plan.expected_downtime_ms = 0;
         }
@@ -507,6 +514,7 @@ impl MigrateRun<'_> {
             replaces: !inputs.room.is_empty,
             users: Vec::new(),
             stops: Vec::new(),
+            down_after_reboot: Vec::new(),
             starts: Vec::new(),
             onlookers: source.onlookers.clone(),
             edits: Vec::<PlannedEdit>::new(),
@@ -569,7 +577,7 @@ fn stops(source: &Source) -> Result<Vec<Container>> {
     let stays = |user: &&User| user.container.state.running && !user.is_passer_by();
     let users: Vec<_> = source.users.iter().filter(stays).cloned().collect();
     let stops: Vec<Container> = order::stop_order(&users).into_iter().cloned().collect();
-    stops.iter().try_for_each(|container| refuse_what_cannot_be_stopped(source, container))?;
+    stops.iter().try_for_each(refuse_what_cannot_be_stopped)?;
     Ok(stops)
 }
 
@@ -578,7 +586,6 @@ fn mounting(source: &Source) -> Result<Vec<(User, PathBuf)>> {
     let mut users = Vec::new();
     for user in source.users.iter().filter(|user| !user.through_network && !user.is_passer_by()) {
         let container = &user.container;
-        refuse_task(source, container)?;
         let Some(at) = source.mounted_at(container) else {
             return Err(Error::failed(format!(
                 "container {} uses {} through a directory above or below it, and would be left with the old data",
@@ -599,24 +606,6 @@ fn mounting(source: &Source) -> Result<Vec<(User, PathBuf)>> {
         users.push((user.clone(), at));
     }
     Ok(users)
-}
-
-/// Refuses a task of Swarm, even one that has ended: Swarm says what its service mounts, and would start the next task
-/// on the old data.
-fn refuse_task(source: &Source, container: &Container) -> Result<()> {
-    let Some(service) = swarm_service(container) else { return Ok(()) };
-    let at = source.mounted_at(container).unwrap_or_else(|| PathBuf::from("PATH"));
-    let at = at.to_string_lossy();
-    let target = crate::selector::Target::at(&source.location).spelling();
-    Err(Error::failed(format!(
-        "container {} is a task of the Swarm service {service}, and it is Swarm that says what its tasks mount",
-        container.name
-    ))
-    .hint(Hint::volsnap(["snapshot", &target, "--quiesce", "pause"]))
-    .or(Hint::volsnap(["restore", "latest", "--dir", "DIR"]).why("then"))
-    .or(Hint::docker(["service", "update", "--mount-rm", &at, "--mount-add"])
-        .and([&format!("type=bind,src=DIR,dst={at}"), service])
-        .why("mounts DIR")))
 }
 
 fn planned_user(user: &User, at: &Path) -> PlannedUser {

@@ -159,7 +159,7 @@ impl MigrateRun<'_> {
         let runner = &self.run.context.compose;
         let spelling =
             Spelling::find(&**runner).await.context(|| format!("make container {} anew", first.name))?;
-        let compose = Compose::of(runner, spelling, &first.labels, Some(&self.run.context.reached));
+        let compose = Compose::of(runner, spelling, &first.labels, Some(&self.run.context.address));
         let mut compose = compose.map_err(|error| self.no_files(first, error))?;
         self.refuse_changed(&compose, &found, containers).await?;
         let mut services = BTreeSet::new();

@@ -33,6 +33,9 @@ pub struct RestorePlan {
     pub stops: Vec<String>,
     /// Containers that will be started again, in this order.
     pub starts: Vec<String>,
+    /// Containers that the engine would not start again if it, or the machine, restarted while they are stopped, each
+    /// with its restart policy.
+    pub down_after_reboot: Vec<String>,
     /// Users that are not running and stay so.
     pub stay_stopped: Vec<String>,
     /// Running containers that can see the data and are left alone.

@@ -17,19 +17,21 @@ use crate::agent::swap::PREFIX;
 use crate::compose::Membership;
 use crate::database;
 use crate::engine::helper::Access;
-use crate::model::container::{Container, EngineInfo, MountKind};
+use crate::model::container::{Container, EngineInfo, MountKind, down_after_reboot};
 use crate::model::error::{Context as _, Error, Result};
 use crate::model::event::Phase;
 use crate::model::hint::Hint;
 use crate::model::inspection::Inspection;
 use crate::model::labels::LABEL_RUN;
 use crate::model::location::MountSource;
+use crate::model::orchestrator::Orchestrator;
 use crate::model::quote::shell_quote;
 use crate::model::source::{Source, User, key_of};
 use crate::ops::evidence::DatabaseFiles;
-use crate::ops::helper::{StartedHelper, busy, start_helper};
+use crate::ops::helper::{StartedHelper, busy, refuse_elsewhere, start_helper};
 use crate::ops::libc_version::libc_of;
 use crate::ops::migrate::record::{Migration, Migrations};
+use crate::ops::orchestrated::Purpose;
 use crate::ops::plan::worst_case_bytes;
 use crate::ops::preconditions::{refuse_podman, refuse_what_cannot_be_stopped};
 use crate::saga::{UndoId, When};
@@ -409,7 +411,10 @@ impl RestoreRun<'_> {
         }
         // What only passes by is stopped if it can be, so that it sees the new data, and is never in the way.
         let passes = |user: &User| {
-            user.is_passer_by() && refuse_what_cannot_be_stopped(source, &user.container).is_err()
+            let container = &user.container;
+            user.is_passer_by()
+                && (Orchestrator::of(container).is_some()
+                    || refuse_what_cannot_be_stopped(container).is_err())
         };
         let running: Vec<_> = source
             .users
@@ -418,7 +423,8 @@ impl RestoreRun<'_> {
             .cloned()
             .collect();
         let stops: Vec<Container> = order::stop_order(&running).into_iter().cloned().collect();
-        stops.iter().try_for_each(|container| refuse_what_cannot_be_stopped(source, container))?;
+        self.run.context.refuse_orchestrated(source, Purpose::Restore).await?;
+        stops.iter().try_for_each(refuse_what_cannot_be_stopped)?;
         let mut mute = Vec::new();
         for container in &stops {
             let deadline = Instant::now() + ANSWER_LIMIT;
@@ -582,6 +588,7 @@ impl RestoreRun<'_> {
             makes: beside.is_none(),
             stops: names(&mut users.stops.iter()),
             starts: names(&mut users.stops.iter().rev()),
+            down_after_reboot: down_after_reboot(&users.stops),
             stay_stopped: names(
                 &mut source
                     .users
@@ -680,6 +687,9 @@ impl RestoreRun<'_> {
             None => {
                 self.make(saga, &mut source).await?;
                 let mut helper = self.start_helper(saga, &source, &known, (&engine, &users.stops)).await?;
+                if let Destination::Directory(directory) = &self.options.destination {
+                    refuse_elsewhere(&helper.agent, directory)?;
+                }
                 let room = helper
                     .agent
                     .call(calls::Room {})

@@ -176,6 +176,7 @@ impl RestoreRun<'_> {
     /// Stops the users, and reads what the data that is about to be replaced says: what its safety snapshot is worth.
     pub(super) async fn hold(&self, saga: &mut Saga, prepared: &mut Prepared) -> Result<Hold> {
         let plan = HoldPlan {
+            location: Some(prepared.source.location.clone()),
             containers: prepared.users.stops.clone(),
             mute: prepared.users.mute.clone(),
             stop_timeout: self.options.stop_timeout,

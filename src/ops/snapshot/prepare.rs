@@ -11,7 +11,7 @@ use crate::agent::calls;
 use crate::agent::protocol::{FoundDatabase, StageRoom, Survey};
 use crate::database::{self, Database};
 use crate::engine::helper::Access;
-use crate::model::container::EngineInfo;
+use crate::model::container::{EngineInfo, down_after_reboot};
 use crate::model::error::{Context as _, Error, Result};
 use crate::model::event::Phase;
 use crate::model::hint::Hint;
@@ -22,6 +22,7 @@ use crate::model::source::{Source, User};
 use crate::ops::evidence::DatabaseFiles;
 use crate::ops::helper::{busy, start_helper};
 use crate::ops::hold::{HoldMethod, HoldPlan};
+use crate::ops::orchestrated::Purpose;
 use crate::ops::plan::{self, CaptureChoice, DowntimeEstimate, Plan, StageOutlook};
 use crate::ops::preconditions::{refuse_podman, refuse_what_cannot_be_frozen, refuse_what_cannot_be_stopped};
 use crate::repository::Repository;
@@ -42,7 +43,7 @@ impl SnapshotRun<'_> {
         let engine = docker.engine().await.context(|| "ask the engine what it is".to_owned())?;
         let source = self.run.context.resolve(&self.options.target).await?;
         source.warnings.iter().for_each(|warning| self.run.monitor().warning(warning));
-        self.refuse_what_cannot_be_held(&source)?;
+        self.refuse_what_cannot_be_held(&source).await?;
         if self.options.quiesce == Quiesce::Stop {
             // Also if the users are said to be stopped already.
             if !source.users.is_empty() {
@@ -195,7 +196,7 @@ impl SnapshotRun<'_> {
     }
 
     /// Refuses what cannot be stopped and brought back as it was, and what is not ours to capture.
-    pub(super) fn refuse_what_cannot_be_held(&self, source: &Source) -> Result<()> {
+    pub(super) async fn refuse_what_cannot_be_held(&self, source: &Source) -> Result<()> {
         if let Some(other) = source.held_by.as_ref().filter(|other| other.run != self.run.id.as_str()) {
             return Err(busy(source, &other.container));
         }
@@ -209,14 +210,19 @@ impl SnapshotRun<'_> {
                 None => Ok(()),
             };
         }
+        let purpose = match self.options.quiesce {
+            Quiesce::Stop => Some(Purpose::Snapshot),
+            Quiesce::Pause => self.max_downtime().map(Purpose::Freeze),
+            Quiesce::Native | Quiesce::None => None,
+        };
+        if let Some(purpose) = purpose {
+            self.run.context.refuse_orchestrated(source, purpose).await?;
+        }
         let hold = self.hold_plan(source);
         if hold.freezes() {
-            return hold
-                .containers
-                .iter()
-                .try_for_each(|container| refuse_what_cannot_be_frozen(source, container));
+            return hold.containers.iter().try_for_each(refuse_what_cannot_be_frozen);
         }
-        hold.containers.iter().try_for_each(|container| refuse_what_cannot_be_stopped(source, container))
+        hold.containers.iter().try_for_each(refuse_what_cannot_be_stopped)
     }
 
     fn refuse_repository_inside(&self, source: &Source, engine: &EngineInfo) -> Result<()> {
@@ -242,6 +248,7 @@ impl SnapshotRun<'_> {
     /// Returns the containers that will be held. What somebody has already frozen stays frozen.
     pub(super) fn hold_plan(&self, source: &Source) -> HoldPlan {
         let base = HoldPlan {
+            location: Some(source.location.clone()),
             stop_timeout: self.options.stop_timeout,
             max_downtime: self.max_downtime(),
             ..HoldPlan::default()
@@ -336,6 +343,7 @@ impl SnapshotRun<'_> {
             stops: Vec::new(),
             freezes: Vec::new(),
             starts: Vec::new(),
+            down_after_reboot: Vec::new(),
             stay_stopped: stopped.map(|container| container.name.clone()).collect(),
             onlookers: source.onlookers.clone(),
             entries: survey.entries,
@@ -454,6 +462,8 @@ impl Prepared {
         self.plan.stops = hold.stops();
         self.plan.starts = hold.starts();
         self.plan.freezes = hold.frozen();
+        let stopped = hold.containers.iter().filter(|_| !hold.freezes());
+        self.plan.down_after_reboot = down_after_reboot(stopped);
         self.hold = HoldPlan { expected: self.hold.expected, ..hold };
     }
 }

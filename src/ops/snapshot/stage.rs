@@ -219,7 +219,7 @@ impl SnapshotRun<'_> {
                 source.host_path.display()
             )));
         }
-        self.refuse_what_cannot_be_held(&source)?;
+        self.refuse_what_cannot_be_held(&source).await?;
         self.refuse_unready(&source).await?;
         prepared.take_users(self.hold_plan(&source));
         prepared.source = source;

@@ -55,6 +55,23 @@ fn a_name_leads_to_its_source(#[case] directory: &str, #[case] target: &str, #[c
 }
 
 #[test]
+fn a_task_of_swarm_is_found_by_its_service_and_by_what_its_stack_calls_that() {
+    let mut task = container("app_db.1.x9f3", vec![mounted("app_db_data", "/data")]);
+    for (label, value) in [
+        ("com.docker.swarm.task.id", "x9f3"),
+        ("com.docker.swarm.service.name", "app_db"),
+        ("com.docker.stack.namespace", "app"),
+    ] {
+        task.labels.insert(label.to_owned(), value.to_owned());
+    }
+    let world = world("/", vec![task], vec![volume("app_db_data")]);
+    for target in ["db", "service:app/db", "app_db", "container:app_db"] {
+        assert_eq!(location(target, &world), "volume:app_db_data", "{target}");
+    }
+    assert_eq!(refusal("web", &world).0, ErrorKind::Usage);
+}
+
+#[test]
 fn an_id_of_twelve_digits_or_more_names_a_container() {
     let world = town("/");
     let id = world.containers[3].id.clone();

@@ -1,0 +1,307 @@
+//! A second engine beside the one of the other tests, of this machine's own binaries in namespaces of their own. It has
+//! other containers, volumes and networks, and the same files, so that host paths mean the same to it and to volsnap.
+//!
+//! It is what `docker context` leads to, what Swarm runs on, and, with a directory hidden from it, what an engine is
+//! whose socket was forwarded from elsewhere. Where namespaces are not allowed, the tests say so and check nothing.
+
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use tempfile::TempDir;
+
+use crate::database::{Volsnap, image};
+use crate::program::Ran;
+use crate::project::Project;
+use crate::world::{World, docker};
+
+/// Long enough for anything here on a slow machine.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+/// Hides a directory if one is named, and becomes the engine.
+const SCRIPT: &str = r#"
+mount --make-rprivate / && mount -t tmpfs tmpfs /run && ip link set lo up || exit 77
+[ -z "$2" ] || mount -t tmpfs tmpfs "$2" || exit 77
+exec dockerd --data-root "$1/data" --exec-root "$1/exec" --pidfile "$1/pid" --config-file "$1/daemon.json" \
+    --host "unix://$1/docker.sock" --cgroup-parent "/volsnap-test-$3"
+"#;
+
+/// The engine; with it ends whatever runs on it.
+struct SecondEngine {
+    daemon: Child,
+    directory: TempDir,
+}
+
+impl SecondEngine {
+    /// Starts one that sees everything but `hidden`; `None` where that is not allowed.
+    fn start(hidden: Option<&Path>) -> Option<Self> {
+        let directory = tempfile::tempdir().unwrap();
+        std::fs::write(directory.path().join("daemon.json"), "{}").unwrap();
+        let log = std::fs::File::create(directory.path().join("log")).unwrap();
+        let namespaces =
+            ["--mount", "--net", "--ipc", "--uts", "--pid", "--fork", "--kill-child=SIGKILL", "--mount-proc"];
+        let daemon = Command::new("unshare")
+            .args(namespaces)
+            .args(["bash", "-c", SCRIPT, "bash"])
+            .arg(directory.path())
+            .arg(hidden.unwrap_or(Path::new("")))
+            .arg(std::process::id().to_string())
+            .stdin(Stdio::null())
+            .stdout(log.try_clone().unwrap())
+            .stderr(log)
+            .spawn()
+            .unwrap();
+        let mut engine = Self { daemon, directory };
+        let begun = Instant::now();
+        while !engine.try_docker(&["version"]).is_some_and(|output| output.status.success()) {
+            if engine.daemon.try_wait().unwrap().is_some() || begun.elapsed() > PATIENCE {
+                let log = std::fs::read_to_string(engine.directory.path().join("log")).unwrap();
+                println!(
+                    "no second engine here, so nothing is checked: {}",
+                    log.lines().last().unwrap_or("")
+                );
+                return None;
+            }
+            std::thread::sleep(Duration::from_millis(100));
+        }
+        Some(engine)
+    }
+
+    /// The same, with the image of the database.
+    fn with_postgres(hidden: Option<&Path>) -> Option<Self> {
+        let engine = Self::start(hidden)?;
+        let mut saved =
+            Command::new("docker").args(["save", &image()]).stdout(Stdio::piped()).spawn().unwrap();
+        let loaded = Command::new("docker")
+            .args(["--host", &engine.address(), "load"])
+            .stdin(saved.stdout.take().unwrap())
+            .output()
+            .unwrap();
+        assert!(saved.wait().unwrap().success() && loaded.status.success(), "{loaded:?}");
+        Some(engine)
+    }
+
+    fn address(&self) -> String {
+        format!("unix://{}", self.directory.path().join("docker.sock").display())
+    }
+
+    fn try_docker(&self, arguments: &[&str]) -> Option<std::process::Output> {
+        Command::new("docker").args(["--host", &self.address()]).args(arguments).output().ok()
+    }
+
+    /// Runs docker on it, which has to succeed; returns its trimmed output.
+    #[track_caller]
+    fn docker(&self, arguments: &[&str]) -> String {
+        let output = self.try_docker(arguments).unwrap();
+        assert!(output.status.success(), "{arguments:?}: {}", String::from_utf8_lossy(&output.stderr));
+        String::from_utf8_lossy(&output.stdout).trim().to_owned()
+    }
+
+    /// Returns the ids of what runs on it.
+    fn running(&self) -> Vec<String> {
+        self.docker(&["ps", "-q", "--no-trunc"]).lines().map(str::to_owned).collect()
+    }
+
+    fn query(&self, container: &str, sql: &str) -> Option<String> {
+        let psql = [
+            "exec",
+            container,
+            "psql",
+            "-XAtq",
+            "-U",
+            "user",
+            "-d",
+            "memory_db",
+            "-h",
+            "127.0.0.1",
+            "-c",
+            sql,
+        ];
+        let output = self.try_docker(&psql)?;
+        output.status.success().then(|| String::from_utf8_lossy(&output.stdout).trim().to_owned())
+    }
+
+    /// Waits until a database on it answers this.
+    #[track_caller]
+    fn await_answer(&self, container: impl Fn() -> String, sql: &str) -> String {
+        let begun = Instant::now();
+        loop {
+            if let Some(answer) = self.query(&container(), sql) {
+                return answer;
+            }
+            assert!(begun.elapsed() < PATIENCE, "no answer: {}", self.docker(&["ps", "--all"]));
+            std::thread::sleep(Duration::from_millis(200));
+        }
+    }
+}
+
+impl Drop for SecondEngine {
+    fn drop(&mut self) {
+        // With the first process of its namespace ends every other.
+        let _ = self.daemon.kill();
+        let _ = self.daemon.wait();
+    }
+}
+
+#[tokio::test]
+async fn a_context_leads_everything_to_its_engine_and_only_there() {
+    let Some(other) = SecondEngine::with_postgres(None) else { return };
+    let (world, volsnap) = (World::new().await, Volsnap::new());
+    // The same project on both.
+    let project = Project::up(&world);
+    let (ours, our_service) = (project.containers(), project.service());
+    let compose = |arguments: &[&str]| {
+        let plugin = Command::new("docker").args(["compose", "version"]).output().unwrap().status.success();
+        let words: &[&str] = if plugin { &["docker", "compose"] } else { &["docker-compose"] };
+        let mut command = Command::new(words[0]);
+        command.args(&words[1..]).args(["-p", &project.name]).args(arguments);
+        let output =
+            command.current_dir(project.directory()).env("DOCKER_HOST", other.address()).output().unwrap();
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    };
+    compose(&["up", "-d", "--no-deps", "db"]);
+    let theirs = || other.running().pop().unwrap();
+    other.await_answer(theirs, "create table there as select 1 as n");
+
+    let client = tempfile::tempdir().unwrap();
+    let select = |arguments: &[&str]| {
+        let mut command = Command::new("docker");
+        let done =
+            command.arg("context").args(arguments).env("DOCKER_CONFIG", client.path()).output().unwrap();
+        assert!(done.status.success(), "{}", String::from_utf8_lossy(&done.stderr));
+    };
+    select(&["create", "other", "--docker", &format!("host={}", other.address())]);
+    select(&["use", "other"]);
+    let run = |arguments: &[&str]| {
+        let mut command = volsnap.command(arguments);
+        Ran::of(command.env_remove("DOCKER_HOST").env("DOCKER_CONFIG", client.path()))
+    };
+    let target = project.target();
+    let before = theirs();
+    let _ = run(&["snapshot", &target]).expect(0);
+    let started = docker(&["inspect", "--format", "{{.State.StartedAt}}", &our_service]);
+    let restarted = run(&["restart", &target, "--recreate"]);
+    let _ = restarted.expect(0);
+    assert_ne!(theirs(), before, "it was not made anew: {}", restarted.stderr());
+    assert_eq!(other.await_answer(theirs, "select n from there"), "1");
+    let examined = run(&["doctor", &target]);
+    let said = format!("{}{}", examined.stdout(), examined.stderr());
+    assert!(said.contains("by the context other"), "{said}");
+    // Nothing of ours was touched.
+    assert_eq!(project.containers(), ours);
+    assert_eq!(docker(&["inspect", "--format", "{{.State.StartedAt}}", &our_service]), started);
+    // What an address names beats the context.
+    let _ = run(&["snapshot", &target, "--host", "unix:///var/run/docker.sock", "--dry-run"]).expect(0);
+    volsnap.assert_no_leftovers();
+    compose(&["down", "-v"]);
+}
+
+#[tokio::test]
+async fn a_service_of_swarm_is_left_to_swarm() {
+    let Some(engine) = SecondEngine::with_postgres(None) else { return };
+    let volsnap = Volsnap::new();
+    engine.docker(&["swarm", "init", "--advertise-addr", "127.0.0.1", "--listen-addr", "127.0.0.1:2377"]);
+    let environment =
+        ["-e", "POSTGRES_PASSWORD=x", "-e", "POSTGRES_USER=user", "-e", "POSTGRES_DB=memory_db"];
+    let mount = "type=volume,src=pgv,dst=/var/lib/postgresql/data";
+    let create =
+        ["service", "create", "-d", "--no-resolve-image", "--name", "shop_pg", "--network", "bridge"];
+    let labels = ["--container-label", "com.docker.stack.namespace=shop", "--mount", mount];
+    engine.docker(&[&create[..], &labels, &environment, &[&image()]].concat());
+    let task = || engine.running().pop().unwrap_or_default();
+    engine.await_answer(task, "create table kept as select generate_series(1, 1000) as n");
+    let before = engine.running();
+    let run = |arguments: &[&str]| volsnap.run_with(arguments, &[("DOCKER_HOST", &engine.address())]);
+
+    // By the name of the service in its stack's file, of the service, and of the volume.
+    let around = |work: &str| {
+        let (scale, task) = ("docker service scale shop_pg=", name_of(&engine));
+        format!("{scale}0 && docker wait {task}{work}; {scale}1")
+    };
+    let way = around(" && volsnap snapshot volume:pgv");
+    for target in ["pg", "shop_pg", "volume:pgv"] {
+        run(&["snapshot", target])
+            .refused(1, &["a task of the Swarm service shop_pg", &way, "nothing was stopped"]);
+    }
+    run(&["restart", "pg"]).refused(1, &[&around("")]);
+    let place = volsnap.directory().join("moved");
+    run(&["migrate", "pg", place.to_str().unwrap(), "-y"])
+        .refused(1, &["Swarm that says what it mounts", "--mount-add"]);
+    // These leave the task alone.
+    let _ = run(&["snapshot", "pg", "--quiesce", "pause"]).expect(0);
+    let _ = run(&["snapshot", "pg", "--quiesce", "online"]).expect(0);
+    run(&["restore", "latest", "-y"]).refused(1, &[&around(" && volsnap restore latest -y")]);
+    assert_eq!(engine.running(), before);
+
+    // A healthcheck that would have it replaced while it is frozen.
+    let health = ["--health-cmd", "true", "--health-interval", "2s", "--health-retries", "2"];
+    engine.docker(&[&["service", "update", "--detach=false", "-q"], &health[..], &["shop_pg"]].concat());
+    engine.await_answer(task, "select count(*) from kept");
+    let frozen = run(&["snapshot", "pg", "--quiesce", "pause"]);
+    frozen.refused(1, &["frozen for 30 s", "failed for 4 s", "--max-downtime 2s"]);
+
+    let way = around(" && volsnap snapshot volume:pgv");
+    run(&["snapshot", "pg"]).refused(1, &[&way]);
+    // The way that is printed, typed as it is: the service is back as it was, and there is a clean snapshot.
+    let mut shell = Command::new("bash");
+    let program = Path::new(env!("CARGO_BIN_EXE_volsnap")).parent().unwrap().display().to_string();
+    let as_volsnap = volsnap.command::<&str>([]);
+    shell.env_clear().envs(as_volsnap.get_envs().filter_map(|(name, value)| Some((name, value?))));
+    shell.env("PATH", format!("{program}:{}", std::env::var("PATH").unwrap()));
+    let _ = Ran::of(shell.env("DOCKER_HOST", engine.address()).args(["-c", &way])).expect(0);
+    assert_eq!(volsnap.list()[0]["consistency"], "clean", "{:?}", volsnap.list());
+    assert_eq!(engine.await_answer(task, "select count(*) from kept"), "1000");
+    assert_eq!(engine.running().len(), 1, "one server alone");
+    // Of the tasks that have ended nobody speaks.
+    let examined = run(&["doctor"]);
+    assert_eq!(
+        examined.stdout().matches("shop_pg.1.").count(),
+        examined.stdout().matches(&name_of(&engine)).count()
+    );
+    volsnap.assert_no_leftovers();
+}
+
+/// Returns the name of the one container that runs.
+fn name_of(engine: &SecondEngine) -> String {
+    engine.docker(&["ps", "--format", "{{.Names}}"])
+}
+
+#[tokio::test]
+async fn an_engine_that_does_not_see_our_directories_is_served_by_the_attached_stream() {
+    let volsnap = Volsnap::new();
+    std::fs::create_dir_all(volsnap.state()).unwrap();
+    let Some(engine) = SecondEngine::with_postgres(Some(&volsnap.state())) else { return };
+    let environment =
+        ["-e", "POSTGRES_PASSWORD=x", "-e", "POSTGRES_USER=user", "-e", "POSTGRES_DB=memory_db"];
+    let start = ["run", "-d", "--name", "db", "-v", "pgv:/var/lib/postgresql/data"];
+    engine.docker(&[&start[..], &environment, &[&image()]].concat());
+    let db = || "db".to_owned();
+    engine.await_answer(db, "create table kept as select generate_series(1, 1000) as n");
+    let run = |arguments: &[&str]| volsnap.run_with(arguments, &[("DOCKER_HOST", &engine.address())]);
+    let taken: [&[&str]; 5] = [
+        &["snapshot", "db", "--dry-run"],
+        &["snapshot", "db", "--capture", "direct"],
+        &["snapshot", "db", "--capture", "staged"],
+        &["restart", "db"],
+        &["restore", "latest", "-y"],
+    ];
+    for arguments in taken {
+        let _ = run(arguments).expect(0);
+    }
+    assert_eq!(engine.await_answer(db, "select count(*) from kept"), "1000");
+    let _ = run(&["verify", "latest"]).expect(0);
+    // A directory here is none of the engine's.
+    let place = volsnap.state().join("moved");
+    let before = engine.docker(&["inspect", "--format", "{{.Id}} {{.State.StartedAt}}", "db"]);
+    run(&["migrate", "db", place.to_str().unwrap(), "-y"])
+        .refused(2, &[place.to_str().unwrap(), "the engine"]);
+    run(&["restore", "latest", "-y", "--dir", place.to_str().unwrap()])
+        .refused(2, &[place.to_str().unwrap(), "the engine"]);
+    // Nor is one that it has, too.
+    let shared = tempfile::tempdir().unwrap();
+    let elsewhere = shared.path().canonicalize().unwrap().join("moved");
+    run(&["migrate", "db", elsewhere.to_str().unwrap(), "-y"])
+        .refused(2, &["does not see the directories of this machine"]);
+    assert_eq!(engine.docker(&["inspect", "--format", "{{.Id}} {{.State.StartedAt}}", "db"]), before);
+    assert!(!place.exists() && !elsewhere.exists());
+}
