@@ -65,10 +65,11 @@ Exit codes:
   130, 143, 129   interrupted by INT, TERM, HUP; everything is back
 
 Names:
-  TARGET is what is acted on: a service of the project here (db), service:PROJECT/db, container:NAME,
-  volume:NAME or path:DIR.
-  SOURCE is what a snapshot is of: any of these names, or the one in the column SOURCE of `volsnap list`.
-  A service that was migrated is one SOURCE. SOURCE alone means its latest snapshot.
+  TARGET   what is acted on: a service of the project here (db),
+           service:PROJECT/db, container:NAME, volume:NAME or path:DIR
+  SOURCE   what a snapshot is of: any of these names, or the one in the column
+           SOURCE of `volsnap list`; alone, its latest snapshot. A service that
+           was migrated is one source
 
 Examples:
   volsnap snapshot db               save the service db of the compose project here

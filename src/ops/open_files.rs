@@ -24,19 +24,24 @@ impl Context {
 
     async fn open_files(&self, onlooker: &Onlooker) -> Option<Vec<PathBuf>> {
         let processes = self.docker.processes(&onlooker.id).await.ok()?;
-        if processes.is_empty() {
-            return None;
-        }
-        let mut open = Vec::new();
-        for Process { pid, .. } in processes {
-            match of_process(&PathBuf::from(format!("/proc/{pid}")), &onlooker.id) {
-                Looked::Open(paths) => open.extend(paths),
-                Looked::Gone => {}
-                Looked::Denied => return None,
-            }
-        }
-        Some(open)
+        let look =
+            |Process { pid, .. }: Process| of_process(&PathBuf::from(format!("/proc/{pid}")), &onlooker.id);
+        all_of(processes.into_iter().map(look))
     }
+}
+
+/// Returns what all these have open. One that has ended says nothing; where nothing else is seen, the processes may be
+/// those of another machine.
+fn all_of(processes: impl Iterator<Item = Looked>) -> Option<Vec<PathBuf>> {
+    let mut open = None;
+    for looked in processes {
+        match looked {
+            Looked::Open(paths) => open.get_or_insert_with(Vec::new).extend(paths),
+            Looked::Gone => {}
+            Looked::Denied => return None,
+        }
+    }
+    open
 }
 
 /// What could be seen of a process.
@@ -79,6 +84,14 @@ mod tests {
     fn a_process_that_is_not_of_the_container_tells_nothing() {
         assert!(matches!(of_process(Path::new("/proc/self"), "0123456789abcdef"), Looked::Denied));
         assert!(matches!(of_process(Path::new("/proc/0"), "0123456789abcdef"), Looked::Gone));
+    }
+
+    #[test]
+    fn nothing_is_known_where_one_may_not_be_looked_at_or_none_is_there() {
+        let open = || Looked::Open(vec!["/a".into()]);
+        assert_eq!(all_of([open(), Looked::Gone, open()].into_iter()).unwrap().len(), 2);
+        assert!(all_of([open(), Looked::Denied].into_iter()).is_none());
+        assert!(all_of([Looked::Gone].into_iter()).is_none() && all_of([].into_iter()).is_none());
     }
 
     #[test]

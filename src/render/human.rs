@@ -436,6 +436,7 @@ pub(crate) fn restore_plan(plan: &RestorePlan) -> String {
     if !plan.stay_stopped.is_empty() {
         rows.row("stay stopped", &list(&plan.stay_stopped));
     }
+    plan.onlookers.iter().for_each(|onlooker| rows.row("can see it", &super::report::onlooker(onlooker)));
     if let Some(free) = plan.free_bytes {
         rows.row("room", &format!("{} free, {} needed at most", size(free), size(plan.needed_bytes)));
     }

@@ -125,7 +125,11 @@ fn effects_beside_a_watcher(scenario: &dyn Scenario) -> String {
         let recording = world.record();
         scenario.act(&world).await.unwrap();
         assert!(world.container("watcher").await.state.running);
-        recording.lines()
+        // It is asked what it has open, and no more.
+        let lines = recording.lines();
+        let done: Vec<_> = lines.lines().filter(|line| *line != "processes watcher").collect();
+        assert!(!done.iter().any(|line| line.contains("watcher")), "{done:?}");
+        done.join("\n")
     })
 }
 

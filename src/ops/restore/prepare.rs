@@ -140,7 +140,6 @@ impl RestoreRun<'_> {
         let engine =
             self.run.context.docker.engine().await.context(|| "ask the engine what it is".to_owned())?;
         let source = self.destination(&engine).await?;
-        source.warnings.iter().for_each(|warning| self.run.monitor().warning(warning));
         self.refuse_archive_inside(&source, &engine)?;
         if !source.users.is_empty() {
             let restore = || Hint::volsnap(["restore", &self.options.archive.name()]);
@@ -563,7 +562,8 @@ impl RestoreRun<'_> {
         beside: Option<&ExistingData>,
         facts: &Facts,
     ) -> Result<RestorePlan> {
-        let mut warnings = checks::check(facts, self.options.force)?;
+        let mut warnings = source.warnings.clone();
+        warnings.extend(checks::check(facts, self.options.force)?);
         let room = beside.map(|beside| &beside.room);
         refuse_mounts(source, room)?;
         warnings.extend(room.iter().flat_map(|room| &room.leftovers).map(|name| {
