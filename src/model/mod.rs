@@ -10,6 +10,7 @@ pub mod inspection;
 pub mod labels;
 pub mod location;
 pub mod manifest;
+pub mod plural;
 pub mod position;
 pub mod quote;
 pub mod source;
