@@ -6,6 +6,7 @@ use volsnap::Error;
 use volsnap::ops::stages::stages;
 
 use super::Global;
+use super::unfinished::say_first;
 use crate::render::Ui;
 
 /// List the snapshots, oldest first
@@ -20,12 +21,13 @@ pub(crate) struct Args {
 
 /// Prints the list, and apart from it what dead runs left.
 pub(crate) async fn run(global: &Global, args: &Args, ui: &Ui) -> Result<ExitCode, Error> {
+    let exit = say_first(ui);
     if args.stages {
         ui.stages(&stages(&global.host(ui).await?).await?);
-        return Ok(ExitCode::SUCCESS);
+        return Ok(exit.into());
     }
     let repository = global.repository().await?;
     let source = args.source.as_deref();
     ui.list(&repository.snapshots(source).await?, source, &repository);
-    Ok(ExitCode::SUCCESS)
+    Ok(exit.into())
 }

@@ -26,7 +26,9 @@ mod doctor;
 mod exit;
 mod facts;
 mod guard;
+mod install;
 mod list;
+mod manual;
 mod migrate;
 mod question;
 mod recover;
@@ -34,6 +36,7 @@ mod restart;
 mod restore;
 mod show;
 mod snapshot;
+mod unfinished;
 mod verify;
 
 /// Volume snapshots for databases in Docker.
@@ -61,6 +64,12 @@ Exit codes:
        not proved or not copied to its second place
   130, 143, 129   interrupted by INT, TERM, HUP; everything is back
 
+Environment:
+  VOLSNAP_REPO        where snapshots are kept, as --repo
+  VOLSNAP_STATE_DIR   where unfinished runs and what is remembered of data are kept [default: /var/lib/volsnap
+                      for root, or $XDG_STATE_HOME/volsnap where that is set, else ~/.local/state/volsnap]
+  DOCKER_HOST         the engine's address, as --host
+
 Examples:
   volsnap snapshot db               save the service db of the compose project here
   volsnap snapshot volume:pgdata    save a volume by name
@@ -82,12 +91,15 @@ struct Global {
     /// The engine's address, such as tcp://db:2375 [default: $DOCKER_HOST, else the local socket]
     #[arg(long, global = true, value_name = "URL")]
     host: Option<String>,
-    /// Print one JSON value on standard output, and nothing else there
+    /// Print one JSON value on standard output, and nothing else there; of a failure too
     #[arg(long, global = true)]
     json: bool,
-    /// Print only the result and failures
+    /// Print one line of what was done, or nothing if there was nothing to do; failures and warnings in full
     #[arg(short, long, global = true, conflicts_with = "verbose")]
     quiet: bool,
+    /// Do not ask before going ahead
+    #[arg(short, long, global = true)]
+    yes: bool,
     /// Log more (-v: each action, -vv: every detail)
     #[arg(short, long, global = true, action = clap::ArgAction::Count)]
     verbose: u8,
@@ -108,6 +120,9 @@ enum Verb {
     Check(check::Args),
     Recover(recover::Args),
     Doctor(doctor::Args),
+    Install(install::Args),
+    Completions(manual::CompletionsArgs),
+    Man(manual::ManArgs),
     #[command(hide = true)]
     Agent(agent::Args),
     #[command(hide = true)]
@@ -121,6 +136,9 @@ pub(crate) fn main() -> ExitCode {
         Err(error) => {
             // The user asked for help and version; the rest is a usage error. A closed pipe is nobody's loss.
             let _ = error.print();
+            if error.use_stderr() && asks_for_json() {
+                crate::render::print_usage_error(&error.render().to_string());
+            }
             return if error.use_stderr() { Exit::Usage.into() } else { ExitCode::SUCCESS };
         }
     };
@@ -139,11 +157,17 @@ pub(crate) fn main() -> ExitCode {
         Ok(code) => code,
         Err(error) => {
             ui.error(&error);
+            ui.json_error(&error);
             Exit::from(error.kind()).into()
         }
     };
     ui.finish_progress();
     code
+}
+
+/// Returns whether a command line that is not understood asks for JSON.
+fn asks_for_json() -> bool {
+    std::env::args_os().skip(1).take_while(|word| word != "--").any(|word| word == "--json")
 }
 
 fn run(global: &Global, verb: Verb, ui: &Ui) -> Result<ExitCode, Error> {
@@ -163,6 +187,9 @@ fn run(global: &Global, verb: Verb, ui: &Ui) -> Result<ExitCode, Error> {
             Verb::Check(args) => check::run(global, args, ui).await,
             Verb::Recover(args) => recover::run(global, &args, ui).await,
             Verb::Doctor(args) => doctor::run(global, args, ui).await,
+            Verb::Install(args) => install::run(global, &args, ui),
+            Verb::Completions(args) => Ok(manual::completions(&args)),
+            Verb::Man(args) => manual::man(&args),
             Verb::Guard(args) => guard::run(&args).await,
             Verb::Agent(args) => Ok(agent::run(&args)),
         }
@@ -176,8 +203,7 @@ impl Global {
     /// Connects to the engine, starts to listen for signals, and gathers what the procedures need.
     async fn host(&self, ui: &Ui) -> Result<Context, Error> {
         let address = self.host.clone();
-        let given =
-            address.clone().or_else(|| std::env::var("DOCKER_HOST").ok().filter(|host| !host.is_empty()));
+        let given = self.address();
         let reached = DockerEngine::address(address.as_deref()).map_err(unreached)?;
         if given.is_none() {
             refuse_other_engine(&reached, |name| std::env::var(name).ok(), dirs::home().as_deref())
@@ -214,6 +240,11 @@ impl Global {
         })
     }
 
+    /// Returns the engine's address as it was given; `None` for the default.
+    fn address(&self) -> Option<String> {
+        self.host.clone().or_else(|| std::env::var("DOCKER_HOST").ok().filter(|host| !host.is_empty()))
+    }
+
     /// Returns how to call a command on the same repository and engine as this one.
     fn commands(&self) -> Commands {
         let named = |repo: &&PathBuf| std::env::var_os("VOLSNAP_REPO").as_deref() != Some(repo.as_os_str());
@@ -246,10 +277,21 @@ impl Global {
 }
 
 fn unreached(error: DockerError) -> Error {
-    Error::failed("reach the Docker engine")
-        .with_source(error)
-        .state("nothing was touched")
-        .hint(Hint::docker(["info"]).why("does it answer? may you use it? is --host or DOCKER_HOST right?"))
+    let said = error.to_string().to_ascii_lowercase();
+    let hints = if said.contains("permission denied") {
+        vec![
+            Hint::advice("type it with sudo: the engine's socket is not for this user"),
+            Hint::shell("sudo usermod -aG docker \"$USER\"").why(
+                "or this, and log in again: the group docker may use it, which is as good as being root",
+            ),
+        ]
+    } else {
+        vec![
+            Hint::docker(["info"]).why("does it answer? is --host or DOCKER_HOST right?"),
+            Hint::shell("sudo systemctl start docker").why("if it does not run; where there is systemd"),
+        ]
+    };
+    Error::failed("reach the Docker engine").with_source(error).state("nothing was touched").with_hints(hints)
 }
 
 /// Says how to name one engine, where docker has another one selected, or volsnap cannot find out which.

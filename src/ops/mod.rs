@@ -24,6 +24,7 @@ mod evidence;
 pub mod facts;
 mod helper;
 mod hold;
+pub mod install;
 mod libc_version;
 pub mod migrate;
 mod passes;

@@ -30,6 +30,7 @@ use crate::engine::Docker;
 use crate::model::event::Monitor;
 use crate::model::hint::Hint;
 use crate::model::labels::LABEL_RUN;
+use crate::model::location::MountSource;
 use crate::repository::SnapshotObjects;
 use crate::saga::{Compensation, Rank, RetryBudget};
 use crate::service::freeze::{self, PausedContainer};
@@ -273,6 +274,21 @@ impl Undo {
                 let back = |backup: &PathBuf| format!("mv {} {}", quoted(backup), quoted(&file.path));
                 file.backup.as_ref().map(|backup| Hint::shell(back(backup)))
             }
+            _ => None,
+        }
+    }
+}
+
+impl Undo {
+    /// Returns the volume or directory that it changes, if it is about one.
+    pub(crate) fn location(&self) -> Option<MountSource> {
+        match self {
+            Self::SwapBack { place, .. }
+            | Self::RestoreOldData { place, .. }
+            | Self::DiscardWork { place, .. }
+            | Self::ArchiveReplaced { place, .. } => Some(place.location.clone()),
+            Self::RetractCopy { copy } => Some(copy.place.location.clone()),
+            Self::RemoveVolume { name, .. } => Some(MountSource::Volume(name.clone())),
             _ => None,
         }
     }

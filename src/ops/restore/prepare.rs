@@ -169,6 +169,7 @@ impl RestoreRun<'_> {
                 let command = self.command_to();
                 let command = command.each_ref().map(String::as_str);
                 let source = self.run.context.resolve_for(&command, target).await?;
+                self.run.refuse_unfinished(&source)?;
                 self.refuse_left_over(&source).await?;
                 Ok(source)
             }
@@ -208,6 +209,7 @@ impl RestoreRun<'_> {
                     .or(Hint::again(["--to", "TARGET"])),
             }
         })?;
+        self.run.refuse_unfinished(&source)?;
         self.refuse_left_over(&source).await?;
         Ok(source)
     }
