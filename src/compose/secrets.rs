@@ -27,7 +27,7 @@ pub(super) fn masked(said: &str, files: &[PathBuf], environment_files: &[PathBuf
 /// Masks what is quoted behind these words in a line.
 fn quoted(said: &str, words: &str, quote: char) -> String {
     let line = |line: &str| {
-        let Some(at) = line.find(words) else { return line.to_owned() };
+        let Some(at) = line.to_ascii_lowercase().find(words) else { return line.to_owned() };
         let (head, tail) = line.split_at(at);
         match (tail.find(quote), tail.rfind(quote)) {
             (Some(first), Some(last)) if first < last => {

@@ -123,7 +123,13 @@ impl Unfinished {
         let which = format!("{} of {} (run {})", run.verb, run.subject, run.run);
         let begun = run.started.format("%Y-%m-%d %H:%M:%S UTC");
         Some(match (self.held, self.process) {
-            (false, _) => Notice::from(format!("{which} died, and has not brought back: {names}")).hint(on_engine(run)),
+            (false, _) => {
+                let recover = match &run.host {
+                    Some(host) => Hint::volsnap(["--host", host, "recover"]),
+                    None => Hint::volsnap(["recover"]),
+                };
+                Notice::from(format!("{which} died, and has not brought back: {names}")).hint(recover)
+            }
             (true, Some(process)) => {
                 let text = format!("{which}, process {process}, begun {begun}, is at work and holds: {names}");
                 let end = Hint::shell(format!("kill -TERM {process}"));

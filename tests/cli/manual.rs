@@ -41,10 +41,8 @@ fn shells_and_manuals_know_the_commands() {
     let page = volsnap.run(["man"]).expect(0).stdout();
     assert!(page.contains(".TH") && page.contains("snapshot"), "{page}");
     for verb in VERBS {
-        assert!(
-            volsnap.run(["man", verb]).expect(0).stdout().contains(&format!("volsnap\\-{verb}")),
-            "{verb}"
-        );
+        let page = volsnap.run(["man", verb]).expect(0).stdout().replace('\\', "");
+        assert!(page.contains(&format!("volsnap-{verb}")), "{page}");
     }
     let _ = volsnap.run(["man", "guard"]).expect(2);
     let unit = volsnap.run(["install", "recover", "--print", "--host", "tcp://db:2375"]).expect(0).stdout();

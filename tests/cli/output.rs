@@ -217,3 +217,24 @@ fn a_dry_run_of_verify_writes_nothing_down() {
     assert_fits("verify --dry-run", &volsnap.run(["verify", "--all", "--dry-run", "--json"]).json());
     assert!(volsnap.list()[0]["verified"].is_null());
 }
+
+#[test]
+fn who_may_not_use_the_engine_is_told_of_sudo_and_the_group() {
+    use std::os::unix::fs::PermissionsExt as _;
+    use std::os::unix::process::CommandExt as _;
+    if !nix::unistd::geteuid().is_root() {
+        // Only root can be somebody else.
+        return;
+    }
+    let volsnap = Volsnap::new();
+    let directory = tempfile::tempdir().unwrap();
+    fs::set_permissions(directory.path(), fs::Permissions::from_mode(0o755)).unwrap();
+    let socket = directory.path().join("docker.sock");
+    let _engine = std::os::unix::net::UnixListener::bind(&socket).unwrap();
+    fs::set_permissions(&socket, fs::Permissions::from_mode(0o600)).unwrap();
+    let mut command = volsnap.command(["snapshot", "db", "--host", &format!("unix://{}", socket.display())]);
+    let output = command.current_dir("/").uid(65534).gid(65534).output().unwrap();
+    let said = String::from_utf8(output.stderr).unwrap();
+    assert_eq!(output.status.code(), Some(1), "{said}");
+    assert!(said.contains("sudo") && said.contains("usermod -aG docker"), "{said}");
+}

@@ -12,7 +12,8 @@ use nix::unistd::Pid;
 use crate::database::{Postgres, Volsnap, Watched};
 use crate::program::Ran;
 
-const GROUPS: &str = "/sys/fs/cgroup/systemd";
+/// Where control groups are: those of systemd, or, in the second version, all of them.
+const GROUPS: [&str; 2] = ["/sys/fs/cgroup/systemd", "/sys/fs/cgroup"];
 /// What a killed process may take to be gone.
 const GONE_LIMIT: Duration = Duration::from_secs(10);
 
@@ -21,7 +22,8 @@ struct Group(PathBuf);
 
 impl Group {
     fn new(name: &str) -> Self {
-        let path = Path::new(GROUPS).join(format!("volsnap-test-{}-{name}", std::process::id()));
+        let root = GROUPS.into_iter().find(|root| Path::new(root).is_dir()).unwrap();
+        let path = Path::new(root).join(format!("volsnap-test-{}-{name}", std::process::id()));
         fs::create_dir(&path).unwrap();
         Self(path)
     }
@@ -49,6 +51,16 @@ impl Group {
             }
             assert!(begun.elapsed() < GONE_LIMIT);
             std::thread::sleep(Duration::from_millis(20));
+        }
+    }
+
+    /// Waits until whatever is in it has come to its own end.
+    #[track_caller]
+    fn await_end(&self) {
+        let begun = Instant::now();
+        while !self.processes().is_empty() {
+            assert!(begun.elapsed() < 3 * GONE_LIMIT, "its processes do not end");
+            std::thread::sleep(Duration::from_millis(50));
         }
     }
 }
@@ -113,9 +125,23 @@ async fn who_looks_while_a_living_run_holds_the_database_is_told_how_to_end_it()
 #[tokio::test]
 async fn what_a_boot_runs_brings_back_what_went_down_with_run_and_guard() {
     let (postgres, volsnap) = (Postgres::start().await, Volsnap::new());
-    let before = volsnap.run(["snapshot", &postgres.target()]);
-    before.refused(0, &[]);
     let root = tempfile::tempdir().unwrap();
+    fs::create_dir_all(root.path().join("run/systemd/system")).unwrap();
+    let on_systemd = [("VOLSNAP_SYSTEM_ROOT", root.path().to_str().unwrap())];
+    let take = |options: &[&str]| {
+        volsnap.run_with(&[&["snapshot", &postgres.target()], options].concat(), &on_systemd)
+    };
+    let first = take(&[]);
+    first.refused(0, &[]);
+    // What only root can install is said to root alone, and only once.
+    let is_root = nix::unistd::geteuid().is_root();
+    assert_eq!(first.stderr().contains("volsnap install recover"), is_root, "{}", first.stderr());
+    let examined = volsnap.run_with(&["doctor"], &on_systemd);
+    assert_eq!(examined.stdout().contains("volsnap install recover"), is_root, "{}", examined.stdout());
+    let second = take(&["-q"]);
+    second.refused(0, &[]);
+    assert_eq!(second.stdout().lines().count(), 1, "{}", second.stdout());
+    assert!(!second.stderr().contains("install recover"), "{}", second.stderr());
     let install = |more: &[&str]| {
         let root = root.path().to_str().unwrap();
         volsnap.run([&["install", "recover", "--root", root], more].concat())
@@ -135,14 +161,14 @@ async fn what_a_boot_runs_brings_back_what_went_down_with_run_and_guard() {
     assert_told(&volsnap.run(["list"]), 4, &postgres, &died);
     assert_told(&volsnap.run(["show", "latest"]), 4, &postgres, &died);
     assert_told(&volsnap.run(["recover", "--list"]), 4, &postgres, &died);
-    let examined = volsnap.run(["doctor"]);
+    let examined = volsnap.run(["doctor", &postgres.target()]);
     assert_told(&examined, 4, &postgres, &died);
     assert!(examined.stdout().starts_with("run "), "first of all: {}", examined.stdout());
     let listed = volsnap.run(["list", "--json"]);
     assert_told(&listed, 4, &postgres, &died);
     assert_eq!(
         serde_json::from_str::<serde_json::Value>(&listed.stdout()).unwrap().as_array().unwrap().len(),
-        1
+        2
     );
     assert!(!postgres.answers(), "who only looks has started it");
 
@@ -204,4 +230,6 @@ async fn a_guard_in_a_scope_of_its_own_outlives_a_service_that_is_killed_as_a_wh
     let _ = watched.child.wait();
     postgres.await_answer_within(Duration::from_secs(15));
     postgres.assert_whole();
+    scope.await_end();
+    volsnap.assert_no_leftovers();
 }
