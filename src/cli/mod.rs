@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
 
-use clap::{Parser, Subcommand};
+use clap::{CommandFactory as _, Parser, Subcommand};
 use volsnap::clock::Clock;
 use volsnap::engine::DockerError;
 use volsnap::engine::bollard::DockerEngine;
@@ -135,9 +135,14 @@ pub(crate) fn main() -> ExitCode {
         Ok(cli) => cli,
         Err(error) => {
             // The user asked for help and version; the rest is a usage error. A closed pipe is nobody's loss.
-            let _ = error.print();
+            let _ = match error.kind() {
+                // Its own message would name commands that are not for people.
+                clap::error::ErrorKind::MissingSubcommand => print_help(),
+                _ => error.print(),
+            };
             if error.use_stderr() && asks_for_json() {
-                crate::render::print_usage_error(&error.render().to_string());
+                let said = error.render().to_string();
+                crate::render::print_usage_error(said.lines().next().unwrap_or_default());
             }
             return if error.use_stderr() { Exit::Usage.into() } else { ExitCode::SUCCESS };
         }
@@ -163,6 +168,12 @@ pub(crate) fn main() -> ExitCode {
     };
     ui.finish_progress();
     code
+}
+
+/// Prints what the bare command prints, as a usage error.
+fn print_help() -> std::io::Result<()> {
+    let help = Cli::command().render_help();
+    std::io::Write::write_all(&mut std::io::stderr().lock(), help.to_string().as_bytes())
 }
 
 /// Returns whether a command line that is not understood asks for JSON.

@@ -35,7 +35,7 @@ fn shells_and_manuals_know_the_commands() {
     let volsnap = Volsnap::new();
     for shell in ["bash", "zsh", "fish", "elvish", "powershell"] {
         let said = volsnap.run(["completions", shell]).expect(0).stdout();
-        assert!(said.contains("snapshot") && said.contains("--repo"), "{shell}");
+        assert!(said.contains("snapshot") && said.contains("repo"), "{shell}");
         assert!(!said.contains("guard JOURNAL") && !said.contains("volsnap__guard"), "{shell}");
     }
     let page = volsnap.run(["man"]).expect(0).stdout();
