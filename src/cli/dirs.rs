@@ -1,8 +1,8 @@
 //! Where volsnap keeps things on this machine.
 //!
 //! Repository: `--repo`, else `VOLSNAP_REPO`, else `/var/backups/volsnap` for root, else
-//! `$XDG_DATA_HOME/volsnap`. Journals: `VOLSNAP_STATE_DIR`, else `/var/lib/volsnap` for root, else
-//! `$XDG_STATE_HOME/volsnap`.
+//! `$XDG_DATA_HOME/volsnap`. Journals: `VOLSNAP_STATE_DIR`, else `$XDG_STATE_HOME/volsnap` where that is set, else
+//! `/var/lib/volsnap` for root, else `~/.local/state/volsnap`.
 
 use std::ffi::OsString;
 use std::path::PathBuf;
@@ -26,10 +26,10 @@ pub(crate) fn state_directory() -> Result<PathBuf, Error> {
     if let Some(directory) = set("VOLSNAP_STATE_DIR") {
         return Ok(directory.into());
     }
-    if is_root() {
+    let xdg = set("XDG_STATE_HOME").map(PathBuf::from).filter(|directory| directory.is_absolute());
+    if is_root() && xdg.is_none() {
         return Ok("/var/lib/volsnap".into());
     }
-    let xdg = set("XDG_STATE_HOME").map(PathBuf::from).filter(|directory| directory.is_absolute());
     xdg.or_else(|| Some(PathBuf::from(set("HOME")?).join(".local/state")))
         .map(|state| state.join("volsnap"))
         .ok_or_else(|| homeless("XDG_STATE_HOME", "VOLSNAP_STATE_DIR=DIR"))
@@ -50,7 +50,8 @@ fn set(variable: &str) -> Option<OsString> {
     std::env::var_os(variable).filter(|value| !value.is_empty())
 }
 
-fn is_root() -> bool {
+/// Returns whether root runs this.
+pub(crate) fn is_root() -> bool {
     nix::unistd::geteuid().is_root()
 }
 

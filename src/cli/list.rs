@@ -6,6 +6,7 @@ use volsnap::Error;
 use volsnap::ops::stages::stages;
 
 use super::Global;
+use super::unfinished::say_first;
 use crate::render::Ui;
 
 /// List the snapshots, oldest first
@@ -20,9 +21,10 @@ pub(crate) struct Args {
 
 /// Prints the list, and apart from it what dead runs left.
 pub(crate) async fn run(global: &Global, args: &Args, ui: &Ui) -> Result<ExitCode, Error> {
+    let exit = say_first(ui);
     if args.stages {
         ui.stages(&stages(&global.host(ui).await?).await?);
-        return Ok(ExitCode::SUCCESS);
+        return Ok(exit.into());
     }
     let repository = global.repository().await?;
     let (source, listing) = (args.source.as_deref(), repository.snapshots(None).await?);
@@ -31,5 +33,5 @@ pub(crate) async fn run(global: &Global, args: &Args, ui: &Ui) -> Result<ExitCod
         None => listing,
     };
     ui.list(&listing, source, &repository);
-    Ok(ExitCode::SUCCESS)
+    Ok(exit.into())
 }

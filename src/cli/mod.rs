@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
 
-use clap::{Parser, Subcommand};
+use clap::{CommandFactory as _, Parser, Subcommand};
 use volsnap::clock::Clock;
 use volsnap::compose::DirectoryProject;
 use volsnap::engine::DockerError;
@@ -29,7 +29,9 @@ mod doctor;
 mod exit;
 mod facts;
 mod guard;
+mod install;
 mod list;
+mod manual;
 mod migrate;
 mod question;
 mod recover;
@@ -37,6 +39,7 @@ mod restart;
 mod restore;
 mod show;
 mod snapshot;
+mod unfinished;
 mod verify;
 
 /// Volume snapshots for databases in Docker.
@@ -70,6 +73,11 @@ Names:
   SOURCE   what a snapshot is of: any of these names, or the one in the column
            SOURCE of `volsnap list`; alone, its latest snapshot. A service that
            was migrated is one source
+Environment:
+  VOLSNAP_REPO        where snapshots are kept, as --repo
+  VOLSNAP_STATE_DIR   where unfinished runs and what is remembered of data are kept [default: /var/lib/volsnap
+                      for root, or $XDG_STATE_HOME/volsnap where that is set, else ~/.local/state/volsnap]
+  DOCKER_HOST         the engine's address, as --host
 
 Examples:
   volsnap snapshot db               save the service db of the compose project here
@@ -95,12 +103,15 @@ struct Global {
     /// The Compose project that bare names are of [default: that of the current directory]
     #[arg(short, long, global = true, value_name = "NAME", env = "COMPOSE_PROJECT_NAME")]
     project_name: Option<String>,
-    /// Print one JSON value on standard output, and nothing else there
+    /// Print one JSON value on standard output, and nothing else there; of a failure too
     #[arg(long, global = true)]
     json: bool,
-    /// Print only the result and failures
+    /// Print one line of what was done, or nothing if there was nothing to do; failures and warnings in full
     #[arg(short, long, global = true, conflicts_with = "verbose")]
     quiet: bool,
+    /// Do not ask before going ahead
+    #[arg(short, long, global = true)]
+    yes: bool,
     /// Log more (-v: each action, -vv: every detail)
     #[arg(short, long, global = true, action = clap::ArgAction::Count)]
     verbose: u8,
@@ -121,6 +132,9 @@ enum Verb {
     Check(check::Args),
     Recover(recover::Args),
     Doctor(doctor::Args),
+    Install(install::Args),
+    Completions(manual::CompletionsArgs),
+    Man(manual::ManArgs),
     #[command(hide = true)]
     Agent(agent::Args),
     #[command(hide = true)]
@@ -133,7 +147,15 @@ pub(crate) fn main() -> ExitCode {
         Ok(cli) => cli,
         Err(error) => {
             // The user asked for help and version; the rest is a usage error. A closed pipe is nobody's loss.
-            let _ = error.print();
+            let _ = match error.kind() {
+                // Its own message would name commands that are not for people.
+                clap::error::ErrorKind::MissingSubcommand => print_help(),
+                _ => error.print(),
+            };
+            if error.use_stderr() && asks_for_json() {
+                let said = error.render().to_string();
+                crate::render::print_usage_error(said.lines().next().unwrap_or_default());
+            }
             return if error.use_stderr() { Exit::Usage.into() } else { ExitCode::SUCCESS };
         }
     };
@@ -152,11 +174,23 @@ pub(crate) fn main() -> ExitCode {
         Ok(code) => code,
         Err(error) => {
             ui.error(&error);
+            ui.json_error(&error);
             Exit::from(error.kind()).into()
         }
     };
     ui.finish_progress();
     code
+}
+
+/// Prints what the bare command prints, as a usage error.
+fn print_help() -> std::io::Result<()> {
+    let help = Cli::command().render_help();
+    std::io::Write::write_all(&mut std::io::stderr().lock(), help.to_string().as_bytes())
+}
+
+/// Returns whether a command line that is not understood asks for JSON.
+fn asks_for_json() -> bool {
+    std::env::args_os().skip(1).take_while(|word| word != "--").any(|word| word == "--json")
 }
 
 fn run(global: &Global, verb: Verb, ui: &Ui) -> Result<ExitCode, Error> {
@@ -176,6 +210,9 @@ fn run(global: &Global, verb: Verb, ui: &Ui) -> Result<ExitCode, Error> {
             Verb::Check(args) => check::run(global, args, ui).await,
             Verb::Recover(args) => recover::run(global, &args, ui).await,
             Verb::Doctor(args) => doctor::run(global, args, ui).await,
+            Verb::Install(args) => install::run(global, &args, ui),
+            Verb::Completions(args) => Ok(manual::completions(&args)),
+            Verb::Man(args) => manual::man(&args),
             Verb::Guard(args) => guard::run(&args).await,
             Verb::Agent(args) => Ok(agent::run(&args)),
         }
@@ -269,10 +306,21 @@ impl Global {
 }
 
 fn unreached(error: DockerError) -> Error {
-    Error::failed("reach the Docker engine")
-        .with_source(error)
-        .state("nothing was touched")
-        .hint(Hint::docker(["info"]).why("does it answer? may you use it? is --host or DOCKER_HOST right?"))
+    let said = error.to_string().to_ascii_lowercase();
+    let hints = if said.contains("permission denied") {
+        vec![
+            Hint::advice("type it with sudo: the engine's socket is not for this user"),
+            Hint::shell("sudo usermod -aG docker \"$USER\"").why(
+                "or this, and log in again: the group docker may use it, which is as good as being root",
+            ),
+        ]
+    } else {
+        vec![
+            Hint::docker(["info"]).why("does it answer? is --host or DOCKER_HOST right?"),
+            Hint::shell("sudo systemctl start docker").why("if it does not run; where there is systemd"),
+        ]
+    };
+    Error::failed("reach the Docker engine").with_source(error).state("nothing was touched").with_hints(hints)
 }
 
 /// Says how to reach an engine that is not reached as it is, or to name one where docker's choice cannot be read.

@@ -60,9 +60,6 @@ pub(crate) struct Args {
     /// Use this image for the helper container, instead of the one that volsnap packs from itself
     #[arg(long, value_name = "IMAGE")]
     helper_image: Option<String>,
-    /// Do not ask before going ahead
-    #[arg(short, long)]
-    yes: bool,
     /// Print the plan, and touch nothing
     #[arg(long)]
     dry_run: bool,
@@ -70,7 +67,7 @@ pub(crate) struct Args {
 
 /// Restores, once the user agrees to the plan.
 pub(crate) async fn run(global: &Global, args: Args, ui: &Ui) -> Result<ExitCode, Error> {
-    if !args.yes && !args.dry_run {
+    if !global.yes && !args.dry_run {
         refuse_without_terminal("replace the data")?;
     }
     let options = args.options(global).await?;
@@ -83,7 +80,7 @@ pub(crate) async fn run(global: &Global, args: Args, ui: &Ui) -> Result<ExitCode
         }
         ui.finish_progress();
         ui.show_restore_plan(plan);
-        if args.yes { Ok(Consent::Execute) } else { ask(ui).await }
+        if global.yes { Ok(Consent::Execute) } else { ask(ui).await }
     };
     let restored = restore(&host, &options, consent).await?;
     ui.finish_progress();

@@ -5,6 +5,7 @@ use std::process::ExitCode;
 use volsnap::Error;
 
 use super::Global;
+use super::unfinished::say_first;
 use crate::render::Ui;
 
 /// Show one snapshot: how it was made, the evidence for its consistency, and what is in it
@@ -19,10 +20,12 @@ pub(crate) struct Args {
 
 /// Prints the manifest, or the file list if `--files` asks for it.
 pub(crate) async fn run(global: &Global, args: &Args, ui: &Ui) -> Result<ExitCode, Error> {
+    let exit = say_first(ui);
     let snapshot = global.snapshot(&args.snapshot).await?;
     if args.files {
-        return ui.files(volsnap::ops::files(&snapshot)?);
+        ui.files(volsnap::ops::files(&snapshot)?)?;
+    } else {
+        ui.show(&snapshot);
     }
-    ui.show(&snapshot);
-    Ok(ExitCode::SUCCESS)
+    Ok(exit.into())
 }

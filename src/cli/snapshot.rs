@@ -13,6 +13,7 @@ use volsnap::model::manifest::Quiesce;
 use volsnap::ops::plan::{CaptureChoice, Plan};
 use volsnap::ops::snapshot::{SnapshotOptions, snapshot};
 use volsnap::ops::{Consent, Context};
+use volsnap::repository::Repository;
 use volsnap::selector::Target;
 use volsnap::{Error, ErrorKind};
 
@@ -20,6 +21,7 @@ use super::Global;
 use super::bystanders::BystandersArgs;
 use super::exit::Exit;
 use super::facts::FactsArg;
+use super::install::remind;
 use super::verify::drill_new;
 use crate::render::{Ui, json};
 
@@ -158,6 +160,9 @@ async fn one(
     let Some(mut taken) = snapshot(host, options, consent).await? else { return Ok((planned, Exit::Done)) };
     ui.finish_progress();
     ui.snapshot(&taken);
+    if is_first(&options.repository).await {
+        remind(ui);
+    }
     if !args.drill {
         return Ok((json::value(&json::SnapshotObject::new(&taken, None)), Exit::Done));
     }
@@ -168,6 +173,12 @@ async fn one(
     let drill = json::DrillObject::new(&drilled, ui.commands());
     let object = json::SnapshotObject::new(&taken, Some(drill));
     Ok((json::value(&object), Exit::of_look(drilled.ok, drilled.is_whole())))
+}
+
+/// Returns whether a repository has one snapshot alone.
+async fn is_first(repository: &Path) -> bool {
+    let listed = async { Repository::open(repository).await?.snapshots(None).await };
+    listed.await.is_ok_and(|listing| listing.snapshots.len() == 1)
 }
 
 impl Args {

@@ -34,6 +34,9 @@ pub(crate) struct Args {
     /// Boot it, compare its data with what the snapshot recorded, and measure how long that takes
     #[arg(long)]
     drill: bool,
+    /// Only say which snapshots it would read
+    #[arg(long)]
+    dry_run: bool,
     #[command(flatten)]
     how: DrillArgs,
 }
@@ -83,6 +86,10 @@ impl Subject {
 pub(crate) async fn run(global: &Global, args: &Args, ui: &Ui) -> Result<ExitCode, Error> {
     let subjects = if args.all { all(global, ui).await? } else { named(global, &args.snapshots).await? };
     let several = args.all || subjects.len() > 1;
+    if args.dry_run {
+        ui.would_verify(subjects.iter().map(Subject::id), args.drill);
+        return Ok(ExitCode::SUCCESS);
+    }
     let (mut results, mut worst) = (Vec::new(), Exit::Done);
     let mut damaged = false;
     for subject in subjects {

@@ -13,6 +13,7 @@ use std::time::Duration;
 
 use super::files::{FilesError, NamedFiles};
 use super::runner::{Invocation, Runner};
+use super::secrets::masked;
 use crate::model::quote::shell_quote;
 
 /// The environment variable that says to which run its processes belong.
@@ -249,14 +250,14 @@ impl Compose {
         Err(ComposeError::Failed {
             command: said(),
             status: output.status.to_string(),
-            said: last_lines(&output),
+            said: last_lines(&output, |text| masked(text, &self.files, &self.environment_files)),
         })
     }
 }
 
-fn last_lines(output: &Output) -> String {
+fn last_lines(output: &Output, masked: impl Fn(&str) -> String) -> String {
     let text = [output.stdout.as_slice(), output.stderr.as_slice()].concat();
-    let text = String::from_utf8_lossy(&text);
+    let text = masked(&String::from_utf8_lossy(&text));
     let lines: Vec<&str> = text.lines().map(str::trim_end).filter(|line| !line.is_empty()).collect();
     lines[lines.len().saturating_sub(LINES_KEPT)..].join("; ")
 }

@@ -12,6 +12,7 @@
 //! | [`replacement`] | replacing a whole file, and putting it back |
 //! | [`command`] | running `docker compose` or `docker-compose` |
 //! | [`runner`] | the programs themselves, or their stand-in in a test |
+//! | `secrets` | what Compose may quote, and nobody may read |
 //! | `recreate` | recreating the containers of services |
 
 pub mod command;
@@ -23,6 +24,7 @@ mod project;
 mod recreate;
 pub mod replacement;
 pub mod runner;
+mod secrets;
 
 pub use command::MARK;
 pub use labels::{

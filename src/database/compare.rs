@@ -16,6 +16,7 @@ use crate::model::facts::{
     Database, Facts, Files, ForeignKey, Name, Part, Revision, Table, Worth, identifier,
 };
 use crate::model::hint::Hint;
+use crate::model::plural::plural;
 
 /// What a comparison needs to know besides the facts.
 #[derive(Debug, Clone, Copy, Default)]
@@ -175,7 +176,12 @@ impl Comparing<'_> {
         };
         let rows = |facts: &Facts| {
             let summary = facts.summary();
-            format!("{}, {} tables, {} rows", named(facts), summary.tables, summary.rows)
+            format!(
+                "{}, {}, {}",
+                named(facts),
+                several(summary.tables, "table"),
+                several(summary.rows, "row")
+            )
         };
         let next = self.mounts();
         let what = change(rows(before), rows(self.after));
@@ -284,7 +290,7 @@ impl Comparing<'_> {
         for database in &before.databases {
             let Some(now) = now.get(database.name.as_str()) else {
                 let object = format!("database {}", identifier(&database.name));
-                let what = gone(format!("{} tables", database.tables.len()));
+                let what = gone(several(database.tables.len() as u64, "table"));
                 let next = self.restore();
                 self.push(DifferenceKind::MissingDatabase, Severity::Damage, object, what, next);
                 continue;
@@ -294,7 +300,7 @@ impl Comparing<'_> {
         let then: BTreeSet<_> = before.databases.iter().map(|database| &database.name).collect();
         for database in after.databases.iter().filter(|database| !then.contains(&database.name)) {
             let object = format!("database {}", identifier(&database.name));
-            let what = came(format!("{} tables", database.tables.len()));
+            let what = came(several(database.tables.len() as u64, "table"));
             self.push(DifferenceKind::NewDatabase, self.by_writing(), object, what, None);
         }
     }
@@ -642,10 +648,15 @@ impl Comparing<'_> {
     }
 }
 
+/// Returns how many there are, with the number as it is compared.
+fn several(number: u64, one: &str) -> String {
+    format!("{number} {}", plural(number, one))
+}
+
 fn rows(table: &Table) -> String {
     match (table.rows, table.estimated) {
-        (Some(rows), _) => format!("{rows} rows"),
-        (None, Some(rows)) => format!("about {rows} rows"),
+        (Some(rows), _) => several(rows, "row"),
+        (None, Some(rows)) => format!("about {}", several(rows, "row")),
         (None, None) => "not counted".to_owned(),
     }
 }

@@ -11,6 +11,7 @@ pub mod labels;
 pub mod location;
 pub mod manifest;
 pub mod orchestrator;
+pub mod plural;
 pub mod position;
 pub mod quote;
 pub mod source;

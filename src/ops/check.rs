@@ -13,6 +13,7 @@ use serde::Serialize;
 use super::Context;
 use super::facts::{Remembered, find_checks, of_snapshot, run_checks, take, warn_of_later_facts};
 use super::helper::start_helper;
+use super::recover::start_of;
 use super::run::{Run, Untouched};
 use crate::agent::calls::Survey;
 use crate::database::compare::{ComparisonContext, compare, first_look};
@@ -224,7 +225,7 @@ async fn database(
             "container {} does not run, so its database cannot be asked",
             container.name
         ))
-        .hint(Hint::docker(["start", &container.name])));
+        .hint(start_of(context, &container.name)));
     }
     let checks = find_checks(options.checks.as_deref(), container, &context.directory)?;
     context.monitor.step("facts");

@@ -38,6 +38,7 @@ use crate::model::ids::SnapshotId;
 use crate::model::labels::LABEL_RUN;
 use crate::model::location::MountSource;
 use crate::model::manifest::{DrillTimes, Proof, Verification, VerificationKind};
+use crate::model::plural::counted;
 use crate::model::unknown::UnknownFields;
 use crate::ops::phase_timer::milliseconds;
 use crate::repository::Snapshot;
@@ -465,7 +466,11 @@ impl DrillRun<'_> {
             });
         }
         let summary = facts.summary();
-        report.notes.push(format!("{} tables in {} databases", summary.tables, summary.databases));
+        report.notes.push(format!(
+            "{} in {}",
+            counted(summary.tables, "table"),
+            counted(summary.databases, "database")
+        ));
         report.unread = facts.unread();
         report.differences = comparison.differences;
     }

@@ -25,6 +25,7 @@ mod evidence;
 pub mod facts;
 mod helper;
 mod hold;
+pub mod install;
 mod libc_version;
 pub mod migrate;
 mod open_files;

@@ -1,68 +1,219 @@
 //! Finishes what a dead run left: whoever finds a journal without an owner puts back what it lists.
+//!
+//! Who only looks changes nothing. Whatever in the state directory is no journal to be believed is named and left alone;
+//! it keeps nobody from finishing the others. A run that could not be finished blocks those alone that act on what it was
+//! about: its volume or directory, or one of its containers.
 
-use std::path::Path;
+use std::os::unix::fs::MetadataExt as _;
+use std::path::{Path, PathBuf};
 
 use super::{Context, with_leftovers};
 use crate::engine::context::{DEFAULT_ADDRESS, is_default};
 use crate::model::error::{Context as _, Error, ErrorKind, Result, chain};
 use crate::model::event::{Notice, Phase};
 use crate::model::hint::Hint;
+use crate::model::location::MountSource;
 use crate::model::quote::shell_quote;
+use crate::model::source::Source;
 use crate::saga::guard::finish_orphan;
 use crate::saga::journal::{Entry, Opened};
 use crate::saga::{Compensation as _, Rank, RetryBudget, RunInfo};
 use crate::undo::{Journal, Leftovers};
 
 /// An unfinished run.
-#[derive(Debug, Clone, serde::Serialize)]
+#[derive(Debug, Clone)]
 pub struct Unfinished {
     /// Which run it is.
-    #[serde(flatten)]
     pub run: RunInfo,
     /// Whether somebody is at work on it: the command itself, its guard, or another `recover`.
     pub held: bool,
+    /// The command's process, if that is known to be alive and the one that is at work.
+    pub process: Option<u32>,
     /// What must still be put back, in words.
     pub open: Vec<String>,
+    /// The containers that it holds stopped or frozen, or has not brought back, by name.
+    pub holds: Vec<String>,
+    /// What it is about.
+    pub about: About,
 }
 
-/// Returns the unfinished runs whose journals are below a state directory.
+/// What an unfinished run is about.
+#[derive(Debug, Clone, Default)]
+pub struct About {
+    /// Containers, as [`Compensation::concerns`](crate::saga::Compensation::concerns) has them.
+    containers: Vec<String>,
+    locations: Vec<MountSource>,
+    /// Whether there is something of which that is not known.
+    anything: bool,
+}
+
+/// Something in the state directory that should be a journal and is none, or none to be believed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Strange {
+    /// The file.
+    pub path: PathBuf,
+    /// Why it is left alone.
+    pub why: String,
+}
+
+/// What the state directory has of runs that are not finished.
+#[derive(Debug, Clone, Default)]
+pub struct Survey {
+    /// The runs.
+    pub runs: Vec<Unfinished>,
+    /// What cannot be told.
+    pub strange: Vec<Strange>,
+}
+
+/// Returns the unfinished runs whose journals are below a state directory, and what else is there. Changes nothing.
 ///
 /// # Errors
-/// When a journal cannot be read.
-pub fn unfinished(state: &Path) -> Result<Vec<Unfinished>> {
-    let mut runs = Vec::new();
+/// When the directory cannot be read.
+pub fn look(state: &Path) -> Result<Survey> {
+    let mut survey = Survey::default();
     for path in Journal::all(state).context(|| "look for unfinished runs".to_owned())? {
-        match Journal::open(&path).context(|| "open a journal".to_owned())? {
-            Opened::Gone => {}
-            Opened::Held => {
-                if let Some(run) = Journal::peek(&path) {
-                    runs.push(Unfinished { run, held: true, open: Vec::new() });
-                }
-            }
-            Opened::Orphan(journal) => runs.push(Unfinished {
-                run: journal.info().clone(),
-                held: false,
-                open: journal
-                    .open_entries()
-                    .rev()
-                    .filter(|entry| entry.when.is_due(journal.has_succeeded()))
-                    .map(Entry::describe)
-                    .chain(newer_text(&journal))
-                    .collect(),
-            }),
+        match Journal::look(&path) {
+            Ok(None) => {}
+            Ok(Some((journal, held))) => survey.runs.push(Unfinished::of(&journal, &path, held)),
+            Err(error) => survey.strange.push(Strange { why: why(&error), path }),
         }
     }
-    Ok(runs)
+    Ok(survey)
+}
+
+/// Returns the unfinished runs alone.
+///
+/// # Errors
+/// As for [`look`].
+pub fn unfinished(state: &Path) -> Result<Vec<Unfinished>> {
+    Ok(look(state)?.runs)
+}
+
+impl Unfinished {
+    fn of(journal: &Journal, path: &Path, held: bool) -> Self {
+        let due = || journal.open_entries().rev().filter(|entry| entry.when.is_due(journal.has_succeeded()));
+        let open = match held {
+            true => Vec::new(),
+            false => due().map(Entry::describe).chain(newer_text(journal)).collect(),
+        };
+        let mut holds: Vec<String> = due()
+            .filter(|entry| entry.rank() == Rank::Service)
+            .flat_map(|entry| entry.concerns().unwrap_or_default())
+            .filter_map(|one| one.strip_prefix("name:").map(str::to_owned))
+            .collect();
+        holds.sort();
+        holds.dedup();
+        let process = (held && works_on(journal.info().pid, path)).then_some(journal.info().pid);
+        Self { run: journal.info().clone(), held, process, open, holds, about: About::of(journal) }
+    }
+
+    /// Returns whether it died and has not brought back what it held.
+    #[must_use]
+    pub fn has_left_down(&self) -> bool {
+        !self.held && !self.holds.is_empty()
+    }
+
+    /// Returns what everybody who looks must know first: which service is away for this run, and what brings it back;
+    /// `None` if none is.
+    #[must_use]
+    pub fn notice(&self) -> Option<Notice> {
+        if self.holds.is_empty() {
+            return None;
+        }
+        let (run, names) = (&self.run, self.holds.join(", "));
+        let which = format!("{} of {} (run {})", run.verb, run.subject, run.run);
+        let begun = run.started.format("%Y-%m-%d %H:%M:%S UTC");
+        Some(match (self.held, self.process) {
+            (false, _) => {
+                let recover = match &run.host {
+                    Some(host) => Hint::volsnap(["--host", host, "recover"]),
+                    None => Hint::volsnap(["recover"]),
+                };
+                Notice::from(format!("{which} died, and has not brought back: {names}")).hint(recover)
+            }
+            (true, Some(process)) => {
+                let text = format!("{which}, process {process}, begun {begun}, is at work and holds: {names}");
+                let end = Hint::shell(format!("kill -TERM {process}"));
+                Notice::from(text).hint(end.why("ends it, if you cannot wait: it puts everything back first"))
+            }
+            (true, None) => Notice::from(format!(
+                "{which}, begun {begun}, is being finished by somebody else than its process {}, and has not brought \
+                 back yet: {names}",
+                run.pid
+            ))
+            .hint(Hint::volsnap(["recover", "--list"]).why("says whether it still is")),
+        })
+    }
+
+    /// Returns whether it is about this source, or about a container that uses it.
+    fn concerns(&self, source: &Source) -> bool {
+        let uses = |id: &str, name: &str| {
+            self.about.containers.iter().any(|one| one == id || one.strip_prefix("name:") == Some(name))
+        };
+        self.about.anything
+            || self.about.locations.contains(&source.location)
+            || source.users.iter().any(|user| uses(&user.container.id, &user.container.name))
+    }
+}
+
+impl About {
+    fn of(journal: &Journal) -> Self {
+        let mut about = Self::default();
+        for entry in journal.open_entries() {
+            match entry.concerns() {
+                Some(containers) => about.containers.extend(containers.iter().cloned()),
+                None => about.anything = true,
+            }
+            about.locations.extend(entry.undo().and_then(crate::undo::Undo::location));
+        }
+        about
+    }
+}
+
+/// Returns whether a process has this journal open: its number alone may belong to another by now, or to one in a
+/// container.
+fn works_on(process: u32, journal: &Path) -> bool {
+    let identity = |path: &Path| std::fs::metadata(path).ok().map(|file| (file.dev(), file.ino()));
+    let (Some(ours), Ok(open)) = (identity(journal), std::fs::read_dir(format!("/proc/{process}/fd"))) else {
+        return false;
+    };
+    open.flatten().any(|one| identity(&one.path()) == Some(ours))
+}
+
+/// Returns why something that was found is no journal.
+fn why(error: &crate::saga::SagaError) -> String {
+    std::error::Error::source(error).map_or_else(|| error.to_string(), ToString::to_string)
+}
+
+/// Returns how a container that does not run is started: by hand, unless a run has stopped it.
+pub(super) fn start_of(context: &Context, name: &str) -> Hint {
+    let runs = unfinished(&context.saga.state).unwrap_or_default();
+    match runs.iter().find(|run| run.holds.iter().any(|held| held == name)) {
+        None => Hint::docker(["start", name]),
+        Some(run) if run.held => {
+            Hint::volsnap(["recover", "--list"]).why("says which run holds it, and will bring it back")
+        }
+        Some(run) => on_engine(&run.run),
+    }
 }
 
 /// Finishes every run that nobody is at work on, on the context's engine. Returns the runs that it finished. If
-/// something that no live service depends on cannot be put back, it only warns: the journal stays, and [`unfinished`]
-/// has it.
+/// something that no live service depends on cannot be put back, it only warns: the journal stays, and [`look`] has
+/// it.
 ///
 /// # Errors
 /// [`ErrorKind::NotPutBack`] when something could not be put back, such as what only a later volsnap knows; the journal
 /// stays.
 pub async fn recover(context: &Context, budget: RetryBudget) -> Result<Vec<RunInfo>> {
+    let (finished, error) = attempt(context, budget).await?;
+    error.map_or(Ok(finished), Err)
+}
+
+/// Like [`recover`]; what could not be put back is no error of this one.
+///
+/// # Errors
+/// When the state directory cannot be read.
+pub(super) async fn attempt(context: &Context, budget: RetryBudget) -> Result<(Vec<RunInfo>, Option<Error>)> {
     let (mut finished, mut all_left, mut first_error) = (Vec::new(), Leftovers::default(), None);
     for path in Journal::all(&context.saga.state).context(|| "look for unfinished runs".to_owned())? {
         let journal = match Journal::open(&path) {
@@ -70,7 +221,8 @@ pub async fn recover(context: &Context, budget: RetryBudget) -> Result<Vec<RunIn
             Ok(Opened::Held | Opened::Gone) => continue,
             // The others are finished all the same.
             Err(error) => {
-                first_error.get_or_insert(Error::failed("open a journal").with_source(error));
+                let strange = Strange { why: why(&error), path };
+                context.monitor.warning(strange.notice());
                 continue;
             }
         };
@@ -101,10 +253,27 @@ pub async fn recover(context: &Context, budget: RetryBudget) -> Result<Vec<RunIn
     }
     let outcome = match first_error {
         Some(error) => Err(error),
-        None if all_left.is_empty() => Ok(finished),
+        None if all_left.is_empty() => Ok(()),
         None => Err(Error::failed("could not finish what a dead run left")),
     };
-    with_leftovers(outcome, &all_left)
+    Ok((finished, with_leftovers(outcome, &all_left).err()))
+}
+
+impl Strange {
+    /// Returns what to say of it.
+    #[must_use]
+    pub fn notice(&self) -> Notice {
+        let path = self.path.to_string_lossy();
+        Notice::from(format!("{path} is in the place of a run's journal and is left alone: {}", self.why))
+            .hint(Hint::shell(format!("ls -ld {}", shell_quote(&path))).why("whose is it?"))
+    }
+}
+
+/// Returns the dead run on this engine that is about the source, if there is one.
+pub(super) fn concerning(context: &Context, source: &Source) -> Option<Unfinished> {
+    let runs = unfinished(&context.saga.state).ok()?;
+    let is_dead_here = |run: &Unfinished| !run.held && is_at(run.run.host.as_deref(), &context.address);
+    runs.into_iter().find(|run| is_dead_here(run) && run.concerns(source))
 }
 
 async fn finish_one(context: &Context, journal: Journal, run: &RunInfo, budget: RetryBudget) -> Leftovers {

@@ -35,6 +35,7 @@ use super::hold::HoldPlan;
 use super::orchestrated::Purpose;
 use super::phase_timer::milliseconds;
 use super::preconditions::{refuse_podman, refuse_what_cannot_be_stopped};
+use super::recover::start_of;
 use super::run::{Aftermath, Consent, Run};
 use super::snapshot::{SnapshotOptions, SnapshotRun};
 use crate::agent::client::AgentClient;
@@ -381,6 +382,7 @@ impl RestartRun<'_> {
         let docker = &*self.run.context.docker;
         let engine = docker.engine().await.context(|| "ask the engine what it is".to_owned())?;
         let source = self.run.context.resolve_for(&["restart"], &self.options.target).await?;
+        self.run.refuse_unfinished(&source)?;
         source.warnings.iter().for_each(|warning| self.run.monitor().warning(warning));
         if let Some(other) = &source.held_by {
             return Err(busy(&source, &other.container));
@@ -393,7 +395,7 @@ impl RestartRun<'_> {
             ]
         })?;
         self.run.context.refuse_orchestrated(&source, Purpose::Restart).await?;
-        let stops = stops(&source)?;
+        let stops = stops(&self.run.context, &source)?;
         self.run.context.refuse_stranded(&source).await?;
         let database = database_of(&source);
         let checks = match &database {
@@ -664,7 +666,7 @@ impl Aftermath for RestartRun<'_> {
 }
 
 /// Returns the containers to stop, in the order in which they are stopped.
-fn stops(source: &Source) -> Result<Vec<Container>> {
+fn stops(context: &Context, source: &Source) -> Result<Vec<Container>> {
     let users: Vec<_> = source.users.iter().filter(|user| user.is_to_be_held()).cloned().collect();
     let stops: Vec<Container> = order::stop_order(&users).into_iter().cloned().collect();
     stops.iter().try_for_each(refuse_what_cannot_be_stopped)?;
@@ -672,7 +674,7 @@ fn stops(source: &Source) -> Result<Vec<Container>> {
         let start = match source.users.first() {
             // It is for an orchestrator to start what is its own.
             Some(user) if Orchestrator::of(&user.container).is_some() => Hint::docker(["service", "ls"]),
-            Some(user) => Hint::docker(["start", &user.container.name]),
+            Some(user) => start_of(context, &user.container.name),
             None => Hint::docker(["ps", "--all"]),
         };
         return Err(Error::failed(format!("nothing that uses {} runs", source.title)).hint(start));

@@ -13,10 +13,11 @@ use tokio::time::Instant;
 
 use super::phase_timer::PhaseTimer;
 use super::{Context, recover, with_leftovers};
-use crate::model::error::{Context as _, Error, ErrorKind, Result};
-use crate::model::event::{Event, Monitor, Phase};
+use crate::model::error::{Context as _, Error, ErrorKind, Result, chain};
+use crate::model::event::{Event, Monitor, Notice, Phase};
 use crate::model::hint::Hint;
 use crate::model::ids::SnapshotId;
+use crate::model::source::Source;
 use crate::saga::{Lease, RetryBudget, RunInfo, Terms};
 use crate::service::ServiceError;
 use crate::service::newcomer::taken;
@@ -89,19 +90,42 @@ pub(super) struct Run {
     started_again: Mutex<BTreeMap<String, StoppedContainer>>,
     /// All that was stopped.
     stopped: Mutex<Vec<StoppedContainer>>,
+    /// What dead runs left and could not be put back.
+    left: Mutex<Option<Error>>,
 }
 
 impl Run {
     /// Begins a run. It first finishes what dead runs left, since the service may be down because of that.
     ///
     /// # Errors
-    /// When what a dead run left cannot be finished.
+    /// When it cannot look for them. One that cannot be finished is an error only of those that act on the same: see
+    /// [`refuse_unfinished`](Self::refuse_unfinished).
     pub(super) async fn begin(context: &Context) -> Result<Self> {
-        recover::recover(context, RetryBudget::COMMAND).await.map_err(|error| match error.state_text() {
+        let (_, left) = recover::attempt(context, RetryBudget::COMMAND).await?;
+        let mut run = Self::new(context)?;
+        run.left = Mutex::new(left.map(|error| match error.state_text() {
             Some(_) => error,
             None => error.state("nothing was touched"),
-        })?;
-        Self::new(context)
+        }));
+        Ok(run)
+    }
+
+    /// Refuses a source that a dead run was about which could not be finished. Such a run of something else is none of
+    /// our business, and is only told.
+    ///
+    /// # Errors
+    /// What could not be put back.
+    pub(super) fn refuse_unfinished(&self, source: &Source) -> Result<()> {
+        // A plain value: a panic elsewhere does not spoil it.
+        let Some(error) = self.left.lock().unwrap_or_else(PoisonError::into_inner).take() else {
+            return Ok(());
+        };
+        if recover::concerning(&self.context, source).is_some() {
+            return Err(error);
+        }
+        let text = format!("what a dead run of something else left is not put back: {}", chain(&error));
+        self.monitor().warning(Notice::from(text).hint(Hint::volsnap(["recover"]).why("tries again")));
+        Ok(())
     }
 
     /// Begins a run that stops nothing, and leaves alone what dead runs left.
@@ -122,6 +146,7 @@ impl Run {
             lease,
             started_again: Mutex::default(),
             stopped: Mutex::default(),
+            left: Mutex::default(),
         })
     }
 

@@ -22,7 +22,7 @@ use volsnap::saga::RunInfo;
 
 use super::command::Commands;
 use super::report;
-use super::text::{count, duration, escape, left_down, milliseconds, size, table, time};
+use super::text::{count, counted, duration, escape, left_down, milliseconds, share, size, table, time};
 
 /// How many problems of one verification are shown; `--json` has all of them.
 const PROBLEMS_SHOWN: usize = 20;
@@ -113,13 +113,13 @@ fn downtime(manifest: &Manifest) -> String {
 
 fn sizes(manifest: &Manifest) -> String {
     let (raw, stored) = (manifest.counts().raw_bytes, manifest.archive().stored_bytes);
-    let percent = stored.saturating_mul(100).checked_div(raw).unwrap_or(100);
+    let codec = manifest.archive().codec.to_string();
     format!(
-        "{} in {} files, stored in {} ({percent} %, {})",
+        "{} in {}, stored in {}{}",
         size(raw),
-        count(manifest.counts().files),
+        counted(manifest.counts().files, "file"),
         size(stored),
-        manifest.archive().codec
+        share(stored, raw, &codec)
     )
 }
 
@@ -161,7 +161,7 @@ pub(crate) fn plan(plan: &Plan) -> String {
     let mut rows = Rows::new(&format!("would take a snapshot of {}", escape(&plan.title)));
     let list =
         |names: &[String], between| names.iter().map(|name| escape(name)).collect::<Vec<_>>().join(between);
-    rows.row("data", &format!("{} in {} entries", size(plan.raw_bytes), count(plan.entries)));
+    rows.row("data", &format!("{} in {}", size(plan.raw_bytes), counted(plan.entries, "entry")));
     if let Some(database) = &plan.database {
         rows.row("database", database);
     }
@@ -400,7 +400,7 @@ pub(crate) fn restore_plan(plan: &RestorePlan) -> String {
     rows.row("of", &format!("{}{database}", escape(&plan.of)));
     let makes = if plan.makes { ", to be created" } else { "" };
     rows.row("into", &format!("{}{makes}", escape(&plan.into)));
-    rows.row("data", &format!("{} in {} entries", size(plan.bytes), count(plan.members)));
+    rows.row("data", &format!("{} in {}", size(plan.bytes), counted(plan.members, "entry")));
     if !plan.level.is_same() {
         let shown = |path: &Path| format!("`{}`", escape(&path.display().to_string()));
         rows.row(
@@ -413,7 +413,8 @@ pub(crate) fn restore_plan(plan: &RestorePlan) -> String {
         );
     }
     if plan.replaces_entries > 0 {
-        let replaced = format!("{} in {} entries", size(plan.replaces_bytes), count(plan.replaces_entries));
+        let replaced =
+            format!("{} in {}", size(plan.replaces_bytes), counted(plan.replaces_entries, "entry"));
         rows.row("replaces", &replaced);
         let kept = plan.safety.as_ref().map_or_else(
             || "not kept: it is gone afterwards".to_owned(),
@@ -450,7 +451,7 @@ pub(crate) fn restore_plan(plan: &RestorePlan) -> String {
 pub(crate) fn restored(restored: &Restored, commands: &Commands) -> String {
     let plan = &restored.plan;
     let mut rows = Rows::new(&format!("restored {} into {}", escape(&plan.archive), escape(&plan.into)));
-    rows.row("data", &format!("{} in {} files", size(restored.bytes), count(restored.files)));
+    rows.row("data", &format!("{} in {}", size(restored.bytes), counted(restored.files, "file")));
     let downtime = restored.downtime.map_or_else(|| "none, nothing was stopped".to_owned(), duration);
     rows.row("downtime", &downtime);
     rows.row("took", &duration(restored.elapsed));
@@ -468,11 +469,8 @@ pub(crate) fn verified(snapshot: &Snapshot, report: &Report, commands: &Commands
     let outcome = if report.ok { "is verified" } else { "is DAMAGED" };
     let mut rows =
         Rows::new(&format!("snapshot {} of {} {outcome}", report.id, escape(&snapshot.manifest.title)));
-    let files = count(report.files);
-    rows.row(
-        "read back",
-        &format!("{} in {files} files, in {}", size(report.raw_bytes), milliseconds(report.ms)),
-    );
+    let files = counted(report.files, "file");
+    rows.row("read back", &format!("{} in {files}, in {}", size(report.raw_bytes), milliseconds(report.ms)));
     for note in &report.notes {
         rows.row("checked", &escape(note));
     }
@@ -554,19 +552,27 @@ pub(crate) fn unfinished(runs: &[Unfinished]) -> String {
     let mut out = String::new();
     for run in runs {
         let info = &run.run;
-        let state = if run.held { format!("at work, process {}", info.pid) } else { "dead".to_owned() };
+        let state = match (run.held, run.process) {
+            (false, _) => "dead".to_owned(),
+            (true, Some(process)) => format!("at work, process {process}"),
+            (true, None) => format!("at work, but no longer its process {}", info.pid),
+        };
         let _ = writeln!(out, "{}  {} of {}: {state}", info.run, info.verb, escape(&info.subject));
         for open in &run.open {
             let _ = writeln!(out, "  to do: {}", escape(open));
+        }
+        for name in run.holds.iter().filter(|_| run.held) {
+            let _ = writeln!(out, "  holds: {}", escape(name));
         }
     }
     out
 }
 
-/// Returns which runs were finished.
-pub(crate) fn recovered(runs: &[RunInfo]) -> String {
+/// Returns which runs were finished; `at_work` are those that somebody else works on.
+pub(crate) fn recovered(runs: &[RunInfo], at_work: &[Unfinished]) -> String {
     if runs.is_empty() {
-        return "nothing to recover".to_owned();
+        let nothing = if at_work.is_empty() { "nothing to recover" } else { "no dead run has left anything" };
+        return nothing.to_owned();
     }
     let mut out = String::new();
     for run in runs {

@@ -29,6 +29,7 @@ use volsnap::ops::verify::Problem;
 use volsnap::ops::{check, doctor, drill, migrate, plan, recover, restart, restore, stages, verify};
 use volsnap::repository::Snapshot;
 use volsnap::saga::RunInfo;
+use volsnap::{Error, ErrorKind};
 
 use super::command::Commands;
 
@@ -50,6 +51,44 @@ macro_rules! object {
             }
         }
     };
+}
+
+/// What went wrong, as every command prints it that has no result.
+#[derive(Debug, Serialize)]
+pub(crate) struct FailureObject {
+    error: Failure,
+}
+
+#[derive(Debug, Serialize)]
+struct Failure {
+    kind: &'static str,
+    message: String,
+    state: Option<String>,
+    /// What to type next, the likeliest first.
+    next: Vec<String>,
+}
+
+impl FailureObject {
+    /// Returns what is printed of a failure.
+    pub(crate) fn new(error: &Error, commands: &Commands) -> Self {
+        let kind = match error.kind() {
+            ErrorKind::Failed => "failed",
+            ErrorKind::Usage => "usage",
+            ErrorKind::Damaged => "damaged",
+            ErrorKind::NotPutBack => "not-put-back",
+            ErrorKind::Busy => "busy",
+            ErrorKind::Partial => "partial",
+            ErrorKind::Interrupted(_) => "interrupted",
+        };
+        let (state, next) = (error.state_text().map(str::to_owned), commands.lines(error.hints()));
+        Self { error: Failure { kind, message: error.chain(), state, next } }
+    }
+
+    /// Returns what is printed of a command line that is not understood.
+    pub(crate) fn of_usage(said: &str) -> Self {
+        let message = said.trim().trim_start_matches("error: ").to_owned();
+        Self { error: Failure { kind: "usage", message, state: None, next: Vec::new() } }
+    }
 }
 
 /// A snapshot, as `snapshot --json` and, with its last verification, `list --json` print it.
@@ -488,6 +527,13 @@ impl<'a> VerifiedObject<'a> {
     }
 }
 
+/// A snapshot that `verify --dry-run` would read.
+#[derive(Debug, Serialize)]
+pub(crate) struct WouldVerifyObject<'a> {
+    pub(crate) id: &'a str,
+    pub(crate) drill: bool,
+}
+
 /// A snapshot that could not be verified at all, as `verify --json` prints it.
 #[derive(Debug, Serialize)]
 pub(crate) struct LostObject<'a> {
@@ -611,12 +657,15 @@ pub(crate) struct UnfinishedObject<'a> {
     #[serde(flatten)]
     run: RunObject<'a>,
     held: bool,
+    process: Option<u32>,
     open: &'a [String],
+    holds: &'a [String],
 }
 
 impl<'a> From<&'a recover::Unfinished> for UnfinishedObject<'a> {
     fn from(unfinished: &'a recover::Unfinished) -> Self {
-        Self { run: (&unfinished.run).into(), held: unfinished.held, open: &unfinished.open }
+        let recover::Unfinished { run, held, process, open, holds, .. } = unfinished;
+        Self { run: run.into(), held: *held, process: *process, open, holds }
     }
 }
 

@@ -5,7 +5,7 @@ use std::fmt::Write as _;
 use volsnap::ops::migrate::{Direction, MigratePlan, Migrated, Outcome};
 
 use super::command::Commands;
-use super::text::{count, escape, left_down, milliseconds, size};
+use super::text::{counted, escape, left_down, milliseconds, size};
 
 fn row(out: &mut String, name: &str, value: &str) {
     let _ = writeln!(out, "  {name:<12} {value}");
@@ -18,7 +18,7 @@ pub(crate) fn plan(plan: &MigratePlan) -> String {
         Direction::Back => format!("migrate {} back into a volume\n", escape(&plan.title)),
     };
     let database = plan.database.as_ref().map_or_else(String::new, |name| format!(", {}", escape(name)));
-    let data = format!("{} in {} entries{database}", size(plan.bytes), count(plan.entries));
+    let data = format!("{} in {}{database}", size(plan.bytes), counted(plan.entries, "entry"));
     row(&mut out, "data", &data);
     row(&mut out, "from", &format!("{}, kept", escape(&plan.from)));
     row(&mut out, "to", &place(plan));
@@ -87,7 +87,7 @@ fn done(migrated: &Migrated, commands: &Commands) -> String {
     let downtime = migrated.downtime_ms.map_or_else(|| "none, nothing ran".to_owned(), milliseconds);
     row(&mut out, "downtime", &downtime);
     row(&mut out, "took", &milliseconds(migrated.elapsed_ms));
-    let compared = format!("{} files, {}", count(migrated.compared_files), size(migrated.compared_bytes));
+    let compared = format!("{}, {}", counted(migrated.compared_files, "file"), size(migrated.compared_bytes));
     row(&mut out, "compared", &format!("{compared}: the copy is what was there, to the byte"));
     match migrated.strict {
         Some(true) => row(&mut out, "facts", "the same, and nothing was written in between"),

@@ -1,5 +1,6 @@
 //! The only place that prints. Results go to standard output, everything else to standard error;
-//! with `--json`, standard output gets one JSON value and nothing else. Bars appear only on a terminal.
+//! with `--json`, standard output gets one JSON value and nothing else: the result, or the failure if there is none.
+//! Bars appear only on a terminal.
 //!
 //! Names come from the outside world: whatever is printed for a person is [escaped](text::escape).
 //! A closed standard output or error is nobody's failure: what cannot be printed is dropped. Output that is
@@ -7,8 +8,8 @@
 //! written only once a run is over.
 
 use std::io::{self, IsTerminal as _, Write as _};
-use std::process::ExitCode;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use serde::Serialize;
 use tracing_subscriber::EnvFilter;
@@ -65,6 +66,9 @@ pub(crate) struct UiOptions {
 /// Prints.
 pub(crate) struct Ui {
     json: bool,
+    quiet: bool,
+    /// Whether standard output has its value.
+    printed: AtomicBool,
     commands: Commands,
     progress: Arc<Progress>,
 }
@@ -76,7 +80,8 @@ impl Ui {
         let progress = Arc::new(Progress::new(draw, options.quiet, options.commands.clone()));
         log_through(&progress, &options);
         panic_through(&progress);
-        Self { json: options.json, commands: options.commands, progress }
+        let (json, quiet) = (options.json, options.quiet);
+        Self { json, quiet, printed: AtomicBool::new(false), commands: options.commands, progress }
     }
 
     /// Returns the monitor that draws what a procedure does.
@@ -92,6 +97,24 @@ impl Ui {
     /// Prints a failure: what volsnap was doing, why it failed, the state now, the next command.
     pub(crate) fn error(&self, error: &Error) {
         self.progress.last_line(&human::error(error, &self.commands));
+    }
+
+    /// Prints a failure as a value, if JSON was asked for and there is none yet.
+    pub(crate) fn json_error(&self, error: &Error) {
+        if !self.printed.load(Ordering::Relaxed) {
+            self.json(&json::FailureObject::new(error, &self.commands));
+        }
+    }
+
+    /// Prints a remark, unless only results are wanted.
+    pub(crate) fn remark(&self, text: &str) {
+        self.progress.remark(&escape(text));
+    }
+
+    /// Prints what was installed: the object, or what is said of it.
+    pub(crate) fn installed(&self, object: &impl Serialize, said: &str) {
+        self.json(object);
+        self.text(|| said.to_owned());
     }
 
     /// Prints a remark.
@@ -111,6 +134,7 @@ impl Ui {
                 serde_json::Value::Array(results)
             }
         };
+        self.printed.store(true, Ordering::Relaxed);
         print(&format!("{value:#}"));
     }
 
@@ -136,7 +160,7 @@ impl Ui {
 
     /// Prints the result of a snapshot.
     pub(crate) fn snapshot(&self, snapshot: &Snapshot) {
-        self.text(|| human::snapshot(snapshot, &self.commands));
+        self.outcome(|| human::snapshot(snapshot, &self.commands));
     }
 
     /// Prints the plan of a restore: the result of a dry run.
@@ -164,7 +188,7 @@ impl Ui {
     /// Prints the result of a migration.
     pub(crate) fn migrated(&self, outcome: &Outcome) {
         self.json(&json::MigrationObject::new(outcome, &self.commands));
-        self.text(|| migrate::outcome(outcome, &self.commands));
+        self.outcome(|| migrate::outcome(outcome, &self.commands));
     }
 
     /// Prints a question, whose answer follows on the same line.
@@ -175,13 +199,13 @@ impl Ui {
     /// Prints the result of a restore.
     pub(crate) fn restored(&self, restored: &Restored) {
         self.json(&json::RestoredObject::new(restored, &self.commands));
-        self.text(|| human::restored(restored, &self.commands));
+        self.outcome(|| human::restored(restored, &self.commands));
     }
 
     /// Prints the result of a check.
     pub(crate) fn checked(&self, report: &CheckReport) {
         self.json(&json::CheckObject::new(report, &self.commands));
-        self.text(|| report::check(report, &self.commands));
+        self.outcome(|| report::check(report, &self.commands));
     }
 
     /// Prints the plan of a restart.
@@ -193,17 +217,25 @@ impl Ui {
     /// Prints the result of a restart.
     pub(crate) fn restarted(&self, report: &RestartReport) {
         self.json(&json::RestartObject::new(report, &self.commands));
-        self.text(|| report::restart(report, &self.commands));
+        self.outcome(|| report::restart(report, &self.commands));
     }
 
     /// Prints the result of a verification.
     pub(crate) fn verified(&self, snapshot: &Snapshot, report: &Report) {
-        self.text(|| human::verified(snapshot, report, &self.commands));
+        self.outcome(|| human::verified(snapshot, report, &self.commands));
+    }
+
+    /// Prints which snapshots a dry run would read.
+    pub(crate) fn would_verify(&self, ids: impl Iterator<Item = String>, drill: bool) {
+        let ids: Vec<String> = ids.collect();
+        self.json_array(ids.iter().map(|id| json::WouldVerifyObject { id, drill }));
+        let what = if drill { "would read back and boot" } else { "would read back" };
+        self.text(|| ids.iter().map(|id| format!("{what} {}\n", escape(id))).collect());
     }
 
     /// Prints the result of a drill.
     pub(crate) fn drilled(&self, snapshot: &Snapshot, report: &DrillReport) {
-        self.text(|| human::drilled(snapshot, report, &self.commands));
+        self.outcome(|| human::drilled(snapshot, report, &self.commands));
     }
 
     /// Prints the list of snapshots.
@@ -235,19 +267,17 @@ impl Ui {
     }
 
     /// Prints the files of a snapshot, one a line.
-    pub(crate) fn files(
-        &self,
-        files: impl Iterator<Item = Result<FileRecord, Error>>,
-    ) -> Result<ExitCode, Error> {
+    pub(crate) fn files(&self, files: impl Iterator<Item = Result<FileRecord, Error>>) -> Result<(), Error> {
         let mut out = io::BufWriter::new(io::stdout().lock());
         for file in files {
             let file = file?;
             let line = if self.json { json::value(&file).to_string() } else { human::file(&file) };
+            self.printed.store(true, Ordering::Relaxed);
             if writeln!(out, "{line}").is_err() {
                 break;
             }
         }
-        Ok(ExitCode::SUCCESS)
+        Ok(())
     }
 
     /// Prints what a doctor found.
@@ -262,15 +292,12 @@ impl Ui {
         self.text(|| human::unfinished(runs));
     }
 
-    /// Prints a remark on the runs that others work on.
-    pub(crate) fn still_held(&self, runs: &[Unfinished]) {
-        self.progress.line(&human::unfinished(runs));
-    }
-
     /// Prints which runs were finished.
-    pub(crate) fn recovered(&self, runs: &[RunInfo]) {
+    pub(crate) fn recovered(&self, runs: &[RunInfo], at_work: &[Unfinished]) {
         self.json_array(runs.iter().map(json::RunObject::from));
-        self.text(|| human::recovered(runs));
+        if !(self.quiet && runs.is_empty()) {
+            self.outcome(|| human::recovered(runs, at_work));
+        }
     }
 
     fn text(&self, text: impl FnOnce() -> String) {
@@ -278,6 +305,19 @@ impl Ui {
             print(&text());
         }
     }
+
+    /// Prints what was done: its first line alone, which says it all, if only that is wanted.
+    fn outcome(&self, text: impl FnOnce() -> String) {
+        self.text(|| {
+            let text = text();
+            if self.quiet { text.lines().next().unwrap_or_default().to_owned() } else { text }
+        });
+    }
+}
+
+/// Prints a command line that is not understood as a value.
+pub(crate) fn print_usage_error(said: &str) {
+    print(&format!("{:#}", json::value(&json::FailureObject::of_usage(said))));
 }
 
 fn print(text: &str) {

@@ -4,13 +4,14 @@
 //! blocks that thread and nobody else, least of all a run that holds a service. The queue counts the lines for
 //! which it had no room, and the thread says how many once there is room again.
 
+use std::fmt;
 use std::io::{self, Write};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::Duration;
 
-use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+use indicatif::{HumanDuration, ProgressBar, ProgressDrawTarget, ProgressState, ProgressStyle};
 use volsnap::model::event::{Event, Monitor, Notice, Phase};
 
 use super::command::Commands;
@@ -18,7 +19,7 @@ use super::queue::{Entry, Queue};
 use super::text::{duration, escape};
 
 const BAR: &str =
-    "{prefix:>10} {msg} {bar:24} {bytes:>10} of {total_bytes}  {binary_bytes_per_sec}  {eta} left";
+    "{prefix:>10} {msg} {bar:24} {decimal_bytes:>10} of {decimal_total_bytes}  {decimal_bytes_per_sec}{left}";
 const SPINNER: &str = "{prefix:>10} {msg} {spinner}";
 const DONE: &str = "{prefix:>10} {msg}";
 
@@ -208,9 +209,17 @@ impl Pen {
     }
 }
 
+/// Says how long it will take; nothing where that is not known, or it is all but done.
+fn left(state: &ProgressState, text: &mut dyn fmt::Write) {
+    let eta = state.eta();
+    if eta.as_secs() > 0 {
+        let _ = write!(text, "  {:#} left", HumanDuration(eta));
+    }
+}
+
 fn restyle(bar: &ProgressBar, template: &str) {
     if let Ok(style) = ProgressStyle::with_template(template) {
-        bar.set_style(style);
+        bar.set_style(style.with_key("left", left));
     }
 }
 

@@ -13,7 +13,7 @@ use volsnap::ops::facts::wrong;
 use volsnap::ops::restart::{RestartPlan, RestartReport};
 
 use super::command::Commands;
-use super::text::{count, escape, left_down, milliseconds, table, time};
+use super::text::{count, counted, escape, left_down, milliseconds, table, time};
 
 /// How much is shown of what is no damage; `--json` has all of it.
 const SHOWN: usize = 10;
@@ -147,10 +147,10 @@ fn level(level: FactsLevel) -> &'static str {
 fn summary(summary: &FactsSummary) -> String {
     let about = if summary.estimated { "about " } else { "" };
     format!(
-        "{} databases, {} tables, {about}{} rows",
-        count(summary.databases),
-        count(summary.tables),
-        count(summary.rows)
+        "{}, {}, {about}{}",
+        counted(summary.databases, "database"),
+        counted(summary.tables, "table"),
+        counted(summary.rows, "row")
     )
 }
 

@@ -18,7 +18,7 @@ use volsnap::ops::doctor::{Finding, Kind, Risk};
 use volsnap::ops::drill::DrillReport;
 use volsnap::ops::migrate::{Direction, MigratePlan, Migrated, Outcome, PlannedEdit, PlannedUser};
 use volsnap::ops::plan::Plan;
-use volsnap::ops::recover::Unfinished;
+use volsnap::ops::recover::{About, Unfinished};
 use volsnap::ops::restart::{RestartPlan, RestartReport};
 use volsnap::ops::restore::{Level, RestorePlan, Restored};
 use volsnap::ops::stages::KeptStage;
@@ -386,7 +386,14 @@ fn what_runs_have_left() {
         started: now(),
     };
     pin_json("recovered", "recover", &[json::RunObject::from(&run)]);
-    let unfinished = Unfinished { run, held: false, open: names(&["start shop-db-1"]) };
+    let unfinished = Unfinished {
+        run,
+        held: false,
+        process: None,
+        open: names(&["start shop-db-1"]),
+        holds: names(&["shop-db-1"]),
+        about: About::default(),
+    };
     pin_text("unfinished", &human::unfinished(std::slice::from_ref(&unfinished)));
     pin_json("unfinished", "recover --list", &[json::UnfinishedObject::from(&unfinished)]);
 }
@@ -401,4 +408,5 @@ fn a_failure() {
         .or(Hint::volsnap(["snapshot", "service:shop/db", "--quiesce", "pause"]))
         .or(Hint::advice("find out who starts it"));
     pin_text("failure", &human::error(&error, &commands()));
+    pin_json("failure", "error", &json::FailureObject::new(&error, &commands()));
 }

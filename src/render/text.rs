@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use bytesize::ByteSize;
 use chrono::{DateTime, Local, Utc};
+pub(crate) use volsnap::model::plural::{counted, grouped as count};
 use volsnap::model::quote::printable;
 
 /// Returns `text` on one line, with everything escaped that would act on the terminal or hide what is there.
@@ -36,17 +37,13 @@ pub(crate) fn time(time: DateTime<Utc>) -> String {
     time.with_timezone(&Local).format("%Y-%m-%d %H:%M:%S").to_string()
 }
 
-/// Returns a number with its digits in groups of three: "1 234 567".
-pub(crate) fn count(number: u64) -> String {
-    let digits = number.to_string();
-    let mut out = String::new();
-    for (index, digit) in digits.chars().enumerate() {
-        if index > 0 && (digits.len() - index).is_multiple_of(3) {
-            out.push(' ');
-        }
-        out.push(digit);
+/// Returns how much smaller something was made, as " (31 %, zstd)"; of what became no smaller, only how.
+pub(crate) fn share(stored: u64, of: u64, how: &str) -> String {
+    match stored.saturating_mul(100).checked_div(of) {
+        Some(percent @ 0..=100) => format!(" ({percent} %, {how})"),
+        // An archive of little has more beside it than in it.
+        _ => format!(" ({how})"),
     }
-    out
 }
 
 /// Returns rows as columns of equal width; the first row is the head.
@@ -76,6 +73,13 @@ pub(crate) fn left_down(containers: &[String]) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_share_is_said_of_what_is_a_part() {
+        assert_eq!(share(31, 100, "zstd"), " (31 %, zstd)");
+        assert_eq!(share(514, 100, "zstd"), " (zstd)");
+        assert_eq!(share(20, 0, "none"), " (none)");
+    }
 
     #[test]
     fn names_cannot_act_on_the_terminal() {

@@ -12,8 +12,12 @@
 //! longer of the file and the guard's memory tells it all that is open.
 //!
 //! The guard runs in a session of its own and ignores every signal that can be ignored, so whatever takes the command
-//! down (Ctrl-C, a closing terminal, a service manager that ends a whole group) leaves the guard running.
+//! down (Ctrl-C, a closing terminal, a service manager that ends a whole group) leaves the guard running. A manager that
+//! kills a whole control group cannot be ignored: systemd does so with a service that does not stop in time, and logind
+//! at a logout. Where systemd has the command in a service or a session, it is asked for a [scope](super::scope) for the
+//! guard, outside of that group.
 
+use std::ffi::OsString;
 use std::fmt;
 use std::io::{self, BufRead as _, Write as _};
 use std::os::fd::{AsFd as _, OwnedFd};
@@ -30,6 +34,7 @@ use tokio::time::{sleep, timeout, timeout_at};
 
 use super::journal::{Entry, Journal, Opened};
 use super::lease::{Lease, Running, Terms};
+use super::scope;
 use super::{Compensation, Leftovers, Result, RetryBudget, SagaError};
 use crate::model::event::Monitor;
 
@@ -92,9 +97,22 @@ impl Guard {
     }
 
     fn start_blocking(executable: &Path, journal: &Path) -> Result<Self> {
-        let mut child = Command::new(executable)
-            .arg("guard")
-            .arg(journal)
+        if let Some(scope) = scope::command() {
+            match Self::start_by(Some(&scope), executable, journal) {
+                Ok(guard) => return Ok(guard),
+                // Where the control group is killed, `recover` finds the journal.
+                Err(error) => tracing::info!(%error, "no scope for the guard"),
+            }
+        }
+        Self::start_by(None, executable, journal)
+    }
+
+    /// Starts it, by another program that becomes it if one is named.
+    fn start_by(launcher: Option<&[String]>, executable: &Path, journal: &Path) -> Result<Self> {
+        let mut words = launcher.unwrap_or_default().iter().map(OsString::from).collect::<Vec<_>>();
+        words.extend([executable.as_os_str().to_owned(), "guard".into(), journal.as_os_str().to_owned()]);
+        let mut child = Command::new(&words[0])
+            .args(&words[1..])
             .current_dir("/")
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())

@@ -4,16 +4,21 @@
 //! which the kernel releases when the owner dies, however it dies. So a journal that can be locked has no owner and
 //! must be finished. A torn last line was never acknowledged, so its effect never happened; readers ignore it.
 //!
+//! A journal is executed, so it must be ours: a regular file, opened without waiting and without following a link, that
+//! belongs to root or to the user, below directories that do, and that nobody else can write. Whatever else is there is
+//! named and left as it is. Only [`open`](Journal::open) changes a journal; [`look`](Journal::look) changes nothing.
+//!
 //! A newer volsnap may have written a line. Beside each registered compensation stands its rank and what it is about,
 //! so even one that this volsnap does not understand has its place. What does not have to wait for it runs all the
 //! same, above all the starts of services, and the journal stays for the volsnap that knows the rest.
 
 use std::fs::{File, OpenOptions, TryLockError};
-use std::io::{self, Write as _};
+use std::io::{self, Read as _, Write as _};
 use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 
 use chrono::{DateTime, Utc};
+use nix::fcntl::OFlag;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
@@ -86,8 +91,18 @@ impl<U: Compensation> Entry<U> {
     pub fn describe(&self) -> String {
         match &self.content {
             Content::Known(undo) => undo.describe(),
-            Content::Newer(value) => format!("what only a newer volsnap knows: {value}"),
+            // What it holds may be the environment of a container, and so a secret: its kind alone is said.
+            Content::Newer(value) => match kind_of(value) {
+                Some(kind) => format!("what only a newer volsnap knows: {kind}"),
+                None => "what only a newer volsnap knows".to_owned(),
+            },
         }
+    }
+
+    /// Returns what it is about, as [`Compensation::concerns`] has it; `None` if that is not known.
+    #[must_use]
+    pub fn concerns(&self) -> Option<&[String]> {
+        self.concerns.as_deref()
     }
 
     /// Returns whether both are about the same thing.
@@ -97,6 +112,11 @@ impl<U: Compensation> Entry<U> {
             _ => true,
         }
     }
+}
+
+/// Returns what a compensation calls itself.
+fn kind_of(undo: &Value) -> Option<&str> {
+    undo.as_str().or_else(|| undo.as_object()?.keys().next().map(String::as_str))
 }
 
 /// An entry in its written form.
@@ -136,7 +156,8 @@ impl WrittenEntry {
             Ok(known) => Entry::of(number, when, known),
             // If it does not say, assume the worst: services must not start without it.
             Err(error) => {
-                tracing::warn!(%error, "a compensation of a newer volsnap");
+                // The error would quote what is there.
+                tracing::warn!(kind = ?error.classify(), "a compensation of a newer volsnap");
                 let rank = rank.unwrap_or(Rank::Data);
                 Entry { number, when, rank, concerns, content: Content::Newer(undo) }
             }
@@ -204,6 +225,7 @@ impl<U: Compensation> Journal<U> {
         let path = directory.join(format!("{}.jsonl", info.run));
         let create = || -> io::Result<File> {
             std::fs::DirBuilder::new().recursive(true).mode(0o700).create(&directory)?;
+            refuse_others_directories(&path)?;
             let file = create_locked(&path)?;
             File::open(&directory)?.sync_all()?;
             Ok(file)
@@ -236,43 +258,67 @@ impl<U: Compensation> Journal<U> {
     /// When it exists but cannot be read, or does not name its run; then it stays as it is.
     pub fn open(path: &Path) -> Result<Opened<U>> {
         let failed = |source| SagaError::Journal { path: path.to_owned(), source };
-        let file = match OpenOptions::new().read(true).append(true).open(path) {
+        let file = match open_ours(path, OpenOptions::new().read(true).append(true)) {
             Ok(file) => file,
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Opened::Gone),
             Err(error) => return Err(failed(error)),
         };
-        match file.try_lock() {
-            Ok(()) => {}
-            Err(TryLockError::WouldBlock) => return Ok(Opened::Held),
-            Err(TryLockError::Error(error)) => return Err(failed(error)),
+        if !lock(&file).map_err(failed)? {
+            return Ok(Opened::Held);
         }
         // Its holder may have finished and removed it between our open and our lock, and another file may be there by
         // now: what we do below by its path must be done to the file that we locked.
         if !is_at(&file, path).map_err(failed)? {
             return Ok(Opened::Gone);
         }
-        let text = io::read_to_string(&file).map_err(failed)?;
-        let replayed = Replayed::of(text.split_inclusive('\n'));
-        if replayed.info.is_none() {
-            if text.contains('\n') {
-                return Err(failed(io::Error::other("its first line is not understood")));
-            }
+        let bytes = read_whole(&file).map_err(failed)?;
+        if has_not_begun(&bytes) {
             // Its first line was never acknowledged: the run had not begun. We hold the lock until the file is gone,
             // so the process that is making it notices that.
             std::fs::remove_file(path).map_err(failed)?;
             return Ok(Opened::Gone);
         }
-        let Some(mut journal) = replayed.into_journal(path, Some(file)) else { return Ok(Opened::Gone) };
-        journal.length = text.len() as u64;
-        journal.cut_torn_line(&text).map_err(failed)?;
+        let Some(mut journal) = Replayed::of_bytes(&bytes).into_journal(path, Some(file)) else {
+            return Err(failed(nameless(&bytes)));
+        };
+        journal.length = bytes.len() as u64;
+        journal.cut_torn_line(&bytes).map_err(failed)?;
         Ok(Opened::Orphan(journal))
+    }
+
+    /// Returns what a journal says, and whether its owner is alive or somebody finishes it; `None` for one that is gone,
+    /// or whose run has not begun. Changes nothing, and what it returns is not to be finished.
+    ///
+    /// # Errors
+    /// As for [`open`](Self::open).
+    pub fn look(path: &Path) -> Result<Option<(Self, bool)>> {
+        let failed = |source| SagaError::Journal { path: path.to_owned(), source };
+        let file = match open_ours(path, OpenOptions::new().read(true)) {
+            Ok(file) => file,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+            Err(error) => return Err(failed(error)),
+        };
+        // Shared, so that two that look do not take each other for an owner.
+        let held = match file.try_lock_shared() {
+            Ok(()) => false,
+            Err(TryLockError::WouldBlock) => true,
+            Err(TryLockError::Error(error)) => return Err(failed(error)),
+        };
+        let bytes = read_whole(&file).map_err(failed)?;
+        if has_not_begun(&bytes) || !is_at(&file, path).map_err(failed)? {
+            return Ok(None);
+        }
+        match Replayed::of_bytes(&bytes).into_journal(path, None) {
+            Some(journal) => Ok(Some((journal, held))),
+            None => Err(failed(nameless(&bytes))),
+        }
     }
 
     /// Returns the journal that these lines make, to be finished from memory: its file cannot be read, or a process
     /// that does not go still locks it. `None` if the lines do not name its run.
     #[must_use]
     pub fn from_memory(path: &Path, lines: &[String]) -> Option<Self> {
-        Replayed::of(lines.iter().map(String::as_str)).into_journal(path, None)
+        Replayed::of(lines.iter().map(String::as_bytes)).into_journal(path, None)
     }
 
     /// Returns the journals below `state`, oldest first by name.
@@ -301,8 +347,8 @@ impl<U: Compensation> Journal<U> {
     /// Returns which run a journal belongs to, without locking it.
     #[must_use]
     pub fn peek(path: &Path) -> Option<RunInfo> {
-        let text = std::fs::read_to_string(path).ok()?;
-        Replayed::<U>::of(text.split_inclusive('\n')).info
+        let file = open_ours(path, OpenOptions::new().read(true)).ok()?;
+        Replayed::<U>::of_bytes(&read_whole(&file).ok()?).info
     }
 
     /// Returns the journal's file.
@@ -435,14 +481,108 @@ impl<U: Compensation> Journal<U> {
     }
 
     /// Removes the half line that a dead owner left, so the next line stands on its own.
-    fn cut_torn_line(&mut self, text: &str) -> io::Result<()> {
-        let whole = text.rfind('\n').map_or(0, |end| end as u64 + 1);
+    fn cut_torn_line(&mut self, bytes: &[u8]) -> io::Result<()> {
+        let whole = bytes.iter().rposition(|byte| *byte == b'\n').map_or(0, |end| end as u64 + 1);
         if let Some(file) = self.file.as_ref().filter(|_| whole < self.length) {
             file.set_len(whole)?;
             self.length = whole;
         }
         Ok(())
     }
+}
+
+/// More than any run writes: what is larger is no journal.
+const LARGEST: u64 = 64 << 20;
+/// How often a lock is tried: one that only looks has it for a moment.
+const LOCK_TRIES: u32 = 5;
+/// How the first line of every journal begins.
+const FIRST_LINE: &[u8] = b"{\"run\":";
+
+/// Opens a file that is to be believed: see the module.
+fn open_ours(path: &Path, options: &OpenOptions) -> io::Result<File> {
+    // A FIFO would have us wait for its other end, and a link could lead anywhere.
+    let flags = (OFlag::O_NONBLOCK | OFlag::O_NOFOLLOW).bits();
+    let kind = std::fs::symlink_metadata(path)?.file_type();
+    if !kind.is_file() {
+        return Err(io::Error::other("it is no regular file"));
+    }
+    let file = options.clone().custom_flags(flags).open(path)?;
+    let metadata = file.metadata()?;
+    if !metadata.is_file() {
+        return Err(io::Error::other("it is no regular file"));
+    }
+    if metadata.len() > LARGEST {
+        return Err(io::Error::other("it is far too large for a journal"));
+    }
+    refuse_others("it", &metadata)?;
+    refuse_others_directories(path)?;
+    Ok(file)
+}
+
+/// Refuses journals in a directory, or below one, in which others can put files in place of ours.
+fn refuse_others_directories(path: &Path) -> io::Result<()> {
+    for directory in path.ancestors().skip(1).take(2).filter(|directory| !directory.as_os_str().is_empty()) {
+        let metadata = std::fs::metadata(directory)?;
+        // Where the directory is sticky, nobody can replace the file of another.
+        if metadata.mode() & 0o1000 == 0 {
+            refuse_others(&format!("the directory {}", directory.display()), &metadata)?;
+        }
+    }
+    Ok(())
+}
+
+fn refuse_others(what: &str, metadata: &std::fs::Metadata) -> io::Result<()> {
+    let (owner, user) = (metadata.uid(), nix::unistd::geteuid().as_raw());
+    if owner != 0 && owner != user {
+        return Err(io::Error::other(format!(
+            "{what} belongs to another user ({owner}), so it is not believed"
+        )));
+    }
+    if metadata.mode() & 0o022 != 0 {
+        let mode = metadata.mode() & 0o7777;
+        return Err(io::Error::other(format!(
+            "{what} can be written by others (mode {mode:04o}), so it is not believed"
+        )));
+    }
+    Ok(())
+}
+
+/// Takes the lock of a journal; `false` if somebody has it.
+fn lock(file: &File) -> io::Result<bool> {
+    for tried in 1.. {
+        match file.try_lock() {
+            Ok(()) => return Ok(true),
+            Err(TryLockError::WouldBlock) if tried < LOCK_TRIES => {
+                std::thread::sleep(std::time::Duration::from_millis(2));
+            }
+            Err(TryLockError::WouldBlock) => break,
+            Err(TryLockError::Error(error)) => return Err(error),
+        }
+    }
+    Ok(false)
+}
+
+fn read_whole(file: &File) -> io::Result<Vec<u8>> {
+    let mut bytes = Vec::new();
+    file.take(LARGEST).read_to_end(&mut bytes)?;
+    Ok(bytes)
+}
+
+/// Returns whether a journal has no more than the begin of its first line. One that has lost its first line has more, and
+/// is never taken for one that had not begun.
+fn has_not_begun(bytes: &[u8]) -> bool {
+    let compared = bytes.len().min(FIRST_LINE.len());
+    !bytes.contains(&b'\n') && bytes[..compared] == FIRST_LINE[..compared]
+}
+
+/// Returns why a journal cannot be finished that does not say whose it is.
+fn nameless(bytes: &[u8]) -> io::Error {
+    let what = if bytes.starts_with(FIRST_LINE) {
+        "its first line is not understood"
+    } else {
+        "its first line, which names the run and its engine, is not there"
+    };
+    io::Error::other(what)
 }
 
 /// Returns whether the open file is the one now at `path`.
@@ -487,7 +627,11 @@ struct Replayed<U> {
 }
 
 impl<U: Compensation> Replayed<U> {
-    fn of<'l>(lines: impl Iterator<Item = &'l str>) -> Self {
+    fn of_bytes(bytes: &[u8]) -> Self {
+        Self::of(bytes.split_inclusive(|byte| *byte == b'\n'))
+    }
+
+    fn of<'l>(lines: impl Iterator<Item = &'l [u8]>) -> Self {
         let mut replayed = Self {
             info: None,
             version: None,
@@ -497,9 +641,12 @@ impl<U: Compensation> Replayed<U> {
             strange: 0,
             lines: Vec::new(),
         };
-        for line in lines.filter(|line| line.ends_with('\n')) {
-            replayed.apply(line);
-            replayed.lines.push(line.to_owned());
+        for line in lines.filter(|line| line.ends_with(b"\n")) {
+            match std::str::from_utf8(line) {
+                Ok(line) => replayed.apply(line),
+                Err(_) => replayed.strange += 1,
+            }
+            replayed.lines.push(String::from_utf8_lossy(line).into_owned());
         }
         replayed
     }
@@ -518,7 +665,7 @@ impl<U: Compensation> Replayed<U> {
             Ok(Line::Succeeded) => self.succeeded = true,
             Ok(Line::Settled(number)) => self.open.retain(|entry| entry.number != number),
             Err(error) => {
-                tracing::warn!(%error, "a line of the journal cannot be read");
+                tracing::warn!(kind = ?error.classify(), "a line of the journal cannot be read");
                 self.strange += 1;
             }
         }
@@ -767,6 +914,100 @@ mod tests {
         std::fs::write(&path, "{\"began\":{}}\n").unwrap();
         assert!(Journal::open(&path).is_err());
         assert_eq!(std::fs::read_to_string(&path).unwrap(), "{\"began\":{}}\n");
+    }
+
+    #[test]
+    fn a_journal_without_its_first_line_is_never_removed() {
+        let state = tempfile::tempdir().unwrap();
+        let mut journal = Journal::create(state.path(), &info()).unwrap();
+        journal.register(When::Always, delete("/a")).unwrap();
+        let path = journal.path().to_owned();
+        drop(journal);
+        let whole = std::fs::read(&path).unwrap();
+        let second = whole.iter().position(|byte| *byte == b'\n').unwrap() + 1;
+        for rest in [&whole[second..], &whole[second..whole.len() - 1], &whole[3..second - 1], &[0; 100]] {
+            std::fs::write(&path, rest).unwrap();
+            for _ in 0..2 {
+                assert!(Journal::look(&path).is_err());
+                assert!(Journal::open(&path).is_err());
+                assert_eq!(std::fs::read(&path).unwrap(), rest, "it is left as it is");
+            }
+        }
+        // What is torn in its first line had not begun. Who only looks leaves that too.
+        for length in 0..second {
+            std::fs::write(&path, &whole[..length]).unwrap();
+            assert!(Journal::look(&path).unwrap().is_none());
+            assert!(path.exists());
+            assert!(matches!(Journal::open(&path).unwrap(), Opened::Gone));
+            assert!(!path.exists());
+        }
+    }
+
+    #[tokio::test]
+    async fn a_line_that_is_no_text_hides_no_other() {
+        let (_state, journal) = with_line("");
+        let path = journal.path().to_owned();
+        drop(journal);
+        let mut bytes = std::fs::read(&path).unwrap();
+        bytes.extend_from_slice(b"{\"register\":\xff\xfe}\n");
+        std::fs::write(&path, bytes).unwrap();
+        assert_eq!(
+            Journal::look(&path).unwrap().map(|(journal, held)| (journal.open.len(), held)),
+            Some((2, false))
+        );
+        let (done, left) = finish(orphan(&path)).await;
+        assert_eq!(done, ["start app", "start db"]);
+        assert!(left.newer > 0 && path.exists(), "it stays, since it says something more");
+    }
+
+    #[test]
+    fn what_is_no_file_of_ours_is_neither_waited_for_nor_followed() {
+        use std::os::unix::fs::PermissionsExt as _;
+        let state = tempfile::tempdir().unwrap();
+        let journal = Journal::create(state.path(), &info()).unwrap();
+        let (path, directory) = (journal.path().to_owned(), journal.path().parent().unwrap().to_owned());
+        drop(journal);
+        let [fifo, folder, link, open] = ["fifo", "folder", "link", "open"].map(|name| directory.join(name));
+        nix::unistd::mkfifo(&fifo, nix::sys::stat::Mode::S_IRWXU).unwrap();
+        std::fs::create_dir(&folder).unwrap();
+        std::os::unix::fs::symlink(&path, &link).unwrap();
+        std::fs::copy(&path, &open).unwrap();
+        std::fs::set_permissions(&open, std::fs::Permissions::from_mode(0o666)).unwrap();
+        for strange in [&fifo, &folder, &link, &open] {
+            assert!(Journal::look(strange).is_err(), "{}", strange.display());
+            assert!(Journal::open(strange).is_err(), "{}", strange.display());
+            assert_eq!(Journal::peek(strange), None);
+        }
+        if nix::unistd::geteuid().is_root() {
+            std::fs::set_permissions(&open, std::fs::Permissions::from_mode(0o600)).unwrap();
+            assert!(Journal::open(&open).is_ok());
+            std::fs::copy(&path, &open).unwrap();
+            std::os::unix::fs::chown(&open, Some(12345), None).unwrap();
+            let error = Journal::open(&open).unwrap_err();
+            assert!(crate::model::error::chain(&error).contains("another user (12345)"), "{error:?}");
+        }
+        // Where others can put files in place of ours, nothing is believed, and nothing is begun.
+        std::fs::set_permissions(&directory, std::fs::Permissions::from_mode(0o777)).unwrap();
+        assert!(Journal::open(&path).is_err());
+        assert!(Journal::create(state.path(), &RunInfo { run: "other".into(), ..info() }).is_err());
+        std::fs::set_permissions(&directory, std::fs::Permissions::from_mode(0o700)).unwrap();
+        assert!(matches!(Journal::open(&path).unwrap(), Opened::Orphan(_)));
+    }
+
+    #[test]
+    fn who_looks_neither_locks_nor_changes() {
+        let state = tempfile::tempdir().unwrap();
+        let mut journal = Journal::create(state.path(), &info()).unwrap();
+        journal.register(When::Always, Act::of(Rank::Service, "start db", &["name:db"])).unwrap();
+        let path = journal.path().to_owned();
+        let (seen, held) = Journal::look(&path).unwrap().unwrap();
+        assert_eq!((seen.open_entries().count(), held), (1, true));
+        drop(journal);
+        assert!(!Journal::look(&path).unwrap().unwrap().1);
+        let torn = [std::fs::read(&path).unwrap(), b"{\"settled".to_vec()].concat();
+        std::fs::write(&path, &torn).unwrap();
+        assert!(Journal::look(&path).unwrap().is_some());
+        assert_eq!(std::fs::read(&path).unwrap(), torn);
     }
 
     #[test]

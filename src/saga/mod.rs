@@ -32,6 +32,7 @@ use crate::model::event::Monitor;
 pub mod guard;
 pub mod journal;
 mod lease;
+mod scope;
 #[cfg(test)]
 mod testing;
 

@@ -30,6 +30,7 @@ use crate::engine::Docker;
 use crate::model::event::Monitor;
 use crate::model::hint::Hint;
 use crate::model::labels::LABEL_RUN;
+use crate::model::location::MountSource;
 use crate::repository::SnapshotObjects;
 use crate::saga::{Compensation, Rank, RetryBudget};
 use crate::service::freeze::{self, PausedContainer};
@@ -283,6 +284,21 @@ impl UndoError {
     #[must_use]
     pub fn is_taken(&self) -> bool {
         matches!(self, Self::Service(crate::service::ServiceError::Taken { .. }))
+    }
+}
+
+impl Undo {
+    /// Returns the volume or directory that it changes, if it is about one.
+    pub(crate) fn location(&self) -> Option<MountSource> {
+        match self {
+            Self::SwapBack { place, .. }
+            | Self::RestoreOldData { place, .. }
+            | Self::DiscardWork { place, .. }
+            | Self::ArchiveReplaced { place, .. } => Some(place.location.clone()),
+            Self::RetractCopy { copy } => Some(copy.place.location.clone()),
+            Self::RemoveVolume { name, .. } => Some(MountSource::Volume(name.clone())),
+            _ => None,
+        }
     }
 }
 

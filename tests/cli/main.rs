@@ -8,9 +8,11 @@ mod formats;
 mod hand_made;
 mod hints;
 mod listing;
+mod manual;
 mod output;
 #[path = "../shared/program.rs"]
 #[expect(dead_code, reason = "some of it is only for the tests with an engine")]
 mod program;
 #[path = "../shared/schema.rs"]
 mod schema;
+mod unfinished;

@@ -178,3 +178,64 @@ fn failures_are_said_as_they_were() {
     .collect();
     insta::assert_snapshot!("failures", said.join("\n").replace(&place, "PLACE"));
 }
+
+#[test]
+fn with_json_a_failure_is_json_too() {
+    let (volsnap, tree) = (Volsnap::new(), tree(1));
+    let _ = make(&volsnap, tree.path(), &Recipe::default());
+    for (arguments, code, kind) in [
+        (&["show", "nosuch", "--json"][..], 2, "usage"),
+        (&["--json", "list", "--repo", "/no such/place"], 2, "usage"),
+        (&["snapshot", "db", "--json", "--host", "unix:///no/such/socket"], 1, "failed"),
+        (&["no-such-verb", "--json"], 2, "usage"),
+        (&["restore", "--json"], 2, "usage"),
+    ] {
+        let ran = volsnap.run(arguments);
+        let value: serde_json::Value = serde_json::from_str(&ran.expect(code).stdout()).unwrap();
+        assert_fits("error", &value);
+        assert_eq!(value["error"]["kind"], kind, "{value}");
+        assert!(!ran.stderr().is_empty(), "people are told as well");
+    }
+    assert_eq!(volsnap.run(["show", "nosuch"]).expect(2).stdout(), "");
+}
+
+#[test]
+fn quietly_one_line_says_what_was_done() {
+    let (volsnap, tree) = (Volsnap::new(), tree(1));
+    let _ = make(&volsnap, tree.path(), &Recipe::default());
+    let ran = volsnap.run(["verify", "latest", "-q"]);
+    assert_eq!(ran.expect(0).stdout().lines().count(), 1, "{}", ran.stdout());
+    assert!(ran.stdout().contains("is verified"));
+    assert_eq!(ran.stderr(), "");
+}
+
+#[test]
+fn a_dry_run_of_verify_writes_nothing_down() {
+    let (volsnap, tree) = (Volsnap::new(), tree(1));
+    let _ = make(&volsnap, tree.path(), &Recipe::default());
+    let ran = volsnap.run(["verify", "--all", "--dry-run"]);
+    assert!(ran.expect(0).stdout().starts_with("would read back 2"), "{}", ran.stdout());
+    assert_fits("verify --dry-run", &volsnap.run(["verify", "--all", "--dry-run", "--json"]).json());
+    assert!(volsnap.list()[0]["verified"].is_null());
+}
+
+#[test]
+fn who_may_not_use_the_engine_is_told_of_sudo_and_the_group() {
+    use std::os::unix::fs::PermissionsExt as _;
+    use std::os::unix::process::CommandExt as _;
+    if !nix::unistd::geteuid().is_root() {
+        // Only root can be somebody else.
+        return;
+    }
+    let volsnap = Volsnap::new();
+    let directory = tempfile::tempdir().unwrap();
+    fs::set_permissions(directory.path(), fs::Permissions::from_mode(0o755)).unwrap();
+    let socket = directory.path().join("docker.sock");
+    let _engine = std::os::unix::net::UnixListener::bind(&socket).unwrap();
+    fs::set_permissions(&socket, fs::Permissions::from_mode(0o600)).unwrap();
+    let mut command = volsnap.command(["snapshot", "db", "--host", &format!("unix://{}", socket.display())]);
+    let output = command.current_dir("/").uid(65534).gid(65534).output().unwrap();
+    let said = String::from_utf8(output.stderr).unwrap();
+    assert_eq!(output.status.code(), Some(1), "{said}");
+    assert!(said.contains("sudo") && said.contains("usermod -aG docker"), "{said}");
+}

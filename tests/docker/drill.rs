@@ -215,6 +215,6 @@ async fn a_drill_killed_at_any_step_leaves_nothing() {
 
 /// Returns the run whose journal is open; "" when there is none.
 fn run_of(volsnap: &Volsnap) -> String {
-    let journals = volsnap.run(["recover", "--list", "--json"]).json();
+    let journals = volsnap.unfinished();
     journals[0]["run"].as_str().unwrap_or_default().to_owned()
 }

@@ -214,7 +214,7 @@ async fn what_was_killed_with_its_guard_while_frozen_is_unfrozen_by_recover() {
     crate::interruptions::kill_with_guard_at(&postgres, &volsnap, &FROZEN, "prove");
     assert_eq!(postgres.inspect("{{.State.Paused}}"), "true");
     let listed = volsnap.run(["recover", "--list"]);
-    assert!(listed.expect(0).stdout().contains(&format!("unfreeze {}", postgres.container)));
+    assert!(listed.expect(4).stdout().contains(&format!("unfreeze {}", postgres.container)));
     let _ = volsnap.run(["recover"]).expect(0);
     postgres.assert_whole();
     volsnap.assert_no_snapshot();

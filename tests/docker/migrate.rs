@@ -664,3 +664,56 @@ async fn a_migration_that_is_interrupted_while_it_copies_is_gone_on_with() {
     assert_owned(&place, 999);
     scene.assert_tidy();
 }
+
+/// Whatever is asked for and however it goes, nothing that the files of a project set is printed.
+#[tokio::test]
+async fn no_secret_of_a_compose_file_is_printed() {
+    const SECRETS: [&str; 6] = ["hunter2", "t0ken", "k3y", "n0te", "secret-word", "f1le"];
+    let scene = Scene::with(|text| {
+        let environment = "    environment:\n      APP_KEY: k3y-value\n";
+        assert!(text.contains("    environment:\n"), "{text}");
+        // One beside the mount, one in a comment of its line, and one in a label.
+        let text = text.replacen("    environment:\n", environment, 1);
+        let text = text.replacen("    labels:\n", "    labels:\n      - app.token=t0ken-value\n", 1);
+        let mount = text.lines().find(|line| line.contains(MOUNTED_AT)).unwrap().to_owned();
+        text.replacen(&mount, &format!("{mount} # n0te hunter2"), 1)
+    })
+    .await;
+    let assert_silent = |ran: &Ran| {
+        let said = format!("{}{}", ran.stdout(), ran.stderr());
+        for secret in SECRETS {
+            assert!(!said.contains(secret), "{secret} is printed:\n{said}");
+        }
+    };
+    for options in
+        [&["--dry-run"][..], &["--dry-run", "--json"], &["--dry-run", "-vv"], &["--dry-run", "-vvv"]]
+    {
+        let ran = scene.migrate(options);
+        assert_silent(&ran);
+        assert!(ran.expect(0).stdout().contains("server/postgres"), "what changes is shown");
+    }
+    // Compose quotes what it does not understand.
+    for (what, broken) in [
+        ("APP_KEY: k3y-value", "APP_KEY: 'hunter2$%'"),
+        ("      APP_KEY: k3y-value\n", "      APP_KEY: [hunter2-f1le]\n"),
+        ("      APP_KEY: k3y-value\n", "      APP_KEY: \"hunter2\n"),
+    ] {
+        let text = scene.project.text();
+        scene.project.rewrite(|text| text.replacen(what, broken, 1));
+        for ran in [
+            scene.migrate(&["-y", "-vv"]),
+            scene.volsnap.run(["restart", &scene.project.target(), "--recreate", "-vv"]),
+        ] {
+            assert_ne!(ran.code(), Some(0), "{broken}");
+            assert_silent(&ran);
+        }
+        scene.project.rewrite(|_| text);
+    }
+    for ran in [
+        scene.migrate(&["-y", "-vv", "--json"]),
+        scene.volsnap.run(["doctor", "--json", "-vvv"]),
+        scene.volsnap.run(["recover", "--list", "--json"]),
+    ] {
+        assert_silent(&ran);
+    }
+}

@@ -296,7 +296,7 @@ fn is_committed(step: &str) -> bool {
 fn await_finished(volsnap: &Volsnap, step: &str) {
     let begun = std::time::Instant::now();
     loop {
-        let open = volsnap.run(["recover", "--list", "--json"]).json();
+        let open = volsnap.unfinished();
         match open.as_array().unwrap().as_slice() {
             [] => return,
             [run] if run["held"] == false && begun.elapsed().as_secs() > 5 => {
@@ -328,7 +328,7 @@ async fn a_journal_of_a_later_volsnap_stays_and_says_whose_it_is() {
         volsnap.run(arguments).refused(4, &["volsnap 9.1.0", journal.to_str().unwrap()]);
         assert_eq!(std::fs::read_to_string(&journal).unwrap(), text);
     }
-    let listed = volsnap.run(["recover", "--list", "--json"]).json();
+    let listed = volsnap.unfinished();
     assert_eq!((&listed[0]["verb"], &listed[0]["held"]), (&"migrate".into(), &false.into()), "{listed}");
     postgres.assert_whole();
 }

@@ -67,6 +67,13 @@ impl Volsnap {
         Ran::of(command.env("PATH", path).args(["-c", line]))
     }
 
+    /// Returns what `recover --list --json` has, whether or not a service is down.
+    pub(crate) fn unfinished(&self) -> Value {
+        let ran = self.run(["recover", "--list", "--json"]);
+        assert!(matches!(ran.code(), Some(0 | 4)), "{}", ran.stderr());
+        serde_json::from_str(&ran.stdout()).unwrap()
+    }
+
     /// Returns what `list --json` has.
     pub(crate) fn list(&self) -> Vec<Value> {
         match self.run(["list", "--json"]).json() {

@@ -14,12 +14,14 @@ mod project;
 mod proof;
 mod rewrite;
 mod short;
+mod shown;
 mod yaml;
 
 pub use override_file::edit_override;
 use project::{Entry, Model, Mounts, Source, clean};
 pub use project::{ProjectFiles, references};
 use rewrite::{NewEntry, Refused, Splice};
+pub(super) use shown::{MASK, secrets_in};
 use yaml::Document;
 
 /// A mount, and what it should become.
@@ -56,15 +58,17 @@ pub struct FileEdit {
 }
 
 impl FileEdit {
-    /// Returns the change as a unified diff.
+    /// Returns the change as a unified diff that has nothing but what changes: see [`shown`].
     #[must_use]
     pub fn diff(&self) -> String {
         let before = self.before.as_deref().unwrap_or_default();
         let name = self.path.display().to_string();
         let old = if self.before.is_some() { name.as_str() } else { "/dev/null" };
-        similar::TextDiff::from_lines(before, &self.after)
+        // What cannot be read is not shown at all; no such file is edited.
+        let (before, after) = shown::masked(before, &self.after).unwrap_or_default();
+        similar::TextDiff::from_lines(&before, &after)
             .unified_diff()
-            .context_radius(2)
+            .context_radius(0)
             .header(old, &name)
             .to_string()
     }

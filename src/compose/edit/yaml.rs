@@ -7,6 +7,8 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use saphyr_parser::{Event, Parser, ScalarStyle, Span};
 
+use super::shown::Value;
+
 /// A node of a [`Document`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(super) struct NodeId(usize);
@@ -232,6 +234,21 @@ impl Document {
                 .collect(),
             _ => vec![self.node(id).end],
         }
+    }
+
+    /// Returns every scalar as it is written, in the order of the text.
+    pub(super) fn values(&self) -> Vec<Value<'_>> {
+        let pairs = self.nodes.iter().filter_map(|node| match &node.kind {
+            Kind::Mapping(pairs, _) => Some(pairs),
+            _ => None,
+        });
+        let keys: BTreeSet<NodeId> = pairs.flatten().map(|(key, _)| *key).collect();
+        let scalars = self.nodes.iter().enumerate().filter(|(_, node)| matches!(node.kind, Kind::Scalar(..)));
+        let value = |(index, node): (usize, &Node)| {
+            let text = self.text.get(node.start..node.end).filter(|text| !text.is_empty())?;
+            Some(Value { start: node.start, text, is_key: keys.contains(&NodeId(index)) })
+        };
+        scalars.filter_map(value).collect()
     }
 
     /// Returns the line of a byte, counted from 1.

@@ -18,7 +18,7 @@ use self::leftovers::{Migrated, Stage};
 use self::rules::{Case, History, NewestSnapshot, OutsideData};
 use super::Context;
 use super::migrate::record::{Migration, Migrations};
-use super::recover::{Unfinished, unfinished};
+use super::recover::{self, Survey, Unfinished};
 use crate::agent::survey::survey;
 use crate::agent::swap::PREFIX;
 use crate::database::{self, Database, Server};
@@ -48,6 +48,8 @@ pub struct DoctorOptions {
     pub target: Option<Target>,
     /// Where snapshots are kept.
     pub repository: PathBuf,
+    /// Whether this machine could run `recover` at boot by itself, and does not.
+    pub recovers_nothing_at_boot: bool,
 }
 
 /// How bad it can become.
@@ -110,6 +112,10 @@ pub enum Kind {
     Repository,
     /// A run died and is not finished.
     OpenJournal,
+    /// A run died and has not brought back what it held.
+    ServiceLeftDown,
+    /// A run is at work and holds a service.
+    ServiceHeld,
     /// A helper container is left.
     StrayHelper,
     /// A restore left its work directory in the data.
@@ -120,6 +126,8 @@ pub enum Kind {
     LeftoverInUse,
     /// A volume with a copy that a snapshot kept for the next one.
     KeptStage,
+    /// Nothing runs `recover` when the machine starts.
+    NoRecoveryAtBoot,
     /// Something was not looked at.
     NotExamined,
 }
@@ -199,10 +207,16 @@ pub async fn doctor(context: &Context, options: &DoctorOptions) -> Result<Vec<Fi
         })
         .collect();
 
-    let mut findings = Vec::new();
+    let Survey { runs, strange } = recover::look(&context.saga.state)?;
+    // What is down comes before what may go down.
+    let address = context.address.as_str();
+    let mut findings: Vec<Finding> =
+        runs.iter().filter_map(|run| rules::service_away(run, address)).collect();
     let listing = listing(&options.repository, &mut findings).await;
     for one in &examined {
-        findings.extend(examine(one, &world, &engine, &listing, (&options.repository, context.clock.now())));
+        let held = runs.iter().any(|run| run.holds.contains(&one.data.container.name));
+        let now = context.clock.now();
+        findings.extend(examine(one, &world, &engine, &listing, (&options.repository, now, held)));
     }
     let remembered = Migrations::read(&context.saga.state, &engine.id);
     for later in &remembered.later {
@@ -213,10 +227,12 @@ pub async fn doctor(context: &Context, options: &DoctorOptions) -> Result<Vec<Fi
     findings.extend(migrated_volumes(&migrations, &world, &engine));
     findings.extend(leftover_volumes(&examined, &migrations, &world));
     if options.target.is_none() {
-        let runs = unfinished(&context.saga.state)?;
         findings.extend(kept_stages(&world, &engine, &runs, context.clock.now()));
-        findings.extend(runs.iter().filter_map(|run| rules::open_journal(run, &context.address)));
+        findings.extend(runs.iter().filter_map(|run| rules::open_journal(run, address)));
+        findings.extend(strange.iter().map(rules::strange_journal));
         findings.extend(stray_helpers(&world, &runs));
+        let boots_here = engine.local && options.recovers_nothing_at_boot;
+        findings.extend(boots_here.then(rules::no_recovery_at_boot));
     }
     // The findings of one subject stay together, the worst first.
     let mut subjects: Vec<String> = Vec::new();
@@ -286,7 +302,7 @@ fn examine(
     world: &EngineInventory,
     engine: &EngineInfo,
     listing: &Listing,
-    (repository, now): (&Path, DateTime<Utc>),
+    (repository, now, held): (&Path, DateTime<Utc>, bool),
 ) -> Vec<Finding> {
     let location = one.data.mount.and_then(selector::location_of);
     let key = location.as_ref().map(key_of);
@@ -315,6 +331,7 @@ fn examine(
         migrate_to: migrate_to.as_deref(),
         repository,
         now,
+        held,
     };
     rules::examine(&case)
 }

@@ -13,7 +13,7 @@ use crate::model::hint::Hint;
 use crate::model::location::MountSource;
 use crate::model::quote::printable;
 use crate::model::source::OtherRun;
-use crate::ops::recover::{Unfinished, is_at};
+use crate::ops::recover::{Strange, Unfinished, is_at};
 use crate::repository::Unreadable;
 use crate::selector;
 use crate::selector::{DatabaseData, Target};
@@ -51,6 +51,8 @@ pub(super) struct Case<'c> {
     pub(super) migrate_to: Option<&'c Path>,
     pub(super) repository: &'c Path,
     pub(super) now: DateTime<Utc>,
+    /// Whether a run holds it, or died and has not brought it back: then it is not for the user to start.
+    pub(super) held: bool,
 }
 
 /// What the repository has of a source.
@@ -285,7 +287,7 @@ fn outside(case: &Case<'_>) -> Vec<Finding> {
             "it could not be asked, so {} outside its data directory were not looked for",
             links.kinds
         );
-        let start = (!case.runs()).then(|| Hint::docker(["start", case.name()]));
+        let start = (!case.runs() && !case.held).then(|| Hint::docker(["start", case.name()]));
         return vec![case.finding(Kind::NotExamined, Risk::Low, what, start)];
     };
     let finding = |one: &OutsideData| {
@@ -381,7 +383,7 @@ fn whether_it_comes_back(case: &Case<'_>) -> Option<Finding> {
     let container = case.container;
     let (policy, status) = (container.restart_policy.as_str(), container.state.status.as_str());
     match policy {
-        "unless-stopped" if status == "exited" => {
+        "unless-stopped" if status == "exited" && !case.held => {
             let what = "it was stopped by hand (restart policy unless-stopped): it stays away when the machine restarts";
             let start = Hint::docker(["start", case.name()]);
             Some(case.finding(Kind::StaysStopped, Risk::Medium, what.to_owned(), Some(start)))
@@ -461,15 +463,10 @@ fn unsaved_since(case: &Case<'_>, newest: &NewestSnapshot) -> Option<String> {
 }
 
 pub(super) fn open_journal(run: &Unfinished, address: &str) -> Option<Finding> {
-    if run.held {
+    if run.held || run.has_left_down() {
         return None;
     }
-    let info = &run.run;
-    let recover = if is_at(info.host.as_deref(), address) {
-        Hint::volsnap(["recover"])
-    } else {
-        Hint::volsnap(["--host", info.host.as_deref().unwrap_or(DEFAULT_ADDRESS), "recover"])
-    };
+    let (info, recover) = (&run.run, recover_at(run, address));
     let open: Vec<String> = run.open.iter().map(|open| printable(open)).collect();
     Some(Finding {
         kind: Kind::OpenJournal,
@@ -484,6 +481,61 @@ pub(super) fn open_journal(run: &Unfinished, address: &str) -> Option<Finding> {
         ),
         mitigation: vec![recover],
     })
+}
+
+fn recover_at(run: &Unfinished, address: &str) -> Hint {
+    let host = run.run.host.as_deref();
+    if is_at(host, address) {
+        Hint::volsnap(["recover"])
+    } else {
+        Hint::volsnap(["--host", host.unwrap_or(DEFAULT_ADDRESS), "recover"])
+    }
+}
+
+/// Returns what to say of a run for which a service is away.
+pub(super) fn service_away(run: &Unfinished, address: &str) -> Option<Finding> {
+    let notice = run.notice()?;
+    let (kind, risk, mitigation) = if run.has_left_down() {
+        (Kind::ServiceLeftDown, Risk::High, vec![recover_at(run, address)])
+    } else {
+        // It will be back without anybody's doing.
+        (Kind::ServiceHeld, Risk::Low, notice.hints)
+    };
+    let subject = format!("run {}", printable(&run.run.run));
+    Some(Finding {
+        kind,
+        risk,
+        subject,
+        container: run.holds.first().cloned(),
+        what: notice.text,
+        mitigation,
+    })
+}
+
+pub(super) fn no_recovery_at_boot() -> Finding {
+    Finding {
+        kind: Kind::NoRecoveryAtBoot,
+        risk: Risk::Low,
+        subject: "this machine".to_owned(),
+        container: None,
+        what:
+            "nothing runs `volsnap recover` when it starts: what a run had stopped at a power cut stays down"
+                .to_owned(),
+        mitigation: vec![Hint::volsnap(["install", "recover"])],
+    }
+}
+
+/// Returns what to say of something that is in the place of a journal.
+pub(super) fn strange_journal(strange: &Strange) -> Finding {
+    let notice = strange.notice();
+    Finding {
+        kind: Kind::NotExamined,
+        risk: Risk::Medium,
+        subject: "unfinished runs".to_owned(),
+        container: None,
+        what: notice.text,
+        mitigation: notice.hints,
+    }
 }
 
 pub(super) fn stray_helper(helper: &OtherRun) -> Finding {

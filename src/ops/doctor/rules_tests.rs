@@ -8,6 +8,7 @@ use super::*;
 use crate::database::postgres::Postgres;
 use crate::model::container::ContainerState;
 use crate::model::quote::shell_quote;
+use crate::ops::recover::About;
 use crate::saga::RunInfo;
 
 const PGDATA: &str = "/var/lib/postgresql/data";
@@ -41,6 +42,7 @@ struct Situation {
     api_version: ApiVersion,
     work_directories: Vec<String>,
     migrate_to: Option<PathBuf>,
+    held: bool,
 }
 
 impl Situation {
@@ -76,6 +78,7 @@ impl Situation {
             api_version: ApiVersion(1, 41),
             work_directories: Vec::new(),
             migrate_to: Some("/srv/shop/db".into()),
+            held: false,
         }
     }
 
@@ -118,6 +121,7 @@ impl Situation {
             migrate_to: self.migrate_to.as_deref(),
             repository: Path::new("/backups"),
             now: time("2026-11-21T12:00:00Z"),
+            held: self.held,
         });
         let said = serde_json::to_string(&findings).unwrap();
         assert!(!said.contains("s3cret"), "{said}");
@@ -277,13 +281,71 @@ fn a_dead_run_is_a_high_risk_and_one_at_work_is_none() {
         pid: 1,
         started: time("2026-11-20T20:30:11Z"),
     };
-    let mut run = Unfinished { run: info, held: false, open: vec!["start db".to_owned()] };
+    let mut run = Unfinished {
+        run: info,
+        held: false,
+        process: None,
+        open: vec!["remove the volume x".to_owned()],
+        holds: Vec::new(),
+        about: About::default(),
+    };
+    assert_eq!(service_away(&run, DEFAULT_ADDRESS), None);
     let finding = open_journal(&run, DEFAULT_ADDRESS).unwrap();
     assert_eq!((finding.kind, finding.risk), (Kind::OpenJournal, Risk::High));
     assert_eq!(finding.mended_by(), "volsnap --host tcp://10.0.0.2:2375 recover");
     assert_eq!(open_journal(&run, "tcp://10.0.0.2:2375").unwrap().mended_by(), "volsnap recover");
     run.held = true;
     assert_eq!(open_journal(&run, DEFAULT_ADDRESS), None);
+    assert_eq!(service_away(&run, DEFAULT_ADDRESS), None);
+}
+
+#[test]
+fn a_service_that_is_away_for_a_run_is_brought_back_by_that_run_or_by_recover() {
+    let info = RunInfo {
+        run: "20261120T203011Z-4f2a91".to_owned(),
+        verb: "snapshot".to_owned(),
+        subject: "db".to_owned(),
+        host: None,
+        pid: 4711,
+        started: time("2026-11-20T20:30:11Z"),
+    };
+    let (open, holds) = (vec!["start shop_db_1".to_owned()], vec!["shop_db_1".to_owned()]);
+    let mut run = Unfinished { run: info, held: false, process: None, open, holds, about: About::default() };
+    assert_eq!(open_journal(&run, DEFAULT_ADDRESS), None, "it is said once");
+    let finding = service_away(&run, DEFAULT_ADDRESS).unwrap();
+    assert_eq!((finding.kind, finding.risk), (Kind::ServiceLeftDown, Risk::High));
+    assert_eq!(
+        finding.what,
+        "snapshot of db (run 20261120T203011Z-4f2a91) died, and has not brought back: shop_db_1"
+    );
+    assert_eq!(finding.mended_by(), "volsnap recover");
+    (run.held, run.process) = (true, Some(4711));
+    let finding = service_away(&run, DEFAULT_ADDRESS).unwrap();
+    assert_eq!((finding.kind, finding.risk), (Kind::ServiceHeld, Risk::Low));
+    assert_eq!(
+        finding.what,
+        "snapshot of db (run 20261120T203011Z-4f2a91), process 4711, begun 2026-11-20 20:30:11 UTC, is at work and \
+         holds: shop_db_1"
+    );
+    assert!(finding.mended_by().starts_with("kill -TERM 4711    # "), "{}", finding.mended_by());
+    // Its process number may be another's by now.
+    run.process = None;
+    assert!(!service_away(&run, DEFAULT_ADDRESS).unwrap().mended_by().contains("kill"));
+}
+
+#[test]
+fn nobody_is_told_to_start_what_a_run_holds() {
+    let mut situation = Situation::healthy();
+    situation.container.restart_policy = "unless-stopped".to_owned();
+    situation.container.state = ContainerState { status: "exited".into(), ..ContainerState::default() };
+    situation.outside = None;
+    let starts = |situation: &Situation| {
+        let advice = situation.examine().iter().map(Finding::mended_by).collect::<String>();
+        advice.contains("docker start")
+    };
+    assert!(starts(&situation));
+    situation.held = true;
+    assert!(!starts(&situation));
 }
 
 #[rstest]

@@ -125,6 +125,7 @@ impl MigrateRun<'_> {
         let docker = &*self.run.context.docker;
         let engine = docker.engine().await.context(|| "ask the engine what it is".to_owned())?;
         let source = self.run.context.resolve_for(&["migrate"], &self.options.target).await?;
+        self.run.refuse_unfinished(&source)?;
         source.warnings.iter().for_each(|warning| self.run.monitor().warning(warning));
         if let Some(other) = &source.held_by {
             return Err(busy(&source, &other.container));

@@ -42,6 +42,7 @@ impl SnapshotRun<'_> {
         let docker = &*self.run.context.docker;
         let engine = docker.engine().await.context(|| "ask the engine what it is".to_owned())?;
         let source = self.run.context.resolve(&self.options.target).await?;
+        self.run.refuse_unfinished(&source)?;
         source.warnings.iter().for_each(|warning| self.run.monitor().warning(warning));
         self.refuse_what_cannot_be_held(&source).await?;
         if self.options.quiesce == Quiesce::Stop {
