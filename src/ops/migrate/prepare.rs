@@ -31,6 +31,7 @@ use crate::model::source::{Source, User, key_of};
 use crate::ops::evidence::DatabaseFiles;
 use crate::ops::facts::find_checks;
 use crate::ops::helper::{StageMount, StartedHelper, busy, start_helper};
+use crate::ops::hold::HoldPlan;
 use crate::ops::plan::{DowntimeEstimate, STAGE_RESERVE};
 use crate::ops::preconditions::{refuse_podman, refuse_what_cannot_be_stopped, swarm_service};
 use crate::saga::{UndoId, When};
@@ -146,6 +147,9 @@ impl MigrateRun<'_> {
         self.refuse_location(&source)?;
         let users = mounting(&source)?;
         let stops = stops(&source)?;
+        let kills = self.options.kills.clone();
+        let hold = HoldPlan { containers: stops.clone(), kills, ..HoldPlan::default() };
+        hold.look(&self.run.context).await.refuse_the_deaf()?;
         self.refuse_sharers(&users).await?;
         self.run.context.refuse_stranded(&source).await?;
         let database = database_of(&source);
