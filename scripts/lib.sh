@@ -7,6 +7,7 @@
 ROOT=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 export VOLSNAP_TEST_IMAGE=${VOLSNAP_TEST_IMAGE:-volsnap-test/postgres:15}
 export VOLSNAP_TEST_IMAGE_70=${VOLSNAP_TEST_IMAGE_70:-volsnap-test/postgres:15-uid70}
+export VOLSNAP_TEST_STORES=${VOLSNAP_TEST_STORES:-volsnap-test/stores:1}
 
 # --- messages: standard output is for results, so all of this goes to standard error
 
@@ -137,8 +138,11 @@ image_present() { docker image inspect "$1" >/dev/null 2>&1; }
 # Present: use it. Else the official one, if a registry answers soon. Else build it from Debian packages.
 ensure_image() {
     ensure_engine
-    if image_present "$VOLSNAP_TEST_IMAGE" && image_present "$VOLSNAP_TEST_IMAGE_70"; then return; fi
-    "$ROOT/fixtures/postgres/build" || die "no test image" "Build it: sudo $ROOT/fixtures/postgres/build"
+    if ! image_present "$VOLSNAP_TEST_IMAGE" || ! image_present "$VOLSNAP_TEST_IMAGE_70"; then
+        "$ROOT/fixtures/postgres/build" || die "no test image" "Build it: sudo $ROOT/fixtures/postgres/build"
+    fi
+    image_present "$VOLSNAP_TEST_STORES" && return
+    "$ROOT/fixtures/stores/build" || die "no image of other stores" "Build it: sudo $ROOT/fixtures/stores/build"
 }
 
 # --- Rust

@@ -14,7 +14,7 @@ use super::calls::Call;
 
 /// The version of the protocol. It moves with any change of a call or an answer: both sides belong to one build,
 /// except with an image that somebody has named or kept.
-pub const VERSION: u32 = 1;
+pub const VERSION: u32 = 2;
 
 /// What the agent tells the command.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -144,6 +144,8 @@ pub struct Survey {
     pub disk_bytes: u64,
     /// Data directories found, and of which engine.
     pub databases: Vec<FoundDatabase>,
+    /// [Stores](crate::database::stores) of which files were found, by their names.
+    pub stores: Vec<String>,
 }
 
 /// A data directory in a source.

@@ -45,6 +45,7 @@ pub fn survey(root: &Path, exclude: &GlobSet) -> io::Result<Survey> {
             match entry.metadata() {
                 Ok(metadata) => {
                     count(&mut survey, &metadata, &mut linked);
+                    note_store(&mut survey, &root.join(&path));
                     if metadata.is_dir() {
                         directories.push(path);
                     }
@@ -65,6 +66,14 @@ fn count(survey: &mut Survey, metadata: &Metadata, linked: &mut HashSet<(u64, u6
     survey.files += 1;
     survey.bytes += metadata.len();
     survey.disk_bytes += metadata.blocks() * BLOCK;
+}
+
+/// Takes note of the store that a file is of.
+fn note_store(survey: &mut Survey, path: &Path) {
+    let Some(store) = database::stores::of_file(path) else { return };
+    if !survey.stores.iter().any(|name| name == store.name) {
+        survey.stores.push(store.name.to_owned());
+    }
 }
 
 fn find_databases(root: &Path) -> io::Result<Vec<FoundDatabase>> {

@@ -45,11 +45,16 @@ pub(crate) struct Args {
     /// How closely to look at the data, before and after
     #[arg(long, value_enum, value_name = "LEVEL", default_value_t = FactsArg::Quick)]
     facts: FactsArg,
-    /// How long to wait for a container to stop, such as 90s; it is never killed [default: 10m]
+    /// How long to wait for a container to stop, such as 90s; it is never killed [default: 10m for what keeps data, for
+    /// any other the time that its owner has given it, else 1m]
     #[arg(long, value_name = "TIME", value_parser = humantime::parse_duration)]
     stop_timeout: Option<Duration>,
     #[command(flatten)]
     bystanders: BystandersArgs,
+    /// Let this container be killed if it does not stop in time, as one with the label volsnap.kill=true may be; you can
+    /// give several
+    #[arg(long = "kill", value_name = "NAME")]
+    kills: Vec<String>,
     /// Use this image for the helper container, instead of the one that volsnap packs from itself
     #[arg(long, value_name = "IMAGE")]
     helper_image: Option<String>,
@@ -94,6 +99,7 @@ impl Args {
             owner: self.owner,
             level: self.facts.into(),
             stop_timeout: self.stop_timeout,
+            kills: self.kills.clone(),
             // A compose file cannot refer to a variable that is not UTF-8.
             environment: std::env::vars_os()
                 .filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)))

@@ -45,11 +45,16 @@ pub(crate) struct Args {
     /// The file with your own checks [default: volsnap.toml beside the compose file; see `volsnap help check`]
     #[arg(long, value_name = "FILE")]
     checks: Option<PathBuf>,
-    /// How long to wait for a container to stop, such as 90s; it is never killed [default: 10m]
+    /// How long to wait for a container to stop, such as 90s; it is never killed [default: 10m for what keeps data, for
+    /// any other the time that its owner has given it, else 1m]
     #[arg(long, value_name = "TIME", value_parser = humantime::parse_duration)]
     stop_timeout: Option<Duration>,
     #[command(flatten)]
     bystanders: BystandersArgs,
+    /// Let this container be killed if it does not stop in time, as one with the label volsnap.kill=true may be; you can
+    /// give several
+    #[arg(long = "kill", value_name = "NAME")]
+    kills: Vec<String>,
     /// Use this image for the helper container, instead of the one that volsnap packs from itself
     #[arg(long, value_name = "IMAGE")]
     helper_image: Option<String>,
@@ -87,6 +92,7 @@ impl Args {
             quiesce: Quiesce::Stop,
             codec: Codec::default(),
             stop_timeout: self.stop_timeout,
+            kills: self.kills.clone(),
             max_downtime: None,
             max_rate: MaxRate::default(),
             allow_crash_consistent: false,
@@ -103,6 +109,7 @@ impl Args {
             recreate: self.recreate,
             checks: self.checks.clone(),
             stop_timeout: self.stop_timeout,
+            kills: self.kills.clone(),
             helper_image: self.helper_image.clone(),
         })
     }

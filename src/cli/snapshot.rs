@@ -49,9 +49,14 @@ pub(crate) struct Args {
     /// How to compress the archive: zstd (levels 1 to 22, such as zstd:19), gzip (1 to 9) or none
     #[arg(long, value_name = "CODEC[:LEVEL]", default_value = "zstd:3")]
     compression: Codec,
-    /// How long to wait for a container to stop, such as 90s; it is never killed [default: 10m]
+    /// How long to wait for a container to stop, such as 90s; it is never killed [default: 10m for what keeps data, for
+    /// any other the time that its owner has given it, else 1m]
     #[arg(long, value_name = "TIME", value_parser = humantime::parse_duration)]
     stop_timeout: Option<Duration>,
+    /// Let this container be killed if it does not stop in time, as one with the label volsnap.kill=true may be; you can
+    /// give several
+    #[arg(long = "kill", value_name = "NAME")]
+    kills: Vec<String>,
     /// Give up and bring the service back, rather than keep it down for longer than this, such as 90s [default: 30s
     /// for --quiesce pause]
     #[arg(long, value_name = "TIME", value_parser = parse_max_downtime)]
@@ -220,6 +225,7 @@ impl Args {
             keep_stage: self.keep_stage,
             codec: self.compression,
             stop_timeout: self.stop_timeout,
+            kills: self.kills.clone(),
             max_downtime: self.max_downtime,
             max_rate: self.max_rate.unwrap_or_default(),
             allow_crash_consistent: self.allow_crash_consistent,

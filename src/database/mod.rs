@@ -13,6 +13,8 @@
 //! | [`SandboxSource`] | how to boot a copy of its data away from everything | `verify --drill` |
 //! | [`Advice`] | words and commands for a person | whoever finds something wrong |
 //!
+//! Of [other stores](stores) it knows no more than what they are called, and what a person should know of them.
+//!
 //! [`compare`](mod@compare) finds what differs between two looks at the same data, for every database alike.
 //!
 //! # One more database
@@ -35,6 +37,7 @@ pub mod native;
 pub mod postgres;
 pub mod sandbox;
 pub mod server;
+pub mod stores;
 
 pub use advice::Advice;
 pub use facts::{FactsError, FactsSource};

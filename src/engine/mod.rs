@@ -98,6 +98,8 @@ pub enum Grace {
     Unlimited,
     /// The container's own setting, otherwise the engine's default.
     Own,
+    /// So many seconds.
+    Seconds(u32),
 }
 
 /// A mount requested in a [`ContainerSpec`].

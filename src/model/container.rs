@@ -64,6 +64,8 @@ pub struct Container {
     pub mounts: Vec<Mount>,
     /// Network mode: "bridge", "host", "container:ID", a network's name.
     pub network_mode: String,
+    /// Whose processes it sees: "" for its own, "host", "container:ID".
+    pub pid_mode: String,
     /// Restart policy: "", "no", "always", "unless-stopped", "on-failure".
     pub restart_policy: String,
     /// The signal that asks it to stop, if image or container set one.
@@ -140,6 +142,16 @@ pub struct ContainerState {
     pub health: Option<String>,
     /// Its first process, as the engine's host numbers it; 0 while it does not run.
     pub pid: i64,
+}
+
+impl ContainerState {
+    /// Returns whether it has run for this long without a break, by the engine's clock and ours.
+    #[must_use]
+    pub fn has_run_for(&self, least: std::time::Duration, now: chrono::DateTime<chrono::Utc>) -> bool {
+        let Ok(started) = chrono::DateTime::parse_from_rfc3339(&self.started_at) else { return false };
+        let ran = now.signed_duration_since(started).to_std().unwrap_or_default();
+        self.running && !self.restarting && ran >= least
+    }
 }
 
 /// What kind of thing is mounted.

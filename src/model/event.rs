@@ -97,10 +97,12 @@ pub enum Event {
     },
     /// The service is about to go away.
     Held,
-    /// The service answers again.
+    /// The service is back.
     Released {
         /// Time since the stop was asked for.
         downtime: Duration,
+        /// Whether all of it was asked, and answered; if not, it runs as far as can be seen.
+        answers: bool,
     },
     /// Something worth knowing that does not end the run.
     Warning(Notice),

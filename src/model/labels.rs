@@ -1,5 +1,7 @@
 //! The labels by which volsnap knows its own containers, volumes and images.
 
+/// Label that an owner gives a container, with "true": it may be killed if it does not stop in time.
+pub const LABEL_KILL: &str = "volsnap.kill";
 /// Label of the image: the version of volsnap it was packed from.
 pub const LABEL_HELPER: &str = "volsnap.helper";
 /// Label of the container, or of a volume that a restore made: the run it belongs to.

@@ -332,6 +332,7 @@ impl DrillRun<'_> {
         let volume = Undo::RemoveVolume { name: self.volume.clone(), run: self.run.id.to_string() };
         saga.register(When::Always, volume).context(|| "write the journal".to_owned())?;
         let options = RestoreOptions {
+            kills: Vec::new(),
             repository: self.options.repository.clone(),
             archive: Archive::Snapshot(Box::new(self.snapshot.clone())),
             destination: Destination::NewVolume(self.volume.clone()),

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use super::Context;
 use crate::agent::calls::{Inspect, Side};
 use crate::agent::client::AgentClient;
-use crate::database::{self, DataFiles, Database};
+use crate::database::{self, DataFiles, Database, stores};
 use crate::model::container::Container;
 use crate::model::error::{Context as _, Error, Result};
 use crate::model::hint::Hint;
@@ -109,6 +109,25 @@ pub(super) async fn of_shutdown(
 fn unprovable(database: &dyn Database) -> Option<String> {
     let is_unknown = database.files().is_none();
     is_unknown.then(|| format!("it is not known how the files of {} prove a clean shutdown", database.name()))
+}
+
+/// Returns which of the containers that were down before anything was stopped had not ended cleanly: what they have
+/// left behind is what a power loss leaves. It says nothing of a database whose own files tell.
+pub(super) fn of_those_down_before(source: &Source, stores: &[String]) -> Vec<String> {
+    let down = source.users.iter().filter(|user| user.writes && !user.container.state.running);
+    let has_run = down.filter(|user| !matches!(user.container.state.status.as_str(), "created" | ""));
+    has_run.filter_map(|user| ended_badly_before(&user.container, !stores.is_empty())).collect()
+}
+
+/// A store ends with 0, or with the code of the signal that asked it to end.
+fn ended_badly_before(container: &Container, is_store: bool) -> Option<String> {
+    let is_store = is_store || stores::of(container).is_some();
+    let state = &container.state;
+    if let Some(reason) = ended_badly(container) {
+        return Some(format!("{reason} before"));
+    }
+    (is_store && !matches!(state.exit_code, 0 | 130 | 143))
+        .then(|| format!("container {} ended with exit code {} before", container.name, state.exit_code))
 }
 
 /// Returns why a container did not end cleanly, as far as the engine tells.

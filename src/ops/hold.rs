@@ -9,34 +9,42 @@
 //! migration stay, holds nothing: if a command hangs there, the service is up, on data that is all old or all new, and
 //! once somebody ends the command, its journal is finished. Putting things back has no deadline.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use chrono::{DateTime, Utc};
-use tokio::time::Instant;
+use tokio::time::{Instant, sleep};
 
+use super::Context;
 use super::run::Run;
-use crate::database;
+use crate::database::{self, stores};
 use crate::model::container::Container;
 use crate::model::error::{Context as _, Error, Result};
 use crate::model::event::{Event, Phase};
 use crate::model::hint::Hint;
 use crate::model::ids::SnapshotId;
-use crate::model::labels::{LABEL_HOLDS, LABEL_RUN};
+use crate::model::labels::{LABEL_HOLDS, LABEL_KILL, LABEL_RUN};
 use crate::model::location::MountSource;
+use crate::model::source::Source;
 use crate::saga::{Terms, UndoId, When};
 use crate::selector::inventory::Place;
 use crate::service::ServiceError;
 use crate::service::freeze::{PausedContainer, freeze_all};
 use crate::service::newcomer::HeldData;
-use crate::service::ready::await_ready;
+use crate::service::ready::{await_ready, can_be_asked};
 use crate::service::start::{StoppedContainer, start_once};
-use crate::service::stop::{stop, stop_limit};
+use crate::service::stop::{Manner, is_deaf, may_be_killed, stop};
+use crate::service::vitals::Vitals;
 use crate::undo::{Saga, Undo};
 
 /// How long freezing may take.
 const FREEZE_LIMIT: Duration = Duration::from_secs(10);
 /// How long a database may take to answer after it was frozen.
 const ANSWER_LIMIT: Duration = Duration::from_secs(30);
+/// After how long nothing but its server runs in a container: its entrypoint has done its work.
+pub(super) const SETTLES: Duration = Duration::from_secs(60);
+/// How often an entrypoint is looked at that is at work.
+const LOOK_AGAIN: Duration = Duration::from_millis(300);
 
 /// How writers are held still.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -59,6 +67,14 @@ pub(super) struct HoldPlan {
     pub(super) containers: Vec<Container>,
     /// Those that do not answer even before the hold: they are started again, and not waited for.
     pub(super) mute: Vec<String>,
+    /// Those to freeze although the others are stopped: they cannot stop by themselves.
+    pub(super) frozen_too: Vec<Container>,
+    /// The names of those that may be killed if they do not stop in time.
+    pub(super) kills: Vec<String>,
+    /// Whether the data looks like that of a store, whoever uses it.
+    pub(super) is_store: bool,
+    /// What is seen of those that nobody can ask, by their ids.
+    pub(super) vitals: BTreeMap<String, Vitals>,
     /// How long one may take to stop; `None` for the time that suits it.
     pub(super) stop_timeout: Option<Duration>,
     /// How long the hold is expected to take.
@@ -70,7 +86,12 @@ pub(super) struct HoldPlan {
 impl HoldPlan {
     /// Returns whether there is nobody to hold.
     pub(super) fn is_empty(&self) -> bool {
-        self.containers.is_empty()
+        self.containers.is_empty() && self.frozen_too.is_empty()
+    }
+
+    /// Returns everybody who is held.
+    pub(super) fn all(&self) -> Vec<Container> {
+        [self.containers.as_slice(), self.frozen_too.as_slice()].concat()
     }
 
     /// Returns whether they are frozen.
@@ -85,7 +106,8 @@ impl HoldPlan {
 
     /// Returns the names of those to freeze.
     pub(super) fn frozen(&self) -> Vec<String> {
-        self.names(HoldMethod::Freeze)
+        let too = self.frozen_too.iter().map(|container| container.name.clone());
+        self.names(HoldMethod::Freeze).into_iter().chain(too).collect()
     }
 
     /// Returns the names of those to start again, in that order.
@@ -98,15 +120,117 @@ impl HoldPlan {
         names.filter(|_| self.method == method).collect()
     }
 
+    /// Looks at each container that is stopped, as long as it runs.
+    pub(super) async fn look(mut self, context: &Context) -> Self {
+        if self.freezes() {
+            return self;
+        }
+        for container in self.containers.iter().filter(|container| database::of(container).is_none()) {
+            if let Some(vitals) = look_at(context, container).await {
+                self.vitals.insert(container.id.clone(), vitals);
+            }
+        }
+        self
+    }
+
+    /// Returns how one is stopped.
+    fn manner(&self, container: &Container) -> Manner {
+        let is_store = self.is_store || stores::of(container).is_some();
+        Manner::of(container, is_store, self.may_kill(container), self.stop_timeout)
+    }
+
+    fn may_kill(&self, container: &Container) -> bool {
+        may_be_killed(container) || self.kills.contains(&container.name)
+    }
+
+    /// Returns whether one cannot stop by itself, as far as can be seen, and nobody may kill it.
+    fn is_stuck(&self, container: &Container) -> bool {
+        let vitals = self.vitals.get(&container.id);
+        vitals.is_some_and(|vitals| is_deaf(container, vitals)) && !self.may_kill(container)
+    }
+
+    /// Returns whether one was seen to have done with its entrypoint.
+    pub(super) fn shows_server(&self, container: &Container) -> bool {
+        self.vitals.get(&container.id).is_some_and(|vitals| !vitals.may_be_entrypoint(container))
+    }
+
+    /// Freezes those that cannot stop by themselves, and stops the others.
+    ///
+    /// # Errors
+    /// When one must be stopped that cannot: it would be without its network afterwards.
+    pub(super) fn freezing_the_deaf(mut self, source: &Source) -> Result<Self> {
+        if self.freezes() {
+            return Ok(self);
+        }
+        let loses_network = |container: &Container| {
+            source.users.iter().any(|user| user.container.id == container.id && user.through_network)
+        };
+        let stuck: Vec<_> = self.containers.iter().filter(|one| self.is_stuck(one)).cloned().collect();
+        if let Some(container) = stuck.iter().find(|container| loses_network(container)) {
+            return Err(cannot_stop(container));
+        }
+        self.containers.retain(|container| !stuck.contains(container));
+        self.frozen_too = stuck;
+        Ok(self)
+    }
+
+    /// Refuses those that cannot stop by themselves, if they must be stopped.
+    ///
+    /// # Errors
+    /// When there is one.
+    pub(super) fn refuse_the_deaf(&self) -> Result<()> {
+        let stuck = self.containers.iter().find(|container| self.is_stuck(container));
+        stuck.map_or(Ok(()), |container| Err(cannot_stop(container)))
+    }
+
+    /// Returns whether the engine starts one again and again, which is nobody's doing.
+    fn is_looping(&self, container: &Container) -> bool {
+        self.mute.contains(&container.id) && is_restarted(container)
+    }
+
     /// Returns those to stop, as the journal has them, in the order in which they are started.
     fn stopped(&self, data: Option<&HeldData>) -> Vec<StoppedContainer> {
         let stopped = self.containers.iter().rev().map(|container| StoppedContainer {
             answered: !self.mute.contains(&container.id),
             data: data.filter(|data| data.is_written_by(container)).cloned(),
+            vitals: self.vitals.get(&container.id).cloned(),
+            grace_seconds: self.manner(container).grace_seconds(),
+            is_store: self.is_store || stores::of(container).is_some(),
             ..StoppedContainer::of(container)
         });
         stopped.collect()
     }
+}
+
+/// Looks at a container once its entrypoint has done its work: until then it is another process, and may hear nothing.
+async fn look_at(context: &Context, container: &Container) -> Option<Vitals> {
+    let begun = Instant::now();
+    loop {
+        let vitals = Vitals::of(&*context.docker, container).await?;
+        let is_settled = container.state.has_run_for(SETTLES, context.clock.now());
+        if is_settled || begun.elapsed() >= SETTLES || !vitals.may_be_entrypoint(container) {
+            return Some(vitals);
+        }
+        context.monitor.goes_on();
+        sleep(LOOK_AGAIN).await;
+    }
+}
+
+/// Returns whether the engine starts a container again when it ends.
+pub(super) fn is_restarted(container: &Container) -> bool {
+    !matches!(container.restart_policy.as_str(), "" | "no")
+}
+
+fn cannot_stop(container: &Container) -> Error {
+    let name = &container.name;
+    Error::failed(format!(
+        "container {name} cannot stop by itself: its first process does nothing at its stop signal ({})",
+        container.stop_signal.as_deref().unwrap_or("SIGTERM")
+    ))
+    .hint(Hint::again(["--kill", name]).why("has it killed once its time to stop is over"))
+    .or(Hint::advice(format!(
+        "run it with an init (docker run --init, init: true), or label it {LABEL_KILL}=true"
+    )))
 }
 
 /// Users that are held; the journal has what brings them back.
@@ -114,6 +238,8 @@ impl HoldPlan {
 pub(super) struct Held {
     plan: HoldPlan,
     back: Option<UndoId>,
+    /// What lets those go on that are frozen beside those that are stopped.
+    thaw: Option<UndoId>,
     /// Those that are stopped, in the order in which they are started.
     pub(super) stopped: Vec<StoppedContainer>,
     /// When the hold began.
@@ -127,12 +253,17 @@ impl Run {
     /// # Errors
     /// When one cannot be held; the run's end puts back those that are held already.
     pub(super) async fn hold(&self, saga: &mut Saga, plan: &HoldPlan, again: Hint) -> Result<Held> {
-        let mut held =
-            Held { plan: plan.clone(), back: None, stopped: Vec::new(), at: self.context.clock.now() };
+        let mut held = Held {
+            plan: plan.clone(),
+            back: None,
+            thaw: None,
+            stopped: Vec::new(),
+            at: self.context.clock.now(),
+        };
         if plan.is_empty() {
             return Ok(held);
         }
-        for container in &plan.containers {
+        for container in plan.all().iter().filter(|container| !plan.is_looping(container)) {
             self.context.refuse_restarted(container, again.clone()).await?;
         }
         let containers = self.context.docker.containers().await.context(|| "list containers".to_owned())?;
@@ -147,12 +278,19 @@ impl Run {
             self.note_started(&held.stopped);
             Undo::StartContainers { containers: held.stopped.clone() }
         };
-        held.back = Some(saga.register(When::Always, undo).context(|| "write the journal".to_owned())?);
+        let journal = || "write the journal".to_owned();
+        held.back = Some(saga.register(When::Always, undo).context(journal)?);
+        if !plan.frozen_too.is_empty() {
+            let containers = plan.frozen_too.iter().map(PausedContainer::of).collect();
+            held.thaw = Some(saga.register(When::Always, Undo::Unpause { containers }).context(journal)?);
+        }
         held.at = self.goes_away(plan);
         if plan.freezes() {
-            self.freeze(plan).await?;
+            self.freeze(plan, &plan.containers).await?;
         } else {
             self.stop(plan).await?;
+            self.freeze(plan, &plan.frozen_too).await?;
+            self.look_at_looping(&mut held).await?;
         }
         let away = self.timer.held_at().map_or(Duration::ZERO, |since| since.elapsed());
         let left = plan.max_downtime.map(|limit| limit.saturating_sub(away));
@@ -171,6 +309,22 @@ impl Run {
         Ok(Some(HeldData::of(names, place.paths().to_vec(), containers)))
     }
 
+    /// Takes the run in which one was stopped that the engine started again and again for the one in which it was found:
+    /// from here on, any other is somebody's doing.
+    async fn look_at_looping(&self, held: &mut Held) -> Result<()> {
+        let looping: Vec<_> = (0..held.plan.containers.len())
+            .filter(|index| held.plan.is_looping(&held.plan.containers[*index]))
+            .collect();
+        for index in looping {
+            let container = &mut held.plan.containers[index];
+            let now = self.context.docker.container(&container.id).await;
+            if let Some(now) = now.context(|| format!("look at container {}", container.name))? {
+                container.state = now.state;
+            }
+        }
+        Ok(())
+    }
+
     /// Marks the moment from which the service is away, and returns it.
     fn goes_away(&self, plan: &HoldPlan) -> DateTime<Utc> {
         let phase = if plan.freezes() { Phase::Freeze } else { Phase::Stop };
@@ -178,7 +332,7 @@ impl Run {
         self.monitor().event(Event::Held);
         self.timer.held();
         let limits = plan.containers.iter().map(|container| match plan.method {
-            HoldMethod::Stop => stop_limit(container, plan.stop_timeout),
+            HoldMethod::Stop => plan.manner(container).limit,
             HoldMethod::Freeze => FREEZE_LIMIT,
         });
         self.lease(Terms::of_stop(limits.sum(), plan.max_downtime));
@@ -187,20 +341,24 @@ impl Run {
 
     async fn stop(&self, plan: &HoldPlan) -> Result<()> {
         for container in &plan.containers {
-            stop(&*self.context.docker, container, plan.stop_timeout, self.monitor()).await.map_err(
-                |error| match error {
-                    ServiceError::NotStopped { .. } => {
-                        Error::failed(error.to_string()).with_source(error).hint(Hint::logs(&container.name))
-                    }
-                    _ => Error::failed(format!("stop container {}", container.name)).with_source(error),
-                },
-            )?;
+            let stopped =
+                stop(&*self.context.docker, container, plan.manner(container), self.monitor()).await;
+            stopped.map_err(|error| match error {
+                ServiceError::NotStopped { .. } => Error::failed(error.to_string())
+                    .with_source(error)
+                    .hint(Hint::logs(&container.name).why("what it is still doing"))
+                    .or(Hint::docker(["start", &container.name]).why("should it end after all")),
+                _ => Error::failed(format!("stop container {}", container.name)).with_source(error),
+            })?;
         }
         Ok(())
     }
 
-    async fn freeze(&self, plan: &HoldPlan) -> Result<()> {
-        let frozen = freeze_all(&*self.context.docker, &plan.containers, FREEZE_LIMIT, self.monitor()).await;
+    async fn freeze(&self, plan: &HoldPlan, containers: &[Container]) -> Result<()> {
+        if containers.is_empty() {
+            return Ok(());
+        }
+        let frozen = freeze_all(&*self.context.docker, containers, FREEZE_LIMIT, self.monitor()).await;
         frozen.map_err(|error| match error {
             ServiceError::NotFrozen { .. } => Error::failed(error.to_string()),
             _ => Error::failed(format!("freeze {}", plan.frozen().join(", "))).with_source(error),
@@ -217,7 +375,7 @@ fn refuse_held_elsewhere(plan: &HoldPlan, run: &SnapshotId, containers: &[Contai
     for other in others {
         let held = other.labels.get(LABEL_HOLDS).map_or("", String::as_str);
         let is_held = |container: &&Container| held.split(' ').any(|name| name == container.name);
-        if let Some(container) = plan.containers.iter().find(is_held) {
+        if let Some(container) = plan.all().iter().find(is_held) {
             return Err(Error::busy(format!(
                 "another volsnap run holds container {} (helper container {})",
                 container.name, other.name
@@ -229,14 +387,19 @@ fn refuse_held_elsewhere(plan: &HoldPlan, run: &SnapshotId, containers: &[Contai
 }
 
 impl Held {
-    /// Returns those that are held, as they were before.
-    pub(super) fn containers(&self) -> &[Container] {
-        &self.plan.containers
+    /// Returns those that are stopped, as they were before.
+    pub(super) fn stopped_containers(&self) -> &[Container] {
+        if self.plan.freezes() { &[] } else { &self.plan.containers }
     }
 
-    /// Returns whether they are frozen.
-    pub(super) fn is_frozen(&self) -> bool {
-        self.plan.freezes()
+    /// Returns those that are frozen, as they were before.
+    pub(super) fn frozen_containers(&self) -> &[Container] {
+        if self.plan.freezes() { &self.plan.containers } else { &self.plan.frozen_too }
+    }
+
+    /// Returns whether each of them can be asked if it is back.
+    fn can_be_asked(&self) -> bool {
+        self.plan.all().iter().all(can_be_asked)
     }
 
     /// Brings them back, and returns when they were.
@@ -253,6 +416,11 @@ impl Held {
         }
         // This may take any time, as long as it goes on: if a run hangs here, its guard ends it and does the same.
         run.lease(Terms::of_release(self.plan.max_downtime));
+        if let Some(thaw) = self.thaw {
+            let what = "let go on what was frozen";
+            let thawed = saga.undo_now(thaw, run.monitor()).await;
+            thawed.map_err(|error| Error::failed(what).with_source(error))?;
+        }
         let what = if frozen { "let go on what was frozen" } else { "start again what was stopped" };
         saga.undo_now(back, run.monitor()).await.map_err(|error| Error::failed(what).with_source(error))?;
         // What was frozen goes on where it was, and can answer from here on; whether it does is asked afterwards.
@@ -261,7 +429,7 @@ impl Held {
         if frozen {
             self.ask_frozen(run).await?;
         }
-        run.monitor().event(Event::Released { downtime });
+        run.monitor().event(Event::Released { downtime, answers: self.can_be_asked() });
         Ok(released)
     }
 
@@ -297,7 +465,7 @@ impl Held {
         run.note_started(&self.stopped);
         let downtime = run.timer.released();
         run.end_lease();
-        run.monitor().event(Event::Released { downtime });
+        run.monitor().event(Event::Released { downtime, answers: self.can_be_asked() });
         Ok(run.context.clock.now())
     }
 

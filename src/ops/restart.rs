@@ -84,6 +84,8 @@ pub struct RestartOptions {
     pub checks: Option<PathBuf>,
     /// How long a database may take to stop; `None` for the time that suits it.
     pub stop_timeout: Option<Duration>,
+    /// The names of the containers that may be killed if they do not stop in time.
+    pub kills: Vec<String>,
     /// An image to use as the helper instead of our own.
     pub helper_image: Option<String>,
 }
@@ -416,8 +418,15 @@ impl RestartRun<'_> {
             location: Some(source.location.clone()),
             containers: stops,
             stop_timeout: self.options.stop_timeout,
+            kills: self.options.kills.clone(),
             ..HoldPlan::default()
         };
+        let mut hold = hold.look(&self.run.context).await;
+        hold.refuse_the_deaf()?;
+        if recreate.is_some() {
+            // What Compose makes anew may be of another image, and so look different.
+            hold.vitals.clear();
+        }
         Ok(Subject { plan, engine, source, database, checks, recreate, hold })
     }
 

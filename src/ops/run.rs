@@ -21,11 +21,13 @@ use crate::model::source::Source;
 use crate::saga::{Lease, RetryBudget, RunInfo, Terms};
 use crate::service::ServiceError;
 use crate::service::newcomer::taken;
-use crate::service::start::{StoppedContainer, ended_since};
+use crate::service::start::{StoppedContainer, ended_since, start_once};
 use crate::undo::Saga;
 
 /// How long the last look at what was started may take.
 const LOOK_LIMIT: Duration = Duration::from_secs(10);
+/// How long one may take to come up that is started once more after that look.
+const START_LIMIT: Duration = Duration::from_mins(2);
 
 /// What to do with a plan that was shown.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -202,12 +204,13 @@ impl Run {
         // Plain values: a panic elsewhere does not spoil them.
         let mut noted = self.started_again.lock().unwrap_or_else(PoisonError::into_inner);
         // A database is known to have answered.
-        let unknown = stopped.iter().filter(|one| one.answered && one.grace_seconds.is_some());
+        let unknown = stopped.iter().filter(|one| one.answered && one.database.is_none());
         noted.extend(unknown.map(|one| (one.identity.name.clone(), one.clone())));
     }
 
-    /// Looks once more at those that were started again and could only be seen to run for a moment, now that everything
-    /// of the run is gone: what a run leaves or removes may be what ends them. Returns those that have ended.
+    /// Looks once more at those that were started again and could only be seen to run, now that everything of the run is
+    /// gone: what a run leaves or removes may be what ended them. So those that failed are started once more: nothing of
+    /// ours comes or goes any longer. Returns those that have ended for good.
     async fn ended_since(&self) -> Vec<(StoppedContainer, ServiceError)> {
         let noted = std::mem::take(&mut *self.started_again.lock().unwrap_or_else(PoisonError::into_inner));
         let started: Vec<_> = noted.into_values().collect();
@@ -217,13 +220,34 @@ impl Run {
         self.monitor().step("look-again");
         let looking = ended_since(&*self.context.docker, &started);
         match tokio::time::timeout(LOOK_LIMIT, looking).await {
-            Ok(Ok(ended)) => ended,
+            Ok(Ok(ended)) => self.start_once_more(ended).await,
             // It was back, and nothing says that it no longer is.
             outcome => {
                 tracing::debug!(?outcome, "what was started is not looked at once more");
                 Vec::new()
             }
         }
+    }
+
+    /// Starts those once more that have failed; returns those that do not run.
+    async fn start_once_more(
+        &self,
+        ended: Vec<(StoppedContainer, ServiceError)>,
+    ) -> Vec<(StoppedContainer, ServiceError)> {
+        let mut down = Vec::new();
+        for (stopped, error) in ended {
+            if !error.is_failure() {
+                down.push((stopped, error));
+                continue;
+            }
+            let deadline = Instant::now() + START_LIMIT;
+            let docker = &*self.context.docker;
+            match start_once(docker, std::slice::from_ref(&stopped), deadline, self.monitor()).await {
+                Ok(()) => self.monitor().warning(format!("{error}; it was started once more, and runs")),
+                Err(_) => down.push((stopped, error)),
+            }
+        }
+        down
     }
 
     fn open_journal(&self, verb: &str, subject: String) -> Result<Saga> {
@@ -392,7 +416,7 @@ mod tests {
     fn ended() -> Vec<(StoppedContainer, ServiceError)> {
         let container = Container { name: "app".to_owned(), ..Container::default() };
         let reason = "has ended with exit code 1".to_owned();
-        let error = ServiceError::EndedSince { container: container.name.clone(), reason };
+        let error = ServiceError::EndedSince { container: container.name.clone(), exit_code: 1, reason };
         vec![(StoppedContainer::of(&container), error)]
     }
 

@@ -169,10 +169,19 @@ pub(crate) fn plan(plan: &Plan) -> String {
     match plan.quiesce {
         Quiesce::None => rows.row("stop", "nothing (--quiesce none)"),
         Quiesce::Native => rows.row("stop", "nothing: the database backs itself up while it runs"),
-        Quiesce::Stop if plan.stops.is_empty() => rows.row("stop", "nothing: no container that uses it runs"),
+        Quiesce::Stop if plan.stops.is_empty() && plan.freezes.is_empty() => {
+            rows.row("stop", "nothing: no container that uses it runs");
+        }
         Quiesce::Stop => {
-            rows.row("stop", &list(&plan.stops, ", then "));
-            rows.row("start again", &list(&plan.starts, ", then "));
+            if !plan.stops.is_empty() {
+                rows.row("stop", &list(&plan.stops, ", then "));
+            }
+            if !plan.freezes.is_empty() {
+                rows.row("freeze", &format!("{}, which cannot stop by itself", list(&plan.freezes, ", ")));
+            }
+            if !plan.starts.is_empty() {
+                rows.row("start again", &list(&plan.starts, ", then "));
+            }
             rows.row("downtime", &downtime);
         }
         Quiesce::Pause if plan.freezes.is_empty() => {

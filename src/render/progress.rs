@@ -125,8 +125,10 @@ impl Monitor for Progress {
                 self.queue.put_latest(Drawn::Position(bytes), |last| matches!(last, Drawn::Position(_)));
             }
             Event::Held if !self.quiet => self.stand_out("the service is held from now on"),
-            Event::Released { downtime } if !self.quiet => {
-                self.stand_out(&format!("the service answers again, after {}", duration(downtime)));
+            Event::Released { downtime, answers } if !self.quiet => {
+                let (does, as_far) =
+                    if answers { ("answers", "") } else { ("runs", ", as far as can be seen") };
+                self.stand_out(&format!("the service {does} again, after {}{as_far}", duration(downtime)));
             }
             Event::Warning(notice) => self.notice("warning", &notice),
             Event::Note(notice) if !self.quiet => self.notice("", &notice),

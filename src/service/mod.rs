@@ -7,6 +7,7 @@ pub mod order;
 pub mod ready;
 pub mod start;
 pub mod stop;
+pub mod vitals;
 
 /// The result of bringing a service back.
 pub type Result<T, E = ServiceError> = std::result::Result<T, E>;
@@ -64,7 +65,17 @@ pub enum ServiceError {
     EndedSince {
         /// Its name.
         container: String,
-        /// Its exit code, and its last words.
+        /// Its exit code.
+        exit_code: i64,
+        /// The same, and its last words.
         reason: String,
     },
+}
+
+impl ServiceError {
+    /// Returns whether it tells of a container that ended by a failure, and not because it was done.
+    #[must_use]
+    pub fn is_failure(&self) -> bool {
+        matches!(self, Self::EndedSince { exit_code, .. } if *exit_code != 0)
+    }
 }

@@ -1,10 +1,12 @@
-//! Whether a service answers: by its healthcheck, else by a query if we know the database, else by whether it goes on
-//! running.
+//! Whether a service answers: by its healthcheck, else by a query if we know the database. Of any other container it can
+//! only be seen whether it is [what it was before](Vitals), else whether it goes on running for some seconds: so it
+//! *runs*, and nobody says that it answers.
 
 use std::time::Duration;
 
 use tokio::time::{Instant, sleep};
 
+use super::vitals::Vitals;
 use super::{Result, ServiceError};
 use crate::database::{self, Server};
 use crate::engine::Docker;
@@ -21,11 +23,33 @@ const AWAIT_LIMIT: Duration = Duration::from_secs(20);
 /// After how long somebody is told that a container does not answer yet; then after twice as long, and so on.
 const TELL_AFTER: Duration = Duration::from_mins(1);
 
-/// A container without a healthcheck and of no known database is up once it has run this long.
+/// A container that was not started by us, and of which nothing is known, is up if it runs for this long.
 const STABLE: Duration = Duration::from_millis(500);
+/// One that was started by us, if it runs for this long.
+const SEVERAL_SECONDS: Duration = Duration::from_secs(3);
+/// How long a first process may be another one than before: an entrypoint becomes the server only after it has walked
+/// through the data.
+const BECOMES_SERVER: Duration = Duration::from_mins(10);
+/// How often one is looked at that nobody can ask.
+const LOOK_AGAIN: Duration = Duration::from_millis(200);
 
-/// Waits until a container answers: its healthcheck if it has one, else a query if it is a database we know, else it
-/// runs and goes on running.
+/// How a container of no known database and without a healthcheck shows that it is up.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Shows<'v> {
+    /// It ran before anybody looked.
+    Running,
+    /// It was started just now; what was seen of it before, if anything was.
+    Started(Option<&'v Vitals>),
+}
+
+/// Returns whether something can be asked of a container: its healthcheck, or the database that it runs.
+#[must_use]
+pub fn can_be_asked(container: &Container) -> bool {
+    !container.healthcheck.is_empty() || database::server_of(container).is_some()
+}
+
+/// Waits until a container that runs answers: its healthcheck if it has one, else a query if it is a database we know,
+/// else it goes on running.
 ///
 /// # Errors
 /// When it ends or does not answer before `deadline`.
@@ -35,7 +59,7 @@ pub async fn await_ready(
     deadline: Instant,
     monitor: &dyn Monitor,
 ) -> Result<()> {
-    await_ready_of(docker, container, database::server_of(container), deadline, monitor).await
+    await_ready_of(docker, container, database::server_of(container), Shows::Running, deadline, monitor).await
 }
 
 /// Like [`await_ready`], for a container that is known to run this server, or none that we know.
@@ -46,6 +70,7 @@ pub(super) async fn await_ready_of(
     docker: &dyn Docker,
     container: &Container,
     server: Option<&dyn Server>,
+    shows: Shows<'_>,
     deadline: Instant,
     monitor: &dyn Monitor,
 ) -> Result<()> {
@@ -59,11 +84,20 @@ pub(super) async fn await_ready_of(
             return Err(ended(docker, &now).await);
         }
         monitor.goes_on();
-        if is_ready(docker, &now, server, begun, deadline).await {
+        let can_be_asked = server.is_some() || !now.healthcheck.is_empty();
+        let is_up = match can_be_asked {
+            true => is_ready(docker, &now, server, deadline).await,
+            false => is_as_before(docker, &now, shows, begun).await,
+        };
+        if is_up {
             return Ok(());
         }
         if Instant::now() > deadline {
-            return Err(not_back(&now.name, "runs but does not answer yet"));
+            let reason = match can_be_asked {
+                true => "runs but does not answer yet",
+                false => "runs, but not as before: another process, or nobody who listens",
+            };
+            return Err(not_back(&now.name, reason));
         }
         if begun.elapsed() >= tell_after {
             // A recovery may take hours.
@@ -74,7 +108,25 @@ pub(super) async fn await_ready_of(
             ));
             tell_after *= 2;
         }
-        sleep(POLL).await;
+        sleep(if can_be_asked { POLL } else { LOOK_AGAIN }).await;
+    }
+}
+
+/// Returns whether a container that nobody can ask is up, as far as can be seen.
+async fn is_as_before(docker: &dyn Docker, container: &Container, shows: Shows<'_>, begun: Instant) -> bool {
+    let ran = begun.elapsed();
+    let before = match shows {
+        Shows::Running => return ran >= STABLE,
+        Shows::Started(before) => before,
+    };
+    if ran < STABLE {
+        return false;
+    }
+    let now = if before.is_some() { Vitals::of(docker, container).await } else { None };
+    match (before, now) {
+        (Some(before), Some(now)) if !before.ports.is_empty() => !before.ports.is_disjoint(&now.ports),
+        (Some(before), Some(now)) if now.process != before.process && ran < BECOMES_SERVER => false,
+        _ => ran >= SEVERAL_SECONDS,
     }
 }
 
@@ -82,15 +134,12 @@ async fn is_ready(
     docker: &dyn Docker,
     container: &Container,
     server: Option<&dyn Server>,
-    begun: Instant,
     deadline: Instant,
 ) -> bool {
     if !is_healthy(docker, container).await {
         return false;
     }
-    let Some(server) = server else {
-        return !container.healthcheck.is_empty() || begun.elapsed() >= STABLE;
-    };
+    let Some(server) = server else { return true };
     let left = deadline.saturating_duration_since(Instant::now()).min(AWAIT_LIMIT);
     let command = server.await_ready_command(container, left);
     exits_with_0(docker, container, &command, left + ASK_LIMIT).await

@@ -13,7 +13,8 @@ use serde::{Deserialize, Serialize};
 use tokio::time::{Instant, sleep};
 
 use super::newcomer::{HeldData, refuse_newcomer};
-use super::ready::{ASK_LIMIT, await_ready_of, exits_with_0, not_back, why_ended};
+use super::ready::{ASK_LIMIT, Shows, await_ready_of, exits_with_0, not_back, why_ended};
+use super::vitals::Vitals;
 use super::{Result, ServiceError};
 use crate::database::{self, Database, Server};
 use crate::engine::{Docker, Grace};
@@ -25,8 +26,9 @@ use crate::service::identity::{ContainerIdentity, find_recreated};
 
 /// Longer than the engine takes to deliver a signal and a database to act on it.
 const SIGNAL_UNDER_WAY: Duration = Duration::from_secs(3);
-/// The engine's own default grace, after which it kills a container that ignores its signal.
-const DEFAULT_GRACE_SECONDS: i64 = 10;
+/// Longer than it takes until one shows that it stops which nobody can ask; and until one does that has much to write.
+const SHOWS_THAT_IT_STOPS: Duration = Duration::from_secs(13);
+const STORE_SHOWS_THAT_IT_STOPS: Duration = Duration::from_secs(60);
 const POLL: Duration = Duration::from_millis(50);
 /// After this long without a container, or one in its place, nobody is about to make it again: Compose takes only
 /// seconds for that.
@@ -54,6 +56,12 @@ pub struct StoppedContainer {
     /// The data that it is stopped for; `None` if it has none of it, or an older volsnap wrote this.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub data: Option<HeldData>,
+    /// What was seen of it while it ran; `None` if it showed nothing, or can be asked.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub vitals: Option<Vitals>,
+    /// Whether it keeps data, and so may take long to write it when it stops.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub is_store: bool,
 }
 
 fn yes() -> bool {
@@ -61,18 +69,19 @@ fn yes() -> bool {
 }
 
 impl StoppedContainer {
-    /// Returns the record of a running container that will be stopped; a database is never killed.
+    /// Returns the record of a running container that will be stopped, and not be killed.
     #[must_use]
     pub fn of(container: &Container) -> Self {
         let database = database::of(container).map(Database::name);
-        let grace = || container.stop_timeout.unwrap_or(DEFAULT_GRACE_SECONDS);
         Self {
             identity: ContainerIdentity::of(container),
             started_at: container.state.started_at.clone(),
-            grace_seconds: database.is_none().then(grace),
+            grace_seconds: None,
             answered: true,
             database: database.map(str::to_owned),
             data: None,
+            vitals: None,
+            is_store: false,
         }
     }
 
@@ -126,7 +135,7 @@ pub async fn start_once(
 }
 
 /// Returns the containers that were started and have ended since, each with the reason. It looks only at those of no
-/// database that we know and without a healthcheck: all that is known of them is that they ran for a moment.
+/// database that we know and without a healthcheck: all that is known of them is that they ran.
 ///
 /// # Errors
 /// When the engine does not tell.
@@ -150,6 +159,7 @@ pub async fn ended_since(
         if is_unknown && (!now.state.running || now.state.restarting) {
             let error = ServiceError::EndedSince {
                 container: now.name.clone(),
+                exit_code: now.state.exit_code,
                 reason: why_ended(docker, now).await,
             };
             ended.push((wanted.clone(), error));
@@ -261,7 +271,8 @@ async fn attempt(
     if !stopped.answered {
         return Ok(());
     }
-    await_ready_of(docker, &container, stopped.server(&container), deadline, monitor).await
+    let shows = Shows::Started(stopped.vitals.as_ref());
+    await_ready_of(docker, &container, stopped.server(&container), shows, deadline, monitor).await
 }
 
 /// Starts a container again that did not answer before, and still runs: nobody can wait for an answer. Somebody who has
@@ -287,7 +298,9 @@ async fn outlast_stop(
     let server = stopped.server(container);
     let window = match stopped.grace_seconds {
         Some(seconds) => Duration::from_secs(u64::try_from(seconds).unwrap_or(0)) + SIGNAL_UNDER_WAY,
-        None => SIGNAL_UNDER_WAY,
+        None if server.is_some() => SIGNAL_UNDER_WAY,
+        None if stopped.is_store => STORE_SHOWS_THAT_IT_STOPS,
+        None => SHOWS_THAT_IT_STOPS,
     };
     let (mut answering_since, mut answered, mut hurried) = (Instant::now(), Instant::now(), false);
     loop {
@@ -305,6 +318,9 @@ async fn outlast_stop(
                 }
                 // After the hurrying, which takes as long as a signal may be under way: in that time nobody saw an
                 // answer.
+                answering_since = Instant::now();
+            }
+            None if listens_no_more(docker, &now, stopped.vitals.as_ref()).await => {
                 answering_since = Instant::now();
             }
             _ => answered = Instant::now(),
@@ -326,6 +342,12 @@ async fn hurry(docker: &dyn Docker, container: &Container, server: &dyn Server) 
     if let Err(error) = stop.await {
         tracing::debug!(%error, "still stopping");
     }
+}
+
+/// Returns whether nobody listens any more where somebody listened: it is stopping.
+async fn listens_no_more(docker: &dyn Docker, container: &Container, before: Option<&Vitals>) -> bool {
+    let Some(before) = before.filter(|before| !before.ports.is_empty()) else { return false };
+    Vitals::of(docker, container).await.is_some_and(|now| before.ports.is_disjoint(&now.ports))
 }
 
 async fn answers(docker: &dyn Docker, container: &Container, server: &dyn Server) -> bool {
@@ -364,6 +386,8 @@ mod tests {
         commands: Vec<Vec<String>>,
         /// Whether the first stop ends only after a second stop request.
         waits_for_sessions: bool,
+        /// What its first process is called at each look; the last one stays.
+        processes: Vec<&'static str>,
         asked: Vec<&'static str>,
     }
 
@@ -390,6 +414,7 @@ mod tests {
                 answers: true,
                 not_ready: 0,
                 commands: Vec::new(),
+                processes: Vec::new(),
                 waits_for_sessions: false,
                 asked: Vec::new(),
             }))
@@ -478,6 +503,16 @@ mod tests {
             unreachable!()
         }
         async fn exec(&self, _id: &str, command: &[String], _limit: Duration) -> Answer<ExecOutput> {
+            if command[0] == "cat" {
+                let process = self.world(|world| match world.processes.len() {
+                    0 => None,
+                    1 => Some(world.processes[0]),
+                    _ => Some(world.processes.remove(0)),
+                });
+                let said = |process| format!("Name:\t{process}\nSigBlk:\t0\nSigCgt:\t4000\n").into_bytes();
+                let stdout = process.map(said).unwrap_or_default();
+                return Ok(ExecOutput { stdout, ..ExecOutput::default() });
+            }
             let answers = self.world(|world| {
                 world.commands.push(command.to_owned());
                 if world.not_ready > 0 {
@@ -582,6 +617,37 @@ mod tests {
             assert_eq!(world.asked, ["start"]);
             world.commands.clone()
         })
+    }
+
+    /// Starts one that nobody can ask, which was called "server" before; returns how long that took.
+    async fn started_unasked(processes: &[&'static str]) -> Duration {
+        let docker = OneContainer::running();
+        let stopped = docker.world(|world| {
+            world.container.image = "shop".into();
+            world.container.command = vec!["/entry.sh".into(), "server".into()];
+            world.container.state.running = false;
+            world.processes = processes.to_vec();
+            let vitals = Vitals { process: "server".to_owned(), ..Vitals::default() };
+            StoppedContainer { vitals: Some(vitals), ..StoppedContainer::of(&world.container) }
+        });
+        let begun = Instant::now();
+        start_once(&docker, &[stopped], begun + Duration::from_mins(1), &Silent).await.unwrap();
+        begun.elapsed()
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn one_that_nobody_can_ask_is_waited_for_until_its_entrypoint_has_become_the_server() {
+        let at_once = started_unasked(&["server"]).await;
+        assert!(at_once >= Duration::from_secs(3), "{at_once:?}: it must go on running for some seconds");
+        let walks = [["entry.sh"; 100].as_slice(), &["server"]].concat();
+        let later = started_unasked(&walks).await;
+        assert!(later > Duration::from_secs(15), "{later:?}: its entrypoint was still at work");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn one_that_shows_nothing_must_go_on_running_for_some_seconds() {
+        let took = started_unasked(&[]).await;
+        assert!(took >= Duration::from_secs(3) && took < Duration::from_secs(5), "{took:?}");
     }
 
     fn line() -> serde_json::Value {

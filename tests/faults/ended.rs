@@ -97,6 +97,7 @@ async fn a_service_that_ends_while_the_run_clears_up_is_not_called_back() {
             recreate: false,
             checks: None,
             stop_timeout: None,
+            kills: Vec::new(),
             helper_image: None,
         };
         let error = restart::restart(&stage.host, &options, execute).await.unwrap_err();
@@ -117,6 +118,7 @@ async fn a_service_that_ends_while_the_run_clears_up_is_not_called_back() {
         force: Force::default(),
         safety: false,
         stop_timeout: None,
+        kills: Vec::new(),
         helper_image: None,
     };
     let error = restore::restore(&stage.host, &options, execute).await.unwrap_err();
@@ -131,6 +133,7 @@ async fn a_service_that_ends_while_the_run_clears_up_is_not_called_back() {
         owner: None,
         level: FactsLevel::None,
         stop_timeout: None,
+        kills: Vec::new(),
         environment: Default::default(),
         helper_image: None,
     };

@@ -25,6 +25,7 @@ impl Stage {
             recreate: false,
             checks: None,
             stop_timeout: None,
+            kills: Vec::new(),
             helper_image: None,
         };
         let report = restart(&self.host, &options, execute).await.unwrap().unwrap();

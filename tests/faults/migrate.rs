@@ -331,6 +331,7 @@ impl Stage {
             owner: None,
             level: FactsLevel::Quick,
             stop_timeout: None,
+            kills: Vec::new(),
             environment: std::env::vars().collect(),
             helper_image: None,
         };

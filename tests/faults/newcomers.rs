@@ -41,6 +41,7 @@ async fn a_database_that_somebody_has_replaced_meanwhile_is_not_started_beside_t
                 recreate: false,
                 checks: None,
                 stop_timeout: None,
+                kills: Vec::new(),
                 helper_image: None,
             };
             restart(&stage.host, &options, execute).await.unwrap_err()

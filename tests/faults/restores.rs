@@ -61,6 +61,7 @@ impl Scene {
             force: Force::default(),
             safety: true,
             stop_timeout: None,
+            kills: Vec::new(),
             helper_image: None,
         }
     }

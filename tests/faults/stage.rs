@@ -140,6 +140,7 @@ impl Stage {
             keep_stage: false,
             codec: Codec::default(),
             stop_timeout: None,
+            kills: Vec::new(),
             max_downtime: None,
             max_rate: MaxRate::default(),
             allow_crash_consistent: false,

@@ -42,6 +42,7 @@ impl World {
             owner: None,
             level: FactsLevel::Quick,
             stop_timeout: None,
+            kills: Vec::new(),
             environment: Default::default(),
             helper_image: Some(HELPER.to_owned()),
         };

@@ -43,6 +43,7 @@ impl Scenario for Restart {
                 recreate: self.recreates,
                 checks: None,
                 stop_timeout: None,
+                kills: Vec::new(),
                 helper_image: Some(HELPER.to_owned()),
             };
             let report = restart(&world.host, &options, execute).await?.unwrap();

@@ -57,6 +57,7 @@ impl Restore {
             force: Force::default(),
             safety: true,
             stop_timeout: None,
+            kills: Vec::new(),
             helper_image: Some(HELPER.to_owned()),
         }
     }

@@ -24,6 +24,7 @@ impl World {
             keep_stage: false,
             codec: Codec::default(),
             stop_timeout: None,
+            kills: Vec::new(),
             max_downtime: None,
             max_rate: MaxRate::default(),
             allow_crash_consistent: false,

@@ -145,6 +145,7 @@ pub(super) fn container_from(found: ContainerInspectResponse) -> Container {
         command: command_of(&config),
         mounts: found.mounts.unwrap_or_default().into_iter().map(mount_from).collect(),
         network_mode: host.network_mode.unwrap_or_default(),
+        pid_mode: host.pid_mode.unwrap_or_default(),
         restart_policy: restart_policy.map(|name| name.to_string()).unwrap_or_default(),
         healthcheck: config.healthcheck.as_ref().map(healthcheck_command).unwrap_or_default(),
         health_patience: config.healthcheck.as_ref().and_then(health_patience),

@@ -37,6 +37,7 @@ impl DockerEngine {
             t: match grace {
                 Grace::Unlimited => Some(-1),
                 Grace::Own => None,
+                Grace::Seconds(seconds) => Some(i32::try_from(seconds).unwrap_or(i32::MAX)),
             },
         };
         loop {

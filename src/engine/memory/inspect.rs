@@ -39,6 +39,7 @@ pub(super) fn inspected(container: &Container) -> Value {
         "HostConfig": {
             "Binds": binds,
             "NetworkMode": container.network_mode,
+            "PidMode": container.pid_mode,
             "RestartPolicy": {"Name": container.restart_policy},
             "AutoRemove": container.auto_remove,
         },
@@ -82,6 +83,7 @@ pub(super) fn container_of(body: &Value, name: &str) -> Container {
         labels: labels.iter().map(|(name, value)| (name.clone(), text(value))).collect(),
         mounts,
         network_mode: text(&host["NetworkMode"]),
+        pid_mode: text(&host["PidMode"]),
         restart_policy: text(&host["RestartPolicy"]["Name"]),
         stop_signal: body["StopSignal"].as_str().map(str::to_owned),
         stop_timeout: body["StopTimeout"].as_i64(),

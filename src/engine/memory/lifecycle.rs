@@ -115,8 +115,12 @@ impl MemoryDocker {
         if !is_stopping {
             self.begin_stop(&container, &program, server);
         }
-        if let (Grace::Own, Program::Other(Behaviour { stops_within: None, .. })) = (grace, &program) {
-            let seconds = container.stop_timeout.unwrap_or(GRACE_SECONDS);
+        let seconds = match grace {
+            Grace::Unlimited => None,
+            Grace::Own => Some(container.stop_timeout.unwrap_or(GRACE_SECONDS)),
+            Grace::Seconds(seconds) => Some(seconds.into()),
+        };
+        if let (Some(seconds), Program::Other(Behaviour { stops_within: None, .. })) = (seconds, &program) {
             let grace = Duration::from_secs(u64::try_from(seconds).unwrap_or_default());
             self.end_later(&container.id, &container.state.started_at, grace, KILLED);
         }

@@ -10,6 +10,7 @@ use tokio::time::{Instant, sleep, timeout};
 
 use super::control::Control;
 use super::postgres::{Rows, Server};
+use super::program::{Behaviour, Program};
 use super::{MemoryDocker, conflict, failure};
 use crate::engine::{DockerErrorKind, Result};
 use crate::model::container::{Container, ExecOutput};
@@ -48,6 +49,7 @@ impl MemoryDocker {
             }
             ["sh", "-c", script, "volsnap", _] if script.contains("pg_tblspc") => said(""),
             ["sh", "-c", script, "volsnap"] if script.contains("pg_amcheck") => said(""),
+            ["cat", "/proc/1/status", ..] => self.vitals(&container.id),
             ["stat", "-c", "%u:%g", "/proc/1"] => said("999:999\n"),
             ["sh", "-c", script] if script.contains("GNU_LIBC_VERSION") => said("glibc 2.36\n"),
             _ if command == container.healthcheck => match self.answering(&container.id) {
@@ -56,6 +58,17 @@ impl MemoryDocker {
             },
             _ => failed(NOT_FOUND, "not found"),
         }
+    }
+
+    /// Prints what the kernel says of a program's first process: whether it hears SIGTERM.
+    fn vitals(&self, id: &str) -> ExecOutput {
+        let program = self.state().find(id).map(|record| record.program.clone());
+        let mask = match program {
+            Some(Program::Other(Behaviour { stops_within: Some(_), .. })) => "4000",
+            Some(Program::Other(_)) => "0",
+            _ => return failed(NOT_FOUND, "not found"),
+        };
+        said(&format!("Name:\tapp\nSigBlk:\t0\nSigCgt:\t{mask}\n"))
     }
 
     /// Returns the server of a container, if it answers.

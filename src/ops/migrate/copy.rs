@@ -183,8 +183,12 @@ impl MigrateRun<'_> {
             location: Some(prepared.source.location.clone()),
             containers: prepared.stops.clone(),
             stop_timeout: self.options.stop_timeout,
+            kills: self.options.kills.clone(),
+            is_store: !prepared.survey.stores.is_empty(),
             ..HoldPlan::default()
         };
+        let plan = plan.look(&self.run.context).await;
+        plan.refuse_the_deaf()?;
         let held = self.run.hold(saga, &plan, self.again()).await?;
         // Each phase goes on as long as it makes progress: the copy's last pass is as long as what was written.
         if !plan.is_empty() {

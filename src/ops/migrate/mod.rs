@@ -85,6 +85,8 @@ pub struct MigrateOptions {
     pub level: FactsLevel,
     /// How long a database may take to stop; `None` for the time that suits it.
     pub stop_timeout: Option<Duration>,
+    /// The names of the containers that may be killed if they do not stop in time.
+    pub kills: Vec<String>,
     /// The variables of whoever asks; compose files may refer to them.
     pub environment: Environment,
     /// An image to use as the helper instead of our own.

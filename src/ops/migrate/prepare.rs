@@ -31,6 +31,7 @@ use crate::model::source::{Source, User, key_of};
 use crate::ops::evidence::DatabaseFiles;
 use crate::ops::facts::find_checks;
 use crate::ops::helper::{StageMount, StartedHelper, busy, refuse_elsewhere, start_helper};
+use crate::ops::hold::HoldPlan;
 use crate::ops::orchestrated::Purpose;
 use crate::ops::plan::{DowntimeEstimate, STAGE_RESERVE};
 use crate::ops::preconditions::{refuse_podman, refuse_what_cannot_be_stopped};
@@ -151,6 +152,9 @@ impl MigrateRun<'_> {
         self.run.context.refuse_orchestrated(&source, Purpose::Migrate).await?;
         let users = mounting(&source)?;
         let stops = stops(&source)?;
+        let kills = self.options.kills.clone();
+        let hold = HoldPlan { containers: stops.clone(), kills, ..HoldPlan::default() };
+        hold.look(&self.run.context).await.refuse_the_deaf()?;
         self.refuse_sharers(&users).await?;
         self.run.context.refuse_stranded(&source).await?;
         let database = database_of(&source);

@@ -6,14 +6,17 @@
 //!    what would break the data is refused. Nothing has been touched, and somebody said yes.
 //! 2. The archive is extracted **beside** the live data while the service still runs: into a directory of our own in
 //!    the same volume. It is digested as it is written and compared with the file list, every byte and every attribute.
-//!    That is its verification: nothing that runs knows of it. It never takes the last of the disk.
+//!    That is its verification: nothing that runs knows of it. It never takes the last of the disk. An
+//!    entrypoint that is still at work is waited for: it may be walking through the data, and would trip over what comes.
+//!    A user of which that cannot be seen, and one that is started again and again, is stopped before.
 //! 3. The users are stopped. Before that, the journal has what starts them.
 //! 4. The journal has what puts the old data back; only then do the two trees change places, by renames. What makes a
 //!    database goes first and comes last.
 //! 5. The users are started and answer; the database is the one that was restored, and runs on these files. Until then,
 //!    any failure, signal or death puts the old data back.
 //! 6. Committed: from here on the new data stays. With the service up, the old data is archived as a safety snapshot,
-//!    and only then removed.
+//!    and only then removed. Until the users are seen to be up, nothing of ours moves in the volume: an entrypoint that
+//!    walks through it fails at whatever vanishes. Should one end all the same, it is started once more at the run's end.
 //!
 //! So the service is away for the renames and its own stop and start, whatever the size. If there is no room for both
 //! trees, the order is another (`in_place`).
@@ -72,6 +75,8 @@ pub struct RestoreOptions {
     pub safety: bool,
     /// How long a database may take to stop; `None` for the time that suits it.
     pub stop_timeout: Option<Duration>,
+    /// The names of the containers that may be killed if they do not stop in time.
+    pub kills: Vec<String>,
     /// An image to use as the helper instead of our own.
     pub helper_image: Option<String>,
 }
@@ -174,8 +179,13 @@ impl<'a> RestoreRun<'a> {
         if prepared.plan.in_place {
             return self.restore_in_place(saga, prepared).await.map(Some);
         }
-        let extracted = self.extract(saga, &mut prepared).await?;
-        let hold = self.hold(saga, &mut prepared).await?;
+        let (extracted, hold) = if prepared.users.unsettled.is_empty() {
+            let extracted = self.extract(saga, &mut prepared).await?;
+            (extracted, self.hold(saga, &mut prepared).await?)
+        } else {
+            let hold = self.hold(saga, &mut prepared).await?;
+            (self.extract(saga, &mut prepared).await?, hold)
+        };
         let replaced = self.replace(saga, &mut prepared, &extracted, hold).await?;
         let elapsed = self.run.begun.elapsed();
         let safety = self.archive_replaced(saga, &mut prepared, replaced).await;

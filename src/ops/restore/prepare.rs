@@ -29,6 +29,7 @@ use crate::model::quote::shell_quote;
 use crate::model::source::{Source, User, key_of};
 use crate::ops::evidence::DatabaseFiles;
 use crate::ops::helper::{StartedHelper, busy, refuse_elsewhere, start_helper};
+use crate::ops::hold::{HoldPlan, SETTLES};
 use crate::ops::libc_version::libc_of;
 use crate::ops::migrate::record::{Migration, Migrations};
 use crate::ops::orchestrated::Purpose;
@@ -75,6 +76,8 @@ pub(super) struct Users {
     pub(super) stops: Vec<Container>,
     /// The ids of those that do not answer even before the stop.
     pub(super) mute: Vec<String>,
+    /// The names of those whose entrypoint may still be walking through the data.
+    pub(super) unsettled: Vec<String>,
 }
 
 /// Where the data of a volume is now.
@@ -116,6 +119,8 @@ pub(super) struct Prepared {
     pub(super) place: HelperTarget,
     /// Whether the data that is there is worth keeping.
     pub(super) keeps: bool,
+    /// Whether it looks like that of a store.
+    pub(super) is_store: bool,
     /// What the files of the database that is there say.
     pub(super) present: Option<Inspection>,
     /// The C library of the server that runs on it.
@@ -425,6 +430,10 @@ impl RestoreRun<'_> {
         let stops: Vec<Container> = order::stop_order(&running).into_iter().cloned().collect();
         self.run.context.refuse_orchestrated(source, Purpose::Restore).await?;
         stops.iter().try_for_each(refuse_what_cannot_be_stopped)?;
+        let kills = self.options.kills.clone();
+        let hold = HoldPlan { containers: stops.clone(), kills, ..HoldPlan::default() };
+        let hold = hold.look(&self.run.context).await;
+        hold.refuse_the_deaf()?;
         let mut mute = Vec::new();
         for container in &stops {
             let deadline = Instant::now() + ANSWER_LIMIT;
@@ -435,7 +444,14 @@ impl RestoreRun<'_> {
                 mute.push(container.id.clone());
             }
         }
-        Ok(Users { stops, mute })
+        let now = self.run.context.clock.now();
+        let unsettled = stops.iter().filter(|container| {
+            let is_seen = database::of(container).is_some() || hold.shows_server(container);
+            let can_walk = !is_seen || mute.contains(&container.id);
+            can_walk && !container.state.has_run_for(SETTLES, now)
+        });
+        let unsettled = unsettled.map(|container| container.name.clone()).collect();
+        Ok(Users { stops, mute, unsettled })
     }
 
     /// Returns the database in the archive, and where its server will look for it.
@@ -570,6 +586,13 @@ impl RestoreRun<'_> {
         warnings.extend(room.iter().flat_map(|room| &room.leftovers).map(|name| {
             format!("{name} lies in {}: what an earlier restore has left; it stays as it is", source.title)
         }));
+        if !users.unsettled.is_empty() {
+            warnings.push(format!(
+                "{} has just been started, or is started again and again: it is stopped before the archive is \
+                 unpacked, so it is away for longer",
+                users.unsettled.join(", ")
+            ));
+        }
         let keeps = self.keeps(beside);
         let names = |containers: &mut dyn Iterator<Item = &Container>| -> Vec<String> {
             containers.map(|container| container.name.clone()).collect()
@@ -683,6 +706,7 @@ impl RestoreRun<'_> {
     pub(super) async fn make_ready(&self, saga: &mut Saga, prepared: Preparation) -> Result<Prepared> {
         let Preparation { plan, engine, known, mut source, users, database, server, beside } = prepared;
         let keeps = self.keeps(beside.as_ref());
+        let is_store = beside.as_ref().is_some_and(|beside| !beside.survey.stores.is_empty());
         let (helper, present) = match beside {
             Some(beside) => (beside.helper, beside.present),
             None => {
@@ -711,6 +735,7 @@ impl RestoreRun<'_> {
             agent: helper.agent,
             place: helper.place,
             keeps,
+            is_store,
             present,
             libc: server.libc,
             work: None,

@@ -180,21 +180,27 @@ impl RestoreRun<'_> {
             containers: prepared.users.stops.clone(),
             mute: prepared.users.mute.clone(),
             stop_timeout: self.options.stop_timeout,
+            kills: self.options.kills.clone(),
+            is_store: prepared.is_store,
             ..HoldPlan::default()
         };
+        let plan = plan.look(&self.run.context).await;
         let held = self.run.hold(saga, &plan, Hint::again([""; 0]).why("once more")).await?;
         // The data is changed from here on. Each phase goes on as long as it makes progress.
         if !plan.is_empty() {
             self.run.lease(Terms::of_change());
         }
-        let evidence = self.evidence(prepared).await?;
+        let evidence = self.evidence(prepared, &held).await?;
         Ok(Hold { held, evidence })
     }
 
-    async fn evidence(&self, prepared: &mut Prepared) -> Result<Evidence> {
-        let stops = prepared.users.stops.clone();
+    async fn evidence(&self, prepared: &mut Prepared, held: &Held) -> Result<Evidence> {
         let context = &self.run.context;
-        let mut evidence = evidence::of_shutdown(context, &stops, None, &mut prepared.agent).await?;
+        let stops = held.stopped_containers();
+        let mut evidence = evidence::of_shutdown(context, stops, None, &mut prepared.agent).await?;
+        if prepared.database.is_none() {
+            evidence.reasons.extend(evidence::of_those_down_before(&prepared.source, &[]));
+        }
         self.refuse_other_run(prepared).await?;
         let inventory = inventory(&prepared.source.location, &context.world().await?);
         let writers = inventory.onlookers.into_iter().filter(|onlooker| onlooker.writes);

@@ -9,6 +9,7 @@ use super::{Captured, Output, Prepared, SnapshotRun};
 use crate::agent::archive::ArchiveStats;
 use crate::agent::calls::{self, Side};
 use crate::agent::tree::Stability;
+use crate::database::stores;
 use crate::model::error::{Context as _, Error, Result};
 use crate::model::event::Phase;
 use crate::model::hint::Hint;
@@ -52,8 +53,10 @@ impl SnapshotRun<'_> {
     async fn capture(&self, prepared: &mut Prepared, writers: &mut Writers, held: &Held) -> Result<Captured> {
         self.run.phase(Phase::Prove, prepared.source.title.clone(), None);
         let mut evidence = self.prove(prepared, held).await?;
-        let users = self.users_now(&prepared.source).await?;
+        let users = self.users_now(&prepared.source, held).await?;
         let consistency = self.judge(prepared, &mut evidence, &users)?;
+        self.warn_of_what_is_in_memory(prepared, &users);
+        self.look_into_what_was_empty(prepared).await?;
         if !consistency.is_at_rest() && self.options.quiesce != Quiesce::Pause {
             let why = match evidence.reasons.is_empty() {
                 true => [&users.running[..], &users.onlookers[..]].concat().join(", ") + " ran meanwhile",
@@ -80,20 +83,25 @@ impl SnapshotRun<'_> {
     async fn prove(&self, prepared: &mut Prepared, held: &Held) -> Result<Evidence> {
         self.run.monitor().step("prove");
         self.refuse_unfrozen(held).await?;
-        let stops = if held.is_frozen() { &[] } else { held.containers() };
         let database = prepared.database.as_ref();
         let agent = &mut prepared.helper.agent;
+        let stops = held.stopped_containers();
         let mut evidence = evidence::of_shutdown(&self.run.context, stops, database, agent).await?;
         for server in &prepared.servers {
             let at = server.data_directory.display();
             let inspection = server.inspect(agent).await?;
             evidence.reasons.extend(inspection.reasons.iter().map(|reason| format!("{at}: {reason}")));
         }
+        if prepared.database.is_none() {
+            evidence
+                .reasons
+                .extend(evidence::of_those_down_before(&prepared.source, &prepared.survey.stores));
+        }
         Ok(evidence)
     }
 
     async fn refuse_unfrozen(&self, held: &Held) -> Result<()> {
-        for before in held.containers().iter().filter(|_| held.is_frozen()) {
+        for before in held.frozen_containers() {
             still_frozen(&self.run.context, before).await?;
         }
         Ok(())
@@ -113,8 +121,12 @@ impl SnapshotRun<'_> {
         if evidence.database.is_none() {
             evidence.onlookers.clone_from(&users.onlookers);
         }
-        if !users.frozen.is_empty() {
-            evidence.reasons.insert(0, format!("{} was frozen while it ran", users.frozen.join(", ")));
+        let stopped = self.options.quiesce == Quiesce::Stop;
+        let is_proved = stopped && evidence.database.is_some() && evidence.reasons.is_empty();
+        if !users.frozen.is_empty() && !is_proved {
+            let why =
+                if self.options.quiesce == Quiesce::Stop { ", since it cannot stop by itself" } else { "" };
+            evidence.reasons.insert(0, format!("{} was frozen while it ran{why}", users.frozen.join(", ")));
             evidence.paused.clone_from(&users.frozen);
             evidence.reasons.extend(could_write(&evidence.onlookers));
             return Ok(Consistency::CrashConsistent);
@@ -133,17 +145,53 @@ impl SnapshotRun<'_> {
         ))
     }
 
+    /// Says that a store which is not stopped has in memory what it has acknowledged.
+    fn warn_of_what_is_in_memory(&self, prepared: &Prepared, users: &UsersNow) {
+        let runs = |name: &String| users.running.contains(name) || users.frozen.contains(name);
+        let running = prepared.source.users.iter().filter(|user| runs(&user.container.name));
+        let programs = running.clone().filter_map(|user| stores::of(&user.container));
+        let by_files = prepared.survey.stores.iter().filter_map(|name| stores::named(name));
+        let mut known = programs.chain(by_files.filter(|_| running.clone().next().is_some()));
+        if let Some(store) = known.find(|store| store.keeps_in_memory) {
+            self.run.monitor().warning(format!(
+                "{} acknowledges writes that it has in memory only: this copy has what it had written to the disk by \
+                 then, and nothing later; stopped, it writes all of it",
+                store.name
+            ));
+        }
+    }
+
+    /// Looks again at data that was not there before its store was stopped: it may have written it only then.
+    async fn look_into_what_was_empty(&self, prepared: &mut Prepared) -> Result<()> {
+        if prepared.survey.entries > 0 {
+            return Ok(());
+        }
+        let survey = calls::Survey { exclude: self.excluded(), ..Default::default() };
+        let survey = prepared.helper.agent.call(survey).await;
+        prepared.survey = survey.context(|| format!("survey {}", prepared.source.title))?;
+        if prepared.survey.entries > 0 {
+            return Ok(());
+        }
+        Err(Error::failed(format!(
+            "{} is empty even now that everything is stopped: what uses it keeps its data in memory alone, or has none",
+            prepared.source.title
+        ))
+        .hint(Hint::advice("have it save to the disk (Redis: save points, or appendonly yes), or save what it is made of")))
+    }
+
     /// Looks at the users that could write now, whether or not they existed at the beginning. Frozen ones count if
     /// freezing is what holds them.
-    async fn users_now(&self, source: &Source) -> Result<UsersNow> {
+    async fn users_now(&self, source: &Source, held: &Held) -> Result<UsersNow> {
         let world = self.run.context.world().await?;
         let inventory = inventory(&source.location, &world);
         let onlookers = inventory.onlookers.into_iter().filter(|onlooker| onlooker.writes);
         let onlookers = onlookers.map(|onlooker| onlooker.container).collect();
         let writers = inventory.users.into_iter().filter(|user| user.container.state.running && user.writes);
-        let freezing = self.options.quiesce == Quiesce::Pause;
-        let (frozen, running): (Vec<_>, Vec<_>) =
-            writers.partition(|user| freezing && user.container.state.paused);
+        let is_frozen = |user: &User| {
+            let by_us = held.frozen_containers().iter().any(|frozen| frozen.id == user.container.id);
+            user.container.state.paused && (self.options.quiesce == Quiesce::Pause || by_us)
+        };
+        let (frozen, running): (Vec<_>, Vec<_>) = writers.partition(is_frozen);
         let names = |users: Vec<User>| users.into_iter().map(|user| user.container.name).collect();
         Ok(UsersNow { running: names(running), frozen: names(frozen), onlookers })
     }
@@ -192,10 +240,10 @@ impl SnapshotRun<'_> {
             return Ok(consistency);
         }
         self.refuse_unfrozen(held).await?;
-        for before in held.containers().iter().filter(|_| !held.is_frozen()) {
+        for before in held.stopped_containers() {
             still_stopped(&self.run.context, before).await?;
         }
-        let users = self.users_now(&prepared.source).await?;
+        let users = self.users_now(&prepared.source, held).await?;
         if !users.running.is_empty() {
             return Err(Error::failed(format!(
                 "{} was started by somebody while the data was read, so the copy is worth nothing",

@@ -75,6 +75,8 @@ pub struct SnapshotOptions {
     pub codec: Codec,
     /// How long a database may take to stop; `None` for the time that suits it.
     pub stop_timeout: Option<Duration>,
+    /// The names of the containers that may be killed if they do not stop in time.
+    pub kills: Vec<String>,
     /// How long the service may be away at most; `None` for 30 s if it is frozen, else for any time.
     pub max_downtime: Option<Duration>,
     /// How fast the database's own backup may be made.

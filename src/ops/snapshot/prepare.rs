@@ -9,11 +9,11 @@ use super::stage::StageVolume;
 use super::{Prepared, SnapshotRun};
 use crate::agent::calls;
 use crate::agent::protocol::{FoundDatabase, StageRoom, Survey};
-use crate::database::{self, Database};
+use crate::database::{self, Database, stores};
 use crate::engine::helper::Access;
 use crate::model::container::{EngineInfo, down_after_reboot};
 use crate::model::error::{Context as _, Error, Result};
-use crate::model::event::Phase;
+use crate::model::event::{Notice, Phase};
 use crate::model::hint::Hint;
 use crate::model::inspection::Inspection;
 use crate::model::location::MountSource;
@@ -21,7 +21,7 @@ use crate::model::manifest::{Capture, Quiesce};
 use crate::model::source::{Source, User};
 use crate::ops::evidence::DatabaseFiles;
 use crate::ops::helper::{busy, start_helper};
-use crate::ops::hold::{HoldMethod, HoldPlan};
+use crate::ops::hold::{HoldMethod, HoldPlan, is_restarted};
 use crate::ops::orchestrated::Purpose;
 use crate::ops::plan::{self, CaptureChoice, DowntimeEstimate, Plan, StageOutlook};
 use crate::ops::preconditions::{refuse_podman, refuse_what_cannot_be_frozen, refuse_what_cannot_be_stopped};
@@ -57,8 +57,9 @@ impl SnapshotRun<'_> {
         }
         refuse_file(&source, &engine)?;
         self.refuse_repository_inside(&source, &engine)?;
-        let hold = self.hold_plan(&source);
-        self.refuse_unready(&source).await?;
+        let hold = self.hold_plan(&source).look(&self.run.context).await.freezing_the_deaf(&source)?;
+        self.warn_of_the_deaf(&hold);
+        let mute = self.mute(&source).await?;
         let online = match self.options.quiesce {
             Quiesce::Native => Some(self.ask_online(&source).await?),
             Quiesce::Stop | Quiesce::Pause | Quiesce::None => None,
@@ -76,7 +77,7 @@ impl SnapshotRun<'_> {
         let access = if stage.is_some() { Access::Stage } else { Access::Read };
         let mounts = (access, stage.as_ref().map(StageVolume::mount));
         let mut helper =
-            start_helper(&self.run.context, saga, &run, &source, mounts, image, &hold.containers).await?;
+            start_helper(&self.run.context, saga, &run, &source, mounts, image, &hold.all()).await?;
         let survey = calls::Survey { exclude: self.excluded(), ..Default::default() };
         let survey = helper.agent.call(survey).await.context(|| format!("survey {}", source.title))?;
         let database = self.find_database(&source, &survey)?;
@@ -106,7 +107,8 @@ impl SnapshotRun<'_> {
             online,
             helper,
         };
-        prepared.take_users(hold);
+        let is_store = !prepared.survey.stores.is_empty();
+        prepared.take_users(HoldPlan { is_store, mute, ..hold });
         self.choose_capture(&mut prepared).await?;
         refuse_without_space(&prepared.plan, self.repository.address())?;
         self.warn_of_downtime(&prepared.plan);
@@ -252,6 +254,7 @@ impl SnapshotRun<'_> {
             location: Some(source.location.clone()),
             stop_timeout: self.options.stop_timeout,
             max_downtime: self.max_downtime(),
+            kills: self.options.kills.clone(),
             ..HoldPlan::default()
         };
         match self.options.quiesce {
@@ -273,6 +276,34 @@ impl SnapshotRun<'_> {
         }
     }
 
+    /// Says who is frozen because they cannot stop by themselves.
+    fn warn_of_the_deaf(&self, hold: &HoldPlan) {
+        for container in &hold.frozen_too {
+            let name = &container.name;
+            let notice = Notice::from(format!(
+                "container {name} cannot stop by itself (its first process does nothing at its stop signal), so it is \
+                 frozen for the time that the others are stopped"
+            ));
+            let kill =
+                Hint::again(["--kill", name]).why("stops it instead, by killing it once its time is over");
+            self.run.monitor().warning(notice.hint(kill));
+        }
+    }
+
+    /// Returns who does not answer, and is stopped all the same: a database that the engine starts again and again, if
+    /// data without a proof is wanted.
+    async fn mute(&self, source: &Source) -> Result<Vec<String>> {
+        let Err(error) = self.refuse_unready(source).await else { return Ok(Vec::new()) };
+        let accepted = self.options.allow_crash_consistent && self.options.quiesce == Quiesce::Stop;
+        match source.database().filter(|container| accepted && is_restarted(container)) {
+            Some(container) => {
+                self.run.monitor().warning(format!("does not answer as it is: {}", error.chain()));
+                Ok(vec![container.id.clone()])
+            }
+            None => Err(error),
+        }
+    }
+
     /// Refuses a database that does not answer: one that is still in its entrypoint would ignore the signal.
     pub(super) async fn refuse_unready(&self, source: &Source) -> Result<()> {
         for container in source.databases().filter(|container| container.state.running) {
@@ -284,7 +315,12 @@ impl SnapshotRun<'_> {
                 |error| {
                     let what =
                         format!("container {} is not ready to be {}", container.name, self.held_word());
-                    Error::failed(what).with_source(error).hint(Hint::logs(&container.name))
+                    let error = Error::failed(what).with_source(error).hint(Hint::logs(&container.name));
+                    if !is_restarted(container) || self.options.quiesce != Quiesce::Stop {
+                        return error;
+                    }
+                    let anyway = Hint::again(["--allow-crash-consistent"]);
+                    error.or(anyway.why("saves the data as it is, if it cannot come up any more"))
                 },
             )?;
         }
@@ -294,7 +330,12 @@ impl SnapshotRun<'_> {
     /// Finds the database in the source: where its container's configuration says, checked against the files that are
     /// there.
     fn find_database(&self, source: &Source, survey: &Survey) -> Result<Option<DatabaseFiles>> {
-        if survey.entries == 0 {
+        if survey.entries == 0 && self.writes_when_it_stops(source) {
+            self.run.monitor().warning(format!(
+                "{} is empty as yet: what uses it keeps its data in memory, and writes it when it stops",
+                source.title
+            ));
+        } else if survey.entries == 0 {
             return Err(Error::failed(format!("{} is empty: there is nothing to save", source.title)).hint(
                 Hint::docker(["volume", "ls"])
                     .why("is it the one you mean? Compose puts the project's name before it"),
@@ -322,6 +363,12 @@ impl SnapshotRun<'_> {
             .hint(Hint::mounts(&container.name)));
         }
         Ok(Some(files))
+    }
+
+    /// Returns whether the data may come with the stop.
+    fn writes_when_it_stops(&self, source: &Source) -> bool {
+        let is_one = |user: &User| stores::of(&user.container).is_some_and(|store| store.keeps_in_memory);
+        self.options.quiesce == Quiesce::Stop && source.running_users().any(is_one)
     }
 
     /// Returns what is known before it is decided who is held and how bytes are taken.
