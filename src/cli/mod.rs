@@ -246,6 +246,7 @@ impl Global {
             clock: Clock::system(),
             compose: std::sync::Arc::new(volsnap::compose::runner::Processes),
             compose_project: std::env::var("COMPOSE_PROJECT_NAME").ok().filter(|name| !name.is_empty()),
+            only_plans: false,
             cancel,
             monitor,
         })

@@ -90,6 +90,7 @@ impl Stage {
             clock: Clock::system(),
             compose: std::sync::Arc::new(volsnap::compose::runner::Processes),
             compose_project: None,
+            only_plans: false,
             cancel: Cancel::default(),
             monitor: steps.clone(),
         };

@@ -118,6 +118,7 @@ impl World {
             clock,
             compose: engine.compose(),
             compose_project: None,
+            only_plans: false,
             cancel: Cancel::default(),
             monitor: Arc::new(Silent),
         };
