@@ -69,7 +69,8 @@ pub(crate) async fn run(global: &Global, args: Args, ui: &Ui) -> Result<ExitCode
         refuse_without_terminal("migrate")?;
     }
     let options = args.options();
-    let host = Context { bystanders: args.bystanders.get(), ..global.host(ui).await? };
+    let host = global.host(ui).await?.only_planning(args.dry_run);
+    let host = Context { bystanders: args.bystanders.get(), ..host };
     let consent = async |plan: &MigratePlan| {
         if args.dry_run {
             ui.finish_progress();

@@ -253,6 +253,7 @@ impl Global {
             compose: std::sync::Arc::new(volsnap::compose::runner::Processes),
             compose_project: self.project_name.clone().filter(|name| !name.is_empty()),
             bystanders: Bystanders::default(),
+            only_plans: false,
             cancel,
             monitor,
         })

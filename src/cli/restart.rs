@@ -66,7 +66,8 @@ pub(crate) struct Args {
 /// Restarts; a difference is an exit code.
 pub(crate) async fn run(global: &Global, args: Args, ui: &Ui) -> Result<ExitCode, Error> {
     let options = args.options(global)?;
-    let host = Context { bystanders: args.bystanders.get(), ..global.host(ui).await? };
+    let host = global.host(ui).await?.only_planning(args.dry_run);
+    let host = Context { bystanders: args.bystanders.get(), ..host };
     let consent = async |plan: &RestartPlan| {
         if !args.dry_run {
             return Ok(Consent::Execute);

@@ -117,7 +117,8 @@ pub(crate) async fn run(global: &Global, args: Args, ui: &Ui) -> Result<ExitCode
     let repository = global.repository_location()?;
     refuse_repeated_tags(&args.tags)?;
     args.refuse_what_online_has_no_use_for()?;
-    let host = Context { bystanders: args.bystanders.get(), ..global.host(ui).await? };
+    let host = global.host(ui).await?.only_planning(args.dry_run);
+    let host = Context { bystanders: args.bystanders.get(), ..host };
     let several = args.targets.len() > 1;
     let mut worst = Exit::Done;
     let mut results = Vec::new();

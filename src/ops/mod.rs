@@ -63,6 +63,8 @@ pub struct Context {
     pub compose_project: Option<String>,
     /// What the user says of containers that only see the data, or only seem to use it.
     pub bystanders: Bystanders,
+    /// Whether the run only plans, and so must not finish what a dead run left either.
+    pub only_plans: bool,
     /// Tells when somebody asks for the end.
     pub cancel: Cancel,
     /// Who watches.
@@ -70,6 +72,12 @@ pub struct Context {
 }
 
 impl Context {
+    /// Returns the same for a run that may only plan.
+    #[must_use]
+    pub fn only_planning(self, only_plans: bool) -> Self {
+        Self { only_plans, ..self }
+    }
+
     /// Returns what undos act on.
     fn world_of_undos(&self) -> World {
         World { docker: self.docker.clone(), clock: self.clock.clone() }

@@ -259,6 +259,23 @@ pub(super) async fn attempt(context: &Context, budget: RetryBudget) -> Result<(V
     Ok((finished, with_leftovers(outcome, &all_left).err()))
 }
 
+/// Says what [`attempt`] would finish, and changes nothing. Returns the error of a run that needs that finished.
+///
+/// # Errors
+/// When the state directory cannot be read.
+pub(super) fn tell(context: &Context) -> Result<Option<Error>> {
+    let Survey { runs, strange } = look(&context.saga.state)?;
+    runs.iter().filter_map(Unfinished::notice).for_each(|notice| context.monitor.warning(notice));
+    strange.iter().for_each(|strange| context.monitor.warning(strange.notice()));
+    let is_dead = runs.iter().any(|run| !run.held && run.run.host == context.address);
+    Ok(is_dead.then(|| {
+        Error::failed("a dead run is not finished, and until then nothing can be planned")
+            .with_kind(ErrorKind::NotPutBack)
+            .state("nothing was touched")
+            .hint(Hint::volsnap(["recover"]).why("finishes it; the command without --dry-run does so first"))
+    }))
+}
+
 impl Strange {
     /// Returns what to say of it.
     #[must_use]

@@ -97,13 +97,17 @@ pub(super) struct Run {
 }
 
 impl Run {
-    /// Begins a run. It first finishes what dead runs left, since the service may be down because of that.
+    /// Begins a run. It first finishes what dead runs left, since the service may be down because of that. A run that only
+    /// plans changes nothing of that, and only says so.
     ///
     /// # Errors
     /// When it cannot look for them. One that cannot be finished is an error only of those that act on the same: see
     /// [`refuse_unfinished`](Self::refuse_unfinished).
     pub(super) async fn begin(context: &Context) -> Result<Self> {
-        let (_, left) = recover::attempt(context, RetryBudget::COMMAND).await?;
+        let left = match context.only_plans {
+            true => recover::tell(context)?,
+            false => recover::attempt(context, RetryBudget::COMMAND).await?.1,
+        };
         let mut run = Self::new(context)?;
         run.left = Mutex::new(left.map(|error| match error.state_text() {
             Some(_) => error,

@@ -170,6 +170,7 @@ async fn what_a_boot_runs_brings_back_what_went_down_with_run_and_guard() {
         serde_json::from_str::<serde_json::Value>(&listed.stdout()).unwrap().as_array().unwrap().len(),
         2
     );
+    assert_told(&take(&["--dry-run"]), 4, &postgres, &died);
     assert!(!postgres.answers(), "who only looks has started it");
 
     let booted = run_unit(&unit);

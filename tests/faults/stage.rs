@@ -91,6 +91,7 @@ impl Stage {
             compose: std::sync::Arc::new(volsnap::compose::runner::Processes),
             compose_project: None,
             bystanders: volsnap::selector::Bystanders::default(),
+            only_plans: false,
             cancel: Cancel::default(),
             monitor: steps.clone(),
         };

@@ -118,6 +118,7 @@ impl World {
             compose: engine.compose(),
             compose_project: None,
             bystanders: volsnap::selector::Bystanders::default(),
+            only_plans: false,
             cancel: Cancel::default(),
             monitor: Arc::new(Silent),
         };

@@ -62,3 +62,19 @@ fn only_a_dead_run_about_the_same_containers_is_in_the_way(#[case] concerns: &st
         assert!(!left.runs[0].open.concat().contains("hunter2"), "{:?}", left.runs[0].open);
     });
 }
+
+#[test]
+fn a_dry_run_leaves_a_dead_run_as_it_is() {
+    run(async {
+        let mut world = World::new(false).await;
+        leave_unfinished(&world, "\"concerns\":[\"name:db\"],");
+        let journal = world.state().join("journals/20261120T203011Z-4f2a91.jsonl");
+        let before = std::fs::read(&journal).unwrap();
+        world.host.only_plans = true;
+        let error = TakeSnapshot::STOP_DIRECT.act(&world).await.unwrap_err();
+        assert_eq!(error.kind(), volsnap::ErrorKind::NotPutBack);
+        assert!(error.chain().contains("nothing can be planned"), "{}", error.chain());
+        assert_eq!(std::fs::read(&journal).unwrap(), before);
+        assert!(world.answers("db").await);
+    });
+}
