@@ -217,9 +217,15 @@ fn data_is_called_clean_only_where_its_own_files_prove_it() {
     let proved = read(V1).evidence.database.unwrap();
     assert_eq!(with(Some(proved.clone()), &[]), Consistency::Clean);
     assert_eq!(with(None, &[]), Consistency::StoppedAndQuiet);
-    for database in [Some(proved), None] {
+    for database in [Some(proved.clone()), None] {
         assert_eq!(with(database, &["was killed"]), Consistency::CrashConsistent);
     }
+    // Who could write takes the quiet from what nothing else proves.
+    let beside = |database| {
+        Evidence { database, onlookers: vec!["agent".to_owned()], ..Evidence::default() }.at_rest()
+    };
+    assert_eq!((beside(None), beside(Some(proved))), (Consistency::QuietExcept, Consistency::Clean));
+    assert!(!Consistency::QuietExcept.is_at_rest());
     let said_before = sealed(V1, |manifest| manifest["evidence"]["database"] = Value::Null);
     assert_eq!(read(&said_before).consistency, Consistency::StoppedAndQuiet);
 }
