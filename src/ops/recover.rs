@@ -267,7 +267,7 @@ pub(super) fn tell(context: &Context) -> Result<Option<Error>> {
     let Survey { runs, strange } = look(&context.saga.state)?;
     runs.iter().filter_map(Unfinished::notice).for_each(|notice| context.monitor.warning(notice));
     strange.iter().for_each(|strange| context.monitor.warning(strange.notice()));
-    let is_dead = runs.iter().any(|run| !run.held && run.run.host == context.address);
+    let is_dead = runs.iter().any(|run| !run.held && is_at(run.run.host.as_deref(), &context.address));
     Ok(is_dead.then(|| {
         Error::failed("a dead run is not finished, and until then nothing can be planned")
             .with_kind(ErrorKind::NotPutBack)
