@@ -189,7 +189,7 @@ ensure_volsnap() {
         return
     fi
     ensure_rust
-    (cd "$ROOT" && cargo build --release --locked --quiet </dev/null >&2) || die "volsnap does not build"
+    (cd "$ROOT" && cargo build --release --locked </dev/null >&2) || die "volsnap does not build"
     local target_dir=${CARGO_TARGET_DIR:-target}
     [[ $target_dir = /* ]] || target_dir=$ROOT/$target_dir
     printf '%s\n' "$target_dir/release/volsnap"
