@@ -138,10 +138,14 @@ image_present() { docker image inspect "$1" >/dev/null 2>&1; }
 # Present: use it. Else the official one, if a registry answers soon. Else build it from Debian packages.
 ensure_image() {
     ensure_engine
-    if ! image_present "$VOLSNAP_TEST_IMAGE" || ! image_present "$VOLSNAP_TEST_IMAGE_70"; then
-        "$ROOT/fixtures/postgres/build" || die "no test image" "Build it: sudo $ROOT/fixtures/postgres/build"
-    fi
-    image_present "$VOLSNAP_TEST_STORES" && return
+    if image_present "$VOLSNAP_TEST_IMAGE" && image_present "$VOLSNAP_TEST_IMAGE_70"; then return; fi
+    "$ROOT/fixtures/postgres/build" || die "no test image" "Build it: sudo $ROOT/fixtures/postgres/build"
+}
+
+# The image with other stores in it, for tests.
+ensure_stores() {
+    ensure_image
+    if image_present "$VOLSNAP_TEST_STORES"; then return; fi
     "$ROOT/fixtures/stores/build" || die "no image of other stores" "Build it: sudo $ROOT/fixtures/stores/build"
 }
 
