@@ -48,8 +48,7 @@ impl Kind {
 
 /// A store in a container, on a volume.
 struct Store {
-    /// Removes it at the end.
-    _world: World,
+    world: World,
     kind: Kind,
     container: String,
     volume: String,
@@ -60,7 +59,7 @@ impl Store {
         let world = World::new().await;
         let (container, volume) = (world.name("store"), world.name("data"));
         docker(&["volume", "create", &volume]);
-        let store = Self { _world: world, kind, container, volume };
+        let store = Self { world, kind, container, volume };
         store.run(options, &kind.command());
         store.await_answer();
         if kind == Kind::MariaDb {
@@ -240,7 +239,10 @@ async fn a_mariadb_moves_into_a_directory_and_back_while_somebody_writes() {
     assert!(place.join("ibdata1").exists());
     assert!(store.count() >= acknowledged);
     let acknowledged = load.wait_for(acknowledged + 10);
-    volsnap.run(["migrate", &store.target(), "--back", "-y"]).expect(0);
+    // Nothing tells that what lies in the old volume is of this database.
+    let back = ["migrate", &store.target(), "--back", "-y"];
+    volsnap.run(back).refused(1, &["not known to be of this database", "--volume"]);
+    volsnap.run([&back[..], &["--volume", &store.world.name("back")]].concat()).expect(0);
     assert!(store.count() >= acknowledged);
     drop(load);
     assert_eq!(store.state(), "running 0");
