@@ -93,12 +93,17 @@ impl Commands {
     fn shell(&self, command: &str) -> String {
         match &self.host {
             // It can be several commands; the parentheses keep the variable out of the shell that runs them.
-            Some(host) if command.contains("docker") => {
+            Some(host) if runs_docker(command) => {
                 format!("(export DOCKER_HOST={}; {command})", shell_quote(host))
             }
             _ => command.to_owned(),
         }
     }
+}
+
+/// Returns whether one of the commands of a line is the engine's client; its name may be part of other words.
+fn runs_docker(line: &str) -> bool {
+    line.split([';', '&', '|', '(']).any(|command| command.split_whitespace().next() == Some("docker"))
 }
 
 /// Returns whether a word is this option, with its value or before it.
@@ -174,6 +179,8 @@ mod tests {
             "(export DOCKER_HOST=tcp://db:2375; docker stop a && docker cp a:/x .; docker start a)"
         );
         assert_eq!(there.line(&Hint::shell("df -h /x")), "df -h /x");
+        let group = "sudo usermod -aG docker \"$USER\"";
+        assert_eq!(there.line(&Hint::shell(group)), group);
         assert_eq!(there.line(&Hint::advice("free some\nspace")), r"free some\nspace");
     }
 
