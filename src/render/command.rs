@@ -77,12 +77,18 @@ impl Commands {
     fn shell(&self, command: &str) -> String {
         match &self.host {
             // It can be several commands; the parentheses keep the variable out of the shell that runs them.
-            Some(host) if command.contains("docker") => {
+            Some(host) if calls_docker(command) => {
                 format!("(export DOCKER_HOST={}; {command})", shell_quote(host))
             }
             _ => command.to_owned(),
         }
     }
+}
+
+/// Returns whether a command line calls the engine's client; that a path has its name says nothing.
+fn calls_docker(command: &str) -> bool {
+    let is_of_word = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '.' | '/' | '_');
+    command.split(|c| !is_of_word(c)).any(|word| matches!(word, "docker" | "docker-compose"))
 }
 
 /// Returns whether a word is this option, with its value or before it.
