@@ -103,7 +103,8 @@ impl Commands {
 
 /// Returns whether one of the commands of a line is the engine's client; its name may be part of other words.
 fn runs_docker(line: &str) -> bool {
-    line.split([';', '&', '|', '(']).any(|command| command.split_whitespace().next() == Some("docker"))
+    let first = |command: &str| command.split_whitespace().next().unwrap_or_default().to_owned();
+    line.split([';', '&', '|', '(']).any(|command| matches!(&*first(command), "docker" | "docker-compose"))
 }
 
 /// Returns whether a word is this option, with its value or before it.
