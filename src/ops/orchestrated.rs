@@ -159,10 +159,7 @@ impl Way<'_> {
     fn by_swarm(&self, service: &str) -> Vec<Hint> {
         let scale = |tasks: u64| Hint::docker(["service", "scale", &format!("{service}={tasks}")]);
         let tasks = self.tasks.filter(|tasks| *tasks > 0).unwrap_or(1);
-        // Swarm calls the service scaled while the last task may still be at its shutdown.
-        let running = self.running(service);
-        let ended = (!running.is_empty()).then(|| Hint::docker(["wait"]).and(running));
-        let steps = std::iter::once(scale(0)).chain(ended).chain(self.work(service)).chain([scale(tasks)]);
+        let steps = std::iter::once(scale(0)).chain(self.work(service)).chain([scale(tasks)]);
         let way = Hint::steps(steps);
         if self.tasks.is_some() {
             return vec![way];
@@ -172,14 +169,6 @@ impl Way<'_> {
             way.why("if it has one task"),
             Hint::docker(asked).why("how many it has, on a manager of the swarm"),
         ]
-    }
-
-    /// Returns the names of the tasks that run on the data.
-    fn running(&self, service: &str) -> Vec<String> {
-        let users = self.source.users.iter().map(|user| &user.container);
-        let tasks =
-            users.filter(|one| one.state.running && Orchestrator::swarm_service(one) == Some(service));
-        tasks.map(|task| task.name.clone()).collect()
     }
 
     /// Returns the first command, which names what has to be taken away, and what to do then.
@@ -261,10 +250,7 @@ mod tests {
     }
 
     fn way(labels: &[(&str, &str)], purpose: Purpose, tasks: Option<u64>) -> Vec<String> {
-        let (container, mut source) = (container(labels, None), source());
-        let mut task = container.clone();
-        task.state.running = true;
-        source.users.push(User { container: task, writes: true, from_above: false, through_network: false });
+        let (container, source) = (container(labels, None), source());
         let orchestrator = Orchestrator::of(&container).unwrap();
         let way = Way { orchestrator: &orchestrator, source: &source, container: &container, purpose, tasks };
         way.hints().iter().map(ToString::to_string).collect()
@@ -277,12 +263,11 @@ mod tests {
     fn a_service_of_swarm_is_scaled_to_nothing_and_back_to_what_it_was() {
         assert_eq!(
             way(&TASK, Purpose::Snapshot, Some(2))[0],
-            "docker service scale shop_pg=0 && docker wait c && volsnap snapshot volume:pgv; \
-             docker service scale shop_pg=2"
+            "docker service scale shop_pg=0 && volsnap snapshot volume:pgv; docker service scale shop_pg=2"
         );
         assert_eq!(
             way(&TASK, Purpose::Restart, Some(1)),
-            ["docker service scale shop_pg=0 && docker wait c; docker service scale shop_pg=1"]
+            ["docker service scale shop_pg=0; docker service scale shop_pg=1"]
         );
         let unknown = way(&TASK, Purpose::Snapshot, None);
         assert!(unknown[0].ends_with("shop_pg=1    # if it has one task"), "{unknown:?}");
