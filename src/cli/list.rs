@@ -21,7 +21,7 @@ pub(crate) struct Args {
 
 /// Prints the list, and apart from it what dead runs left.
 pub(crate) async fn run(global: &Global, args: &Args, ui: &Ui) -> Result<ExitCode, Error> {
-    let exit = say_first(ui);
+    let exit = say_first(global, ui);
     if args.stages {
         ui.stages(&stages(&global.host(ui).await?).await?);
         return Ok(exit.into());

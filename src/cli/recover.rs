@@ -3,7 +3,7 @@
 use std::process::ExitCode;
 
 use volsnap::model::hint::Hint;
-use volsnap::ops::recover::{Survey, Unfinished, is_at, look, recover};
+use volsnap::ops::recover::{Survey, is_at, look, recover};
 use volsnap::saga::RetryBudget;
 use volsnap::{Error, ErrorKind};
 
@@ -28,7 +28,7 @@ pub(crate) struct Args {
 pub(crate) async fn run(global: &Global, args: &Args, ui: &Ui) -> Result<ExitCode, Error> {
     if args.list {
         let survey = look(&state_directory()?)?;
-        let exit = say(ui, &survey);
+        let exit = say(global, ui, &survey);
         ui.unfinished(&survey.runs);
         return Ok(exit.into());
     }
@@ -36,7 +36,7 @@ pub(crate) async fn run(global: &Global, args: &Args, ui: &Ui) -> Result<ExitCod
     let outcome = recover(&host, RetryBudget::COMMAND).await;
     let Survey { runs, strange } = look(&host.saga.state)?;
     let (held, open): (Vec<_>, Vec<_>) = runs.into_iter().partition(|run| run.held);
-    for notice in held.iter().filter_map(Unfinished::notice) {
+    for notice in held.iter().filter_map(|run| run.notice(&host.address)) {
         host.monitor.warning(notice);
     }
     let finished = outcome?;

@@ -20,7 +20,7 @@ pub(crate) struct Args {
 
 /// Prints the manifest, or the file list if `--files` asks for it.
 pub(crate) async fn run(global: &Global, args: &Args, ui: &Ui) -> Result<ExitCode, Error> {
-    let exit = say_first(ui);
+    let exit = say_first(global, ui);
     let snapshot = global.snapshot(&args.snapshot).await?;
     if args.files {
         ui.files(volsnap::ops::files(&snapshot)?)?;

@@ -5,14 +5,15 @@
 
 use volsnap::ops::recover::{Survey, look};
 
+use super::Global;
 use super::dirs::state_directory;
 use super::exit::Exit;
 use crate::render::Ui;
 
 /// Looks at the state directory and says what is away; nothing if it cannot be read.
-pub(super) fn say_first(ui: &Ui) -> Exit {
+pub(super) fn say_first(global: &Global, ui: &Ui) -> Exit {
     match state_directory().and_then(|state| look(&state)) {
-        Ok(survey) => say(ui, &survey),
+        Ok(survey) => say(global, ui, &survey),
         Err(error) => {
             tracing::info!(%error, "unfinished runs are not looked for");
             Exit::Done
@@ -21,10 +22,12 @@ pub(super) fn say_first(ui: &Ui) -> Exit {
 }
 
 /// Says what is away, and what in the state directory cannot be told.
-pub(super) fn say(ui: &Ui, survey: &Survey) -> Exit {
+pub(super) fn say(global: &Global, ui: &Ui, survey: &Survey) -> Exit {
+    // Where no engine can be chosen, a command names the one that it is for.
+    let here = global.engine().map(|chosen| chosen.address).unwrap_or_default();
     let (monitor, mut exit) = (ui.monitor(), Exit::Done);
     for run in &survey.runs {
-        if let Some(notice) = run.notice() {
+        if let Some(notice) = run.notice(&here) {
             monitor.warning(notice);
         }
         if run.has_left_down() {

@@ -114,9 +114,9 @@ impl Unfinished {
     }
 
     /// Returns what everybody who looks must know first: which service is away for this run, and what brings it back;
-    /// `None` if none is.
+    /// `None` if none is. `address` is that of the engine of whoever looks.
     #[must_use]
-    pub fn notice(&self) -> Option<Notice> {
+    pub fn notice(&self, address: &str) -> Option<Notice> {
         if self.holds.is_empty() {
             return None;
         }
@@ -125,11 +125,8 @@ impl Unfinished {
         let begun = run.started.format("%Y-%m-%d %H:%M:%S UTC");
         Some(match (self.held, self.process) {
             (false, _) => {
-                let recover = match &run.host {
-                    Some(host) => Hint::volsnap(["--host", host, "recover"]),
-                    None => Hint::volsnap(["recover"]),
-                };
-                Notice::from(format!("{which} died, and has not brought back: {names}")).hint(recover)
+                Notice::from(format!("{which} died, and has not brought back: {names}"))
+                    .hint(self.recover_from(address))
             }
             (true, Some(process)) => {
                 let text = format!("{which}, process {process}, begun {begun}, is at work and holds: {names}");
@@ -143,6 +140,17 @@ impl Unfinished {
             ))
             .hint(Hint::volsnap(["recover", "--list"]).why("says whether it still is")),
         })
+    }
+
+    /// Returns the command that finishes it, for whoever is on the engine at this address.
+    #[must_use]
+    pub fn recover_from(&self, address: &str) -> Hint {
+        let host = self.run.host.as_deref();
+        if is_at(host, address) {
+            Hint::volsnap(["recover"])
+        } else {
+            Hint::volsnap(["--host", host.unwrap_or(DEFAULT_ADDRESS), "recover"])
+        }
     }
 
     /// Returns whether it is about this source, or about a container that uses it.
@@ -265,7 +273,8 @@ pub(super) async fn attempt(context: &Context, budget: RetryBudget) -> Result<(V
 /// When the state directory cannot be read.
 pub(super) fn tell(context: &Context) -> Result<Option<Error>> {
     let Survey { runs, strange } = look(&context.saga.state)?;
-    runs.iter().filter_map(Unfinished::notice).for_each(|notice| context.monitor.warning(notice));
+    let notices = runs.iter().filter_map(|run| run.notice(&context.address));
+    notices.for_each(|notice| context.monitor.warning(notice));
     strange.iter().for_each(|strange| context.monitor.warning(strange.notice()));
     let is_dead = runs.iter().any(|run| !run.held && is_at(run.run.host.as_deref(), &context.address));
     Ok(is_dead.then(|| {

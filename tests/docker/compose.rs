@@ -97,7 +97,7 @@ async fn a_service_is_moved_to_a_directory_and_back_by_its_own_files() {
     let diff = only.diff();
     let [taken, added] = ['-', '+'].map(|sign| diff.lines().filter(|line| line.starts_with(sign)).count());
     assert_eq!((taken, added), (2, 2), "one line, and the head: {diff}");
-    assert!(diff.contains(&format!("+      - {}:/data   # keep", target.path().display())), "{diff}");
+    assert!(diff.contains(&format!("+      - {}:/data   # …", target.path().display())), "{diff}");
 
     let before = fs::read(project.file()).unwrap();
     let replacement = Replacement::of(only, "run").unwrap();

@@ -70,7 +70,7 @@ async fn an_engine_that_is_not_there_is_unreachable() {
 #[tokio::test]
 async fn an_address_of_another_kind_is_refused_with_what_to_do() {
     let error = DockerEngine::connect(Some("ssh://db.example")).await.unwrap_err();
-    assert!(error.to_string().contains("ssh -nNT -L"), "{error}");
+    assert!(error.to_string().contains("reached by ssh"), "{error}");
     assert!(DockerEngine::connect(Some("npipe:////./pipe/docker")).await.is_err());
 }
 

@@ -7,13 +7,12 @@ use chrono::{DateTime, Duration, Utc};
 use super::{Finding, Kind, Risk};
 use crate::compose::{Membership, VolumeKey};
 use crate::database::{Database, Server};
-use crate::engine::context::DEFAULT_ADDRESS;
 use crate::model::container::{ApiVersion, Container, Mount, MountKind, Volume};
 use crate::model::hint::Hint;
 use crate::model::location::MountSource;
 use crate::model::quote::printable;
 use crate::model::source::OtherRun;
-use crate::ops::recover::{Strange, Unfinished, is_at};
+use crate::ops::recover::{Strange, Unfinished};
 use crate::repository::Unreadable;
 use crate::selector;
 use crate::selector::{DatabaseData, Target};
@@ -466,7 +465,7 @@ pub(super) fn open_journal(run: &Unfinished, address: &str) -> Option<Finding> {
     if run.held || run.has_left_down() {
         return None;
     }
-    let (info, recover) = (&run.run, recover_at(run, address));
+    let (info, recover) = (&run.run, run.recover_from(address));
     let open: Vec<String> = run.open.iter().map(|open| printable(open)).collect();
     Some(Finding {
         kind: Kind::OpenJournal,
@@ -483,20 +482,11 @@ pub(super) fn open_journal(run: &Unfinished, address: &str) -> Option<Finding> {
     })
 }
 
-fn recover_at(run: &Unfinished, address: &str) -> Hint {
-    let host = run.run.host.as_deref();
-    if is_at(host, address) {
-        Hint::volsnap(["recover"])
-    } else {
-        Hint::volsnap(["--host", host.unwrap_or(DEFAULT_ADDRESS), "recover"])
-    }
-}
-
 /// Returns what to say of a run for which a service is away.
 pub(super) fn service_away(run: &Unfinished, address: &str) -> Option<Finding> {
-    let notice = run.notice()?;
+    let notice = run.notice(address)?;
     let (kind, risk, mitigation) = if run.has_left_down() {
-        (Kind::ServiceLeftDown, Risk::High, vec![recover_at(run, address)])
+        (Kind::ServiceLeftDown, Risk::High, vec![run.recover_from(address)])
     } else {
         // It will be back without anybody's doing.
         (Kind::ServiceHeld, Risk::Low, notice.hints)

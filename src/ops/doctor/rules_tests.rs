@@ -1,5 +1,6 @@
 //! Each rule, on a database that has nothing else wrong with it.
 
+use crate::engine::context::DEFAULT_ADDRESS;
 use std::collections::BTreeMap;
 
 use rstest::rstest;
