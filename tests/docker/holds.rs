@@ -357,7 +357,8 @@ async fn a_container_is_held_by_one_run_at_a_time_whatever_source_it_is_held_for
     let image = crate::database::image();
     let mounts = [format!("{}:/data", postgres.volume), format!("{other}:/other")];
     docker(&["volume", "create", "--label", "volsnap.test", &other]);
-    let script = "trap 'exit 0' TERM; echo x > /other/x; while :; do sleep 0.05; done";
+    // It is still stopping when the second run comes: the engine goes on with what it was asked for.
+    let script = "trap 'sleep 6; exit 0' TERM; echo x > /other/x; while :; do sleep 0.05; done";
     let run = ["run", "-d", "--label", "volsnap.test", "--network", "none", "--name", &app];
     let what = ["-v", &mounts[0], "-v", &mounts[1], "--entrypoint", "sh", &image, "-c", script];
     docker(&[&run[..], &what].concat());
