@@ -2,11 +2,12 @@
 //!
 //! An orchestrator, a watchdog or a person takes a stopped service for a failed one, and starts another on the same
 //! data. Two servers on one data directory destroy it, and neither of them notices. So before a stopped container is
-//! started, by whomever and for whatever reason, we look who writes to its data now. If that is somebody who was not
+//! started, by whomever and for whatever reason, we look who writes to its data now. If that is a server that was not
 //! there when it was stopped, ours is not started.
 //!
-//! If the newcomer does what ours did, it has succeeded it: the service runs, and nothing is left down. Any other
-//! newcomer is waited for.
+//! If the newcomer does what ours did, it has succeeded it: the service runs, and nothing is left down. Any other server
+//! is waited for. What is no server, as far as can be seen (somebody's shell, a tool that looks into the volume), keeps
+//! nobody's service down: ours is started beside it.
 
 use std::path::PathBuf;
 
@@ -15,7 +16,7 @@ use serde::{Deserialize, Serialize};
 use super::ServiceError;
 use super::identity::{ContainerIdentity, find_recreated};
 use super::start::StoppedContainer;
-use crate::database::{self, Database};
+use crate::database::{self, Database, stores};
 use crate::engine::Docker;
 use crate::model::container::{Container, Mount};
 use crate::model::labels::LABEL_RUN;
@@ -95,7 +96,9 @@ pub(super) fn refuse_newcomer(
         .iter()
         .filter(|one| one.id != ours.id && is_at_work(one) && !data.knows(one) && data.is_written_by(one))
         .map(|one| (succeeds(stopped, one), one))
-        .filter(|(is_ours, one)| *is_ours || !fellows.iter().any(|fellow| succeeds(fellow, one)))
+        .filter(|(is_ours, one)| {
+            *is_ours || (is_server(one) && !fellows.iter().any(|fellow| succeeds(fellow, one)))
+        })
         .collect();
     newcomers.sort_by_key(|(is_ours, _)| !is_ours);
     match newcomers.first() {
@@ -106,6 +109,11 @@ pub(super) fn refuse_newcomer(
             succeeds: *succeeds,
         }),
     }
+}
+
+/// Returns whether a container runs something that keeps data, and would be a second one on it.
+fn is_server(container: &Container) -> bool {
+    database::of(container).is_some() || stores::of(container).is_some()
 }
 
 /// Returns whether a newcomer does what a stopped container did: it runs the same database, or else the same image.
@@ -194,7 +202,8 @@ mod tests {
     #[case::the_same_database(&[container("x", "postgres:16", volume())], Some(true))]
     #[case::it_by_the_path(&[container("x", "postgres:15", bind("/volumes/data/_data/pg"))], Some(true))]
     #[case::it_by_a_directory_above(&[container("x", "postgres:15", bind("/volumes"))], Some(true))]
-    #[case::another_program(&[container("x", "tool:1", volume())], Some(false))]
+    #[case::another_server(&[container("x", "redis:7", volume())], Some(false))]
+    #[case::another_program(&[container("x", "tool:1", volume())], None)]
     #[case::an_agent_that_sees_the_whole_disk(&[container("x", "tool:1", bind("/"))], None)]
     #[case::one_that_only_reads(&[container("x", "postgres:15", Mount { read_only: true, ..volume() })], None)]
     #[case::one_on_other_data(&[container("x", "postgres:15", bind("/volumes/data/_data2"))], None)]
@@ -212,7 +221,7 @@ mod tests {
         assert_eq!(app, None);
         let [db, app] = outcome(&[container("x", "app:1", volume())]);
         assert_eq!((db, app), (None, Some(("x".to_owned(), true))));
-        let [db, app] = outcome(&[container("x", "tool:1", volume())]);
+        let [db, app] = outcome(&[container("x", "redis:7", volume())]);
         assert_eq!((&db, &app), (&Some(("x".to_owned(), false)), &db));
     }
 

@@ -117,7 +117,7 @@ fn nor_is_it_joined_by_whoever_finishes_a_dead_run() {
 }
 
 #[test]
-fn ours_is_started_once_another_program_has_left_its_data() {
+fn ours_is_started_once_another_server_has_left_its_data() {
     run(async {
         let mut world = World::new(false).await;
         world.arm(None);
@@ -125,7 +125,7 @@ fn ours_is_started_once_another_program_has_left_its_data() {
         world.host.monitor = told.clone();
         let mut tool = another(&world.container("app").await);
         tool.image = "helper:1".to_owned();
-        tool.command = ["sh", "-c", "tool"].map(str::to_owned).into();
+        tool.command = ["sh", "-c", "redis-server"].map(str::to_owned).into();
         world.start_meanwhile(tool, Some(Duration::from_secs(60)));
         Restart::PLAIN.act(&world).await.unwrap();
         assert!(world.answers("db").await);
@@ -143,6 +143,7 @@ fn one_that_stays_for_ever_leaves_ours_to_be_put_back() {
         world.arm(None);
         let mut tool = another(&world.container("app").await);
         tool.image = "helper:1".to_owned();
+        tool.command = ["sh", "-c", "redis-server"].map(str::to_owned).into();
         world.start_meanwhile(tool, None);
         let error = Restart::PLAIN.act(&world).await.unwrap_err();
         assert_eq!(error.kind(), ErrorKind::NotPutBack, "{}", error.chain());
@@ -155,6 +156,21 @@ fn one_that_stays_for_ever_leaves_ours_to_be_put_back() {
         // Once it is gone, the next command puts ours back.
         world.engine.stop("new", None, volsnap::engine::Grace::Own, Duration::from_secs(5)).await.unwrap();
         recover(&world.host, RetryBudget::COMMAND).await.unwrap();
+        assert!(world.answers("db").await && world.container("app").await.state.running);
+    });
+}
+
+#[test]
+fn a_program_that_is_no_server_keeps_nobody_down() {
+    run(async {
+        let mut world = World::new(false).await;
+        world.arm(None);
+        let mut tool = another(&world.container("app").await);
+        tool.image = "helper:1".to_owned();
+        tool.command = ["sh", "-c", "tool"].map(str::to_owned).into();
+        world.start_meanwhile(tool, None);
+        // Whatever becomes of the run: somebody could write while it was at work.
+        drop(Restart::PLAIN.act(&world).await);
         assert!(world.answers("db").await && world.container("app").await.state.running);
     });
 }
