@@ -54,6 +54,8 @@ fn is_survived(name: &str, nth: usize) -> bool {
     match name {
         // Where the data is; and whether the database answers, before the stop and after the start.
         "exec" => true,
+        // What runs in a container: its configuration tells as well.
+        "processes" => true,
         // From here on the service is being brought back.
         "containers" => nth >= 4,
         "container" => nth >= 5,
