@@ -104,15 +104,17 @@ impl Run {
     /// When it cannot look for them. One that cannot be finished is an error only of those that act on the same: see
     /// [`refuse_unfinished`](Self::refuse_unfinished).
     pub(super) async fn begin(context: &Context) -> Result<Self> {
-        let left = match context.only_plans {
-            true => recover::tell(context)?,
-            false => recover::attempt(context, RetryBudget::COMMAND).await?.1,
-        };
-        let mut run = Self::new(context)?;
-        run.left = Mutex::new(left.map(|error| match error.state_text() {
+        let untouched = |error: Error| match error.state_text() {
             Some(_) => error,
             None => error.state("nothing was touched"),
-        }));
+        };
+        let left = match context.only_plans {
+            true => recover::tell(context),
+            false => recover::attempt(context, RetryBudget::COMMAND).await.map(|(_, left)| left),
+        };
+        let left = left.map_err(untouched)?;
+        let mut run = Self::new(context)?;
+        run.left = Mutex::new(left.map(untouched));
         Ok(run)
     }
 

@@ -579,11 +579,22 @@ pub(crate) fn unfinished(runs: &[Unfinished]) -> String {
 
 /// Returns which runs were finished; `at_work` are those that somebody else works on.
 pub(crate) fn recovered(runs: &[RunInfo], at_work: &[Unfinished]) -> String {
-    if runs.is_empty() {
-        let nothing = if at_work.is_empty() { "nothing to recover" } else { "no dead run has left anything" };
-        return nothing.to_owned();
+    if runs.is_empty() && at_work.is_empty() {
+        return "nothing to recover".to_owned();
     }
     let mut out = String::new();
+    if runs.is_empty() {
+        out.push_str("no dead run has left anything\n");
+    }
+    for Unfinished { run, .. } in at_work {
+        let _ = writeln!(
+            out,
+            "{} of {} ({}) is at work, and left alone",
+            run.verb,
+            escape(&run.subject),
+            run.run
+        );
+    }
     for run in runs {
         let _ = writeln!(out, "finished {} of {} ({})", run.verb, escape(&run.subject), run.run);
     }

@@ -224,7 +224,7 @@ async fn what_cannot_be_kept_stays_whole_until_recover_can_keep_it() {
         if ran.code() == Some(4) {
             break ran;
         }
-        assert!(ran.stderr().contains("at work") && begun.elapsed() < LIMIT, "{}", ran.stderr());
+        assert!(ran.stdout().contains("at work") && begun.elapsed() < LIMIT, "{}", ran.stdout());
         tokio::time::sleep(Duration::from_millis(100)).await;
     };
     refused.refused(4, &[&work, "volsnap recover", &repository.to_string_lossy()]);
