@@ -189,7 +189,7 @@ ensure_nextest() {
 ensure_volsnap() {
     if [[ -n ${VOLSNAP_BIN:-} ]]; then
         have "$VOLSNAP_BIN" || die "VOLSNAP_BIN=$VOLSNAP_BIN cannot be run"
-        command -v "$VOLSNAP_BIN"
+        realpath "$(command -v "$VOLSNAP_BIN")"
         return
     fi
     ensure_rust

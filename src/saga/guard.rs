@@ -14,7 +14,7 @@
 //! The guard runs in a session of its own and ignores every signal that can be ignored, so whatever takes the command
 //! down (Ctrl-C, a closing terminal, a service manager that ends a whole group) leaves the guard running. A manager that
 //! kills a whole control group cannot be ignored: systemd does so with a service that does not stop in time, and logind
-//! at a logout. Where systemd has the command in a service or a session, it is asked for a [scope](super::scope) for the
+//! at a logout. Where systemd has the command in a service or a session, it is asked for a scope for the
 //! guard, outside of that group.
 
 use std::ffi::OsString;

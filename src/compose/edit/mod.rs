@@ -58,7 +58,7 @@ pub struct FileEdit {
 }
 
 impl FileEdit {
-    /// Returns the change as a unified diff that has nothing but what changes: see [`shown`].
+    /// Returns the change as a unified diff that has nothing but what changes.
     #[must_use]
     pub fn diff(&self) -> String {
         let before = self.before.as_deref().unwrap_or_default();
