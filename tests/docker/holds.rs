@@ -370,7 +370,7 @@ async fn a_container_is_held_by_one_run_at_a_time_whatever_source_it_is_held_for
     watched.signal(Signal::SIGCONT);
     let (code, said) = watched.end();
     // Whatever became of the test, nothing of it is left.
-    let _ = Command::new("docker").args(["rm", "-f", &app]).output();
+    let _ = Command::new("docker").args(["rm", "-fv", &app]).output();
     let _ = Command::new("docker").args(["volume", "rm", &other]).output();
     second.refused(5, &["another volsnap run", "nothing was stopped"]);
     assert_eq!(code, Some(0), "{said}");

@@ -131,7 +131,7 @@ impl Scene {
         let mount = format!("{}:/old", self.postgres.volume);
         let looks = self.postgres.world.run_service("looks", &["-v", &mount], "sleep 1000");
         follows();
-        docker(&["rm", "-f", &looks]);
+        docker(&["rm", "-fv", &looks]);
         // Nothing is remembered: the service itself says where it is, and nobody knows whether it was a migration.
         std::fs::remove_file(&record).unwrap();
         refused(&[], &[]);
