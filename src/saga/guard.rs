@@ -126,19 +126,25 @@ impl Guard {
             rustix::io::ioctl_fionbio(end, true).map_err(|error| failed(error.to_string()))?;
         }
         let mut ends = Ends { stdin: Some(stdin), stdout };
-        match ends.read_line() {
-            Ok(said) if said == WATCHING => Ok(Self { child, pipe: Pipe(Arc::new(Mutex::new(ends))) }),
-            Ok(said) => Err(failed(format!("it says {said:?}"))),
+        let error = match ends.read_line() {
+            Ok(said) if said == WATCHING => {
+                return Ok(Self { child, pipe: Pipe(Arc::new(Mutex::new(ends))) });
+            }
+            Ok(said) => failed(format!("it says {said:?}")),
             Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => {
                 // Its end of the pipe is closed a moment before it is gone.
                 std::thread::sleep(Duration::from_millis(20));
-                Err(failed(format!("it ended before it watched{}", exit_text(&mut child))))
+                failed(format!("it ended before it watched{}", exit_text(&mut child)))
             }
             Err(error) if error.kind() == io::ErrorKind::TimedOut => {
-                Err(failed(format!("it does not watch after {} s", ANSWER_LIMIT.as_secs())))
+                failed(format!("it does not watch after {} s", ANSWER_LIMIT.as_secs()))
             }
-            Err(error) => Err(failed(error.to_string())),
-        }
+            Err(error) => failed(error.to_string()),
+        };
+        // One that comes late, by a launcher that hung, must not watch beside the next.
+        let _ = child.kill();
+        let _ = child.wait();
+        Err(error)
     }
 
     /// Tells it a line of the journal, and returns once it has it in memory.

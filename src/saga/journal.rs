@@ -541,7 +541,7 @@ fn refuse_others(what: &str, metadata: &std::fs::Metadata) -> io::Result<()> {
     if metadata.mode() & 0o022 != 0 {
         let mode = metadata.mode() & 0o7777;
         return Err(io::Error::other(format!(
-            "{what} can be written by others (mode {mode:04o}), so it is not believed"
+            "{what} can be written by others (mode {mode:04o}), so it is not believed; chmod go-w takes that from them"
         )));
     }
     Ok(())
