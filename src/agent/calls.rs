@@ -16,6 +16,7 @@ use super::{protocol, swap};
 use crate::agent::staging::{CompareStats, StageStats};
 use crate::archive::{Codec, FileRecord};
 use crate::model::inspection::Inspection;
+use crate::model::replication::StoredSlot;
 
 /// Something that the command asks of the agent, one at a time.
 pub trait Call: Serialize {
@@ -72,6 +73,7 @@ calls! {
     StageCompare: "stage-compare" -> CompareStats,
     StageClear: "stage-clear" -> (),
     Extract: "extract" -> Extracted,
+    RemoveSlots: "remove-slots" -> Vec<StoredSlot>,
     Empty: "empty" -> (),
     SwapIn: "swap-in" -> (),
     SwapState: "swap-state" -> swap::SwapState,
@@ -259,6 +261,18 @@ pub struct Extract {
     pub emptied: bool,
     /// What to extract, and how far it may go.
     pub options: ExtractOptions,
+}
+
+/// Remove the replication slots from the database that this run has extracted beside the data.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct RemoveSlots {
+    /// The run.
+    pub run: String,
+    /// The database's name.
+    pub engine: String,
+    /// The data directory, relative to the extracted tree.
+    pub data_directory: PathBuf,
 }
 
 /// Remove all that is there, because there is no room for two copies: from here on the old data is owed from elsewhere.

@@ -64,6 +64,8 @@ fn all() -> BTreeMap<&'static str, Value> {
     add(&mut lines, &StageClear {});
     let options = ExtractOptions { members: 3, bytes: 4, reserve: 5, ..ExtractOptions::default() };
     add(&mut lines, &Extract { run: run(), channel: Channel::Stdin, emptied: true, options });
+    let (engine, data_directory) = ("postgresql".to_owned(), "data".into());
+    add(&mut lines, &RemoveSlots { run: run(), engine, data_directory });
     add(&mut lines, &Empty { run: run(), marker_files: marker_files() });
     add(&mut lines, &SwapIn { run: run(), marker_files: marker_files(), root: None });
     add(&mut lines, &SwapState { run: run() });

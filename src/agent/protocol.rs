@@ -14,7 +14,7 @@ use super::calls::Call;
 
 /// The version of the protocol. It moves with any change of a call or an answer: both sides belong to one build,
 /// except with an image that somebody has named or kept.
-pub const VERSION: u32 = 2;
+pub const VERSION: u32 = 3;
 
 /// What the agent tells the command.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]

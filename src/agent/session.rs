@@ -22,9 +22,10 @@ use super::tree::exclude_set;
 use crate::agent::staging;
 use crate::agent::staging::{CompareStats, Follower, Stage, StageError, StagePlace, StageStats};
 use crate::archive::{BlockReader, FileRecord, FrameWriter};
-use crate::database;
+use crate::database::{self, DataFiles};
 use crate::model::error::chain;
 use crate::model::inspection::Inspection;
+use crate::model::replication::StoredSlot;
 
 /// Where the agent finds things inside the helper.
 #[derive(Debug, Clone)]
@@ -280,6 +281,7 @@ impl<'o> Session<'o> {
             Request::StageCompare(call) => reply::<calls::StageCompare>(self.stage_compare(&call)),
             Request::StageClear(_) => reply::<calls::StageClear>(self.stage_clear()),
             Request::Extract(call) => reply::<calls::Extract>(self.extract(&call)),
+            Request::RemoveSlots(call) => reply::<calls::RemoveSlots>(self.remove_slots(&call)),
             Request::Empty(call) => reply::<calls::Empty>(self.empty(&call)),
             Request::SwapIn(call) => reply::<calls::SwapIn>(self.swap_in(call)),
             Request::SwapState(call) => reply::<calls::SwapState>(self.swap_state(&call.run)),
@@ -295,11 +297,15 @@ impl<'o> Session<'o> {
     }
 
     fn inspect(&self, call: &calls::Inspect) -> Result<Inspection, Failure> {
-        let files = database::files_of(&call.engine)
-            .ok_or_else(|| format!("no database is known that is called {}", call.engine))?;
-        files
+        known_files(&call.engine)?
             .inspect(&self.tree(call.side).join(&call.tree), &call.data_directory, call.mounted_at.as_deref())
             .map_err(|error| error.to_string().into())
+    }
+
+    fn remove_slots(&self, call: &calls::RemoveSlots) -> Result<Vec<StoredSlot>, Failure> {
+        let extracted = self.options.root.join(swap::new_tree(&call.run));
+        let removed = known_files(&call.engine)?.remove_slots(&extracted, &call.data_directory);
+        removed.map_err(|error| format!("remove the replication slots: {error}").into())
     }
 
     fn archive(&self, call: calls::Archive) -> Result<ArchiveStats, Failure> {
@@ -487,6 +493,11 @@ impl<'o> Session<'o> {
 }
 
 /// Nobody watches the steps of a swap here.
+/// Returns what is known of the files of the database of that name.
+fn known_files(engine: &str) -> Result<&'static dyn DataFiles, Failure> {
+    database::files_of(engine).ok_or_else(|| format!("no database is known that is called {engine}").into())
+}
+
 fn unwatched(_: &Step) -> io::Result<()> {
     Ok(())
 }

@@ -40,6 +40,9 @@ pub(crate) struct Args {
     /// Do not keep the replaced data as a safety snapshot
     #[arg(long)]
     no_safety: bool,
+    /// Keep the replication slots that the snapshot has: for a planned move, where nothing was written since
+    #[arg(long)]
+    keep_slots: bool,
     /// Replace the data even if it is of another database cluster
     #[arg(long)]
     force_different_cluster: bool,
@@ -114,6 +117,7 @@ impl Args {
                 collation: self.force_collation,
             },
             safety: !self.no_safety,
+            keep_slots: self.keep_slots,
             stop_timeout: self.stop_timeout,
             kills: self.kills.clone(),
             helper_image: self.helper_image.clone(),

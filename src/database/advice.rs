@@ -1,7 +1,9 @@
 //! What a database advises if something is wrong with its data: words and commands for a person.
 
+use crate::model::container::Container;
 use crate::model::facts::{Facts, ForeignKey, Name, SequenceBehind};
 use crate::model::hint::Hint;
+use crate::model::replication::StoredSlot;
 
 /// What a database advises. By default it advises nothing.
 pub trait Advice: Send + Sync {
@@ -13,6 +15,17 @@ pub trait Advice: Send + Sync {
     /// Returns whether the files of a table may get shorter although no transaction has written.
     fn may_shrink(&self, _facts: &Facts) -> bool {
         true
+    }
+
+    /// Returns what makes a replication slot anew: the command for a running container, or words where there is none.
+    /// `database` is the one that it is of, or any for one that is of none.
+    fn make_slot(&self, _container: Option<&Container>, _database: &str, _slot: &StoredSlot) -> Option<Hint> {
+        None
+    }
+
+    /// Returns the command that removes a replication slot.
+    fn remove_slot(&self, _container: &Container, _slot: &str) -> Option<Hint> {
+        None
     }
 
     /// Returns the command that saves all data of a running container as statements; a person completes it.

@@ -5,6 +5,7 @@ use std::time::Duration;
 use crate::model::container::{Container, ExecOutput};
 use crate::model::facts::{Facts, FactsLevel};
 use crate::model::inspection::Inspection;
+use crate::model::replication::Consumer;
 
 /// How to ask a running database what is true of its data: commands to run inside its container, and what their output
 /// means. Secrets come from the container's own environment, never from a command.
@@ -36,6 +37,20 @@ pub trait FactsSource: Send + Sync {
     /// # Errors
     /// When it failed, or returned none or several.
     fn value(&self, output: &ExecOutput) -> Result<String, FactsError>;
+
+    /// Returns the query that tells who takes the log of the running database; its value is for
+    /// [`consumers`](Self::consumers). `None` for a database whose log nobody takes.
+    fn consumers_query(&self) -> Option<&'static str> {
+        None
+    }
+
+    /// Returns who takes, or may take, the log of the running database, from the value of that query.
+    ///
+    /// # Errors
+    /// When it is not understood.
+    fn consumers(&self, _value: &str) -> Result<Vec<Consumer>, FactsError> {
+        Ok(Vec::new())
+    }
 
     /// Returns whether facts are true of a copy of the files to the last row: nothing was written between the moment
     /// of the facts and the state that the copy's files show.

@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 
 use crate::model::inspection::Inspection;
 use crate::model::position::Position;
+use crate::model::replication::StoredSlot;
 
 /// What is known of a data directory by its files. Only they prove a clean shutdown.
 pub trait DataFiles: Send + Sync + fmt::Debug {
@@ -41,6 +42,15 @@ pub trait DataFiles: Send + Sync + fmt::Debug {
     /// relative to the data directory. `None` for a file whose content proves nothing.
     fn content_check(&self, _inspection: &Inspection, _path: &Path) -> Option<Box<dyn ContentCheck>> {
         None
+    }
+
+    /// Removes from files that no server runs on what only the server that they were copied from could go on with, as a
+    /// base backup leaves it out: replication slots. Returns those that were there; syncs what it changed.
+    ///
+    /// # Errors
+    /// When one cannot be removed.
+    fn remove_slots(&self, _root: &Path, _data_directory: &Path) -> io::Result<Vec<StoredSlot>> {
+        Ok(Vec::new())
     }
 
     /// Returns where files with this inspection stand in the database's log; `None` if they do not tell.

@@ -6,6 +6,8 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
+use crate::model::replication::StoredSlot;
+
 /// Whether the database's pages carry checksums.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
@@ -52,6 +54,9 @@ pub struct Inspection {
     /// Links in the data directory to data that lies outside the source or is gone: a capture would miss
     /// that data.
     pub outside: Vec<OutsideLink>,
+    /// The replication slots that the server would take up again.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub slots: Vec<StoredSlot>,
 }
 
 /// A link in a data directory to data that the source does not have.

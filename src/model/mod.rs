@@ -16,3 +16,4 @@ pub mod position;
 pub mod quote;
 pub mod source;
 pub mod unknown;
+pub mod replication;

@@ -340,6 +340,7 @@ impl DrillRun<'_> {
             force: Force::default(),
             safety: false,
             stop_timeout: None,
+            keep_slots: false,
             helper_image: self.options.helper_image.clone(),
         };
         restore::unpack(self.run, &options, saga).await

@@ -26,12 +26,15 @@ use crate::model::facts::{FACTS_VERSION, Facts, FactsLevel, Files, SnapshotFacts
 use crate::model::hint::Hint;
 use crate::model::manifest::Evidence;
 use crate::model::quote::shell_quote;
+use crate::model::replication::Consumer;
 use crate::model::source::Source;
 use crate::ops::phase_timer::milliseconds;
 use crate::repository::Snapshot;
 
 /// How long one of the user's queries may take.
 const QUERY_LIMIT: Duration = Duration::from_secs(30);
+/// How long a database may take to say who follows it.
+const CONSUMERS_LIMIT: Duration = Duration::from_secs(5);
 /// How much longer the engine may take.
 const EXEC_MARGIN: Duration = Duration::from_secs(15);
 
@@ -78,6 +81,20 @@ pub async fn run_checks(
         judged.push(check.judge(value, before.map(String::as_str)));
     }
     judged
+}
+
+/// Returns who takes, or may take, the log of the database that runs in a container; nobody if we do not know the
+/// database.
+///
+/// # Errors
+/// When the database does not answer, or its answer cannot be understood.
+pub(super) async fn consumers(docker: &dyn Docker, container: &Container) -> Result<Vec<Consumer>> {
+    let Some(source) = database::of(container).and_then(Database::facts) else { return Ok(Vec::new()) };
+    let Some(query) = source.consumers_query() else { return Ok(Vec::new()) };
+    let doing = || format!("ask the database in container {} who follows it", container.name);
+    let command = source.query_command(container, None, query, CONSUMERS_LIMIT);
+    let output = docker.exec(&container.id, &command, CONSUMERS_LIMIT + EXEC_MARGIN).await.context(doing)?;
+    source.value(&output).and_then(|value| source.consumers(&value)).context(doing)
 }
 
 /// Returns the facts of a snapshot: what was seen of its live data, or else, if the data is no database, what its file

@@ -452,12 +452,27 @@ pub(crate) fn restore_plan(plan: &RestorePlan) -> String {
     }
     for warning in &plan.warnings {
         rows.row("warning", &escape(warning));
+    slots(&mut rows, plan);
     }
     rows.0
 }
 
 /// Returns the result of a restore.
 pub(crate) fn restored(restored: &Restored, commands: &Commands) -> String {
+/// Tells what becomes of the replication slots that a snapshot has.
+fn slots(rows: &mut Rows, plan: &RestorePlan) {
+    if plan.slots.is_empty() {
+        return;
+    }
+    let what = if plan.leaves_out_slots {
+        "left out, since they would keep log for nobody (--keep-slots keeps them)"
+    } else {
+        "kept: each keeps log until its consumer takes it; a consumer that is ahead must be synchronised again"
+    };
+    rows.row("slots", what);
+    plan.slots.iter().for_each(|slot| rows.row("", &escape(&slot.title())));
+}
+
     let plan = &restored.plan;
     let mut rows = Rows::new(&format!("restored {} into {}", escape(&plan.archive), escape(&plan.into)));
     rows.row("data", &format!("{} in {}", size(restored.bytes), counted(restored.files, "file")));
@@ -469,6 +484,10 @@ pub(crate) fn restored(restored: &Restored, commands: &Commands) -> String {
     }
     if let Some(undo) = &restored.undo {
         rows.row("undo", &commands.line(undo));
+    for (index, slot) in restored.slots_left_out.iter().enumerate() {
+        rows.row(if index == 0 { "slots" } else { "" }, &format!("left out: {}", escape(&slot.title())));
+        slot.anew.iter().for_each(|anew| rows.row("", &format!("anew: {}", commands.line(anew))));
+    }
     }
     rows.0
 }

@@ -24,7 +24,7 @@ use volsnap::model::source::Onlooker;
 use volsnap::ops::check::Against;
 use volsnap::ops::doctor::{Kind, Risk};
 use volsnap::ops::migrate::{Direction, PlannedEdit, PlannedUser};
-use volsnap::ops::restore::Level;
+use volsnap::ops::restore::{Level, SnapshotSlot};
 use volsnap::ops::verify::Problem;
 use volsnap::ops::{check, doctor, drill, migrate, plan, recover, restart, restore, stages, verify};
 use volsnap::repository::Snapshot;
@@ -252,12 +252,23 @@ object! {
         in_place: bool,
         safety: Option<String>,
         level: Level,
+        slots: Vec<SnapshotSlot>,
+        leaves_out_slots: bool,
         warnings: Vec<String>,
     }
 }
 
 /// The result of a restore.
 #[derive(Debug, Serialize)]
+/// A replication slot that a restored database is without.
+#[derive(Debug, Serialize)]
+struct SlotLeftOut<'a> {
+    #[serde(flatten)]
+    slot: &'a SnapshotSlot,
+    /// The command that makes it anew.
+    anew: Option<String>,
+}
+
 pub(crate) struct RestoredObject<'a> {
     id: &'a str,
     archive: &'a str,
@@ -270,6 +281,7 @@ pub(crate) struct RestoredObject<'a> {
     restore_ms: u64,
     safety: Option<String>,
     undo: Option<String>,
+    slots_left_out: Vec<SlotLeftOut<'a>>,
     warnings: &'a [String],
 }
 
@@ -279,6 +291,10 @@ impl<'a> RestoredObject<'a> {
         let ms = |duration: Duration| u64::try_from(duration.as_millis()).unwrap_or(u64::MAX);
         Self {
             id: &restored.plan.id,
+        let slot_left_out = |slot: &'a SnapshotSlot| SlotLeftOut {
+            slot,
+            anew: slot.anew.as_ref().map(|anew| commands.line(anew)),
+        };
             archive: &restored.plan.archive,
             into: &restored.plan.into,
             host_path: &restored.plan.host_path,
@@ -289,6 +305,7 @@ impl<'a> RestoredObject<'a> {
             restore_ms: ms(restored.elapsed),
             safety: restored.safety.as_ref().map(Snapshot::name),
             undo: restored.undo.as_ref().map(|undo| commands.line(undo)),
+            slots_left_out: restored.slots_left_out.iter().map(slot_left_out).collect(),
             warnings: &restored.plan.warnings,
         }
     }

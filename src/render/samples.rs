@@ -12,6 +12,7 @@ use volsnap::model::facts::{FactsLevel, FactsSummary};
 use volsnap::model::hint::Hint;
 use volsnap::model::ids::SnapshotId;
 use volsnap::model::manifest::{Capture, DrillTimes, Quiesce};
+use volsnap::model::replication::{SlotKind, StoredSlot};
 use volsnap::model::source::Onlooker;
 use volsnap::ops::check::{Against, CheckReport};
 use volsnap::ops::doctor::{Finding, Kind, Risk};
@@ -20,7 +21,7 @@ use volsnap::ops::migrate::{Direction, MigratePlan, Migrated, Outcome, PlannedEd
 use volsnap::ops::plan::Plan;
 use volsnap::ops::recover::{About, Unfinished};
 use volsnap::ops::restart::{RestartPlan, RestartReport};
-use volsnap::ops::restore::{Level, RestorePlan, Restored};
+use volsnap::ops::restore::{Level, RestorePlan, Restored, SnapshotSlot};
 use volsnap::ops::stages::KeptStage;
 use volsnap::ops::verify::{Problem, Report};
 use volsnap::saga::RunInfo;
@@ -140,6 +141,20 @@ fn the_plan_of_a_snapshot() {
 }
 
 fn restore_plan() -> RestorePlan {
+fn slot() -> SnapshotSlot {
+    SnapshotSlot {
+        slot: StoredSlot {
+            name: "app".into(),
+            kind: SlotKind::Logical,
+            plugin: Some("pgoutput".into()),
+            database: Some(16_384),
+            position: Some("0/3000148".into()),
+        },
+        database_name: Some("shop".into()),
+        anew: Some(Hint::docker(["exec", "shop-db-1", "psql", "-d", "shop", "-c", "SELECT 1"])),
+    }
+}
+
     RestorePlan {
         onlookers: vec![],
         id: ID.to_owned(),
@@ -162,6 +177,8 @@ fn restore_plan() -> RestorePlan {
         in_place: false,
         safety: Some(format!("shop_db_data/{ID}")),
         level: Level::default(),
+        slots: vec![slot()],
+        leaves_out_slots: true,
         warnings: names(&["the snapshot is crash-consistent"]),
     }
 }
@@ -179,6 +196,7 @@ fn a_restore() {
         elapsed: std::time::Duration::from_secs(21),
         safety: None,
         undo: Some(Hint::volsnap(["restore", &format!("shop_db_data/{ID}")])),
+        slots_left_out: vec![slot()],
     };
     pin_text("restored", &human::restored(&restored, &commands()));
     pin_json("restored", "restore", &json::RestoredObject::new(&restored, &commands()));

@@ -33,6 +33,7 @@ mod podman;
 mod program;
 mod project;
 mod refusals;
+mod replication;
 mod restart;
 mod restore;
 mod round_trip;

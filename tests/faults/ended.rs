@@ -117,6 +117,7 @@ async fn a_service_that_ends_while_the_run_clears_up_is_not_called_back() {
         owner: None,
         force: Force::default(),
         safety: false,
+        keep_slots: false,
         stop_timeout: None,
         kills: Vec::new(),
         helper_image: None,

@@ -60,6 +60,7 @@ impl Scene {
             owner: None,
             force: Force::default(),
             safety: true,
+            keep_slots: false,
             stop_timeout: None,
             kills: Vec::new(),
             helper_image: None,

@@ -56,6 +56,7 @@ impl Restore {
             owner: None,
             force: Force::default(),
             safety: true,
+            keep_slots: false,
             stop_timeout: None,
             kills: Vec::new(),
             helper_image: Some(HELPER.to_owned()),

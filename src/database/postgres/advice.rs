@@ -1,17 +1,39 @@
 //! What PostgreSQL advises: statements for its own `psql`, and what happens to indexes under another C library.
 
-use super::Postgres;
+use super::{Postgres, container};
 use crate::database::Advice;
 use crate::database::advice::{Flaw, Platform, Transplant};
+use crate::model::container::Container;
 use crate::model::facts::{Facts, identifier};
 use crate::model::hint::Hint;
 use crate::model::quote::shell_quote;
+use crate::model::replication::{SlotKind, StoredSlot};
 
 impl Advice for Postgres {
     fn mend(&self, container: &str, facts: &Facts, flaw: &Flaw<'_>) -> Option<Hint> {
         let user = facts.user.as_deref().unwrap_or("postgres");
         let (database, statement) = statement(flaw);
         Some(Hint::docker(["exec", container, "psql", "-U", user, "-d", database, "-c", &statement]))
+    }
+
+    fn make_slot(&self, container: Option<&Container>, database: &str, slot: &StoredSlot) -> Option<Hint> {
+        let name = literal(&slot.name);
+        let statement = match (slot.kind, &slot.plugin) {
+            (SlotKind::Physical, _) => format!("SELECT pg_create_physical_replication_slot({name}, true)"),
+            (SlotKind::Logical, Some(plugin)) => {
+                format!("SELECT pg_create_logical_replication_slot({name}, {})", literal(plugin))
+            }
+            _ => return None,
+        };
+        Some(match container {
+            Some(container) => psql(container, database, &statement),
+            None => Hint::advice(format!("in database {database}, once it runs: {statement}")),
+        })
+    }
+
+    fn remove_slot(&self, container: &Container, slot: &str) -> Option<Hint> {
+        let statement = format!("SELECT pg_drop_replication_slot({})", literal(slot));
+        Some(psql(container, "postgres", &statement))
     }
 
     /// Vacuum gives back the end of a table. The write-ahead log records that, in a transaction, unless the log has
@@ -45,6 +67,16 @@ impl Advice for Postgres {
             )),
         }
     }
+}
+
+/// Returns the command that runs a statement as the container's superuser.
+fn psql(container: &Container, database: &str, statement: &str) -> Hint {
+    let user = container::superuser(container);
+    Hint::docker(["exec", &container.name, "psql", "-U", &user, "-d", database, "-c", statement])
+}
+
+fn literal(text: &str) -> String {
+    format!("'{}'", text.replace('\'', "''"))
 }
 
 /// Returns the statement that fixes a flaw, and its database.

@@ -361,7 +361,7 @@ fn implausible(field: &'static str, value: impl fmt::Display) -> ControlError {
     ControlError::Implausible { field, value: value.to_string() }
 }
 
-fn u32_at(bytes: &[u8], offset: usize) -> u32 {
+pub(super) fn u32_at(bytes: &[u8], offset: usize) -> u32 {
     let mut word = [0; 4];
     word.copy_from_slice(&bytes[offset..offset + 4]);
     u32::from_le_bytes(word)

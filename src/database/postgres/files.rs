@@ -16,6 +16,7 @@ use std::time::Duration;
 
 use super::control::{self, ControlError, ControlFile, DbState};
 use super::position::LogPosition;
+use super::slots;
 use crate::model::inspection::{Inspection, OutsideLink, PageChecksums};
 use crate::model::position::Position;
 
@@ -124,7 +125,9 @@ pub(super) fn inspect(
         pages_per_segment: NonZeroU32::new(131_072),
         details: BTreeMap::new(),
         outside,
+        slots: Vec::new(),
     };
+    inspection.slots = slots::stored(&absolute, &inspection.version)?;
     match control_file {
         Ok(control_file) => {
             inspection.reasons = reasons(&tree, data_directory, &control_file, &inspection)?;
@@ -162,7 +165,7 @@ fn read_control(path: &Path) -> io::Result<(Vec<u8>, Result<ControlFile, Control
     Ok((bytes, control_file))
 }
 
-fn read_version(path: &Path) -> io::Result<String> {
+pub(super) fn read_version(path: &Path) -> io::Result<String> {
     let bytes = fs::read(path).map_err(|error| about("read", path, &error))?;
     Ok(String::from_utf8_lossy(&bytes).trim().to_owned())
 }

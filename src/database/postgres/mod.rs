@@ -14,6 +14,7 @@ mod native;
 pub mod page;
 pub mod position;
 mod sandbox;
+mod slots;
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -27,6 +28,7 @@ use super::{
 use crate::model::container::Container;
 use crate::model::inspection::Inspection;
 use crate::model::position::Position;
+use crate::model::replication::StoredSlot;
 use page::{PageChecker, RelationFile};
 
 /// Asks the server; see there.
@@ -181,6 +183,10 @@ impl DataFiles for Postgres {
         let relation_file = RelationFile::parse(path)?;
         let (page_size, per_segment) = (inspection.page_size?.get(), inspection.pages_per_segment?.get());
         Some(Box::new(PageChecker::new(relation_file, page_size, per_segment)))
+    }
+
+    fn remove_slots(&self, root: &Path, data_directory: &Path) -> io::Result<Vec<StoredSlot>> {
+        slots::remove(&root.join(data_directory))
     }
 
     fn position(&self, inspection: &Inspection) -> Option<Position> {

@@ -149,6 +149,9 @@ pub struct SnapshotFacts {
 pub struct Database {
     /// Its name.
     pub name: String,
+    /// The number by which the database's files refer to it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub oid: Option<u32>,
     /// How its text is encoded.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub encoding: String,

@@ -1,8 +1,8 @@
 //! `doctor`: what puts the data of databases at risk, and what mends each risk.
 //!
 //! It looks and changes nothing: it looks at what the engine has on record, at the repository, and at the journals of
-//! unfinished runs. It asks a running database two short questions inside its own container (where its data is, and
-//! what its directory links to). It starts no helper, so of a database that does not run it knows only the
+//! unfinished runs. It asks a running database three short questions inside its own container (where its data is,
+//! what its directory links to, and who takes its log). It starts no helper, so of a database that does not run it knows only the
 //! configuration, and says so. This module gathers; `rules` and `leftovers` draw the conclusions, and are pure.
 
 use std::collections::BTreeMap;
@@ -16,9 +16,9 @@ use serde::Serialize;
 
 use self::leftovers::{Migrated, Stage};
 use self::rules::{Case, History, NewestSnapshot, OutsideData};
-use super::Context;
 use super::migrate::record::{Migration, Migrations};
 use super::recover::{self, Survey, Unfinished};
+use super::{Context, facts};
 use crate::agent::survey::survey;
 use crate::agent::swap::PREFIX;
 use crate::database::{self, Database, Server};
@@ -29,6 +29,7 @@ use crate::model::ids::SnapshotId;
 use crate::model::labels::{LABEL_RUN, LABEL_STAGE};
 use crate::model::location::MountSource;
 use crate::model::manifest::{Proof, Verification};
+use crate::model::replication::Consumer;
 use crate::model::source::{OtherRun, key_of};
 use crate::repository::{Listing, Repository, RepositoryError, Snapshot};
 use crate::selector;
@@ -130,6 +131,8 @@ pub enum Kind {
     NoRecoveryAtBoot,
     /// Something was not looked at.
     NotExamined,
+    /// A replication slot that nobody takes keeps the log.
+    IdleSlot,
 }
 
 /// One thing that was found.
@@ -164,6 +167,8 @@ struct Examined<'w> {
     data: DatabaseData<'w>,
     /// Links out of the data directory, if the database could be asked.
     links: Option<Vec<(String, PathBuf)>>,
+    /// Who takes, or may take, its log, if the database could be asked.
+    consumers: Vec<Consumer>,
 }
 
 /// What a running database said.
@@ -171,6 +176,7 @@ struct Examined<'w> {
 struct Answer {
     directory: Option<PathBuf>,
     links: Option<Vec<(String, PathBuf)>>,
+    consumers: Vec<Consumer>,
 }
 
 /// Returns the findings, the worst of each database first. Changes nothing.
@@ -202,8 +208,8 @@ pub async fn doctor(context: &Context, options: &DoctorOptions) -> Result<Vec<Fi
         .filter_map(|(container, database, server)| {
             let container = world.containers.iter().find(|known| known.id == container.id)?;
             let data = selector::database_data(container, &world)?;
-            let links = answers.get_mut(&container.id).and_then(|answer| answer.links.take());
-            Some(Examined { database: *database, server: *server, data, links })
+            let Answer { links, consumers, .. } = answers.remove(&container.id).unwrap_or_default();
+            Some(Examined { database: *database, server: *server, data, links, consumers })
         })
         .collect();
 
@@ -271,7 +277,9 @@ async fn ask(context: &Context, container: &Container, server: &dyn Server) -> A
         Some(links) => said(links.command).await.map(|said| links_of(&said)),
         None => None,
     };
-    Answer { directory, links }
+    // Of one that does not tell there is nothing to say.
+    let consumers = facts::consumers(&*context.docker, container).await.unwrap_or_default();
+    Answer { directory, links, consumers }
 }
 
 /// Returns the links that [the command for them](database::Links::command) printed.
@@ -325,6 +333,7 @@ fn examine(
             MountSource::Directory(_) => None,
         }),
         history: history(of_source),
+        consumers: &one.consumers,
         outside: one.links.as_deref().map(|links| outside(links, &one.data, world)),
         same_disk: local.map(|path| same_disk(path, repository)),
         work_directories: local.map(work_directories).unwrap_or_default(),

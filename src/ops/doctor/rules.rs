@@ -11,6 +11,7 @@ use crate::model::container::{ApiVersion, Container, Mount, MountKind, Volume};
 use crate::model::hint::Hint;
 use crate::model::location::MountSource;
 use crate::model::quote::printable;
+use crate::model::replication::{Consumer, SlotKind};
 use crate::model::source::OtherRun;
 use crate::ops::recover::{Strange, Unfinished};
 use crate::repository::Unreadable;
@@ -41,6 +42,8 @@ pub(super) struct Case<'c> {
     pub(super) volume: Option<&'c Volume>,
     pub(super) api_version: ApiVersion,
     pub(super) history: History,
+    /// Who takes, or may take, the log.
+    pub(super) consumers: &'c [Consumer],
     /// Parts of the data that lie elsewhere; `None` if the database could not be asked.
     pub(super) outside: Option<Vec<OutsideData>>,
     /// Whether data and repository are on one file system: unknown for a remote engine, or if it cannot be seen.
@@ -94,8 +97,27 @@ pub(super) fn examine(case: &Case<'_>) -> Vec<Finding> {
     findings.extend(what_removes_it(case));
     findings.extend(how_it_stops(case));
     findings.extend(whether_it_comes_back(case));
+    findings.extend(idle_slots(case));
     findings.extend(snapshots(case));
     findings
+}
+
+/// A slot that nobody takes keeps log until the disk is full, unless the server has a limit.
+fn idle_slots(case: &Case<'_>) -> Vec<Finding> {
+    let idle = case.consumers.iter().filter(|consumer| !consumer.connected);
+    let finding = |(slot, kind, bytes): (&str, SlotKind, Option<u64>)| {
+        let kept = bytes.map_or_else(
+            || "no log: what it wants is gone".to_owned(),
+            |bytes| format!("{} MB of log, and all that is written from now on", bytes.div_ceil(1_000_000)),
+        );
+        let what = format!("nobody takes its {kind} replication slot {}: it keeps {kept}", printable(slot));
+        let remove = case.database.advice().remove_slot(case.container, slot);
+        let remove = remove.map(|hint| hint.why("if its consumer does not come back"));
+        case.finding(Kind::IdleSlot, Risk::Medium, what, remove)
+    };
+    idle.filter_map(|idle| Some((idle.slot.as_deref()?, idle.kind, idle.retained_bytes)))
+        .map(finding)
+        .collect()
 }
 
 impl Case<'_> {

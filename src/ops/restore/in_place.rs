@@ -70,6 +70,7 @@ impl RestoreRun<'_> {
         let undo = Some(self.undo(&safety, &prepared));
         Ok(Restored {
             plan: prepared.plan,
+            slots_left_out: prepared.slots_left_out,
             files: extracted.files,
             bytes: extracted.bytes,
             downtime: self.run.timer.away(),

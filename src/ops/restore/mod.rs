@@ -39,11 +39,13 @@ mod in_place;
 mod plan;
 mod prepare;
 mod replace;
+mod replication;
 mod safety;
 
 pub use archive::Archive;
 pub use checks::Force;
 pub use plan::{Level, RestorePlan};
+pub use replication::SnapshotSlot;
 
 /// Where to.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -73,6 +75,8 @@ pub struct RestoreOptions {
     pub force: Force,
     /// Whether the data that is replaced is kept as a snapshot.
     pub safety: bool,
+    /// Whether the replication slots that the snapshot has come back.
+    pub keep_slots: bool,
     /// How long a database may take to stop; `None` for the time that suits it.
     pub stop_timeout: Option<Duration>,
     /// The names of the containers that may be killed if they do not stop in time.
@@ -94,6 +98,8 @@ pub struct Restored {
     pub downtime: Option<Duration>,
     /// Time from the beginning until the service answers on the restored data.
     pub elapsed: Duration,
+    /// The replication slots that the snapshot has and the restored database has not.
+    pub slots_left_out: Vec<SnapshotSlot>,
     /// What was there before.
     pub safety: Option<Snapshot>,
     /// The command that undoes it.
@@ -196,6 +202,7 @@ impl<'a> RestoreRun<'a> {
             bytes: extracted.bytes,
             downtime: self.run.timer.away(),
             elapsed,
+            slots_left_out: prepared.slots_left_out,
             safety,
             undo,
         }))

@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 
 use serde::Serialize;
 
+use super::SnapshotSlot;
 use crate::model::source::Onlooker;
 
 /// Bytes to leave free where the data is, whatever is extracted: what runs there goes on writing.
@@ -56,6 +57,10 @@ pub struct RestorePlan {
     pub in_place: bool,
     /// The safety snapshot of what is replaced, `SOURCE/ID`; `None` for none.
     pub safety: Option<String>,
+    /// The replication slots that the snapshot is known to have.
+    pub slots: Vec<SnapshotSlot>,
+    /// Whether the restored database will be without them.
+    pub leaves_out_slots: bool,
     /// What is removed from the beginning of the archive's names, and what takes its place.
     pub level: Level,
     /// What is worth knowing beforehand.

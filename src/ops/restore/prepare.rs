@@ -9,7 +9,7 @@ use tokio::time::{Duration, Instant};
 use super::archive::ArchiveSummary;
 use super::checks::{self, Facts};
 use super::plan::{self, Level, RestorePlan};
-use super::{Destination, RestoreRun};
+use super::{Destination, RestoreRun, SnapshotSlot};
 use crate::agent::calls;
 use crate::agent::client::AgentClient;
 use crate::agent::protocol::{Room, Survey};
@@ -127,6 +127,8 @@ pub(super) struct Prepared {
     pub(super) libc: Option<String>,
     /// What removes the work directory.
     pub(super) work: Option<UndoId>,
+    /// The replication slots that were left out.
+    pub(super) slots_left_out: Vec<SnapshotSlot>,
     pub(super) helper: UndoId,
 }
 
@@ -595,6 +597,7 @@ impl RestoreRun<'_> {
         }
         let keeps = self.keeps(beside);
         let names = |containers: &mut dyn Iterator<Item = &Container>| -> Vec<String> {
+        warnings.extend(self.followers(source).await);
             containers.map(|container| container.name.clone()).collect()
         };
         let found = known.database.as_ref().map(|(_, found)| found.clone()).unwrap_or_default();
@@ -631,6 +634,8 @@ impl RestoreRun<'_> {
             safety: keeps.then(|| format!("{}/{}", source.key, self.run.id)),
             level: database
                 .map_or_else(Level::default, |database| Level::between(&found, &database.data_directory)),
+            slots: self.slots(source),
+            leaves_out_slots: self.leaves_out_slots(),
             warnings,
         };
         if let Err(no_room) = checks::refuse_without_room(&plan, room.and_then(|room| room.free_names)) {
@@ -741,6 +746,7 @@ impl RestoreRun<'_> {
             work: None,
             helper: helper.registered,
         })
+            slots_left_out: Vec::new(),
     }
 
     async fn make(&self, saga: &mut Saga, source: &mut Source) -> Result<()> {

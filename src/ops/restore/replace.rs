@@ -92,6 +92,7 @@ impl RestoreRun<'_> {
         };
         self.run.timer.bytes(extracted.bytes);
         self.prove_extracted(prepared, &extracted).await?;
+        prepared.slots_left_out = self.remove_slots(prepared).await?;
         Ok(extracted)
     }
 

@@ -49,6 +49,7 @@ select current_setting('server_version_num')::int >= 150000 as has_collation_ver
 select json_build_object(
     'fact', 'database',
     'name', d.datname,
+    'oid', d.oid::bigint,
     'encoding', pg_encoding_to_char(d.encoding),
     'collation', d.datcollate,
     'character_type', d.datctype,

@@ -39,6 +39,8 @@ enum Line {
     },
     Database {
         name: String,
+        #[serde(default)]
+        oid: Option<u32>,
         encoding: String,
         collation: String,
         character_type: String,
@@ -181,6 +183,7 @@ impl Reader {
         let all = std::mem::take(database);
         *database = Database {
             name: all.name,
+            oid: all.oid,
             encoding: all.encoding,
             collation: all.collation,
             collation_version: all.collation_version,
@@ -220,6 +223,7 @@ impl Reader {
             Line::Tablespace { name, location } => _ = self.facts.tablespaces.insert(name, location),
             Line::Database {
                 name,
+                oid,
                 encoding,
                 collation,
                 character_type,
@@ -234,6 +238,7 @@ impl Reader {
                 let locale = locale.map_or_else(String::new, |locale| format!(", locale {locale}"));
                 self.facts.databases.push(Database {
                     name,
+                    oid,
                     encoding,
                     collation: format!("{provider} {collation}, characters {character_type}{locale}"),
                     collation_version,

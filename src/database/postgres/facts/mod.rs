@@ -10,6 +10,7 @@
 //! | `cluster.sql` | server, roles, tablespaces, databases |
 //! | `databases.sql` | which databases can be looked into |
 //! | `database.sql` | tables, foreign keys, sequences, indexes, extensions, schema revisions |
+//! | `consumers.sql` | standbys, subscribers and slots, on one line |
 //! | `lines.rs` | what these print, one JSON object per line |
 
 use std::time::Duration;
@@ -19,12 +20,14 @@ use crate::database::{FactsError, FactsSource};
 use crate::model::container::{Container, ExecOutput};
 use crate::model::facts::{Facts, FactsLevel};
 use crate::model::inspection::Inspection;
+use crate::model::replication::Consumer;
 
 mod lines;
 
 const CLUSTER: &str = include_str!("cluster.sql");
 const DATABASES: &str = include_str!("databases.sql");
 const DATABASE: &str = include_str!("database.sql");
+const CONSUMERS: &str = include_str!("consumers.sql");
 
 /// How long quick facts may look: a restart waits for them.
 const QUICK_BUDGET: Duration = Duration::from_secs(3);
@@ -77,6 +80,14 @@ impl FactsSource for Postgres {
             (None, _) => Err(FactsError::Rows { rows: 0 }),
             (Some(_), more) => Err(FactsError::Rows { rows: more + 1 }),
         }
+    }
+
+    fn consumers_query(&self) -> Option<&'static str> {
+        Some(CONSUMERS)
+    }
+
+    fn consumers(&self, value: &str) -> Result<Vec<Consumer>, FactsError> {
+        serde_json::from_str(value).map_err(|_| FactsError::NotUnderstood { line: value.to_owned() })
     }
 
     /// Every transaction that writes takes the next number, and a clean shutdown leaves the next one in
@@ -167,6 +178,7 @@ mod tests {
                 ("standby".into(), standby.into()),
             ]),
             outside: Vec::new(),
+            slots: Vec::new(),
         };
         let mut facts = Facts::new("postgresql", FactsLevel::Quick, chrono::DateTime::UNIX_EPOCH);
         facts.identifier = Some("7".into());
