@@ -2,13 +2,15 @@
 //!
 //! Repository: `--repo`, else `VOLSNAP_REPO`, else `/var/backups/volsnap` for root, else
 //! `$XDG_DATA_HOME/volsnap`. Journals: `VOLSNAP_STATE_DIR`, else `$XDG_STATE_HOME/volsnap` where that is set, else
-//! `/var/lib/volsnap` for root, else `~/.local/state/volsnap`.
+//! `/var/lib/volsnap` for root, else `~/.local/state/volsnap`. What is said of the machine's services: `VOLSNAP_CONFIG`,
+//! else `/etc/volsnap.toml`.
 
 use std::ffi::OsString;
 use std::path::PathBuf;
 
 use volsnap::Error;
 use volsnap::model::hint::Hint;
+use volsnap::ops::project_file::MACHINE_FILE;
 use volsnap::repository::Places;
 
 /// Returns the default repository.
@@ -33,6 +35,11 @@ pub(crate) fn state_directory() -> Result<PathBuf, Error> {
     xdg.or_else(|| Some(PathBuf::from(set("HOME")?).join(".local/state")))
         .map(|state| state.join("volsnap"))
         .ok_or_else(|| homeless("XDG_STATE_HOME", "VOLSNAP_STATE_DIR=DIR"))
+}
+
+/// Returns the file with what is said of the services of the machine.
+pub(crate) fn machine_file() -> PathBuf {
+    set("VOLSNAP_CONFIG").map_or_else(|| MACHINE_FILE.into(), PathBuf::from)
 }
 
 /// Returns the user's home directory, where docker keeps its client's settings.

@@ -251,6 +251,7 @@ impl Global {
             directory,
             clock: Clock::system(),
             compose: std::sync::Arc::new(volsnap::compose::runner::Processes),
+            machine_file: dirs::machine_file(),
             compose_project: self.project_name.clone().filter(|name| !name.is_empty()),
             bystanders: Bystanders::default(),
             only_plans: false,

@@ -11,8 +11,9 @@ use chrono::{DateTime, Utc};
 use serde::Serialize;
 
 use super::Context;
-use super::facts::{Remembered, find_checks, of_snapshot, run_checks, take, warn_of_later_facts};
+use super::facts::{Remembered, of_snapshot, run_checks, take, warn_of_later_facts};
 use super::helper::start_helper;
+use super::project_file::find_checks;
 use super::recover::start_of;
 use super::run::{Run, Untouched};
 use crate::agent::calls::Survey;
@@ -99,7 +100,8 @@ pub async fn check(context: &Context, options: &CheckOptions) -> Result<CheckRep
         Some(container) => run.to_end(database(context, container, options, before)).await?,
         None => {
             refuse_database(&source, before)?;
-            (files(&run, &engine, &source, options).await?, Vec::new())
+            let facts = files(&run, &engine, &source, options).await?;
+            (facts, run.to_end(own_checks(context, &source)).await?)
         }
     };
     let snapshot = options.against.as_ref().or(latest.as_ref()).map(Snapshot::name);
@@ -234,11 +236,21 @@ async fn database(
         .await
         .map_err(|error| error.hint(Hint::logs(&container.name)))?
         .ok_or_else(|| Error::failed(format!("container {} runs no database we can ask", container.name)))?;
-    let checked = match checks {
+    let mut checked = match checks {
         Some((_, checks)) => run_checks(&*context.docker, container, &checks, before, &mut facts).await,
         None => Vec::new(),
     };
+    checked.extend(context.own_check(container).await?);
     Ok((facts, checked))
+}
+
+/// Runs the checks that somebody has written for the containers that run on the data.
+async fn own_checks(context: &Context, source: &Source) -> Result<Vec<Checked>> {
+    let mut checked = Vec::new();
+    for user in source.running_users() {
+        checked.extend(context.own_check(&user.container).await?);
+    }
+    Ok(checked)
 }
 
 /// Looks at files through a helper.

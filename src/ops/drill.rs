@@ -19,6 +19,7 @@ use std::time::Duration;
 use serde::Serialize;
 use tokio::time::{Instant, timeout_at};
 
+use super::project_file::find_checks;
 use super::restore::{self, Archive, Destination, Force, RestoreOptions, Unpacked};
 use super::run::{Aftermath, Run};
 use super::{Context, facts};
@@ -339,8 +340,8 @@ impl DrillRun<'_> {
             owner: None,
             force: Force::default(),
             safety: false,
-            stop_timeout: None,
             keep_slots: false,
+            stop_timeout: None,
             helper_image: self.options.helper_image.clone(),
         };
         restore::unpack(self.run, &options, saga).await
@@ -527,7 +528,7 @@ impl Aftermath for DrillRun<'_> {
 pub fn checks_of(named: Option<&Path>, snapshot: &Snapshot, directory: &Path) -> Result<Option<Checks>> {
     let labels = snapshot.manifest.environment.labels.clone();
     let container = Container { labels, ..Container::default() };
-    Ok(facts::find_checks(named, &container, directory)?.map(|(_, checks)| checks))
+    Ok(find_checks(named, &container, directory)?.map(|(_, checks)| checks))
 }
 
 /// Returns whether a failure to unpack is about the snapshot, not about what unpacks it.

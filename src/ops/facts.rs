@@ -4,7 +4,7 @@
 //! [check](super::check) to compare with; after a restore, it keeps those of what was restored. They are replaced
 //! whole, or not at all.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::time::Duration;
 
 use chrono::{DateTime, Utc};
@@ -12,20 +12,18 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use tokio::time::Instant;
 
+use super::project_file::find_checks;
 use super::{Context, files};
 use crate::archive::ListDigest;
-use crate::compose::WORKING_DIR_LABEL;
 use crate::database::{self, Database};
 use crate::disk::whole_file::write_json;
 use crate::engine::Docker;
 use crate::model::container::Container;
-use crate::model::error::{Context as _, Error, Result};
+use crate::model::error::{Context as _, Result};
 use crate::model::event::Monitor;
-use crate::model::facts::checks::{Checked, Checks, FILE_NAME};
+use crate::model::facts::checks::{Checked, Checks};
 use crate::model::facts::{FACTS_VERSION, Facts, FactsLevel, Files, SnapshotFacts};
-use crate::model::hint::Hint;
 use crate::model::manifest::Evidence;
-use crate::model::quote::shell_quote;
 use crate::model::replication::Consumer;
 use crate::model::source::Source;
 use crate::ops::phase_timer::milliseconds;
@@ -132,34 +130,6 @@ pub(super) fn recorded(seen: Option<Facts>, evidence: &Evidence) -> Option<Snaps
             .zip(source)
             .is_some_and(|(files, source)| source.is_exact(&seen, files));
     Some(SnapshotFacts { exact, seen })
-}
-
-/// Returns the user's checks that go with a container, and the file they are in: the named one, else the one beside the
-/// compose file, else the one in the current directory. Only a named file must exist.
-///
-/// # Errors
-/// When the file cannot be read or understood, or a named file does not exist.
-pub fn find_checks(
-    named: Option<&Path>,
-    container: &Container,
-    directory: &Path,
-) -> Result<Option<(PathBuf, Checks)>> {
-    let path = match (named, container.labels.get(WORKING_DIR_LABEL)) {
-        (Some(named), _) => named.to_owned(),
-        (None, Some(project)) => Path::new(project).join(FILE_NAME),
-        (None, None) => directory.join(FILE_NAME),
-    };
-    if named.is_none() && !path.is_file() {
-        return Ok(None);
-    }
-    let text = std::fs::read_to_string(&path)
-        .map_err(|error| Error::usage(format!("read the checks in {}", path.display())).with_source(error))?;
-    let checks = text.parse().map_err(|error: crate::model::facts::checks::InvalidChecks| {
-        Error::usage(format!("understand the checks in {}", path.display()))
-            .with_source(error)
-            .hint(Hint::shell(format!("\"${{EDITOR:-vi}}\" {}", shell_quote(&path.to_string_lossy()))))
-    })?;
-    Ok(Some((path, checks)))
 }
 
 /// The format of what is remembered. A file that names no format is of format 1, and has the same fields.
@@ -305,35 +275,9 @@ pub fn wrong(check: &Checked) -> String {
 
 #[cfg(test)]
 mod tests {
+    use std::path::Path;
+
     use super::*;
-
-    fn in_project(directory: &Path) -> Container {
-        let label = (WORKING_DIR_LABEL.to_owned(), directory.display().to_string());
-        Container { labels: [label].into(), ..Container::default() }
-    }
-
-    #[test]
-    fn checks_lie_beside_the_compose_file_or_where_they_are_said_to_be() {
-        let (project, here) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
-        let check = |name: &str| format!("[[check]]\nname = '{name}'\nsql = 'select 1'\nexpect = '= 1'\n");
-        let container = in_project(project.path());
-        assert!(find_checks(None, &container, here.path()).unwrap().is_none());
-        std::fs::write(here.path().join(FILE_NAME), check("here")).unwrap();
-        assert!(find_checks(None, &container, here.path()).unwrap().is_none(), "another project's");
-        std::fs::write(project.path().join(FILE_NAME), check("project")).unwrap();
-        let found = |named: Option<&Path>, container: &Container| {
-            find_checks(named, container, here.path()).unwrap().unwrap().1.check[0].name.clone()
-        };
-        assert_eq!(found(None, &container), "project");
-        assert_eq!(found(None, &Container::default()), "here");
-        assert_eq!(found(Some(&here.path().join(FILE_NAME)), &container), "here");
-        let error = find_checks(Some(&here.path().join("none.toml")), &container, here.path()).unwrap_err();
-        assert!(error.chain().contains("none.toml"), "{}", error.chain());
-        std::fs::write(project.path().join(FILE_NAME), "[[check]]\nname = 1\n").unwrap();
-        let error = find_checks(None, &container, here.path()).unwrap_err();
-        assert_eq!(error.kind(), crate::ErrorKind::Usage);
-        assert!(error.chain().contains("line 2"), "{}", error.chain());
-    }
 
     fn kept(format: &str, name: &str) -> Remembered {
         let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("fixtures/formats").join(format).join(name);

@@ -25,12 +25,15 @@ use crate::model::hint::Hint;
 use crate::model::ids::SnapshotId;
 use crate::model::labels::{LABEL_HOLDS, LABEL_KILL, LABEL_RUN};
 use crate::model::location::MountSource;
+use crate::model::own_commands::OwnCommands;
 use crate::model::source::Source;
 use crate::saga::{Terms, UndoId, When};
 use crate::selector::inventory::Place;
 use crate::service::ServiceError;
 use crate::service::freeze::{PausedContainer, freeze_all};
+use crate::service::identity::ContainerIdentity;
 use crate::service::newcomer::HeldData;
+use crate::service::own_command::{OwedCommand, run_own_command};
 use crate::service::ready::{await_ready, can_be_asked};
 use crate::service::start::{StoppedContainer, start_once};
 use crate::service::stop::{Manner, is_deaf, may_be_killed, stop};
@@ -75,6 +78,8 @@ pub(super) struct HoldPlan {
     pub(super) is_store: bool,
     /// What is seen of those that nobody can ask, by their ids.
     pub(super) vitals: BTreeMap<String, Vitals>,
+    /// What their owners want to be run, by their ids.
+    pub(super) own: BTreeMap<String, OwnCommands>,
     /// How long one may take to stop; `None` for the time that suits it.
     pub(super) stop_timeout: Option<Duration>,
     /// How long the hold is expected to take.
@@ -120,17 +125,33 @@ impl HoldPlan {
         names.filter(|_| self.method == method).collect()
     }
 
-    /// Looks at each container that is stopped, as long as it runs.
-    pub(super) async fn look(mut self, context: &Context) -> Self {
+    /// Returns what will be run in them before and after the hold, for a person.
+    pub(super) fn own_commands(&self) -> Vec<String> {
+        let all = self.all();
+        let said = all.iter().filter_map(|container| {
+            let own = self.own.get(&container.id)?.around_a_hold();
+            Some(own.into_iter().map(|said| format!("{}: {said}", container.name)))
+        });
+        said.flatten().collect()
+    }
+
+    /// Looks at each container that is stopped, as long as it runs, and for what its owner wants to be run in it.
+    ///
+    /// # Errors
+    /// When the owner's file cannot be understood or believed.
+    pub(super) async fn look(mut self, context: &Context) -> Result<Self> {
+        for container in self.all() {
+            self.own.insert(container.id.clone(), context.own_commands(&container)?);
+        }
         if self.freezes() {
-            return self;
+            return Ok(self);
         }
         for container in self.containers.iter().filter(|container| database::of(container).is_none()) {
             if let Some(vitals) = look_at(context, container).await {
                 self.vitals.insert(container.id.clone(), vitals);
             }
         }
-        self
+        Ok(self)
     }
 
     /// Returns how one is stopped.
@@ -240,6 +261,8 @@ pub(super) struct Held {
     back: Option<UndoId>,
     /// What lets those go on that are frozen beside those that are stopped.
     thaw: Option<UndoId>,
+    /// What their owners want to be run once they are back.
+    owed: Vec<UndoId>,
     /// Those that are stopped, in the order in which they are started.
     pub(super) stopped: Vec<StoppedContainer>,
     /// When the hold began.
@@ -257,6 +280,7 @@ impl Run {
             plan: plan.clone(),
             back: None,
             thaw: None,
+            owed: Vec::new(),
             stopped: Vec::new(),
             at: self.context.clock.now(),
         };
@@ -268,6 +292,7 @@ impl Run {
         }
         let containers = self.context.docker.containers().await.context(|| "list containers".to_owned())?;
         refuse_held_elsewhere(plan, &self.id, &containers)?;
+        held.owed = self.run_before_hold(saga, plan).await?;
         let undo = if plan.freezes() {
             let containers = plan.containers.iter().map(PausedContainer::of).collect();
             Undo::Unpause { containers }
@@ -296,6 +321,28 @@ impl Run {
         let left = plan.max_downtime.map(|limit| limit.saturating_sub(away));
         self.lease(Terms::of_hold(plan.expected, left));
         Ok(held)
+    }
+
+    /// Runs what their owners want to be run before they are held, and returns what is owed to them afterwards: the
+    /// journal has that first.
+    async fn run_before_hold(&self, saga: &mut Saga, plan: &HoldPlan) -> Result<Vec<UndoId>> {
+        let mut owed = Vec::new();
+        for container in &plan.all() {
+            let Some(own) = plan.own.get(&container.id) else { continue };
+            if let Some(command) = own.after_release.clone() {
+                let container = ContainerIdentity::of(container);
+                let undo = Undo::RunCommand { owed: OwedCommand { container, command } };
+                let undo = saga.register(When::Always, undo).context(|| "write the journal".to_owned())?;
+                owed.push(undo);
+            }
+            let Some(command) = &own.before_hold else { continue };
+            self.monitor().step("before-hold");
+            let docker = &*self.context.docker;
+            run_own_command(docker, &container.id, &container.name, command).await.map_err(|error| {
+                Error::failed("what is to be run before the service is held has failed").with_source(error)
+            })?;
+        }
+        Ok(owed)
     }
 
     /// Returns where the data is that they are held for, and who is at work on it now: who comes later is new there.
@@ -430,7 +477,18 @@ impl Held {
             self.ask_frozen(run).await?;
         }
         run.monitor().event(Event::Released { downtime, answers: self.can_be_asked() });
+        self.pay(run, saga).await;
         Ok(released)
+    }
+
+    /// Runs what their owners want to be run once they are back. What fails stays in the journal: the run's end tries it
+    /// again, and says what it could not do.
+    async fn pay(&self, run: &Run, saga: &mut Saga) {
+        for owed in &self.owed {
+            if let Err(error) = saga.undo_now(*owed, run.monitor()).await {
+                run.monitor().warning(crate::model::error::chain(&error));
+            }
+        }
     }
 
     /// Asks the databases that were frozen whether they answer.
@@ -487,9 +545,10 @@ impl Held {
     }
 
     /// Ends the hold: what was held was started another way, and runs.
-    pub(super) fn dismiss(&self, saga: &mut Saga) {
+    pub(super) async fn dismiss(&self, run: &Run, saga: &mut Saga) {
         if let Some(back) = self.back {
             saga.dismiss(back);
         }
+        self.pay(run, saga).await;
     }
 }

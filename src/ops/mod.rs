@@ -34,6 +34,7 @@ mod passes;
 mod phase_timer;
 pub mod plan;
 mod preconditions;
+pub mod project_file;
 pub mod recover;
 pub mod restart;
 pub mod restore;
@@ -59,6 +60,8 @@ pub struct Context {
     pub clock: Clock,
     /// What runs Compose.
     pub compose: Arc<dyn Runner>,
+    /// The file with what is said of the services of the machine; it need not exist.
+    pub machine_file: PathBuf,
     /// The compose project named by the environment (`COMPOSE_PROJECT_NAME`).
     pub compose_project: Option<String>,
     /// What the user says of containers that only see the data, or only seem to use it.

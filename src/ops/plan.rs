@@ -72,6 +72,8 @@ pub struct Plan {
     /// Containers that the engine would not start again if it, or the machine, restarted while they are stopped, each
     /// with its restart policy.
     pub down_after_reboot: Vec<String>,
+    /// What their owners want to be run in them before and after, each as "CONTAINER: before_hold: COMMAND".
+    pub own_commands: Vec<String>,
     /// Users of the source that are not running and stay so.
     pub stay_stopped: Vec<String>,
     /// Running containers that can see the data and are left alone.

@@ -29,12 +29,13 @@ use tokio::time::Instant;
 use super::Context;
 use super::check::latest;
 use super::evidence::{DatabaseFiles, ended_badly};
-use super::facts::{find_checks, run_checks, take};
+use super::facts::{run_checks, take};
 use super::helper::{StartedHelper, busy, start_helper};
 use super::hold::HoldPlan;
 use super::orchestrated::Purpose;
 use super::phase_timer::milliseconds;
 use super::preconditions::{refuse_podman, refuse_what_cannot_be_stopped};
+use super::project_file::find_checks;
 use super::recover::start_of;
 use super::run::{Aftermath, Consent, Run};
 use super::snapshot::{SnapshotOptions, SnapshotRun};
@@ -110,6 +111,8 @@ pub struct RestartPlan {
     /// Containers that the engine would not start again if it, or the machine, restarted while they are stopped, each
     /// with its restart policy.
     pub down_after_reboot: Vec<String>,
+    /// What their owners want to be run in them before and after, each as "CONTAINER: before_hold: COMMAND".
+    pub own_commands: Vec<String>,
     /// Users of the data that are not running and stay so.
     pub stay_stopped: Vec<String>,
     /// Running containers that can see the data and are left alone.
@@ -421,8 +424,9 @@ impl RestartRun<'_> {
             kills: self.options.kills.clone(),
             ..HoldPlan::default()
         };
-        let mut hold = hold.look(&self.run.context).await;
+        let mut hold = hold.look(&self.run.context).await?;
         hold.refuse_the_deaf()?;
+        plan.own_commands = hold.own_commands();
         if recreate.is_some() {
             // What Compose makes anew may be of another image, and so look different.
             hold.vitals.clear();
@@ -444,6 +448,7 @@ impl RestartRun<'_> {
             recreate: None,
             starts: names(&mut stops.iter().rev()),
             down_after_reboot: down_after_reboot(stops),
+            own_commands: Vec::new(),
             stay_stopped: names(&mut users.filter(|container| !container.state.running)),
             onlookers: source.onlookers.clone(),
         }
@@ -580,7 +585,7 @@ impl RestartRun<'_> {
         before: Option<&Facts>,
     ) -> Result<(Option<Facts>, Vec<Checked>)> {
         let (Some(database), Some(before)) = (&subject.database, before) else {
-            return Ok((None, Vec::new()));
+            return Ok((None, self.own_checks(subject).await?));
         };
         let container = self.now(&database.container).await?;
         self.run.phase(Phase::Facts, container.name.clone(), None);
@@ -590,13 +595,23 @@ impl RestartRun<'_> {
         let Some(mut facts) = facts.map_err(|error| error.hint(again))? else {
             return Ok((None, Vec::new()));
         };
-        let checked = match &subject.checks {
+        let mut checked = match &subject.checks {
             Some(checks) => {
                 run_checks(&*self.run.context.docker, &container, checks, Some(before), &mut facts).await
             }
             None => Vec::new(),
         };
+        checked.extend(self.own_checks(subject).await?);
         Ok((Some(facts), checked))
+    }
+
+    /// Runs the checks that somebody has written for the containers that were restarted.
+    async fn own_checks(&self, subject: &Subject) -> Result<Vec<Checked>> {
+        let mut checked = Vec::new();
+        for container in subject.hold.all() {
+            checked.extend(self.run.context.own_check(&self.now(&container).await?).await?);
+        }
+        Ok(checked)
     }
 
     /// Returns a container as it is now, even if it was made anew.

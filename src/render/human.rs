@@ -197,6 +197,7 @@ pub(crate) fn plan(plan: &Plan) -> String {
         rows.row("stays down", &list(&plan.stay_stopped, ", "));
     }
     plan.onlookers.iter().for_each(|onlooker| rows.row("can see it", &super::report::onlooker(onlooker)));
+    plan.own_commands.iter().for_each(|command| rows.row("runs", &escape(command)));
     if !plan.down_after_reboot.is_empty() {
         rows.row("reboot", &left_down(&plan.down_after_reboot));
     }
@@ -440,6 +441,7 @@ pub(crate) fn restore_plan(plan: &RestorePlan) -> String {
     if !plan.stops.is_empty() {
         rows.row("stops", &list(&plan.stops));
     }
+    plan.own_commands.iter().for_each(|command| rows.row("runs", &escape(command)));
     if !plan.down_after_reboot.is_empty() {
         rows.row("reboot", &left_down(&plan.down_after_reboot));
     }
@@ -450,15 +452,13 @@ pub(crate) fn restore_plan(plan: &RestorePlan) -> String {
     if let Some(free) = plan.free_bytes {
         rows.row("room", &format!("{} free, {} needed at most", size(free), size(plan.needed_bytes)));
     }
+    slots(&mut rows, plan);
     for warning in &plan.warnings {
         rows.row("warning", &escape(warning));
-    slots(&mut rows, plan);
     }
     rows.0
 }
 
-/// Returns the result of a restore.
-pub(crate) fn restored(restored: &Restored, commands: &Commands) -> String {
 /// Tells what becomes of the replication slots that a snapshot has.
 fn slots(rows: &mut Rows, plan: &RestorePlan) {
     if plan.slots.is_empty() {
@@ -473,6 +473,8 @@ fn slots(rows: &mut Rows, plan: &RestorePlan) {
     plan.slots.iter().for_each(|slot| rows.row("", &escape(&slot.title())));
 }
 
+/// Returns the result of a restore.
+pub(crate) fn restored(restored: &Restored, commands: &Commands) -> String {
     let plan = &restored.plan;
     let mut rows = Rows::new(&format!("restored {} into {}", escape(&plan.archive), escape(&plan.into)));
     rows.row("data", &format!("{} in {}", size(restored.bytes), counted(restored.files, "file")));
@@ -482,12 +484,12 @@ fn slots(rows: &mut Rows, plan: &RestorePlan) {
     if let Some(safety) = &restored.safety {
         rows.row("before", &format!("kept as {}", escape(&safety.name())));
     }
-    if let Some(undo) = &restored.undo {
-        rows.row("undo", &commands.line(undo));
     for (index, slot) in restored.slots_left_out.iter().enumerate() {
         rows.row(if index == 0 { "slots" } else { "" }, &format!("left out: {}", escape(&slot.title())));
         slot.anew.iter().for_each(|anew| rows.row("", &format!("anew: {}", commands.line(anew))));
     }
+    if let Some(undo) = &restored.undo {
+        rows.row("undo", &commands.line(undo));
     }
     rows.0
 }

@@ -217,6 +217,7 @@ object! {
         freezes: Vec<String>,
         starts: Vec<String>,
         down_after_reboot: Vec<String>,
+        own_commands: Vec<String>,
         stay_stopped: Vec<String>,
         onlookers: Vec<Onlooker>,
         entries: u64,
@@ -241,6 +242,7 @@ object! {
         stops: Vec<String>,
         starts: Vec<String>,
         down_after_reboot: Vec<String>,
+        own_commands: Vec<String>,
         stay_stopped: Vec<String>,
         onlookers: Vec<Onlooker>,
         members: u64,
@@ -250,16 +252,14 @@ object! {
         replaces_entries: u64,
         replaces_bytes: u64,
         in_place: bool,
-        safety: Option<String>,
-        level: Level,
         slots: Vec<SnapshotSlot>,
         leaves_out_slots: bool,
+        safety: Option<String>,
+        level: Level,
         warnings: Vec<String>,
     }
 }
 
-/// The result of a restore.
-#[derive(Debug, Serialize)]
 /// A replication slot that a restored database is without.
 #[derive(Debug, Serialize)]
 struct SlotLeftOut<'a> {
@@ -269,6 +269,8 @@ struct SlotLeftOut<'a> {
     anew: Option<String>,
 }
 
+/// The result of a restore.
+#[derive(Debug, Serialize)]
 pub(crate) struct RestoredObject<'a> {
     id: &'a str,
     archive: &'a str,
@@ -279,9 +281,9 @@ pub(crate) struct RestoredObject<'a> {
     raw_bytes: u64,
     downtime_ms: u64,
     restore_ms: u64,
+    slots_left_out: Vec<SlotLeftOut<'a>>,
     safety: Option<String>,
     undo: Option<String>,
-    slots_left_out: Vec<SlotLeftOut<'a>>,
     warnings: &'a [String],
 }
 
@@ -289,12 +291,12 @@ impl<'a> RestoredObject<'a> {
     /// Returns what `restore --json` prints.
     pub(crate) fn new(restored: &'a restore::Restored, commands: &Commands) -> Self {
         let ms = |duration: Duration| u64::try_from(duration.as_millis()).unwrap_or(u64::MAX);
-        Self {
-            id: &restored.plan.id,
         let slot_left_out = |slot: &'a SnapshotSlot| SlotLeftOut {
             slot,
             anew: slot.anew.as_ref().map(|anew| commands.line(anew)),
         };
+        Self {
+            id: &restored.plan.id,
             archive: &restored.plan.archive,
             into: &restored.plan.into,
             host_path: &restored.plan.host_path,
@@ -303,9 +305,9 @@ impl<'a> RestoredObject<'a> {
             raw_bytes: restored.bytes,
             downtime_ms: restored.downtime.map_or(0, ms),
             restore_ms: ms(restored.elapsed),
+            slots_left_out: restored.slots_left_out.iter().map(slot_left_out).collect(),
             safety: restored.safety.as_ref().map(Snapshot::name),
             undo: restored.undo.as_ref().map(|undo| commands.line(undo)),
-            slots_left_out: restored.slots_left_out.iter().map(slot_left_out).collect(),
             warnings: &restored.plan.warnings,
         }
     }
@@ -335,6 +337,7 @@ object! {
         starts: Vec<String>,
         onlookers: Vec<Onlooker>,
         down_after_reboot: Vec<String>,
+        own_commands: Vec<String>,
         edits: Vec<PlannedEdit>,
         expected_downtime_ms: u64,
         warnings: Vec<String>,
@@ -466,6 +469,7 @@ object! {
         recreate: Option<String>,
         starts: Vec<String>,
         down_after_reboot: Vec<String>,
+        own_commands: Vec<String>,
         stay_stopped: Vec<String>,
         onlookers: Vec<Onlooker>,
     }

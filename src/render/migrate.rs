@@ -43,6 +43,7 @@ pub(crate) fn plan(plan: &MigratePlan) -> String {
         row(&mut out, "stops", &format!("{}, for about {away}", names.join(", then ")));
     }
     plan.onlookers.iter().for_each(|one| row(&mut out, "can see it", &super::report::onlooker(one)));
+    plan.own_commands.iter().for_each(|command| row(&mut out, "runs", &escape(command)));
     if !plan.down_after_reboot.is_empty() {
         row(&mut out, "reboot", &left_down(&plan.down_after_reboot));
     }

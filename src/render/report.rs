@@ -61,6 +61,7 @@ pub(crate) fn restart_plan(plan: &RestartPlan) -> String {
         row("recreate", &escape(recreate));
     }
     row("start again", &list(&plan.starts));
+    plan.own_commands.iter().for_each(|command| row("runs", &escape(command)));
     if !plan.down_after_reboot.is_empty() {
         row("reboot", &left_down(&plan.down_after_reboot));
     }

@@ -128,6 +128,7 @@ fn the_plan_of_a_snapshot() {
         freezes: Vec::new(),
         starts: names(&["shop-db-1", "shop-app-1"]),
         down_after_reboot: names(&["shop-app-1 (unless-stopped)", "shop-db-1 (unless-stopped)"]),
+        own_commands: names(&["shop-db-1: before_hold: flush"]),
         stay_stopped: names(&["shop-backup-1"]),
         entries: 1234,
         raw_bytes: 2_900_000_000,
@@ -140,7 +141,6 @@ fn the_plan_of_a_snapshot() {
     pin_json("snapshot_plan", "snapshot --dry-run", &json::SnapshotPlanObject::from(&plan));
 }
 
-fn restore_plan() -> RestorePlan {
 fn slot() -> SnapshotSlot {
     SnapshotSlot {
         slot: StoredSlot {
@@ -155,6 +155,7 @@ fn slot() -> SnapshotSlot {
     }
 }
 
+fn restore_plan() -> RestorePlan {
     RestorePlan {
         onlookers: vec![],
         id: ID.to_owned(),
@@ -167,6 +168,7 @@ fn slot() -> SnapshotSlot {
         stops: names(&["shop-db-1"]),
         starts: names(&["shop-db-1"]),
         down_after_reboot: names(&["shop-db-1 (no)"]),
+        own_commands: names(&["shop-db-1: before_hold: flush"]),
         stay_stopped: Vec::new(),
         members: 1234,
         bytes: 2_900_000_000,
@@ -175,10 +177,10 @@ fn slot() -> SnapshotSlot {
         replaces_entries: 1200,
         replaces_bytes: 2_800_000_000,
         in_place: false,
-        safety: Some(format!("shop_db_data/{ID}")),
-        level: Level::default(),
         slots: vec![slot()],
         leaves_out_slots: true,
+        safety: Some(format!("shop_db_data/{ID}")),
+        level: Level::default(),
         warnings: names(&["the snapshot is crash-consistent"]),
     }
 }
@@ -194,9 +196,9 @@ fn a_restore() {
         bytes: 2_900_000_000,
         downtime: Some(std::time::Duration::from_millis(2410)),
         elapsed: std::time::Duration::from_secs(21),
+        slots_left_out: vec![slot()],
         safety: None,
         undo: Some(Hint::volsnap(["restore", &format!("shop_db_data/{ID}")])),
-        slots_left_out: vec![slot()],
     };
     pin_text("restored", &human::restored(&restored, &commands()));
     pin_json("restored", "restore", &json::RestoredObject::new(&restored, &commands()));
@@ -231,6 +233,7 @@ onlookers: vec![],
         stops: names(&["shop-db-1"]),
         starts: names(&["shop-db-1"]),
         down_after_reboot: names(&["shop-db-1 (no)"]),
+        own_commands: names(&["shop-db-1: before_hold: flush"]),
         edits: vec![PlannedEdit {
             path: "/srv/shop/compose.yaml".into(),
             new: false,
@@ -273,6 +276,7 @@ fn a_restart() {
         recreate: None,
         starts: names(&["shop-db-1", "shop-app-1"]),
         down_after_reboot: Vec::new(),
+        own_commands: names(&["shop-db-1: before_hold: flush"]),
         stay_stopped: Vec::new(),
     };
     pin_text("restart_plan", &report::restart_plan(&plan));

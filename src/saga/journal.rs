@@ -23,6 +23,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use super::{Compensation, Rank, Result, SagaError, When};
+use crate::disk::ownership::{refuse_others, refuse_others_directories};
 
 /// The format that this code writes. Journals of format 1 name no format, no rank and no concerns; this code reads and
 /// finishes them.
@@ -225,7 +226,7 @@ impl<U: Compensation> Journal<U> {
         let path = directory.join(format!("{}.jsonl", info.run));
         let create = || -> io::Result<File> {
             std::fs::DirBuilder::new().recursive(true).mode(0o700).create(&directory)?;
-            refuse_others_directories(&path)?;
+            refuse_others_directories(&path, 2)?;
             let file = create_locked(&path)?;
             File::open(&directory)?.sync_all()?;
             Ok(file)
@@ -515,36 +516,8 @@ fn open_ours(path: &Path, options: &OpenOptions) -> io::Result<File> {
         return Err(io::Error::other("it is far too large for a journal"));
     }
     refuse_others("it", &metadata)?;
-    refuse_others_directories(path)?;
+    refuse_others_directories(path, 2)?;
     Ok(file)
-}
-
-/// Refuses journals in a directory, or below one, in which others can put files in place of ours.
-fn refuse_others_directories(path: &Path) -> io::Result<()> {
-    for directory in path.ancestors().skip(1).take(2).filter(|directory| !directory.as_os_str().is_empty()) {
-        let metadata = std::fs::metadata(directory)?;
-        // Where the directory is sticky, nobody can replace the file of another.
-        if metadata.mode() & 0o1000 == 0 {
-            refuse_others(&format!("the directory {}", directory.display()), &metadata)?;
-        }
-    }
-    Ok(())
-}
-
-fn refuse_others(what: &str, metadata: &std::fs::Metadata) -> io::Result<()> {
-    let (owner, user) = (metadata.uid(), nix::unistd::geteuid().as_raw());
-    if owner != 0 && owner != user {
-        return Err(io::Error::other(format!(
-            "{what} belongs to another user ({owner}), so it is not believed"
-        )));
-    }
-    if metadata.mode() & 0o022 != 0 {
-        let mode = metadata.mode() & 0o7777;
-        return Err(io::Error::other(format!(
-            "{what} can be written by others (mode {mode:04o}), so it is not believed; chmod go-w takes that from them"
-        )));
-    }
-    Ok(())
 }
 
 /// Takes the lock of a journal; `false` if somebody has it.

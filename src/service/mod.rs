@@ -4,6 +4,7 @@ pub mod freeze;
 pub mod identity;
 pub mod newcomer;
 pub mod order;
+pub mod own_command;
 pub mod ready;
 pub mod start;
 pub mod stop;
@@ -59,6 +60,16 @@ pub enum ServiceError {
         by: String,
         /// Whether that one does what it did, so that the service runs.
         succeeds: bool,
+    },
+    /// A command of a person's own failed.
+    #[error("the command `{command}` in container {container}: {why}")]
+    OwnCommand {
+        /// The container's name.
+        container: String,
+        /// The command.
+        command: String,
+        /// How it failed.
+        why: String,
     },
     /// A container was back, but ended before the run did.
     #[error("container {container} {reason}")]

@@ -44,10 +44,11 @@ variants!(
     RetractCopy,
     RestoreFile,
     KeepRecord,
+    RunCommand,
 );
 
 /// Variants in a journal of their own, because they came later.
-const LATER: usize = 1;
+const LATER: usize = 2;
 
 const NEWEST: &str = "v2";
 
@@ -157,6 +158,9 @@ fn each_undo_means_what_it_meant_when_it_was_written() {
     let records = undos(&journal);
     assert_eq!(records.len(), 2);
     records.iter().for_each(|undo| assert_means(undo, NEWEST));
+    let commands = undos(&open_fixture(NEWEST, "journal-own-commands.jsonl"));
+    assert_eq!(commands.len(), 1);
+    commands.iter().for_each(|undo| assert_means(undo, NEWEST));
 }
 
 fn assert_means(undo: &Undo, format: &str) {
@@ -246,6 +250,10 @@ fn assert_means(undo: &Undo, format: &str) {
         Undo::KeepRecord { path, record: Some(record) } => {
             assert_eq!(path, Path::new("/srv/volsnap/state/migrations/srv-volsnap-pgdir.json"));
             assert_eq!(record["volume"], "shop_pgdata");
+        }
+        Undo::RunCommand { owed } => {
+            assert_eq!((owed.container.name.as_str(), owed.command.limit), ("shop-cache-1", 30));
+            assert_eq!(owed.command.title(), "redis-cli config set save '3600 1'");
         }
         Undo::KeepRecord { path, record: None } => {
             assert_eq!(path, Path::new("/srv/volsnap/state/migrations/srv-volsnap-other.json"));

@@ -35,6 +35,7 @@ use crate::repository::SnapshotObjects;
 use crate::saga::{Compensation, Rank, RetryBudget};
 use crate::service::freeze::{self, PausedContainer};
 use crate::service::identity::ContainerIdentity;
+use crate::service::own_command::{OwedCommand, pay};
 use crate::service::start;
 use crate::service::start::StoppedContainer;
 
@@ -130,6 +131,12 @@ pub enum Undo {
     StartContainers {
         /// The containers, in the order of their start.
         containers: Vec<StoppedContainer>,
+    },
+    /// Run what its owner wants to be run in a container once it is back. Register it before the undo that starts the
+    /// container, so that it runs after.
+    RunCommand {
+        /// The container and the command.
+        owed: OwedCommand,
     },
     /// Unfreeze the containers that were frozen.
     Unpause {
@@ -269,6 +276,10 @@ impl Undo {
                 let names = containers.iter().map(|container| container.name.as_str());
                 Some(Hint::docker(["unpause"]).and(names))
             }
+            Self::RunCommand { owed } => {
+                let words = owed.command.run.iter().map(String::as_str);
+                Some(Hint::docker(["exec", &owed.container.name]).and(words))
+            }
             Self::RestoreFile { file } => {
                 let quoted = |path: &Path| crate::model::quote::shell_quote(&path.to_string_lossy());
                 let back = |backup: &PathBuf| format!("mv {} {}", quoted(backup), quoted(&file.path));
@@ -313,7 +324,7 @@ impl Compensation for Undo {
             | Self::RestoreOldData { .. }
             | Self::PutBackContainers { .. }
             | Self::RestoreFile { .. } => Rank::Data,
-            Self::StartContainers { .. } | Self::Unpause { .. } => Rank::Service,
+            Self::StartContainers { .. } | Self::Unpause { .. } | Self::RunCommand { .. } => Rank::Service,
             Self::RemoveHelper { .. } | Self::RemoveExpectedHelper { .. } => Rank::Helper,
             Self::DiscardWork { .. } | Self::RetractCopy { .. } => Rank::Work,
             Self::DiscardUnpublished { .. }
@@ -350,6 +361,7 @@ impl Compensation for Undo {
         match self {
             Self::StartContainers { .. } => "start-containers",
             Self::Unpause { .. } => "unpause-containers",
+            Self::RunCommand { .. } => "run-command",
             Self::RemoveHelper { .. } | Self::RemoveExpectedHelper { .. } => "remove-helper",
             Self::DiscardUnpublished { .. } => "discard-unpublished",
             Self::SwapBack { .. } => "undo-swap",
@@ -379,6 +391,9 @@ impl Compensation for Undo {
             Self::Unpause { containers } => {
                 let names: Vec<_> = containers.iter().map(|container| container.name.as_str()).collect();
                 format!("unfreeze {}", names.join(", "))
+            }
+            Self::RunCommand { owed } => {
+                format!("run `{}` in {}", owed.command.title(), owed.container.name)
             }
             Self::RemoveHelper { name, .. } | Self::RemoveExpectedHelper { name, .. } => {
                 format!("remove the helper container {name}")
@@ -427,6 +442,7 @@ impl Compensation for Undo {
             Self::Unpause { containers } => {
                 Ok(freeze::unpause_all(docker, containers, budget, monitor).await?)
             }
+            Self::RunCommand { owed } => Ok(pay(docker, owed, monitor).await?),
             Self::RemoveHelper { name, run } => {
                 remove_helper(docker, name, run, Duration::ZERO, budget).await
             }

@@ -28,6 +28,7 @@ mod names;
 mod neighbours;
 mod online;
 mod onlookers;
+mod own_commands;
 mod podman;
 #[path = "../shared/program.rs"]
 mod program;

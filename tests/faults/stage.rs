@@ -89,6 +89,7 @@ impl Stage {
             directory: PathBuf::from("/"),
             clock: Clock::system(),
             compose: std::sync::Arc::new(volsnap::compose::runner::Processes),
+            machine_file: "/nonexistent".into(),
             compose_project: None,
             bystanders: volsnap::selector::Bystanders::default(),
             only_plans: false,

@@ -1,9 +1,9 @@
-//! What else the user wants to be true: a small TOML file beside the compose file. Each entry is a query that
-//! returns one value, and the value that is expected.
+//! What else the user wants to be true, in `volsnap.toml`. Each entry is a query that returns one value, and the value
+//! that is expected.
 //!
 //! ```
-//! # use volsnap::model::facts::checks::Checks;
-//! let checks: Checks = r#"
+//! # use volsnap::model::project_file::ProjectFile;
+//! let checks: ProjectFile = r#"
 //!     [[check]]
 //!     name = "images have bytes"
 //!     sql = "select count(*) from images where octet_length(data) = 0"
@@ -16,24 +16,18 @@
 //!     expect = "unchanged"
 //! "#.parse()?;
 //! assert_eq!(checks.check.len(), 2);
-//! # Ok::<(), volsnap::model::facts::checks::InvalidChecks>(())
+//! # Ok::<(), volsnap::model::project_file::InvalidProjectFile>(())
 //! ```
 
-use std::collections::BTreeSet;
 use std::fmt;
 use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
 
-/// The name of the file.
-pub const FILE_NAME: &str = "volsnap.toml";
-
-/// The file.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
-#[serde(deny_unknown_fields)]
+/// The checks of a file.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Checks {
     /// The checks, in their order.
-    #[serde(default)]
     pub check: Vec<Check>,
 }
 
@@ -89,13 +83,6 @@ const SIGNS: [(&str, Sign); 6] = [
     ("<", Sign::Less),
 ];
 
-/// A file of checks that makes no sense; says where.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("{}", .message.trim_end())]
-pub struct InvalidChecks {
-    message: String,
-}
-
 /// The result of a check.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Checked {
@@ -111,31 +98,6 @@ pub struct Checked {
     pub ok: bool,
     /// What is wrong, or worth knowing.
     pub why: Option<String>,
-}
-
-impl FromStr for Checks {
-    type Err = InvalidChecks;
-
-    fn from_str(text: &str) -> Result<Self, InvalidChecks> {
-        let checks: Self =
-            toml::from_str(text).map_err(|error| InvalidChecks { message: error.to_string() })?;
-        let mut names = BTreeSet::new();
-        for check in &checks.check {
-            let wrong = if check.name.trim().is_empty() {
-                Some("a check needs a name".to_owned())
-            } else if !names.insert(&check.name) {
-                Some(format!("two checks are called {:?}", check.name))
-            } else if check.sql.trim().is_empty() {
-                Some(format!("the check {:?} has no sql", check.name))
-            } else {
-                None
-            };
-            if let Some(message) = wrong {
-                return Err(InvalidChecks { message });
-            }
-        }
-        Ok(checks)
-    }
 }
 
 impl FromStr for Expectation {
@@ -258,27 +220,5 @@ mod tests {
         let failed = check("unchanged").judge(Err("relation \"x\" does not exist".into()), Some("1"));
         assert!(!failed.ok && failed.value.is_none());
         assert_eq!(failed.why.as_deref(), Some("relation \"x\" does not exist"));
-    }
-
-    #[rstest]
-    #[case::unknown_field("[[check]]\nname = 'a'\nsql = 'x'\nexpect = '= 0'\nquery = 'y'\n", &["line 5", "query"])]
-    #[case::unknown_table("[checks]\n", &["line 1", "checks"])]
-    #[case::no_expectation("[[check]]\nname = 'a'\nsql = 'x'\n", &["line 1", "expect"])]
-    #[case::odd_expectation("[[check]]\nname = 'a'\nsql = 'x'\nexpect = 'many'\n", &["line 4", "unchanged"])]
-    #[case::no_number("[[check]]\nname = 'a'\nsql = 'x'\nexpect = '> a few'\n", &["line 4", ">= N"])]
-    #[case::same_name("[[check]]\nname = 'a'\nsql = 'x'\nexpect = '= 0'\n[[check]]\nname = 'a'\nsql = 'y'\nexpect = '= 0'\n", &["\"a\""])]
-    #[case::no_sql("[[check]]\nname = 'a'\nsql = ' '\nexpect = '= 0'\n", &["\"a\"", "sql"])]
-    #[case::no_toml("check: 1\n", &["line 1"])]
-    fn what_cannot_be_meant_is_refused_with_its_line(#[case] text: &str, #[case] words: &[&str]) {
-        let error = text.parse::<Checks>().unwrap_err().to_string();
-        for word in words {
-            assert!(error.contains(word), "{word:?} is not in {error}");
-        }
-    }
-
-    #[test]
-    fn a_file_without_checks_is_one() {
-        assert_eq!("".parse::<Checks>().unwrap(), Checks::default());
-        assert_eq!("# none yet\n".parse::<Checks>().unwrap(), Checks::default());
     }
 }

@@ -187,7 +187,7 @@ impl MigrateRun<'_> {
             is_store: !prepared.survey.stores.is_empty(),
             ..HoldPlan::default()
         };
-        let plan = plan.look(&self.run.context).await;
+        let plan = plan.look(&self.run.context).await?;
         plan.refuse_the_deaf()?;
         let held = self.run.hold(saga, &plan, self.again()).await?;
         // Each phase goes on as long as it makes progress: the copy's last pass is as long as what was written.

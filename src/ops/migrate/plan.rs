@@ -88,6 +88,8 @@ pub struct MigratePlan {
     /// Containers that the engine would not start again if it, or the machine, restarted while they are stopped, each
     /// with its restart policy.
     pub down_after_reboot: Vec<String>,
+    /// What their owners want to be run in them before and after, each as "CONTAINER: before_hold: COMMAND".
+    pub own_commands: Vec<String>,
     /// Files that are edited.
     pub edits: Vec<PlannedEdit>,
     /// Commands of Compose that make the containers anew.

@@ -29,12 +29,12 @@ use crate::model::location::MountSource;
 use crate::model::manifest::Quiesce;
 use crate::model::source::{Source, User, key_of};
 use crate::ops::evidence::DatabaseFiles;
-use crate::ops::facts::find_checks;
 use crate::ops::helper::{StageMount, StartedHelper, busy, refuse_elsewhere, start_helper};
 use crate::ops::hold::HoldPlan;
 use crate::ops::orchestrated::Purpose;
 use crate::ops::plan::{DowntimeEstimate, STAGE_RESERVE};
 use crate::ops::preconditions::{refuse_podman, refuse_what_cannot_be_stopped};
+use crate::ops::project_file::find_checks;
 use crate::saga::{UndoId, When};
 use crate::selector::inventory::inventory;
 use crate::selector::{is_anonymous, location_of};
@@ -154,7 +154,8 @@ impl MigrateRun<'_> {
         let stops = stops(&source)?;
         let kills = self.options.kills.clone();
         let hold = HoldPlan { containers: stops.clone(), kills, ..HoldPlan::default() };
-        hold.look(&self.run.context).await.refuse_the_deaf()?;
+        let hold = hold.look(&self.run.context).await?;
+        hold.refuse_the_deaf()?;
         self.refuse_sharers(&users).await?;
         self.run.context.refuse_stranded(&source).await?;
         let database = database_of(&source);
@@ -209,6 +210,7 @@ impl MigrateRun<'_> {
         plan.stops = names(stops.iter());
         plan.starts = names(stops.iter().rev());
         plan.down_after_reboot = down_after_reboot(&stops);
+        plan.own_commands = hold.own_commands();
         if stops.is_empty() {
             plan.expected_downtime_ms = 0;
         }
@@ -520,6 +522,7 @@ impl MigrateRun<'_> {
             users: Vec::new(),
             stops: Vec::new(),
             down_after_reboot: Vec::new(),
+            own_commands: Vec::new(),
             starts: Vec::new(),
             onlookers: source.onlookers.clone(),
             edits: Vec::<PlannedEdit>::new(),

@@ -484,7 +484,7 @@ impl MigrateRun<'_> {
         saga.succeed().context(|| "write the journal".to_owned())?;
         self.stays.store(true, std::sync::atomic::Ordering::Relaxed);
         self.run.monitor().step("succeeded");
-        hold.held.dismiss(saga);
+        hold.held.dismiss(self.run, saga).await;
         if let Some(record) = record {
             // If it cannot be written now, the run's end tries again, and so does whoever finishes the run.
             let _ = saga.undo_now(record, self.run.monitor()).await;

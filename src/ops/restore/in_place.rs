@@ -58,7 +58,7 @@ impl RestoreRun<'_> {
         self.swap_and_start(&mut prepared, &extracted, &hold).await?;
         self.commit(&mut prepared).await?;
         saga.dismiss(back);
-        hold.held.dismiss(saga);
+        hold.held.dismiss(self.run, saga).await;
         let elapsed = self.run.begun.elapsed();
         self.run.monitor().step("discard-old");
         let discard = Discard { run: self.run.id.to_string(), with_old: true };

@@ -37,6 +37,8 @@ pub struct RestorePlan {
     /// Containers that the engine would not start again if it, or the machine, restarted while they are stopped, each
     /// with its restart policy.
     pub down_after_reboot: Vec<String>,
+    /// What their owners want to be run in them before and after, each as "CONTAINER: before_hold: COMMAND".
+    pub own_commands: Vec<String>,
     /// Users that are not running and stay so.
     pub stay_stopped: Vec<String>,
     /// Running containers that can see the data and are left alone.
@@ -55,12 +57,12 @@ pub struct RestorePlan {
     pub replaces_bytes: u64,
     /// Whether lack of room makes it remove what is there first; the service is then away for all of it.
     pub in_place: bool,
-    /// The safety snapshot of what is replaced, `SOURCE/ID`; `None` for none.
-    pub safety: Option<String>,
     /// The replication slots that the snapshot is known to have.
     pub slots: Vec<SnapshotSlot>,
     /// Whether the restored database will be without them.
     pub leaves_out_slots: bool,
+    /// The safety snapshot of what is replaced, `SOURCE/ID`; `None` for none.
+    pub safety: Option<String>,
     /// What is removed from the beginning of the archive's names, and what takes its place.
     pub level: Level,
     /// What is worth knowing beforehand.

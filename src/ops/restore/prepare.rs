@@ -76,6 +76,8 @@ pub(super) struct Users {
     pub(super) stops: Vec<Container>,
     /// The ids of those that do not answer even before the stop.
     pub(super) mute: Vec<String>,
+    /// What their owners want to be run in them, for the plan.
+    pub(super) own_commands: Vec<String>,
     /// The names of those whose entrypoint may still be walking through the data.
     pub(super) unsettled: Vec<String>,
 }
@@ -125,10 +127,10 @@ pub(super) struct Prepared {
     pub(super) present: Option<Inspection>,
     /// The C library of the server that runs on it.
     pub(super) libc: Option<String>,
-    /// What removes the work directory.
-    pub(super) work: Option<UndoId>,
     /// The replication slots that were left out.
     pub(super) slots_left_out: Vec<SnapshotSlot>,
+    /// What removes the work directory.
+    pub(super) work: Option<UndoId>,
     pub(super) helper: UndoId,
 }
 
@@ -434,7 +436,7 @@ impl RestoreRun<'_> {
         stops.iter().try_for_each(refuse_what_cannot_be_stopped)?;
         let kills = self.options.kills.clone();
         let hold = HoldPlan { containers: stops.clone(), kills, ..HoldPlan::default() };
-        let hold = hold.look(&self.run.context).await;
+        let hold = hold.look(&self.run.context).await?;
         hold.refuse_the_deaf()?;
         let mut mute = Vec::new();
         for container in &stops {
@@ -453,7 +455,7 @@ impl RestoreRun<'_> {
             can_walk && !container.state.has_run_for(SETTLES, now)
         });
         let unsettled = unsettled.map(|container| container.name.clone()).collect();
-        Ok(Users { stops, mute, unsettled })
+        Ok(Users { own_commands: hold.own_commands(), stops, mute, unsettled })
     }
 
     /// Returns the database in the archive, and where its server will look for it.
@@ -595,9 +597,9 @@ impl RestoreRun<'_> {
                 users.unsettled.join(", ")
             ));
         }
+        warnings.extend(self.followers(source).await);
         let keeps = self.keeps(beside);
         let names = |containers: &mut dyn Iterator<Item = &Container>| -> Vec<String> {
-        warnings.extend(self.followers(source).await);
             containers.map(|container| container.name.clone()).collect()
         };
         let found = known.database.as_ref().map(|(_, found)| found.clone()).unwrap_or_default();
@@ -616,6 +618,7 @@ impl RestoreRun<'_> {
             stops: names(&mut users.stops.iter()),
             starts: names(&mut users.stops.iter().rev()),
             down_after_reboot: down_after_reboot(&users.stops),
+            own_commands: users.own_commands.clone(),
             stay_stopped: names(
                 &mut source
                     .users
@@ -631,11 +634,11 @@ impl RestoreRun<'_> {
             replaces_entries: beside.map_or(0, |beside| beside.survey.entries),
             replaces_bytes: beside.map_or(0, |beside| beside.survey.bytes),
             in_place: false,
+            slots: self.slots(source),
+            leaves_out_slots: self.leaves_out_slots(),
             safety: keeps.then(|| format!("{}/{}", source.key, self.run.id)),
             level: database
                 .map_or_else(Level::default, |database| Level::between(&found, &database.data_directory)),
-            slots: self.slots(source),
-            leaves_out_slots: self.leaves_out_slots(),
             warnings,
         };
         if let Err(no_room) = checks::refuse_without_room(&plan, room.and_then(|room| room.free_names)) {
@@ -743,10 +746,10 @@ impl RestoreRun<'_> {
             is_store,
             present,
             libc: server.libc,
+            slots_left_out: Vec::new(),
             work: None,
             helper: helper.registered,
         })
-            slots_left_out: Vec::new(),
     }
 
     async fn make(&self, saga: &mut Saga, source: &mut Source) -> Result<()> {

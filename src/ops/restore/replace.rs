@@ -185,7 +185,7 @@ impl RestoreRun<'_> {
             is_store: prepared.is_store,
             ..HoldPlan::default()
         };
-        let plan = plan.look(&self.run.context).await;
+        let plan = plan.look(&self.run.context).await?;
         let held = self.run.hold(saga, &plan, Hint::again([""; 0]).why("once more")).await?;
         // The data is changed from here on. Each phase goes on as long as it makes progress.
         if !plan.is_empty() {
@@ -233,7 +233,7 @@ impl RestoreRun<'_> {
         let promised = self.promise_safety(saga, prepared, &hold, released).await?;
         self.commit(prepared).await?;
         saga.dismiss(back);
-        hold.held.dismiss(saga);
+        hold.held.dismiss(self.run, saga).await;
         let work = prepared.work.ok_or_else(|| Error::failed("nothing was extracted"))?;
         Ok(Replaced { promised, work })
     }

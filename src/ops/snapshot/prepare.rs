@@ -57,7 +57,7 @@ impl SnapshotRun<'_> {
         }
         refuse_file(&source, &engine)?;
         self.refuse_repository_inside(&source, &engine)?;
-        let hold = self.hold_plan(&source).look(&self.run.context).await.freezing_the_deaf(&source)?;
+        let hold = self.hold_plan(&source).look(&self.run.context).await?.freezing_the_deaf(&source)?;
         self.warn_of_the_deaf(&hold);
         let mute = self.mute(&source).await?;
         let online = match self.options.quiesce {
@@ -392,6 +392,7 @@ impl SnapshotRun<'_> {
             freezes: Vec::new(),
             starts: Vec::new(),
             down_after_reboot: Vec::new(),
+            own_commands: Vec::new(),
             stay_stopped: stopped.map(|container| container.name.clone()).collect(),
             onlookers: source.onlookers.clone(),
             entries: survey.entries,
@@ -512,6 +513,7 @@ impl Prepared {
         self.plan.freezes = hold.frozen();
         let stopped = hold.containers.iter().filter(|_| !hold.freezes());
         self.plan.down_after_reboot = down_after_reboot(stopped);
+        self.plan.own_commands = hold.own_commands();
         self.hold = HoldPlan { expected: self.hold.expected, ..hold };
     }
 }
