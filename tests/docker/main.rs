@@ -20,6 +20,7 @@ mod engine;
 mod entrypoints;
 mod facts;
 mod hangs;
+mod healthchecks;
 mod holds;
 mod interruptions;
 mod looping;

@@ -154,7 +154,9 @@ impl MigrateRun<'_> {
         let stops = stops(&source)?;
         let kills = self.options.kills.clone();
         let hold = HoldPlan { containers: stops.clone(), kills, ..HoldPlan::default() };
-        hold.look(&self.run.context).await.refuse_the_deaf()?;
+        let hold = hold.look(&self.run.context).await;
+        hold.refuse_the_deaf()?;
+        hold.warn_of_the_unhealthy(self.run.monitor());
         self.refuse_sharers(&users).await?;
         self.run.context.refuse_stranded(&source).await?;
         let database = database_of(&source);
@@ -318,13 +320,12 @@ impl MigrateRun<'_> {
         let running = database.filter(|database| database.container.state.running);
         let Some(Database { container, .. }) = running else { return Ok(()) };
         let deadline = Instant::now() + READY_LIMIT;
-        await_ready(&*self.run.context.docker, container, deadline, self.run.monitor()).await.map_err(
-            |error| {
-                Error::failed(format!("container {} is not ready to be stopped", container.name))
-                    .with_source(error)
-                    .hint(Hint::logs(&container.name))
-            },
-        )
+        let answer = await_ready(&*self.run.context.docker, container, deadline, self.run.monitor()).await;
+        answer.map(drop).map_err(|error| {
+            Error::failed(format!("container {} is not ready to be stopped", container.name))
+                .with_source(error)
+                .hint(Hint::logs(&container.name))
+        })
     }
 
     /// Finds the place for the copy, and makes it if it does not exist.

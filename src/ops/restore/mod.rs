@@ -35,6 +35,7 @@ use crate::undo::Saga;
 
 mod archive;
 mod checks;
+mod confirm;
 mod in_place;
 mod plan;
 mod prepare;

@@ -434,6 +434,7 @@ impl RestoreRun<'_> {
         let hold = HoldPlan { containers: stops.clone(), kills, ..HoldPlan::default() };
         let hold = hold.look(&self.run.context).await;
         hold.refuse_the_deaf()?;
+        hold.warn_of_the_unhealthy(self.run.monitor());
         let mut mute = Vec::new();
         for container in &stops {
             let deadline = Instant::now() + ANSWER_LIMIT;
