@@ -14,7 +14,7 @@ use super::calls::Call;
 
 /// The version of the protocol. It moves with any change of a call or an answer: both sides belong to one build,
 /// except with an image that somebody has named or kept.
-pub const VERSION: u32 = 2;
+pub const VERSION: u32 = 3;
 
 /// What the agent tells the command.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -155,4 +155,6 @@ pub struct FoundDatabase {
     pub engine: String,
     /// The directory, relative to the root; "" for the root itself.
     pub data_directory: PathBuf,
+    /// Its owner, who may be another than that of the root.
+    pub owner: (u32, u32),
 }

@@ -12,7 +12,7 @@ use super::plan::{self, Level, RestorePlan};
 use super::{Destination, RestoreRun};
 use crate::agent::calls;
 use crate::agent::client::AgentClient;
-use crate::agent::protocol::{Room, Survey};
+use crate::agent::protocol::{FoundDatabase, Room, Survey};
 use crate::agent::swap::PREFIX;
 use crate::compose::Membership;
 use crate::database;
@@ -96,6 +96,8 @@ struct ExistingData {
     survey: Survey,
     /// What the files of the database that is there say.
     present: Option<Inspection>,
+    /// Who owns the directory of that database, whoever owns the root.
+    owner: Option<(u32, u32)>,
 }
 
 /// What a plan is made from, whatever is restored, and wherever.
@@ -493,17 +495,20 @@ impl RestoreRun<'_> {
             .call(calls::Survey { exclude: vec![format!("{PREFIX}*")], ..Default::default() })
             .await
             .context(|| format!("survey {}", source.title))?;
-        let is_here = |database: &&DatabaseFiles| {
-            survey.databases.iter().any(|found| {
+        let here = database.and_then(|database| {
+            let is_it = |found: &&FoundDatabase| {
                 found.data_directory == database.data_directory && found.engine == database.engine
-            })
-        };
-        let present = match database.filter(is_here) {
+            };
+            Some((database, survey.databases.iter().find(is_it)?.owner))
+        });
+        let (present, owner) = match here {
             // What is there may be damaged, which may be why it is replaced.
-            Some(database) => database.inspect_tree(&mut helper.agent, Path::new("")).await.ok(),
-            None => None,
+            Some((database, owner)) => {
+                (database.inspect_tree(&mut helper.agent, Path::new("")).await.ok(), Some(owner))
+            }
+            None => (None, None),
         };
-        Ok(ExistingData { helper, room, survey, present })
+        Ok(ExistingData { helper, room, survey, present, owner })
     }
 
     async fn start_helper(
@@ -568,7 +573,7 @@ impl RestoreRun<'_> {
             present_identifier: beside
                 .and_then(|beside| beside.present.as_ref())
                 .and_then(|present| present.identifier.clone()),
-            present_owner: beside.map(|beside| beside.room.owner),
+            present_owner: beside.and_then(|beside| beside.owner),
             engine_arch: engine.arch.clone(),
         }
     }
