@@ -10,6 +10,7 @@ use chrono::{DateTime, Utc};
 use serde::Serialize;
 use serde_json::Value;
 use volsnap::archive::Codec;
+use volsnap::database::fresh::FreshDatabase;
 use volsnap::model::event::Phase;
 use volsnap::model::facts::checks::Checked;
 use volsnap::model::facts::difference::{DifferenceKind, Severity};
@@ -250,6 +251,7 @@ object! {
         replaces_entries: u64,
         replaces_bytes: u64,
         in_place: bool,
+        fresh: Option<FreshDatabase>,
         safety: Option<String>,
         level: Level,
         warnings: Vec<String>,

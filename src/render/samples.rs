@@ -160,6 +160,7 @@ fn restore_plan() -> RestorePlan {
         replaces_entries: 1200,
         replaces_bytes: 2_800_000_000,
         in_place: false,
+        fresh: None,
         safety: Some(format!("shop_db_data/{ID}")),
         level: Level::default(),
         warnings: names(&["the snapshot is crash-consistent"]),

@@ -36,6 +36,7 @@ use crate::undo::Saga;
 mod archive;
 mod checks;
 mod confirm;
+mod fresh;
 mod in_place;
 mod plan;
 mod prepare;

@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 
 use serde::Serialize;
 
+use crate::database::fresh::FreshDatabase;
 use crate::model::source::Onlooker;
 
 /// Bytes to leave free where the data is, whatever is extracted: what runs there goes on writing.
@@ -54,6 +55,9 @@ pub struct RestorePlan {
     pub replaces_bytes: u64,
     /// Whether lack of room makes it remove what is there first; the service is then away for all of it.
     pub in_place: bool,
+    /// The fresh database that is replaced: another one than that of the snapshot, and made after it. `None` if what is
+    /// there is none.
+    pub fresh: Option<FreshDatabase>,
     /// The safety snapshot of what is replaced, `SOURCE/ID`; `None` for none.
     pub safety: Option<String>,
     /// What is removed from the beginning of the archive's names, and what takes its place.

@@ -4,6 +4,7 @@
 use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _};
 use std::path::{Path, PathBuf};
 
+use chrono::{DateTime, Utc};
 use tokio::time::{Duration, Instant};
 
 use super::archive::ArchiveSummary;
@@ -16,6 +17,7 @@ use crate::agent::protocol::{FoundDatabase, Room, Survey};
 use crate::agent::swap::PREFIX;
 use crate::compose::Membership;
 use crate::database;
+use crate::database::fresh::made;
 use crate::engine::helper::Access;
 use crate::model::container::{Container, EngineInfo, MountKind, down_after_reboot};
 use crate::model::error::{Context as _, Error, Result};
@@ -90,14 +92,22 @@ struct Moved {
 }
 
 /// What is there already, and the helper that sees it.
-struct ExistingData {
+pub(super) struct ExistingData {
     helper: StartedHelper,
     room: Room,
-    survey: Survey,
+    pub(super) survey: Survey,
     /// What the files of the database that is there say.
-    present: Option<Inspection>,
+    pub(super) present: Option<Inspection>,
     /// Who owns the directory of that database, whoever owns the root.
     owner: Option<(u32, u32)>,
+}
+
+impl ExistingData {
+    /// Returns when the cluster that is there was made, if that is known.
+    fn made(&self) -> Option<DateTime<Utc>> {
+        let present = self.present.as_ref()?;
+        made(&present.engine, present.identifier.as_deref()?)
+    }
 }
 
 /// What a plan is made from, whatever is restored, and wherever.
@@ -165,9 +175,12 @@ impl RestoreRun<'_> {
             ),
         };
         let server = self.server(&source).await;
+        let fresh = self.fresh(&source, beside.as_ref()).await;
         let facts = self.facts(&source, &known, beside.as_ref(), &server, &engine);
+        let facts = Facts { present_is_fresh: fresh.is_some(), ..facts };
         let inputs = PlanInputs { source: &source, known: &known, users: &users, engine: &engine };
-        let plan = self.plan(inputs, database.as_ref(), beside.as_ref(), &facts).await?;
+        let mut plan = self.plan(inputs, database.as_ref(), beside.as_ref(), &facts).await?;
+        plan.fresh = fresh;
         Ok(Preparation { plan, engine, known, source, users, database, server, beside })
     }
 
@@ -573,6 +586,8 @@ impl RestoreRun<'_> {
             present_identifier: beside
                 .and_then(|beside| beside.present.as_ref())
                 .and_then(|present| present.identifier.clone()),
+            present_is_fresh: false,
+            present_made: beside.and_then(ExistingData::made),
             present_owner: beside.and_then(|beside| beside.owner),
             engine_arch: engine.arch.clone(),
         }
@@ -634,6 +649,7 @@ impl RestoreRun<'_> {
             replaces_entries: beside.map_or(0, |beside| beside.survey.entries),
             replaces_bytes: beside.map_or(0, |beside| beside.survey.bytes),
             in_place: false,
+            fresh: None,
             safety: keeps.then(|| format!("{}/{}", source.key, self.run.id)),
             level: database
                 .map_or_else(Level::default, |database| Level::between(&found, &database.data_directory)),
@@ -678,7 +694,7 @@ impl RestoreRun<'_> {
     }
 
     /// Returns whether there is data to keep as a safety snapshot.
-    fn keeps(&self, beside: Option<&ExistingData>) -> bool {
+    pub(super) fn keeps(&self, beside: Option<&ExistingData>) -> bool {
         self.options.safety && beside.is_some_and(|beside| !beside.room.is_empty)
     }
 

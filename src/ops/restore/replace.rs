@@ -165,6 +165,7 @@ impl RestoreRun<'_> {
             identifier: found.identifier.clone(),
             server: prepared.source.database().and_then(super::checks::server_version),
             present_identifier: prepared.present.as_ref().and_then(|present| present.identifier.clone()),
+            present_is_fresh: prepared.plan.fresh.is_some(),
             engine_arch: prepared.engine.arch.clone(),
             ..super::checks::Facts::default()
         };
