@@ -155,4 +155,6 @@ pub struct FoundDatabase {
     pub engine: String,
     /// The directory, relative to the root; "" for the root itself.
     pub data_directory: PathBuf,
+    /// Its owner, who may be another than that of the root.
+    pub owner: (u32, u32),
 }

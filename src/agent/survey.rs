@@ -81,7 +81,9 @@ fn find_databases(root: &Path) -> io::Result<Vec<FoundDatabase>> {
     let known = database::all().iter().filter_map(|database| Some((database.name(), database.files()?)));
     for (engine, files) in known {
         for data_directory in files.find(root)? {
-            databases.push(FoundDatabase { engine: engine.to_owned(), data_directory });
+            let metadata = fs::metadata(root.join(&data_directory))?;
+            let owner = (metadata.uid(), metadata.gid());
+            databases.push(FoundDatabase { engine: engine.to_owned(), data_directory, owner });
         }
     }
     Ok(databases)
@@ -148,7 +150,9 @@ mod tests {
         fs::write(root.path().join("18/docker/PG_VERSION"), "18\n").unwrap();
         fs::write(root.path().join("18/docker/global/pg_control"), [0; 8192]).unwrap();
         let survey = survey(root.path(), &GlobSet::empty()).unwrap();
-        let found = FoundDatabase { engine: "postgresql".into(), data_directory: "18/docker".into() };
+        let metadata = fs::metadata(root.path().join("18/docker")).unwrap();
+        let owner = (metadata.uid(), metadata.gid());
+        let found = FoundDatabase { engine: "postgresql".into(), data_directory: "18/docker".into(), owner };
         assert_eq!(survey.databases, [found]);
     }
 

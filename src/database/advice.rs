@@ -1,5 +1,7 @@
 //! What a database advises if something is wrong with its data: words and commands for a person.
 
+use chrono::{DateTime, Utc};
+
 use crate::model::container::Container;
 use crate::model::facts::{Facts, ForeignKey, Name, SequenceBehind};
 use crate::model::hint::Hint;
@@ -30,6 +32,11 @@ pub trait Advice: Send + Sync {
 
     /// Returns the command that saves all data of a running container as statements; a person completes it.
     fn dump(&self, _container: &str) -> Option<Hint> {
+        None
+    }
+
+    /// Returns when a cluster was made, by its identifier; `None` if that does not tell.
+    fn made(&self, _identifier: &str) -> Option<DateTime<Utc>> {
         None
     }
 

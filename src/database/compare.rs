@@ -11,6 +11,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::advice::{Advice, Flaw};
+use super::fresh::FreshDatabase;
 use crate::model::facts::difference::{Comparison, Difference, DifferenceKind, Severity};
 use crate::model::facts::{
     Database, Facts, Files, ForeignKey, Name, Part, Revision, Table, Worth, identifier,
@@ -174,6 +175,7 @@ impl Comparing<'_> {
             Some(identifier) => format!("{} cluster {identifier}", facts.engine),
             None => facts.engine.clone(),
         };
+        let fresh = FreshDatabase::of(self.after, before.taken, Some(before.summary().rows));
         let rows = |facts: &Facts| {
             let summary = facts.summary();
             format!(
@@ -183,8 +185,11 @@ impl Comparing<'_> {
                 several(summary.rows, "row")
             )
         };
-        let next = self.mounts();
-        let what = change(rows(before), rows(self.after));
+        let (now, next) = match &fresh {
+            Some(fresh) => (format!("{}, {fresh}", named(self.after)), self.restore()),
+            None => (rows(self.after), self.mounts()),
+        };
+        let what = change(rows(before), now);
         self.push(DifferenceKind::AnotherCluster, Severity::Damage, "the cluster", what, next);
     }
 

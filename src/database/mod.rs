@@ -33,6 +33,7 @@ pub mod advice;
 pub mod compare;
 pub mod facts;
 pub mod files;
+pub mod fresh;
 pub mod native;
 pub mod postgres;
 pub mod sandbox;

@@ -31,6 +31,8 @@ pub use stored::{FORMAT_VERSION, Feature, ManifestError};
 
 /// The tag of a snapshot that a restore made of the data it replaced.
 pub const SAFETY_TAG: &str = "safety";
+/// The tag of a safety snapshot of a fresh database, which has nothing that anybody would miss.
+pub const FRESH_TAG: &str = "fresh";
 
 /// The result of reading a snapshot back; kept beside the manifest, one object each, never changed.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -392,6 +394,12 @@ impl Manifest {
     #[must_use]
     pub fn is_safety(&self) -> bool {
         self.tags.contains_key(SAFETY_TAG)
+    }
+
+    /// Returns whether that data was a fresh database: it is never the latest, even if there is no other.
+    #[must_use]
+    pub fn is_fresh(&self) -> bool {
+        self.is_safety() && self.tags.contains_key(FRESH_TAG)
     }
 }
 

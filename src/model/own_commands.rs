@@ -30,7 +30,7 @@ const SHOWN: usize = 200;
 #[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct OwnCommands {
-    /// Exits with 0 once the service answers: asked in place of its healthcheck.
+    /// Exits with 0 once the service answers: asked after a start, in place of its healthcheck.
     pub ready: Option<OwnCommand>,
     /// Runs before anything is stopped or frozen. If it fails, nothing is.
     pub before_hold: Option<OwnCommand>,

@@ -20,7 +20,7 @@ use super::run::Run;
 use crate::database::{self, stores};
 use crate::model::container::Container;
 use crate::model::error::{Context as _, Error, Result};
-use crate::model::event::{Event, Phase};
+use crate::model::event::{Event, Monitor, Phase};
 use crate::model::hint::Hint;
 use crate::model::ids::SnapshotId;
 use crate::model::labels::{LABEL_HOLDS, LABEL_KILL, LABEL_RUN};
@@ -31,6 +31,7 @@ use crate::saga::{Terms, UndoId, When};
 use crate::selector::inventory::Place;
 use crate::service::ServiceError;
 use crate::service::freeze::{PausedContainer, freeze_all};
+use crate::service::health::{FailedHealthcheck, failing};
 use crate::service::identity::ContainerIdentity;
 use crate::service::newcomer::HeldData;
 use crate::service::own_command::{OwedCommand, run_own_command};
@@ -80,6 +81,8 @@ pub(super) struct HoldPlan {
     pub(super) vitals: BTreeMap<String, Vitals>,
     /// What their owners want to be run, by their ids.
     pub(super) own: BTreeMap<String, OwnCommands>,
+    /// How the healthchecks fail of those that run in spite of it, by their ids.
+    pub(super) unhealthy: BTreeMap<String, FailedHealthcheck>,
     /// How long one may take to stop; `None` for the time that suits it.
     pub(super) stop_timeout: Option<Duration>,
     /// How long the hold is expected to take.
@@ -151,7 +154,19 @@ impl HoldPlan {
                 self.vitals.insert(container.id.clone(), vitals);
             }
         }
+        for container in self.containers.iter().filter(|one| one.state.running && !one.state.restarting) {
+            if let Some(failed) = failing(&*context.docker, container).await {
+                self.unhealthy.insert(container.id.clone(), failed);
+            }
+        }
         Ok(self)
+    }
+
+    /// Says whose healthcheck fails as it is.
+    pub(super) fn warn_of_the_unhealthy(&self, monitor: &dyn Monitor) {
+        for failed in self.unhealthy.values() {
+            monitor.warning(format!("{failed}, and is not waited for after the stop either"));
+        }
     }
 
     /// Returns how one is stopped.
@@ -217,6 +232,8 @@ impl HoldPlan {
             vitals: self.vitals.get(&container.id).cloned(),
             grace_seconds: self.manner(container).grace_seconds(),
             is_store: self.is_store || stores::of(container).is_some(),
+            unhealthy: self.unhealthy.contains_key(&container.id),
+            ready: self.own.get(&container.id).and_then(|own| own.ready.clone()),
             ..StoppedContainer::of(container)
         });
         stopped.collect()
@@ -267,6 +284,14 @@ pub(super) struct Held {
     pub(super) stopped: Vec<StoppedContainer>,
     /// When the hold began.
     pub(super) at: DateTime<Utc>,
+}
+
+/// What was stopped runs on other data.
+pub(super) struct Started {
+    /// When it answered.
+    pub(super) at: DateTime<Utc>,
+    /// The healthchecks that fail on that data, although the databases answer, and passed before.
+    pub(super) unhealthy: Vec<FailedHealthcheck>,
 }
 
 impl Run {
@@ -446,7 +471,8 @@ impl Held {
 
     /// Returns whether each of them can be asked if it is back.
     fn can_be_asked(&self) -> bool {
-        self.plan.all().iter().all(can_be_asked)
+        let healthcheck_fails = |one: &Container| self.plan.unhealthy.contains_key(&one.id);
+        self.plan.all().iter().all(|one| can_be_asked(one, healthcheck_fails(one)))
     }
 
     /// Brings them back, and returns when they were.
@@ -495,7 +521,8 @@ impl Held {
     async fn ask_frozen(&self, run: &Run) -> Result<()> {
         for container in self.plan.containers.iter().filter(|one| database::of(one).is_some()) {
             let deadline = Instant::now() + ANSWER_LIMIT;
-            await_ready(&*run.context.docker, container, deadline, run.monitor()).await.map_err(|error| {
+            let answer = await_ready(&*run.context.docker, container, deadline, run.monitor()).await;
+            answer.map_err(|error| {
                 Error::failed(format!("container {} goes on and does not answer", container.name))
                     .with_source(error)
                     .hint(Hint::logs(&container.name))
@@ -509,22 +536,21 @@ impl Held {
     ///
     /// # Errors
     /// When one ends, or does not answer within `limit`.
-    pub(super) async fn start_once(&self, run: &Run, limit: Duration, what: &str) -> Result<DateTime<Utc>> {
-        if self.stopped.is_empty() {
-            return Ok(run.context.clock.now());
+    pub(super) async fn start_once(&self, run: &Run, limit: Duration, what: &str) -> Result<Started> {
+        let mut unhealthy = Vec::new();
+        if !self.stopped.is_empty() {
+            run.phase(Phase::Start, self.plan.starts().join(", "), None);
+            // Recovery may take hours, and meanwhile shows nothing but that the container runs.
+            run.lease(Terms::of_release(self.plan.max_downtime));
+            let deadline = Instant::now() + limit;
+            let started = start_once(&*run.context.docker, &self.stopped, deadline, run.monitor()).await;
+            unhealthy = started.context(|| what.to_owned())?;
+            run.note_started(&self.stopped);
+            let downtime = run.timer.released();
+            run.end_lease();
+            run.monitor().event(Event::Released { downtime, answers: self.can_be_asked() });
         }
-        run.phase(Phase::Start, self.plan.starts().join(", "), None);
-        // Recovery may take hours, and meanwhile shows nothing but that the container runs.
-        run.lease(Terms::of_release(self.plan.max_downtime));
-        let deadline = Instant::now() + limit;
-        start_once(&*run.context.docker, &self.stopped, deadline, run.monitor())
-            .await
-            .context(|| what.to_owned())?;
-        run.note_started(&self.stopped);
-        let downtime = run.timer.released();
-        run.end_lease();
-        run.monitor().event(Event::Released { downtime, answers: self.can_be_asked() });
-        Ok(run.context.clock.now())
+        Ok(Started { at: run.context.clock.now(), unhealthy })
     }
 
     /// Makes the journal start these from now on: containers that took the place of those that were stopped.

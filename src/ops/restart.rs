@@ -427,6 +427,7 @@ impl RestartRun<'_> {
         let mut hold = hold.look(&self.run.context).await?;
         hold.refuse_the_deaf()?;
         plan.own_commands = hold.own_commands();
+        hold.warn_of_the_unhealthy(self.run.monitor());
         if recreate.is_some() {
             // What Compose makes anew may be of another image, and so look different.
             hold.vitals.clear();
@@ -459,13 +460,12 @@ impl RestartRun<'_> {
         let Some(database) = database else { return Ok(()) };
         let container = &database.container;
         let deadline = Instant::now() + READY_LIMIT;
-        await_ready(&*self.run.context.docker, container, deadline, self.run.monitor()).await.map_err(
-            |error| {
-                Error::failed(format!("container {} is not ready to be stopped", container.name))
-                    .with_source(error)
-                    .hint(Hint::logs(&container.name))
-            },
-        )
+        let answer = await_ready(&*self.run.context.docker, container, deadline, self.run.monitor()).await;
+        answer.map(drop).map_err(|error| {
+            Error::failed(format!("container {} is not ready to be stopped", container.name))
+                .with_source(error)
+                .hint(Hint::logs(&container.name))
+        })
     }
 
     /// Reads what the engine and the database's own files say of the shutdown. If nothing can be read, that is a reason

@@ -249,7 +249,7 @@ impl Run {
             let deadline = Instant::now() + START_LIMIT;
             let docker = &*self.context.docker;
             match start_once(docker, std::slice::from_ref(&stopped), deadline, self.monitor()).await {
-                Ok(()) => self.monitor().warning(format!("{error}; it was started once more, and runs")),
+                Ok(_) => self.monitor().warning(format!("{error}; it was started once more, and runs")),
                 Err(_) => down.push((stopped, error)),
             }
         }

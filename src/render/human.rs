@@ -301,7 +301,11 @@ fn list_row(snapshot: &Snapshot) -> Vec<String> {
         format!(
             "{}{}",
             escape(&manifest.consistency_in_words()),
-            if manifest.is_safety() { ", safety" } else { "" }
+            match (manifest.is_safety(), manifest.is_fresh()) {
+                (false, _) => "",
+                (true, false) => ", safety",
+                (true, true) => ", safety of a fresh database",
+            }
         ),
         size(manifest.counts().raw_bytes),
         size(manifest.archive().stored_bytes),
@@ -421,6 +425,9 @@ pub(crate) fn restore_plan(plan: &RestorePlan) -> String {
                 shown(&plan.level.prefix)
             ),
         );
+    }
+    if let Some(fresh) = &plan.fresh {
+        rows.row("fresh", &format!("the database that is there is newer than the snapshot: {fresh}"));
     }
     if plan.replaces_entries > 0 {
         let replaced =

@@ -10,6 +10,7 @@ use chrono::{DateTime, Utc};
 use serde::Serialize;
 use serde_json::Value;
 use volsnap::archive::Codec;
+use volsnap::database::fresh::FreshDatabase;
 use volsnap::model::event::Phase;
 use volsnap::model::facts::checks::Checked;
 use volsnap::model::facts::difference::{DifferenceKind, Severity};
@@ -254,6 +255,7 @@ object! {
         in_place: bool,
         slots: Vec<SnapshotSlot>,
         leaves_out_slots: bool,
+        fresh: Option<FreshDatabase>,
         safety: Option<String>,
         level: Level,
         warnings: Vec<String>,

@@ -179,6 +179,7 @@ fn restore_plan() -> RestorePlan {
         in_place: false,
         slots: vec![slot()],
         leaves_out_slots: true,
+        fresh: None,
         safety: Some(format!("shop_db_data/{ID}")),
         level: Level::default(),
         warnings: names(&["the snapshot is crash-consistent"]),

@@ -38,6 +38,10 @@ impl Candidate<'_> {
         matches!(self.found, Found::Snapshot(snapshot) if snapshot.manifest.is_safety())
     }
 
+    fn is_fresh(&self) -> bool {
+        matches!(self.found, Found::Snapshot(snapshot) if snapshot.manifest.is_fresh())
+    }
+
     fn into_snapshot(self) -> Result<Snapshot, RepositoryError> {
         match self.found {
             Found::Snapshot(snapshot) => Ok(snapshot.clone()),
@@ -172,7 +176,8 @@ impl Listing {
             histories.insert(self.history(source), None);
         }
         // The data that a restore replaced is kept, but a user who restores once more does not mean it.
-        let (safety, meant): (Vec<_>, Vec<_>) = candidates.into_iter().partition(Candidate::is_safety);
+        let candidates = candidates.into_iter().filter(|candidate| !candidate.is_fresh());
+        let (safety, meant): (Vec<_>, Vec<_>) = candidates.partition(Candidate::is_safety);
         let mut candidates = if meant.is_empty() { safety } else { meant };
         candidates.sort_by(|a, b| a.id.cmp(b.id));
         for candidate in &candidates {

@@ -1,6 +1,7 @@
 //! A service as it stops and comes back: who it is, in what order its containers go, and how they answer again.
 
 pub mod freeze;
+pub mod health;
 pub mod identity;
 pub mod newcomer;
 pub mod order;

@@ -1,17 +1,22 @@
-//! Whether a service answers: by its healthcheck, else by a query if we know the database. Of any other container it can
-//! only be seen whether it is [what it was before](Vitals), else whether it goes on running for some seconds: so it
-//! *runs*, and nobody says that it answers.
+//! Whether a service answers: by a query if we know the database, and by its [healthcheck](super::health). Of any other
+//! container it can only be seen whether it is [what it was before](Vitals), else whether it goes on running for some
+//! seconds: so it *runs*, and nobody says that it answers.
+//!
+//! A healthcheck may be wrong. One that fails before the stop is not waited for after it; one that fails although its
+//! database answers is waited for some seconds, and told of.
 
 use std::time::Duration;
 
 use tokio::time::{Instant, sleep};
 
+use super::health::{FailedHealthcheck, failing};
 use super::vitals::Vitals;
 use super::{Result, ServiceError};
 use crate::database::{self, Server};
 use crate::engine::Docker;
 use crate::model::container::Container;
 use crate::model::event::Monitor;
+use crate::model::own_commands::OwnCommand;
 
 const POLL: Duration = Duration::from_millis(50);
 /// How long one question inside a container may take.
@@ -33,23 +38,55 @@ const BECOMES_SERVER: Duration = Duration::from_mins(10);
 /// How often one is looked at that nobody can ask.
 const LOOK_AGAIN: Duration = Duration::from_millis(200);
 
-/// How a container of no known database and without a healthcheck shows that it is up.
+/// How long a healthcheck may fail while all else is well: of a container that ran before anybody looked, and of one
+/// that was started by us.
+const FAILS_WHILE_RUNNING: Duration = Duration::from_secs(10);
+const FAILS_AFTER_START: Duration = Duration::from_secs(30);
+
+/// What a container has to show, beside what it answers.
 #[derive(Debug, Clone, Copy)]
 pub(super) enum Shows<'v> {
     /// It ran before anybody looked.
     Running,
-    /// It was started just now; what was seen of it before, if anything was.
-    Started(Option<&'v Vitals>),
+    /// It was started just now.
+    Started {
+        /// What was seen of it before, if anything was.
+        vitals: Option<&'v Vitals>,
+        /// Whether its healthcheck failed then too.
+        unhealthy: bool,
+        /// What its owner wants to be asked in place of its healthcheck.
+        ready: Option<&'v OwnCommand>,
+    },
 }
 
-/// Returns whether something can be asked of a container: its healthcheck, or the database that it runs.
+impl Shows<'_> {
+    /// Returns whether its healthcheck counts.
+    fn heeds(self, container: &Container) -> bool {
+        let is_passed_over =
+            matches!(self, Self::Started { unhealthy: true, .. } | Self::Started { ready: Some(_), .. });
+        !container.healthcheck.is_empty() && !is_passed_over
+    }
+
+    /// Returns whether a healthcheck that has failed for this long, while all else is well, is not waited for any more.
+    fn passes_over(self, container: &Container, failed: Duration) -> bool {
+        match self {
+            Self::Running if container.state.health.as_deref() == Some("unhealthy") => true,
+            Self::Running => failed >= FAILS_WHILE_RUNNING,
+            Self::Started { .. } => failed >= FAILS_AFTER_START,
+        }
+    }
+}
+
+/// Returns whether something can be asked of a container: the database that it runs, or its healthcheck, unless that is
+/// known to fail anyway.
 #[must_use]
-pub fn can_be_asked(container: &Container) -> bool {
-    !container.healthcheck.is_empty() || database::server_of(container).is_some()
+pub fn can_be_asked(container: &Container, healthcheck_fails: bool) -> bool {
+    let has_healthcheck = !container.healthcheck.is_empty() && !healthcheck_fails;
+    has_healthcheck || database::server_of(container).is_some()
 }
 
-/// Waits until a container that runs answers: its healthcheck if it has one, else a query if it is a database we know,
-/// else it goes on running.
+/// Waits until a container that runs answers: a query if it is a database we know, and its healthcheck if it has one,
+/// else it goes on running. Returns how its healthcheck fails if nothing else is wrong.
 ///
 /// # Errors
 /// When it ends or does not answer before `deadline`.
@@ -58,8 +95,18 @@ pub async fn await_ready(
     container: &Container,
     deadline: Instant,
     monitor: &dyn Monitor,
-) -> Result<()> {
+) -> Result<Option<FailedHealthcheck>> {
     await_ready_of(docker, container, database::server_of(container), Shows::Running, deadline, monitor).await
+}
+
+/// What one look at a container has shown.
+enum Look {
+    Up,
+    NotYet,
+    /// Only its healthcheck is against it.
+    Unhealthy(FailedHealthcheck),
+    /// Its healthcheck fails, and nothing else can be asked.
+    Unanswered(FailedHealthcheck),
 }
 
 /// Like [`await_ready`], for a container that is known to run this server, or none that we know.
@@ -73,9 +120,9 @@ pub(super) async fn await_ready_of(
     shows: Shows<'_>,
     deadline: Instant,
     monitor: &dyn Monitor,
-) -> Result<()> {
+) -> Result<Option<FailedHealthcheck>> {
     monitor.step("await-ready");
-    let (begun, mut tell_after) = (Instant::now(), TELL_AFTER);
+    let (begun, mut tell_after, mut fails_since) = (Instant::now(), TELL_AFTER, None);
     loop {
         let Some(now) = docker.container(&container.id).await? else {
             return Err(not_back(&container.name, "was removed while it was starting"));
@@ -84,20 +131,28 @@ pub(super) async fn await_ready_of(
             return Err(ended(docker, &now).await);
         }
         monitor.goes_on();
-        let can_be_asked = server.is_some() || !now.healthcheck.is_empty();
-        let is_up = match can_be_asked {
-            true => is_ready(docker, &now, server, deadline).await,
-            false => is_as_before(docker, &now, shows, begun).await,
-        };
-        if is_up {
-            return Ok(());
-        }
-        if Instant::now() > deadline {
-            let reason = match can_be_asked {
-                true => "runs but does not answer yet",
-                false => "runs, but not as before: another process, or nobody who listens",
-            };
-            return Err(not_back(&now.name, reason));
+        let looked = look(docker, &now, server, (shows, begun), deadline).await;
+        let is_over = Instant::now() > deadline;
+        match looked {
+            Look::Up => return Ok(None),
+            Look::Unhealthy(failed) => {
+                let failed_for = fails_since.get_or_insert_with(Instant::now).elapsed();
+                if is_over || shows.passes_over(&now, failed_for) {
+                    return Ok(Some(failed));
+                }
+            }
+            Look::Unanswered(failed) if is_over => {
+                return Err(not_back(&now.name, &format!("runs but does not answer yet: {failed}")));
+            }
+            Look::NotYet if is_over => {
+                let reason = match server.is_some() || matches!(shows, Shows::Started { ready: Some(_), .. })
+                {
+                    true => "runs but does not answer yet",
+                    false => "runs, but not as before: another process, or nobody who listens",
+                };
+                return Err(not_back(&now.name, reason));
+            }
+            Look::NotYet | Look::Unanswered(_) => fails_since = None,
         }
         if begun.elapsed() >= tell_after {
             // A recovery may take hours.
@@ -108,7 +163,36 @@ pub(super) async fn await_ready_of(
             ));
             tell_after *= 2;
         }
-        sleep(if can_be_asked { POLL } else { LOOK_AGAIN }).await;
+        let is_asked = server.is_some() && fails_since.is_none();
+        sleep(if is_asked { POLL } else { LOOK_AGAIN }).await;
+    }
+}
+
+/// Asks a container once whatever it can be asked.
+async fn look(
+    docker: &dyn Docker,
+    container: &Container,
+    server: Option<&dyn Server>,
+    (shows, begun): (Shows<'_>, Instant),
+    deadline: Instant,
+) -> Look {
+    let heeds = shows.heeds(container);
+    let is_up = match (shows, server) {
+        (Shows::Started { ready: Some(ready), .. }, _) => {
+            exits_with_0(docker, container, &ready.run, ready.limit()).await
+        }
+        (_, Some(server)) => answers(docker, container, server, deadline).await,
+        (_, None) if heeds => true,
+        (_, None) => is_as_before(docker, container, shows, begun).await,
+    };
+    if !is_up {
+        return Look::NotYet;
+    }
+    match if heeds { failing(docker, container).await } else { None } {
+        None => Look::Up,
+        // Before a stop, whoever runs is what there is; after it, it must be seen to be back.
+        Some(failed) if server.is_some() || matches!(shows, Shows::Running) => Look::Unhealthy(failed),
+        Some(failed) => Look::Unanswered(failed),
     }
 }
 
@@ -117,7 +201,7 @@ async fn is_as_before(docker: &dyn Docker, container: &Container, shows: Shows<'
     let ran = begun.elapsed();
     let before = match shows {
         Shows::Running => return ran >= STABLE,
-        Shows::Started(before) => before,
+        Shows::Started { vitals, .. } => vitals,
     };
     if ran < STABLE {
         return false;
@@ -130,27 +214,11 @@ async fn is_as_before(docker: &dyn Docker, container: &Container, shows: Shows<'
     }
 }
 
-async fn is_ready(
-    docker: &dyn Docker,
-    container: &Container,
-    server: Option<&dyn Server>,
-    deadline: Instant,
-) -> bool {
-    if !is_healthy(docker, container).await {
-        return false;
-    }
-    let Some(server) = server else { return true };
+/// Has the container wait until its database answers a query, for some seconds; returns whether it does.
+async fn answers(docker: &dyn Docker, container: &Container, server: &dyn Server, deadline: Instant) -> bool {
     let left = deadline.saturating_duration_since(Instant::now()).min(AWAIT_LIMIT);
     let command = server.await_ready_command(container, left);
     exits_with_0(docker, container, &command, left + ASK_LIMIT).await
-}
-
-/// Returns whether the healthcheck passes, or there is none. Its command runs at once: the engine's own next run may be
-/// half a minute away, long after the service is back.
-async fn is_healthy(docker: &dyn Docker, container: &Container) -> bool {
-    container.healthcheck.is_empty()
-        || container.state.health.as_deref() == Some("healthy")
-        || exits_with_0(docker, container, &container.healthcheck, ASK_LIMIT).await
 }
 
 pub(super) async fn exits_with_0(

@@ -12,6 +12,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 use tokio::time::{Instant, sleep};
 
+use super::health::FailedHealthcheck;
 use super::newcomer::{HeldData, refuse_newcomer};
 use super::ready::{ASK_LIMIT, Shows, await_ready_of, exits_with_0, not_back, why_ended};
 use super::vitals::Vitals;
@@ -21,6 +22,7 @@ use crate::engine::{Docker, Grace};
 use crate::model::container::Container;
 use crate::model::event::{Monitor, Notice};
 use crate::model::hint::Hint;
+use crate::model::own_commands::OwnCommand;
 use crate::saga::RetryBudget;
 use crate::service::identity::{ContainerIdentity, find_recreated};
 
@@ -62,6 +64,12 @@ pub struct StoppedContainer {
     /// Whether it keeps data, and so may take long to write it when it stops.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub is_store: bool,
+    /// Whether its healthcheck failed while it ran: it is not waited for.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub unhealthy: bool,
+    /// What its owner wants to be asked whether it is back; `None` for what is known of it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ready: Option<OwnCommand>,
 }
 
 fn yes() -> bool {
@@ -82,6 +90,8 @@ impl StoppedContainer {
             data: None,
             vitals: None,
             is_store: false,
+            unhealthy: false,
+            ready: None,
         }
     }
 
@@ -116,7 +126,8 @@ pub async fn start_all(
 }
 
 /// Starts containers in the given order and waits until each answers, once: it does not try one that ends again, since
-/// what that was started on is at fault.
+/// what that was started on is at fault. Returns the healthchecks that fail although their databases answer, and did
+/// not fail before.
 ///
 /// # Errors
 /// When one ends, or does not answer before `deadline`.
@@ -125,13 +136,14 @@ pub async fn start_once(
     containers: &[StoppedContainer],
     deadline: Instant,
     monitor: &dyn Monitor,
-) -> Result<()> {
+) -> Result<Vec<FailedHealthcheck>> {
+    let mut failed = Vec::new();
     for container in containers {
         monitor.step("start-container");
         let answering = StoppedContainer { answered: true, ..container.clone() };
-        attempt(docker, &answering, containers, deadline, monitor).await?;
+        failed.extend(attempt(docker, &answering, containers, deadline, monitor).await?);
     }
-    Ok(())
+    Ok(failed)
 }
 
 /// Returns the containers that were started and have ended since, each with the reason. It looks only at those of no
@@ -155,7 +167,8 @@ pub async fn ended_since(
         if refuse_newcomer(wanted, now, started, &containers).is_err() {
             continue;
         }
-        let is_unknown = wanted.server(now).is_none() && now.healthcheck.is_empty();
+        let has_healthcheck = !now.healthcheck.is_empty() && !wanted.unhealthy;
+        let is_unknown = wanted.server(now).is_none() && !has_healthcheck;
         if is_unknown && (!now.state.running || now.state.restarting) {
             let error = ServiceError::EndedSince {
                 container: now.name.clone(),
@@ -179,7 +192,13 @@ async fn bring_back(
     let half = deadline.saturating_duration_since(Instant::now()) / 2;
     loop {
         let error = match attempt(docker, stopped, fellows, deadline, monitor).await {
-            Ok(()) => return Ok(()),
+            Ok(None) => return Ok(()),
+            Ok(Some(failed)) => {
+                let notice =
+                    Notice::from(format!("{failed}, although its database answers; it passed before"));
+                monitor.warning(notice.hint(Hint::logs(&failed.container)));
+                return Ok(());
+            }
             Err(error) => error,
         };
         // Only an engine that answers can say so.
@@ -241,24 +260,26 @@ fn left_alone(stopped: &StoppedContainer, error: &ServiceError) -> Notice {
     }
 }
 
-/// One attempt: finds it, waits out a stop that may be under way, starts it, waits until it answers.
+/// One attempt: finds it, waits out a stop that may be under way, starts it, waits until it answers. Returns how its
+/// healthcheck fails, if its database answers and it did not fail before.
 async fn attempt(
     docker: &dyn Docker,
     stopped: &StoppedContainer,
     fellows: &[StoppedContainer],
     deadline: Instant,
     monitor: &dyn Monitor,
-) -> Result<()> {
+) -> Result<Option<FailedHealthcheck>> {
     let mut containers = docker.containers().await?;
     let Some(mut container) = find_recreated(&stopped.identity, &containers).cloned() else {
         return Err(ServiceError::Gone { container: stopped.identity.name.clone() });
     };
     if container.state.running && container.state.started_at == stopped.started_at {
         if !stopped.answered {
-            return start_unanswered(docker, &container).await;
+            start_unanswered(docker, &container).await?;
+            return Ok(None);
         }
         container = match outlast_stop(docker, &container, stopped, deadline).await? {
-            Stop::NeverCame => return Ok(()),
+            Stop::NeverCame => return Ok(None),
             Stop::Ended(container) => *container,
         };
         // It took a while.
@@ -269,9 +290,13 @@ async fn attempt(
         docker.start(&container.id).await?;
     }
     if !stopped.answered {
-        return Ok(());
+        return Ok(None);
     }
-    let shows = Shows::Started(stopped.vitals.as_ref());
+    let shows = Shows::Started {
+        vitals: stopped.vitals.as_ref(),
+        unhealthy: stopped.unhealthy,
+        ready: stopped.ready.as_ref(),
+    };
     await_ready_of(docker, &container, stopped.server(&container), shows, deadline, monitor).await
 }
 

@@ -98,6 +98,18 @@ async fn what_fails_after_a_hold_is_told_with_the_command_and_the_service_runs()
 }
 
 #[tokio::test]
+async fn a_service_is_back_when_its_owner_says_so() {
+    let (postgres, volsnap) = (Postgres::start().await, Volsnap::new());
+    // It says no for three seconds after a start.
+    let ready = "test $(( $(date +%s) - $(stat -c %Y /var/lib/postgresql/data/postmaster.pid) )) -ge 3";
+    write(&volsnap, &postgres, &format!("ready = '{ready}'\n"));
+    let report = volsnap.run(["restart", &postgres.target(), "-y", "--json"]).json();
+    assert!(report["downtime_ms"].as_u64().unwrap() >= 3000, "{report}");
+    postgres.assert_whole();
+    volsnap.assert_no_leftovers();
+}
+
+#[tokio::test]
 async fn a_check_of_ones_own_decides() {
     let (postgres, volsnap) = (Postgres::start().await, Volsnap::new());
     let check = |output: &str| {

@@ -59,6 +59,19 @@ impl Project {
         assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
     }
 
+    /// Waits until its database answers.
+    pub(crate) fn await_answer(&self) {
+        let begun = std::time::Instant::now();
+        let ready = |container: &str| {
+            let ready = ["exec", container, "pg_isready", "-q", "-h", "127.0.0.1"];
+            Command::new("docker").args(ready).status().unwrap().success()
+        };
+        while !ready(&self.service()) {
+            assert!(begun.elapsed() < std::time::Duration::from_secs(60), "it does not answer");
+            std::thread::sleep(std::time::Duration::from_millis(100));
+        }
+    }
+
     /// Returns what a person calls its database.
     pub(crate) fn target(&self) -> String {
         format!("service:{}/db", self.name)

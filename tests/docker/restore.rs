@@ -413,3 +413,23 @@ async fn a_server_that_runs_as_another_user_is_told_of_with_the_owner_that_fits(
     let metadata = mountpoint(&other.volume).join("PG_VERSION").metadata().unwrap();
     assert_eq!((metadata.uid(), metadata.gid()), (70, 70));
 }
+
+#[tokio::test]
+async fn a_data_directory_below_a_mount_of_root_keeps_its_own_owner_without_a_word() {
+    let options = ["-e", "PGDATA=/var/lib/postgresql/own/data"];
+    let (postgres, volsnap) = (Postgres::start_at("/var/lib/postgresql/own", &options).await, Volsnap::new());
+    use std::os::unix::fs::MetadataExt as _;
+    assert_eq!(mountpoint(&postgres.volume).metadata().unwrap().uid(), 0);
+    let _ = volsnap.run(["snapshot", &postgres.target()]).expect(0);
+    let plan = volsnap.run(["restore", "latest", "--dry-run", "--json"]).json();
+    assert!(!plan["warnings"].to_string().contains("--owner"), "{plan}");
+    let _ = volsnap.run(["restore", "latest", "--yes"]).expect(0);
+    postgres.assert_whole();
+    // Below the directory of somebody else it is still seen who does not fit.
+    let other = Postgres::begin("/var/lib/postgresql/own", &options).await;
+    other.await_answer();
+    let restore =
+        ["restore", "latest", "--to", &other.target(), "--force-different-cluster", "--owner", "70:70"];
+    let plan = volsnap.run([&restore[..], &["--dry-run", "--json"]].concat()).json();
+    assert!(plan["warnings"].to_string().contains("--owner 999:"), "{plan}");
+}

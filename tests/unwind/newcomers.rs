@@ -19,13 +19,20 @@ use crate::simulated::{KEPT, World, run};
 
 /// What the user was told.
 #[derive(Default)]
-struct Told(Mutex<Vec<String>>);
+pub(crate) struct Told(Mutex<Vec<String>>);
 
 impl Monitor for Told {
     fn event(&self, event: Event) {
         if let Event::Warning(notice) = event {
             self.0.lock().unwrap().push(notice.text);
         }
+    }
+}
+
+impl Told {
+    /// Returns all of it.
+    pub(crate) fn text(&self) -> String {
+        self.0.lock().unwrap().join("\n")
     }
 }
 

@@ -21,7 +21,8 @@ pub use override_file::edit_override;
 use project::{Entry, Model, Mounts, Source, clean};
 pub use project::{ProjectFiles, references};
 use rewrite::{NewEntry, Refused, Splice};
-pub(super) use shown::{MASK, secrets_in};
+pub(crate) use shown::MASK;
+pub(super) use shown::secrets_in;
 use yaml::Document;
 
 /// A mount, and what it should become.

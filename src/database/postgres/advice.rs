@@ -1,5 +1,7 @@
 //! What PostgreSQL advises: statements for its own `psql`, and what happens to indexes under another C library.
 
+use chrono::{DateTime, Utc};
+
 use super::{Postgres, container};
 use crate::database::Advice;
 use crate::database::advice::{Flaw, Platform, Transplant};
@@ -45,6 +47,12 @@ impl Advice for Postgres {
     fn dump(&self, container: &str) -> Option<Hint> {
         let name = shell_quote(container);
         Some(Hint::shell(format!("docker exec {name} pg_dumpall --username=USER > dump.sql")))
+    }
+
+    /// The upper half of a system identifier has the seconds at which initdb drew it.
+    fn made(&self, identifier: &str) -> Option<DateTime<Utc>> {
+        let seconds = identifier.parse::<u64>().ok()? >> 32;
+        DateTime::from_timestamp(i64::try_from(seconds).ok()?, 0)
     }
 
     /// The C library sorts text, and an index of text has the order of the library that it was made with.

@@ -52,12 +52,22 @@ impl MemoryDocker {
             ["cat", "/proc/1/status", ..] => self.vitals(&container.id),
             ["stat", "-c", "%u:%g", "/proc/1"] => said("999:999\n"),
             ["sh", "-c", script] if script.contains("GNU_LIBC_VERSION") => said("glibc 2.36\n"),
+            // Healthchecks that are wrong, or ask for more than whether somebody answers.
+            ["pg_isready", "-h", "wronghost"] => failed(2, "wronghost:5432 - no response"),
+            ["has-row", row] => self.has_row(&container.id, row),
             _ if command == container.healthcheck => match self.answering(&container.id) {
                 Some(_) => said(""),
                 None => failed(1, "no response"),
             },
             _ => failed(NOT_FOUND, "not found"),
         }
+    }
+
+    /// Fails unless a table of the server in a container has this row.
+    fn has_row(&self, id: &str, row: &str) -> ExecOutput {
+        let rows = self.answering(id).and_then(|server| Rows::read(&server.directory).ok());
+        let has = rows.is_some_and(|rows| rows.tables.values().flatten().any(|one| one == row));
+        if has { said("") } else { failed(1, &format!("no row {row}")) }
     }
 
     /// Prints what the kernel says of a program's first process: whether it hears SIGTERM.

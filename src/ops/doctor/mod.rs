@@ -356,7 +356,8 @@ fn host_path(location: &MountSource, world: &EngineInventory) -> Option<PathBuf>
 
 fn history<'s>(snapshots: impl Iterator<Item = &'s Snapshot>) -> History {
     let mut history = History::default();
-    for snapshot in snapshots {
+    // What a restore has replaced is no backup of what is there.
+    for snapshot in snapshots.filter(|snapshot| !snapshot.manifest.is_safety()) {
         let shown = snapshot.verified.iter().filter_map(Verification::shows).max();
         history.drilled |= shown >= Some(Proof::Booted);
         history.newest = Some(NewestSnapshot {

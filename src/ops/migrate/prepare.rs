@@ -156,6 +156,7 @@ impl MigrateRun<'_> {
         let hold = HoldPlan { containers: stops.clone(), kills, ..HoldPlan::default() };
         let hold = hold.look(&self.run.context).await?;
         hold.refuse_the_deaf()?;
+        hold.warn_of_the_unhealthy(self.run.monitor());
         self.refuse_sharers(&users).await?;
         self.run.context.refuse_stranded(&source).await?;
         let database = database_of(&source);
@@ -222,7 +223,7 @@ impl MigrateRun<'_> {
             )
         }));
         plan.warnings.extend(switch.warnings.iter().cloned());
-        self.warn_of_owner(&mut plan, database.as_ref()).await;
+        self.warn_of_owner(&mut plan, database.as_ref(), &survey).await;
         if plan.free_bytes < plan.needed_bytes {
             return Err(Error::failed(format!(
                 "{} has {} MB free, and the copy may need {} MB",
@@ -320,13 +321,12 @@ impl MigrateRun<'_> {
         let running = database.filter(|database| database.container.state.running);
         let Some(Database { container, .. }) = running else { return Ok(()) };
         let deadline = Instant::now() + READY_LIMIT;
-        await_ready(&*self.run.context.docker, container, deadline, self.run.monitor()).await.map_err(
-            |error| {
-                Error::failed(format!("container {} is not ready to be stopped", container.name))
-                    .with_source(error)
-                    .hint(Hint::logs(&container.name))
-            },
-        )
+        let answer = await_ready(&*self.run.context.docker, container, deadline, self.run.monitor()).await;
+        answer.map(drop).map_err(|error| {
+            Error::failed(format!("container {} is not ready to be stopped", container.name))
+                .with_source(error)
+                .hint(Hint::logs(&container.name))
+        })
     }
 
     /// Finds the place for the copy, and makes it if it does not exist.
@@ -532,19 +532,21 @@ impl MigrateRun<'_> {
         }
     }
 
-    /// Warns if the copy's owner will be unusual.
-    async fn warn_of_owner(&self, plan: &mut MigratePlan, database: Option<&Database>) {
+    /// Warns if the owner of the database's copy will be unusual. The database's directory may lie below a root that
+    /// belongs to somebody else.
+    async fn warn_of_owner(&self, plan: &mut MigratePlan, database: Option<&Database>, survey: &Survey) {
         let Some(database) = database.filter(|database| database.container.state.running) else { return };
         let command = ["stat", "-c", "%u", "/proc/1"].map(str::to_owned);
         let asked = self.run.context.docker.exec(&database.container.id, &command, ASK_LIMIT).await;
         let said = asked.ok().and_then(|output| String::from_utf8(output.stdout).ok());
         let Some(user) = said.and_then(|said| said.trim().parse::<u32>().ok()) else { return };
         // One that begins as root drops its rights later, and so tells nothing.
-        if user != 0 && user != plan.owner.0 {
+        let own = survey.databases.first().map(|found| found.owner);
+        let owner = self.options.owner.or(own).unwrap_or(plan.owner).0;
+        if user != 0 && user != owner {
             plan.warnings.push(format!(
-                "the copy will belong to user {}, and the database runs as user {user}: it may refuse to start \
-                 (--owner {user}:{user} gives the copy to it)",
-                plan.owner.0
+                "the copy will belong to user {owner}, and the database runs as user {user}: it may refuse to start \
+                 (--owner {user}:{user} gives the copy to it)"
             ));
         }
     }

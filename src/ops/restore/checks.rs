@@ -1,5 +1,7 @@
 //! What is compared before anything is touched: mismatches that would break the data. Pure rules.
 
+use chrono::{DateTime, SecondsFormat, Utc};
+
 use super::plan::RestorePlan;
 use crate::database;
 use crate::database::advice::{Platform, Transplant};
@@ -53,6 +55,10 @@ pub(super) struct Facts {
     pub(super) running_owner: Option<(u32, u32)>,
     /// The identifier of the cluster that is there.
     pub(super) present_identifier: Option<String>,
+    /// Whether that cluster is a fresh one, which nobody would miss.
+    pub(super) present_is_fresh: bool,
+    /// When it was made, if its identifier tells.
+    pub(super) present_made: Option<DateTime<Utc>>,
     /// Who owns the data that is there.
     pub(super) present_owner: Option<(u32, u32)>,
     /// The engine's architecture.
@@ -116,10 +122,13 @@ fn compare_database(facts: &Facts, mismatches: &mut Vec<Mismatch>) {
     }
     if let (Some(archive), Some(present)) = (&facts.identifier, &facts.present_identifier)
         && archive != present
+        && !facts.present_is_fresh
     {
+        let made = facts.present_made.map(|made| made.to_rfc3339_opts(SecondsFormat::Secs, true));
+        let made = made.map_or_else(String::new, |made| format!(", made {made}"));
         mismatch(
             format!(
-                "the target holds another cluster (system identifier {present}, and the archive's is {archive})"
+                "the target holds another cluster (system identifier {present}{made}, and the archive's is {archive})"
             ),
             Some("--force-different-cluster"),
         );
@@ -216,6 +225,8 @@ mod tests {
             server_user: None,
             running_owner: None,
             present_identifier: Some("7".into()),
+            present_is_fresh: false,
+            present_made: None,
             present_owner: Some((999, 999)),
             engine_arch: "amd64".into(),
         }
@@ -245,6 +256,8 @@ mod tests {
         refused(&version, "--force-version", Force { version: true, ..Force::default() });
         let cluster = Facts { present_identifier: Some("8".into()), ..facts() };
         refused(&cluster, "--force-different-cluster", Force { different_cluster: true, ..Force::default() });
+        let fresh = Facts { present_is_fresh: true, ..cluster };
+        assert!(check(&fresh, Force::default()).unwrap().is_empty(), "the plan shows it");
         let arch = Facts { engine_arch: "arm64".into(), ..facts() };
         refused(&arch, "--force-architecture", Force { architecture: true, ..Force::default() });
         let libc = Facts { server_image: Some(("postgres:15-alpine".into(), "sha256:b".into())), ..facts() };

@@ -35,6 +35,8 @@ use crate::undo::Saga;
 
 mod archive;
 mod checks;
+mod confirm;
+mod fresh;
 mod in_place;
 mod plan;
 mod prepare;

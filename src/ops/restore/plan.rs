@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use serde::Serialize;
 
 use super::SnapshotSlot;
+use crate::database::fresh::FreshDatabase;
 use crate::model::source::Onlooker;
 
 /// Bytes to leave free where the data is, whatever is extracted: what runs there goes on writing.
@@ -61,6 +62,9 @@ pub struct RestorePlan {
     pub slots: Vec<SnapshotSlot>,
     /// Whether the restored database will be without them.
     pub leaves_out_slots: bool,
+    /// The fresh database that is replaced: another one than that of the snapshot, and made after it. `None` if what is
+    /// there is none.
+    pub fresh: Option<FreshDatabase>,
     /// The safety snapshot of what is replaced, `SOURCE/ID`; `None` for none.
     pub safety: Option<String>,
     /// What is removed from the beginning of the archive's names, and what takes its place.

@@ -4,6 +4,7 @@
 use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _};
 use std::path::{Path, PathBuf};
 
+use chrono::{DateTime, Utc};
 use tokio::time::{Duration, Instant};
 
 use super::archive::ArchiveSummary;
@@ -12,10 +13,11 @@ use super::plan::{self, Level, RestorePlan};
 use super::{Destination, RestoreRun, SnapshotSlot};
 use crate::agent::calls;
 use crate::agent::client::AgentClient;
-use crate::agent::protocol::{Room, Survey};
+use crate::agent::protocol::{FoundDatabase, Room, Survey};
 use crate::agent::swap::PREFIX;
 use crate::compose::Membership;
 use crate::database;
+use crate::database::fresh::made;
 use crate::engine::helper::Access;
 use crate::model::container::{Container, EngineInfo, MountKind, down_after_reboot};
 use crate::model::error::{Context as _, Error, Result};
@@ -92,12 +94,22 @@ struct Moved {
 }
 
 /// What is there already, and the helper that sees it.
-struct ExistingData {
+pub(super) struct ExistingData {
     helper: StartedHelper,
     room: Room,
-    survey: Survey,
+    pub(super) survey: Survey,
     /// What the files of the database that is there say.
-    present: Option<Inspection>,
+    pub(super) present: Option<Inspection>,
+    /// Who owns the directory of that database, whoever owns the root.
+    owner: Option<(u32, u32)>,
+}
+
+impl ExistingData {
+    /// Returns when the cluster that is there was made, if that is known.
+    fn made(&self) -> Option<DateTime<Utc>> {
+        let present = self.present.as_ref()?;
+        made(&present.engine, present.identifier.as_deref()?)
+    }
 }
 
 /// What a plan is made from, whatever is restored, and wherever.
@@ -167,9 +179,12 @@ impl RestoreRun<'_> {
             ),
         };
         let server = self.server(&source).await;
+        let fresh = self.fresh(&source, beside.as_ref()).await;
         let facts = self.facts(&source, &known, beside.as_ref(), &server, &engine);
+        let facts = Facts { present_is_fresh: fresh.is_some(), ..facts };
         let inputs = PlanInputs { source: &source, known: &known, users: &users, engine: &engine };
-        let plan = self.plan(inputs, database.as_ref(), beside.as_ref(), &facts).await?;
+        let mut plan = self.plan(inputs, database.as_ref(), beside.as_ref(), &facts).await?;
+        plan.fresh = fresh;
         Ok(Preparation { plan, engine, known, source, users, database, server, beside })
     }
 
@@ -438,6 +453,7 @@ impl RestoreRun<'_> {
         let hold = HoldPlan { containers: stops.clone(), kills, ..HoldPlan::default() };
         let hold = hold.look(&self.run.context).await?;
         hold.refuse_the_deaf()?;
+        hold.warn_of_the_unhealthy(self.run.monitor());
         let mut mute = Vec::new();
         for container in &stops {
             let deadline = Instant::now() + ANSWER_LIMIT;
@@ -496,17 +512,20 @@ impl RestoreRun<'_> {
             .call(calls::Survey { exclude: vec![format!("{PREFIX}*")], ..Default::default() })
             .await
             .context(|| format!("survey {}", source.title))?;
-        let is_here = |database: &&DatabaseFiles| {
-            survey.databases.iter().any(|found| {
+        let here = database.and_then(|database| {
+            let is_it = |found: &&FoundDatabase| {
                 found.data_directory == database.data_directory && found.engine == database.engine
-            })
-        };
-        let present = match database.filter(is_here) {
+            };
+            Some((database, survey.databases.iter().find(is_it)?.owner))
+        });
+        let (present, owner) = match here {
             // What is there may be damaged, which may be why it is replaced.
-            Some(database) => database.inspect_tree(&mut helper.agent, Path::new("")).await.ok(),
-            None => None,
+            Some((database, owner)) => {
+                (database.inspect_tree(&mut helper.agent, Path::new("")).await.ok(), Some(owner))
+            }
+            None => (None, None),
         };
-        Ok(ExistingData { helper, room, survey, present })
+        Ok(ExistingData { helper, room, survey, present, owner })
     }
 
     async fn start_helper(
@@ -571,7 +590,9 @@ impl RestoreRun<'_> {
             present_identifier: beside
                 .and_then(|beside| beside.present.as_ref())
                 .and_then(|present| present.identifier.clone()),
-            present_owner: beside.map(|beside| beside.room.owner),
+            present_is_fresh: false,
+            present_made: beside.and_then(ExistingData::made),
+            present_owner: beside.and_then(|beside| beside.owner),
             engine_arch: engine.arch.clone(),
         }
     }
@@ -636,6 +657,7 @@ impl RestoreRun<'_> {
             in_place: false,
             slots: self.slots(source),
             leaves_out_slots: self.leaves_out_slots(),
+            fresh: None,
             safety: keeps.then(|| format!("{}/{}", source.key, self.run.id)),
             level: database
                 .map_or_else(Level::default, |database| Level::between(&found, &database.data_directory)),
@@ -680,7 +702,7 @@ impl RestoreRun<'_> {
     }
 
     /// Returns whether there is data to keep as a safety snapshot.
-    fn keeps(&self, beside: Option<&ExistingData>) -> bool {
+    pub(super) fn keeps(&self, beside: Option<&ExistingData>) -> bool {
         self.options.safety && beside.is_some_and(|beside| !beside.room.is_empty)
     }
 

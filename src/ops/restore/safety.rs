@@ -17,8 +17,8 @@ use crate::model::event::Notice;
 use crate::model::hint::Hint;
 use crate::model::location::MountSource;
 use crate::model::manifest::{
-    ArchiveInfo, Capture, Counts, FORMAT_VERSION, FileListInfo, Manifest, Method, Part, Parts, Payload,
-    Quiesce, SAFETY_TAG, Times,
+    ArchiveInfo, Capture, Counts, FORMAT_VERSION, FRESH_TAG, FileListInfo, Manifest, Method, Part, Parts,
+    Payload, Quiesce, SAFETY_TAG, Times,
 };
 use crate::model::unknown::UnknownFields;
 use crate::ops::helper::lower_priority;
@@ -164,13 +164,21 @@ impl RestoreRun<'_> {
             }),
             environment,
             facts: None,
-            tags: BTreeMap::from([
-                (SAFETY_TAG.to_owned(), "true".to_owned()),
-                ("replaced-by".to_owned(), self.options.archive.name()),
-            ]),
+            tags: self.safety_tags(prepared),
             tool_version: env!("CARGO_PKG_VERSION").to_owned(),
             unknown: UnknownFields::default(),
         }
+    }
+
+    fn safety_tags(&self, prepared: &Prepared) -> BTreeMap<String, String> {
+        let mut tags = BTreeMap::from([
+            (SAFETY_TAG.to_owned(), "true".to_owned()),
+            ("replaced-by".to_owned(), self.options.archive.name()),
+        ]);
+        if prepared.plan.fresh.is_some() {
+            tags.insert(FRESH_TAG.to_owned(), "true".to_owned());
+        }
+        tags
     }
 
     /// Returns the command that undoes the restore.
@@ -179,8 +187,9 @@ impl RestoreRun<'_> {
             MountSource::Volume(name) => format!("volume:{name}"),
             MountSource::Directory(path) => format!("path:{}", path.display()),
         };
-        // Forced if this restore was: the safety snapshot is of the other cluster.
-        let cluster = self.options.force.different_cluster.then_some("--force-different-cluster");
+        // Forced if this restore was, or need not be: the safety snapshot is of the other cluster.
+        let is_other = self.options.force.different_cluster || prepared.plan.fresh.is_some();
+        let cluster = is_other.then_some("--force-different-cluster");
         let to = match self.options.destination {
             Destination::Origin => Vec::new(),
             _ => vec!["--to", location.as_str()],

@@ -59,6 +59,7 @@ impl SnapshotRun<'_> {
         self.refuse_repository_inside(&source, &engine)?;
         let hold = self.hold_plan(&source).look(&self.run.context).await?.freezing_the_deaf(&source)?;
         self.warn_of_the_deaf(&hold);
+        hold.warn_of_the_unhealthy(self.run.monitor());
         let mute = self.mute(&source).await?;
         let online = match self.options.quiesce {
             Quiesce::Native => Some(self.ask_online(&source).await?),

@@ -24,6 +24,7 @@ use crate::model::location::MountSource;
 use crate::model::manifest::{Capture, Quiesce};
 use crate::model::source::Source;
 use crate::ops::helper::{StageMount, lower_priority};
+use crate::ops::hold::HoldPlan;
 use crate::ops::passes::Passes;
 use crate::ops::plan::{CaptureChoice, STAGE_RESERVE};
 use crate::ops::snapshot::publish::Writers;
@@ -221,7 +222,8 @@ impl SnapshotRun<'_> {
         }
         self.refuse_what_cannot_be_held(&source).await?;
         self.refuse_unready(&source).await?;
-        prepared.take_users(self.hold_plan(&source));
+        let hold = self.hold_plan(&source).look(&self.run.context).await?.freezing_the_deaf(&source)?;
+        prepared.take_users(HoldPlan { is_store: prepared.hold.is_store, ..hold });
         prepared.source = source;
         Ok(())
     }
