@@ -26,6 +26,7 @@ mod looping;
 mod migrate;
 mod names;
 mod neighbours;
+mod newer;
 mod online;
 mod onlookers;
 mod podman;
