@@ -98,7 +98,9 @@ impl Spelling {
         self == Self::One
     }
 
-    fn words(self) -> &'static [&'static str] {
+    /// Returns its first words.
+    #[must_use]
+    pub fn words(self) -> &'static [&'static str] {
         match self {
             Self::Plugin => &["docker", "compose"],
             Self::Standalone | Self::One => &["docker-compose"],

@@ -1,5 +1,7 @@
 //! What a database advises if something is wrong with its data: words and commands for a person.
 
+use std::path::Path;
+
 use crate::model::facts::{Facts, ForeignKey, Name, SequenceBehind};
 use crate::model::hint::Hint;
 
@@ -17,6 +19,17 @@ pub trait Advice: Send + Sync {
 
     /// Returns the command that saves all data of a running container as statements; a person completes it.
     fn dump(&self, _container: &str) -> Option<Hint> {
+        None
+    }
+
+    /// Returns the options that a container of the database's image is given to run on data that it finds in
+    /// `data_directory`.
+    fn options_on(&self, _data_directory: &Path) -> Vec<String> {
+        Vec::new()
+    }
+
+    /// Returns the command that shows what the database of a running container has, as the role that may see it.
+    fn show(&self, _container: &str, _superuser: &str) -> Option<Hint> {
         None
     }
 

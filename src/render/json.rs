@@ -270,6 +270,7 @@ pub(crate) struct RestoredObject<'a> {
     restore_ms: u64,
     safety: Option<String>,
     undo: Option<String>,
+    next: Vec<String>,
     warnings: &'a [String],
 }
 
@@ -289,6 +290,7 @@ impl<'a> RestoredObject<'a> {
             restore_ms: ms(restored.elapsed),
             safety: restored.safety.as_ref().map(Snapshot::name),
             undo: restored.undo.as_ref().map(|undo| commands.line(undo)),
+            next: commands.lines(&restored.next),
             warnings: &restored.plan.warnings,
         }
     }

@@ -179,6 +179,7 @@ fn a_restore() {
         elapsed: std::time::Duration::from_secs(21),
         safety: None,
         undo: Some(Hint::volsnap(["restore", &format!("shop_db_data/{ID}")])),
+        next: vec![Hint::docker(["start", "shop-db-1"])],
     };
     pin_text("restored", &human::restored(&restored, &commands()));
     pin_json("restored", "restore", &json::RestoredObject::new(&restored, &commands()));

@@ -14,6 +14,7 @@ mod database;
 mod deadlines;
 #[path = "../shared/deep.rs"]
 mod deep;
+mod disaster;
 mod doctor;
 mod drill;
 mod engine;

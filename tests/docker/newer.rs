@@ -182,6 +182,19 @@ async fn a_service_of_compose_2_with_postgresql_17_is_saved_drilled_restored_and
     let said = shop.compose(&["up", "-d", "--wait", "db"]);
     assert_eq!(shop.service("db"), before, "{said}");
     assert!(!said.contains("warn"), "{said}");
+
+    // The volume comes back after its loss, with what its owner said of it; what brings up the service is printed.
+    shop.compose(&["down", "-v"]);
+    let mut elsewhere = shop.volsnap.command(["restore", &taken, "--new-volume", "shop_db_data", "-y"]);
+    let restored = Ran::of(elsewhere.env("DOCKER_HOST", shop.engine.address()));
+    let next = restored.expect(0).next();
+    let up = next.iter().find(|line| line.starts_with("docker compose")).unwrap();
+    let brought_up = Ran::of(shop.shell().args(["-c", up]));
+    let said = brought_up.expect(0).stderr();
+    assert!(!said.contains("not created by Docker Compose"), "{said}");
+    assert_eq!(shop.ask("db", "select count(*) from kept"), "1000");
+    let owner = "{{index .Labels \"owner\"}}";
+    assert_eq!(shop.engine.docker(&["volume", "inspect", "-f", owner, "shop_db_data"]), "the shop");
     shop.volsnap.assert_no_leftovers();
 }
 

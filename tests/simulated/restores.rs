@@ -48,7 +48,7 @@ impl Restore {
         }
     }
 
-    async fn options(self, world: &World) -> RestoreOptions {
+    pub(crate) async fn options(self, world: &World) -> RestoreOptions {
         RestoreOptions {
             repository: world.repository(),
             archive: Archive::Snapshot(Box::new(world.first_snapshot().await)),

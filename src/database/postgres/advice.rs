@@ -1,5 +1,7 @@
 //! What PostgreSQL advises: statements for its own `psql`, and what happens to indexes under another C library.
 
+use std::path::Path;
+
 use super::Postgres;
 use crate::database::Advice;
 use crate::database::advice::{Flaw, Platform, Transplant};
@@ -23,6 +25,14 @@ impl Advice for Postgres {
     fn dump(&self, container: &str) -> Option<Hint> {
         let name = shell_quote(container);
         Some(Hint::shell(format!("docker exec {name} pg_dumpall --username=USER > dump.sql")))
+    }
+
+    fn options_on(&self, data_directory: &Path) -> Vec<String> {
+        vec!["-e".to_owned(), format!("PGDATA={}", data_directory.display())]
+    }
+
+    fn show(&self, container: &str, superuser: &str) -> Option<Hint> {
+        Some(Hint::docker(["exec", container, "psql", "-U", superuser, "-d", "postgres", "-l"]))
     }
 
     /// The C library sorts text, and an index of text has the order of the library that it was made with.

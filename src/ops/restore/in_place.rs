@@ -68,6 +68,7 @@ impl RestoreRun<'_> {
         }
         let _ = saga.undo_now(prepared.helper, self.run.monitor()).await;
         let undo = Some(self.undo(&safety, &prepared));
+        let next = self.next(&prepared).await;
         Ok(Restored {
             plan: prepared.plan,
             files: extracted.files,
@@ -76,6 +77,7 @@ impl RestoreRun<'_> {
             elapsed,
             safety: Some(safety),
             undo,
+            next,
         })
     }
 

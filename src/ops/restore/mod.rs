@@ -35,6 +35,7 @@ use crate::undo::Saga;
 
 mod archive;
 mod checks;
+mod handover;
 mod in_place;
 mod plan;
 mod prepare;
@@ -98,6 +99,8 @@ pub struct Restored {
     pub safety: Option<Snapshot>,
     /// The command that undoes it.
     pub undo: Option<Hint>,
+    /// What brings up a database on it, in this order, where none runs on it by now.
+    pub next: Vec<Hint>,
 }
 
 /// Restores what was planned, once `consent` is given to the plan. If it is declined, the archive is still read and
@@ -190,6 +193,7 @@ impl<'a> RestoreRun<'a> {
         let elapsed = self.run.begun.elapsed();
         let safety = self.archive_replaced(saga, &mut prepared, replaced).await;
         let undo = safety.as_ref().map(|safety| self.undo(safety, &prepared));
+        let next = self.next(&prepared).await;
         Ok(Some(Restored {
             plan: prepared.plan,
             files: extracted.files,
@@ -198,6 +202,7 @@ impl<'a> RestoreRun<'a> {
             elapsed,
             safety,
             undo,
+            next,
         }))
     }
 }
