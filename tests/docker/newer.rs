@@ -1,6 +1,8 @@
 //! Docker 26 with Compose 2 and PostgreSQL 17: everything that is done to a service, done there.
 
 use std::collections::BTreeSet;
+use std::fs::Permissions;
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::PathBuf;
 use std::process::Command;
 
@@ -132,6 +134,24 @@ impl Shop {
         said
     }
 
+    /// A docker-compose of version 1 cannot make a container anew there. Known by what it says of its version, it need
+    /// not be a real one: it is not to be run.
+    #[track_caller]
+    fn assert_version_1_is_refused(&self) {
+        let programs = self.directory.path().join("programs");
+        std::fs::create_dir(&programs).unwrap();
+        // Nor has its client the plugin.
+        let version_1 = "#!/bin/sh\n[ \"$1\" = version ] && echo 1.29.2\n";
+        for (name, text) in [("docker-compose", version_1), ("docker", "#!/bin/sh\nexit 1\n")] {
+            std::fs::write(programs.join(name), text).unwrap();
+            std::fs::set_permissions(programs.join(name), Permissions::from_mode(0o755)).unwrap();
+        }
+        let mut command = self.in_it(self.volsnap.command(["restart", "mail", "--recreate"]));
+        let path = format!("{}:{}", programs.display(), std::env::var("PATH").unwrap());
+        Ran::of(command.env("PATH", path))
+            .refused(1, &["docker-compose 1", "install Compose 2", "nothing was stopped"]);
+    }
+
     /// Returns the container of a service, by its id.
     fn service(&self, name: &str) -> String {
         let filter = format!("label=com.docker.compose.service={name}");
@@ -214,6 +234,8 @@ async fn a_service_with_an_env_file_is_saved_and_made_anew_with_all_that_it_had(
         let _ = shop.run(arguments).expect(0);
         assert_eq!(shop.service("mail"), before);
     }
+    shop.assert_version_1_is_refused();
+    assert_eq!(shop.service("mail"), before);
     let _ = shop.run(&["restart", "mail", "--recreate"]).expect(0);
     assert_ne!(shop.service("mail"), before, "it was made anew");
     assert_eq!(variables(), had);
