@@ -8,6 +8,10 @@ ROOT=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 export VOLSNAP_TEST_IMAGE=${VOLSNAP_TEST_IMAGE:-volsnap-test/postgres:15}
 export VOLSNAP_TEST_IMAGE_70=${VOLSNAP_TEST_IMAGE_70:-volsnap-test/postgres:15-uid70}
 export VOLSNAP_TEST_STORES=${VOLSNAP_TEST_STORES:-volsnap-test/stores:1}
+export VOLSNAP_TEST_IMAGE_17=${VOLSNAP_TEST_IMAGE_17:-volsnap-test/postgres:17}
+# The number is that of the recipe: raise it when fixtures/engine26/build makes something else.
+export VOLSNAP_TEST_ENGINE26=${VOLSNAP_TEST_ENGINE26:-${XDG_CACHE_HOME:-$HOME/.cache}/volsnap-test/engine26-1}
+export VOLSNAP_TEST_COMPOSE2=${VOLSNAP_TEST_COMPOSE2:-$VOLSNAP_TEST_ENGINE26/tree/usr/libexec/docker/cli-plugins/docker-compose}
 
 # --- messages: standard output is for results, so all of this goes to standard error
 
@@ -147,6 +151,17 @@ ensure_stores() {
     ensure_image
     if image_present "$VOLSNAP_TEST_STORES"; then return; fi
     "$ROOT/fixtures/stores/build" || die "no image of other stores" "Build it: sudo $ROOT/fixtures/stores/build"
+}
+
+# A newer engine with Compose 2 beside the machine's own, for tests, and a newer PostgreSQL on it. Only root can make and
+# run it, and only where namespaces are allowed; elsewhere the tests of it say that they check nothing.
+ensure_engine26() {
+    if [[ -d $VOLSNAP_TEST_ENGINE26 ]]; then return; fi
+    if [[ $(id -u) != 0 ]] || ! unshare --mount --net --ipc --uts --pid --fork true 2>/dev/null; then
+        note "no newer engine: only root can make one (sudo fixtures/engine26/build), and needs namespaces for it"
+        return
+    fi
+    "$ROOT/fixtures/engine26/build" || die "no newer engine" "Make it: sudo $ROOT/fixtures/engine26/build"
 }
 
 # --- Rust

@@ -28,7 +28,7 @@ pub(crate) struct Args {
     /// Restore into this, instead of where it came from: `db`, `service:db`, `volume:NAME`, `path:DIR` …
     #[arg(long, value_name = "TARGET", group = "destination")]
     to: Option<Target>,
-    /// Restore into a new volume, with the labels that Compose expects
+    /// Restore into a new volume, with the labels that the old one had
     #[arg(long, value_name = "NAME", group = "destination")]
     new_volume: Option<String>,
     /// Restore into a directory that is empty or not there yet

@@ -14,6 +14,7 @@ use std::time::Duration;
 use super::files::{FilesError, NamedFiles};
 use super::runner::{Invocation, Runner};
 use super::secrets::masked;
+use crate::model::container::ApiVersion;
 use crate::model::quote::shell_quote;
 
 /// The environment variable that says to which run its processes belong.
@@ -98,7 +99,17 @@ impl Spelling {
         self == Self::One
     }
 
-    fn words(self) -> &'static [&'static str] {
+    /// Returns whether it can make a container anew, which has a predecessor, on an engine that speaks this version of
+    /// the API. Version 1 reads a field of the predecessor's image that engines have left out since 1.45
+    /// (`ContainerConfig`).
+    #[must_use]
+    pub fn recreates_on(self, api_version: ApiVersion) -> bool {
+        self != Self::One || api_version < ApiVersion(1, 45)
+    }
+
+    /// Returns its first words.
+    #[must_use]
+    pub fn words(self) -> &'static [&'static str] {
         match self {
             Self::Plugin => &["docker", "compose"],
             Self::Standalone | Self::One => &["docker-compose"],
@@ -276,6 +287,15 @@ mod tests {
             files: vec!["/srv/my app/compose.yaml".into()],
             environment_files: vec!["/srv/my app/.env".into(), "/etc/env".into()],
             address: None,
+        }
+    }
+
+    #[test]
+    fn version_1_makes_nothing_anew_on_an_engine_that_leaves_out_what_it_reads() {
+        assert!(Spelling::One.recreates_on(ApiVersion(1, 44)));
+        assert!(!Spelling::One.recreates_on(ApiVersion(1, 45)));
+        for spelling in [Spelling::Plugin, Spelling::Standalone] {
+            assert!(spelling.recreates_on(ApiVersion(1, 45)));
         }
     }
 

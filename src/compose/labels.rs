@@ -107,6 +107,35 @@ pub fn volume_labels(
     ])
 }
 
+/// Returns the labels of a volume called `name` that takes the place of the volume `origin`: all that `origin` had, and
+/// where that is not known, or under another name, those by which Compose takes it for its own. `volume` has the labels
+/// of `origin`, `container` those of a container that used it.
+#[must_use]
+pub fn labels_in_place(
+    origin: &str,
+    (volume, container): (&BTreeMap<String, String>, &BTreeMap<String, String>),
+    name: &str,
+) -> BTreeMap<String, String> {
+    let mut labels = volume.clone();
+    if name == origin && VolumeKey::of(volume).is_some() {
+        return labels;
+    }
+    // The digest has the name in it: Compose would ask whether to make such a volume anew, without its data.
+    labels.remove(CONFIG_HASH_LABEL);
+    labels.extend(volume_labels(origin, container, name));
+    labels
+}
+
+/// Returns the labels by which Compose takes a volume for one of a project, if it is called as one of it; none
+/// otherwise.
+#[must_use]
+pub fn labels_by_name(project: &str, name: &str) -> BTreeMap<String, String> {
+    let key =
+        name.strip_prefix(project).and_then(|rest| rest.strip_prefix('_')).filter(|key| !key.is_empty());
+    let labels = key.into_iter().flat_map(|key| [(PROJECT_LABEL, project), (VOLUME_LABEL, key)]);
+    labels.map(|(name, value)| (name.to_owned(), value.to_owned())).collect()
+}
+
 #[cfg(test)]
 mod tests {
     use rstest::rstest;
@@ -149,6 +178,31 @@ mod tests {
         assert_eq!(volume_labels(origin, &container, name), expected);
         assert!(volume_labels("pgdata", &container, name).is_empty());
         assert!(volume_labels(origin, &labels(&[]), name).is_empty());
+    }
+
+    #[test]
+    fn a_volume_in_the_place_of_another_has_all_that_was_said_of_that_one() {
+        let container = labels(&[(PROJECT_LABEL, "p")]);
+        let had = [(PROJECT_LABEL, "p"), (VOLUME_LABEL, "data"), ("owner", "ops"), (CONFIG_HASH_LABEL, "1f")];
+        let place =
+            |origin, had: &[(&str, &str)], name| labels_in_place(origin, (&labels(had), &container), name);
+        assert_eq!(place("p_data", &had, "p_data"), labels(&had));
+        // Compose was told its name, which does not tell its key.
+        assert_eq!(place("pgdata", &had, "pgdata"), labels(&had));
+        assert_eq!(place("pgdata", &had, "other"), labels(&had[..3]));
+        let renamed = [(PROJECT_LABEL, "q"), (VOLUME_LABEL, "data"), ("owner", "ops")];
+        assert_eq!(place("p_data", &had, "q_data"), labels(&renamed));
+        // What an earlier volsnap has saved does not say.
+        assert_eq!(place("p_data", &[], "p_data"), labels(&had[..2]));
+    }
+
+    #[rstest]
+    #[case("shop_db_data", &[(PROJECT_LABEL, "shop"), (VOLUME_LABEL, "db_data")])]
+    #[case("shopping_data", &[])]
+    #[case("shop_", &[])]
+    #[case("data", &[])]
+    fn a_name_tells_whether_a_volume_is_of_a_project(#[case] name: &str, #[case] expected: &[(&str, &str)]) {
+        assert_eq!(labels_by_name("shop", name), labels(expected));
     }
 
     #[test]

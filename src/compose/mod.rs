@@ -28,7 +28,8 @@ mod secrets;
 
 pub use command::MARK;
 pub use labels::{
-    CONFIG_HASH_LABEL, Membership, VOLUME_LABEL, VolumeKey, WORKING_DIR_LABEL, project_of, volume_labels,
+    CONFIG_HASH_LABEL, Membership, VOLUME_LABEL, VolumeKey, WORKING_DIR_LABEL, labels_by_name,
+    labels_in_place, project_of, volume_labels,
 };
 pub use project::{DirectoryProject, normalize_project_name, projects_below};
 use project::{FILE_NAMES, OVERRIDE_NAMES};

@@ -1,5 +1,7 @@
 //! What a database advises if something is wrong with its data: words and commands for a person.
 
+use std::path::Path;
+
 use chrono::{DateTime, Utc};
 
 use crate::model::container::Container;
@@ -37,6 +39,17 @@ pub trait Advice: Send + Sync {
 
     /// Returns when a cluster was made, by its identifier; `None` if that does not tell.
     fn made(&self, _identifier: &str) -> Option<DateTime<Utc>> {
+        None
+    }
+
+    /// Returns the options that a container of the database's image is given to run on data that it finds in
+    /// `data_directory`.
+    fn options_on(&self, _data_directory: &Path) -> Vec<String> {
+        Vec::new()
+    }
+
+    /// Returns the command that shows what the database of a running container has, as the role that may see it.
+    fn show(&self, _container: &str, _superuser: &str) -> Option<Hint> {
         None
     }
 

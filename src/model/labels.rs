@@ -1,5 +1,7 @@
 //! The labels by which volsnap knows its own containers, volumes and images.
 
+use std::collections::BTreeMap;
+
 /// Label that an owner gives a container, with "true": it may be killed if it does not stop in time.
 pub const LABEL_KILL: &str = "volsnap.kill";
 /// Label of the image: the version of volsnap it was packed from.
@@ -16,3 +18,14 @@ pub const LABEL_PID: &str = "volsnap.pid";
 pub const LABEL_HOLDS: &str = "volsnap.holds";
 /// Label that a user gives a container which is nobody's business: `true` excludes it, however much it can see.
 pub const LABEL_IGNORE: &str = "volsnap.ignore";
+
+/// The engine's label of a volume that has no name of its own.
+const LABEL_ANONYMOUS: &str = "com.docker.volume.anonymous";
+
+/// Returns those labels of a volume that another one in its place has as well. Left out is what ties it to a run, and
+/// that nobody has named it: `docker volume prune` would take that for leave to remove the data.
+#[must_use]
+pub fn lasting_labels(mut labels: BTreeMap<String, String>) -> BTreeMap<String, String> {
+    labels.retain(|label, _| ![LABEL_RUN, LABEL_STAGE, LABEL_ANONYMOUS].contains(&label.as_str()));
+    labels
+}

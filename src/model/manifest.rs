@@ -335,6 +335,9 @@ pub struct Environment {
     /// The C library of the database's container, such as "glibc 2.36": it sorts text. `None` if unknown.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub libc: Option<String>,
+    /// The labels of the volume, those that volsnap gave it left out; none for a directory.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub volume_labels: BTreeMap<String, String>,
 }
 
 impl Manifest {

@@ -4,6 +4,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use super::Context;
+use crate::compose::command::Spelling;
 use crate::database;
 use crate::model::container::{Container, EngineInfo};
 use crate::model::error::{Context as _, Error, Result};
@@ -53,6 +54,21 @@ impl Context {
         let said = output.ok().filter(|output| output.exit_code == 0).map(|output| output.stdout)?;
         let said = String::from_utf8(said).ok().filter(|said| said.starts_with('/'))?;
         Some((container.id.clone(), PathBuf::from(said.trim_end_matches('\n'))))
+    }
+
+    /// Refuses to have Compose make containers anew on an engine on which it cannot: it would fail when they are stopped.
+    pub(super) async fn refuse_old_compose(&self, otherwise: Hint) -> Result<()> {
+        let Ok(spelling) = Spelling::find(&*self.compose).await else { return Ok(()) };
+        let engine = self.docker.engine().await.context(|| "ask the engine what it is".to_owned())?;
+        if spelling.recreates_on(engine.api_version) {
+            return Ok(());
+        }
+        Err(Error::failed(format!(
+            "docker-compose 1 cannot make a container anew on an engine of version {}: install Compose 2, the plugin \
+             `docker compose`",
+            engine.version
+        ))
+        .hint(otherwise))
     }
 
     /// Refuses a source if one of its users could not be started again because it shares the network of a container

@@ -496,6 +496,8 @@ impl RestartRun<'_> {
 
     /// Returns how Compose makes the users anew; that is checked before anything is touched.
     async fn recreation(&self, stops: &[Container]) -> Result<Recreate> {
+        let plainly = self.again().why("starts the same containers again");
+        self.run.context.refuse_old_compose(plainly).await?;
         let starts: Vec<&Container> = stops.iter().rev().collect();
         for container in &starts {
             let image = self.run.context.docker.image(&container.image).await;

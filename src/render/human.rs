@@ -498,6 +498,7 @@ pub(crate) fn restored(restored: &Restored, commands: &Commands) -> String {
     if let Some(undo) = &restored.undo {
         rows.row("undo", &commands.line(undo));
     }
+    restored.next.iter().for_each(|next| rows.row("next", &commands.line(next)));
     rows.0
 }
 

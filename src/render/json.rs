@@ -286,6 +286,7 @@ pub(crate) struct RestoredObject<'a> {
     slots_left_out: Vec<SlotLeftOut<'a>>,
     safety: Option<String>,
     undo: Option<String>,
+    next: Vec<String>,
     warnings: &'a [String],
 }
 
@@ -310,6 +311,7 @@ impl<'a> RestoredObject<'a> {
             slots_left_out: restored.slots_left_out.iter().map(slot_left_out).collect(),
             safety: restored.safety.as_ref().map(Snapshot::name),
             undo: restored.undo.as_ref().map(|undo| commands.line(undo)),
+            next: commands.lines(&restored.next),
             warnings: &restored.plan.warnings,
         }
     }

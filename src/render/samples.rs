@@ -200,6 +200,7 @@ fn a_restore() {
         slots_left_out: vec![slot()],
         safety: None,
         undo: Some(Hint::volsnap(["restore", &format!("shop_db_data/{ID}")])),
+        next: vec![Hint::docker(["start", "shop-db-1"])],
     };
     pin_text("restored", &human::restored(&restored, &commands()));
     pin_json("restored", "restore", &json::RestoredObject::new(&restored, &commands()));

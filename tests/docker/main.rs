@@ -14,6 +14,7 @@ mod database;
 mod deadlines;
 #[path = "../shared/deep.rs"]
 mod deep;
+mod disaster;
 mod doctor;
 mod drill;
 mod engine;
@@ -28,6 +29,7 @@ mod looping;
 mod migrate;
 mod names;
 mod neighbours;
+mod newer;
 mod online;
 mod onlookers;
 mod own_commands;

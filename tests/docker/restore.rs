@@ -78,12 +78,14 @@ async fn the_tree_afterwards_equals_the_archive_and_no_stale_file_survives() {
     std::fs::remove_file(root.join("postgresql.conf")).unwrap();
     std::fs::set_permissions(&root, std::os::unix::fs::PermissionsExt::from_mode(0o777)).unwrap();
 
-    let _ = volsnap.run(["restore", "latest", "-y"]).expect(0);
+    let restored = volsnap.run(["restore", "latest", "-y"]);
+    let next = restored.expect(0).next();
 
     assert_eq!(tree(&root), before);
     assert_eq!(described(&root), root_before, "the root itself");
     assert_eq!(postgres.inspect("{{.State.Status}}"), "exited", "what was stopped stays stopped");
-    docker(&["start", &postgres.container]);
+    let start = next.iter().find(|line| line.starts_with("docker start ")).unwrap();
+    let _ = volsnap.paste(start).expect(0);
     postgres.await_answer();
     postgres.assert_whole();
 }

@@ -1,10 +1,12 @@
-//! A second engine beside the one of the other tests, of this machine's own binaries in namespaces of their own. It has
-//! other containers, volumes and networks, and the same files, so that host paths mean the same to it and to volsnap.
+//! A second engine beside the one of the other tests, in namespaces of its own. It has other containers, volumes and
+//! networks, and the same files, so that host paths mean the same to it and to volsnap.
 //!
 //! It is what `docker context` leads to, what Swarm runs on, and, with a directory hidden from it, what an engine is
-//! whose socket was forwarded from elsewhere. Where namespaces are not allowed, the tests say so and check nothing.
+//! whose socket was forwarded from elsewhere. It is a Docker 26 with Compose 2 of the tree that fixtures/engine26 makes;
+//! without the tree, it has this machine's own binaries. Where namespaces are not allowed, the tests say so and check
+//! nothing.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
@@ -18,44 +20,91 @@ use crate::world::{World, docker};
 /// Long enough for anything here on a slow machine.
 const PATIENCE: Duration = Duration::from_secs(60);
 
-/// Hides a directory if one is named, and becomes the engine.
+const NAMESPACES: [&str; 8] =
+    ["--mount", "--net", "--ipc", "--uts", "--pid", "--fork", "--kill-child=SIGKILL", "--mount-proc"];
+
+/// Hides a directory if one is named, takes the programs and the configuration of a tree if there is one, and becomes
+/// the engine.
 const SCRIPT: &str = r#"
 mount --make-rprivate / && mount -t tmpfs tmpfs /run && ip link set lo up || exit 77
 [ -z "$2" ] || mount -t tmpfs tmpfs "$2" || exit 77
+[ -z "$4" ] || { mount --bind "$4/etc" /etc && mount --bind "$4/usr" /usr && hash -r; } || exit 77
 exec dockerd --data-root "$1/data" --exec-root "$1/exec" --pidfile "$1/pid" --config-file "$1/daemon.json" \
     --host "unix://$1/docker.sock" --cgroup-parent "/volsnap-test-$3"
 "#;
 
+/// Returns where the newer engine lies unpacked. `None` without one, which is allowed where it cannot be made or where
+/// nobody asked for it.
+///
+/// # Panics
+/// When a machine that could make it is to run all of the tests without it.
+fn newer() -> Option<PathBuf> {
+    let place = std::env::var_os("VOLSNAP_TEST_ENGINE26").map(PathBuf::from);
+    let found = place.map(|place| place.join("tree")).filter(|tree| tree.join("usr/sbin/dockerd").exists());
+    if found.is_none() && std::env::var_os("CI").is_some() {
+        let allowed = Command::new("unshare").args(NAMESPACES).arg("true").stderr(Stdio::null()).status();
+        let can_be_made = nix::unistd::geteuid().is_root() && allowed.is_ok_and(|status| status.success());
+        assert!(!can_be_made, "VOLSNAP_TEST_ENGINE26 names no newer engine: fixtures/engine26/build");
+    }
+    found
+}
+
 /// The engine; with it ends whatever runs on it.
-struct SecondEngine {
+pub(crate) struct SecondEngine {
     daemon: Child,
     directory: TempDir,
+    /// Where its programs come from; `None` for this machine's own.
+    tree: Option<PathBuf>,
 }
 
 impl SecondEngine {
-    /// Starts one that sees everything but `hidden`; `None` where that is not allowed.
+    /// Starts a Docker 26, or one of this machine's version where there is none, that sees everything but `hidden` and
+    /// has the image of the database; `None` where that is not allowed.
     fn start(hidden: Option<&Path>) -> Option<Self> {
+        let engine = Self::of(newer(), hidden)?;
+        let mut saved =
+            Command::new("docker").args(["save", &image()]).stdout(Stdio::piped()).spawn().unwrap();
+        engine.load(saved.stdout.take().unwrap());
+        assert!(saved.wait().unwrap().success());
+        Some(engine)
+    }
+
+    /// Starts a Docker 26 with the image of a PostgreSQL 17; `None` where there is none.
+    pub(crate) fn newer() -> Option<Self> {
+        let Some(tree) = newer() else {
+            println!("no newer engine here, so nothing is checked: scripts/test makes one as root");
+            return None;
+        };
+        let image = tree.with_file_name("postgres.tar");
+        let engine = Self::of(Some(tree), None)?;
+        engine.load(std::fs::File::open(image).unwrap());
+        Some(engine)
+    }
+
+    fn of(tree: Option<PathBuf>, hidden: Option<&Path>) -> Option<Self> {
         let directory = tempfile::tempdir().unwrap();
         std::fs::write(directory.path().join("daemon.json"), "{}").unwrap();
         let log = std::fs::File::create(directory.path().join("log")).unwrap();
-        let namespaces =
-            ["--mount", "--net", "--ipc", "--uts", "--pid", "--fork", "--kill-child=SIGKILL", "--mount-proc"];
+        let nothing = Path::new("");
         let daemon = Command::new("unshare")
-            .args(namespaces)
+            .args(NAMESPACES)
             .args(["bash", "-c", SCRIPT, "bash"])
             .arg(directory.path())
-            .arg(hidden.unwrap_or(Path::new("")))
+            .arg(hidden.unwrap_or(nothing))
             .arg(std::process::id().to_string())
+            .arg(tree.as_deref().unwrap_or(nothing))
             .stdin(Stdio::null())
             .stdout(log.try_clone().unwrap())
             .stderr(log)
             .spawn()
             .unwrap();
-        let mut engine = Self { daemon, directory };
+        let mut engine = Self { daemon, directory, tree };
         let begun = Instant::now();
         while !engine.try_docker(&["version"]).is_some_and(|output| output.status.success()) {
-            if engine.daemon.try_wait().unwrap().is_some() || begun.elapsed() > PATIENCE {
+            let ended = engine.daemon.try_wait().unwrap().is_some();
+            if ended || begun.elapsed() > PATIENCE {
                 let log = std::fs::read_to_string(engine.directory.path().join("log")).unwrap();
+                assert!(engine.tree.is_none(), "the newer engine does not start: {log}");
                 println!(
                     "no second engine here, so nothing is checked: {}",
                     log.lines().last().unwrap_or("")
@@ -67,21 +116,26 @@ impl SecondEngine {
         Some(engine)
     }
 
-    /// The same, with the image of the database.
-    fn with_postgres(hidden: Option<&Path>) -> Option<Self> {
-        let engine = Self::start(hidden)?;
-        let mut saved =
-            Command::new("docker").args(["save", &image()]).stdout(Stdio::piped()).spawn().unwrap();
-        let loaded = Command::new("docker")
-            .args(["--host", &engine.address(), "load"])
-            .stdin(saved.stdout.take().unwrap())
-            .output()
-            .unwrap();
-        assert!(saved.wait().unwrap().success() && loaded.status.success(), "{loaded:?}");
-        Some(engine)
+    /// Gives a client, by the directory of its configuration, the Compose that goes with a newer engine: on one,
+    /// version 1 makes no container anew.
+    pub(crate) fn install_compose(&self, client: &Path) {
+        if self.tree.is_none() {
+            return;
+        }
+        let compose = std::env::var_os("VOLSNAP_TEST_COMPOSE2").map(PathBuf::from);
+        let compose = compose.filter(|compose| compose.is_file());
+        assert!(compose.is_some(), "VOLSNAP_TEST_COMPOSE2 names no Compose");
+        std::fs::create_dir_all(client.join("cli-plugins")).unwrap();
+        std::os::unix::fs::symlink(compose.unwrap(), client.join("cli-plugins/docker-compose")).unwrap();
     }
 
-    fn address(&self) -> String {
+    fn load(&self, image: impl Into<Stdio>) {
+        let loaded =
+            Command::new("docker").args(["--host", &self.address(), "load"]).stdin(image).output().unwrap();
+        assert!(loaded.status.success(), "{loaded:?}");
+    }
+
+    pub(crate) fn address(&self) -> String {
         format!("unix://{}", self.directory.path().join("docker.sock").display())
     }
 
@@ -91,18 +145,19 @@ impl SecondEngine {
 
     /// Runs docker on it, which has to succeed; returns its trimmed output.
     #[track_caller]
-    fn docker(&self, arguments: &[&str]) -> String {
+    pub(crate) fn docker(&self, arguments: &[&str]) -> String {
         let output = self.try_docker(arguments).unwrap();
         assert!(output.status.success(), "{arguments:?}: {}", String::from_utf8_lossy(&output.stderr));
         String::from_utf8_lossy(&output.stdout).trim().to_owned()
     }
 
     /// Returns the ids of what runs on it.
-    fn running(&self) -> Vec<String> {
+    pub(crate) fn running(&self) -> Vec<String> {
         self.docker(&["ps", "-q", "--no-trunc"]).lines().map(str::to_owned).collect()
     }
 
-    fn query(&self, container: &str, sql: &str) -> Option<String> {
+    /// Returns what a database on it answers over TCP; `None` if it does not.
+    pub(crate) fn query(&self, container: &str, sql: &str) -> Option<String> {
         let psql = [
             "exec",
             container,
@@ -123,7 +178,7 @@ impl SecondEngine {
 
     /// Waits until a database on it answers this.
     #[track_caller]
-    fn await_answer(&self, container: impl Fn() -> String, sql: &str) -> String {
+    pub(crate) fn await_answer(&self, container: impl Fn() -> String, sql: &str) -> String {
         let begun = Instant::now();
         loop {
             if let Some(answer) = self.query(&container(), sql) {
@@ -145,29 +200,32 @@ impl Drop for SecondEngine {
 
 #[tokio::test]
 async fn a_context_leads_everything_to_its_engine_and_only_there() {
-    let Some(other) = SecondEngine::with_postgres(None) else { return };
+    let Some(other) = SecondEngine::start(None) else { return };
     let (world, volsnap) = (World::new().await, Volsnap::new());
     // The same project on both.
     let project = Project::up(&world);
     let (ours, our_service) = (project.containers(), project.service());
+    let client = tempfile::tempdir().unwrap();
+    other.install_compose(client.path());
+    let as_client = |program: &str| {
+        let mut command = Command::new(program);
+        command.env("DOCKER_CONFIG", client.path()).current_dir(project.directory());
+        command
+    };
     let compose = |arguments: &[&str]| {
-        let plugin = Command::new("docker").args(["compose", "version"]).output().unwrap().status.success();
+        let plugin = as_client("docker").args(["compose", "version"]).output().unwrap().status.success();
         let words: &[&str] = if plugin { &["docker", "compose"] } else { &["docker-compose"] };
-        let mut command = Command::new(words[0]);
+        let mut command = as_client(words[0]);
         command.args(&words[1..]).args(["-p", &project.name]).args(arguments);
-        let output =
-            command.current_dir(project.directory()).env("DOCKER_HOST", other.address()).output().unwrap();
+        let output = command.env("DOCKER_HOST", other.address()).output().unwrap();
         assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
     };
     compose(&["up", "-d", "--no-deps", "db"]);
     let theirs = || other.running().pop().unwrap();
     other.await_answer(theirs, "create table there as select 1 as n");
 
-    let client = tempfile::tempdir().unwrap();
     let select = |arguments: &[&str]| {
-        let mut command = Command::new("docker");
-        let done =
-            command.arg("context").args(arguments).env("DOCKER_CONFIG", client.path()).output().unwrap();
+        let done = as_client("docker").arg("context").args(arguments).output().unwrap();
         assert!(done.status.success(), "{}", String::from_utf8_lossy(&done.stderr));
     };
     select(&["create", "other", "--docker", &format!("host={}", other.address())]);
@@ -198,7 +256,7 @@ async fn a_context_leads_everything_to_its_engine_and_only_there() {
 
 #[tokio::test]
 async fn a_service_of_swarm_is_left_to_swarm() {
-    let Some(engine) = SecondEngine::with_postgres(None) else { return };
+    let Some(engine) = SecondEngine::start(None) else { return };
     let volsnap = Volsnap::new();
     engine.docker(&["swarm", "init", "--advertise-addr", "127.0.0.1", "--listen-addr", "127.0.0.1:2377"]);
     let environment =
@@ -243,11 +301,7 @@ async fn a_service_of_swarm_is_left_to_swarm() {
     let way = around(" && volsnap snapshot volume:pgv");
     run(&["snapshot", "pg"]).refused(1, &[&way]);
     // The way that is printed, typed as it is: the service is back as it was, and there is a clean snapshot.
-    let mut shell = Command::new("bash");
-    let program = Path::new(env!("CARGO_BIN_EXE_volsnap")).parent().unwrap().display().to_string();
-    let as_volsnap = volsnap.command::<&str>([]);
-    shell.env_clear().envs(as_volsnap.get_envs().filter_map(|(name, value)| Some((name, value?))));
-    shell.env("PATH", format!("{program}:{}", std::env::var("PATH").unwrap()));
+    let mut shell = volsnap.shell();
     let ran = Ran::of(shell.env("DOCKER_HOST", engine.address()).args(["-c", &way]));
     let (_, taken) = (ran.expect(0), volsnap.list());
     let clean = taken.iter().any(|snapshot| snapshot["consistency"] == "clean");
@@ -272,7 +326,7 @@ fn name_of(engine: &SecondEngine) -> String {
 async fn an_engine_that_does_not_see_our_directories_is_served_by_the_attached_stream() {
     let volsnap = Volsnap::new();
     std::fs::create_dir_all(volsnap.state()).unwrap();
-    let Some(engine) = SecondEngine::with_postgres(Some(&volsnap.state())) else { return };
+    let Some(engine) = SecondEngine::start(Some(&volsnap.state())) else { return };
     let environment =
         ["-e", "POSTGRES_PASSWORD=x", "-e", "POSTGRES_USER=user", "-e", "POSTGRES_DB=memory_db"];
     let start = ["run", "-d", "--name", "db", "-v", "pgv:/var/lib/postgresql/data"];

@@ -3,6 +3,7 @@
 
 #![expect(clippy::unwrap_used, reason = "a test that fails here shows where")]
 
+mod handover;
 #[path = "../simulated/mod.rs"]
 #[allow(dead_code, reason = "shared with other tests")]
 mod simulated;

@@ -22,6 +22,11 @@ impl Volsnap {
         self.directory.path().join("here")
     }
 
+    /// Returns its user's home directory.
+    pub(crate) fn home(&self) -> &Path {
+        self.directory.path()
+    }
+
     pub(crate) fn repository(&self) -> PathBuf {
         self.directory.path().join("repository")
     }
@@ -38,7 +43,7 @@ impl Volsnap {
         command
             .env_clear()
             .envs(["PATH", "DOCKER_HOST"].iter().filter_map(|name| Some((name, std::env::var_os(name)?))))
-            .env("HOME", self.directory.path())
+            .env("HOME", self.home())
             .env("VOLSNAP_REPO", self.repository())
             .env("VOLSNAP_STATE_DIR", self.state())
             .current_dir(here)
@@ -56,15 +61,21 @@ impl Volsnap {
         Ran::of(self.command(arguments).envs(environment.iter().copied()))
     }
 
-    /// Pastes a printed command into a shell, which finds this program by its name.
+    /// Pastes a printed command into a shell.
     pub(crate) fn paste(&self, line: &str) -> Ran {
+        Ran::of(self.shell().args(["-c", line]))
+    }
+
+    /// Returns a shell that finds this program by its name.
+    pub(crate) fn shell(&self) -> Command {
         let program = Path::new(env!("CARGO_BIN_EXE_volsnap")).parent().unwrap().display().to_string();
         let path = format!("{program}:{}", std::env::var("PATH").unwrap());
         let as_volsnap = self.command::<&str>([]);
         let mut command = Command::new("bash");
         command.env_clear().current_dir(self.directory()).stdin(Stdio::null());
         command.envs(as_volsnap.get_envs().filter_map(|(name, value)| Some((name, value?))));
-        Ran::of(command.env("PATH", path).args(["-c", line]))
+        command.env("PATH", path);
+        command
     }
 
     /// Returns what `recover --list --json` has, whether or not a service is down.

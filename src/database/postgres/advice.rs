@@ -1,5 +1,7 @@
 //! What PostgreSQL advises: statements for its own `psql`, and what happens to indexes under another C library.
 
+use std::path::Path;
+
 use chrono::{DateTime, Utc};
 
 use super::{Postgres, container};
@@ -53,6 +55,14 @@ impl Advice for Postgres {
     fn made(&self, identifier: &str) -> Option<DateTime<Utc>> {
         let seconds = identifier.parse::<u64>().ok()? >> 32;
         DateTime::from_timestamp(i64::try_from(seconds).ok()?, 0)
+    }
+
+    fn options_on(&self, data_directory: &Path) -> Vec<String> {
+        vec!["-e".to_owned(), format!("PGDATA={}", data_directory.display())]
+    }
+
+    fn show(&self, container: &str, superuser: &str) -> Option<Hint> {
+        Some(Hint::docker(["exec", container, "psql", "-U", superuser, "-d", "postgres", "-l"]))
     }
 
     /// The C library sorts text, and an index of text has the order of the library that it was made with.

@@ -77,6 +77,10 @@ fn all_of_a_manifest_of_format_2_is_read() {
     assert_eq!(manifest.evidence.paused, ["shop_web_1"]);
     assert!(manifest.facts.as_ref().unwrap().exact);
     assert!(manifest.requires.is_empty() && manifest.unknown.is_empty());
+    assert!(manifest.environment.volume_labels.is_empty(), "it came before them");
+    let labelled = read(include_str!("../../../fixtures/formats/v2/manifest-with-volume-labels.json"));
+    assert_eq!(labelled.environment.volume_labels["owner"], "ops");
+    assert!(labelled.unknown.is_empty());
     // The smaller one has everything as in format 1.
     let smaller = read(include_str!("../../../fixtures/formats/v2/manifest.json"));
     assert_eq!(smaller, Manifest { format_version: 2, ..read(V1) });

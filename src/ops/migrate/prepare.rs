@@ -24,7 +24,7 @@ use crate::model::event::Phase;
 use crate::model::facts::checks::Checks;
 use crate::model::hint::Hint;
 use crate::model::inspection::Inspection;
-use crate::model::labels::LABEL_RUN;
+use crate::model::labels::{LABEL_RUN, lasting_labels};
 use crate::model::location::MountSource;
 use crate::model::manifest::Quiesce;
 use crate::model::source::{Source, User, key_of};
@@ -389,7 +389,7 @@ impl MigrateRun<'_> {
         let remembered = self.migration(engine, source).ok().flatten();
         let remembered = remembered.filter(|migration| migration.volume == name);
         let mut labels = match remembered {
-            Some(migration) => migration.labels,
+            Some(migration) => lasting_labels(migration.labels),
             None => compose_labels(source, name),
         };
         labels.insert(LABEL_RUN.to_owned(), self.run.id.to_string());

@@ -68,6 +68,7 @@ impl RestoreRun<'_> {
         }
         let _ = saga.undo_now(prepared.helper, self.run.monitor()).await;
         let undo = Some(self.undo(&safety, &prepared));
+        let next = self.next(&prepared).await;
         Ok(Restored {
             plan: prepared.plan,
             slots_left_out: prepared.slots_left_out,
@@ -77,6 +78,7 @@ impl RestoreRun<'_> {
             elapsed,
             safety: Some(safety),
             undo,
+            next,
         })
     }
 

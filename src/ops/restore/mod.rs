@@ -37,6 +37,7 @@ mod archive;
 mod checks;
 mod confirm;
 mod fresh;
+mod handover;
 mod in_place;
 mod plan;
 mod prepare;
@@ -106,6 +107,8 @@ pub struct Restored {
     pub safety: Option<Snapshot>,
     /// The command that undoes it.
     pub undo: Option<Hint>,
+    /// What brings up a database on it, in this order, where none runs on it by now.
+    pub next: Vec<Hint>,
 }
 
 /// Restores what was planned, once `consent` is given to the plan. If it is declined, the archive is still read and
@@ -198,6 +201,7 @@ impl<'a> RestoreRun<'a> {
         let elapsed = self.run.begun.elapsed();
         let safety = self.archive_replaced(saga, &mut prepared, replaced).await;
         let undo = safety.as_ref().map(|safety| self.undo(safety, &prepared));
+        let next = self.next(&prepared).await;
         Ok(Some(Restored {
             plan: prepared.plan,
             files: extracted.files,
@@ -207,6 +211,7 @@ impl<'a> RestoreRun<'a> {
             slots_left_out: prepared.slots_left_out,
             safety,
             undo,
+            next,
         }))
     }
 }

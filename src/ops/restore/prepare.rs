@@ -781,7 +781,7 @@ impl RestoreRun<'_> {
                 let made = Undo::RemoveVolume { name: name.clone(), run: self.run.id.to_string() };
                 saga.register(When::OnFailure, made).context(journal)?;
                 self.run.monitor().step("create-volume");
-                let mut labels = self.compose_labels(name);
+                let mut labels = self.labels_of_new(name);
                 labels.insert(LABEL_RUN.to_owned(), self.run.id.to_string());
                 let docker = &*self.run.context.docker;
                 docker.create_volume(name, &labels).await.context(|| format!("create volume {name}"))?;
@@ -810,14 +810,6 @@ impl RestoreRun<'_> {
         saga.register(When::OnFailure, made).context(journal)?;
         // Replaces at most an empty directory.
         std::fs::rename(&ours, path).context(making)
-    }
-
-    /// Returns the labels that Compose expects of a volume: by them `compose up` takes it for its own.
-    fn compose_labels(&self, name: &str) -> std::collections::BTreeMap<String, String> {
-        let manifest = self.options.archive.snapshot().map(|snapshot| &snapshot.manifest);
-        let Some(manifest) = manifest else { return Default::default() };
-        let MountSource::Volume(origin) = manifest.location() else { return Default::default() };
-        crate::compose::volume_labels(origin, &manifest.environment.labels, name)
     }
 }
 

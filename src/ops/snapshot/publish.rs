@@ -13,6 +13,8 @@ use crate::database;
 use crate::model::container::{Container, EngineInfo};
 use crate::model::error::{Context as _, Result};
 use crate::model::event::Phase;
+use crate::model::labels::lasting_labels;
+use crate::model::location::MountSource;
 use crate::model::manifest::{
     ArchiveInfo, Counts, Environment, FORMAT_VERSION, FileListInfo, Manifest, Method, Part, Parts, Payload,
     Times,
@@ -139,7 +141,16 @@ pub(in crate::ops) async fn environment(
         api_version: engine.api_version.to_string(),
         arch: engine.arch.clone(),
         libc,
+        volume_labels: volume_labels(context, source).await,
     }
+}
+
+/// Returns what whoever made a volume said of it: a volume that takes its place says the same. As with an image's other
+/// names, it is not worth failing for.
+async fn volume_labels(context: &Context, source: &Source) -> BTreeMap<String, String> {
+    let MountSource::Volume(name) = &source.location else { return BTreeMap::new() };
+    let volume = context.docker.volume(name).await.ok().flatten();
+    volume.map(|volume| lasting_labels(volume.labels)).unwrap_or_default()
 }
 
 fn compose_labels(container: &Container) -> BTreeMap<String, String> {
