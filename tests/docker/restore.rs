@@ -6,7 +6,7 @@ use std::process::Command;
 use crate::database::{Postgres, Volsnap, Watched, steps_of};
 use crate::deep::sampled;
 use crate::small::{described, tree};
-use crate::world::docker;
+use crate::world::{World, docker};
 
 fn mountpoint(volume: &str) -> PathBuf {
     docker(&["volume", "inspect", "--format", "{{.Mountpoint}}", volume]).into()
@@ -414,4 +414,24 @@ async fn a_server_that_runs_as_another_user_is_told_of_with_the_owner_that_fits(
     use std::os::unix::fs::MetadataExt as _;
     let metadata = mountpoint(&other.volume).join("PG_VERSION").metadata().unwrap();
     assert_eq!((metadata.uid(), metadata.gid()), (70, 70));
+}
+
+#[tokio::test]
+async fn a_volume_made_anew_has_the_labels_of_its_owner_and_says_that_it_has_not_the_options() {
+    let (world, volsnap, directory) = (World::new().await, Volsnap::new(), tempfile::tempdir().unwrap());
+    let (volume, device) = (world.name("odd"), format!("device={}", directory.path().display()));
+    let options = ["--opt", "type=none", "--opt", "o=bind", "--opt", &device];
+    docker(&[&["volume", "create", "--label", "owner=ops"], &options[..], &[&volume]].concat());
+    let mount = format!("{volume}:/d");
+    let script = "trap 'exit 0' TERM; echo data > /d/kept; ready; while :; do sleep 0.1; done";
+    let _ = world.run_service("app", &["-v", &mount], script);
+    let _ = volsnap.run(["snapshot", &format!("volume:{volume}")]).expect(0);
+
+    let made = world.name("made");
+    let restored = volsnap.run(["restore", "latest", "--new-volume", &made, "-y"]);
+    let said = restored.expect(0).stderr();
+    assert!(said.contains("had options (device, o, type), and the new one has none"), "{said}");
+    assert_eq!(std::fs::read_to_string(mountpoint(&made).join("kept")).unwrap(), "data\n");
+    let label = |volume: &str| docker(&["volume", "inspect", "-f", "{{index .Labels \"owner\"}}", volume]);
+    assert_eq!((label(&made), label(&volume)), ("ops".to_owned(), "ops".to_owned()));
 }
