@@ -338,6 +338,10 @@ pub struct Environment {
     /// The labels of the volume, those that volsnap gave it left out; none for a directory.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub volume_labels: BTreeMap<String, String>,
+    /// The names of the options that the volume has from its driver, and `driver` if that is not the engine's own. Their
+    /// values may have secrets.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub volume_options: Vec<String>,
 }
 
 impl Manifest {

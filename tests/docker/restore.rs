@@ -6,7 +6,7 @@ use std::process::Command;
 use crate::database::{Postgres, Volsnap, Watched, steps_of};
 use crate::deep::sampled;
 use crate::small::{described, tree};
-use crate::world::docker;
+use crate::world::{World, docker};
 
 fn mountpoint(volume: &str) -> PathBuf {
     docker(&["volume", "inspect", "--format", "{{.Mountpoint}}", volume]).into()
@@ -434,4 +434,24 @@ async fn a_data_directory_below_a_mount_of_root_keeps_its_own_owner_without_a_wo
         ["restore", "latest", "--to", &other.target(), "--force-different-cluster", "--owner", "70:70"];
     let plan = volsnap.run([&restore[..], &["--dry-run", "--json"]].concat()).json();
     assert!(plan["warnings"].to_string().contains("--owner 999:"), "{plan}");
+}
+
+#[tokio::test]
+async fn a_volume_made_anew_has_the_labels_of_its_owner_and_says_that_it_has_not_the_options() {
+    let (world, volsnap, directory) = (World::new().await, Volsnap::new(), tempfile::tempdir().unwrap());
+    let (volume, device) = (world.name("odd"), format!("device={}", directory.path().display()));
+    let options = ["--opt", "type=none", "--opt", "o=bind", "--opt", &device];
+    docker(&[&["volume", "create", "--label", "owner=ops"], &options[..], &[&volume]].concat());
+    let mount = format!("{volume}:/d");
+    let script = "trap 'exit 0' TERM; echo data > /d/kept; ready; while :; do sleep 0.1; done";
+    let _ = world.run_service("app", &["-v", &mount], script);
+    let _ = volsnap.run(["snapshot", &format!("volume:{volume}")]).expect(0);
+
+    let made = world.name("made");
+    let restored = volsnap.run(["restore", "latest", "--new-volume", &made, "-y"]);
+    let said = restored.expect(0).stderr();
+    assert!(said.contains("had options (device, o, type), and the new one has none"), "{said}");
+    assert_eq!(std::fs::read_to_string(mountpoint(&made).join("kept")).unwrap(), "data\n");
+    let label = |volume: &str| docker(&["volume", "inspect", "-f", "{{index .Labels \"owner\"}}", volume]);
+    assert_eq!((label(&made), label(&volume)), ("ops".to_owned(), "ops".to_owned()));
 }

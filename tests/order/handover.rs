@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use volsnap::engine::Docker as _;
 use volsnap::model::container::{Container, Mount, MountKind};
 use volsnap::ops::execute;
-use volsnap::ops::restore::{Destination, RestoreOptions, Restored, restore};
+use volsnap::ops::restore::{Archive, Destination, RestoreOptions, Restored, restore};
 use volsnap::ops::snapshot::snapshot;
 
 use crate::simulated::restores::Restore;
@@ -22,23 +22,29 @@ fn labels(pairs: &[(&str, &str)]) -> BTreeMap<String, String> {
 
 /// Returns a world with a snapshot of a database whose container has these labels, and its volume those; both are gone.
 async fn after_the_loss(of_container: &[(&str, &str)], of_volume: &[(&str, &str)]) -> World {
+    let database = Container {
+        image: "postgres:15".to_owned(),
+        command: ["docker-entrypoint.sh", "postgres"].map(str::to_owned).into(),
+        env: ["POSTGRES_USER=me", "POSTGRES_PASSWORD=secret-word"].map(str::to_owned).into(),
+        labels: labels(of_container),
+        ..Container::default()
+    };
+    after_the_loss_of(database, of_volume).await
+}
+
+async fn after_the_loss_of(container: Container, of_volume: &[(&str, &str)]) -> World {
     let world = World::new(false).await;
     world.engine.create_volume(VOLUME, &labels(of_volume)).await.unwrap();
+    if container.image == "app:1" {
+        std::fs::write(world.engine.directory_of(VOLUME).join("kept"), "data").unwrap();
+    }
     let mount = Mount {
         kind: MountKind::Volume,
         volume: Some(VOLUME.to_owned()),
         destination: PGDATA.into(),
         ..Mount::default()
     };
-    let container = Container {
-        name: "shop-db-1".to_owned(),
-        image: "postgres:15".to_owned(),
-        command: ["docker-entrypoint.sh", "postgres"].map(str::to_owned).into(),
-        env: ["POSTGRES_USER=me", "POSTGRES_PASSWORD=secret-word"].map(str::to_owned).into(),
-        mounts: vec![mount],
-        labels: labels(of_container),
-        ..Container::default()
-    };
+    let container = Container { name: "shop-db-1".to_owned(), mounts: vec![mount], ..container };
     let id = world.engine.add(container).unwrap();
     world.engine.start(&id).await.unwrap();
     tokio::time::sleep(std::time::Duration::from_secs(1)).await;
@@ -55,7 +61,12 @@ async fn after_the_loss(of_container: &[(&str, &str)], of_volume: &[(&str, &str)
 impl World {
     async fn restored(&self, name: &str) -> (Restored, BTreeMap<String, String>) {
         let options = Restore::NewVolume.options(self).await;
-        let options = RestoreOptions { destination: Destination::NewVolume(name.to_owned()), ..options };
+        self.restored_from(options.archive, name).await
+    }
+
+    async fn restored_from(&self, archive: Archive, name: &str) -> (Restored, BTreeMap<String, String>) {
+        let destination = Destination::NewVolume(name.to_owned());
+        let options = RestoreOptions { archive, destination, ..Restore::NewVolume.options(self).await };
         let restored = restore(&self.host, &options, execute).await.unwrap().unwrap();
         let mut labels = self.engine.volume(name).await.unwrap().unwrap().labels;
         assert!(labels.remove("volsnap.run").is_some(), "it is known as made by the run");
@@ -104,6 +115,34 @@ fn by_hand(container: &str, volume: &str) -> [String; 2] {
     let run = format!("docker run -d --name {container} -e PGDATA={PGDATA} -v {volume}:{PGDATA} postgres:15");
     let why = "the image and the mount that it had; add its ports, networks and settings";
     [format!("{run}    # {why}"), format!("docker exec {container} psql -U me -d postgres -l")]
+}
+
+#[test]
+fn of_a_service_that_is_no_known_database_its_volume_says_whose_it_is() {
+    run(async {
+        let command = ["sh", "-c", "app"].map(str::to_owned).into();
+        let app = Container { image: "app:1".to_owned(), command, ..Container::default() };
+        let world = after_the_loss_of(app, &OF_VOLUME).await;
+        std::fs::write(world.root().join("compose.yaml"), "name: shop\nservices: {}\n").unwrap();
+        let (restored, had) = world.restored(VOLUME).await;
+        assert_eq!((lines(&restored), had), (vec!["docker compose up -d".to_owned()], labels(&OF_VOLUME)));
+    });
+}
+
+#[test]
+fn another_tools_archive_becomes_a_volume_of_the_project_that_it_is_called_after() {
+    run(async {
+        let world = after_the_loss(&[], &[]).await;
+        std::fs::write(world.root().join("compose.yaml"), "name: shop\nservices: {}\n").unwrap();
+        let path = world.root().join("other.tar");
+        let mut tar = tar::Builder::new(std::fs::File::create(&path).unwrap());
+        tar.append_path_with_name(world.root().join("compose.yaml"), "kept").unwrap();
+        tar.finish().unwrap();
+        let archive = Archive::Plain(path);
+        let (restored, had) = world.restored_from(archive.clone(), "shop_db_data").await;
+        assert_eq!((lines(&restored), had), (Vec::new(), labels(&OF_VOLUME[..2])));
+        assert_eq!(world.restored_from(archive, "elsewhere").await.1, labels(&[]));
+    });
 }
 
 #[test]

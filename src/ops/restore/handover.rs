@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use super::RestoreRun;
 use super::prepare::Prepared;
 use crate::compose::command::{Compose, Spelling};
-use crate::compose::{DirectoryProject, Membership, labels_by_name, labels_in_place};
+use crate::compose::{DirectoryProject, Membership, VolumeKey, labels_by_name, labels_in_place};
 use crate::database;
 use crate::model::hint::{Hint, command_line};
 use crate::model::labels::lasting_labels;
@@ -15,8 +15,12 @@ use crate::model::manifest::Manifest;
 
 impl RestoreRun<'_> {
     /// Returns the labels of a new volume: those of the volume that it replaces; where nothing is known of one, those
-    /// that Compose expects of a volume which is called as one of the current project.
+    /// that Compose expects of a volume which is called as one of the current project. One for this run alone is
+    /// nobody's.
     pub(super) fn labels_of_new(&self, name: &str) -> BTreeMap<String, String> {
+        if self.is_scratch {
+            return BTreeMap::new();
+        }
         let manifest = self.options.archive.snapshot().map(|snapshot| &snapshot.manifest);
         match manifest.map(|manifest| (manifest.location(), &manifest.environment)) {
             Some((MountSource::Volume(origin), environment)) => {
@@ -25,6 +29,20 @@ impl RestoreRun<'_> {
             }
             _ => self.project().map(|project| labels_by_name(&project, name)).unwrap_or_default(),
         }
+    }
+
+    /// Returns what to say of a new volume that is plain where the one that it replaces was not.
+    pub(super) fn warn_of_options(&self, name: &str) -> Vec<String> {
+        let snapshot = self.options.archive.snapshot();
+        let options = snapshot.map(|snapshot| &snapshot.manifest.environment.volume_options[..]);
+        let warning = |options: &[String]| {
+            format!(
+                "the volume of the snapshot had options ({}), and the new one has none: for a volume with them, have it made \
+                 by whoever declares them, as by `docker compose up --no-start`, and restore with --to volume:{name}",
+                options.join(", ")
+            )
+        };
+        options.filter(|options| !options.is_empty()).map(warning).into_iter().collect()
     }
 
     /// Returns the Compose project of the current directory.
@@ -53,8 +71,11 @@ impl RestoreRun<'_> {
 
     /// Returns how Compose brings up the project that the data is of; `None` if it was no service of Compose.
     async fn up(&self, manifest: &Manifest) -> Option<Hint> {
-        let (context, labels) = (&self.run.context, &manifest.environment.labels);
-        let project = Membership::of(labels)?.project;
+        let (context, environment) = (&self.run.context, &manifest.environment);
+        let labels = &environment.labels;
+        // Of a service that is no known database, the volume alone says whose it is.
+        let of_volume = || VolumeKey::of(&environment.volume_labels).map(|key| key.project);
+        let project = Membership::of(labels).map(|member| member.project).or_else(of_volume)?;
         let spelling = Spelling::find(&*context.compose).await.unwrap_or(Spelling::Plugin);
         if self.project().as_deref() == Some(project) {
             let named = context.compose_project.as_ref().map(|name| ["-p", name]);

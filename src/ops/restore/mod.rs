@@ -144,7 +144,7 @@ pub(super) struct Unpacked {
 /// # Errors
 /// As for [`restore`].
 pub(super) async fn unpack(run: &Run, options: &RestoreOptions, saga: &mut Saga) -> Result<Unpacked> {
-    let restore_run = RestoreRun::new(run, options).await?;
+    let restore_run = RestoreRun { is_scratch: true, ..RestoreRun::new(run, options).await? };
     let planned = restore_run.prepare(saga).await?;
     let mut prepared = restore_run.make_ready(saga, planned).await?;
     let owner = prepared.known.owner;
@@ -159,6 +159,8 @@ struct RestoreRun<'a> {
     run: &'a Run,
     repository: RepositoryLocation,
     options: &'a RestoreOptions,
+    /// Whether what it makes is for this run alone, and nobody's service.
+    is_scratch: bool,
     /// Whether the old data or the new stays.
     stays: AtomicU8,
 }
@@ -173,7 +175,7 @@ const NEW_STAYS: u8 = 2;
 impl<'a> RestoreRun<'a> {
     async fn new(run: &'a Run, options: &'a RestoreOptions) -> Result<Self> {
         let repository = RepositoryLocation::probe(&options.repository).await?;
-        Ok(Self { run, repository, options, stays: OLD_STAYS.into() })
+        Ok(Self { run, repository, options, is_scratch: false, stays: OLD_STAYS.into() })
     }
 
     async fn restore(

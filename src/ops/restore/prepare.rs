@@ -216,7 +216,8 @@ impl RestoreRun<'_> {
                             .why("replaces what is in it"),
                     ));
                 }
-                Ok(unused(MountSource::Volume(name.clone()), format!("the new volume {name}")))
+                let new = unused(MountSource::Volume(name.clone()), format!("the new volume {name}"));
+                Ok(Source { warnings: self.warn_of_options(name), ..new })
             }
             Destination::Directory(path) => self.directory(path, engine).await,
         }

@@ -10,7 +10,7 @@ use super::{Captured, Output, Prepared, SnapshotRun};
 use crate::agent::archive::ArchiveStats;
 use crate::agent::client::ArchiveSink;
 use crate::database;
-use crate::model::container::{Container, EngineInfo};
+use crate::model::container::{Container, EngineInfo, Volume};
 use crate::model::error::{Context as _, Result};
 use crate::model::event::Phase;
 use crate::model::labels::lasting_labels;
@@ -126,6 +126,11 @@ pub(in crate::ops) async fn environment(
         Some(container) => libc_of(&*context.docker, container).await,
         None => None,
     };
+    // What whoever made the volume said of it: one that takes its place is to say the same.
+    let volume = match &source.location {
+        MountSource::Volume(name) => context.docker.volume(name).await.ok().flatten(),
+        MountSource::Directory(_) => None,
+    };
     Environment {
         container: container.map(|container| container.name.clone()),
         image: container.map(|container| container.image.clone()),
@@ -141,16 +146,15 @@ pub(in crate::ops) async fn environment(
         api_version: engine.api_version.to_string(),
         arch: engine.arch.clone(),
         libc,
-        volume_labels: volume_labels(context, source).await,
+        volume_options: volume.as_ref().map(options_of).unwrap_or_default(),
+        volume_labels: volume.map(|volume| lasting_labels(volume.labels)).unwrap_or_default(),
     }
 }
 
-/// Returns what whoever made a volume said of it: a volume that takes its place says the same. As with an image's other
-/// names, it is not worth failing for.
-async fn volume_labels(context: &Context, source: &Source) -> BTreeMap<String, String> {
-    let MountSource::Volume(name) = &source.location else { return BTreeMap::new() };
-    let volume = context.docker.volume(name).await.ok().flatten();
-    volume.map(|volume| lasting_labels(volume.labels)).unwrap_or_default()
+/// Returns the names of the options that a volume of the engine's own would not have.
+fn options_of(volume: &Volume) -> Vec<String> {
+    let driver = (volume.driver != "local").then(|| "driver".to_owned());
+    driver.into_iter().chain(volume.options.keys().cloned()).collect()
 }
 
 fn compose_labels(container: &Container) -> BTreeMap<String, String> {
