@@ -300,6 +300,36 @@ fn a_check() {
 }
 
 #[test]
+fn a_check_of_files_says_no_more_than_that_they_were_counted() {
+    let changed = Difference {
+        kind: DifferenceKind::Files,
+        severity: Severity::Information,
+        object: "the files".to_owned(),
+        before: Some("200 files, 1000 bytes".to_owned()),
+        after: Some("150 files, 800 bytes".to_owned()),
+        next: None,
+    };
+    let mut checked = CheckReport {
+        ok: true,
+        title: "service mysql of shop".to_owned(),
+        container: None,
+        against: Some(Against { snapshot: Some(format!("shop_mysql/{ID}")), taken: now() }),
+        strict: false,
+        differences: vec![changed],
+        checks: Vec::new(),
+        level: FactsLevel::Quick,
+        before: Some(FactsSummary::default()),
+        now: FactsSummary::default(),
+        unread: names(&["what is in the 150 files: only their number and size were looked at"]),
+        ms: 20,
+    };
+    pin_text("checked_files", &report::check(&checked, &commands()));
+    checked.differences.clear();
+    let said = report::check(&checked, &commands());
+    assert!(said.contains("what is in them was not compared") && !said.contains("what it was"), "{said}");
+}
+
+#[test]
 fn a_verification_with_a_drill() {
     let verified = Report {
         id: id(),
