@@ -1,5 +1,6 @@
 //! What a database advises if something is wrong with its data: words and commands for a person.
 
+use crate::model::container::Container;
 use crate::model::facts::{Facts, ForeignKey, Name, SequenceBehind};
 use crate::model::hint::Hint;
 
@@ -15,8 +16,8 @@ pub trait Advice: Send + Sync {
         true
     }
 
-    /// Returns the command that saves all data of a running container as statements; a person completes it.
-    fn dump(&self, _container: &str) -> Option<Hint> {
+    /// Returns the command that saves all data of a running container as statements, in a new file.
+    fn dump(&self, _container: &Container) -> Option<Hint> {
         None
     }
 

@@ -4,11 +4,14 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use super::Context;
+use super::orchestrated::Purpose;
 use crate::database;
 use crate::model::container::{Container, EngineInfo};
 use crate::model::error::{Context as _, Error, Result};
 use crate::model::hint::Hint;
-use crate::model::source::Source;
+use crate::model::location::MountSource;
+use crate::model::source::{Source, User};
+use crate::selector::memory::{InMemory, is_in_memory};
 use crate::selector::{self, EngineInventory, Target};
 use crate::service::order;
 
@@ -67,6 +70,29 @@ impl Context {
             .hint(Hint::docker(["stop", &stranded.name]).why("or start the other one first"))),
             None => Ok(()),
         }
+    }
+
+    /// Refuses to stop the users of a volume that is in memory: it is empty once the last of them has stopped, and if the
+    /// helper ended with volsnap at that moment, nothing would have its data. What is restored into one that nobody uses
+    /// would not even outlive the restore.
+    pub(super) async fn refuse_in_memory(&self, source: &Source, purpose: Purpose) -> Result<()> {
+        let MountSource::Volume(name) = &source.location else { return Ok(()) };
+        if purpose != Purpose::Restore && !source.users.iter().any(User::is_to_be_held) {
+            return Ok(());
+        }
+        let volume = self.docker.volume(name).await.context(|| format!("look at volume {name}"))?;
+        if !volume.as_ref().is_some_and(is_in_memory) {
+            return Ok(());
+        }
+        let target = Target::at(&source.location).spelling();
+        Err(Error::failed(format!(
+            "volume {name} is in memory (its driver's option type): what is in it is gone {}",
+            InMemory::Volume.until()
+        ))
+        .hint(
+            Hint::volsnap(["snapshot", &target, "--quiesce", "pause"])
+                .why("saves it while it runs; `restore latest --new-volume NAME` then puts it on a disk"),
+        ))
     }
 
     /// Refuses a container that is no longer in the run in which it was prepared; `again` is the command to type. By

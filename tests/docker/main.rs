@@ -43,4 +43,5 @@ mod snapshots;
 mod staging;
 mod stores;
 mod stuck;
+mod watched;
 mod world;

@@ -1,8 +1,10 @@
 //! What PostgreSQL advises: statements for its own `psql`, and what happens to indexes under another C library.
 
 use super::Postgres;
+use super::container::superuser;
 use crate::database::Advice;
 use crate::database::advice::{Flaw, Platform, Transplant};
+use crate::model::container::Container;
 use crate::model::facts::{Facts, identifier};
 use crate::model::hint::Hint;
 use crate::model::quote::shell_quote;
@@ -20,9 +22,11 @@ impl Advice for Postgres {
         facts.settings.get("wal_level").is_some_and(|level| level == "minimal")
     }
 
-    fn dump(&self, container: &str) -> Option<Hint> {
-        let name = shell_quote(container);
-        Some(Hint::shell(format!("docker exec {name} pg_dumpall --username=USER > dump.sql")))
+    fn dump(&self, container: &Container) -> Option<Hint> {
+        let (name, user) = (shell_quote(&container.name), shell_quote(&superuser(container)));
+        // Its name is new each time: a dump that fails must not take the place of one that is whole.
+        let file = "dump-\"$(date +%s)\".sql";
+        Some(Hint::shell(format!("docker exec {name} pg_dumpall --username={user} >{file}")))
     }
 
     /// The C library sorts text, and an index of text has the order of the library that it was made with.

@@ -429,6 +429,7 @@ impl RestoreRun<'_> {
             .collect();
         let stops: Vec<Container> = order::stop_order(&running).into_iter().cloned().collect();
         self.run.context.refuse_orchestrated(source, Purpose::Restore).await?;
+        self.run.context.refuse_in_memory(source, Purpose::Restore).await?;
         stops.iter().try_for_each(refuse_what_cannot_be_stopped)?;
         let kills = self.options.kills.clone();
         let hold = HoldPlan { containers: stops.clone(), kills, ..HoldPlan::default() };

@@ -53,6 +53,7 @@ impl SnapshotRun<'_> {
                     vec![Hint::volsnap(["snapshot", &target, "--quiesce", "pause"])]
                 })?;
             }
+            self.run.context.refuse_in_memory(&source, Purpose::Snapshot).await?;
             self.run.context.refuse_stranded(&source).await?;
         }
         refuse_file(&source, &engine)?;
