@@ -5,6 +5,8 @@ use std::time::Duration;
 
 use super::Context;
 use super::orchestrated::Purpose;
+use crate::agent::protocol::Survey;
+use crate::archive::DEPTH_MAX;
 use crate::database;
 use crate::model::container::{Container, EngineInfo};
 use crate::model::error::{Context as _, Error, Result};
@@ -110,6 +112,19 @@ impl Context {
         ))
         .hint(again))
     }
+}
+
+/// Refuses data that could be saved and not restored.
+pub(super) fn refuse_too_deep(survey: &Survey, source: &Source) -> Result<()> {
+    let Some(path) = &survey.too_deep else { return Ok(()) };
+    let depth = path.components().count();
+    let first: PathBuf = path.components().take(3).collect();
+    Err(Error::failed(format!(
+        "in {}, below {}, directories are nested {depth} deep, and a restore reaches {DEPTH_MAX}",
+        source.title,
+        first.display()
+    ))
+    .hint(Hint::advice("move what lies that deep out of the data, or leave it out with --exclude")))
 }
 
 /// Refuses Podman for what must see the users of the data stopped; `hints` tell what to do instead.

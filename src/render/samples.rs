@@ -159,6 +159,7 @@ fn restore_plan() -> RestorePlan {
         free_bytes: Some(80_000_000_000),
         replaces_entries: 1200,
         replaces_bytes: 2_800_000_000,
+        safety_needs_bytes: 2_850_000_000,
         in_place: false,
         safety: Some(format!("shop_db_data/{ID}")),
         level: Level::default(),

@@ -22,6 +22,7 @@ mod facts;
 mod hangs;
 mod holds;
 mod interruptions;
+mod limits;
 mod looping;
 mod migrate;
 mod names;

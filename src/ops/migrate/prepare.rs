@@ -490,7 +490,7 @@ impl MigrateRun<'_> {
     ) -> MigratePlan {
         let back = matches!(place.location, MountSource::Volume(_));
         let outlook =
-            DowntimeEstimate { quiesce: Quiesce::Stop, raw_bytes: survey.bytes, measured: None };
+            DowntimeEstimate { quiesce: Quiesce::Stop, raw_bytes: survey.held_bytes, measured: None };
         let shown = |location: &MountSource| match location {
             MountSource::Volume(name) => format!("volume {name}"),
             MountSource::Directory(path) => path.display().to_string(),
