@@ -189,6 +189,63 @@ fn a_disk_that_is_nearly_full_is_left_alone() {
     assert_eq!(fs::read_dir(world.place()).unwrap().count(), 0);
 }
 
+/// A sparse file of the old GNU format that has a byte at its end, and nothing before.
+fn hole(size: u64) -> Vec<u8> {
+    let mut header = tar::Header::new_gnu();
+    header.set_path("hole").unwrap();
+    header.set_mode(0o644);
+    header.set_size(1);
+    header.set_entry_type(tar::EntryType::GNUSparse);
+    let gnu = header.as_gnu_mut().unwrap();
+    let octal = |value: u64, field: &mut [u8; 12]| {
+        let mut digits = [0x80, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0];
+        digits[4..].copy_from_slice(&value.to_be_bytes());
+        *field = digits;
+    };
+    octal(size - 1, &mut gnu.sparse[0].offset);
+    octal(1, &mut gnu.sparse[0].numbytes);
+    octal(size, &mut gnu.realsize);
+    header.set_cksum();
+    let mut builder = tar::Builder::new(Vec::new());
+    builder.append(&header, &b"x"[..]).unwrap();
+    builder.into_inner().unwrap()
+}
+
+/// Zero by zero, it would take an hour.
+#[test]
+fn a_huge_hole_of_a_foreign_archive_is_not_read() {
+    const SIZE: u64 = 4 << 40;
+    let world = World::new();
+    let options = ExtractOptions { origin: Origin::Foreign, bytes: SIZE, ..options() };
+    let extracted = world.extract(&hole(SIZE), &options).unwrap();
+    assert_eq!((extracted.files, extracted.bytes), (1, SIZE));
+    let made = world.place().join("hole").metadata().unwrap();
+    assert_eq!(made.len(), SIZE);
+    assert!(made.blocks() < 64, "{} blocks", made.blocks());
+}
+
+#[test]
+fn what_is_saved_can_lie_as_deep_as_what_is_restored_and_no_deeper() {
+    let source = TempDir::new().unwrap();
+    let deep = source.path().join("d/".repeat(crate::archive::DEPTH_MAX - 1));
+    fs::create_dir_all(&deep).unwrap();
+    fs::write(deep.join("f"), "x").unwrap();
+    let archive = || -> Result<Vec<u8>, ArchiveError> {
+        let written = tempfile::NamedTempFile::new().unwrap();
+        let out = written.reopen().unwrap();
+        archive_tree(source.path(), &ArchiveOptions::default(), out, Vec::new(), &mut |_| {})?;
+        Ok(fs::read(written.path()).unwrap())
+    };
+    let world = World::new();
+    let saved = archive().unwrap();
+    let extracted = world.extract(&saved, &options()).unwrap();
+    assert_eq!(extracted.files, 1);
+    fs::create_dir(deep.join("e")).unwrap();
+    fs::write(deep.join("e/f"), "x").unwrap();
+    let error = archive().unwrap_err();
+    assert!(crate::model::error::chain(&error).contains("deeper than 400 directories"), "{error}");
+}
+
 #[test]
 fn a_path_of_ten_thousand_directories_is_refused() {
     let world = World::new();

@@ -140,8 +140,12 @@ pub struct Survey {
     pub files: u64,
     /// Bytes of the files' contents, holes included.
     pub bytes: u64,
+    /// Bytes of the files' contents, without holes.
+    pub held_bytes: u64,
     /// Bytes the files occupy on disk.
     pub disk_bytes: u64,
+    /// The first entry found that lies deeper than any restore reaches.
+    pub too_deep: Option<PathBuf>,
     /// Data directories found, and of which engine.
     pub databases: Vec<FoundDatabase>,
     /// [Stores](crate::database::stores) of which files were found, by their names.

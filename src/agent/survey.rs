@@ -4,14 +4,16 @@
 //! count what vanishes meanwhile: the database may be running.
 
 use std::collections::HashSet;
-use std::fs::{self, Metadata};
+use std::fs::{self, File, Metadata};
 use std::io;
-use std::os::unix::fs::MetadataExt;
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 
 use globset::GlobSet;
 
 use super::protocol::{FoundDatabase, Survey};
+use super::tree;
+use crate::archive::DEPTH_MAX;
 use crate::database;
 
 /// The unit of `st_blocks`, whatever the file system's block is.
@@ -44,8 +46,12 @@ pub fn survey(root: &Path, exclude: &GlobSet) -> io::Result<Survey> {
             }
             match entry.metadata() {
                 Ok(metadata) => {
-                    count(&mut survey, &metadata, &mut linked);
-                    note_store(&mut survey, &root.join(&path));
+                    let absolute = root.join(&path);
+                    count(&mut survey, &absolute, &metadata, &mut linked);
+                    note_store(&mut survey, &absolute);
+                    if survey.too_deep.is_none() && path.components().count() > DEPTH_MAX {
+                        survey.too_deep = Some(path.clone());
+                    }
                     if metadata.is_dir() {
                         directories.push(path);
                     }
@@ -58,14 +64,28 @@ pub fn survey(root: &Path, exclude: &GlobSet) -> io::Result<Survey> {
     Ok(survey)
 }
 
-fn count(survey: &mut Survey, metadata: &Metadata, linked: &mut HashSet<(u64, u64)>) {
+fn count(survey: &mut Survey, path: &Path, metadata: &Metadata, linked: &mut HashSet<(u64, u64)>) {
     survey.entries += 1;
     if !metadata.is_file() || (metadata.nlink() > 1 && !linked.insert((metadata.dev(), metadata.ino()))) {
         return;
     }
     survey.files += 1;
     survey.bytes += metadata.len();
+    survey.held_bytes += held(path, metadata);
     survey.disk_bytes += metadata.blocks() * BLOCK;
+}
+
+/// Returns the bytes of a file outside its holes. Only one that takes less than its size is asked: it has holes, or its
+/// file system compresses it.
+fn held(path: &Path, metadata: &Metadata) -> u64 {
+    let size = metadata.len();
+    if metadata.blocks() * BLOCK >= size {
+        return size;
+    }
+    let file =
+        File::options().read(true).custom_flags(nix::libc::O_NOFOLLOW | nix::libc::O_NONBLOCK).open(path);
+    // Whatever cannot be asked may have no holes.
+    file.ok().and_then(|file| tree::held_bytes(&file, size).ok()).unwrap_or(size)
 }
 
 /// Takes note of the store that a file is of.
@@ -128,6 +148,7 @@ mod tests {
         let survey = survey(root.path(), &GlobSet::empty()).unwrap();
         assert_eq!((survey.entries, survey.files), (5, 2));
         assert_eq!(survey.bytes, 5000 + (1 << 30));
+        assert_eq!(survey.held_bytes, 5000);
         assert!((5000..1 << 20).contains(&survey.disk_bytes), "{}", survey.disk_bytes);
         assert_eq!(survey.databases, []);
     }
@@ -141,6 +162,17 @@ mod tests {
         fs::write(root.path().join("x.tmp"), [0; 10]).unwrap();
         let survey = survey(root.path(), &globs(&["log", "*.tmp"])).unwrap();
         assert_eq!((survey.entries, survey.files, survey.bytes), (1, 1, 10));
+    }
+
+    #[test]
+    fn what_lies_deeper_than_a_restore_reaches_is_named() {
+        let root = TempDir::new().unwrap();
+        let deep = root.path().join("d/".repeat(DEPTH_MAX));
+        fs::create_dir_all(&deep).unwrap();
+        assert_eq!(survey(root.path(), &GlobSet::empty()).unwrap().too_deep, None);
+        fs::write(deep.join("f"), "").unwrap();
+        let found = survey(root.path(), &GlobSet::empty()).unwrap().too_deep.unwrap();
+        assert_eq!(found, PathBuf::from("d/".repeat(DEPTH_MAX) + "f"));
     }
 
     #[test]

@@ -21,7 +21,9 @@ use nix::sys::stat::{FileStat, Mode, SFlag, fstat, fstatat, major, minor};
 use nix::unistd::{Whence, lseek};
 use xattr::FileExt;
 
-use crate::archive::{ArchiveError, Device, Entry, EntryKind, Extent, FileProblem, Limits, Timestamp, Xattr};
+use crate::archive::{
+    ArchiveError, DEPTH_MAX, Device, Entry, EntryKind, Extent, FileProblem, Limits, Timestamp, Xattr,
+};
 
 /// The unit in which the kernel counts a file's disk use, and tar its records.
 const SECTOR: u64 = 512;
@@ -294,6 +296,9 @@ impl TreeWalker {
 
     /// Looks at one name; `None` if it is not a member.
     fn visit(&mut self, place: &Place<'_>) -> Result<Option<TreeMember>, ArchiveError> {
+        if place.path.split(|byte| *byte == b'/').count() > DEPTH_MAX {
+            return Err(place.error(FileProblem::TooDeep { limit: DEPTH_MAX }));
+        }
         let stat = match fstatat(place.dir, place.name, AtFlags::AT_SYMLINK_NOFOLLOW) {
             Ok(stat) => stat,
             Err(errno) => return self.missing(place, errno),
@@ -580,6 +585,11 @@ pub(super) fn read_xattrs(
     }
     xattrs.sort_unstable();
     Ok(xattrs)
+}
+
+/// Returns how many bytes an archive has of a file: those outside its holes.
+pub(super) fn held_bytes(file: &File, size: u64) -> nix::Result<u64> {
+    Ok(extents(file, size)?.map_or(size, |extents| extents.iter().map(|extent| extent.len).sum()))
 }
 
 /// Returns where the data of a sparse file lies; `None` if it has no holes.

@@ -126,6 +126,12 @@ pub enum FileProblem {
         /// What of it changed.
         what: &'static str,
     },
+    /// No restore could put it there.
+    #[error("it lies deeper than {limit} directories, which no restore reaches")]
+    TooDeep {
+        /// The most names of a path.
+        limit: usize,
+    },
     /// It vanished although everything that writes was held still.
     #[error("it vanished while it was held still")]
     Vanished,

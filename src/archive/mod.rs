@@ -35,6 +35,10 @@ pub use frames::{FrameDecoder, FrameKind, FrameSink, FrameWriter, Payload};
 pub use tar_reader::{Limits, Segment, TarReader};
 pub use tar_writer::TarWriter;
 
+/// The most names of a path, in what is saved and in what is restored: while it writes, a restore has a handle of each
+/// directory above a file.
+pub const DEPTH_MAX: usize = 400;
+
 /// How to compress an archive, as `--compression` says it: `zstd[:N]`, `gzip[:N]` or `none`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]

@@ -14,13 +14,13 @@ use crate::render::Ui;
 
 /// List what puts the data of databases at risk, each with the command that mends it
 ///
-/// Looks at every database on the engine: where its data really is, what `compose down -v`, pruning and
-/// the removal of its container would do to the data, how it stops and comes back, what snapshots it has.
-/// Changes nothing and starts nothing. Exits with 3 if something is at high risk, with 4 if a dead run has left
-/// a service down.
+/// Looks at every database, and at every volume and directory that another container writes: where the data really
+/// is, what `compose down -v`, pruning and the removal of its container would do to it, how it stops and comes
+/// back, what snapshots it has. Changes nothing and starts nothing. Exits with 3 if something is at high risk, with
+/// 4 if a dead run has left a service down.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
-    /// What to look at: `db`, `service:db`, `container:NAME`, `volume:NAME`, `path:DIR` [default: every database]
+    /// What to look at: `db`, `service:db`, `container:NAME`, `volume:NAME`, `path:DIR` [default: everything]
     target: Option<Target>,
 }
 

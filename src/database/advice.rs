@@ -32,8 +32,8 @@ pub trait Advice: Send + Sync {
         None
     }
 
-    /// Returns the command that saves all data of a running container as statements; a person completes it.
-    fn dump(&self, _container: &str) -> Option<Hint> {
+    /// Returns the command that saves all data of a running container as statements, in a new file.
+    fn dump(&self, _container: &Container) -> Option<Hint> {
         None
     }
 

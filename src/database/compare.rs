@@ -646,9 +646,10 @@ impl Comparing<'_> {
                 files.digest.as_ref().map_or_else(String::new, |digest| format!(", digest {digest}"));
             format!("{} files, {} bytes{digest}", files.files, files.bytes)
         };
-        let emptied = then.files > 0 && now.files == 0;
-        let severity = if emptied { Severity::Damage } else { self.by_writing() };
-        let next = self.restore();
+        // Of anything between, the number of files tells neither that somebody wrote nor that something is lost.
+        let lost = self.strict || (then.files > 0 && now.files == 0);
+        let severity = if lost { Severity::Damage } else { Severity::Information };
+        let next = self.restore().filter(|_| lost);
         self.push(DifferenceKind::Files, severity, "the files", change(shown(then), shown(now)), next);
     }
 }

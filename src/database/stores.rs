@@ -19,6 +19,8 @@ pub struct Store {
     programs: &'static [&'static str],
     /// Names of files that only it leaves: whole, or `*.suffix`, or `prefix*`.
     files: &'static [&'static str],
+    /// Where its images have its data.
+    directories: &'static [&'static str],
     /// Whether it acknowledges writes that are not on the disk yet, and writes them now and then, and when it stops.
     pub keeps_in_memory: bool,
 }
@@ -26,54 +28,75 @@ pub struct Store {
 /// How every `SQLite` file begins.
 const SQLITE_HEADER: &[u8; 16] = b"SQLite format 3\0";
 
-const SQLITE: Store = Store { name: "SQLite", programs: &[], files: &[], keeps_in_memory: false };
+const SQLITE: Store =
+    Store { name: "SQLite", programs: &[], files: &[], directories: &[], keeps_in_memory: false };
 
 const STORES: &[Store] = &[
     Store {
         name: "MariaDB or MySQL",
         programs: &["mariadbd", "mysqld", "mariadbd-safe", "mysqld_safe", "mariadb", "mysql", "percona"],
         files: &["ibdata1", "aria_log_control", "*.ibd"],
+        directories: &["/var/lib/mysql", "/bitnami/mariadb", "/bitnami/mysql"],
         keeps_in_memory: false,
     },
     Store {
         name: "Redis or Valkey",
         programs: &["redis-server", "valkey-server", "keydb-server", "redis", "valkey", "keydb"],
         files: &["dump.rdb", "appendonlydir", "appendonly.aof*"],
+        directories: &["/data", "/bitnami/redis/data", "/bitnami/valkey/data"],
         keeps_in_memory: true,
     },
     Store {
         name: "MongoDB",
         programs: &["mongod", "mongo", "mongodb"],
         files: &["WiredTiger", "mongod.lock"],
+        directories: &["/data/db", "/bitnami/mongodb"],
         keeps_in_memory: true,
     },
-    Store { name: "etcd", programs: &["etcd"], files: &["*.snap.db"], keeps_in_memory: false },
+    Store {
+        name: "etcd",
+        programs: &["etcd"],
+        files: &["*.snap.db"],
+        directories: &["/bitnami/etcd"],
+        keeps_in_memory: false,
+    },
     Store {
         name: "InfluxDB",
         programs: &["influxd", "influxdb"],
         files: &["influxd.bolt", "*.tsm"],
+        directories: &["/var/lib/influxdb2", "/var/lib/influxdb"],
         keeps_in_memory: false,
     },
     Store {
         name: "Elasticsearch or OpenSearch",
         programs: &["elasticsearch", "opensearch"],
         files: &["segments_*", "*.cfs"],
+        directories: &["/usr/share/elasticsearch/data", "/usr/share/opensearch/data"],
         keeps_in_memory: false,
     },
     Store {
         name: "RabbitMQ",
         programs: &["rabbitmq-server", "rabbitmq"],
         files: &["rabbit_serial", "msg_stores"],
+        directories: &["/var/lib/rabbitmq"],
         keeps_in_memory: false,
     },
     Store {
         name: "Mosquitto",
         programs: &["mosquitto", "eclipse-mosquitto"],
         files: &["mosquitto.db"],
+        directories: &["/mosquitto/data"],
         keeps_in_memory: true,
     },
     SQLITE,
 ];
+
+impl Store {
+    /// Returns where its images have its data, as their containers see it.
+    pub fn directories(&self) -> impl Iterator<Item = &'static Path> {
+        self.directories.iter().map(Path::new)
+    }
+}
 
 /// Returns the store that a container runs, by its command, or by its image's name.
 #[must_use]

@@ -105,7 +105,8 @@ pub async fn check(context: &Context, options: &CheckOptions) -> Result<CheckRep
         }
     };
     let snapshot = options.against.as_ref().or(latest.as_ref()).map(Snapshot::name);
-    let (report, facts) = report(&source, baseline, seen, snapshot.as_deref());
+    let (mut report, facts) = report(&source, baseline, seen, snapshot.as_deref());
+    report.unread.extend(unasked(context, options, &source)?);
     if report.ok {
         context.remember(&engine.id, &source, Some(facts), None);
     }
@@ -189,7 +190,19 @@ fn report(
 /// Returns what remains unknown of data that is no database: its files are counted, but not read.
 fn unread_of_files(facts: &Facts) -> Option<String> {
     let files = facts.files.as_ref().filter(|files| files.digest.is_none())?;
-    Some(format!("what is in the {} files: only their number and size were compared", files.files))
+    Some(format!("what is in the {} files: only their number and size were looked at", files.files))
+}
+
+/// Returns what to say of the user's checks of data that is of no database that could be asked.
+fn unasked(context: &Context, options: &CheckOptions, source: &Source) -> Result<Option<String>> {
+    if source.database().is_some() {
+        return Ok(None);
+    }
+    let user = source.users.first().map(|user| user.container.clone()).unwrap_or_default();
+    let checks = find_checks(options.checks.as_deref(), &user, &context.directory)?;
+    Ok(checks.map(|(path, _)| {
+        format!("your checks in {}: there is no database that volsnap can ask", path.display())
+    }))
 }
 
 /// Returns the newest facts there are, with the snapshot that has them.

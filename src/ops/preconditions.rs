@@ -4,12 +4,17 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use super::Context;
+use super::orchestrated::Purpose;
+use crate::agent::protocol::Survey;
+use crate::archive::DEPTH_MAX;
 use crate::compose::command::Spelling;
 use crate::database;
 use crate::model::container::{Container, EngineInfo};
 use crate::model::error::{Context as _, Error, Result};
 use crate::model::hint::Hint;
-use crate::model::source::Source;
+use crate::model::location::MountSource;
+use crate::model::source::{Source, User};
+use crate::selector::memory::{InMemory, is_in_memory};
 use crate::selector::{self, EngineInventory, Target};
 use crate::service::order;
 
@@ -85,6 +90,29 @@ impl Context {
         }
     }
 
+    /// Refuses to stop the users of a volume that is in memory: it is empty once the last of them has stopped, and if the
+    /// helper ended with volsnap at that moment, nothing would have its data. What is restored into one that nobody uses
+    /// would not even outlive the restore.
+    pub(super) async fn refuse_in_memory(&self, source: &Source, purpose: Purpose) -> Result<()> {
+        let MountSource::Volume(name) = &source.location else { return Ok(()) };
+        if purpose != Purpose::Restore && !source.users.iter().any(User::is_to_be_held) {
+            return Ok(());
+        }
+        let volume = self.docker.volume(name).await.context(|| format!("look at volume {name}"))?;
+        if !volume.as_ref().is_some_and(is_in_memory) {
+            return Ok(());
+        }
+        let target = Target::at(&source.location).spelling();
+        Err(Error::failed(format!(
+            "volume {name} is in memory (its driver's option type): what is in it is gone {}",
+            InMemory::Volume.until()
+        ))
+        .hint(
+            Hint::volsnap(["snapshot", &target, "--quiesce", "pause"])
+                .why("saves it while it runs; `restore latest --new-volume NAME` then puts it on a disk"),
+        ))
+    }
+
     /// Refuses a container that is no longer in the run in which it was prepared; `again` is the command to type. By
     /// that run the journal tells whether somebody has started the container again, or whether our stop may still reach
     /// it.
@@ -100,6 +128,19 @@ impl Context {
         ))
         .hint(again))
     }
+}
+
+/// Refuses data that could be saved and not restored.
+pub(super) fn refuse_too_deep(survey: &Survey, source: &Source) -> Result<()> {
+    let Some(path) = &survey.too_deep else { return Ok(()) };
+    let depth = path.components().count();
+    let first: PathBuf = path.components().take(3).collect();
+    Err(Error::failed(format!(
+        "in {}, below {}, directories are nested {depth} deep, and a restore reaches {DEPTH_MAX}",
+        source.title,
+        first.display()
+    ))
+    .hint(Hint::advice("move what lies that deep out of the data, or leave it out with --exclude")))
 }
 
 /// Refuses Podman for what must see the users of the data stopped; `hints` tell what to do instead.

@@ -401,6 +401,7 @@ impl RestartRun<'_> {
         })?;
         self.run.context.refuse_orchestrated(&source, Purpose::Restart).await?;
         let stops = stops(&self.run.context, &source)?;
+        self.run.context.refuse_in_memory(&source, Purpose::Restart).await?;
         self.run.context.refuse_stranded(&source).await?;
         let database = database_of(&source);
         let checks = match &database {

@@ -22,6 +22,7 @@ const SHOWN: usize = 10;
 pub(crate) fn check(report: &CheckReport, commands: &Commands) -> String {
     let outcome = match (report.ok, &report.against) {
         (false, _) => "the data is NOT as it should be",
+        (true, Some(_)) if report.container.is_none() => of_files(&report.differences),
         (true, Some(_)) => as_it_was(report.strict, &report.unread),
         (true, None) => "its facts are remembered for the next check",
     };
@@ -34,7 +35,9 @@ pub(crate) fn check(report: &CheckReport, commands: &Commands) -> String {
                 |snapshot| format!("snapshot {}", escape(snapshot)),
             );
             row("compared", &format!("with {of}, of {}", time(against.taken)));
-            row("since then", written(report.strict));
+            if report.container.is_some() {
+                row("since then", written(report.strict));
+            }
         }
         None => row("compared", "with nothing: no earlier facts are known"),
     }
@@ -118,6 +121,16 @@ pub(crate) fn facts(facts: &SnapshotFacts) -> String {
     let seen = &facts.seen;
     let exact = if facts.exact { "exact for the snapshot" } else { "of a moment before it" };
     format!("{}, {exact} ({}, {})", summary(&seen.summary()), level(seen.level), time(seen.taken))
+}
+
+/// Returns what can be said of data that is of no database that could be asked: its files are counted, and nobody knows
+/// what they have to be.
+fn of_files(differences: &[Difference]) -> &'static str {
+    if differences.is_empty() {
+        "it has as many files as before, of the same size; what is in them was not compared"
+    } else {
+        "its files are not those from before; whether anything is lost cannot be told"
+    }
 }
 
 /// Returns what can be said of data in which nothing was found wrong: no more than what was looked at.

@@ -176,6 +176,7 @@ fn restore_plan() -> RestorePlan {
         free_bytes: Some(80_000_000_000),
         replaces_entries: 1200,
         replaces_bytes: 2_800_000_000,
+        safety_needs_bytes: 2_850_000_000,
         in_place: false,
         slots: vec![slot()],
         leaves_out_slots: true,
@@ -321,6 +322,36 @@ fn a_check() {
     };
     pin_text("checked", &report::check(&checked, &commands()));
     pin_json("checked", "check", &json::CheckObject::new(&checked, &commands()));
+}
+
+#[test]
+fn a_check_of_files_says_no_more_than_that_they_were_counted() {
+    let changed = Difference {
+        kind: DifferenceKind::Files,
+        severity: Severity::Information,
+        object: "the files".to_owned(),
+        before: Some("200 files, 1000 bytes".to_owned()),
+        after: Some("150 files, 800 bytes".to_owned()),
+        next: None,
+    };
+    let mut checked = CheckReport {
+        ok: true,
+        title: "service mysql of shop".to_owned(),
+        container: None,
+        against: Some(Against { snapshot: Some(format!("shop_mysql/{ID}")), taken: now() }),
+        strict: false,
+        differences: vec![changed],
+        checks: Vec::new(),
+        level: FactsLevel::Quick,
+        before: Some(FactsSummary::default()),
+        now: FactsSummary::default(),
+        unread: names(&["what is in the 150 files: only their number and size were looked at"]),
+        ms: 20,
+    };
+    pin_text("checked_files", &report::check(&checked, &commands()));
+    checked.differences.clear();
+    let said = report::check(&checked, &commands());
+    assert!(said.contains("what is in them was not compared") && !said.contains("what it was"), "{said}");
 }
 
 #[test]

@@ -10,8 +10,10 @@ use crate::model::error::{Error, Result};
 use crate::model::hint::Hint;
 use crate::model::location::MountSource;
 use crate::model::location::normalize;
+use crate::model::orchestrator::Orchestrator;
 use crate::model::quote::{printable, shell_quote};
 use crate::selector::EngineInventory;
+use crate::selector::memory::in_memory;
 use crate::selector::place::Place;
 
 /// Finds the server that a container runs.
@@ -55,18 +57,33 @@ impl<'w> DatabaseData<'w> {
     pub fn location(&self) -> Result<MountSource> {
         let (name, directory) = (printable(&self.container.name), shown(&self.directory));
         match self.mount {
-            None => Err(Error::failed(format!(
+            None if in_memory(&self.directory, None, &[]).is_none() => Err(Error::failed(format!(
                 "the data of container {name} lies in the container's own layer: nothing is mounted at \
                  {directory}, so the data goes when the container is removed"
             ))
             .hint(rescue(self.container, &self.directory))),
-            Some(mount) => location_of(mount).ok_or_else(|| {
+            mount => mount.and_then(location_of).ok_or_else(|| {
+                let at = mount.map_or(directory, |mount| shown(&mount.destination));
                 Error::failed(format!(
-                    "the data of container {name} lies in memory ({}), and goes when the container stops",
-                    shown(&mount.destination)
+                    "the data of container {name} lies in memory ({at}), and goes when the container stops"
                 ))
+                .with_hints(self.out_of_memory())
             }),
         }
+    }
+
+    /// Returns what saves data in memory: only the database itself can hand it out, while it runs.
+    #[must_use]
+    pub fn out_of_memory(&self) -> Vec<Hint> {
+        let database = database::of(self.container).filter(|_| self.container.state.running);
+        let dump = database.and_then(|database| database.advice().dump(self.container));
+        vec![dump.unwrap_or_else(|| {
+            Hint::advice(format!(
+                "have {} write a dump of its data elsewhere while it runs, and put {} on a volume",
+                printable(&self.container.name),
+                shown(&self.directory)
+            ))
+        })]
     }
 
     /// Returns where the data directory is on the engine's host.
@@ -96,12 +113,17 @@ impl<'w> DatabaseData<'w> {
     }
 }
 
-/// Returns the command that copies data out of a container's own layer; the container has to stop for it.
+/// Returns the command that copies data out of a container's own layer. The container has to stop for it, or to freeze
+/// where a stop takes the container away, and its layer with it.
 fn rescue(container: &Container, directory: &Path) -> Hint {
     let name = shell_quote(&container.name);
     let from = shell_quote(&format!("{}:{}", container.name, directory.display()));
     let copy = format!("docker cp --archive {from} ./rescued-data");
-    if container.state.running {
+    let state = &container.state;
+    if state.running && !state.paused && (container.auto_remove || Orchestrator::of(container).is_some()) {
+        Hint::shell(format!("docker pause {name} && {copy}; docker unpause {name}"))
+            .why("what is copied recovers as after a power cut")
+    } else if state.running && !state.paused {
         // Start again, whether or not the copy worked.
         Hint::shell(format!("docker stop -t 600 {name} && {copy}; docker start {name}"))
     } else {
@@ -115,12 +137,7 @@ fn rescue(container: &Container, directory: &Path) -> Hint {
 /// # Errors
 /// When there is none, or several.
 pub(super) fn only_writable(container: &Container, world: &EngineInventory) -> Result<MountSource> {
-    let mut locations: Vec<_> = container
-        .mounts
-        .iter()
-        .filter(|mount| !mount.read_only && !is_single_file(mount) && !is_of_the_system(mount))
-        .filter_map(location_of)
-        .collect();
+    let mut locations: Vec<_> = writable(container).filter_map(location_of).collect();
     locations.sort_by_key(|location| target_of(location).spelling());
     locations.dedup();
     let name = printable(&container.name);
@@ -138,6 +155,12 @@ pub(super) fn only_writable(container: &Container, world: &EngineInventory) -> R
             Err(Error::usage(message).with_hints(commands))
         }
     }
+}
+
+/// Returns the mounts of a container that it can write data to: no single files, and nothing of the host's system.
+pub fn writable(container: &Container) -> impl Iterator<Item = &Mount> {
+    let is_data = |mount: &&Mount| !mount.read_only && !is_single_file(mount) && !is_of_the_system(mount);
+    container.mounts.iter().filter(is_data)
 }
 
 /// Returns the target that names a volume or directory and nothing else.

@@ -17,13 +17,14 @@ mod containers;
 mod data;
 mod engine_inventory;
 pub mod inventory;
+pub mod memory;
 mod names;
 mod place;
 mod resolve;
 mod suggest;
 
 pub use containers::containers;
-pub use data::{DatabaseData, database_data, is_anonymous, location_of};
+pub use data::{DatabaseData, database_data, is_anonymous, location_of, writable};
 pub use engine_inventory::{Bystanders, EngineInventory};
 pub use names::describe;
 pub use resolve::resolve;

@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 
 use crate::model::container::{Mount, MountKind, Volume};
 use crate::model::location::{MountSource, normalize};
+use crate::selector::memory::bound_directory;
 
 /// Where something is on the engine's host.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -46,11 +47,9 @@ impl Place {
         let known = [volume.map(|volume| volume.mountpoint.as_path()), mounted_from];
         let local = volume.is_none_or(|volume| matches!(volume.driver.as_str(), "local" | ""));
         let known = known.into_iter().flatten().filter(|_| local);
-        let mut paths: Vec<_> = known
-            .chain(volume.and_then(bound_device))
-            .filter(|path| path.is_absolute())
-            .map(normalize)
-            .collect();
+        let bound = volume.and_then(bound_directory);
+        let mut paths: Vec<_> =
+            known.chain(bound.as_deref()).filter(|path| path.is_absolute()).map(normalize).collect();
         paths.sort();
         paths.dedup();
         Self { volume: Some(name.to_owned()), below: PathBuf::new(), paths }
@@ -95,11 +94,4 @@ impl Place {
     pub fn overlaps(&self, other: &Self) -> bool {
         self.path_to(other).is_some() || other.path_to(self).is_some()
     }
-}
-
-/// Returns the directory that a volume of the local driver is a bind of (`type=none,o=bind`).
-fn bound_device(volume: &Volume) -> Option<&Path> {
-    let options = volume.options.get("o")?;
-    let bound = options.split(',').any(|option| matches!(option.trim(), "bind" | "rbind"));
-    volume.options.get("device").filter(|_| bound).map(Path::new)
 }

@@ -13,7 +13,7 @@ use crate::world::{World, docker};
 
 /// Everything that is found, or of one target.
 #[track_caller]
-fn findings(volsnap: &Volsnap, target: &[&str], code: i32) -> Vec<Value> {
+pub(crate) fn findings(volsnap: &Volsnap, target: &[&str], code: i32) -> Vec<Value> {
     let ran = volsnap.run([&["doctor", "--json"], target].concat());
     let stdout = ran.expect(code).stdout();
     assert!(!stdout.contains("secret-word"), "{stdout}");
@@ -21,7 +21,7 @@ fn findings(volsnap: &Volsnap, target: &[&str], code: i32) -> Vec<Value> {
 }
 
 /// Returns the kinds found of a container, each with its risk, as "stop-grace high".
-fn kinds(findings: &[Value], container: &str) -> Vec<String> {
+pub(crate) fn kinds(findings: &[Value], container: &str) -> Vec<String> {
     let of = findings.iter().filter(|finding| finding["container"] == container);
     let mut kinds: Vec<_> = of
         .map(|one| format!("{} {}", one["kind"].as_str().unwrap(), one["risk"].as_str().unwrap()))
@@ -35,7 +35,7 @@ fn device(path: &str) -> u64 {
 }
 
 /// Creates a container of the database's image that never runs.
-fn create(world: &World, suffix: &str, options: &[&str]) -> String {
+pub(crate) fn create(world: &World, suffix: &str, options: &[&str]) -> String {
     let (name, label) = (world.name(suffix), format!("{}={}", crate::world::LABEL, std::process::id()));
     let fixed = ["create", "--name", &name, "--label", &label, "-e", "POSTGRES_PASSWORD=secret-word"];
     docker(&[&fixed[..], options, &[&image()]].concat());

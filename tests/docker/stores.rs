@@ -374,3 +374,106 @@ async fn a_redis_that_never_saves_is_explained_and_a_frozen_one_is_warned_of() {
     ran.refused(1, &["is empty even now that everything is stopped", "in memory alone"]);
     assert_eq!(store.state(), "running 0");
 }
+
+/// Runs each printed command, as far as it is one, where it was printed: none is refused. What would take something
+/// away is only planned.
+pub(crate) fn run_what_is_printed(volsnap: &Volsnap, found: &[serde_json::Value]) {
+    let lines = found.iter().filter_map(|finding| finding["mitigation"].as_str()).flat_map(str::lines);
+    for line in lines {
+        let command = line.split("    #").next().unwrap();
+        let plans = ["snapshot", "restore", "restart", "migrate", "verify"];
+        match command.split(' ').collect::<Vec<_>>()[..] {
+            ["volsnap", verb, ..] if plans.contains(&verb) => {
+                let _ = volsnap.paste(&format!("{command} --dry-run")).expect(0);
+            }
+            ["volsnap" | "docker", ..] => _ = volsnap.paste(command).expect(0),
+            _ => assert!(!command.starts_with("mv "), "{line}"),
+        }
+    }
+}
+
+/// Returns the kinds found of a store, each with its risk.
+fn found_of(volsnap: &Volsnap, store: &Store, code: i32) -> (Vec<serde_json::Value>, Vec<String>) {
+    let found = crate::doctor::findings(volsnap, &[&store.target()], code);
+    let mut kinds = crate::doctor::kinds(&found, &store.container);
+    // On which disk a test's directory is, is the machine's affair.
+    kinds.retain(|kind| kind != "same-disk medium");
+    (found, kinds)
+}
+
+async fn examined_like_a_database(kind: Kind, name: &str) {
+    let store = Store::start(kind, &["--stop-timeout", "5"]).await;
+    let volsnap = Volsnap::new();
+    let (found, kinds) = found_of(&volsnap, &store, 3);
+    let risks = ["no-restart-policy low", "no-snapshot high", "prune low", "stop-grace high"];
+    assert_eq!(kinds, [&["data-location info"], &risks[..]].concat());
+    let what = found[0]["what"].as_str().unwrap();
+    assert!(what.starts_with(&format!("{name}, running; what it keeps in ")), "{what}");
+    run_what_is_printed(&volsnap, &found);
+
+    // What nobody can boot is unpacked, and that is all that is said of it.
+    volsnap.run(["snapshot", &store.target()]).expect(0);
+    let drilled = volsnap.run(["verify", "latest", "--drill"]);
+    assert!(drilled.expect(6).stdout().contains("nothing was booted"), "{}", drilled.stdout());
+    let (found, kinds) = found_of(&volsnap, &store, 3);
+    assert_eq!(kinds, ["data-location info", "never-drilled low", "prune low", "stop-grace high"]);
+    let drill = found.iter().find(|finding| finding["kind"] == "never-drilled").unwrap();
+    assert!(drill["what"].as_str().unwrap().contains("nothing has ever run on it"), "{drill}");
+    run_what_is_printed(&volsnap, &found);
+    assert_eq!(store.state(), "running 0");
+}
+
+#[tokio::test]
+async fn a_mariadb_is_examined_like_a_database() {
+    examined_like_a_database(Kind::MariaDb, "MariaDB or MySQL").await;
+}
+
+#[tokio::test]
+async fn a_redis_is_examined_like_a_database() {
+    examined_like_a_database(Kind::Redis, "Redis or Valkey").await;
+}
+
+/// By its files: neither its image nor its program has the name of a store.
+#[tokio::test]
+async fn a_program_that_writes_to_sqlite_is_examined_like_a_database() {
+    examined_like_a_database(Kind::Sqlite, "SQLite").await;
+}
+
+#[tokio::test]
+async fn what_any_program_writes_is_examined_once_and_what_it_reads_or_nobody_wrote_is_not() {
+    let world = World::new().await;
+    let app = run_script(&world, "trap 'exit 0' TERM", &["--stop-timeout", "120", "--restart", "always"]);
+    let (volsnap, target) = (Volsnap::new(), format!("container:{app}"));
+    let found = crate::doctor::findings(&volsnap, &[&target], 0);
+    let kinds = crate::doctor::kinds(&found, &app);
+    assert_eq!(kinds, ["data-location info", "no-snapshot medium", "prune low"]);
+    run_what_is_printed(&volsnap, &found);
+    // The same data in another container, and a volume that is empty.
+    let label = format!("{LABEL}={}", std::process::id());
+    let other = world.name("other");
+    let mounts = [format!("{}:/again", world.name("data")), format!("{}:/none", world.name("none"))];
+    docker(&["create", "--name", &other, "--label", &label, "-v", &mounts[0], "-v", &mounts[1], &image()]);
+    let found = crate::doctor::findings(&volsnap, &[&format!("volume:{}", world.name("data"))], 0);
+    assert_eq!(crate::doctor::kinds(&found, &app), kinds);
+    assert_eq!(crate::doctor::kinds(&found, &other), Vec::<String>::new());
+}
+
+/// A database was dropped and nothing can tell: `check` says what it looked at, and no more.
+#[tokio::test]
+async fn a_check_of_a_store_says_no_more_than_that_its_files_were_counted() {
+    let store = Store::start(Kind::MariaDb, &[]).await;
+    let volsnap = Volsnap::new();
+    volsnap.run(["snapshot", &store.target()]).expect(0);
+    store.await_answer();
+    store.ask("drop database app").unwrap();
+    let ran = volsnap.run(["check", &store.target()]);
+    let said = ran.expect(6).stdout();
+    assert!(
+        said.contains("its files are not those from before; whether anything is lost cannot be told"),
+        "{said}"
+    );
+    assert!(said.contains("only their number and size were looked at"), "{said}");
+    for false_word in ["what it was", "nothing is missing", "explained"] {
+        assert!(!said.contains(false_word), "{said}");
+    }
+}

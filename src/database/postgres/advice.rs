@@ -4,7 +4,8 @@ use std::path::Path;
 
 use chrono::{DateTime, Utc};
 
-use super::{Postgres, container};
+use super::Postgres;
+use super::container::superuser;
 use crate::database::Advice;
 use crate::database::advice::{Flaw, Platform, Transplant};
 use crate::model::container::Container;
@@ -46,9 +47,11 @@ impl Advice for Postgres {
         facts.settings.get("wal_level").is_some_and(|level| level == "minimal")
     }
 
-    fn dump(&self, container: &str) -> Option<Hint> {
-        let name = shell_quote(container);
-        Some(Hint::shell(format!("docker exec {name} pg_dumpall --username=USER > dump.sql")))
+    fn dump(&self, container: &Container) -> Option<Hint> {
+        let (name, user) = (shell_quote(&container.name), shell_quote(&superuser(container)));
+        // Its name is new each time: a dump that fails must not take the place of one that is whole.
+        let file = "dump-\"$(date +%s)\".sql";
+        Some(Hint::shell(format!("docker exec {name} pg_dumpall --username={user} >{file}")))
     }
 
     /// The upper half of a system identifier has the seconds at which initdb drew it.
@@ -89,7 +92,7 @@ impl Advice for Postgres {
 
 /// Returns the command that runs a statement as the container's superuser.
 fn psql(container: &Container, database: &str, statement: &str) -> Hint {
-    let user = container::superuser(container);
+    let user = superuser(container);
     Hint::docker(["exec", &container.name, "psql", "-U", &user, "-d", database, "-c", statement])
 }
 

@@ -143,7 +143,7 @@ pub(super) fn container_from(found: ContainerInspectResponse) -> Container {
         created: found.created.unwrap_or_default(),
         state: state_from(found.state.unwrap_or_default()),
         command: command_of(&config),
-        mounts: found.mounts.unwrap_or_default().into_iter().map(mount_from).collect(),
+        mounts: mounts_from(found.mounts.unwrap_or_default(), host.tmpfs.unwrap_or_default()),
         network_mode: host.network_mode.unwrap_or_default(),
         pid_mode: host.pid_mode.unwrap_or_default(),
         restart_policy: restart_policy.map(|name| name.to_string()).unwrap_or_default(),
@@ -221,6 +221,20 @@ fn state_from(state: StateModel) -> ContainerState {
     }
 }
 
+/// Returns the mounts: the engine lists what `--tmpfs` asks for apart from the others.
+fn mounts_from(mounts: Vec<MountPoint>, tmpfs: HashMap<String, String>) -> Vec<Mount> {
+    let mut mounts: Vec<_> = mounts.into_iter().map(mount_from).collect();
+    let mut in_memory: Vec<_> = tmpfs.into_keys().map(PathBuf::from).collect();
+    in_memory.sort();
+    in_memory.retain(|destination| mounts.iter().all(|mount| mount.destination != *destination));
+    mounts.extend(in_memory.into_iter().map(|destination| Mount {
+        kind: MountKind::Tmpfs,
+        destination,
+        ..Mount::default()
+    }));
+    mounts
+}
+
 fn mount_from(mount: MountPoint) -> Mount {
     let kind = match mount.typ.as_deref() {
         Some("volume") => MountKind::Volume,
@@ -267,6 +281,19 @@ mod tests {
         assert_eq!(container_from(ContainerInspectResponse::default()), Container::default());
         assert_eq!(image_from(ImageInspect::default()), Image::default());
         assert_eq!(mount_from(MountPoint::default()).kind, MountKind::Other);
+    }
+
+    #[test]
+    fn what_is_mounted_in_memory_counts_however_it_was_asked_for() {
+        let listed = MountPoint {
+            typ: Some("tmpfs".to_owned()),
+            destination: Some("/a".to_owned()),
+            ..MountPoint::default()
+        };
+        let asked = ["/a", "/b"].map(|path| (path.to_owned(), "size=1m".to_owned())).into();
+        let mounts = mounts_from(vec![listed], asked);
+        let found: Vec<_> = mounts.iter().map(|mount| (mount.kind, mount.destination.to_str())).collect();
+        assert_eq!(found, [(MountKind::Tmpfs, Some("/a")), (MountKind::Tmpfs, Some("/b"))]);
     }
 
     #[test]

@@ -8,6 +8,7 @@ use chrono::{DateTime, Utc};
 use super::rules::{days, shown, target_of};
 use super::{Finding, Kind, Risk};
 use crate::compose::{Membership, VolumeKey};
+use crate::database;
 use crate::model::container::{Container, Mount, MountKind, Volume};
 use crate::model::hint::Hint;
 use crate::model::quote::{printable, shell_quote};
@@ -71,11 +72,20 @@ impl Migrated<'_> {
         let mitigation = match self.service {
             Some(service) => vec![
                 remove.why("once it is not needed any more"),
-                Hint::volsnap(["migrate", &target_of(service), "--back"]).why("takes the data back into it"),
+                self.back(service).why("takes the data back into a volume"),
             ],
             None => vec![remove],
         };
         self.finding(Kind::LeftoverVolume, Risk::Low, what, mitigation)
+    }
+
+    /// Returns the way back: into the volume itself only if its files can tell whose it is, else into a new one.
+    fn back(&self, service: &Container) -> Hint {
+        let back = Hint::volsnap(["migrate", &target_of(service).spelling(), "--back"]);
+        if database::of(service).is_some_and(|database| database.files().is_some()) {
+            return back;
+        }
+        back.and(["--volume", &format!("{}-back", self.migration.volume)])
     }
 
     fn last_copy(&self) -> Finding {
@@ -121,10 +131,9 @@ impl Migrated<'_> {
         let at = user.mounts.iter().find(is_volume).map(|mount| mount.destination.as_path());
         let mount = format!("{}:{}", self.directory(), shown(at.unwrap_or(Path::new("…"))));
         match Membership::of(&user.labels) {
-            Some(member) => vec![Hint::volsnap(["restart", &target_of(user), "--recreate"]).why(format!(
-                "once `{mount}` is mounted in the service {} in the project's file",
-                member.service
-            ))],
+            Some(member) => vec![Hint::volsnap(["restart", &target_of(user).spelling(), "--recreate"]).why(
+                format!("once `{mount}` is mounted in the service {} in the project's file", member.service),
+            )],
             None => vec![Hint::advice(format!("make the container anew with: docker run -v {mount} …"))],
         }
     }
@@ -226,7 +235,8 @@ mod tests {
 
     #[test]
     fn what_a_migration_has_left_can_go_or_have_the_data_back() {
-        let (migration, service) = (migration(), in_project(container("shop_db_1", true)));
+        let (migration, mut service) = (migration(), in_project(container("shop_db_1", true)));
+        service.command = vec!["postgres".to_owned()];
         let mut migrated =
             Migrated { migration: &migration, users: Vec::new(), service: Some(&service), gone: false };
         let finding = only(migrated.findings());
@@ -238,7 +248,14 @@ mod tests {
         assert_eq!(
             finding.mended_by(),
             "docker volume rm shop_data    # once it is not needed any more\n\
-             volsnap migrate service:shop/db --back    # takes the data back into it"
+             volsnap migrate service:shop/db --back    # takes the data back into a volume"
+        );
+        let store = in_project(container("shop_db_1", true));
+        migrated.service = Some(&store);
+        let back = only(migrated.findings()).mended_by();
+        assert!(
+            back.contains("service:shop/db --back --volume shop_data-back "),
+            "nobody can tell whose it is"
         );
         migrated.service = None;
         assert_eq!(only(migrated.findings()).mended_by(), "docker volume rm shop_data");

@@ -1,9 +1,16 @@
-//! `doctor`: what puts the data of databases at risk, and what mends each risk.
+//! `doctor`: what puts data at risk, and what mends each risk.
 //!
-//! It looks and changes nothing: it looks at what the engine has on record, at the repository, and at the journals of
+//! It examines the data of every database, and every volume and directory that any other container writes. It looks and changes nothing: it looks at what the engine has on record, at the repository, and at the journals of
 //! unfinished runs. It asks a running database three short questions inside its own container (where its data is,
 //! what its directory links to, and who takes its log). It starts no helper, so of a database that does not run it knows only the
-//! configuration, and says so. This module gathers; `rules` and `leftovers` draw the conclusions, and are pure.
+//! configuration, and says so.
+//!
+//! | file | does |
+//! |---|---|
+//! | this one | gathers what is known |
+//! | `kept` | finds whose data there is |
+//! | `ways` | finds out which commands would not be refused |
+//! | `rules`, `slots`, `leftovers` | draw the conclusions; pure |
 
 use std::collections::BTreeMap;
 use std::os::unix::fs::MetadataExt as _;
@@ -12,16 +19,19 @@ use std::time::Duration;
 
 use chrono::{DateTime, Utc};
 use futures_util::future::join_all;
+use nix::sys::statfs::{FsType, TMPFS_MAGIC, statfs};
 use serde::Serialize;
 
+use self::kept::Kept;
 use self::leftovers::{Migrated, Stage};
 use self::rules::{Case, History, NewestSnapshot, OutsideData};
+use self::ways::Ways;
 use super::migrate::record::{Migration, Migrations};
 use super::recover::{self, Survey, Unfinished};
 use super::{Context, facts};
 use crate::agent::survey::survey;
 use crate::agent::swap::PREFIX;
-use crate::database::{self, Database, Server};
+use crate::database::{self, Server};
 use crate::model::container::{Container, EngineInfo, Volume};
 use crate::model::error::{Context as _, Result};
 use crate::model::hint::Hint;
@@ -34,10 +44,14 @@ use crate::model::source::{OtherRun, key_of};
 use crate::repository::{Listing, Repository, RepositoryError, Snapshot};
 use crate::selector;
 use crate::selector::inventory::{Place, inventory};
+use crate::selector::memory::{InMemory, bound_directory, in_memory};
 use crate::selector::{DatabaseData, EngineInventory, Target};
 
+mod kept;
 mod leftovers;
 mod rules;
+mod slots;
+mod ways;
 
 /// How long a running database may take to answer a question.
 const ASK_LIMIT: Duration = Duration::from_secs(10);
@@ -160,15 +174,14 @@ impl Finding {
     }
 }
 
-/// A database that runs, or is made to run, in a container.
+/// Data that a container keeps, with all that was found out about it.
 struct Examined<'w> {
-    database: &'static dyn Database,
-    server: &'static dyn Server,
-    data: DatabaseData<'w>,
+    kept: Kept<'w>,
     /// Links out of the data directory, if the database could be asked.
     links: Option<Vec<(String, PathBuf)>>,
-    /// Who takes, or may take, its log, if the database could be asked.
+    /// Who takes, or may take, its log; nobody if the database could not be asked.
     consumers: Vec<Consumer>,
+    ways: Ways,
 }
 
 /// What a running database said.
@@ -191,27 +204,17 @@ pub async fn doctor(context: &Context, options: &DoctorOptions) -> Result<Vec<Fi
         Some(target) => selector::containers(target, &world)?.into_iter().cloned().collect(),
         None => world.containers.clone(),
     };
-    let databases = chosen.iter().filter_map(|container| {
-        let database = database::of(container)?;
-        Some((container, database, database.server()?))
-    });
-    let databases: Vec<_> = databases.filter(|(container, ..)| OtherRun::of(container).is_none()).collect();
-    let answers =
-        join_all(databases.iter().map(|(container, _, server)| ask(context, container, *server))).await;
-    let mut answers: BTreeMap<String, Answer> =
-        databases.iter().map(|(container, ..)| container.id.clone()).zip(answers).collect();
-    for (id, answer) in &mut answers {
-        world.data_directories.extend(answer.directory.take().map(|directory| (id.clone(), directory)));
+    let mut answers = ask_all(context, &chosen, &mut world).await;
+    world.command = vec!["snapshot".to_owned()];
+    let world = world;
+    let is_chosen = |container: &Container| chosen.iter().any(|one| one.id == container.id);
+    let mut examined = Vec::new();
+    for kept in kept::kept(&world, is_chosen, engine.local) {
+        let ways = Ways::of(context, &world, &engine, &kept).await;
+        let answer = kept.keeper.server().and_then(|_| answers.remove(&kept.data.container.id));
+        let Answer { links, consumers, .. } = answer.unwrap_or_default();
+        examined.push(Examined { kept, links, consumers, ways });
     }
-    let examined: Vec<Examined<'_>> = databases
-        .iter()
-        .filter_map(|(container, database, server)| {
-            let container = world.containers.iter().find(|known| known.id == container.id)?;
-            let data = selector::database_data(container, &world)?;
-            let Answer { links, consumers, .. } = answers.remove(&container.id).unwrap_or_default();
-            Some(Examined { database: *database, server: *server, data, links, consumers })
-        })
-        .collect();
 
     let Survey { runs, strange } = recover::look(&context.saga.state)?;
     // What is down comes before what may go down.
@@ -219,12 +222,19 @@ pub async fn doctor(context: &Context, options: &DoctorOptions) -> Result<Vec<Fi
     let mut findings: Vec<Finding> =
         runs.iter().filter_map(|run| rules::service_away(run, address)).collect();
     let listing = listing(&options.repository, &mut findings).await;
-    for one in &examined {
-        let held = runs.iter().any(|run| run.holds.contains(&one.data.container.name));
-        let now = context.clock.now();
-        findings.extend(examine(one, &world, &engine, &listing, (&options.repository, now, held)));
-    }
     let remembered = Migrations::read(&context.saga.state, &engine.id);
+    let examination = Examination {
+        world: &world,
+        engine: &engine,
+        listing: &listing,
+        migrations: &remembered.known,
+        repository: &options.repository,
+        now: context.clock.now(),
+    };
+    for one in &examined {
+        let held = runs.iter().any(|run| run.holds.contains(&one.kept.data.container.name));
+        findings.extend(examination.of(one, held));
+    }
     for later in &remembered.later {
         let path = later.path.display();
         context.monitor.warning(format!("the record of a migration in {path} is {}", later.why()));
@@ -257,7 +267,26 @@ pub async fn doctor(context: &Context, options: &DoctorOptions) -> Result<Vec<Fi
     Ok(findings)
 }
 
-/// Asks a running database where its data is and what its directory links to.
+/// Asks the running databases among these, tells the inventory where their data is, and returns the answers by the ids of
+/// the containers.
+async fn ask_all(
+    context: &Context,
+    chosen: &[Container],
+    world: &mut EngineInventory,
+) -> BTreeMap<String, Answer> {
+    let is_ours = |container: &&Container| OtherRun::of(container).is_some();
+    let databases = chosen.iter().filter(|container| !is_ours(container));
+    let databases = databases.filter_map(|container| Some((container, database::server_of(container)?)));
+    let answers = databases
+        .map(async |(container, server)| (container.id.clone(), ask(context, container, server).await));
+    let answers: BTreeMap<String, Answer> = join_all(answers).await.into_iter().collect();
+    for (id, answer) in &answers {
+        world.data_directories.extend(answer.directory.clone().map(|directory| (id.clone(), directory)));
+    }
+    answers
+}
+
+/// Asks a running database where its data is, what its directory links to, and who takes its log.
 async fn ask(context: &Context, container: &Container, server: &dyn Server) -> Answer {
     if !container.state.running || container.state.paused || container.state.restarting {
         return Answer::default();
@@ -305,63 +334,95 @@ async fn listing(location: &Path, findings: &mut Vec<Finding>) -> Listing {
     }
 }
 
-fn examine(
-    one: &Examined<'_>,
-    world: &EngineInventory,
-    engine: &EngineInfo,
-    listing: &Listing,
-    (repository, now, held): (&Path, DateTime<Utc>, bool),
-) -> Vec<Finding> {
-    let location = one.data.mount.and_then(selector::location_of);
-    let key = location.as_ref().map(key_of);
-    let of_source =
-        listing.snapshots.iter().filter(|snapshot| Some(&snapshot.manifest.source) == key.as_ref());
-    let host_path = location.as_ref().and_then(|location| host_path(location, world));
-    let local = host_path.as_deref().filter(|_| engine.local);
-    // Only on the engine's own machine can we find a directory to migrate into.
-    let migrate_to = local.and_then(|_| free_directory(&rules::directory_for(one.data.container)?));
-    let case = Case {
-        container: one.data.container,
-        database: one.database,
-        server: one.server,
-        data: &one.data,
-        location: location.as_ref(),
-        host_path: host_path.as_deref(),
-        api_version: engine.api_version,
-        volume: location.as_ref().and_then(|location| match location {
-            MountSource::Volume(name) => world.volumes.iter().find(|volume| volume.name == *name),
-            MountSource::Directory(_) => None,
-        }),
-        history: history(of_source),
-        consumers: &one.consumers,
-        outside: one.links.as_deref().map(|links| outside(links, &one.data, world)),
-        same_disk: local.map(|path| same_disk(path, repository)),
-        work_directories: local.map(work_directories).unwrap_or_default(),
-        migrate_to: migrate_to.as_deref(),
-        repository,
-        now,
-        held,
-    };
-    rules::examine(&case)
+/// What everything that is examined is held against.
+struct Examination<'e> {
+    world: &'e EngineInventory,
+    engine: &'e EngineInfo,
+    listing: &'e Listing,
+    migrations: &'e [Migration],
+    repository: &'e Path,
+    now: DateTime<Utc>,
 }
 
-fn host_path(location: &MountSource, world: &EngineInventory) -> Option<PathBuf> {
+impl Examination<'_> {
+    fn of(&self, one: &Examined<'_>, held: bool) -> Vec<Finding> {
+        let (world, data) = (self.world, &one.kept.data);
+        let location = data.mount.and_then(selector::location_of);
+        let volume = location.as_ref().and_then(|location| match location {
+            MountSource::Volume(name) => world.volumes.iter().find(|volume| volume.name == *name),
+            MountSource::Directory(_) => None,
+        });
+        let host_path = location.as_ref().and_then(|location| host_path(location, volume));
+        let local = host_path.as_deref().filter(|_| self.engine.local);
+        let spelled = in_memory(&data.directory, data.mount, &world.volumes);
+        let memory = spelled.or_else(|| local.filter(|path| is_memory(path)).map(|_| InMemory::Host));
+        // Only on the engine's own machine can we find a directory to migrate into.
+        let migrate_to = local.and_then(|_| free_directory(&rules::directory_for(data.container)?));
+        rules::examine(&Case {
+            keeper: one.kept.keeper,
+            data,
+            speaks_for_container: one.kept.speaks_for_container,
+            memory,
+            location: location.as_ref(),
+            host_path: host_path.as_deref(),
+            volume,
+            api_version: self.engine.api_version,
+            history: location.as_ref().map(|location| self.history(location)).unwrap_or_default(),
+            consumers: &one.consumers,
+            outside: one.links.as_deref().map(|links| outside(links, data, world)),
+            same_disk: local.map(|path| same_disk(path, self.repository)),
+            work_directories: local.map(work_directories).unwrap_or_default(),
+            migrate_to: migrate_to.as_deref(),
+            ways: one.ways.clone(),
+            repository: self.repository,
+            now: self.now,
+            held,
+        })
+    }
+
+    /// Returns what the repository has of the data in a place, whatever place the data was migrated from.
+    fn history(&self, location: &MountSource) -> History {
+        let moved_here = self
+            .migrations
+            .iter()
+            .filter(|migration| *location == MountSource::Directory(migration.directory.clone()));
+        let before = moved_here.map(|migration| MountSource::Volume(migration.volume.clone()));
+        let keys: Vec<_> = before.map(|volume| key_of(&volume)).chain([key_of(location)]).collect();
+        let is_of_it =
+            |snapshot: &&Snapshot| keys.contains(&snapshot.manifest.source) && !snapshot.manifest.is_safety();
+        let mut snapshots: Vec<_> = self.listing.snapshots.iter().filter(is_of_it).collect();
+        snapshots.sort_by_key(|snapshot| snapshot.manifest.times.held);
+        history(&snapshots)
+    }
+}
+
+/// Returns where data is on the engine's host; nowhere if the host only mounts it.
+fn host_path(location: &MountSource, volume: Option<&Volume>) -> Option<PathBuf> {
     match location {
         MountSource::Directory(path) => Some(path.clone()),
-        MountSource::Volume(name) => {
-            world.volumes.iter().find(|volume| volume.name == *name).map(|volume| volume.mountpoint.clone())
+        MountSource::Volume(_) => {
+            let volume = volume?;
+            Some(bound_directory(volume).unwrap_or_else(|| volume.mountpoint.clone()))
         }
     }
 }
 
-fn history<'s>(snapshots: impl Iterator<Item = &'s Snapshot>) -> History {
+/// Returns whether a directory of this machine is in memory.
+fn is_memory(path: &Path) -> bool {
+    const RAMFS_MAGIC: FsType = FsType(0x8584_58f6);
+    statfs(path).is_ok_and(|stat| [TMPFS_MAGIC, RAMFS_MAGIC].contains(&stat.filesystem_type()))
+}
+
+/// Returns what snapshots show, the oldest first.
+fn history(snapshots: &[&Snapshot]) -> History {
     let mut history = History::default();
-    // What a restore has replaced is no backup of what is there.
-    for snapshot in snapshots.filter(|snapshot| !snapshot.manifest.is_safety()) {
+    for snapshot in snapshots {
         let shown = snapshot.verified.iter().filter_map(Verification::shows).max();
         history.drilled |= shown >= Some(Proof::Booted);
+        history.unpacked |= shown >= Some(Proof::Unpacked);
         history.newest = Some(NewestSnapshot {
             name: snapshot.name(),
+            source: snapshot.manifest.source.clone(),
             held: snapshot.manifest.times.held,
             verified: shown.is_some(),
             damaged: snapshot.verified.last().is_some_and(|last| !last.ok),
@@ -508,7 +569,8 @@ fn leftover_volumes(
         let unused = inventory(&location, world).users.is_empty();
         let moved = examined
             .iter()
-            .find_map(|one| leftovers::moved_from(volume, one.data.container, one.data.mount?));
+            .filter(|one| one.kept.keeper.is_store())
+            .find_map(|one| leftovers::moved_from(volume, one.kept.data.container, one.kept.data.mount?));
         if let (true, Some(directory)) = (unused, moved) {
             findings.push(leftovers::leftover_volume(&volume.name, &directory));
         }

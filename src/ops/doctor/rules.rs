@@ -4,19 +4,21 @@ use std::path::{Path, PathBuf};
 
 use chrono::{DateTime, Duration, Utc};
 
-use super::{Finding, Kind, Risk};
+use super::kept::Keeper;
+use super::ways::Ways;
+use super::{Finding, Kind, Risk, slots};
 use crate::compose::{Membership, VolumeKey};
-use crate::database::{Database, Server};
-use crate::model::container::{ApiVersion, Container, Mount, MountKind, Volume};
+use crate::database::Server;
+use crate::model::container::{ApiVersion, Container, Mount, Volume};
 use crate::model::hint::Hint;
 use crate::model::location::MountSource;
 use crate::model::quote::printable;
-use crate::model::replication::{Consumer, SlotKind};
+use crate::model::replication::Consumer;
 use crate::model::source::OtherRun;
 use crate::ops::recover::{Strange, Unfinished};
 use crate::repository::Unreadable;
-use crate::selector;
-use crate::selector::{DatabaseData, Target};
+use crate::selector::memory::{InMemory, kept_elsewhere};
+use crate::selector::{self, DatabaseData, Target};
 
 /// The engine's own grace, for a container that has none.
 const DEFAULT_GRACE: i64 = 10;
@@ -29,12 +31,14 @@ const OLD: Duration = Duration::days(7);
 /// The first API whose `docker volume prune` spares volumes with a name.
 const PRUNE_SPARES_NAMED: ApiVersion = ApiVersion(1, 42);
 
-/// What is known of one database.
+/// What is known of the data that a container keeps.
 pub(super) struct Case<'c> {
-    pub(super) container: &'c Container,
-    pub(super) database: &'static dyn Database,
-    pub(super) server: &'static dyn Server,
+    pub(super) keeper: Keeper,
     pub(super) data: &'c DatabaseData<'c>,
+    /// Whether what is to say of the container is said with this data of it.
+    pub(super) speaks_for_container: bool,
+    /// How long it lasts, if it is in memory.
+    pub(super) memory: Option<InMemory>,
     /// The volume or directory that holds the data.
     pub(super) location: Option<&'c MountSource>,
     /// Where that is on the engine's host.
@@ -51,6 +55,8 @@ pub(super) struct Case<'c> {
     pub(super) work_directories: Vec<String>,
     /// A directory that the data can be migrated into; `None` if it cannot be migrated.
     pub(super) migrate_to: Option<&'c Path>,
+    /// What volsnap would do.
+    pub(super) ways: Ways,
     pub(super) repository: &'c Path,
     pub(super) now: DateTime<Utc>,
     /// Whether a run holds it, or died and has not brought it back: then it is not for the user to start.
@@ -61,8 +67,10 @@ pub(super) struct Case<'c> {
 #[derive(Debug, Clone, Default)]
 pub(super) struct History {
     pub(super) newest: Option<NewestSnapshot>,
-    /// Whether any snapshot was restored as a test, and was good.
+    /// Whether any snapshot was booted as a test, and was good.
     pub(super) drilled: bool,
+    /// Whether any was unpacked as a test, and was what was stored; nothing has run on it.
+    pub(super) unpacked: bool,
 }
 
 /// The newest snapshot of a source.
@@ -70,6 +78,8 @@ pub(super) struct History {
 pub(super) struct NewestSnapshot {
     /// `SOURCE/ID`.
     pub(super) name: String,
+    /// `SOURCE`.
+    pub(super) source: String,
     /// The moment that its data is of.
     pub(super) held: DateTime<Utc>,
     /// Whether it was ever read back and was whole.
@@ -95,41 +105,25 @@ pub(super) fn examine(case: &Case<'_>) -> Vec<Finding> {
     findings.extend(where_the_data_is(case));
     findings.extend(outside(case));
     findings.extend(what_removes_it(case));
-    findings.extend(how_it_stops(case));
-    findings.extend(whether_it_comes_back(case));
-    findings.extend(idle_slots(case));
+    if case.speaks_for_container {
+        findings.extend(how_it_stops(case));
+        findings.extend(whether_it_comes_back(case));
+    }
+    findings.extend(slots::idle(case));
     findings.extend(snapshots(case));
     findings
 }
 
-/// A slot that nobody takes keeps log until the disk is full, unless the server has a limit.
-fn idle_slots(case: &Case<'_>) -> Vec<Finding> {
-    let idle = case.consumers.iter().filter(|consumer| !consumer.connected);
-    let finding = |(slot, kind, bytes): (&str, SlotKind, Option<u64>)| {
-        let kept = bytes.map_or_else(
-            || "no log: what it wants is gone".to_owned(),
-            |bytes| format!("{} MB of log, and all that is written from now on", bytes.div_ceil(1_000_000)),
-        );
-        let what = format!("nobody takes its {kind} replication slot {}: it keeps {kept}", printable(slot));
-        let remove = case.database.advice().remove_slot(case.container, slot);
-        let remove = remove.map(|hint| hint.why("if its consumer does not come back"));
-        case.finding(Kind::IdleSlot, Risk::Medium, what, remove)
-    };
-    idle.filter_map(|idle| Some((idle.slot.as_deref()?, idle.kind, idle.retained_bytes)))
-        .map(finding)
-        .collect()
-}
-
 impl Case<'_> {
-    fn finding(
+    pub(super) fn finding(
         &self,
         kind: Kind,
         risk: Risk,
         what: String,
         mitigation: impl IntoIterator<Item = Hint>,
     ) -> Finding {
-        let name = printable(&self.container.name);
-        let subject = match Membership::of(&self.container.labels) {
+        let name = printable(self.name());
+        let subject = match Membership::of(&self.container().labels) {
             Some(member) => {
                 format!(
                     "service {} of {} (container {name})",
@@ -139,16 +133,16 @@ impl Case<'_> {
             }
             None => format!("container {name}"),
         };
-        let container = Some(self.container.name.clone());
+        let container = Some(self.name().to_owned());
         Finding { kind, risk, subject, container, what, mitigation: mitigation.into_iter().collect() }
     }
 
-    fn name(&self) -> &str {
-        &self.container.name
+    pub(super) fn container(&self) -> &Container {
+        self.data.container
     }
 
-    fn target(&self) -> String {
-        target_of(self.container)
+    fn name(&self) -> &str {
+        &self.container().name
     }
 
     fn is_anonymous(&self) -> bool {
@@ -156,52 +150,83 @@ impl Case<'_> {
     }
 
     fn runs(&self) -> bool {
-        self.container.state.running
+        self.container().state.running
+    }
+
+    /// Returns how bad it is to lose what a store has, and what any other program has.
+    fn grave(&self, of_store: Risk, of_program: Risk) -> Risk {
+        if self.keeper.is_store() { of_store } else { of_program }
     }
 
     fn where_it_is(&self) -> String {
-        let version = self.server.major_version(self.container).unwrap_or_default();
-        let engine = format!("{} {version}", self.database.name());
+        let state = if self.runs() { "running" } else { "not running" };
+        let directory = shown(&self.data.directory);
+        let place = self.place();
+        match self.keeper {
+            Keeper::Database(database, server) => {
+                let version = server.major_version(self.container()).unwrap_or_default();
+                let engine = format!("{} {version}", database.name());
+                format!("{}, {state}; its data directory {directory} is in {place}", engine.trim_end())
+            }
+            Keeper::Store(store) => {
+                format!("{}, {state}; what it keeps in {directory} is in {place}", store.name)
+            }
+            Keeper::Program => {
+                let image = printable(&self.container().image);
+                format!("image {image}, {state}; what it writes to {directory} is in {place}")
+            }
+        }
+    }
+
+    /// Returns where the data is, on the engine and on its host.
+    fn place(&self) -> String {
         let place = match self.location {
             Some(location) => selector::describe(location),
-            None if self.data.mount.is_some() => "memory".to_owned(),
+            None if self.memory.is_some() => "memory".to_owned(),
             None => "the container's own layer".to_owned(),
         };
         let below = match self.data.mount.map(|mount| self.data.directory.strip_prefix(&mount.destination)) {
             Some(Ok(below)) if !below.as_os_str().is_empty() => format!(", below {}", shown(below)),
             _ => String::new(),
         };
-        let on_host = match (self.location, self.host_path) {
-            (Some(MountSource::Volume(_)), Some(path)) => format!(" ({} on the host)", shown(path)),
+        let elsewhere = self.volume.and_then(kept_elsewhere);
+        let on_host = match (self.location, elsewhere, self.host_path) {
+            (_, Some(elsewhere), _) => format!(", which is {elsewhere}"),
+            (Some(MountSource::Volume(_)), None, Some(path)) if self.memory.is_none() => {
+                format!(" ({} on the host)", shown(path))
+            }
             _ => String::new(),
         };
-        let state = if self.runs() { "running" } else { "not running" };
-        format!(
-            "{}, {state}; its data directory {} is in {place}{on_host}{below}",
-            engine.trim_end(),
-            shown(&self.data.directory)
-        )
+        let in_memory = if self.location.is_some() && self.memory.is_some() { ", in memory" } else { "" };
+        format!("{place}{on_host}{in_memory}{below}")
     }
 
     /// Returns the command after which nothing that removes volumes removes the data; if that is impossible, the one
     /// whose outcome outlives the volume.
-    fn save(&self) -> Hint {
+    fn save(&self) -> Vec<Hint> {
         // What `migrate` would refuse is not recommended.
         let whole = self.outside.as_ref().is_none_or(Vec::is_empty);
-        let movable = whole && !self.container.auto_remove && !self.container.state.paused;
-        match self.migrate_to.filter(|_| movable) {
-            Some(directory) => Hint::volsnap(["migrate", &self.target(), &directory.to_string_lossy()]),
-            None => Hint::volsnap(["snapshot", &self.target()]),
+        match self.migrate_to.filter(|_| whole && self.ways.migrates) {
+            Some(directory) => {
+                vec![Hint::volsnap(["migrate", &self.ways.target, &directory.to_string_lossy()])]
+            }
+            None => self.ways.snapshot.clone(),
         }
     }
 
     /// Returns how to change its container: in its project's file, or by making it anew.
     fn changed_by(&self, in_file: &str, option: &str) -> Hint {
-        match Membership::of(&self.container.labels) {
-            Some(member) => Hint::volsnap(["restart", &self.target(), "--recreate"])
-                .why(format!("once `{in_file}` is in the service {} in the project's file", member.service)),
-            None => Hint::advice(format!("make the container anew with: docker run {option} …")),
+        let Some(member) = Membership::of(&self.container().labels) else {
+            return Hint::advice(format!("make the container anew with: docker run {option} …"));
+        };
+        let service = printable(member.service);
+        if self.ways.recreates {
+            return Hint::volsnap(["restart", &self.ways.target, "--recreate"])
+                .why(format!("once `{in_file}` is in the service {service} in the project's file"));
         }
+        Hint::advice(format!(
+            "put `{in_file}` into the service {service} in the project's file, and make it anew when it may be away"
+        ))
     }
 }
 
@@ -209,13 +234,13 @@ pub(super) fn shown(path: &Path) -> String {
     printable(&path.to_string_lossy())
 }
 
-/// Returns the target that names a container, for a shell.
-pub(super) fn target_of(container: &Container) -> String {
+/// Returns the target that names a container: its service, if it has one.
+pub(super) fn target_of(container: &Container) -> Target {
     let service = Membership::of(&container.labels).map(|member| Target::Service {
         project: Some(member.project.to_owned()),
         service: member.service.to_owned(),
     });
-    service.unwrap_or_else(|| Target::Container(container.name.clone())).spelling()
+    service.unwrap_or_else(|| Target::Container(container.name.clone()))
 }
 
 /// Returns a good place for the data of a container on its host: `/srv/PROJECT/SERVICE`.
@@ -239,37 +264,32 @@ pub(super) fn days(time: Duration) -> String {
     }
 }
 
-/// Returns what brings data out of the container before it is lost with it.
-fn rescue(case: &Case<'_>) -> Vec<Hint> {
-    case.data.location().err().map(|error| error.hints().to_vec()).unwrap_or_default()
-}
-
 fn where_the_data_is(case: &Case<'_>) -> Vec<Finding> {
     let mut findings = Vec::new();
     let directory = shown(&case.data.directory);
-    match case.data.mount {
-        None => {
-            let what = format!(
-                "nothing is mounted at {directory}: the data goes with the container (docker rm, compose down, a new image)"
-            );
-            findings.push(case.finding(Kind::DataInContainer, Risk::High, what, rescue(case)));
-        }
-        Some(mount) if matches!(mount.kind, MountKind::Tmpfs | MountKind::Other) => {
-            let what = format!(
-                "the data lies in memory ({}) and goes when the container stops",
-                shown(&mount.destination)
-            );
-            let mitigation = case.database.advice().dump(case.name());
-            findings.push(case.finding(Kind::DataInMemory, Risk::High, what, mitigation));
-        }
-        Some(mount) if case.is_anonymous() => {
-            let what = "the data is in a volume without a name: a container made anew starts without it, and \
-                        `docker rm -v`, `compose down -v` and pruning remove it";
-            let snapshot = Hint::volsnap(["snapshot", &case.target()]);
-            findings.push(case.finding(Kind::AnonymousVolume, Risk::High, what.to_owned(), Some(snapshot)));
-            findings.extend(wrong_level(case, mount));
-        }
-        Some(_) => {}
+    if let Some(memory) = case.memory {
+        findings.push(in_memory(case, memory));
+    } else if case.data.mount.is_none() {
+        let what = format!(
+            "nothing is mounted at {directory}: the data goes with the container (docker rm, compose down, a new image)"
+        );
+        // Of a store it is only guessed that its data would be there.
+        let (risk, mitigation) = match case.keeper.server() {
+            Some(_) => (Risk::High, case.ways.snapshot.clone()),
+            None => {
+                let mount = format!("mount a volume at {directory}, or where it keeps its data");
+                (Risk::Medium, vec![Hint::advice(mount)])
+            }
+        };
+        findings.push(case.finding(Kind::DataInContainer, risk, what, mitigation));
+    }
+    if let Some(mount) = case.data.mount.filter(|_| case.is_anonymous()) {
+        let what = "the data is in a volume without a name: a container made anew starts without it, and \
+                    `docker rm -v`, `compose down -v` and pruning remove it";
+        let risk = case.grave(Risk::High, Risk::Medium);
+        let snapshot = case.ways.snapshot.clone();
+        findings.push(case.finding(Kind::AnonymousVolume, risk, what.to_owned(), snapshot));
+        findings.extend(wrong_level(case, mount));
     }
     for directory in &case.work_directories {
         let what = format!(
@@ -281,9 +301,25 @@ fn where_the_data_is(case: &Case<'_>) -> Vec<Finding> {
     findings
 }
 
+/// Returns what to say of data in memory.
+fn in_memory(case: &Case<'_>, memory: InMemory) -> Finding {
+    let at = match (case.location, case.data.mount) {
+        (Some(location), _) => selector::describe(location),
+        (None, Some(mount)) => shown(&mount.destination),
+        (None, None) => shown(&case.data.directory),
+    };
+    if !case.runs() && memory != InMemory::Host {
+        let what = format!("the data lies in memory ({at}): what there was went when the container stopped");
+        return case.finding(Kind::DataInMemory, case.grave(Risk::High, Risk::Medium), what, None);
+    }
+    let what = format!("the data lies in memory ({at}) and goes {}", memory.until());
+    let mitigation = case.ways.snapshot.clone();
+    case.finding(Kind::DataInMemory, case.grave(Risk::High, Risk::Medium), what, mitigation)
+}
+
 /// Returns what to say of a named volume, or a directory, above the anonymous one that has the data.
 fn wrong_level(case: &Case<'_>, mount: &Mount) -> Option<Finding> {
-    let above = case.container.mounts.iter().filter(|other| {
+    let above = case.container().mounts.iter().filter(|other| {
         other.destination != mount.destination && mount.destination.starts_with(&other.destination)
     });
     let (location, other) = above
@@ -296,13 +332,14 @@ fn wrong_level(case: &Case<'_>, mount: &Mount) -> Option<Finding> {
         shown(&mount.destination)
     );
     // The data comes first; then the mount can go where it belongs.
-    let mitigation = Hint::volsnap(["snapshot", &case.target()])
-        .why(format!("then mount it at {}, and restore into it", shown(&mount.destination)));
-    Some(case.finding(Kind::WrongMountLevel, Risk::High, what, Some(mitigation)))
+    let then = format!("then mount it at {}, and restore into it", shown(&mount.destination));
+    let mitigation: Vec<_> = case.ways.snapshot.iter().map(|hint| hint.clone().why(then.clone())).collect();
+    Some(case.finding(Kind::WrongMountLevel, case.grave(Risk::High, Risk::Medium), what, mitigation))
 }
 
 fn outside(case: &Case<'_>) -> Vec<Finding> {
-    let Some(links) = case.server.links(&case.data.directory) else { return Vec::new() };
+    let links = case.keeper.server().and_then(|server| server.links(&case.data.directory));
+    let Some(links) = links else { return Vec::new() };
     let Some(outside) = &case.outside else {
         let what = format!(
             "it could not be asked, so {} outside its data directory were not looked for",
@@ -330,21 +367,25 @@ fn outside(case: &Case<'_>) -> Vec<Finding> {
 /// Returns what everyday commands would do to it.
 fn what_removes_it(case: &Case<'_>) -> Vec<Finding> {
     let mut findings = Vec::new();
-    if case.container.auto_remove {
+    if case.container().auto_remove && case.speaks_for_container {
         let lost = case.is_anonymous() || case.data.mount.is_none();
         let (risk, with_it) = if lost { (Risk::High, ", and its data with it") } else { (Risk::Medium, "") };
         let what = format!("the engine removes the container when it stops (--rm){with_it}");
-        let mut mitigation = if lost { rescue(case) } else { Vec::new() };
+        let mut mitigation = if lost { case.ways.snapshot.clone() } else { Vec::new() };
         if mitigation.is_empty() {
             mitigation.push(Hint::advice("make the container anew without --rm"));
         }
         findings.push(case.finding(Kind::AutoRemove, risk, what, mitigation));
     }
-    let Some(volume) = case.volume.filter(|_| !case.is_anonymous()) else { return findings };
+    // What a volume only leads to stays when the volume is removed; what is in memory does not last that long.
+    let is_its_own = |volume: &&Volume| kept_elsewhere(volume).is_none() && case.memory.is_none();
+    let Some(volume) = case.volume.filter(is_its_own).filter(|_| !case.is_anonymous()) else {
+        return findings;
+    };
     let name = printable(&volume.name);
     if VolumeKey::of(&volume.labels).is_some() {
         let what = format!("`compose down -v` removes the volume {name}, and the data with it");
-        findings.push(case.finding(Kind::ComposeDown, Risk::Medium, what, Some(case.save())));
+        findings.push(case.finding(Kind::ComposeDown, Risk::Medium, what, case.save()));
     }
     let spared = case.api_version >= PRUNE_SPARES_NAMED;
     let prune = if spared { "`docker volume prune --all`" } else { "`docker volume prune`" };
@@ -368,26 +409,30 @@ fn what_removes_it(case: &Case<'_>) -> Vec<Finding> {
             ),
         )
     };
-    findings.push(case.finding(Kind::Prune, risk, what, Some(case.save())));
+    findings.push(case.finding(Kind::Prune, risk, what, case.save()));
     findings
 }
 
 fn how_it_stops(case: &Case<'_>) -> Vec<Finding> {
     let mut findings = Vec::new();
-    let grace = case.container.stop_timeout.unwrap_or(DEFAULT_GRACE);
+    let container = case.container();
+    let grace = container.stop_timeout.unwrap_or(DEFAULT_GRACE);
     if (0..ENOUGH_GRACE).contains(&grace) {
-        let risk = if grace < SHORT_GRACE { Risk::High } else { Risk::Medium };
-        let own = if case.container.stop_timeout.is_some() { "" } else { ", the engine's default" };
+        let (risk, much) = if case.keeper.is_store() {
+            let risk = if grace < SHORT_GRACE { Risk::High } else { Risk::Medium };
+            (risk, "a database with much to write takes longer, and then has to recover")
+        } else {
+            (Risk::Low, "what it has not written by then is lost")
+        };
+        let own = if container.stop_timeout.is_some() { "" } else { ", the engine's default" };
         let what = format!(
-            "`docker stop`, `compose down` and the engine kill it {grace} s after asking it to stop{own}: a database \
-             with much to write takes longer, and then has to recover"
+            "`docker stop`, `compose down` and the engine kill it {grace} s after asking it to stop{own}: {much}"
         );
         let mitigation = case.changed_by("stop_grace_period: 2m", "--stop-timeout 120");
         findings.push(case.finding(Kind::StopGrace, risk, what, Some(mitigation)));
     }
-    let wanted = case.server.stop_signal();
-    let signal =
-        case.container.stop_signal.as_deref().filter(|signal| !signal.is_empty()).unwrap_or("SIGTERM");
+    let Some(wanted) = case.keeper.server().map(Server::stop_signal) else { return findings };
+    let signal = container.stop_signal.as_deref().filter(|signal| !signal.is_empty()).unwrap_or("SIGTERM");
     if signal.trim_start_matches("SIG") != wanted.trim_start_matches("SIG") && signal != "2" {
         let what = format!(
             "it is asked to stop by {}, which is not the fast shutdown ({wanted})",
@@ -401,7 +446,7 @@ fn how_it_stops(case: &Case<'_>) -> Vec<Finding> {
 }
 
 fn whether_it_comes_back(case: &Case<'_>) -> Option<Finding> {
-    let container = case.container;
+    let container = case.container();
     let (policy, status) = (container.restart_policy.as_str(), container.state.status.as_str());
     match policy {
         "unless-stopped" if status == "exited" && !case.held => {
@@ -427,35 +472,33 @@ fn snapshots(case: &Case<'_>) -> Vec<Finding> {
     if case.location.is_none() {
         return findings;
     }
-    let take = Hint::volsnap(["snapshot", &case.target()]);
+    let take = case.ways.snapshot.clone();
     let Some(newest) = &case.history.newest else {
         let what = format!("no snapshot of it is in {}", shown(case.repository));
-        findings.push(case.finding(Kind::NoSnapshot, Risk::High, what, Some(take)));
+        let risk = case.grave(Risk::High, Risk::Medium);
+        findings.push(case.finding(Kind::NoSnapshot, risk, what, take));
         return findings;
     };
     let verify = Hint::volsnap(["verify", &newest.name]);
     if newest.damaged {
         let what =
             format!("the newest snapshot {} did not pass its last verification", printable(&newest.name));
-        findings.push(case.finding(Kind::DamagedSnapshot, Risk::High, what, Some(take.clone())));
+        findings.push(case.finding(Kind::DamagedSnapshot, Risk::High, what, take.clone()));
     } else if !newest.verified {
         let what = format!("the newest snapshot {} was never read back", printable(&newest.name));
         findings.push(case.finding(Kind::NeverVerified, Risk::Medium, what, [verify.clone()]));
     }
-    if !case.history.drilled {
-        let what = "no snapshot of it was ever booted to try it".to_owned();
-        findings.push(case.finding(Kind::NeverDrilled, Risk::Low, what, [verify.and(["--drill"])]));
-    }
+    findings.extend(never_drilled(case, newest));
     if let Some(since) = unsaved_since(case, newest) {
         let age = days(case.now - newest.held);
         let what = format!("the newest snapshot is {age} old, and {since}");
-        findings.push(case.finding(Kind::OldSnapshot, Risk::Medium, what, Some(take)));
+        findings.push(case.finding(Kind::OldSnapshot, Risk::Medium, what, take));
     }
     match case.same_disk {
         Some(Some(true)) => {
             let what =
                 format!("the repository {} is on the disk that the data is on", shown(case.repository));
-            let mitigation = Hint::volsnap(["--repo", "/another/disk", "snapshot", &case.target()]);
+            let mitigation = Hint::advice("name a directory on another disk with --repo, or VOLSNAP_REPO");
             findings.push(case.finding(Kind::SameDisk, Risk::Medium, what, Some(mitigation)));
         }
         Some(Some(false)) => {}
@@ -472,15 +515,38 @@ fn snapshots(case: &Case<'_>) -> Vec<Finding> {
     findings
 }
 
+/// Returns what to say of snapshots that were never tried. Only a database that is known can be booted; of anything else
+/// a drill shows that it can be unpacked, and it is for a person to start its program on that.
+fn never_drilled(case: &Case<'_>, newest: &NewestSnapshot) -> Option<Finding> {
+    if case.history.drilled {
+        return None;
+    }
+    let drill = Hint::volsnap(["verify", &newest.name, "--drill"]);
+    let boots = case.keeper.database().is_some_and(|database| database.sandbox().is_some());
+    let (what, mitigation) = match (boots, case.history.unpacked) {
+        (true, _) => ("no snapshot of it was ever booted to try it", drill),
+        (false, false) => {
+            let why = "unpacks it, and compares every file with what was stored; nothing can be booted";
+            ("no snapshot of it was ever unpacked to try it", drill.why(why))
+        }
+        (false, true) => (
+            "a snapshot of it was unpacked, and is what was stored; nothing has ever run on it",
+            Hint::volsnap(["restore", &newest.name, "--new-volume", &format!("{}-try", newest.source)])
+                .why("then start its image on that volume, and look"),
+        ),
+    };
+    Some(case.finding(Kind::NeverDrilled, Risk::Low, what.to_owned(), Some(mitigation)))
+}
+
 /// Returns what the newest snapshot lacks, if that is worth saying: a snapshot of data that has not changed since never
 /// gets old.
 fn unsaved_since(case: &Case<'_>, newest: &NewestSnapshot) -> Option<String> {
     if case.runs() {
-        return (case.now - newest.held > OLD).then(|| "the database has been running since".to_owned());
+        return (case.now - newest.held > OLD).then(|| "its container has been running since".to_owned());
     }
-    let ended = DateTime::parse_from_rfc3339(&case.container.state.finished_at).ok()?.with_timezone(&Utc);
+    let ended = DateTime::parse_from_rfc3339(&case.container().state.finished_at).ok()?.with_timezone(&Utc);
     // What was stopped for the snapshot itself ended a moment after the request.
-    (ended - newest.held > Duration::hours(1)).then(|| "the database has run after it".to_owned())
+    (ended - newest.held > Duration::hours(1)).then(|| "its container has run after it".to_owned())
 }
 
 pub(super) fn open_journal(run: &Unfinished, address: &str) -> Option<Finding> {

@@ -7,10 +7,11 @@ use rstest::rstest;
 
 use super::*;
 use crate::database::postgres::Postgres;
-use crate::model::container::ContainerState;
+use crate::model::container::{ContainerState, MountKind};
 use crate::model::quote::shell_quote;
 use crate::ops::recover::About;
 use crate::saga::RunInfo;
+use crate::selector::memory::in_memory;
 
 const PGDATA: &str = "/var/lib/postgresql/data";
 const ANONYMOUS: &str = "3f2a3f2a3f2a3f2a3f2a3f2a3f2a3f2a3f2a3f2a3f2a3f2a3f2a3f2a3f2a3f2a";
@@ -35,6 +36,9 @@ fn volume_mount(name: &str, destination: &str) -> Mount {
 
 /// Everything that is known; tests make it worse.
 struct Situation {
+    keeper: Keeper,
+    directory: PathBuf,
+    speaks_for_container: bool,
     container: Container,
     volume: Volume,
     history: History,
@@ -44,6 +48,8 @@ struct Situation {
     api_version: ApiVersion,
     work_directories: Vec<String>,
     migrate_to: Option<PathBuf>,
+    migrates: bool,
+    recreates: bool,
     held: bool,
 }
 
@@ -67,20 +73,26 @@ impl Situation {
         };
         let newest = NewestSnapshot {
             name: "company-pg/20261120T203011Z-4f2a91".to_owned(),
+            source: "company-pg".to_owned(),
             held: time("2026-11-20T20:30:11Z"),
             verified: true,
             damaged: false,
         };
         Self {
+            keeper: Keeper::Database(&Postgres, &Postgres),
+            directory: PGDATA.into(),
+            speaks_for_container: true,
             container,
             volume: Volume { name: "company-pg".to_owned(), ..Volume::default() },
-            history: History { newest: Some(newest), drilled: true },
+            history: History { newest: Some(newest), drilled: true, unpacked: true },
             consumers: Vec::new(),
             outside: Some(Vec::new()),
             same_disk: Some(Some(false)),
             api_version: ApiVersion(1, 41),
             work_directories: Vec::new(),
             migrate_to: Some("/srv/shop/db".into()),
+            migrates: true,
+            recreates: true,
             held: false,
         }
     }
@@ -103,15 +115,23 @@ impl Situation {
     }
 
     fn examine(&self) -> Vec<Finding> {
-        let directory = PathBuf::from(PGDATA);
+        let directory = self.directory.clone();
         let mounts = self.container.mounts.iter().filter(|mount| directory.starts_with(&mount.destination));
         let mount = mounts.max_by_key(|mount| mount.destination.components().count());
         let data = DatabaseData { container: &self.container, directory, mount };
         let location = mount.and_then(selector::location_of);
+        let target = target_of(&self.container).spelling();
+        let volumes = std::slice::from_ref(&self.volume);
         let findings = examine(&Case {
-            container: &self.container,
-            database: &Postgres,
-            server: &Postgres,
+            keeper: self.keeper,
+            speaks_for_container: self.speaks_for_container,
+            memory: in_memory(&data.directory, data.mount, volumes),
+            ways: Ways {
+                snapshot: vec![Hint::volsnap(["snapshot", &target])],
+                migrates: self.migrates,
+                recreates: self.recreates,
+                target,
+            },
             data: &data,
             location: location.as_ref(),
             host_path: Some(Path::new("/var/lib/docker/volumes/company-pg/_data")),
@@ -161,6 +181,14 @@ fn of_a_database_with_nothing_wrong_it_is_said_where_its_data_is() {
 #[case::layer(|s: &mut Situation| s.container.mounts.clear(), &[(Kind::DataInContainer, Risk::High)])]
 #[case::memory(
     |s: &mut Situation| s.container.mounts[0] = Mount { kind: MountKind::Tmpfs, destination: PGDATA.into(), ..Mount::default() },
+    &[(Kind::DataInMemory, Risk::High)]
+)]
+#[case::shared_memory(
+    |s: &mut Situation| { s.container.mounts.clear(); s.directory = "/dev/shm/pg".into(); },
+    &[(Kind::DataInMemory, Risk::High)]
+)]
+#[case::a_volume_in_memory(
+    |s: &mut Situation| s.volume.options = labels(&[("type", "tmpfs"), ("device", "tmpfs")]),
     &[(Kind::DataInMemory, Risk::High)]
 )]
 #[case::anonymous(
@@ -354,8 +382,7 @@ fn nobody_is_told_to_start_what_a_run_holds() {
 
 #[rstest]
 #[case::nowhere_to_go(|s: &mut Situation| s.migrate_to = None)]
-#[case::removed_when_it_stops(|s: &mut Situation| s.container.auto_remove = true)]
-#[case::paused(|s: &mut Situation| s.container.state.paused = true)]
+#[case::refused(|s: &mut Situation| s.migrates = false)]
 #[case::not_all_there(|s: &mut Situation| s.outside = Some(vec![OutsideData { what: "pg_wal".into(), path: "/wal".into(), location: None }]))]
 fn what_cannot_be_migrated_is_saved_by_a_snapshot(#[case] prevent: fn(&mut Situation)) {
     let mut situation = Situation::healthy().in_project();
@@ -379,4 +406,95 @@ fn a_directory_for_the_data_is_named_after_its_service() {
     assert_eq!(directory_for(&container), Some("/srv/shop_db_1".into()));
     container.name = "a b".to_owned();
     assert_eq!(directory_for(&container), None);
+}
+
+/// A store that cannot be asked, and a program of which nothing is known, with nothing wrong.
+fn keeper(keeper: Keeper) -> Situation {
+    let mut situation = Situation { keeper, outside: None, ..Situation::healthy() };
+    situation.container.image = "shop/app:1".to_owned();
+    situation.history.drilled = false;
+    situation
+}
+
+fn store() -> Keeper {
+    Keeper::Store(crate::database::stores::named("MariaDB or MySQL").unwrap())
+}
+
+#[test]
+fn what_is_no_known_database_is_examined_and_is_less_grave_if_it_is_no_store() {
+    let grave = |situation: &Situation| {
+        let mut found = situation.found();
+        found.sort_by_key(|(kind, _)| format!("{kind:?}"));
+        found
+    };
+    for (kept, risk, grace) in
+        [(store(), Risk::High, Risk::Medium), (Keeper::Program, Risk::Medium, Risk::Low)]
+    {
+        let mut situation = keeper(kept);
+        assert_eq!(situation.found(), [(Kind::NeverDrilled, Risk::Low)]);
+        situation.history = History::default();
+        situation.container.stop_timeout = None;
+        situation.container.restart_policy = "no".to_owned();
+        // A signal is nobody's affair where it is not known which one would be right.
+        situation.container.stop_signal = None;
+        assert_eq!(
+            grave(&situation),
+            [(Kind::NoRestartPolicy, Risk::Low), (Kind::NoSnapshot, risk), (Kind::StopGrace, grace)]
+        );
+        // What is to say of the container is said once.
+        situation.speaks_for_container = false;
+        assert_eq!(grave(&situation), [(Kind::NoSnapshot, risk)]);
+    }
+    let said = |situation: &Situation| situation.what(Kind::DataLocation).what;
+    assert!(said(&keeper(store())).starts_with("MariaDB or MySQL, running; what it keeps in "));
+    assert!(said(&keeper(Keeper::Program)).starts_with("image shop/app:1, running; what it writes to "));
+}
+
+#[test]
+fn what_cannot_be_booted_is_unpacked_and_then_it_is_for_a_person_to_start_it() {
+    let mut situation = keeper(store());
+    situation.history.unpacked = false;
+    let finding = situation.what(Kind::NeverDrilled);
+    assert_eq!(finding.what, "no snapshot of it was ever unpacked to try it");
+    assert!(finding.mended_by().contains("--drill    # unpacks it"), "{}", finding.mended_by());
+    situation.history.unpacked = true;
+    let finding = situation.what(Kind::NeverDrilled);
+    assert!(finding.what.ends_with("nothing has ever run on it"), "{}", finding.what);
+    assert!(finding.mended_by().contains("--new-volume company-pg-try    # then"), "{}", finding.mended_by());
+}
+
+#[test]
+fn a_volume_that_only_leads_elsewhere_is_told_as_that_and_nothing_that_removes_it_removes_the_data() {
+    let mut situation = Situation::healthy().in_project();
+    let is_risk = |kind: Kind, situation: &Situation| situation.examine().iter().any(|one| one.kind == kind);
+    assert!(is_risk(Kind::ComposeDown, &situation) && is_risk(Kind::Prune, &situation));
+    situation.volume.options = labels(&[("type", "none"), ("o", "bind"), ("device", "/data/pg")]);
+    assert!(!is_risk(Kind::ComposeDown, &situation) && !is_risk(Kind::Prune, &situation));
+    let said = situation.what(Kind::DataLocation).what;
+    assert!(said.ends_with("is in volume company-pg, which is the host's directory /data/pg"), "{said}");
+}
+
+#[test]
+fn data_in_memory_is_told_with_when_it_goes_and_none_is_left_once_it_has_stopped() {
+    let mut situation = Situation::healthy();
+    situation.volume.options = labels(&[("type", "tmpfs"), ("device", "tmpfs")]);
+    let what = situation.what(Kind::DataInMemory).what;
+    assert!(
+        what.ends_with("(volume company-pg) and goes when the last container stops that mounts it"),
+        "{what}"
+    );
+    assert!(situation.what(Kind::DataLocation).what.ends_with("volume company-pg, in memory"));
+    situation.stopped("2026-11-20T20:30:12Z");
+    let finding = situation.what(Kind::DataInMemory);
+    assert!(finding.what.ends_with("went when the container stopped"), "{}", finding.what);
+    assert_eq!(finding.mended_by(), "");
+}
+
+#[test]
+fn what_a_restart_cannot_make_anew_is_not_restarted() {
+    let mut situation = Situation::healthy().in_project();
+    situation.container.stop_timeout = Some(10);
+    situation.recreates = false;
+    let grace = situation.what(Kind::StopGrace).mended_by();
+    assert!(grace.starts_with("put `stop_grace_period: 2m` into the service db"), "{grace}");
 }

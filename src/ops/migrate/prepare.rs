@@ -150,6 +150,7 @@ impl MigrateRun<'_> {
         }
         self.refuse_location(&source)?;
         self.run.context.refuse_orchestrated(&source, Purpose::Migrate).await?;
+        self.run.context.refuse_in_memory(&source, Purpose::Migrate).await?;
         let users = mounting(&source)?;
         let stops = stops(&source)?;
         let kills = self.options.kills.clone();
@@ -490,7 +491,8 @@ impl MigrateRun<'_> {
         place: &HelperTarget,
     ) -> MigratePlan {
         let back = matches!(place.location, MountSource::Volume(_));
-        let outlook = DowntimeEstimate { quiesce: Quiesce::Stop, raw_bytes: survey.bytes, measured: None };
+        let outlook =
+            DowntimeEstimate { quiesce: Quiesce::Stop, raw_bytes: survey.held_bytes, measured: None };
         let shown = |location: &MountSource| match location {
             MountSource::Volume(name) => format!("volume {name}"),
             MountSource::Directory(path) => path.display().to_string(),

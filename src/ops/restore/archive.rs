@@ -13,6 +13,7 @@ use crate::database;
 use crate::model::error::{Context as _, Error, Result};
 use crate::model::event::{Event, Monitor, Phase};
 use crate::model::hint::Hint;
+use crate::model::quote::shell_quote;
 use crate::ops::verify::{check_archive, check_list};
 use crate::repository::Snapshot;
 
@@ -37,6 +38,8 @@ pub(super) struct ArchiveSummary {
     pub(super) bytes: u64,
     /// Bytes of content, without holes.
     pub(super) stored: u64,
+    /// Whether it has anything beside the root.
+    pub(super) has_content: bool,
     /// The digest of all records, if there is a list of them.
     pub(super) digest: Option<String>,
     /// Whether it may make devices, and programs that gain privileges.
@@ -82,6 +85,7 @@ impl Archive {
                 let database = snapshot.manifest.evidence.database.as_ref();
                 Ok(ArchiveSummary {
                     members: listed.members,
+                    has_content: listed.members > 0,
                     bytes: listed.bytes,
                     stored: listed.bytes.min(snapshot.manifest.archive().tar_bytes),
                     digest: Some(listed.digest),
@@ -91,7 +95,10 @@ impl Archive {
                         .map(|inspection| (inspection.engine.clone(), inspection.data_directory.clone())),
                 })
             }
-            Self::Plain(path) => look_at_plain(path, monitor).context(|| format!("read {}", path.display())),
+            Self::Plain(path) => {
+                let known = look_at_plain(path, monitor).context(|| format!("read {}", path.display()))?;
+                if known.has_content { Ok(known) } else { Err(nothing_in(path)) }
+            }
         }
     }
 
@@ -128,6 +135,7 @@ fn look_at_plain(path: &Path, monitor: &dyn Monitor) -> Result<ArchiveSummary> {
         known.bytes = known.bytes.saturating_add(entry.size);
         known.stored = known.stored.saturating_add(entry.data_len());
         let place = plain(&entry.path);
+        known.has_content |= !place.as_os_str().is_empty();
         if entry.kind == EntryKind::File && names.iter().any(|name| place.ends_with(name)) {
             owners.push((place.clone(), (entry.uid, entry.gid)));
             marker_files.insert(place);
@@ -142,6 +150,13 @@ fn look_at_plain(path: &Path, monitor: &dyn Monitor) -> Result<ArchiveSummary> {
         owners.iter().find(|(path, _)| path.starts_with(directory)).map(|(_, owner)| *owner)
     });
     Ok(known)
+}
+
+/// Refuses an archive that would leave nothing in the place of data.
+fn nothing_in(path: &Path) -> Error {
+    let list = format!("tar -tvf {}", shell_quote(&path.to_string_lossy()));
+    Error::failed(format!("{} is whole, and has nothing in it that could be restored", path.display()))
+        .hint(Hint::shell(list).why("what is in it; is it the right file?"))
 }
 
 /// Returns the names of files without which there is no database.

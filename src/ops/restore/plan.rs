@@ -56,6 +56,8 @@ pub struct RestorePlan {
     pub replaces_entries: u64,
     /// Bytes of the files that are replaced.
     pub replaces_bytes: u64,
+    /// Bytes that an archive of them takes at most.
+    pub safety_needs_bytes: u64,
     /// Whether lack of room makes it remove what is there first; the service is then away for all of it.
     pub in_place: bool,
     /// The replication slots that the snapshot is known to have.

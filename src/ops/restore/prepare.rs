@@ -36,7 +36,7 @@ use crate::ops::libc_version::libc_of;
 use crate::ops::migrate::record::{Migration, Migrations};
 use crate::ops::orchestrated::Purpose;
 use crate::ops::plan::worst_case_bytes;
-use crate::ops::preconditions::{refuse_podman, refuse_what_cannot_be_stopped};
+use crate::ops::preconditions::{refuse_podman, refuse_too_deep, refuse_what_cannot_be_stopped};
 use crate::saga::{UndoId, When};
 use crate::selector::Target;
 use crate::selector::inventory::inventory;
@@ -449,6 +449,7 @@ impl RestoreRun<'_> {
             .collect();
         let stops: Vec<Container> = order::stop_order(&running).into_iter().cloned().collect();
         self.run.context.refuse_orchestrated(source, Purpose::Restore).await?;
+        self.run.context.refuse_in_memory(source, Purpose::Restore).await?;
         stops.iter().try_for_each(refuse_what_cannot_be_stopped)?;
         let kills = self.options.kills.clone();
         let hold = HoldPlan { containers: stops.clone(), kills, ..HoldPlan::default() };
@@ -655,6 +656,8 @@ impl RestoreRun<'_> {
             free_bytes: room.map(|room| room.free_bytes),
             replaces_entries: beside.map_or(0, |beside| beside.survey.entries),
             replaces_bytes: beside.map_or(0, |beside| beside.survey.bytes),
+            safety_needs_bytes: beside
+                .map_or(0, |beside| worst_case_bytes(beside.survey.held_bytes, beside.survey.entries)),
             in_place: false,
             slots: self.slots(source),
             leaves_out_slots: self.leaves_out_slots(),
@@ -672,6 +675,7 @@ impl RestoreRun<'_> {
             }
         }
         if keeps {
+            beside.map_or(Ok(()), |beside| refuse_too_deep(&beside.survey, source))?;
             self.refuse_without_room_for_safety(&plan).await?;
         }
         Ok(plan)
@@ -697,7 +701,7 @@ impl RestoreRun<'_> {
                 .address()
                 .local_path()
                 .is_some_and(|path| device(&source.host_path) == device(path));
-        let kept = if shared { worst_case_bytes(plan.replaces_bytes, plan.replaces_entries) } else { 0 };
+        let kept = if shared { plan.safety_needs_bytes } else { 0 };
         let free = plan.free_bytes.unwrap_or(0);
         free.saturating_add(disk_bytes) >= plan.needed_bytes.saturating_add(kept)
     }
@@ -719,7 +723,7 @@ impl RestoreRun<'_> {
     }
 
     async fn refuse_without_room_for_safety(&self, plan: &RestorePlan) -> Result<()> {
-        let needed = worst_case_bytes(plan.replaces_bytes, plan.replaces_entries);
+        let needed = plan.safety_needs_bytes;
         match self.repository.free_space().await {
             Some(free) if free < needed => Err(Error::failed(format!(
                 "the repository {} has {} MB free, and the safety snapshot of what is replaced may need {} MB",

@@ -23,7 +23,6 @@ use crate::model::manifest::{
 use crate::model::unknown::UnknownFields;
 use crate::ops::helper::lower_priority;
 use crate::ops::phase_timer::milliseconds;
-use crate::ops::plan::worst_case_bytes;
 use crate::ops::snapshot::publish::environment;
 use crate::repository::Snapshot;
 use crate::saga::{UndoId, When};
@@ -62,7 +61,7 @@ impl RestoreRun<'_> {
         let repository = self.repository.open_or_init(&self.run.context.clock).await?;
         let pending = repository.begin(&prepared.source.key, &self.run.id, codec).await?;
         Ok(ArchiveReplacedData {
-            needed_bytes: worst_case_bytes(prepared.plan.replaces_bytes, prepared.plan.replaces_entries),
+            needed_bytes: prepared.plan.safety_needs_bytes,
             objects: pending.objects(),
             tree,
             last: prepared.marker_files(),

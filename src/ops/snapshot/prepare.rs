@@ -24,7 +24,9 @@ use crate::ops::helper::{busy, start_helper};
 use crate::ops::hold::{HoldMethod, HoldPlan, is_restarted};
 use crate::ops::orchestrated::Purpose;
 use crate::ops::plan::{self, CaptureChoice, DowntimeEstimate, Plan, StageOutlook};
-use crate::ops::preconditions::{refuse_podman, refuse_what_cannot_be_frozen, refuse_what_cannot_be_stopped};
+use crate::ops::preconditions::{
+    refuse_podman, refuse_too_deep, refuse_what_cannot_be_frozen, refuse_what_cannot_be_stopped,
+};
 use crate::repository::Repository;
 use crate::selector::Target;
 use crate::service::order;
@@ -53,6 +55,7 @@ impl SnapshotRun<'_> {
                     vec![Hint::volsnap(["snapshot", &target, "--quiesce", "pause"])]
                 })?;
             }
+            self.run.context.refuse_in_memory(&source, Purpose::Snapshot).await?;
             self.run.context.refuse_stranded(&source).await?;
         }
         refuse_file(&source, &engine)?;
@@ -81,6 +84,7 @@ impl SnapshotRun<'_> {
             start_helper(&self.run.context, saga, &run, &source, mounts, image, &hold.all()).await?;
         let survey = calls::Survey { exclude: self.excluded(), ..Default::default() };
         let survey = helper.agent.call(survey).await.context(|| format!("survey {}", source.title))?;
+        refuse_too_deep(&survey, &source)?;
         let database = self.find_database(&source, &survey)?;
         let source = known_by_its_files(source, database.as_ref());
         let inspection = match &database {
@@ -176,7 +180,7 @@ impl SnapshotRun<'_> {
             Some(repository) => measured_rate(repository, &source.key).await,
             None => None,
         };
-        DowntimeEstimate { quiesce: self.options.quiesce, raw_bytes: survey.bytes, measured }
+        DowntimeEstimate { quiesce: self.options.quiesce, raw_bytes: survey.held_bytes, measured }
     }
 
     /// Says what it means that there is no stage although one was wanted.
@@ -398,7 +402,7 @@ impl SnapshotRun<'_> {
             onlookers: source.onlookers.clone(),
             entries: survey.entries,
             raw_bytes: survey.bytes,
-            needed_bytes: plan::worst_case_bytes(survey.bytes, survey.entries),
+            needed_bytes: plan::worst_case_bytes(survey.held_bytes, survey.entries),
             free_bytes: self.repository.free_space().await,
             expected_downtime_ms: 0,
             archive: self.repository.archive_path(&source.key, &self.run.id, self.options.codec),

@@ -89,6 +89,15 @@ fn data_in_a_containers_own_layer_is_refused_with_the_way_to_save_it() {
     let hint = refusal("my pg", &world("/", vec![running.clone()], vec![])).2;
     let copy = "docker cp --archive 'my pg:/var/lib/postgresql/data' ./rescued-data";
     assert_eq!(hint, format!("docker stop -t 600 'my pg' && {copy}; docker start 'my pg'"));
+    // A stop would take these away, with what is to be saved.
+    let removed = Container { auto_remove: true, ..running.clone() };
+    let mut task = running.clone();
+    task.labels.insert("com.docker.swarm.task.id".to_owned(), "t".to_owned());
+    for container in [removed, task] {
+        let hint = refusal("container:my pg", &world("/", vec![container], vec![])).2;
+        let freeze = format!("docker pause 'my pg' && {copy}; docker unpause 'my pg'");
+        assert!(hint.starts_with(&freeze), "{hint}");
+    }
     assert_eq!(refusal("my pg", &world("/", vec![stopped(running)], vec![])).2, copy);
 }
 
