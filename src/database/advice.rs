@@ -7,7 +7,7 @@ use chrono::{DateTime, Utc};
 use crate::model::container::Container;
 use crate::model::facts::{Facts, ForeignKey, Name, SequenceBehind};
 use crate::model::hint::Hint;
-use crate::model::replication::StoredSlot;
+use crate::model::replication::{Consumer, StoredSlot};
 
 /// What a database advises. By default it advises nothing.
 pub trait Advice: Send + Sync {
@@ -22,8 +22,19 @@ pub trait Advice: Send + Sync {
     }
 
     /// Returns what makes a replication slot anew: the command for a running container, or words where there is none.
-    /// `database` is the one that it is of, or any for one that is of none.
-    fn make_slot(&self, _container: Option<&Container>, _database: &str, _slot: &StoredSlot) -> Option<Hint> {
+    /// `database` is the one to reach it by; `None` for any.
+    fn make_slot(
+        &self,
+        _container: Option<&Container>,
+        _database: Option<&str>,
+        _slot: &StoredSlot,
+    ) -> Option<Hint> {
+        None
+    }
+
+    /// Returns what becomes of somebody who follows a database that is restored to an earlier state, and what to do
+    /// about it.
+    fn after_a_restore(&self, _consumer: &Consumer) -> Option<String> {
         None
     }
 

@@ -12,7 +12,10 @@ use crate::model::container::Container;
 use crate::model::facts::{Facts, identifier};
 use crate::model::hint::Hint;
 use crate::model::quote::shell_quote;
-use crate::model::replication::{SlotKind, StoredSlot};
+use crate::model::replication::{Consumer, SlotKind, StoredSlot};
+
+/// The database that every cluster has.
+const ANY_DATABASE: &str = "postgres";
 
 impl Advice for Postgres {
     fn mend(&self, container: &str, facts: &Facts, flaw: &Flaw<'_>) -> Option<Hint> {
@@ -21,7 +24,13 @@ impl Advice for Postgres {
         Some(Hint::docker(["exec", container, "psql", "-U", user, "-d", database, "-c", &statement]))
     }
 
-    fn make_slot(&self, container: Option<&Container>, database: &str, slot: &StoredSlot) -> Option<Hint> {
+    fn make_slot(
+        &self,
+        container: Option<&Container>,
+        database: Option<&str>,
+        slot: &StoredSlot,
+    ) -> Option<Hint> {
+        let database = database.unwrap_or(ANY_DATABASE);
         let name = literal(&slot.name);
         let statement = match (slot.kind, &slot.plugin) {
             (SlotKind::Physical, _) => format!("SELECT pg_create_physical_replication_slot({name}, true)"),
@@ -36,9 +45,24 @@ impl Advice for Postgres {
         })
     }
 
+    /// A standby that was ahead would take the log of the restored database on the same timeline without noticing.
+    fn after_a_restore(&self, consumer: &Consumer) -> Option<String> {
+        let who = consumer.title();
+        Some(match consumer.kind {
+            SlotKind::Logical => format!(
+                "{who} follows the database: after the restore it has what the database no longer has, and must be \
+                 synchronised again"
+            ),
+            SlotKind::Physical | SlotKind::Unknown => format!(
+                "{who} follows the database: after the restore it is ahead of it, and must not go on. Stop it first; \
+                 then empty its data directory and make it anew with pg_basebackup"
+            ),
+        })
+    }
+
     fn remove_slot(&self, container: &Container, slot: &str) -> Option<Hint> {
         let statement = format!("SELECT pg_drop_replication_slot({})", literal(slot));
-        Some(psql(container, "postgres", &statement))
+        Some(psql(container, ANY_DATABASE, &statement))
     }
 
     /// Vacuum gives back the end of a table. The write-ahead log records that, in a transaction, unless the log has
@@ -194,5 +218,15 @@ mod tests {
         let platform = |image| Platform { image, libc: None };
         let outcome = Postgres.transplant(&platform("pg:15"), &platform("mirror/pg:15"));
         assert!(matches!(outcome, Transplant::MayBreak(_)), "{outcome:?}");
+    }
+
+    #[test]
+    fn a_standby_is_made_anew_and_a_subscriber_synchronised() {
+        let after = |kind| {
+            let consumer = Consumer { kind, connected: true, ..Consumer::default() };
+            Postgres.after_a_restore(&consumer).unwrap()
+        };
+        assert!(after(SlotKind::Physical).contains("pg_basebackup"));
+        assert!(after(SlotKind::Logical).contains("synchronised again"));
     }
 }

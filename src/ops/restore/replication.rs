@@ -13,7 +13,7 @@ use serde::Serialize;
 use super::prepare::Prepared;
 use super::{Destination, RestoreRun};
 use crate::agent::calls::RemoveSlots;
-use crate::database;
+use crate::database::{self, Database};
 use crate::model::container::Container;
 use crate::model::error::{Context as _, Result};
 use crate::model::hint::Hint;
@@ -88,14 +88,13 @@ impl RestoreRun<'_> {
             let known = seen?.databases.iter().find(|database| database.oid == Some(number))?;
             Some(known.name.clone())
         });
-        let own = seen.and_then(|seen| seen.database.clone());
         let reached_by = match slot.kind {
-            SlotKind::Logical => database.clone(),
-            SlotKind::Physical | SlotKind::Unknown => Some(own.unwrap_or_else(|| "postgres".to_owned())),
+            SlotKind::Logical => database.clone().map(Some),
+            SlotKind::Physical | SlotKind::Unknown => Some(seen.and_then(|seen| seen.database.clone())),
         };
         let engine = snapshot.and_then(|snapshot| snapshot.manifest.evidence.database.as_ref());
         let advice = database::advice_of(engine.map_or("", |inspection| &inspection.engine));
-        let anew = reached_by.and_then(|database| advice.make_slot(container, &database, &slot));
+        let anew = reached_by.and_then(|database| advice.make_slot(container, database.as_deref(), &slot));
         SnapshotSlot { slot, database_name: database, anew }
     }
 
@@ -105,23 +104,9 @@ impl RestoreRun<'_> {
             return Vec::new();
         };
         let known = facts::consumers(&*self.run.context.docker, container).await.unwrap_or_default();
-        known.iter().filter(|consumer| consumer.connected).map(after_the_restore).collect()
-    }
-}
-
-fn after_the_restore(consumer: &Consumer) -> String {
-    let who = consumer.title();
-    match consumer.kind {
-        SlotKind::Logical => {
-            format!(
-                "{who} follows the database: after the restore it has what the database no longer has, and must \
-                 be synchronised again"
-            )
-        }
-        SlotKind::Physical | SlotKind::Unknown => format!(
-            "{who} follows the database: after the restore it is ahead of it, and must not go on. Stop it first; then \
-             empty its data directory and make it anew with pg_basebackup"
-        ),
+        let advice = database::of(container).map(Database::advice);
+        let after = |consumer: &Consumer| advice.and_then(|advice| advice.after_a_restore(consumer));
+        known.iter().filter(|consumer| consumer.connected).filter_map(after).collect()
     }
 }
 
@@ -144,13 +129,5 @@ mod tests {
         assert!(unnamed.title().contains("the database with the number 16384"), "{}", unnamed.title());
         let unread = SnapshotSlot { slot: StoredSlot::unread("x".into()), database_name: None, anew: None };
         assert_eq!(unread.title(), "x (of unknown kind)");
-    }
-
-    #[test]
-    fn a_standby_is_made_anew_and_a_subscriber_synchronised() {
-        let standby = Consumer { kind: SlotKind::Physical, connected: true, ..Consumer::default() };
-        assert!(after_the_restore(&standby).contains("pg_basebackup"));
-        let subscriber = Consumer { kind: SlotKind::Logical, connected: true, ..Consumer::default() };
-        assert!(after_the_restore(&subscriber).contains("synchronised again"));
     }
 }
