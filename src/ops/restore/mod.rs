@@ -36,6 +36,7 @@ use crate::undo::Saga;
 mod archive;
 mod checks;
 mod confirm;
+mod destination;
 mod fresh;
 mod in_place;
 mod plan;
