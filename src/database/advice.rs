@@ -2,6 +2,7 @@
 
 use chrono::{DateTime, Utc};
 
+use super::dumps::DumpKind;
 use crate::model::facts::{Facts, ForeignKey, Name, SequenceBehind};
 use crate::model::hint::Hint;
 
@@ -20,6 +21,11 @@ pub trait Advice: Send + Sync {
     /// Returns the command that saves all data of a running container as statements; a person completes it.
     fn dump(&self, _container: &str) -> Option<Hint> {
         None
+    }
+
+    /// Returns the kinds of dumps that its own programs write.
+    fn dumps(&self) -> &'static [DumpKind] {
+        &[]
     }
 
     /// Returns when a cluster was made, by its identifier; `None` if that does not tell.

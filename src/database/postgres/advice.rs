@@ -3,8 +3,10 @@
 use chrono::{DateTime, Utc};
 
 use super::Postgres;
+use super::dumps::DUMPS;
 use crate::database::Advice;
 use crate::database::advice::{Flaw, Platform, Transplant};
+use crate::database::dumps::DumpKind;
 use crate::model::facts::{Facts, identifier};
 use crate::model::hint::Hint;
 use crate::model::quote::shell_quote;
@@ -25,6 +27,10 @@ impl Advice for Postgres {
     fn dump(&self, container: &str) -> Option<Hint> {
         let name = shell_quote(container);
         Some(Hint::shell(format!("docker exec {name} pg_dumpall --username=USER > dump.sql")))
+    }
+
+    fn dumps(&self) -> &'static [DumpKind] {
+        DUMPS
     }
 
     /// The upper half of a system identifier has the seconds at which initdb drew it.

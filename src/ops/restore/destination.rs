@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use super::{Destination, RestoreRun};
+use super::{Archive, Destination, RestoreRun};
 use crate::compose::Membership;
 use crate::model::container::{Container, EngineInfo, MountKind};
 use crate::model::error::{Context as _, Error, Result};
@@ -229,7 +229,10 @@ impl RestoreRun<'_> {
         let archive = self.options.archive.path();
         let archive = archive.canonicalize().unwrap_or(archive);
         let target = source.host_path.canonicalize().unwrap_or_else(|_| source.host_path.clone());
-        if engine.local && !target.as_os_str().is_empty() && archive.starts_with(&target) {
+        let is_inside = archive.starts_with(&target)
+            // A directory would be copied into itself.
+            || matches!(self.options.archive, Archive::Directory(_)) && target.starts_with(&archive);
+        if engine.local && !target.as_os_str().is_empty() && is_inside {
             return Err(Error::usage(format!(
                 "the archive {} lies in what it is to replace",
                 archive.display()

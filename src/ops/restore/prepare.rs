@@ -150,7 +150,7 @@ impl RestoreRun<'_> {
                 vec![restore().and(["--new-volume", "NAME"]), restore().and(["--dir", "DIR"])]
             })?;
         }
-        let known = self.look().await?;
+        let known = self.look(&source).await?;
         let users = self.users(&source).await?;
         let database = self.database(&source, &known)?;
         self.run.phase(Phase::Prepare, source.title.clone(), None);
@@ -179,10 +179,11 @@ impl RestoreRun<'_> {
         }
     }
 
-    async fn look(&self) -> Result<ArchiveSummary> {
+    async fn look(&self, source: &Source) -> Result<ArchiveSummary> {
         let (archive, monitor) = (self.options.archive.clone(), self.run.context.monitor.clone());
+        let container = source.database().map(|container| container.name.clone());
         self.run.monitor().step("look");
-        tokio::task::spawn_blocking(move || archive.look(&*monitor))
+        tokio::task::spawn_blocking(move || archive.look(container.as_deref(), &*monitor))
             .await
             .context(|| "read the archive".to_owned())?
     }
