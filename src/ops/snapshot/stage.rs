@@ -222,8 +222,8 @@ impl SnapshotRun<'_> {
         }
         self.refuse_what_cannot_be_held(&source).await?;
         self.refuse_unready(&source).await?;
-        let hold = self.hold_plan(&source).look(&self.run.context).await.freezing_the_deaf(&source)?;
-        prepared.take_users(HoldPlan { is_store: prepared.hold.is_store, ..hold });
+        let HoldPlan { is_store, unhealthy, .. } = prepared.hold.clone();
+        prepared.take_users(HoldPlan { is_store, unhealthy, ..self.hold_plan(&source) });
         prepared.source = source;
         Ok(())
     }
