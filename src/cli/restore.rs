@@ -7,6 +7,7 @@ use std::time::Duration;
 use volsnap::Error;
 use volsnap::ops::restore::{Archive, Destination, Force, RestoreOptions, RestorePlan, restore};
 use volsnap::ops::{Consent, Context};
+use volsnap::repository::tarball::layout::{FileKind, FileName, MARKER, SnapshotNames};
 use volsnap::selector::Target;
 
 use super::Global;
@@ -23,7 +24,7 @@ use crate::render::Ui;
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
     /// An id, a unique prefix of one, `latest`, `SOURCE`, `SOURCE/latest`, or a path to an archive, even of another
-    /// tool: .tar, .tar.gz, .tar.bz2, .tar.xz, .tar.zst
+    /// tool (.tar, .tar.gz, .tar.bz2, .tar.xz, .tar.zst), or to a copied directory
     snapshot: String,
     /// Restore into this, instead of where it came from: `db`, `service:db`, `volume:NAME`, `path:DIR` …
     #[arg(long, value_name = "TARGET", group = "destination")]
@@ -125,19 +126,31 @@ impl Args {
     }
 }
 
-/// Returns what `spec` means: a snapshot, or the archive of another tool. A file with the name of a snapshot's
-/// archive is a snapshot, and is not restored without its manifest.
+/// Returns what `spec` means: a snapshot, the archive of another tool, or a directory.
 async fn archive(global: &Global, spec: &str) -> Result<Archive, Error> {
     let path = Path::new(spec);
     let found = global.snapshot(spec).await;
     match found {
         Ok(snapshot) => Ok(Archive::Snapshot(Box::new(snapshot))),
-        Err(error) => {
-            let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
-            let is_ours = volsnap::repository::tarball::layout::FileName::parse(&name).is_some();
-            if path.is_file() && !is_ours { Ok(Archive::Plain(path.to_owned())) } else { Err(error) }
-        }
+        Err(error) if is_of_a_snapshot(path) => Err(error),
+        Err(_) if path.is_file() => Ok(Archive::Plain(path.to_owned())),
+        Err(_) if path.is_dir() => Ok(Archive::Directory(path.to_owned())),
+        Err(error) => Err(error),
     }
+}
+
+/// Returns whether a file is part of a snapshot by its name, and must not be restored apart from it: it is no archive,
+/// the manifest lies beside it, or it is in a repository, where an archive without a manifest is half a snapshot. One
+/// that was carried away alone is an archive like others.
+fn is_of_a_snapshot(path: &Path) -> bool {
+    let name = path.file_name().unwrap_or_default().to_string_lossy();
+    let Some(parsed) = FileName::parse(&name) else { return false };
+    let names = SnapshotNames::new(parsed.source, &parsed.id);
+    let absolute = std::path::absolute(path).unwrap_or_else(|_| path.to_owned());
+    let is_in_repository =
+        absolute.ancestors().nth(3).is_some_and(|root| root.join(MARKER.as_str()).is_file());
+    let has_manifest = path.with_file_name(names.manifest()).exists();
+    parsed.partial || parsed.kind != FileKind::Archive || has_manifest || is_in_repository
 }
 
 pub(super) fn parse_owner(text: &str) -> Result<(u32, u32), String> {

@@ -38,6 +38,11 @@ pub trait DataFiles: Send + Sync + fmt::Debug {
     /// Returns the file, relative to `root`, on which the proof of a clean shutdown rests.
     fn proof_file(&self, data_directory: &Path) -> PathBuf;
 
+    /// Returns the log without which no server starts on a copy of its files; `None` if it needs none.
+    fn needed_log(&self) -> Option<&'static NeededLog> {
+        None
+    }
+
     /// Returns a checker for the content of a file of a cleanly stopped database as it streams past; `path` is
     /// relative to the data directory. `None` for a file whose content proves nothing.
     fn content_check(&self, _inspection: &Inspection, _path: &Path) -> Option<Box<dyn ContentCheck>> {
@@ -57,6 +62,23 @@ pub trait DataFiles: Send + Sync + fmt::Debug {
     fn position(&self, _inspection: &Inspection) -> Option<Position> {
         None
     }
+}
+
+/// The log that a server reads before it is up, and where backups have it.
+#[derive(Debug)]
+pub struct NeededLog {
+    /// What it is called, for a person.
+    pub name: &'static str,
+    /// Where its files are, below the data directory.
+    pub directory: &'static str,
+    /// Whether a file of that name there is one of them.
+    pub is_part: fn(&str) -> bool,
+    /// What a backup calls the archive of it that lies beside that of the data.
+    pub archive: &'static str,
+    /// How a person gets it.
+    pub way: &'static str,
+    /// The file in the data directory that says that parts of the data are in further archives.
+    pub map: &'static str,
 }
 
 /// Checks the content of one file, which comes in pieces of any length.

@@ -31,6 +31,7 @@ use crate::model::position::Position;
 
 pub mod advice;
 pub mod compare;
+pub mod dumps;
 pub mod facts;
 pub mod files;
 pub mod fresh;
@@ -42,7 +43,7 @@ pub mod stores;
 
 pub use advice::Advice;
 pub use facts::{FactsError, FactsSource};
-pub use files::{Checked, ContentCheck, Damage, DataFiles};
+pub use files::{Checked, ContentCheck, Damage, DataFiles, NeededLog};
 pub use sandbox::{Sandbox, SandboxSource, Structure};
 pub use server::{Links, Manager, Server};
 

@@ -138,14 +138,23 @@ impl HoldPlan {
         said.flatten().collect()
     }
 
+    /// Looks for what their owners want to be run in them.
+    ///
+    /// # Errors
+    /// When an owner's file cannot be understood or believed.
+    pub(super) fn with_own_commands(mut self, context: &Context) -> Result<Self> {
+        for container in self.all() {
+            self.own.insert(container.id.clone(), context.own_commands(&container)?);
+        }
+        Ok(self)
+    }
+
     /// Looks at each container that is stopped, as long as it runs, and for what its owner wants to be run in it.
     ///
     /// # Errors
     /// When the owner's file cannot be understood or believed.
     pub(super) async fn look(mut self, context: &Context) -> Result<Self> {
-        for container in self.all() {
-            self.own.insert(container.id.clone(), context.own_commands(&container)?);
-        }
+        self = self.with_own_commands(context)?;
         if self.freezes() {
             return Ok(self);
         }

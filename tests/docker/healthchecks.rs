@@ -3,7 +3,7 @@
 use crate::database::{Postgres, Volsnap};
 use crate::program::Ran;
 use crate::project::Project;
-use crate::world::{World, docker};
+use crate::world::{LABEL, World, docker};
 
 /// A healthcheck that asks another host, with a password that is nobody's business.
 const WRONG: &str = "PGPASSWORD=hunter2 pg_isready -h wronghost -U app";
@@ -71,5 +71,31 @@ async fn a_healthcheck_that_asks_for_what_came_after_the_snapshot_takes_no_resto
     assert!(said.contains("its data is what the snapshot saw; it passed on the data before"), "{said}");
     assert!(said.contains("relation \"later\" does not exist"), "{said}");
     postgres.assert_whole();
+    volsnap.assert_no_leftovers();
+}
+
+#[tokio::test]
+async fn a_store_with_a_wrong_healthcheck_is_back_once_it_shows_what_it_showed_before() {
+    let (world, volsnap) = (World::new().await, Volsnap::new());
+    let (store, volume) = (world.name("store"), world.name("data"));
+    let (label, mount) = (format!("{LABEL}={}", std::process::id()), format!("{volume}:/data"));
+    let image = std::env::var("VOLSNAP_TEST_STORES").unwrap_or_else(|_| "volsnap-test/stores:1".to_owned());
+    let fixed = ["run", "-d", "--network", "none", "--name", &store, "--label", &label, "-v", &mount];
+    let check =
+        ["--health-cmd", "redis-cli -h wronghost ping", "--health-interval", "1s", "--health-retries", "1"];
+    docker(&[&fixed[..], &check, &[&image, "redis-server", "--save", "3600 1"]].concat());
+    await_unhealthy(&store);
+    let ask = |words: &[&str]| docker(&[&["exec", &store, "redis-cli"], words].concat());
+    ask(&["set", "kept", "7"]);
+    let target = format!("container:{store}");
+    let named = |ran: &Ran| {
+        assert!(ran.expect(0).stderr().contains("`redis-cli -h wronghost ping`"), "{}", ran.stderr());
+    };
+    named(&volsnap.run(["snapshot", &target]));
+    ask(&["set", "kept", "8"]);
+    let begun = std::time::Instant::now();
+    named(&volsnap.run(["restore", "latest", "--yes"]));
+    assert!(begun.elapsed().as_secs() < 60, "{:?}", begun.elapsed());
+    assert_eq!(ask(&["get", "kept"]), "7");
     volsnap.assert_no_leftovers();
 }

@@ -20,6 +20,7 @@ mod drill;
 mod engine;
 mod entrypoints;
 mod facts;
+mod foreign;
 mod fresh;
 mod hangs;
 mod healthchecks;

@@ -6,8 +6,10 @@ use chrono::{DateTime, Utc};
 
 use super::Postgres;
 use super::container::superuser;
+use super::dumps::DUMPS;
 use crate::database::Advice;
 use crate::database::advice::{Flaw, Platform, Transplant};
+use crate::database::dumps::DumpKind;
 use crate::model::container::Container;
 use crate::model::facts::{Facts, identifier};
 use crate::model::hint::Hint;
@@ -76,6 +78,10 @@ impl Advice for Postgres {
         // Its name is new each time: a dump that fails must not take the place of one that is whole.
         let file = "dump-\"$(date +%s)\".sql";
         Some(Hint::shell(format!("docker exec {name} pg_dumpall --username={user} >{file}")))
+    }
+
+    fn dumps(&self) -> &'static [DumpKind] {
+        DUMPS
     }
 
     /// The upper half of a system identifier has the seconds at which initdb drew it.

@@ -7,6 +7,7 @@
 mod advice;
 mod container;
 pub mod control;
+mod dumps;
 mod facts;
 mod files;
 mod manager;
@@ -22,8 +23,8 @@ use std::time::Duration;
 
 use super::native::NativeBackup;
 use super::{
-    Advice, Checked, ContentCheck, Damage, DataFiles, Database, FactsSource, Links, Manager, SandboxSource,
-    Server,
+    Advice, Checked, ContentCheck, Damage, DataFiles, Database, FactsSource, Links, Manager, NeededLog,
+    SandboxSource, Server,
 };
 use crate::model::container::Container;
 use crate::model::inspection::Inspection;
@@ -47,6 +48,16 @@ for link in pg_tblspc/* pg_wal; do
     esac
     printf '%s\t%s\n' "$what" "$target"
 done"#;
+
+/// The write-ahead log: `pg_basebackup -Ft` puts it into an archive of its own.
+const NEEDED_LOG: NeededLog = NeededLog {
+    name: "write-ahead log",
+    directory: "pg_wal",
+    is_part: |name| name.len() == 24 && name.bytes().all(|byte| byte.is_ascii_hexdigit()),
+    archive: "pg_wal.tar",
+    way: "pg_basebackup -Ft writes pg_wal.tar beside base.tar: put it there, too, or back up with --wal-method=fetch",
+    map: "tablespace_map",
+};
 
 /// Its name wherever it is stored.
 const NAME: &str = "postgresql";
@@ -177,6 +188,10 @@ impl DataFiles for Postgres {
 
     fn proof_file(&self, data_directory: &Path) -> PathBuf {
         data_directory.join(control::PATH)
+    }
+
+    fn needed_log(&self) -> Option<&'static NeededLog> {
+        Some(&NEEDED_LOG)
     }
 
     fn content_check(&self, inspection: &Inspection, path: &Path) -> Option<Box<dyn ContentCheck>> {

@@ -1,32 +1,26 @@
-//! What is restored: a snapshot of volsnap, or any tar that somebody else made.
+//! What is restored: a snapshot of volsnap, any tar that somebody else made, or a directory that somebody copied.
 
-use std::collections::BTreeSet;
-use std::ffi::OsStr;
 use std::fs::File;
 use std::io::Read;
-use std::os::unix::ffi::OsStrExt as _;
-use std::path::{Component, Path, PathBuf};
+use std::path::{Path, PathBuf};
 
+use super::assembled;
+use super::foreign::{look_at_directory, look_at_plain};
 use crate::agent::feed::SnapshotArchive;
-use crate::archive::{BlockReader, EntryKind, Origin, TarReader};
-use crate::database;
 use crate::model::error::{Context as _, Error, Result};
-use crate::model::event::{Event, Monitor, Phase};
-use crate::model::hint::Hint;
-use crate::model::quote::shell_quote;
+use crate::model::event::Monitor;
 use crate::ops::verify::{check_archive, check_list};
 use crate::repository::Snapshot;
-
-/// Bytes between two reports of progress.
-const PROGRESS_STEP: u64 = 16 << 20;
 
 /// What is restored.
 #[derive(Debug, Clone)]
 pub enum Archive {
     /// A snapshot, with its manifest and its file list.
     Snapshot(Box<Snapshot>),
-    /// An archive that some other tool made.
+    /// An archive that some other tool made, or one of ours without its manifest.
     Plain(PathBuf),
+    /// A directory that somebody has copied.
+    Directory(PathBuf),
 }
 
 /// What one reading of all of it has shown.
@@ -48,6 +42,8 @@ pub(super) struct ArchiveSummary {
     pub(super) owner: Option<(u32, u32)>,
     /// The database in it: its name and where it is.
     pub(super) database: Option<(String, PathBuf)>,
+    /// The archive of the database's log that is taken along, and where that belongs.
+    pub(super) log: Option<(PathBuf, PathBuf)>,
 }
 
 impl Archive {
@@ -56,7 +52,7 @@ impl Archive {
     pub fn name(&self) -> String {
         match self {
             Self::Snapshot(snapshot) => snapshot.name(),
-            Self::Plain(path) => path.display().to_string(),
+            Self::Plain(path) | Self::Directory(path) => path.display().to_string(),
         }
     }
 
@@ -65,20 +61,21 @@ impl Archive {
     pub fn path(&self) -> PathBuf {
         match self {
             Self::Snapshot(snapshot) => snapshot.archive_path(),
-            Self::Plain(path) => path.clone(),
+            Self::Plain(path) | Self::Directory(path) => path.clone(),
         }
     }
 
     pub(super) fn snapshot(&self) -> Option<&Snapshot> {
         match self {
             Self::Snapshot(snapshot) => Some(snapshot),
-            Self::Plain(_) => None,
+            Self::Plain(_) | Self::Directory(_) => None,
         }
     }
 
     /// Returns what it holds. A foreign archive is read to its end for that; for a snapshot, its list tells, and the
-    /// archive is read when it is [verified](Self::verify) or extracted.
-    pub(super) fn look(&self, monitor: &dyn Monitor) -> Result<ArchiveSummary> {
+    /// archive is read when it is [verified](Self::verify) or extracted. `container` is that of the database that it
+    /// is for.
+    pub(super) fn look(&self, container: Option<&str>, monitor: &dyn Monitor) -> Result<ArchiveSummary> {
         match self {
             Self::Snapshot(snapshot) => {
                 let listed = check_list(snapshot, monitor)?;
@@ -93,12 +90,11 @@ impl Archive {
                     owner: listed.owner,
                     database: database
                         .map(|inspection| (inspection.engine.clone(), inspection.data_directory.clone())),
+                    log: None,
                 })
             }
-            Self::Plain(path) => {
-                let known = look_at_plain(path, monitor).context(|| format!("read {}", path.display()))?;
-                if known.has_content { Ok(known) } else { Err(nothing_in(path)) }
-            }
+            Self::Plain(path) => look_at_plain(path, container, monitor).map_err(|error| about(path, error)),
+            Self::Directory(path) => look_at_directory(path, monitor).map_err(|error| about(path, error)),
         }
     }
 
@@ -106,99 +102,28 @@ impl Archive {
     pub(super) fn verify(&self, monitor: &dyn Monitor) -> Result<()> {
         match self {
             Self::Snapshot(snapshot) => check_archive(snapshot, monitor),
-            // It was already read to its end when it was looked at.
-            Self::Plain(_) => Ok(()),
+            // It was already read to its end when it was looked at, as far as anything is known of it.
+            Self::Plain(_) | Self::Directory(_) => Ok(()),
         }
     }
 
-    /// Opens it for extraction.
-    pub(super) fn open(&self) -> Result<SnapshotArchive> {
-        let reader: Box<dyn Read + Send> = match self {
-            Self::Snapshot(snapshot) => Box::new(snapshot.open_archive()?),
-            Self::Plain(path) => Box::new(File::open(path).context(|| format!("open {}", path.display()))?),
+    /// Opens it for extraction; `known` is what a look has shown.
+    pub(super) fn open(&self, known: &ArchiveSummary) -> Result<SnapshotArchive> {
+        let open = || format!("open {}", self.name());
+        let reader: Box<dyn Read + Send> = match (self, &known.log) {
+            (Self::Snapshot(snapshot), _) => Box::new(snapshot.open_archive()?),
+            (Self::Plain(path), Some((log, directory))) => {
+                assembled::with_log(path, log, directory).context(open)?
+            }
+            (Self::Plain(path), None) => Box::new(File::open(path).context(open)?),
+            (Self::Directory(path), _) => assembled::of_directory(path).context(open)?,
         };
         Ok(SnapshotArchive::of(reader))
     }
 }
 
-/// Reads a foreign archive to its end: how much it holds, and where the database in it is.
-fn look_at_plain(path: &Path, monitor: &dyn Monitor) -> Result<ArchiveSummary> {
-    let file = File::open(path).context(|| "open it".to_owned())?;
-    monitor.phase(Phase::Verify, path.display().to_string(), None);
-    let archive = BlockReader::open(file, Origin::Foreign).context(|| "understand it".to_owned())?;
-    let mut tar = TarReader::new(archive);
-    let (mut known, mut told) = (ArchiveSummary::default(), 0);
-    let mut marker_files: BTreeSet<PathBuf> = BTreeSet::new();
-    let (mut owners, names) = (Vec::new(), head_names());
-    while let Some(entry) = tar.next_entry().context(|| "read all of it".to_owned())? {
-        known.members += 1;
-        known.bytes = known.bytes.saturating_add(entry.size);
-        known.stored = known.stored.saturating_add(entry.data_len());
-        let place = plain(&entry.path);
-        known.has_content |= !place.as_os_str().is_empty();
-        if entry.kind == EntryKind::File && names.iter().any(|name| place.ends_with(name)) {
-            owners.push((place.clone(), (entry.uid, entry.gid)));
-            marker_files.insert(place);
-        }
-        if known.bytes.saturating_sub(told) >= PROGRESS_STEP {
-            told = known.bytes;
-            monitor.event(Event::Progress { bytes: known.bytes, files: known.members });
-        }
-    }
-    known.database = only_database(&marker_files)?;
-    known.owner = known.database.as_ref().and_then(|(_, directory)| {
-        owners.iter().find(|(path, _)| path.starts_with(directory)).map(|(_, owner)| *owner)
-    });
-    Ok(known)
-}
-
-/// Refuses an archive that would leave nothing in the place of data.
-fn nothing_in(path: &Path) -> Error {
-    let list = format!("tar -tvf {}", shell_quote(&path.to_string_lossy()));
-    Error::failed(format!("{} is whole, and has nothing in it that could be restored", path.display()))
-        .hint(Hint::shell(list).why("what is in it; is it the right file?"))
-}
-
-/// Returns the names of files without which there is no database.
-fn head_names() -> Vec<PathBuf> {
-    database::all()
-        .iter()
-        .filter_map(|database| database.files())
-        .flat_map(|files| files.written_last(Path::new("")))
-        .collect()
-}
-
-/// Returns the one place that has everything a database must have.
-fn only_database(marker_files: &BTreeSet<PathBuf>) -> Result<Option<(String, PathBuf)>> {
-    let mut found = BTreeSet::new();
-    let known = database::all().iter().filter_map(|database| Some((database.name(), database.files()?)));
-    for (engine, files) in known {
-        let names = files.written_last(Path::new(""));
-        for head in marker_files {
-            let Some(directory) = names.iter().find_map(|name| above(head, name)) else { continue };
-            if files.written_last(&directory).iter().all(|head| marker_files.contains(head)) {
-                found.insert((engine.to_owned(), directory));
-            }
-        }
-    }
-    let places: Vec<_> = found.iter().map(|(_, place)| format!("`{}`", place.display())).collect();
-    match places.len() {
-        0 | 1 => Ok(found.pop_first()),
-        _ => Err(Error::failed(format!("it holds several databases: in {}", places.join(", ")))
-            .hint(Hint::advice("unpack it, and archive the directory of one of them"))),
-    }
-}
-
-/// Returns the directory in which `path` is `name`.
-fn above(path: &Path, name: &Path) -> Option<PathBuf> {
-    let count = name.components().count();
-    path.ends_with(name).then(|| path.ancestors().nth(count).map(Path::to_owned)).flatten()
-}
-
-/// Returns a member's path without the parts that say nothing.
-fn plain(path: &[u8]) -> PathBuf {
-    Path::new(OsStr::from_bytes(path))
-        .components()
-        .filter(|component| matches!(component, Component::Normal(_) | Component::ParentDir))
-        .collect()
+/// Says which file or directory it is that cannot be restored; what to do about it is said as before.
+fn about(path: &Path, error: Error) -> Error {
+    let hints = error.hints().to_vec();
+    Error::failed(format!("read {}", path.display())).with_source(error).with_hints(hints)
 }

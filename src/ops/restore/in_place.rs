@@ -126,7 +126,7 @@ impl RestoreRun<'_> {
         }
         let (facts, name) = match &self.options.archive {
             Archive::Snapshot(snapshot) => (of_snapshot(snapshot).ok().flatten(), Some(snapshot.name())),
-            Archive::Plain(_) => (None, None),
+            Archive::Plain(_) | Archive::Directory(_) => (None, None),
         };
         self.run.context.remember(&prepared.engine.id, &prepared.source, facts, name);
     }

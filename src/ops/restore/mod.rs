@@ -34,8 +34,11 @@ use crate::selector::Target;
 use crate::undo::Saga;
 
 mod archive;
+mod assembled;
 mod checks;
 mod confirm;
+mod destination;
+mod foreign;
 mod fresh;
 mod handover;
 mod in_place;

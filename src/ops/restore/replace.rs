@@ -81,7 +81,7 @@ impl RestoreRun<'_> {
                 reserve: RESERVE,
             },
         };
-        let mut feed = self.options.archive.open()?;
+        let mut feed = self.options.archive.open(&prepared.known)?;
         let extracted = prepared.agent.extract(call, &mut feed, self.run.monitor()).await.context(|| {
             format!("extract {} beside the data of {}", self.options.archive.name(), prepared.source.title)
         });
