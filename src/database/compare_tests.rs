@@ -387,7 +387,7 @@ fn what_a_recovery_empties_is_no_damage_and_what_it_must_keep_is() {
         };
         let found: Vec<_> = comparison.differences.iter().filter(is_it).map(|one| one.severity).collect();
         assert!(!found.is_empty());
-        found.iter().any(|severity| *severity == Severity::Damage)
+        found.contains(&Severity::Damage)
     };
     assert!(!emptied(&compare(&before, &after, &context)));
     assert!(emptied(&compare(&before, &after, &ComparisonContext { recovers: false, ..context })));
