@@ -28,6 +28,8 @@ pub struct ComparisonContext<'a> {
     pub snapshot: Option<&'a str>,
     /// Why its own files say that the server's last shutdown was not clean; empty if it was, or if unknown.
     pub unclean: &'a [String],
+    /// Whether the data is of a server that had not shut down: it recovers, and tables without a log come back empty.
+    pub recovers: bool,
     /// Whether nothing was written in between, if something besides the facts says so.
     pub nothing_written: Option<bool>,
 }
@@ -442,12 +444,19 @@ impl Comparing<'_> {
         }
     }
 
+    /// Returns whether the server has recovered, which empties the tables without a log.
+    fn has_recovered(&self) -> bool {
+        self.context.recovers || !self.context.unclean.is_empty()
+    }
+
     /// A client may empty any one table; if all of them are empty at once, their rows are lost.
     fn emptied_database(&mut self, of: &Of<'_>) {
         let total = |database: &Database| -> Option<u64> {
             database.tables.iter().filter(|table| table.has_rows()).map(|table| table.rows).sum()
         };
-        let had = of.before.tables.iter().filter(|table| table.rows.or(table.estimated) > Some(0)).count();
+        let lasts = |table: &&Table| !(table.unlogged && self.has_recovered());
+        let had = of.before.tables.iter().filter(lasts);
+        let had = had.filter(|table| table.rows.or(table.estimated) > Some(0)).count();
         if had > 1 && total(of.after) == Some(0) && !of.after.is_unfinished(Part::All) {
             let object = format!("database {}", identifier(&of.after.name));
             let next = self.restore();
@@ -508,7 +517,7 @@ impl Comparing<'_> {
             _ => false,
         };
         if fewer {
-            let by_crash = now.unlogged && !self.context.unclean.is_empty();
+            let by_crash = now.unlogged && self.has_recovered();
             let severity = if by_crash { Severity::Explained } else { self.by_writing() };
             let next = self.restore();
             return self.push(DifferenceKind::FewerRows, severity, object, what, next);

@@ -67,8 +67,13 @@ fn key(worth: Worth, orphans: u64) -> ForeignKey {
     ForeignKey { name: "k".into(), table: name("images"), orphans: Some(orphans), worth, unread: None }
 }
 
-const CONTEXT: ComparisonContext<'static> =
-    ComparisonContext { container: Some("db 1"), snapshot: None, unclean: &[], nothing_written: None };
+const CONTEXT: ComparisonContext<'static> = ComparisonContext {
+    container: Some("db 1"),
+    snapshot: None,
+    unclean: &[],
+    recovers: false,
+    nothing_written: None,
+};
 
 /// Returns the only difference of a kind, which must occur exactly once.
 #[track_caller]
@@ -364,4 +369,26 @@ fn of_a_database_that_is_not_known_the_same_is_found_and_nothing_is_advised() {
     let [index] = &comparison.differences[..] else { panic!("{comparison:?}") };
     assert_eq!((index.kind, index.severity), (DifferenceKind::InvalidIndex, Severity::Damage));
     assert_eq!(index.next, None);
+}
+
+#[test]
+fn what_a_recovery_empties_is_no_damage_and_what_it_must_keep_is() {
+    let (mut before, mut after) = (facts(), facts());
+    let context = ComparisonContext { recovers: true, nothing_written: Some(true), ..CONTEXT };
+    for table in &mut memory_db(&mut before).tables {
+        table.unlogged = true;
+    }
+    for table in &mut memory_db(&mut after).tables {
+        (table.unlogged, table.rows) = (true, table.rows.map(|_| 0));
+    }
+    let emptied = |comparison: &Comparison| {
+        let is_it = |one: &&Difference| {
+            matches!(one.kind, DifferenceKind::FewerRows | DifferenceKind::EmptiedDatabase)
+        };
+        let found: Vec<_> = comparison.differences.iter().filter(is_it).map(|one| one.severity).collect();
+        assert!(!found.is_empty());
+        found.contains(&Severity::Damage)
+    };
+    assert!(!emptied(&compare(&before, &after, &context)));
+    assert!(emptied(&compare(&before, &after, &ComparisonContext { recovers: false, ..context })));
 }

@@ -22,7 +22,7 @@ use tokio::time::{Instant, timeout_at};
 use super::project_file::find_checks;
 use super::restore::{self, Archive, Destination, Force, RestoreOptions, Unpacked};
 use super::run::{Aftermath, Run};
-use super::{Context, facts};
+use super::{Context, apart, facts};
 use crate::agent::client::helper_name;
 use crate::database::compare::{ComparisonContext, compare, first_look};
 use crate::database::sandbox::StructureCheck;
@@ -449,6 +449,7 @@ impl DrillRun<'_> {
         let recorded = self.snapshot.manifest.facts.as_ref();
         let context = ComparisonContext {
             snapshot: Some(&name),
+            recovers: !self.snapshot.manifest.consistency.is_at_rest(),
             nothing_written: recorded.filter(|recorded| recorded.exact).map(|_| true),
             ..ComparisonContext::default()
         };
@@ -468,6 +469,7 @@ impl DrillRun<'_> {
                     .to_owned()
             });
         }
+        report.notes.extend(apart::of_drill(&self.snapshot.manifest));
         let summary = facts.summary();
         report.notes.push(format!(
             "{} in {}",

@@ -18,6 +18,7 @@ use crate::selector::Bystanders;
 use crate::signal::Cancel;
 use crate::undo::{Leftovers, World};
 
+mod apart;
 pub mod check;
 pub mod doctor;
 pub mod drill;

@@ -645,7 +645,7 @@ impl RestartRun<'_> {
             container: container.as_deref(),
             snapshot: snapshot.as_deref(),
             unclean: &shutdown.reasons,
-            nothing_written: None,
+            ..ComparisonContext::default()
         };
         let mut comparison = match (&before, &after) {
             (Some(before), Some(after)) => compare(before, after, &context),

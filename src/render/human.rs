@@ -19,6 +19,7 @@ use volsnap::ops::stages::KeptStage;
 use volsnap::ops::verify::Report;
 use volsnap::repository::{Listing, Repository, Snapshot};
 use volsnap::saga::RunInfo;
+use volsnap::selector::configuration::configuration_apart;
 
 use super::command::Commands;
 use super::report;
@@ -130,7 +131,13 @@ fn left_out(manifest: &Manifest) -> Vec<(&'static str, String)> {
         rows.push(("left out", format!("{} sockets, which no archive can hold", counts.sockets_skipped)));
     }
     if counts.excluded > 0 {
-        rows.push(("left out", format!("{} by --exclude", count(counts.excluded))));
+        let mounted = configuration_apart(&manifest.environment.mounts, manifest.mounted_at().as_deref());
+        let or = if mounted.iter().any(|one| one.covers.is_some()) {
+            ", or empty where a file is mounted"
+        } else {
+            ""
+        };
+        rows.push(("left out", format!("{} by --exclude{or}", count(counts.excluded))));
     }
     if counts.vanished > 0 {
         rows.push(("left out", format!("{} that vanished before volsnap read them", count(counts.vanished))));

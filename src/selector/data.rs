@@ -231,7 +231,7 @@ fn is_single_file(mount: &Mount) -> bool {
 }
 
 /// Returns whether a mount is a piece of the host's system, not of anybody's data.
-fn is_of_the_system(mount: &Mount) -> bool {
+pub(super) fn is_of_the_system(mount: &Mount) -> bool {
     const FILES: [&str; 8] =
         ["hostname", "hosts", "localtime", "machine-id", "passwd", "group", "resolv.conf", "timezone"];
     let source = &mount.source;

@@ -13,6 +13,7 @@ use std::str::FromStr;
 use crate::model::error::{Error, Result};
 use crate::model::location::MountSource;
 
+pub mod configuration;
 mod containers;
 mod data;
 mod engine_inventory;

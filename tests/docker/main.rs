@@ -10,6 +10,7 @@
 mod away;
 mod clone;
 mod compose;
+mod configuration;
 mod database;
 mod deadlines;
 #[path = "../shared/deep.rs"]

@@ -462,6 +462,17 @@ impl Facts {
         summary
     }
 
+    /// Returns the tables with rows that a crash empties, and a backup of the running server leaves out: "shop:
+    /// public.cache".
+    #[must_use]
+    pub fn unlogged(&self) -> Vec<String> {
+        let of = |database: &Database| -> Vec<String> {
+            let tables = database.tables.iter().filter(|table| table.unlogged && table.rows != Some(0));
+            tables.map(|table| format!("{}: {}", database.name, table.name)).collect()
+        };
+        self.databases.iter().flat_map(of).collect()
+    }
+
     /// Returns what was not looked at, and why, one a line. The estimates of quick facts are not listed: they
     /// are what quick means.
     #[must_use]

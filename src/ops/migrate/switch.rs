@@ -415,12 +415,7 @@ impl MigrateRun<'_> {
         let comparison = compare(
             before,
             &after,
-            &ComparisonContext {
-                container: Some(&container.name),
-                snapshot: None,
-                unclean: &[],
-                nothing_written: None,
-            },
+            &ComparisonContext { container: Some(&container.name), ..ComparisonContext::default() },
         );
         if !comparison.ok() {
             let what = comparison.differences.iter().map(|difference| difference.object.clone());

@@ -27,6 +27,7 @@ use crate::model::labels::LABEL_RUN;
 use crate::model::location::MountSource;
 use crate::model::orchestrator::Orchestrator;
 use crate::model::source::{Source, User};
+use crate::ops::apart;
 use crate::ops::evidence::DatabaseFiles;
 use crate::ops::helper::{StartedHelper, busy, refuse_elsewhere, start_helper};
 use crate::ops::hold::{HoldPlan, SETTLES};
@@ -393,6 +394,7 @@ impl RestoreRun<'_> {
             ));
         }
         warnings.extend(self.followers(source).await);
+        warnings.extend(self.not_brought_back());
         let keeps = self.keeps(beside);
         let names = |containers: &mut dyn Iterator<Item = &Container>| -> Vec<String> {
             containers.map(|container| container.name.clone()).collect()
@@ -451,6 +453,17 @@ impl RestoreRun<'_> {
             self.refuse_without_room_for_safety(&plan).await?;
         }
         Ok(plan)
+    }
+
+    /// Returns what the database had that the snapshot does not bring back.
+    fn not_brought_back(&self) -> Vec<String> {
+        let snapshot = self.options.archive.snapshot();
+        let Some(manifest) = snapshot.map(|snapshot| &snapshot.manifest) else { return Vec::new() };
+        let elsewhere =
+            matches!(self.options.destination, Destination::NewVolume(_) | Destination::Directory(_));
+        let configuration = elsewhere.then(|| apart::of_restore(manifest)).flatten();
+        let facts = manifest.facts.as_ref().map(|facts| &facts.seen);
+        configuration.into_iter().chain(apart::emptied(facts, manifest.consistency)).collect()
     }
 
     /// Returns whether there is room once the data that is there is removed, after it is kept elsewhere.

@@ -118,6 +118,8 @@ pub(super) struct SnapshotRun<'a> {
     options: &'a SnapshotOptions,
     /// Whether the manifest exists, once it is known where it will be.
     published: OnceLock<Arc<AtomicBool>>,
+    /// Globs of the engine's empty files under what is mounted over the data.
+    placeholders: OnceLock<Vec<String>>,
 }
 
 /// Everything that is known, checked and running before anything is touched.
@@ -170,7 +172,7 @@ impl<'a> SnapshotRun<'a> {
         let repository = RepositoryLocation::probe(&options.repository)
             .await
             .map_err(|error| Error::from(error).state("nothing was touched"))?;
-        Ok(Self { run, repository, options, published: OnceLock::new() })
+        Ok(Self { run, repository, options, published: OnceLock::new(), placeholders: OnceLock::new() })
     }
 
     async fn snapshot(
@@ -250,10 +252,12 @@ impl<'a> SnapshotRun<'a> {
         if self.options.quiesce == Quiesce::Pause { "frozen" } else { "stopped" }
     }
 
-    /// Returns what is left out: what the user says, and the old data that a dead restore kept.
+    /// Returns what is left out: what the user says, the old data that a dead restore kept, and the engine's empty files
+    /// under what is mounted over the data.
     fn excluded(&self) -> Vec<String> {
         let kept = format!("{}*", crate::agent::swap::PREFIX);
-        self.options.exclude.iter().cloned().chain([kept]).collect()
+        let placeholders = self.placeholders.get().into_iter().flatten().cloned();
+        self.options.exclude.iter().cloned().chain([kept]).chain(placeholders).collect()
     }
 
     /// Returns how long the service may be away at most.

@@ -19,6 +19,7 @@ use crate::model::inspection::Inspection;
 use crate::model::location::MountSource;
 use crate::model::manifest::{Capture, Quiesce};
 use crate::model::source::{Source, User};
+use crate::ops::apart;
 use crate::ops::evidence::DatabaseFiles;
 use crate::ops::helper::{busy, start_helper};
 use crate::ops::hold::{HoldMethod, HoldPlan, is_restarted};
@@ -58,6 +59,7 @@ impl SnapshotRun<'_> {
             self.run.context.refuse_in_memory(&source, Purpose::Snapshot).await?;
             self.run.context.refuse_stranded(&source).await?;
         }
+        self.look_at_configuration(&source, &engine);
         refuse_file(&source, &engine)?;
         self.refuse_repository_inside(&source, &engine)?;
         let hold = self.hold_plan(&source).look(&self.run.context).await?.freezing_the_deaf(&source)?;
@@ -277,6 +279,20 @@ impl SnapshotRun<'_> {
                 let containers =
                     source.users.iter().filter(is_running).map(|user| user.container.clone()).collect();
                 HoldPlan { method: HoldMethod::Freeze, containers, ..base }
+            }
+        }
+    }
+
+    /// Says which configuration is no part of the data, and leaves out the empty files that the engine made for it.
+    fn look_at_configuration(&self, source: &Source, engine: &EngineInfo) {
+        for container in source.databases() {
+            let data_at = source.seen_at(container);
+            if let Some(said) = apart::of_snapshot(container, data_at.as_deref()) {
+                self.run.monitor().note(said);
+            }
+            if engine.local {
+                self.placeholders
+                    .get_or_init(|| apart::placeholders(container, data_at.as_deref(), &source.host_path));
             }
         }
     }

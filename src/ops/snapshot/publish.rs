@@ -21,10 +21,10 @@ use crate::model::manifest::{
 };
 use crate::model::source::Source;
 use crate::model::unknown::UnknownFields;
-use crate::ops::Context;
 use crate::ops::facts::recorded;
 use crate::ops::libc_version::libc_of;
 use crate::ops::phase_timer::milliseconds;
+use crate::ops::{Context, apart};
 use crate::repository::{PendingSnapshot, Snapshot, SnapshotObjectWriter, Stored};
 use crate::saga::When;
 use crate::undo::Saga;
@@ -60,6 +60,9 @@ impl SnapshotRun<'_> {
         (archive, list): (&Stored, &Stored),
         times: Times,
     ) -> Manifest {
+        if let Some(said) = apart::emptied(captured.facts.as_ref(), captured.consistency) {
+            self.run.monitor().note(said);
+        }
         let facts = recorded(captured.facts, &captured.evidence);
         Manifest {
             format_version: FORMAT_VERSION,
