@@ -9,7 +9,7 @@ use crate::model::container::{Container, EngineInfo};
 use crate::model::error::{Context as _, Error, Result};
 use crate::model::hint::Hint;
 use crate::model::source::Source;
-use crate::selector::{self, EngineInventory, Target};
+use crate::selector::{self, Bystanders, EngineInventory, Target};
 use crate::service::order;
 
 /// How long a running database may take to say where its data is.
@@ -20,7 +20,9 @@ impl Context {
     pub(super) async fn world(&self) -> Result<EngineInventory> {
         let world =
             EngineInventory::of(&*self.docker, &self.directory, self.compose_project.as_deref()).await?;
-        Ok(EngineInventory { bystanders: self.bystanders.clone(), ..world })
+        let own = self.own.as_ref().map(|own| own.container.name.clone());
+        let bystanders = Bystanders { own, ..self.bystanders.clone() };
+        Ok(EngineInventory { bystanders, ..world })
     }
 
     /// Resolves a target. A running database is asked where its data is: its configuration may have moved it, and its

@@ -44,10 +44,11 @@ variants!(
     RetractCopy,
     RestoreFile,
     KeepRecord,
+    RemoveGuard,
 );
 
 /// Variants in a journal of their own, because they came later.
-const LATER: usize = 1;
+const LATER: usize = 2;
 
 const NEWEST: &str = "v2";
 
@@ -211,6 +212,7 @@ fn assert_means(undo: &Undo, format: &str) {
         Undo::RemoveVolume { name, run } => {
             assert_eq!((name.as_str(), run.as_str()), ("volsnap-stage-20261129T145819Z-7e5a05", snapshot));
         }
+        Undo::RemoveGuard { name, run } => assert_eq!(*name, format!("volsnap-guard-{run}")),
         Undo::EndProcesses { run } => assert_eq!(run, "20261129T145921Z-281107"),
         Undo::RemoveMadeDirectory { path, device, inode } => {
             assert_eq!(

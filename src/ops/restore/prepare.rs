@@ -340,7 +340,7 @@ impl RestoreRun<'_> {
     }
 
     async fn directory(&self, path: &Path, engine: &EngineInfo) -> Result<Source> {
-        if !engine.local {
+        if !engine.local && self.run.context.own.is_none() {
             return Err(Error::usage(
                 "the engine is on another machine, whose directories are not reached from here",
             )
@@ -363,7 +363,7 @@ impl RestoreRun<'_> {
             }
             Err(_) => {}
         }
-        let location = MountSource::Directory(path.clone());
+        let location = MountSource::Directory(self.run.context.host_path_to_make(&path)?);
         let world = self.run.context.world().await?;
         let inventory = inventory(&location, &world);
         if let Some(user) = inventory.users.iter().find(|user| user.container.state.running) {
@@ -382,7 +382,9 @@ impl RestoreRun<'_> {
         let archive = self.options.archive.path();
         let archive = archive.canonicalize().unwrap_or(archive);
         let target = source.host_path.canonicalize().unwrap_or_else(|_| source.host_path.clone());
-        if engine.local && !target.as_os_str().is_empty() && archive.starts_with(&target) {
+        let on_host = self.run.context.host_path(engine, &archive);
+        let is_inside = on_host.is_some_and(|archive| archive.starts_with(&target));
+        if is_inside && !target.as_os_str().is_empty() {
             return Err(Error::usage(format!(
                 "the archive {} lies in what it is to replace",
                 archive.display()
@@ -660,12 +662,14 @@ impl RestoreRun<'_> {
         let device =
             |path: &Path| path.ancestors().find_map(|path| path.metadata().ok()).map(|found| found.dev());
         // On the same disk as the data, the safety snapshot takes part of that room.
-        let shared = engine.local
-            && self
-                .repository
-                .address()
-                .local_path()
-                .is_some_and(|path| device(&source.host_path) == device(path));
+        // In a container it is not known.
+        let shared = self.run.context.own.is_some()
+            || engine.local
+                && self
+                    .repository
+                    .address()
+                    .local_path()
+                    .is_some_and(|path| device(&source.host_path) == device(path));
         let kept = if shared { worst_case_bytes(plan.replaces_bytes, plan.replaces_entries) } else { 0 };
         let free = plan.free_bytes.unwrap_or(0);
         free.saturating_add(disk_bytes) >= plan.needed_bytes.saturating_add(kept)
@@ -757,7 +761,9 @@ impl RestoreRun<'_> {
                 let made = docker.volume(name).await.context(|| format!("look at volume {name}"))?;
                 source.host_path = made.map(|volume| volume.mountpoint).unwrap_or_default();
             }
-            MountSource::Directory(path) => self.make_directory(saga, path)?,
+            MountSource::Directory(path) => {
+                self.make_directory(saga, &self.run.context.path_here(path))?;
+            }
         }
         Ok(())
     }
