@@ -4,7 +4,7 @@
 //! It is what `docker context` leads to, what Swarm runs on, and, with a directory hidden from it, what an engine is
 //! whose socket was forwarded from elsewhere. Where namespaces are not allowed, the tests say so and check nothing.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
@@ -27,7 +27,7 @@ exec dockerd --data-root "$1/data" --exec-root "$1/exec" --pidfile "$1/pid" --co
 "#;
 
 /// The engine; with it ends whatever runs on it.
-struct SecondEngine {
+pub(crate) struct SecondEngine {
     daemon: Child,
     directory: TempDir,
 }
@@ -37,38 +37,67 @@ impl SecondEngine {
     fn start(hidden: Option<&Path>) -> Option<Self> {
         let directory = tempfile::tempdir().unwrap();
         std::fs::write(directory.path().join("daemon.json"), "{}").unwrap();
-        let log = std::fs::File::create(directory.path().join("log")).unwrap();
+        let daemon = Self::spawn(directory.path(), hidden);
+        let mut engine = Self { daemon, directory };
+        engine.await_up().then_some(engine)
+    }
+
+    fn spawn(directory: &Path, hidden: Option<&Path>) -> Child {
+        let log = std::fs::File::create(directory.join("log")).unwrap();
         let namespaces =
             ["--mount", "--net", "--ipc", "--uts", "--pid", "--fork", "--kill-child=SIGKILL", "--mount-proc"];
-        let daemon = Command::new("unshare")
+        Command::new("unshare")
             .args(namespaces)
             .args(["bash", "-c", SCRIPT, "bash"])
-            .arg(directory.path())
+            .arg(directory)
             .arg(hidden.unwrap_or(Path::new("")))
             .arg(std::process::id().to_string())
             .stdin(Stdio::null())
             .stdout(log.try_clone().unwrap())
             .stderr(log)
             .spawn()
-            .unwrap();
-        let mut engine = Self { daemon, directory };
+            .unwrap()
+    }
+
+    /// Waits until it answers; says why if it does not come up.
+    fn await_up(&mut self) -> bool {
         let begun = Instant::now();
-        while !engine.try_docker(&["version"]).is_some_and(|output| output.status.success()) {
-            if engine.daemon.try_wait().unwrap().is_some() || begun.elapsed() > PATIENCE {
-                let log = std::fs::read_to_string(engine.directory.path().join("log")).unwrap();
+        while !self.try_docker(&["version"]).is_some_and(|output| output.status.success()) {
+            if self.daemon.try_wait().unwrap().is_some() || begun.elapsed() > PATIENCE {
+                let log = std::fs::read_to_string(self.directory.path().join("log")).unwrap();
                 println!(
                     "no second engine here, so nothing is checked: {}",
                     log.lines().last().unwrap_or("")
                 );
-                return None;
+                return false;
             }
             std::thread::sleep(Duration::from_millis(100));
         }
-        Some(engine)
+        true
+    }
+
+    /// Kills it with all that runs on it, as a reset of the machine does, and starts it again.
+    pub(crate) fn reset(&mut self) {
+        self.daemon.kill().unwrap();
+        self.daemon.wait().unwrap();
+        for left in ["docker.sock", "pid"] {
+            let _ = std::fs::remove_file(self.directory.path().join(left));
+        }
+        self.daemon = Self::spawn(self.directory.path(), None);
+        assert!(self.await_up(), "it does not come up again");
+    }
+
+    /// Returns where it has the files of one of its volumes.
+    pub(crate) fn volume(&self, name: &str) -> PathBuf {
+        self.directory.path().join("data/volumes").join(name).join("_data")
+    }
+
+    pub(crate) fn socket(&self) -> PathBuf {
+        self.directory.path().join("docker.sock")
     }
 
     /// The same, with the image of the database.
-    fn with_postgres(hidden: Option<&Path>) -> Option<Self> {
+    pub(crate) fn with_postgres(hidden: Option<&Path>) -> Option<Self> {
         let engine = Self::start(hidden)?;
         let mut saved =
             Command::new("docker").args(["save", &image()]).stdout(Stdio::piped()).spawn().unwrap();
@@ -82,7 +111,7 @@ impl SecondEngine {
     }
 
     fn address(&self) -> String {
-        format!("unix://{}", self.directory.path().join("docker.sock").display())
+        format!("unix://{}", self.socket().display())
     }
 
     fn try_docker(&self, arguments: &[&str]) -> Option<std::process::Output> {
@@ -91,7 +120,7 @@ impl SecondEngine {
 
     /// Runs docker on it, which has to succeed; returns its trimmed output.
     #[track_caller]
-    fn docker(&self, arguments: &[&str]) -> String {
+    pub(crate) fn docker(&self, arguments: &[&str]) -> String {
         let output = self.try_docker(arguments).unwrap();
         assert!(output.status.success(), "{arguments:?}: {}", String::from_utf8_lossy(&output.stderr));
         String::from_utf8_lossy(&output.stdout).trim().to_owned()
@@ -123,7 +152,7 @@ impl SecondEngine {
 
     /// Waits until a database on it answers this.
     #[track_caller]
-    fn await_answer(&self, container: impl Fn() -> String, sql: &str) -> String {
+    pub(crate) fn await_answer(&self, container: impl Fn() -> String, sql: &str) -> String {
         let begun = Instant::now();
         loop {
             if let Some(answer) = self.query(&container(), sql) {
