@@ -7,8 +7,8 @@
 //! command that was run in a living container dies alone.
 //!
 //! The [guard beside the command](super::guard) acts first wherever it lives: this one waits a moment longer in all that
-//! it does. It ends a command whose [lease](super::shared_lease) has run out, such as one whose container is frozen; no
-//! other process that has the lock.
+//! it does. It ends a command whose lease has run out, by the file beside the journal, such as one whose container is
+//! frozen; no other process that has the lock.
 //!
 //! A lock that is free at the first look may mean that locks do not reach from container to container. So this guard then
 //! touches nothing, unless the journal has what holds a service: the command registers such a thing only once this guard
