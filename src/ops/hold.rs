@@ -268,7 +268,6 @@ impl Run {
         }
         let containers = self.context.docker.containers().await.context(|| "list containers".to_owned())?;
         refuse_held_elsewhere(plan, &self.id, &containers)?;
-        refuse_ourselves(plan, &self.context)?;
         let undo = if plan.freezes() {
             let containers = plan.containers.iter().map(PausedContainer::of).collect();
             Undo::Unpause { containers }
@@ -365,22 +364,6 @@ impl Run {
             _ => Error::failed(format!("freeze {}", plan.frozen().join(", "))).with_source(error),
         })
     }
-}
-
-/// Refuses to hold the container that we run in: the run would end with it.
-fn refuse_ourselves(plan: &HoldPlan, context: &Context) -> Result<()> {
-    let Some(own) = &context.own else { return Ok(()) };
-    let ours = &own.container;
-    if plan.all().iter().all(|container| container.id != ours.id) {
-        return Ok(());
-    }
-    let why = "it has its database there, or shares the network of what is stopped";
-    Err(Error::failed(format!(
-        "volsnap runs in the container {}, which it would have to stop: {why}",
-        ours.name
-    ))
-    .state("nothing was stopped")
-    .hint(Hint::advice("run volsnap in a container of its own, with a network of its own")))
 }
 
 /// Refuses a container that another run holds, or is about to hold, for another source. Each run says on its helper what

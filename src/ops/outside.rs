@@ -24,6 +24,7 @@ use crate::model::hint::Hint;
 use crate::model::labels::{LABEL_GUARD, LABEL_RUN};
 use crate::model::location::MountSource;
 use crate::model::quote::shell_quote;
+use crate::model::source::Source;
 use crate::saga::When;
 use crate::saga::outside::{UNLOCKED, watching};
 use crate::undo::{Saga, Undo};
@@ -52,6 +53,22 @@ pub(super) fn refuse_own_state(context: &Context, own: &OwnContainer) -> Result<
         "give the container a volume for it, with `-v {}` behind docker run, or below `volumes:` of its service",
         shell_quote(&format!("volsnap-state:{path}"))
     ))))
+}
+
+/// Refuses a source for which the container that we run in would have to be held: the run would end with it.
+pub(super) fn refuse_ourselves(context: &Context, source: &Source) -> Result<()> {
+    let Some(own) = &context.own else { return Ok(()) };
+    let ours = &own.container;
+    if source.users.iter().all(|user| user.container.id != ours.id) {
+        return Ok(());
+    }
+    let why = "it has its database there, or shares the network of what is stopped";
+    Err(Error::failed(format!(
+        "volsnap runs in the container {}, which it would have to stop: {why}",
+        ours.name
+    ))
+    .state("nothing was stopped")
+    .hint(Hint::advice("run volsnap in a container of its own, with a network of its own")))
 }
 
 /// Starts the guard outside, and returns once it watches. What removes one that does not come to that is in the journal

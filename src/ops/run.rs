@@ -118,12 +118,14 @@ impl Run {
         Ok(run)
     }
 
-    /// Refuses a source that a dead run was about which could not be finished. Such a run of something else is none of
+    /// Refuses a source for which we would have to stop ourselves, and one that a dead run was about which could not be
+    /// finished. Such a run of something else is none of
     /// our business, and is only told.
     ///
     /// # Errors
     /// What could not be put back.
     pub(super) fn refuse_unfinished(&self, source: &Source) -> Result<()> {
+        outside::refuse_ourselves(&self.context, source)?;
         // A plain value: a panic elsewhere does not spoil it.
         let Some(error) = self.left.lock().unwrap_or_else(PoisonError::into_inner).take() else {
             return Ok(());
