@@ -18,6 +18,6 @@ pub(crate) struct BystandersArgs {
 impl BystandersArgs {
     /// Returns what the library calls them.
     pub(crate) fn get(&self) -> Bystanders {
-        Bystanders { hold: self.hold.clone(), ignore: self.ignore.clone() }
+        Bystanders { hold: self.hold.clone(), ignore: self.ignore.clone(), own: None }
     }
 }

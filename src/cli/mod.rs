@@ -10,6 +10,7 @@ use volsnap::compose::DirectoryProject;
 use volsnap::engine::DockerError;
 use volsnap::engine::bollard::DockerEngine;
 use volsnap::engine::context::{Chosen, ContextError, DEFAULT_ADDRESS, choose};
+use volsnap::engine::own::OwnContainer;
 use volsnap::model::hint::Hint;
 use volsnap::ops::Context;
 use volsnap::repository::{Repository, Snapshot};
@@ -213,7 +214,7 @@ fn run(global: &Global, verb: Verb, ui: &Ui) -> Result<ExitCode, Error> {
             Verb::Install(args) => install::run(global, &args, ui),
             Verb::Completions(args) => Ok(manual::completions(&args)),
             Verb::Man(args) => manual::man(&args),
-            Verb::Guard(args) => guard::run(&args).await,
+            Verb::Guard(args) => guard::run(global, &args).await,
             Verb::Agent(args) => Ok(agent::run(&args)),
         }
     });
@@ -227,7 +228,12 @@ impl Global {
     async fn host(&self, ui: &Ui) -> Result<Context, Error> {
         let Chosen { address, by } = self.engine()?;
         tracing::info!("the engine at {address}, {by}");
-        let docker = DockerEngine::connect(Some(&address)).await.map_err(unreached)?;
+        let mut docker = DockerEngine::connect(Some(&address)).await.map_err(unreached)?;
+        let own = OwnContainer::find(&docker).await.map_err(unreached)?.map(Arc::new);
+        if let Some(own) = &own {
+            tracing::info!("volsnap runs in the container {}", own.container.name);
+            docker = docker.with_other_files();
+        }
         let directory = dirs::current_directory()
             .map_err(|error| Error::failed("find out the current directory").with_source(error))?;
         let cancel = Cancel::default();
@@ -246,7 +252,7 @@ impl Global {
                 state: dirs::state_directory()?,
                 executable: executable()?,
                 budget: RetryBudget::COMMAND,
-                guarded_by: GuardedBy::Process,
+                guarded_by: if own.is_some() { GuardedBy::Both } else { GuardedBy::Process },
             },
             directory,
             clock: Clock::system(),
@@ -255,6 +261,7 @@ impl Global {
             compose_project: self.project_name.clone().filter(|name| !name.is_empty()),
             bystanders: Bystanders::default(),
             only_plans: false,
+            own,
             cancel,
             monitor,
         })

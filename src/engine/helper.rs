@@ -24,6 +24,8 @@ use crate::model::location::MountSource;
 
 /// The executable's path in the image.
 pub const EXECUTABLE: &str = "/volsnap";
+/// Another name of it, for a container that mounts what its users name: a path where none of that lies.
+pub const EXECUTABLE_ASIDE: &str = "/.volsnap/volsnap";
 /// Where the helper sees the source: a path that no image has.
 pub const SOURCE: &str = "/.volsnap/source";
 /// Where the helper sees the directory of the FIFO, read-only; it can write to a FIFO all the same.
@@ -56,7 +58,8 @@ impl HelperImage {
     /// # Errors
     /// When a file cannot be read, or is no executable of this machine.
     pub fn of(executable: &Path) -> io::Result<Self> {
-        let tar = pack(&[(executable, Path::new(EXECUTABLE))])?;
+        let names = [EXECUTABLE_ASIDE, EXECUTABLE].map(|name| (executable, Path::new(name)));
+        let tar = pack(&names)?;
         let digest = blake3::hash(&tar).to_hex();
         Ok(Self { tag: format!("{IMAGE_REPOSITORY}:{}", &digest[..16]), tar })
     }
@@ -209,7 +212,7 @@ fn source_key(source: &MountSource) -> String {
 ///
 /// Libraries keep the real path that they have here, where the loader looks even without a cache, together with the
 /// symbolic links beside them that lead there. The same files give the same bytes: entries are sorted, times and
-/// owners are zero.
+/// owners are zero. An executable that is named again becomes a hard link; its first path has to be the first by name.
 ///
 /// # Errors
 /// When a file cannot be read, or is no executable of this machine.
@@ -218,7 +221,11 @@ pub fn pack(executables: &[(&Path, &Path)]) -> io::Result<Bytes> {
     root.add_directory(Path::new(SOURCE));
     root.add_directory(Path::new(PIPE));
     root.add_directory(Path::new(STAGE));
-    for (executable, destination) in executables {
+    for (index, (executable, destination)) in executables.iter().enumerate() {
+        if let Some((_, first)) = executables[..index].iter().find(|(other, _)| other == executable) {
+            root.add(destination, Entry::HardLink(first.to_path_buf()));
+            continue;
+        }
         let content = fs::read(executable).map_err(|error| naming(executable, &error))?;
         if let Some(interpreter) = elf_interpreter(&content).map_err(|error| naming(executable, &error))? {
             root.add_library(&interpreter)?;
@@ -237,6 +244,7 @@ enum Entry {
     Directory,
     File(Vec<u8>),
     Link(PathBuf),
+    HardLink(PathBuf),
 }
 
 /// A root filesystem under construction; its order puts each directory before its contents.
@@ -281,8 +289,7 @@ impl Root {
     fn into_tar(self) -> io::Result<Bytes> {
         let mut builder = tar::Builder::new(Vec::new());
         for (path, entry) in self.0 {
-            let path: PathBuf =
-                path.components().filter(|component| matches!(component, Component::Normal(_))).collect();
+            let path = below_root(&path);
             let mut header = tar::Header::new_gnu();
             header.set_mode(0o755);
             header.set_uid(0);
@@ -298,6 +305,10 @@ impl Root {
                     header.set_entry_type(tar::EntryType::Symlink);
                     builder.append_link(&mut header, path, target)?;
                 }
+                Entry::HardLink(target) => {
+                    header.set_entry_type(tar::EntryType::Link);
+                    builder.append_link(&mut header, path, below_root(&target))?;
+                }
                 Entry::File(content) => {
                     header.set_size(content.len() as u64);
                     builder.append_data(&mut header, path, content.as_slice())?;
@@ -306,6 +317,11 @@ impl Root {
         }
         builder.into_inner().map(Bytes::from)
     }
+}
+
+/// Returns a path as the tar has it.
+fn below_root(path: &Path) -> PathBuf {
+    path.components().filter(|component| matches!(component, Component::Normal(_))).collect()
 }
 
 /// Returns the shared libraries in a process's memory map, without its own executable.

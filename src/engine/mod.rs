@@ -7,6 +7,7 @@
 //! |---|---|
 //! | [`bollard`](mod@bollard) | [`Docker`] over the engine's API |
 //! | [`context`] | which engine the user's `docker` talks to |
+//! | [`own`] | the container of that engine that we run in, if we do |
 //! | [`failing`] | [`Docker`] that records calls and fails on demand, for tests |
 //! | [`memory`] | [`Docker`] without an engine, for tests |
 //! | `clone` | a container like another one, except for one mount |
@@ -23,6 +24,7 @@ mod failing_compose;
 pub mod helper;
 pub mod memory;
 pub mod oneshot;
+pub mod own;
 mod raw;
 
 use crate::model::container::{Container, EngineInfo, ExecOutput, Image, Process, Volume};
@@ -155,6 +157,13 @@ pub struct ContainerSpec {
     pub kept: bool,
     /// Whether it runs with nobody attached, its stdin empty.
     pub detached: bool,
+    /// Whether the engine starts it again whenever it has ended, and when the engine itself starts, until somebody removes
+    /// it; it must be [kept](Self::kept).
+    pub restarts: bool,
+    /// Whether it sees the processes of the engine's host, and so may end those that its user may end.
+    pub host_processes: bool,
+    /// Groups of its user besides the first, by number.
+    pub groups: Vec<u32>,
 }
 
 /// The network of a throwaway container.
@@ -165,6 +174,8 @@ pub enum Network {
     None,
     /// The network of the container with this id, which must run: what listens there on 127.0.0.1 can be reached.
     Of(String),
+    /// The network of this name.
+    Named(String),
 }
 
 /// A place in memory that a throwaway container may write to: no programs, no devices. It belongs to the

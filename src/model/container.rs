@@ -17,7 +17,7 @@ pub struct EngineInfo {
     pub os: String,
     /// Architecture in Docker's words: "amd64", "arm64".
     pub arch: String,
-    /// Whether a local socket reaches the engine.
+    /// Whether a local socket reaches the engine, and the paths of its host are ours.
     pub local: bool,
     /// Whether it is Podman, which speaks Docker's API but gives parts of it another meaning.
     #[serde(default)]

@@ -16,6 +16,8 @@ pub const LABEL_STAGE: &str = "volsnap.stage";
 pub const LABEL_PID: &str = "volsnap.pid";
 /// Label of the container: the names of the containers that its run holds or is about to hold, each after a space.
 pub const LABEL_HOLDS: &str = "volsnap.holds";
+/// Label of the container that guards a run whose command is in a container itself: that run.
+pub const LABEL_GUARD: &str = "volsnap.guard";
 /// Label that a user gives a container which is nobody's business: `true` excludes it, however much it can see.
 pub const LABEL_IGNORE: &str = "volsnap.ignore";
 

@@ -269,7 +269,7 @@ async fn own_checks(context: &Context, source: &Source) -> Result<Vec<Checked>> 
 /// Looks at files through a helper.
 async fn files(run: &Run, engine: &EngineInfo, source: &Source, options: &CheckOptions) -> Result<Facts> {
     let looking = async |saga: &mut Saga| {
-        run.watch(saga).await?;
+        run.watch_alone(saga).await?;
         let image = (engine, options.helper_image.as_deref());
         let (id, access) = (run.id.as_str(), (Access::Read, None));
         let mut helper = start_helper(&run.context, saga, id, source, access, image, &[]).await?;

@@ -53,17 +53,23 @@ pub(super) async fn start_helper(
     let name = helper_name(&source.key);
     let expected = Undo::RemoveExpectedHelper { name: name.clone(), run: run.to_owned() };
     let expected = saga.register(When::Always, expected).context(|| "write the journal".to_owned())?;
-    let mut pipe = if engine.local { Some(pipe_directory(context, saga, run)?) } else { None };
+    let mut pipe = match context.host_path(engine, &context.saga.state) {
+        Some(_) => Some(pipe_directory(context, saga, run)?),
+        None => None,
+    };
+    let pipe_on_host = pipe.as_deref().and_then(|directory| context.host_path(engine, directory));
     context.monitor.step("create-helper");
     let location = stage.map(|stage| stage.location);
-    let mut spec = helper_container(&name, &image, run, &source.location, access, pipe.as_deref(), location);
+    let mut spec =
+        helper_container(&name, &image, run, &source.location, access, pipe_on_host.as_deref(), location);
     let names: Vec<_> = holds.iter().map(|container| container.name.as_str()).collect();
     spec.labels.insert(LABEL_HOLDS.to_owned(), names.join(" "));
     if let Some(StageMount { location: MountSource::Volume(volume), labels }) = stage {
         spec.new_volumes.insert(volume.clone(), labels.clone());
     }
     let mut created = docker.create_container(&spec).await;
-    if created.as_ref().is_err_and(|error| missing_directory(error).as_deref() == pipe.as_deref()) {
+    let missing = created.as_ref().err().and_then(missing_directory);
+    if missing.is_some() && missing == pipe_on_host {
         // The engine does not see our directories, wherever it is: what the helper sends comes by its attached stream.
         pipe = None;
         spec.mounts.retain(|mount| mount.destination != Path::new(PIPE));
@@ -78,7 +84,7 @@ pub(super) async fn start_helper(
     let id = created.map_err(|error| match error.kind {
         DockerErrorKind::Conflict => busy(source, &name),
         _ => match missing_directory(&error) {
-            Some(path) => no_directory(source, &path),
+            Some(path) => no_directory(context, source, &path),
             None => Error::failed(format!("create the helper container {name}")).with_source(error),
         },
     })?;
@@ -98,7 +104,7 @@ pub(super) async fn lower_priority(context: &Context, source: &Source) {
     }
 }
 
-async fn helper_image(context: &Context, image: Option<&str>) -> Result<String> {
+pub(super) async fn helper_image(context: &Context, image: Option<&str>) -> Result<String> {
     let docker = &*context.docker;
     if let Some(image) = image {
         return match docker.image(image).await.context(|| format!("look for the image {image}"))? {
@@ -152,16 +158,26 @@ fn not_started(name: &str, image: &str, is_named: bool, error: AgentError) -> Er
 }
 
 /// Returns the directory that the engine looked for and did not find, as it names it.
-fn missing_directory(error: &DockerError) -> Option<PathBuf> {
+pub(super) fn missing_directory(error: &DockerError) -> Option<PathBuf> {
     let (_, path) = error.message.split_once(NO_DIRECTORY)?;
     Some(PathBuf::from(path.trim_start_matches(':').trim()))
 }
 
-fn no_directory(source: &Source, path: &Path) -> Error {
+fn no_directory(context: &Context, source: &Source, path: &Path) -> Error {
     let parent = path.parent().unwrap_or(path).to_string_lossy();
     let look = Hint::shell(format!("ls -ld {}", crate::model::quote::shell_quote(&parent)));
     let error = Error::usage(format!("there is no directory {} on the engine's host", path.display()));
-    if *path == source.host_path { error.hint(look) } else { error.hint(look.why("on the engine's host")) }
+    let Some(own) = &context.own else {
+        let is_ours = *path == source.host_path;
+        return error.hint(if is_ours { look } else { look.why("on the engine's host") });
+    };
+    match own.host_path(path).filter(|there| there != path) {
+        Some(there) => error.hint(Hint::advice(format!(
+            "what this container calls so, the host calls {}: name that",
+            there.display()
+        ))),
+        None => error.hint(look.why("on the engine's host, not in this container")),
+    }
 }
 
 /// Refuses a helper that has not proved that the engine sees the files of this machine, for a directory that is made

@@ -8,6 +8,7 @@ use crate::archive::{FileListReader, FileRecord};
 use crate::clock::Clock;
 use crate::compose::runner::Runner;
 use crate::engine::Docker;
+use crate::engine::own::OwnContainer;
 use crate::model::error::{Context as _, Error, ErrorKind, Result, chain};
 use crate::model::event::Monitor;
 use crate::model::hint::Hint;
@@ -31,6 +32,8 @@ mod libc_version;
 pub mod migrate;
 mod open_files;
 mod orchestrated;
+mod outside;
+mod own_paths;
 mod passes;
 mod phase_timer;
 pub mod plan;
@@ -69,6 +72,8 @@ pub struct Context {
     pub bystanders: Bystanders,
     /// Whether the run only plans, and so must not finish what a dead run left either.
     pub only_plans: bool,
+    /// The container of this engine that we run in, if we do.
+    pub own: Option<Arc<OwnContainer>>,
     /// Tells when somebody asks for the end.
     pub cancel: Cancel,
     /// Who watches.

@@ -15,7 +15,7 @@ use crate::model::hint::Hint;
 use crate::model::location::MountSource;
 use crate::model::source::{Source, User};
 use crate::selector::memory::{InMemory, is_in_memory};
-use crate::selector::{self, EngineInventory, Target};
+use crate::selector::{self, Bystanders, EngineInventory, Target};
 use crate::service::order;
 
 /// How long a running database may take to say where its data is.
@@ -26,7 +26,9 @@ impl Context {
     pub(super) async fn world(&self) -> Result<EngineInventory> {
         let world =
             EngineInventory::of(&*self.docker, &self.directory, self.compose_project.as_deref()).await?;
-        Ok(EngineInventory { bystanders: self.bystanders.clone(), ..world })
+        let own = self.own.as_ref().map(|own| own.container.name.clone());
+        let bystanders = Bystanders { own, ..self.bystanders.clone() };
+        Ok(EngineInventory { bystanders, ..world })
     }
 
     /// Resolves a target. A running database is asked where its data is: its configuration may have moved it, and its

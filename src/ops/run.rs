@@ -12,7 +12,7 @@ use futures_util::FutureExt as _;
 use tokio::time::Instant;
 
 use super::phase_timer::PhaseTimer;
-use super::{Context, recover, with_leftovers};
+use super::{Context, outside, recover, with_leftovers};
 use crate::model::error::{Context as _, Error, ErrorKind, Result, chain};
 use crate::model::event::{Event, Monitor, Notice, Phase};
 use crate::model::hint::Hint;
@@ -118,12 +118,14 @@ impl Run {
         Ok(run)
     }
 
-    /// Refuses a source that a dead run was about which could not be finished. Such a run of something else is none of
+    /// Refuses a source for which we would have to stop ourselves, and one that a dead run was about which could not be
+    /// finished. Such a run of something else is none of
     /// our business, and is only told.
     ///
     /// # Errors
     /// What could not be put back.
     pub(super) fn refuse_unfinished(&self, source: &Source) -> Result<()> {
+        outside::refuse_ourselves(&self.context, source)?;
         // A plain value: a panic elsewhere does not spoil it.
         let Some(error) = self.left.lock().unwrap_or_else(PoisonError::into_inner).take() else {
             return Ok(());
@@ -285,12 +287,26 @@ impl Run {
         }
     }
 
-    /// Has the guard watch, before there is anything to put back: so nothing is ever out that only a later run would
-    /// find.
+    /// Has the guards watch, before there is anything to put back: so nothing is ever out that only a later run would
+    /// find. In a container, where the guard beside us dies with us, there is a second one outside.
     ///
     /// # Errors
-    /// When it cannot be started.
+    /// When one cannot be started.
     pub(super) async fn watch(&self, saga: &mut Saga) -> Result<()> {
+        let own = self.context.own.as_ref();
+        own.map_or(Ok(()), |own| outside::refuse_own_state(&self.context, own))?;
+        self.watch_alone(saga).await?;
+        match own {
+            Some(own) => outside::start(&self.context, own, saga, self.id.as_str()).await,
+            None => Ok(()),
+        }
+    }
+
+    /// The same for a run that holds no service: what it would leave in a container that ends harms nobody.
+    ///
+    /// # Errors
+    /// When the guard cannot be started.
+    pub(super) async fn watch_alone(&self, saga: &mut Saga) -> Result<()> {
         self.monitor().step("start-guard");
         saga.watch(&self.context.saga.executable).await.context(|| "start the guard".to_owned())?;
         // One run has one guard.

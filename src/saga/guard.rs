@@ -35,6 +35,7 @@ use tokio::time::{sleep, timeout, timeout_at};
 use super::journal::{Entry, Journal, Opened};
 use super::lease::{Lease, Running, Terms};
 use super::scope;
+use super::shared_lease::SharedLease;
 use super::{Compensation, Leftovers, Result, RetryBudget, SagaError};
 use crate::model::event::Monitor;
 
@@ -45,8 +46,10 @@ const STATE_LIMIT: Duration = Duration::from_secs(5);
 /// How long the guard may take to read what it was told before a lease ran out, for example if it was stopped itself.
 const UNREAD_LIMIT: Duration = Duration::from_millis(100);
 /// How long a killed command may take to go, before the guard goes on without the lock of its journal.
-const GONE_LIMIT: Duration = Duration::from_secs(1);
+pub(super) const GONE_LIMIT: Duration = Duration::from_secs(1);
 const WATCHING: &str = "watching";
+/// The option of the guard that has it share the lease.
+pub const SHARE_LEASE: &str = "--share-lease";
 
 /// What the command tells its guard, one JSON object per line.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -86,31 +89,33 @@ impl fmt::Debug for Pipe {
 }
 
 impl Guard {
-    /// Starts `executable guard JOURNAL` and returns once it watches.
+    /// Starts `executable guard JOURNAL` and returns once it watches. If it `shares` the lease, it also writes that beside
+    /// the journal, for a guard [outside](super::outside).
     ///
     /// # Errors
     /// When it does not say so in time.
-    pub async fn start(executable: &Path, journal: &Path) -> Result<Self> {
-        let (executable, journal) = (executable.to_owned(), journal.to_owned());
-        let started = tokio::task::spawn_blocking(move || Self::start_blocking(&executable, &journal));
+    pub async fn start(executable: &Path, journal: &Path, shares: bool) -> Result<Self> {
+        let mut words: Vec<OsString> = vec![executable.into(), "guard".into(), journal.into()];
+        words.extend(shares.then(|| SHARE_LEASE.into()));
+        let started = tokio::task::spawn_blocking(move || Self::start_blocking(&words));
         started.await.map_err(|error| failed(error.to_string()))?
     }
 
-    fn start_blocking(executable: &Path, journal: &Path) -> Result<Self> {
+    fn start_blocking(guard: &[OsString]) -> Result<Self> {
         if let Some(scope) = scope::command() {
-            match Self::start_by(Some(&scope), executable, journal) {
+            match Self::start_by(Some(&scope), guard) {
                 Ok(guard) => return Ok(guard),
                 // Where the control group is killed, `recover` finds the journal.
                 Err(error) => tracing::info!(%error, "no scope for the guard"),
             }
         }
-        Self::start_by(None, executable, journal)
+        Self::start_by(None, guard)
     }
 
     /// Starts it, by another program that becomes it if one is named.
-    fn start_by(launcher: Option<&[String]>, executable: &Path, journal: &Path) -> Result<Self> {
+    fn start_by(launcher: Option<&[String]>, guard: &[OsString]) -> Result<Self> {
         let mut words = launcher.unwrap_or_default().iter().map(OsString::from).collect::<Vec<_>>();
-        words.extend([executable.as_os_str().to_owned(), "guard".into(), journal.as_os_str().to_owned()]);
+        words.extend_from_slice(guard);
         let mut child = Command::new(&words[0])
             .args(&words[1..])
             .current_dir("/")
@@ -118,7 +123,7 @@ impl Guard {
             .stdout(Stdio::piped())
             .stderr(Stdio::null())
             .spawn()
-            .map_err(|error| failed(format!("{}: {error}", executable.display())))?;
+            .map_err(|error| failed(format!("{}: {error}", Path::new(&words[0]).display())))?;
         let (Some(stdin), Some(stdout)) = (child.stdin.take(), child.stdout.take()) else {
             return Err(failed("it has no pipes".into()));
         };
@@ -278,7 +283,7 @@ fn until_ready(descriptor: PollFd<'_>, limit: Duration) -> io::Result<()> {
 
 /// How a command ended that did not say that it was done.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Ended {
+pub(super) enum Ended {
     /// It is dead.
     Died,
     /// Its guard killed it, but it is not gone.
@@ -286,11 +291,16 @@ enum Ended {
 }
 
 /// Is the guard: says that it watches, waits for the command's end or the end of its lease, and finishes the journal
-/// if the command died. Returns what it could not put back.
+/// if the command died. If it `shares` the lease, it writes that beside the journal. Returns what it could not put back.
 ///
 /// # Errors
 /// When the journal cannot be read and is not in memory either.
-pub async fn watch<U, C, F, E>(journal: &Path, connect: C, monitor: &dyn Monitor) -> Result<Leftovers<U>>
+pub async fn watch<U, C, F, E>(
+    journal: &Path,
+    shares: bool,
+    connect: C,
+    monitor: &dyn Monitor,
+) -> Result<Leftovers<U>>
 where
     U: Compensation,
     C: Fn(Option<String>) -> F,
@@ -310,7 +320,9 @@ where
     }
     // A command that is gone by now hears nothing; the next read shows that it is gone.
     let acknowledge = || drop(say(""));
-    let watched = watch_command(&mut messages_of_stdin(), acknowledge, || end(command.as_ref())).await;
+    let mut shared = shares.then(|| SharedLease::of(journal));
+    let share = |lease: Option<&Running>| shared.iter_mut().for_each(|shared| shared.share(lease));
+    let watched = watch_command(&mut messages_of_stdin(), acknowledge, share, || end(command.as_ref())).await;
     match watched {
         None => Ok(Leftovers::default()),
         Some((ended, memory)) => conclude(journal, &memory, ended, connect, monitor).await,
@@ -353,10 +365,12 @@ async fn engine_of<U: Compensation>(journal: &Path, memory: &[String]) -> Option
 }
 
 /// Follows a command until it is done (`None`), dead, or overdue; if it is overdue, calls `end`. Acknowledges each
-/// journal line that the command sends, and returns them.
+/// journal line that the command sends, and returns them. Tells `share` the lease whenever it changes, and none before
+/// anybody else than the command works on the journal.
 async fn watch_command(
     messages: &mut mpsc::UnboundedReceiver<Message>,
     mut acknowledge: impl FnMut(),
+    mut share: impl FnMut(Option<&Running>),
     end: impl FnOnce(),
 ) -> Option<(Ended, Vec<String>)> {
     let (mut memory, mut lease) = (Vec::new(), None::<Running>);
@@ -364,7 +378,10 @@ async fn watch_command(
         let ends_at = lease.as_ref().and_then(Running::ends_at);
         let Some(message) = next_until(messages, ends_at).await else { break };
         match message {
-            None => return Some((Ended::Died, memory)),
+            None => {
+                share(None);
+                return Some((Ended::Died, memory));
+            }
             Some(Message::Done) => return None,
             Some(Message::Lease(terms)) => lease = terms.map(Running::begin),
             Some(Message::Renew) => lease.iter_mut().for_each(Running::renew),
@@ -374,7 +391,9 @@ async fn watch_command(
                 acknowledge();
             }
         }
+        share(lease.as_ref());
     }
+    share(None);
     end();
     // The last lines that it sent may still be unread. Nothing is acknowledged any more.
     let gone_by = tokio::time::Instant::now() + GONE_LIMIT;
@@ -418,7 +437,7 @@ fn messages_of_stdin() -> mpsc::UnboundedReceiver<Message> {
     receiver
 }
 
-fn say(text: &str) -> io::Result<()> {
+pub(super) fn say(text: &str) -> io::Result<()> {
     let mut stdout = io::stdout().lock();
     writeln!(stdout, "{text}").and_then(|()| stdout.flush())
 }
@@ -442,7 +461,7 @@ fn end(command: Option<&OwnedFd>) {
 
 /// Takes over a journal: what its file holds if it can be read, otherwise what the guard was told. `None` once
 /// somebody else has finished it.
-async fn take_over<U: Compensation>(
+pub(super) async fn take_over<U: Compensation>(
     path: &Path,
     memory: &[String],
     ended: Ended,
@@ -493,7 +512,7 @@ async fn newest_of<U: Compensation>(path: &Path, memory: &[String]) -> Option<Jo
 
 /// Listens for the signals that would end the process, and does nothing about them: whoever ends a command this way
 /// ends all of its processes, and this one must stay.
-fn outlive_signals() -> io::Result<()> {
+pub(super) fn outlive_signals() -> io::Result<()> {
     // Once a process has listened for a signal, that signal no longer ends it, even if nobody listens any more.
     for kind in [SignalKind::interrupt(), SignalKind::terminate(), SignalKind::hangup(), SignalKind::quit()] {
         drop(signal(kind)?);
@@ -520,7 +539,7 @@ pub async fn finish_orphan<U: Compensation>(
 }
 
 /// Connects as soon as the engine is available; `None` once somebody else has finished the journal.
-async fn connect_patiently<C, F, W: ?Sized, E: fmt::Display>(
+pub(super) async fn connect_patiently<C, F, W: ?Sized, E: fmt::Display>(
     connect: &C,
     host: Option<String>,
     journal: &Path,

@@ -112,7 +112,7 @@ async fn guard(killed: Killed, script: impl AsyncFnOnce(&mut Command)) -> Outcom
                 command.borrow_mut().as_mut().unwrap().die();
             }
         };
-        let watching = watch_command(&mut messages, || *acknowledged.borrow_mut() += 1, end);
+        let watching = watch_command(&mut messages, || *acknowledged.borrow_mut() += 1, |_| (), end);
         let acting = async {
             let mut acting = command.borrow_mut().take().unwrap();
             // Killing a command while it acts would require dropping it: none of these scripts needs that.
@@ -214,7 +214,7 @@ async fn what_was_told_after_the_lease_ran_out_is_known_without_the_file() {
         std::fs::remove_file(&path).unwrap();
         std::fs::create_dir(&path).unwrap();
     };
-    let watched = watch_command(&mut messages, || *acknowledged.borrow_mut() += 1, end).await;
+    let watched = watch_command(&mut messages, || *acknowledged.borrow_mut() += 1, |_| (), end).await;
     let (ended, memory) = watched.unwrap();
     assert_eq!((ended, memory.len(), *acknowledged.borrow()), (Ended::Overdue, 4, 3));
     let world = Arc::new(Recorded::default());
@@ -288,6 +288,7 @@ async fn a_renewal_that_was_sent_in_time_and_is_read_late_counts_and_one_after_t
         let watching = watch_command(
             &mut messages,
             || (),
+            |_| (),
             || {
                 killed_at = Some(Instant::now());
                 // It was on its way.
@@ -311,7 +312,7 @@ async fn a_command_that_was_done_is_not_undone_though_its_lease_has_run_out() {
     let (mut command, mut messages) = Command::new();
     command.register(start());
     command.say(Message::Lease(Some(TERMS)));
-    let watched = watch_command(&mut messages, || (), || command.say(Message::Done)).await;
+    let watched = watch_command(&mut messages, || (), |_| (), || command.say(Message::Done)).await;
     assert!(watched.is_none());
 }
 

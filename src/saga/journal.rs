@@ -452,7 +452,9 @@ impl<U: Compensation> Journal<U> {
     /// When the file cannot be removed.
     pub fn remove(&self) -> Result<()> {
         std::fs::remove_file(&self.path)
-            .map_err(|source| SagaError::Journal { path: self.path.clone(), source })
+            .map_err(|source| SagaError::Journal { path: self.path.clone(), source })?;
+        super::shared_lease::remove(&self.path);
+        Ok(())
     }
 
     fn append_entry(&mut self, entry: &Entry<U>) -> Result<()> {

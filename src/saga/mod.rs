@@ -32,7 +32,9 @@ use crate::model::event::Monitor;
 pub mod guard;
 pub mod journal;
 mod lease;
+pub mod outside;
 mod scope;
+mod shared_lease;
 #[cfg(test)]
 mod testing;
 
@@ -218,6 +220,9 @@ pub enum GuardedBy {
     /// A process of its own that watches, then whoever finds the journal.
     #[default]
     Process,
+    /// The same process, and one [outside] of the container that ours ends with. Whoever begins the run starts that one;
+    /// the process shares the lease with it.
+    Both,
     /// Whoever finds the journal: for tests, whose runs die without a process. The run reports its lease to whoever
     /// drives it.
     Finder(LeaseWatch),
@@ -259,7 +264,8 @@ impl<U: Compensation> Saga<U> {
         if let GuardedBy::Finder(_) = self.guarded_by {
             return Ok(());
         }
-        let guard = Guard::start(executable, self.journal.path()).await?;
+        let shares = matches!(self.guarded_by, GuardedBy::Both);
+        let guard = Guard::start(executable, self.journal.path(), shares).await?;
         for line in self.journal.lines() {
             guard.tell_line(line)?;
         }
@@ -267,13 +273,19 @@ impl<U: Compensation> Saga<U> {
         Ok(())
     }
 
+    /// Returns the journal's file.
+    #[must_use]
+    pub fn journal(&self) -> &Path {
+        self.journal.path()
+    }
+
     /// Returns the guard's lease on the run: see [`Lease`].
     #[must_use]
     pub fn lease(&self) -> Lease {
         match (&self.guarded_by, &self.guard) {
             (GuardedBy::Finder(watch), _) => Lease::watched_by(watch),
-            (GuardedBy::Process, Some(guard)) => guard.lease(),
-            (GuardedBy::Process, None) => Lease::default(),
+            (_, Some(guard)) => guard.lease(),
+            (_, None) => Lease::default(),
         }
     }
 

@@ -26,6 +26,8 @@ pub struct Bystanders {
     pub hold: Vec<String>,
     /// Names of those to leave alone, though they use the source.
     pub ignore: Vec<String>,
+    /// The name of the container that we run in ourselves, if we do: it may mount anything that it looks at.
+    pub own: Option<String>,
 }
 
 /// Everything a target may mean.

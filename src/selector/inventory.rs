@@ -21,7 +21,7 @@ pub use super::place::Place;
 use crate::compose::{VolumeKey, project_of};
 use crate::database;
 use crate::model::container::{Container, Mount, Volume, network_owner};
-use crate::model::labels::{LABEL_IGNORE, LABEL_RUN};
+use crate::model::labels::{LABEL_GUARD, LABEL_IGNORE, LABEL_RUN};
 use crate::model::location::MountSource;
 use crate::model::source::{Onlooker, OtherRun, User};
 use crate::selector::EngineInventory;
@@ -80,7 +80,9 @@ impl<'w> Census<'w> {
     fn take(self, location: &MountSource) -> Inventory {
         let mut held_by = None;
         let mut reaches = Vec::new();
-        for container in &self.world.containers {
+        // A guard mounts what its command mounts, and works on no data.
+        let is_guard = |container: &&Container| container.labels.contains_key(LABEL_GUARD);
+        for container in self.world.containers.iter().filter(|one| !is_guard(one)) {
             let Some(reach) = self.reach(container) else { continue };
             match OtherRun::of(container) {
                 // A helper that runs says more than one that a dead run left.
@@ -192,6 +194,7 @@ impl<'w> Census<'w> {
         let labelled = container.labels.get(LABEL_IGNORE).is_some_and(|value| value == "true");
         (labelled && !self.world.bystanders.hold.contains(&container.name))
             || self.world.bystanders.ignore.contains(&container.name)
+            || self.world.bystanders.own.as_ref() == Some(&container.name)
     }
 
     /// Adds the containers that share the network of a running user, and those that share the network of these.

@@ -245,10 +245,26 @@ fn the_user_has_the_last_word_on_who_is_held_and_who_is_ignored() {
     world.bystanders = Bystanders {
         hold: vec!["agent".to_owned(), "labelled".to_owned()],
         ignore: vec!["sidecar".to_owned()],
+        own: None,
     };
     let inventory = inventory(&named("pg"), &world);
     assert_eq!(names(&inventory), ["labelled", "agent"]);
     assert_eq!(onlookers(&inventory), [("sidecar", true, true, false)]);
+}
+
+#[test]
+fn the_container_that_we_run_in_is_no_user_and_a_guard_is_nobody() {
+    let mut guard = container("guard", vec![volume_mount("pg")]);
+    for label in [LABEL_RUN, LABEL_GUARD] {
+        guard.labels.insert(label.to_owned(), "run-1".to_owned());
+    }
+    let ours = container("box", vec![volume_mount("pg")]);
+    let mut world = world(vec![guard, ours, container("db", vec![volume_mount("pg")])], vec![volume("pg")]);
+    world.bystanders.own = Some("box".to_owned());
+    let inventory = inventory(&named("pg"), &world);
+    assert_eq!(names(&inventory), ["db"]);
+    assert!(inventory.held_by.is_none());
+    assert_eq!(onlookers(&inventory), [("box", true, true, false)]);
 }
 
 #[rstest]

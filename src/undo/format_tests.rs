@@ -45,10 +45,11 @@ variants!(
     RestoreFile,
     KeepRecord,
     RunCommand,
+    RemoveGuard,
 );
 
 /// Variants in a journal of their own, because they came later.
-const LATER: usize = 2;
+const LATER: usize = 3;
 
 const NEWEST: &str = "v2";
 
@@ -215,6 +216,7 @@ fn assert_means(undo: &Undo, format: &str) {
         Undo::RemoveVolume { name, run } => {
             assert_eq!((name.as_str(), run.as_str()), ("volsnap-stage-20261129T145819Z-7e5a05", snapshot));
         }
+        Undo::RemoveGuard { name, run } => assert_eq!(*name, format!("volsnap-guard-{run}")),
         Undo::EndProcesses { run } => assert_eq!(run, "20261129T145921Z-281107"),
         Undo::RemoveMadeDirectory { path, device, inode } => {
             assert_eq!(

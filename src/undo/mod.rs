@@ -26,7 +26,7 @@ use self::swap::HelperTarget;
 use crate::clock::Clock;
 use crate::compose::replacement::Replacement;
 use crate::disk::whole_file::write_json;
-use crate::engine::Docker;
+use crate::engine::{Docker, DockerErrorKind};
 use crate::model::event::Monitor;
 use crate::model::hint::Hint;
 use crate::model::labels::LABEL_RUN;
@@ -156,6 +156,13 @@ pub enum Undo {
         /// The container's name.
         name: String,
         /// The run whose helper it would be.
+        run: String,
+    },
+    /// Remove the container that guards a run, if it does not run: one that does removes itself once the run is finished.
+    RemoveGuard {
+        /// The container's name.
+        name: String,
+        /// The run that it guards.
         run: String,
     },
     /// Remove the files of a snapshot that was never published. If its manifest exists, so does the snapshot, and
@@ -333,6 +340,7 @@ impl Compensation for Undo {
             | Self::RemoveEmptyDirectory { .. }
             | Self::DeleteDirectory { .. }
             | Self::RemoveReplaced { .. }
+            | Self::RemoveGuard { .. }
             | Self::KeepRecord { .. } => Rank::Cleanup,
             Self::ArchiveReplaced { .. } => Rank::Later,
         }
@@ -363,6 +371,7 @@ impl Compensation for Undo {
             Self::Unpause { .. } => "unpause-containers",
             Self::RunCommand { .. } => "run-command",
             Self::RemoveHelper { .. } | Self::RemoveExpectedHelper { .. } => "remove-helper",
+            Self::RemoveGuard { .. } => "remove-guard",
             Self::DiscardUnpublished { .. } => "discard-unpublished",
             Self::SwapBack { .. } => "undo-swap",
             Self::RestoreOldData { .. } => "undo-empty",
@@ -398,6 +407,7 @@ impl Compensation for Undo {
             Self::RemoveHelper { name, .. } | Self::RemoveExpectedHelper { name, .. } => {
                 format!("remove the helper container {name}")
             }
+            Self::RemoveGuard { name, .. } => format!("remove the guard container {name} if it does not run"),
             Self::DiscardUnpublished(objects) => {
                 format!("remove the unfinished snapshot of {}", objects.manifest_path().display())
             }
@@ -449,6 +459,7 @@ impl Compensation for Undo {
             Self::RemoveExpectedHelper { name, run } => {
                 remove_helper(docker, name, run, CREATION_UNDER_WAY, budget).await
             }
+            Self::RemoveGuard { name, run } => Ok(remove_idle_guard(docker, name, run).await?),
             Self::DiscardUnpublished(objects) => {
                 objects.discard_unpublished(budget.0.min(DISCARD_LIMIT)).await?;
                 Ok(())
@@ -518,6 +529,20 @@ pub(super) async fn remove_helper(
             Err(error) if Instant::now() > deadline => return Err(error.into()),
             Ok(false) | Err(_) => sleep(Duration::from_millis(300)).await,
         }
+    }
+}
+
+/// Removes a guard that was made and never started.
+async fn remove_idle_guard(docker: &dyn Docker, name: &str, run: &str) -> crate::engine::Result<()> {
+    match docker.container(name).await? {
+        Some(guard) if guard.labels.get(LABEL_RUN).is_some_and(|label| label == run) => {
+            match docker.remove_stopped_container(&guard.id).await {
+                // It runs, or the engine is about to start it again.
+                Err(error) if error.kind == DockerErrorKind::Conflict => Ok(()),
+                outcome => outcome,
+            }
+        }
+        _ => Ok(()),
     }
 }
 

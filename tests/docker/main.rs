@@ -11,6 +11,7 @@ mod away;
 mod clone;
 mod compose;
 mod configuration;
+mod contained;
 mod database;
 mod deadlines;
 #[path = "../shared/deep.rs"]

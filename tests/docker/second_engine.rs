@@ -61,12 +61,19 @@ impl SecondEngine {
     /// Starts a Docker 26, or one of this machine's version where there is none, that sees everything but `hidden` and
     /// has the image of the database; `None` where that is not allowed.
     fn start(hidden: Option<&Path>) -> Option<Self> {
-        let engine = Self::of(newer(), hidden)?;
+        Self::of(newer(), hidden).inspect(Self::load_postgres)
+    }
+
+    /// Starts one of this machine's version that has the image of the database; `None` where that is not allowed.
+    pub(crate) fn of_this_version() -> Option<Self> {
+        Self::of(None, None).inspect(Self::load_postgres)
+    }
+
+    fn load_postgres(&self) {
         let mut saved =
             Command::new("docker").args(["save", &image()]).stdout(Stdio::piped()).spawn().unwrap();
-        engine.load(saved.stdout.take().unwrap());
+        self.load(saved.stdout.take().unwrap());
         assert!(saved.wait().unwrap().success());
-        Some(engine)
     }
 
     /// Starts a Docker 26 with the image of a PostgreSQL 17; `None` where there is none.
@@ -84,36 +91,64 @@ impl SecondEngine {
     fn of(tree: Option<PathBuf>, hidden: Option<&Path>) -> Option<Self> {
         let directory = tempfile::tempdir().unwrap();
         std::fs::write(directory.path().join("daemon.json"), "{}").unwrap();
-        let log = std::fs::File::create(directory.path().join("log")).unwrap();
+        let daemon = Self::spawn(directory.path(), tree.as_deref(), hidden);
+        let mut engine = Self { daemon, directory, tree };
+        engine.await_up().then_some(engine)
+    }
+
+    fn spawn(directory: &Path, tree: Option<&Path>, hidden: Option<&Path>) -> Child {
+        let log = std::fs::File::create(directory.join("log")).unwrap();
         let nothing = Path::new("");
-        let daemon = Command::new("unshare")
+        Command::new("unshare")
             .args(NAMESPACES)
             .args(["bash", "-c", SCRIPT, "bash"])
-            .arg(directory.path())
+            .arg(directory)
             .arg(hidden.unwrap_or(nothing))
             .arg(std::process::id().to_string())
-            .arg(tree.as_deref().unwrap_or(nothing))
+            .arg(tree.unwrap_or(nothing))
             .stdin(Stdio::null())
             .stdout(log.try_clone().unwrap())
             .stderr(log)
             .spawn()
-            .unwrap();
-        let mut engine = Self { daemon, directory, tree };
+            .unwrap()
+    }
+
+    /// Waits until it answers; says why if it does not come up.
+    fn await_up(&mut self) -> bool {
         let begun = Instant::now();
-        while !engine.try_docker(&["version"]).is_some_and(|output| output.status.success()) {
-            let ended = engine.daemon.try_wait().unwrap().is_some();
-            if ended || begun.elapsed() > PATIENCE {
-                let log = std::fs::read_to_string(engine.directory.path().join("log")).unwrap();
-                assert!(engine.tree.is_none(), "the newer engine does not start: {log}");
+        while !self.try_docker(&["version"]).is_some_and(|output| output.status.success()) {
+            if self.daemon.try_wait().unwrap().is_some() || begun.elapsed() > PATIENCE {
+                let log = std::fs::read_to_string(self.directory.path().join("log")).unwrap();
+                assert!(self.tree.is_none(), "the newer engine does not start: {log}");
                 println!(
                     "no second engine here, so nothing is checked: {}",
                     log.lines().last().unwrap_or("")
                 );
-                return None;
+                return false;
             }
             std::thread::sleep(Duration::from_millis(100));
         }
-        Some(engine)
+        true
+    }
+
+    /// Kills it with all that runs on it, as a reset of the machine does, and starts it again.
+    pub(crate) fn reset(&mut self) {
+        self.daemon.kill().unwrap();
+        self.daemon.wait().unwrap();
+        for left in ["docker.sock", "pid"] {
+            let _ = std::fs::remove_file(self.directory.path().join(left));
+        }
+        self.daemon = Self::spawn(self.directory.path(), self.tree.as_deref(), None);
+        assert!(self.await_up(), "it does not come up again");
+    }
+
+    /// Returns where it has the files of one of its volumes.
+    pub(crate) fn volume(&self, name: &str) -> PathBuf {
+        self.directory.path().join("data/volumes").join(name).join("_data")
+    }
+
+    pub(crate) fn socket(&self) -> PathBuf {
+        self.directory.path().join("docker.sock")
     }
 
     /// Gives a client, by the directory of its configuration, the Compose that goes with a newer engine: on one,
@@ -136,7 +171,7 @@ impl SecondEngine {
     }
 
     pub(crate) fn address(&self) -> String {
-        format!("unix://{}", self.directory.path().join("docker.sock").display())
+        format!("unix://{}", self.socket().display())
     }
 
     fn try_docker(&self, arguments: &[&str]) -> Option<std::process::Output> {

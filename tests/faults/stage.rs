@@ -93,6 +93,7 @@ impl Stage {
             compose_project: None,
             bystanders: volsnap::selector::Bystanders::default(),
             only_plans: false,
+            own: None,
             cancel: Cancel::default(),
             monitor: steps.clone(),
         };

@@ -120,6 +120,7 @@ impl World {
             compose_project: None,
             bystanders: volsnap::selector::Bystanders::default(),
             only_plans: false,
+            own: None,
             cancel: Cancel::default(),
             monitor: Arc::new(Silent),
         };

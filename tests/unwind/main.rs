@@ -7,6 +7,7 @@
 #[allow(dead_code, reason = "shared with other tests")]
 mod simulated;
 
+mod contained;
 mod healthchecks;
 mod migrate;
 mod newcomers;

@@ -29,6 +29,7 @@ pub(super) fn create_body(spec: &ContainerSpec) -> ContainerCreateBody {
         network_mode: Some(match &spec.network {
             Network::None => "none".to_owned(),
             Network::Of(id) => format!("container:{id}"),
+            Network::Named(name) => name.clone(),
         }),
         readonly_rootfs: Some(true),
         cap_drop: Some(vec!["ALL".to_owned()]),
@@ -38,7 +39,7 @@ pub(super) fn create_body(spec: &ContainerSpec) -> ContainerCreateBody {
         auto_remove: Some(!spec.kept),
         init: Some(false),
         restart_policy: Some(RestartPolicy {
-            name: Some(RestartPolicyNameEnum::NO),
+            name: Some(if spec.restarts { RestartPolicyNameEnum::ALWAYS } else { RestartPolicyNameEnum::NO }),
             maximum_retry_count: None,
         }),
         mounts: Some(spec.mounts.iter().map(|mount| mount_model(mount, &spec.new_volumes)).collect()),
@@ -47,6 +48,8 @@ pub(super) fn create_body(spec: &ContainerSpec) -> ContainerCreateBody {
         // The same as the memory, so that no swap comes on top.
         memory_swap: memory,
         pids_limit: spec.pids.map(i64::from),
+        pid_mode: spec.host_processes.then(|| "host".to_owned()),
+        group_add: Some(spec.groups.iter().map(u32::to_string).collect()),
         cpu_shares: spec.yields.then_some(YIELDING_CPU_SHARES),
         ..HostConfig::default()
     };

@@ -91,6 +91,12 @@ pub struct DockerEngine {
 }
 
 impl DockerEngine {
+    /// Returns the same for a process whose files are not those of the engine's host, such as one in a container.
+    #[must_use]
+    pub fn with_other_files(self) -> Self {
+        Self { local: false, ..self }
+    }
+
     /// Connects to the engine at `host`, otherwise to the one that docker talks to, and agrees on an API version.
     ///
     /// # Errors

@@ -124,9 +124,12 @@ impl MemoryDocker {
             network_mode: match &spec.network {
                 Network::None => "none".to_owned(),
                 Network::Of(id) => format!("container:{id}"),
+                Network::Named(name) => name.clone(),
             },
             user: spec.user.map(|(user, group)| format!("{user}:{group}")).unwrap_or_default(),
             auto_remove: !spec.kept,
+            restart_policy: if spec.restarts { "always".to_owned() } else { String::new() },
+            pid_mode: if spec.host_processes { "host".to_owned() } else { String::new() },
             ..Container::default()
         };
         self.create_from(container, &spec.new_volumes)

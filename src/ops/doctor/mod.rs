@@ -36,7 +36,7 @@ use crate::model::container::{Container, EngineInfo, Volume};
 use crate::model::error::{Context as _, Result};
 use crate::model::hint::Hint;
 use crate::model::ids::SnapshotId;
-use crate::model::labels::{LABEL_RUN, LABEL_STAGE};
+use crate::model::labels::{LABEL_GUARD, LABEL_RUN, LABEL_STAGE};
 use crate::model::location::MountSource;
 use crate::model::manifest::{Proof, Verification};
 use crate::model::replication::Consumer;
@@ -579,7 +579,9 @@ fn leftover_volumes(
 }
 
 fn stray_helpers(world: &EngineInventory, runs: &[Unfinished]) -> Vec<Finding> {
-    let helpers = world.containers.iter().filter_map(OtherRun::of);
+    // A guard that runs removes itself.
+    let is_guard = |one: &&Container| one.state.running && one.labels.contains_key(LABEL_GUARD);
+    let helpers = world.containers.iter().filter(|one| !is_guard(one)).filter_map(OtherRun::of);
     // A helper in a journal is dealt with there: its run is at work, or must be recovered.
     helpers
         .filter(|helper| !runs.iter().any(|run| run.run.run == helper.run))

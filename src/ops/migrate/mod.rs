@@ -245,7 +245,7 @@ impl Aftermath for MigrateRun<'_> {
     fn explain(&self, error: Error) -> Error {
         let Some(MountSource::Directory(directory)) = self.kept.get() else { return error };
         let is_work = |name: &std::ffi::OsStr| name.as_encoded_bytes().starts_with(PREFIX.as_bytes());
-        let work = match std::fs::read_dir(directory) {
+        let work = match std::fs::read_dir(self.run.context.path_here(directory)) {
             Ok(entries) => {
                 entries.flatten().find(|entry| is_work(&entry.file_name())).map(|entry| entry.path())
             }

@@ -138,7 +138,7 @@ impl MigrateRun<'_> {
                 Hint::volsnap(["restore", "latest", "--dir", "DIR"]).why("then"),
             ]
         })?;
-        if !engine.local {
+        if !engine.local && self.run.context.own.is_none() {
             return Err(Error::usage(format!(
                 "the engine is on another machine, and the directory for {} has to be made there",
                 source.title
@@ -339,8 +339,9 @@ impl MigrateRun<'_> {
                 };
                 let store = place::store_of(&source.host_path, volume);
                 let found = place::look(named, &self.run.context.directory, store.as_deref())?;
+                let on_host = self.run.context.host_path_to_make(&found.path)?;
                 let made = self.make_directory(saga, &found)?;
-                Ok(Target { location: MountSource::Directory(found.path), made, warnings: found.warnings })
+                Ok(Target { location: MountSource::Directory(on_host), made, warnings: found.warnings })
             }
             Destination::Back { volume } => {
                 let name = self.volume_back(engine, source, volume.as_deref())?;
@@ -508,7 +509,7 @@ impl MigrateRun<'_> {
             makes,
             resumes: inputs.warm,
             file_system: match &place.location {
-                MountSource::Directory(path) => file_system(path),
+                MountSource::Directory(path) => file_system(&self.run.context.path_here(path)),
                 MountSource::Volume(_) => None,
             },
             bytes: survey.bytes,

@@ -448,7 +448,7 @@ impl MigrateRun<'_> {
                 volume.map(|volume| volume.mountpoint)
             }
         };
-        let Some(path) = path else { return Ok(()) };
+        let Some(path) = path.and_then(|path| self.run.context.seen_here(&path)) else { return Ok(()) };
         let mounted_at = database.files.mounted_at.as_deref();
         let now = match database.files.known.inspect(&path, &database.files.data_directory, mounted_at) {
             Ok(now) => now,

@@ -188,7 +188,7 @@ impl RestoreRun<'_> {
     }
 
     async fn directory(&self, path: &Path, engine: &EngineInfo) -> Result<Source> {
-        if !engine.local {
+        if !engine.local && self.run.context.own.is_none() {
             return Err(Error::usage(
                 "the engine is on another machine, whose directories are not reached from here",
             )
@@ -211,7 +211,7 @@ impl RestoreRun<'_> {
             }
             Err(_) => {}
         }
-        let location = MountSource::Directory(path.clone());
+        let location = MountSource::Directory(self.run.context.host_path_to_make(&path)?);
         let world = self.run.context.world().await?;
         let inventory = inventory(&location, &world);
         if let Some(user) = inventory.users.iter().find(|user| user.container.state.running) {
@@ -230,10 +230,12 @@ impl RestoreRun<'_> {
         let archive = self.options.archive.path();
         let archive = archive.canonicalize().unwrap_or(archive);
         let target = source.host_path.canonicalize().unwrap_or_else(|_| source.host_path.clone());
-        let is_inside = archive.starts_with(&target)
-            // A directory would be copied into itself.
-            || matches!(self.options.archive, Archive::Directory(_)) && target.starts_with(&archive);
-        if engine.local && !target.as_os_str().is_empty() && is_inside {
+        // A directory would be copied into itself.
+        let is_directory = matches!(self.options.archive, Archive::Directory(_));
+        let is_inside = self.run.context.host_path(engine, &archive).is_some_and(|archive| {
+            archive.starts_with(&target) || is_directory && target.starts_with(&archive)
+        });
+        if !target.as_os_str().is_empty() && is_inside {
             return Err(Error::usage(format!(
                 "the archive {} lies in what it is to replace",
                 archive.display()

@@ -480,12 +480,14 @@ impl RestoreRun<'_> {
         let device =
             |path: &Path| path.ancestors().find_map(|path| path.metadata().ok()).map(|found| found.dev());
         // On the same disk as the data, the safety snapshot takes part of that room.
-        let shared = engine.local
-            && self
-                .repository
-                .address()
-                .local_path()
-                .is_some_and(|path| device(&source.host_path) == device(path));
+        // In a container it is not known.
+        let shared = self.run.context.own.is_some()
+            || engine.local
+                && self
+                    .repository
+                    .address()
+                    .local_path()
+                    .is_some_and(|path| device(&source.host_path) == device(path));
         let kept = if shared { plan.safety_needs_bytes } else { 0 };
         let free = plan.free_bytes.unwrap_or(0);
         free.saturating_add(disk_bytes) >= plan.needed_bytes.saturating_add(kept)
@@ -578,7 +580,9 @@ impl RestoreRun<'_> {
                 let made = docker.volume(name).await.context(|| format!("look at volume {name}"))?;
                 source.host_path = made.map(|volume| volume.mountpoint).unwrap_or_default();
             }
-            MountSource::Directory(path) => self.make_directory(saga, path)?,
+            MountSource::Directory(path) => {
+                self.make_directory(saga, &self.run.context.path_here(path))?;
+            }
         }
         Ok(())
     }

@@ -41,7 +41,10 @@ const READY_LIMIT: Duration = Duration::from_secs(30);
 impl SnapshotRun<'_> {
     pub(in crate::ops) async fn prepare(&self, saga: &mut Saga) -> Result<Prepared> {
         self.run.phase(Phase::Prepare, self.options.target.to_string(), None);
-        self.run.watch(saga).await?;
+        match self.options.quiesce {
+            Quiesce::Stop | Quiesce::Pause => self.run.watch(saga).await?,
+            Quiesce::Native | Quiesce::None => self.run.watch_alone(saga).await?,
+        }
         let docker = &*self.run.context.docker;
         let engine = docker.engine().await.context(|| "ask the engine what it is".to_owned())?;
         let source = self.run.context.resolve(&self.options.target).await?;
@@ -244,7 +247,8 @@ impl SnapshotRun<'_> {
                 Some(existing.canonicalize().ok()?.join(repository.strip_prefix(existing).ok()?))
             })
             .unwrap_or_else(|| repository.to_owned());
-        if engine.local && repository_path.starts_with(&source_path) {
+        let on_host = self.run.context.host_path(engine, &repository_path);
+        if on_host.is_some_and(|repository| repository.starts_with(&source_path)) {
             return Err(Error::usage(format!(
                 "the repository {} lies inside the source {}: it would be lost with what it is to save",
                 repository.display(),
