@@ -447,6 +447,7 @@ object! {
         facts: FactsLevel,
         stops: Vec<String>,
         recreate: Option<String>,
+        changes: Vec<String>,
         starts: Vec<String>,
         down_after_reboot: Vec<String>,
         stay_stopped: Vec<String>,

@@ -60,6 +60,7 @@ pub(crate) fn restart_plan(plan: &RestartPlan) -> String {
     if let Some(recreate) = &plan.recreate {
         row("recreate", &escape(recreate));
     }
+    plan.changes.iter().for_each(|change| row("changes", &escape(change)));
     row("start again", &list(&plan.starts));
     if !plan.down_after_reboot.is_empty() {
         row("reboot", &left_down(&plan.down_after_reboot));

@@ -10,6 +10,7 @@
 mod away;
 mod clone;
 mod compose;
+mod compose2;
 mod database;
 mod deadlines;
 #[path = "../shared/deep.rs"]
