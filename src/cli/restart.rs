@@ -20,6 +20,7 @@ use super::Global;
 use super::bystanders::BystandersArgs;
 use super::exit::Exit;
 use super::facts::FactsArg;
+use super::question::{ask, refuse_without_terminal};
 use crate::render::Ui;
 
 /// Restart a database, and check that its data is what it was
@@ -36,7 +37,8 @@ pub(crate) struct Args {
     /// Take a snapshot while the database is stopped anyway
     #[arg(long)]
     snapshot: bool,
-    /// Have Compose recreate the containers from their compose files, on the same volumes
+    /// Have Compose recreate the containers from their compose files, on the same volumes; asks first if they would get
+    /// other variables, another image or the like than they have
     #[arg(long)]
     recreate: bool,
     /// How closely to look at the data, before and after
@@ -69,12 +71,18 @@ pub(crate) async fn run(global: &Global, args: Args, ui: &Ui) -> Result<ExitCode
     let host = global.host(ui).await?.only_planning(args.dry_run);
     let host = Context { bystanders: args.bystanders.get(), ..host };
     let consent = async |plan: &RestartPlan| {
-        if !args.dry_run {
+        if args.dry_run {
+            ui.finish_progress();
+            ui.restart_plan(plan);
+            return Ok(Consent::Decline);
+        }
+        if plan.changes.is_empty() || global.yes {
             return Ok(Consent::Execute);
         }
         ui.finish_progress();
-        ui.restart_plan(plan);
-        Ok(Consent::Decline)
+        ui.show_restart_plan(plan);
+        refuse_without_terminal("make containers anew that will not be as before: see `changes` above")?;
+        ask(ui).await
     };
     let Some(report) = restart(&host, &options, consent).await? else { return Ok(ExitCode::SUCCESS) };
     ui.finish_progress();

@@ -6,12 +6,14 @@
 
 use std::collections::BTreeMap;
 use std::ffi::{OsStr, OsString};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::Output;
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::configuration::Configuration;
 use super::files::{FilesError, NamedFiles};
+use super::labels::CONFIG_HASH_LABEL;
 use super::runner::{Invocation, Runner};
 use super::secrets::masked;
 use crate::model::container::ApiVersion;
@@ -160,6 +162,13 @@ impl Compose {
         self
     }
 
+    /// Returns the same without a file, for example an override that goes.
+    #[must_use]
+    pub fn without_file(mut self, file: &Path) -> Self {
+        self.files.retain(|other| other != file);
+        self
+    }
+
     /// Runs the services as the files say, and recreates containers that differ; touches nothing else. `grace`
     /// is how long a container may take to stop; `run` marks the processes.
     ///
@@ -196,12 +205,37 @@ impl Compose {
         self.run(&arguments, Some(run), limit).await.map(drop)
     }
 
-    /// Asks Compose to read the files, and whether it understands them.
+    /// Returns what Compose makes of the files, and what it warns of in the meantime.
     ///
     /// # Errors
-    /// When it does not, with its output.
-    pub async fn understand(&self) -> Result<(), ComposeError> {
-        self.run(&["config", "--quiet"], None, QUESTION_LIMIT).await.map(drop)
+    /// When it does not understand them, with its output.
+    pub async fn configuration(&self) -> Result<Configuration, ComposeError> {
+        let output = self.run(&["config"], None, QUESTION_LIMIT).await?;
+        let [printed, warned] = [&output.stdout, &output.stderr].map(|text| String::from_utf8_lossy(text));
+        let warned = masked(&warned, &self.files, &self.environment_files);
+        Ok(Configuration::of(&self.project, &printed, &warned))
+    }
+
+    /// Returns whether Compose would leave a container of a service as it is, because it is as the files say; none if
+    /// it does not tell.
+    ///
+    /// Its digest proves that where it is the one on the container. But from version 2 on, the digest that `config`
+    /// tells is not the one on the container if the service has an `env_file`. So Compose is then asked to rehearse,
+    /// which touches nothing; versions before 2.17 cannot.
+    pub async fn keeps(&self, service: &str, labels: &BTreeMap<String, String>) -> Option<bool> {
+        let made_from = labels.get(CONFIG_HASH_LABEL);
+        let same = self.config_hash(service).await.zip(made_from).map(|(now, then)| now == *then);
+        if same == Some(true) || self.spelling == Spelling::One {
+            return same;
+        }
+        self.rehearse(service).await.or(same)
+    }
+
+    async fn rehearse(&self, service: &str) -> Option<bool> {
+        let words = ["--dry-run", "up", "--no-start", "--no-deps", "--no-build", "--pull", "never", service];
+        let output = self.run(&words, None, QUESTION_LIMIT).await.ok()?;
+        let said = [output.stdout, output.stderr].concat();
+        rehearsed(&String::from_utf8_lossy(&said))
     }
 
     /// Returns the digest that Compose makes of a service's configuration and also puts on a container as a
@@ -266,6 +300,16 @@ impl Compose {
     }
 }
 
+/// Returns whether all is left as it is, by what Compose says that it would do: `DRY-RUN MODE - Container db Running`.
+/// None if it says nothing of the kind.
+fn rehearsed(said: &str) -> Option<bool> {
+    let steps = said.lines().filter_map(|line| line.split_once("DRY-RUN MODE")?.1.split_once("Container "));
+    let verbs: Vec<&str> = steps.filter_map(|(_, step)| step.split_whitespace().nth(1)).collect();
+    let others = said.lines().filter(|line| line.contains("DRY-RUN MODE")).count() > verbs.len();
+    let stays = |verb: &&str| matches!(*verb, "Running" | "Created" | "Exited" | "Healthy");
+    (!verbs.is_empty() || others).then(|| !others && verbs.iter().all(stays))
+}
+
 fn last_lines(output: &Output, masked: impl Fn(&str) -> String) -> String {
     let text = [output.stdout.as_slice(), output.stderr.as_slice()].concat();
     let text = masked(&String::from_utf8_lossy(&text));
@@ -311,6 +355,26 @@ mod tests {
             "docker-compose --project-name app --project-directory '/srv/my app' --file '/srv/my app/compose.yaml' \
              --file /o.yaml up db"
         );
+    }
+
+    #[rstest::rstest]
+    #[case::runs(" DRY-RUN MODE -  Container app-db-1  Running ", Some(true))]
+    #[case::stopped("level=warning msg=x\n DRY-RUN MODE -  Container app-db-1  Created ", Some(true))]
+    #[case::other(
+        " DRY-RUN MODE -  Container db  Recreate \n DRY-RUN MODE -  Container db  Recreated ",
+        Some(false)
+    )]
+    #[case::gone(
+        " DRY-RUN MODE -  Container db  Creating \n DRY-RUN MODE -  Container db  Created ",
+        Some(false)
+    )]
+    #[case::network(
+        " DRY-RUN MODE -  Network n  Removed \n DRY-RUN MODE -  Container db  Running ",
+        Some(false)
+    )]
+    #[case::nothing("unknown flag: --dry-run", None)]
+    fn a_rehearsal_tells_whether_all_is_left_as_it_is(#[case] said: &str, #[case] expected: Option<bool>) {
+        assert_eq!(rehearsed(said), expected);
     }
 
     #[tokio::test]

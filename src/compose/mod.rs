@@ -7,6 +7,7 @@
 //! | file | holds |
 //! |---|---|
 //! | [`edit`] | the edit itself: another mount, and every other byte as it was |
+//! | [`configuration`] | what Compose makes of the files, and where a container has something else |
 //! | [`environment`] | variables in the files |
 //! | [`files`] | finding a project's files by a container's labels |
 //! | [`replacement`] | replacing a whole file, and putting it back |
@@ -16,6 +17,7 @@
 //! | `recreate` | recreating the containers of services |
 
 pub mod command;
+pub mod configuration;
 pub mod edit;
 pub mod environment;
 pub mod files;

@@ -47,18 +47,16 @@ pub struct Recreate {
 
 impl Recreate {
     /// Returns how to recreate the services of these containers that belong to the project of the first one.
-    /// When this returns, Compose has understood the files, and nothing has been touched.
+    /// Touches nothing.
     ///
     /// # Errors
-    /// When the containers are not Compose's, or the files are gone, or Compose does not understand them.
+    /// When the containers are not Compose's, or the files are gone.
     pub async fn of(
         runner: &Arc<dyn Runner>,
         containers: &[&Container],
         address: Option<&str>,
     ) -> Result<Self, RecreateError> {
-        let recreate = Self::by(runner, Spelling::find(&**runner).await?, containers, address)?;
-        recreate.compose.understand().await?;
-        Ok(recreate)
+        Self::by(runner, Spelling::find(&**runner).await?, containers, address)
     }
 
     fn by(

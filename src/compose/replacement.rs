@@ -49,7 +49,7 @@ pub struct Replacement {
     pub path: PathBuf,
     /// The backup of its earlier content; none for a file that was not there.
     pub backup: Option<PathBuf>,
-    /// BLAKE3 of what is written, hexadecimal.
+    /// BLAKE3 of what is written, hexadecimal; of nothing if the file goes.
     pub written: String,
 }
 
@@ -59,7 +59,8 @@ impl Replacement {
     /// # Errors
     /// When the file cannot be found.
     pub fn of(edit: &FileEdit, run: &str) -> Result<Self, ReplaceError> {
-        let written = blake3::hash(edit.after.as_bytes()).to_hex().to_string();
+        let written = blake3::hash(edit.after.as_deref().unwrap_or_default().as_bytes());
+        let written = written.to_hex().to_string();
         if edit.before.is_none() {
             return Ok(Self { path: edit.path.clone(), backup: None, written });
         }
@@ -69,7 +70,7 @@ impl Replacement {
         Ok(Self { backup: Some(path.with_file_name(name)), path, written })
     }
 
-    /// Makes the backup, then replaces the file.
+    /// Makes the backup, then replaces or removes the file.
     ///
     /// # Errors
     /// When the file has changed since the edit was planned, or cannot be written. Then it is as it was.
@@ -78,8 +79,10 @@ impl Replacement {
         if current.as_deref() != edit.before.as_deref().map(str::as_bytes) {
             return Err(ReplaceError::Changed { path: self.path.clone() });
         }
+        let after = edit.after.as_deref().map(str::as_bytes);
         let Some(backup) = &self.backup else {
-            let file = self.temporary().and_then(|file| write_new(file, &self.path, edit.after.as_bytes()));
+            let file =
+                self.temporary().and_then(|file| write_new(file, &self.path, after.unwrap_or_default()));
             return file.map_err(failed("write", &self.path));
         };
         let before = current.unwrap_or_default();
@@ -88,7 +91,10 @@ impl Replacement {
             file.map_err(failed("write", path))
         };
         write(backup, &before, true)?;
-        write(&self.path, edit.after.as_bytes(), false)
+        match after {
+            Some(after) => write(&self.path, after, false),
+            None => remove(&self.path),
+        }
     }
 
     /// Returns how the names of unfinished files begin.
@@ -219,7 +225,12 @@ mod tests {
     use super::*;
 
     fn edit(path: &Path, before: Option<&str>) -> FileEdit {
-        FileEdit { path: path.to_owned(), before: before.map(str::to_owned), after: "new\n".to_owned() }
+        FileEdit {
+            path: path.to_owned(),
+            before: before.map(str::to_owned),
+            after: Some("new\n".to_owned()),
+            parts: Vec::new(),
+        }
     }
 
     fn names(directory: &Path) -> Vec<String> {
@@ -307,6 +318,26 @@ mod tests {
         fs::write(&path, "theirs\n").unwrap();
         replacement.undo().unwrap();
         assert_eq!(names(directory.path()), ["compose.override.yaml"]);
+    }
+
+    #[test]
+    fn a_file_that_goes_leaves_its_backup_and_comes_back_as_it_was() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("compose.override.yaml");
+        fs::write(&path, "old\n").unwrap();
+        let edit = FileEdit { after: None, ..edit(&path, Some("old\n")) };
+        let replacement = Replacement::of(&edit, "r1").unwrap();
+        replacement.make(&edit).unwrap();
+        assert_eq!(names(directory.path()), ["compose.override.yaml.volsnap-r1.bak"]);
+        for _ in 0..2 {
+            replacement.undo().unwrap();
+            assert_eq!(fs::read_to_string(&path).unwrap(), "old\n");
+            assert_eq!(names(directory.path()), ["compose.override.yaml"]);
+        }
+        // Another one by now.
+        replacement.make(&edit).unwrap();
+        fs::write(&path, "theirs\n").unwrap();
+        assert!(matches!(replacement.undo().unwrap_err(), ReplaceError::Foreign { .. }));
     }
 
     #[test]

@@ -21,7 +21,39 @@ pub(super) fn masked(said: &str, files: &[PathBuf], environment_files: &[PathBuf
     // One can be part of another.
     secrets.sort_by_key(|secret| std::cmp::Reverse(secret.len()));
     let known = secrets.iter().fold(said.to_owned(), |said, secret| said.replace(secret, MASK));
+    let texts: Vec<String> = files.iter().chain(environment_files).filter_map(text).collect();
+    let known = without_false_variables(&known, &texts);
     quoted(&quoted(&known, "cannot unmarshal", '`'), "invalid interpolation format", '"')
+}
+
+/// Masks what Compose takes for the name of a variable without a value, where it may be a piece of a password with a `$`
+/// in it. What stands in braces is a name, and so is a word of capitals that stands alone.
+fn without_false_variables(said: &str, texts: &[String]) -> String {
+    const WORDS: &str = " variable is not set";
+    let is_name = |name: &str| {
+        let (in_braces, bare) = (format!("${{{name}"), format!("${name}"));
+        let alone = |text: &String| {
+            let mut places = text.match_indices(&bare).map(|(at, found)| (at, at + found.len()));
+            places.all(|(start, end)| {
+                let (before, after) = (text[..start].chars().next_back(), text[end..].chars().next());
+                let is_edge =
+                    |c: Option<char>| c.is_none_or(|c| !c.is_ascii_alphanumeric() && c != '_' && c != '$');
+                is_edge(before) && is_edge(after)
+            })
+        };
+        let capitals = name.chars().all(|c| matches!(c, 'A'..='Z' | '0'..='9' | '_'));
+        texts.iter().any(|text| text.contains(&in_braces)) || (capitals && texts.iter().all(alone))
+    };
+    let line = |line: &str| {
+        let Some((head, tail)) = line.split_once(WORDS) else { return line.to_owned() };
+        let word = head.rsplit(' ').next().unwrap_or_default();
+        let name = word.trim_start_matches("msg=").trim_matches(['"', '\\']);
+        if name.is_empty() || is_name(name) {
+            return line.to_owned();
+        }
+        format!("{}{WORDS}{tail}", head.replace(name, MASK))
+    };
+    said.lines().map(line).collect::<Vec<_>>().join("\n")
 }
 
 /// Masks what is quoted behind these words in a line.
@@ -63,6 +95,20 @@ mod tests {
             let masked = masked(said);
             for secret in ["hunter2", "and-more", "-secret", "pa$%x", "other-s"] {
                 assert!(!masked.contains(secret), "{masked}");
+            }
+        }
+        for (name, shown) in
+            [("TAG", "TAG"), ("lower", "lower"), ("word", "***"), ("PIECE", "***"), ("gone", "***")]
+        {
+            let yaml = "services: {db: {image: 'x:$TAG', user: '${lower:-}', command: 'pa$word1 a$PIECE'}}\n";
+            std::fs::write(&file, yaml).unwrap();
+            for said in [
+                format!("The {name} variable is not set. Defaulting to a blank string."),
+                format!(
+                    "level=warning msg=\"The \\\"{name}\\\" variable is not set. Defaulting to a blank string.\""
+                ),
+            ] {
+                assert_eq!(masked(&said), said.replace(name, shown), "{said}");
             }
         }
         let harmless = "service \"db\": no image postgres:15 for volumes";

@@ -28,7 +28,8 @@ impl Runner for FailingCompose {
         if self.shared.is_dead() {
             pending::<()>().await;
         }
-        let is_up = invocation.words.iter().any(|word| word == "up");
+        let has = |wanted: &str| invocation.words.iter().any(|word| word == wanted);
+        let is_up = has("up") && !has("--dry-run");
         let name = if is_up { "compose up" } else { "compose config" };
         match self.shared.note(name, "", "") {
             None => return self.inner.run(invocation).await,

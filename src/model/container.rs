@@ -212,6 +212,12 @@ pub struct Image {
     pub repo_digests: Vec<String>,
     /// Labels.
     pub labels: BTreeMap<String, String>,
+    /// Environment, `NAME=value`. Holds secrets, as any environment may: never printed, never stored.
+    pub env: Vec<String>,
+    /// The program that it runs, with its first arguments.
+    pub entrypoint: Vec<String>,
+    /// The arguments after these.
+    pub command: Vec<String>,
 }
 
 /// The result of a command run inside a container.

@@ -4,7 +4,7 @@
 //!
 //! 1. `prepare`: everything that can be checked is checked, the guard watches, the helper runs beside the data, and
 //!    nothing has been touched. Compose files that would make a container on another volume are refused: that volume is
-//!    a fresh, empty database, and the service would be up on it.
+//!    a fresh, empty database, and the service would be up on it. What else they would change is named in the plan.
 //! 2. The facts of the data are taken. Without them there is no restart: nobody could compare afterwards.
 //! 3. The journal says what will be started; only then are the users stopped, first those that need others.
 //! 4. While it is down, the database's own files say whether the shutdown was clean.
@@ -37,6 +37,7 @@ use super::phase_timer::milliseconds;
 use super::preconditions::{refuse_podman, refuse_what_cannot_be_stopped};
 use super::project_file::find_checks;
 use super::recover::start_of;
+use super::recreation::Recreation;
 use super::run::{Aftermath, Consent, Run};
 use super::snapshot::{SnapshotOptions, SnapshotRun};
 use crate::agent::client::AgentClient;
@@ -106,6 +107,8 @@ pub struct RestartPlan {
     pub stops: Vec<String>,
     /// The command that makes containers anew, if that is asked for.
     pub recreate: Option<String>,
+    /// What the new containers will have other than these, by names alone: `db: environment PASSWORD`.
+    pub changes: Vec<String>,
     /// Containers that will be started again, in this order.
     pub starts: Vec<String>,
     /// Containers that the engine would not start again if it, or the machine, restarted while they are stopped, each
@@ -410,13 +413,25 @@ impl RestartRun<'_> {
             }
             None => None,
         };
-        let recreate = if self.options.recreate { Some(self.recreation(&stops).await?) } else { None };
-        if let Some(recreate) = &recreate {
-            self.refuse_other_volume(&source, &stops, recreate)?;
+        let recreation = if self.options.recreate {
+            let plainly = self.again().why("starts the same containers again");
+            self.run.context.refuse_old_compose(plainly).await?;
+            let starts: Vec<&Container> = stops.iter().rev().collect();
+            Some(Recreation::plan(&self.run.context, &starts, &self.again()).await?)
+        } else {
+            None
+        };
+        if let Some(recreation) = &recreation {
+            self.refuse_other_volume(&source, &stops, &recreation.recreate)?;
+            recreation.warnings.iter().for_each(|warning| self.run.monitor().warning(warning));
         }
         self.refuse_unready(database.as_ref()).await?;
         let mut plan = self.plan(&source, &stops);
-        plan.recreate = recreate.as_ref().map(Recreate::command);
+        if let Some(recreation) = &recreation {
+            plan.recreate = Some(recreation.recreate.command());
+            plan.changes.clone_from(&recreation.changes);
+        }
+        let recreate = recreation.map(|recreation| recreation.recreate);
         let checks = checks.map(|(_, checks)| checks);
         let hold = HoldPlan {
             location: Some(source.location.clone()),
@@ -448,6 +463,7 @@ impl RestartRun<'_> {
             facts: self.options.level,
             stops: names(&mut stops.iter()),
             recreate: None,
+            changes: Vec::new(),
             starts: names(&mut stops.iter().rev()),
             down_after_reboot: down_after_reboot(stops),
             own_commands: Vec::new(),
@@ -493,30 +509,6 @@ impl RestartRun<'_> {
             }
         }
         shutdown
-    }
-
-    /// Returns how Compose makes the users anew; that is checked before anything is touched.
-    async fn recreation(&self, stops: &[Container]) -> Result<Recreate> {
-        let plainly = self.again().why("starts the same containers again");
-        self.run.context.refuse_old_compose(plainly).await?;
-        let starts: Vec<&Container> = stops.iter().rev().collect();
-        for container in &starts {
-            let image = self.run.context.docker.image(&container.image).await;
-            if image.context(|| format!("look for the image {}", container.image))?.is_none() {
-                return Err(Error::failed(format!(
-                    "the image {} of container {} is not on the engine",
-                    container.image, container.name
-                ))
-                .hint(Hint::docker(["pull", &container.image])));
-            }
-        }
-        let runner = &self.run.context.compose;
-        Recreate::of(runner, &starts, Some(&self.run.context.address)).await.map_err(|error| {
-            let again = self.again();
-            Error::failed("make the containers anew")
-                .with_source(error)
-                .hint(again.why("starts the same containers again"))
-        })
     }
 
     /// Refuses compose files that have another volume where the data is. Files that we do not understand are left to

@@ -471,6 +471,7 @@ object! {
         facts: FactsLevel,
         stops: Vec<String>,
         recreate: Option<String>,
+        changes: Vec<String>,
         starts: Vec<String>,
         down_after_reboot: Vec<String>,
         own_commands: Vec<String>,

@@ -51,7 +51,11 @@ pub(crate) fn plan(plan: &MigratePlan) -> String {
         row(&mut out, "warning", &escape(warning));
     }
     for edit in &plan.edits {
-        let made = if edit.new { "makes" } else { "edits" };
+        let made = match (edit.new, edit.removed) {
+            (true, _) => "makes",
+            (_, true) => "removes",
+            _ => "edits",
+        };
         row(&mut out, made, &escape(&edit.path.display().to_string()));
         // The first two lines name the file again.
         for line in edit.diff.lines().skip(2) {

@@ -214,6 +214,11 @@ impl Ui {
         self.text(|| report::restart_plan(plan));
     }
 
+    /// Shows the plan of a restart before a question; it is not the command's own output.
+    pub(crate) fn show_restart_plan(&self, plan: &RestartPlan) {
+        self.progress.remark(report::restart_plan(plan).trim_end());
+    }
+
     /// Prints the result of a restart.
     pub(crate) fn restarted(&self, report: &RestartReport) {
         self.json(&json::RestartObject::new(report, &self.commands));

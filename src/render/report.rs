@@ -63,6 +63,7 @@ pub(crate) fn restart_plan(plan: &RestartPlan) -> String {
     if let Some(recreate) = &plan.recreate {
         row("recreate", &escape(recreate));
     }
+    plan.changes.iter().for_each(|change| row("changes", &escape(change)));
     row("start again", &list(&plan.starts));
     plan.own_commands.iter().for_each(|command| row("runs", &escape(command)));
     if !plan.down_after_reboot.is_empty() {

@@ -240,6 +240,7 @@ onlookers: vec![],
         edits: vec![PlannedEdit {
             path: "/srv/shop/compose.yaml".into(),
             new: false,
+            removed: false,
             diff: "--- a\n+++ b\n-      - db_data:/var/lib/postgresql/data\n+      - /srv/shop/db:/var/lib/postgresql/data\n"
                 .to_owned(),
         }],
@@ -277,6 +278,7 @@ fn a_restart() {
         facts: FactsLevel::Quick,
         stops: names(&["shop-app-1", "shop-db-1"]),
         recreate: None,
+        changes: Vec::new(),
         starts: names(&["shop-db-1", "shop-app-1"]),
         down_after_reboot: Vec::new(),
         own_commands: names(&["shop-db-1: before_hold: flush"]),

@@ -10,6 +10,7 @@
 mod away;
 mod clone;
 mod compose;
+mod compose2;
 mod configuration;
 mod contained;
 mod database;

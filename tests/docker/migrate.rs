@@ -238,9 +238,26 @@ async fn a_service_moves_into_a_directory_and_back_with_every_row() {
     assert_eq!((&back["plan"]["direction"], &back["plan"]["replaces"]), (&"back".into(), &true.into()));
     scene.assert_on_volume();
     assert_eq!(scene.postgres.query("select n from later"), "7");
+    assert_eq!(scene.project.text(), scene.text, "to the byte");
     assert!(place.join("PG_VERSION").exists(), "what was gone from is kept");
     scene.assert_settled();
     scene.assert_tidy();
+}
+
+#[tokio::test]
+async fn the_way_back_brings_back_what_the_file_said() {
+    let entry = format!("${{DATA_OF:-db_data}}:{MOUNTED_AT}:nocopy");
+    let mut scene =
+        Scene::with(|text| text.replace(&format!("db_data:{MOUNTED_AT}"), &format!("'{entry}' # ours")))
+            .await;
+    let _ = scene.migrate(&["-y"]).expect(0);
+    scene.assert_on_directory();
+    // Somebody goes on with the file meanwhile.
+    scene.project.rewrite(|text| format!("# a note\n{text}"));
+    scene.text = format!("# a note\n{}", scene.text);
+    let _ = scene.back(&["-y"]).expect(0);
+    scene.assert_on_volume();
+    assert_eq!(scene.project.text(), scene.text);
 }
 
 #[tokio::test]
@@ -262,7 +279,9 @@ async fn an_override_file_has_the_mount_and_the_compose_file_stays() {
     scene.assert_settled();
 
     let back = scene.back(&["-y", "--json"]).json();
-    assert_eq!(back["plan"]["edits"][0]["path"], file, "{back:#}");
+    let edit = &back["plan"]["edits"][0];
+    assert_eq!((&edit["path"], &edit["removed"]), (&file.into(), &true.into()), "{back:#}");
+    assert!(!Path::new(file).exists(), "the override that was made goes again");
     scene.assert_on_volume();
     scene.assert_settled();
     scene.assert_tidy();

@@ -34,7 +34,8 @@ impl Project {
         project
     }
 
-    fn new(world: &World) -> Self {
+    /// Has its files, and nothing up yet.
+    pub(crate) fn new(world: &World) -> Self {
         let directory = tempfile::tempdir().unwrap();
         std::fs::copy(format!("{FIXTURE}/compose.yaml"), directory.path().join("compose.yaml")).unwrap();
         // Whoever runs Compose here later, volsnap as well, makes the same of the file.

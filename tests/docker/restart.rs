@@ -287,3 +287,57 @@ async fn compose_talks_to_the_engine_that_volsnap_talks_to_whatever_context_is_s
         assert!(after.len() == 1 && after != before, "it was not made anew: {before:?} {after:?}");
     }
 }
+
+/// Has the database's image and password named by variables, which the project's `.env` sets.
+fn by_variables(text: &str) -> String {
+    let text = text.replacen("    environment:\n", "    environment:\n      APP_KEY: ${APP_KEY}\n", 1);
+    text.replacen("    image: ${POSTGRES_IMAGE:-volsnap-test/postgres:15}", "    image: ${NAMED_IMAGE}", 1)
+}
+
+#[tokio::test]
+async fn what_making_anew_would_change_is_named_before_the_stop_and_asked_for() {
+    let (world, volsnap) = (World::new().await, Volsnap::new());
+    let project = Project::new(&world);
+    project.rewrite(by_variables);
+    let variables = std::fs::read_to_string(project.directory().join(".env")).unwrap();
+    let with = |more: &str| project.write(".env", &format!("{variables}{more}"));
+    let image = crate::database::image();
+    with(&format!("NAMED_IMAGE={image}\nAPP_KEY=first-secret\n"));
+    project.compose(&["up", "-d", "--no-deps", "db"]);
+    let (target, volume) = (project.target(), project.volume("db_data"));
+    let mut postgres = Postgres { world, container: project.service(), volume };
+    postgres.await_answer();
+    postgres.query("create table kept as select n, md5(n::text) as text from generate_series(1, 1000) n");
+    let before = project.containers();
+
+    // As if the shell that had the variable were gone.
+    with(&format!("NAMED_IMAGE={image}\n"));
+    let plan = volsnap.run(["restart", &target, "--recreate", "--dry-run", "--json"]);
+    assert_eq!(plan.json()["changes"], serde_json::json!(["db: environment APP_KEY"]));
+    let refused = volsnap.run(["restart", &target, "--recreate"]);
+    refused.refused(2, &["db: environment APP_KEY", "variable APP_KEY has no value", "--yes", "nothing was"]);
+    assert!(!refused.stderr().contains("first-secret"), "{}", refused.stderr());
+
+    // What Compose cannot make is found before the stop.
+    with("APP_KEY=first-secret\n");
+    volsnap.run(["restart", &target, "--recreate", "-y"]).refused(1, &["NAMED_IMAGE", "nothing was stopped"]);
+    with("NAMED_IMAGE=volsnap-test/no-such-image:1\nAPP_KEY=first-secret\n");
+    let words = ["volsnap-test/no-such-image:1", "docker pull", "nothing was stopped"];
+    volsnap.run(["restart", &target, "--recreate", "-y"]).refused(1, &words);
+    with(&format!("NAMED_IMAGE={image}\nAPP_KEY=first-secret\n"));
+    let text = project.text();
+    let other = "  db_data:\n    driver_opts: {type: tmpfs, device: tmpfs, o: size=100m}\n";
+    project.rewrite(|text| text.replacen("  db_data:\n", other, 1));
+    volsnap.run(["restart", &target, "--recreate", "-y"]).refused(1, &["driver_opts", "nothing was stopped"]);
+    project.rewrite(|_| text.clone());
+    assert_eq!(project.containers(), before);
+    postgres.assert_whole();
+
+    // With the variable as it was nothing differs, and nobody is asked; with another value, it is as was agreed to.
+    let _ = volsnap.run(["restart", &target, "--recreate"]).expect(0);
+    with(&format!("NAMED_IMAGE={image}\nAPP_KEY=second-secret\n"));
+    let _ = volsnap.run(["restart", &target, "--recreate", "-y"]).expect(0);
+    postgres.container = project.service();
+    postgres.assert_whole();
+    assert!(postgres.inspect("{{.Config.Env}}").contains("APP_KEY=second-secret"));
+}

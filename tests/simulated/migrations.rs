@@ -127,8 +127,10 @@ impl Scenario for Migrate {
                     !in_volume,
                     "{context}: {text}"
                 );
-                if let (To::Directory, true) = (self.to, in_volume) {
+                if in_volume {
                     assert_eq!(text, COMPOSE_FILE, "{context}");
+                }
+                if let (To::Directory, true) = (self.to, in_volume) {
                     let files = std::fs::read_dir(world.compose_file().parent().unwrap()).unwrap().count();
                     assert_eq!(files, 1, "{context}: a file was left beside the compose file");
                 }

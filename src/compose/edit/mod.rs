@@ -9,15 +9,20 @@ use std::path::{Path, PathBuf};
 
 use crate::model::location::MountSource;
 
+mod back;
 mod override_file;
+mod plain;
 mod project;
 mod proof;
+mod relaxed;
 mod rewrite;
 mod short;
 mod shown;
 mod yaml;
 
+pub use back::{Part, Written, edit_back};
 pub use override_file::edit_override;
+pub(super) use plain::said;
 use project::{Entry, Model, Mounts, Source, clean};
 pub use project::{ProjectFiles, references};
 use rewrite::{NewEntry, Refused, Splice};
@@ -47,15 +52,17 @@ pub struct EditOptions {
     pub guards_source: bool,
 }
 
-/// A file that changes, or is new.
+/// A file that changes, is new, or goes.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct FileEdit {
     /// The file.
     pub path: PathBuf,
     /// What it says now; none for a new one.
     pub before: Option<String>,
-    /// What it should say.
-    pub after: String,
+    /// What it should say; none for one that goes.
+    pub after: Option<String>,
+    /// What changes in one that was there and stays, unless it is an earlier edit that is undone.
+    pub parts: Vec<Part>,
 }
 
 impl FileEdit {
@@ -63,14 +70,16 @@ impl FileEdit {
     #[must_use]
     pub fn diff(&self) -> String {
         let before = self.before.as_deref().unwrap_or_default();
+        let after = self.after.as_deref().unwrap_or_default();
         let name = self.path.display().to_string();
-        let old = if self.before.is_some() { name.as_str() } else { "/dev/null" };
+        let named = |is_there: bool| if is_there { name.as_str() } else { "/dev/null" };
+        let (old, new) = (named(self.before.is_some()), named(self.after.is_some()));
         // What cannot be read is not shown at all; no such file is edited.
-        let (before, after) = shown::masked(before, &self.after).unwrap_or_default();
+        let (before, after) = shown::masked(before, after).unwrap_or_default();
         similar::TextDiff::from_lines(&before, &after)
             .unified_diff()
             .context_radius(0)
-            .header(old, &name)
+            .header(old, new)
             .to_string()
     }
 }
@@ -237,8 +246,11 @@ pub fn edit(
 ) -> Result<Vec<FileEdit>, EditError> {
     let before = Model::of(project)?.mounts()?;
     let mut current = project.clone();
+    let mut parts: Vec<(PathBuf, Part)> = Vec::new();
     for change in changes {
-        current = edit_one(&current, change, changes, &before, options)?;
+        let Some(edited) = edit_one(&current, change, changes, &before, options)? else { continue };
+        current = edited.project;
+        parts.push((edited.file, edited.part));
     }
     let done = Model::of(&current)?.mounts()?;
     for change in changes {
@@ -246,24 +258,34 @@ pub fn edit(
     }
     let changed = project.texts.iter().filter_map(|(path, text)| {
         let after = current.texts.get(path).filter(|after| *after != text)?;
-        Some(FileEdit { path: path.clone(), before: Some(text.clone()), after: after.clone() })
+        let parts = parts.iter().filter(|(file, _)| file == path).map(|(_, part)| part.clone()).collect();
+        Some(FileEdit { path: path.clone(), before: Some(text.clone()), after: Some(after.clone()), parts })
     });
     Ok(changed.collect())
 }
 
-/// Returns the project after one of the changes.
+/// A project after a change.
+struct Edited {
+    project: ProjectFiles,
+    /// The file that changed.
+    file: PathBuf,
+    /// What changed in it.
+    part: Part,
+}
+
+/// Returns the project after one of the changes; none if it is already made.
 fn edit_one(
     project: &ProjectFiles,
     change: &MountChange,
     all: &[MountChange],
     before: &Mounts,
     options: EditOptions,
-) -> Result<ProjectFiles, EditError> {
+) -> Result<Option<Edited>, EditError> {
     let model = Model::of(project)?;
     let mounts = model.mounts()?;
     let entry = entry_of(&model, &mounts, change)?;
     if is_made(entry, &change.to) {
-        return Ok(project.clone());
+        return Ok(None);
     }
     check_source(&model, entry, change)?;
     let wanted = wanted(&model, entry, change)?;
@@ -297,11 +319,11 @@ fn edit_one(
             .map_err(|(at, what)| unsupported(&entry.file, document, (at, what)))
             .and_then(|(file, splices)| spliced(project, file, splices))
             .and_then(|edited| {
-                proof::prove_mounts(&edited, &model, entry, change, all, before)?;
-                proof::prove_rest(&edited, project, entry).map(|()| edited)
+                proof::prove_mounts(&edited.project, &model, entry, change, all, before)?;
+                proof::prove_rest(&edited.project, project, entry).map(|()| edited)
             });
         match outcome {
-            Ok(edited) => return Ok(edited),
+            Ok(edited) => return Ok(Some(edited)),
             Err(error) => refusal.get_or_insert(error),
         };
     }
@@ -348,12 +370,13 @@ fn unsupported(file: &Path, document: &Document, (at, what): Refused) -> EditErr
 }
 
 /// Returns the project with a file changed.
-fn spliced(project: &ProjectFiles, file: &Path, splices: Vec<Splice>) -> Result<ProjectFiles, EditError> {
+fn spliced(project: &ProjectFiles, file: &Path, splices: Vec<Splice>) -> Result<Edited, EditError> {
     let text = project.texts.get(file).ok_or_else(|| EditError::Missing { file: file.to_owned() })?;
     let mut edited = project.clone();
-    let edit = rewrite::apply(text, splices).ok_or_else(|| EditError::Unproved { file: file.to_owned() })?;
+    let (part, edit) =
+        Part::of(text, splices).ok_or_else(|| EditError::Unproved { file: file.to_owned() })?;
     edited.texts.insert(file.to_owned(), edit);
-    Ok(edited)
+    Ok(Edited { project: edited, file: file.to_owned(), part })
 }
 
 /// Returns the entry that decides what is mounted.

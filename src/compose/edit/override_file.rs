@@ -6,11 +6,11 @@
 use std::path::{Path, PathBuf};
 
 use super::project::{Entry, Model};
-use super::rewrite::{add_entry, append_lines, apply, service_lines};
+use super::rewrite::{add_entry, append_lines, service_lines};
 use super::yaml::{Document, Step};
 use super::{
-    EditError, EditOptions, FileEdit, MountChange, ProjectFiles, check_source, entry_of, is_made, new_entry,
-    proof, unsupported, wanted,
+    EditError, EditOptions, FileEdit, MountChange, Part, ProjectFiles, check_source, entry_of, is_made,
+    new_entry, proof, unsupported, wanted,
 };
 use crate::compose::{FILE_NAMES, OVERRIDE_NAMES};
 
@@ -26,7 +26,7 @@ pub fn edit_override(
 ) -> Result<Option<FileEdit>, EditError> {
     let path = place_of(project)?;
     let before = Model::of(project)?.mounts()?;
-    let mut current = project.clone();
+    let (mut current, mut parts) = (project.clone(), Vec::new());
     for change in changes {
         let model = Model::of(&current)?;
         let mounts = model.mounts()?;
@@ -35,7 +35,8 @@ pub fn edit_override(
             continue;
         }
         check_source(&model, entry, change)?;
-        let text = with_entry(&model, &path, entry, change, options)?;
+        let (part, text) = with_entry(&model, &path, entry, change, options)?;
+        parts.extend(part);
         let mut edited = current.clone();
         edited.texts.insert(path.clone(), text);
         if !edited.files.contains(&path) {
@@ -49,7 +50,8 @@ pub fn edit_override(
     if let Some(before) = before {
         prove_rest(&path, before, after, changes)?;
     }
-    Ok(Some(FileEdit { path, before: before.cloned(), after: after.clone() }))
+    let parts = if before.is_some() { parts } else { Vec::new() };
+    Ok(Some(FileEdit { path, before: before.cloned(), after: Some(after.clone()), parts }))
 }
 
 /// Returns where the override is, or where Compose would read it.
@@ -78,14 +80,14 @@ fn place_of(project: &ProjectFiles) -> Result<PathBuf, EditError> {
     }
 }
 
-/// Returns the override's text with the entry in it.
+/// Returns the override's text with the entry in it, and what that changes in one that is there.
 fn with_entry(
     model: &Model<'_>,
     path: &Path,
     entry: &Entry,
     change: &MountChange,
     options: EditOptions,
-) -> Result<String, EditError> {
+) -> Result<(Option<Part>, String), EditError> {
     let wanted = wanted(model, entry, change)?;
     let new = new_entry(entry, true);
     let service =
@@ -97,7 +99,7 @@ fn with_entry(
     let Some(text) = model.project.texts.get(path) else {
         let lines: String = service()?.iter().map(|line| format!("  {line}\n")).collect();
         // Compose 1 wants the same version in all files; Compose 2 ignores it.
-        return Ok(format!("{}services:\n{lines}", version(model).unwrap_or_default()));
+        return Ok((None, format!("{}services:\n{lines}", version(model).unwrap_or_default())));
     };
     let document = model.document(path)?;
     let refused = |refused| unsupported(path, document, refused);
@@ -108,18 +110,21 @@ fn with_entry(
         }
         (None, None)
             if document
-                .root()
-                .is_some_and(|root| !document.is_flow(root) && !document.pairs(root).is_empty()) =>
+                .roots()
+                .last()
+                .is_some_and(|root| !document.is_flow(*root) && !document.pairs(*root).is_empty()) =>
         {
             let lines: Vec<String> = ["services:".to_owned()]
                 .into_iter()
                 .chain(service()?.iter().map(|line| format!("  {line}")))
                 .collect();
-            append_lines(document, document.root().ok_or_else(|| refused((0, "nothing")))?, &lines)
+            append_lines(document, *document.roots().last().ok_or_else(|| refused((0, "nothing")))?, &lines)
         }
         _ => return Err(refused((0, "no services that one could be added to"))),
     };
-    apply(text, vec![splice]).ok_or_else(|| EditError::Unproved { file: path.to_owned() })
+    let (part, text) =
+        Part::of(text, vec![splice]).ok_or_else(|| EditError::Unproved { file: path.to_owned() })?;
+    Ok((Some(part), text))
 }
 
 /// Returns the line with the version of the format, if the first file has one.

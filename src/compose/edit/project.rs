@@ -154,12 +154,9 @@ impl<'p> Model<'p> {
             .documents
             .values()
             .flat_map(|document| {
-                let volumes = document.at(&["volumes"]);
-                let pairs = volumes.map(|volumes| document.pairs(volumes)).unwrap_or_default();
-                pairs
-                    .iter()
-                    .filter_map(|(key, _)| document.scalar(*key).map(str::to_owned))
-                    .collect::<Vec<_>>()
+                let volumes = document.all(&["volumes"]);
+                let pairs = volumes.iter().flat_map(|volumes| document.pairs(*volumes));
+                pairs.filter_map(|(key, _)| document.scalar(*key).map(str::to_owned)).collect::<Vec<_>>()
             })
             .collect();
         keys.into_iter().find(|key| self.volume_named(key).as_deref() == Ok(name))
@@ -169,10 +166,9 @@ impl<'p> Model<'p> {
         let mut services = BTreeSet::new();
         for file in group {
             let document = self.document(file)?;
-            let Some(all) = document.at(&["services"]) else { continue };
-            services.extend(
-                document.pairs(all).iter().filter_map(|(name, _)| document.scalar(*name)).map(str::to_owned),
-            );
+            let all = document.all(&["services"]);
+            let pairs = all.iter().flat_map(|services| document.pairs(*services));
+            services.extend(pairs.filter_map(|(name, _)| document.scalar(*name)).map(str::to_owned));
         }
         Ok(services)
     }
@@ -197,10 +193,26 @@ impl<'p> Model<'p> {
         entries: &mut Vec<Entry>,
     ) -> Result<Merging, EditError> {
         let document = self.document(file)?;
-        let Some(body) = document.at(&["services", service]) else { return Ok(Merging::Merged) };
         if depth > MAX_DEPTH {
             return Err(EditError::Circle { file: file.to_owned() });
         }
+        for body in document.all(&["services", service]).into_iter().rev() {
+            let place = (file, owner, depth);
+            if self.collect_from(document, body, place, entries)? == Merging::Replaced {
+                return Ok(Merging::Replaced);
+            }
+        }
+        Ok(Merging::Merged)
+    }
+
+    /// Adds the entries of what a document says of a service, and of what it extends.
+    fn collect_from(
+        &self,
+        document: &Document,
+        body: NodeId,
+        (file, owner, depth): (&Path, &Path, usize),
+        entries: &mut Vec<Entry>,
+    ) -> Result<Merging, EditError> {
         if let Some(volumes) = document.get(body, "volumes") {
             // Of two entries in one list with the same target, the last one counts.
             for node in document.items(volumes).iter().rev() {
@@ -402,8 +414,8 @@ pub fn references(
     let document = &Document::parse(text)
         .map_err(|error| EditError::Unreadable { file: file.to_owned(), why: error.to_string() })?;
     let mut found: Vec<PathBuf> = includes(document, file, environment).into_iter().flatten().collect();
-    let services = document.at(&["services"]);
-    for (_, service) in services.map(|services| document.pairs(services)).unwrap_or_default() {
+    let services = document.all(&["services"]);
+    for (_, service) in services.iter().flat_map(|services| document.pairs(*services)) {
         let named = document.get(*service, "extends").and_then(|extends| document.get(extends, "file"));
         let Some(named) = named.and_then(|named| document.scalar(named)) else { continue };
         let Ok(named) = interpolate(named, environment) else { continue };

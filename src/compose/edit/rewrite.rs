@@ -13,6 +13,13 @@ pub(super) struct Splice {
     text: String,
 }
 
+/// Returns the bytes from the first splice to the last; none of no splices.
+pub(super) fn span(splices: &[Splice]) -> Option<Range<usize>> {
+    let start = splices.iter().map(|splice| splice.range.start).min()?;
+    let end = splices.iter().map(|splice| splice.range.end).max()?;
+    Some(start..end)
+}
+
 /// What volsnap cannot edit: the byte where it stands, and what it is.
 pub(super) type Refused = (usize, &'static str);
 
@@ -42,9 +49,9 @@ pub(super) fn replace_entry(
     let written = document.node(node);
     let resolved = document.resolve(node);
     match &document.node(resolved).kind {
-        Kind::Scalar(_, Style::Block) => Err((written.start, "an entry that is written as a block of text")),
         Kind::Scalar(text, style) => {
-            let style = if node == resolved { *style } else { Style::Plain };
+            let is_block = *style == Style::Block && node == resolved;
+            let style = if node == resolved && !is_block { *style } else { Style::Plain };
             let short = ShortMount::split(text);
             let entry = match short.source {
                 Some(_) => {
@@ -53,10 +60,10 @@ pub(super) fn replace_entry(
                 // A variable stands for more than the source.
                 None => now,
             };
-            let text =
-                entry_text(document, &entry, style, in_flow, document.column(written.start), wanted, options)
-                    .map_err(|(_, what)| (written.start, what))?;
-            Ok(vec![Splice { range: written.start..written.end, text }])
+            let start = if is_block { block_start(document, node, text)? } else { written.start };
+            let text = entry_text(document, &entry, style, in_flow, document.column(start), wanted, options)
+                .map_err(|(_, what)| (written.start, what))?;
+            Ok(vec![Splice { range: start..written.end, text }])
         }
         Kind::Mapping(..) if node == resolved => edit_long(document, node, wanted, options),
         Kind::Mapping(..) => Err((written.start, "an alias for a mapping")),
@@ -64,6 +71,18 @@ pub(super) fn replace_entry(
             Err((written.start, "an entry that is neither text nor a mapping"))
         }
     }
+}
+
+/// Returns where a block of text begins: at its `|` or `>`, in a line above its content.
+fn block_start(document: &Document, node: NodeId, text: &str) -> Result<usize, Refused> {
+    let content = document.node(node).start;
+    let refused = (content, "an entry that is written as a block of text");
+    let before = document.text()[..content].trim_end();
+    let start = before.rfind(['|', '>']).filter(|start| document.line(*start) == document.line(before.len()));
+    let start = start.ok_or(refused)?;
+    // A line ending belongs to what such an entry says, and a comment would be lost.
+    let is_header = before[start + 1..].chars().all(|c| matches!(c, '-' | '1'..='9'));
+    if is_header && !text.contains('\n') { Ok(start) } else { Err(refused) }
 }
 
 /// Returns a new entry in the short form, or in the long one if the short one cannot say it.
@@ -158,19 +177,29 @@ fn edit_long(
     let here =
         document.pairs(map).first().map_or(document.node(map).start, |(key, _)| document.node(*key).start);
     let own = |key: &str| document.own_pair(map, key).map(|(_, value)| value);
-    let (Some(kind), Some(source)) = (own("type"), own("source")) else {
-        return Err((here, "a mount that takes its type or source from elsewhere"));
-    };
     let in_flow = document.is_flow(map);
+    let (old, new) = if wanted.is_bind() { ("volume", "bind") } else { ("bind", "volume") };
+    if own(old).is_none() && document.get(map, old).is_some_and(|section| !document.is_null(section)) {
+        return Err((here, "a mount that takes options for its kind of source from elsewhere"));
+    }
     let mut splices = Vec::new();
-    for (node, text) in [(kind, wanted.kind().to_owned()), (source, wanted.source())] {
+    for (key, text) in [("type", wanted.kind().to_owned()), ("source", wanted.source())] {
+        // One's own words come before those of a merge key.
+        let Some(node) = own(key) else {
+            let pair = format!("{key}: {}", scalar(&text, Style::Plain, in_flow));
+            splices.push(if in_flow {
+                add_to_flow(document, map, &pair)
+            } else {
+                append_lines(document, map, &[pair])
+            });
+            continue;
+        };
         let written = document.node(node);
         let Kind::Scalar(_, style @ (Style::Plain | Style::Single | Style::Double)) = written.kind else {
             return Err((here, "a mount whose type or source is written elsewhere"));
         };
         splices.push(Splice { range: written.start..written.end, text: scalar(&text, style, in_flow) });
     }
-    let (old, new) = if wanted.is_bind() { ("volume", "bind") } else { ("bind", "volume") };
     let section = wanted.is_bind() && options.guards_source && own(new).is_none();
     match document.own_pair(map, old) {
         Some(pair) if section => splices.extend(turn_section(document, pair)?),

@@ -60,7 +60,8 @@ const SECRET_KEYS: [&str; 11] = [
 /// `NAME=value`, the value.
 pub(crate) fn secrets_in(text: &str) -> Vec<String> {
     let Ok(document) = Document::parse(text) else { return Vec::new() };
-    let (mut found, mut open) = (Vec::new(), Vec::from_iter(document.root().map(|root| (root, false))));
+    let (mut found, mut open) =
+        (Vec::new(), Vec::from_iter(document.roots().iter().map(|root| (*root, false))));
     while let Some((id, secret)) = open.pop() {
         let id = document.resolve(id);
         open.extend(document.items(id).iter().map(|item| (*item, secret)));
@@ -159,7 +160,8 @@ mod tests {
         let edit = FileEdit {
             path: "/srv/compose.yaml".into(),
             before: Some(before.to_owned()),
-            after: before.replacen(from, to, 1),
+            after: Some(before.replacen(from, to, 1)),
+            parts: Vec::new(),
         };
         let diff = edit.diff();
         let is_line = |line: &&str| {

@@ -1,6 +1,6 @@
 //! Golden pairs: each directory of `fixtures/compose-edit` is a case and its edited result.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::{Path, PathBuf};
 
@@ -117,11 +117,75 @@ fn each_case_becomes_what_it_is_to_be_byte_for_byte() {
         for edit in &edits {
             let golden = directory.join(case.golden(&edit.path));
             let expected = fs::read_to_string(&golden).unwrap_or_default();
-            assert_eq!(edit.after, expected, "{}", golden.display());
+            assert_eq!(edit.after.as_deref(), Some(expected.as_str()), "{}", golden.display());
             pairs += 1;
         }
     }
     assert!(pairs >= 25, "{pairs} pairs");
+}
+
+/// Returns the project after edits, which leaves each file as it should be.
+fn edited(project: &ProjectFiles, edits: &[FileEdit]) -> ProjectFiles {
+    let mut edited = project.clone();
+    for edit in edits {
+        match &edit.after {
+            Some(after) => {
+                edited.texts.insert(edit.path.clone(), after.clone());
+                if !edited.files.contains(&edit.path) && edit.before.is_none() {
+                    edited.files.push(edit.path.clone());
+                }
+            }
+            None => {
+                edited.texts.remove(&edit.path);
+                edited.files.retain(|file| *file != edit.path);
+            }
+        }
+    }
+    edited
+}
+
+/// What is mounted there cannot be proved to be the same again: a variable has no value, or only a part is mounted.
+const NOT_UNDONE: [&str; 2] = ["long-subpath", "variable-unknown"];
+
+#[test]
+fn each_edit_is_undone_to_the_byte_also_after_others_have_written_to_the_file() {
+    let (mut undone, mut others) = (0, BTreeSet::new());
+    for directory in fs::read_dir(fixtures()).unwrap().map(|entry| entry.unwrap().path()) {
+        let case = Case::read(&directory);
+        let project = case.project(&directory);
+        let Ok(edits) = case.edits(&project) else { continue };
+        let written: Vec<Written> = edits.iter().filter_map(FileEdit::written).collect();
+        let written: Vec<Written> = serde_json::from_value(serde_json::to_value(written).unwrap()).unwrap();
+        let turned = |change: MountChange| MountChange { from: change.to, to: change.from, ..change };
+        let back: Vec<MountChange> = case.changes().into_iter().map(turned).collect();
+        let options = EditOptions { guards_source: case.guards_source };
+        for note in ["", "# somebody's note\n"] {
+            let is_noted = |path: &Path| edits.iter().any(|edit| edit.path == path && edit.before.is_some());
+            let noted = |project: &ProjectFiles| {
+                let mut noted = project.clone();
+                let texts = noted.texts.iter_mut().filter(|(path, _)| is_noted(path));
+                texts.for_each(|(_, text)| *text = with_note(text, note));
+                noted
+            };
+            let there = noted(&edited(&project, &edits));
+            let here = edit_back(&there, &back, &written, options).map(|edits| edited(&there, &edits));
+            if edits.is_empty() {
+                continue;
+            } else if here.is_ok_and(|here| here == noted(&project)) {
+                undone += 1;
+            } else {
+                others.insert(directory.file_name().unwrap().to_string_lossy().into_owned());
+            }
+        }
+    }
+    assert_eq!(others, NOT_UNDONE.map(str::to_owned).into());
+    assert!(undone >= 60, "{undone} edits were undone");
+}
+
+/// Returns the text with a note at its end.
+fn with_note(text: &str, note: &str) -> String {
+    let newline = if text.ends_with('\n') || note.is_empty() { "" } else { "\n" };
+    format!("{text}{newline}{note}")
 }
 
 /// The files as Compose itself reads them, by service: every entry of `volumes`, and everything else as one.
@@ -172,16 +236,19 @@ fn effective(project: &ProjectFiles) -> Option<Effective> {
 /// By the real docker-compose, if installed: it knows nothing of how the edit finds the mount.
 #[test]
 fn by_docker_compose_itself_only_the_mounts_differ() {
-    const CASES: [&str; 10] = [
+    const CASES: [&str; 13] = [
         "anchored-entry",
+        "block-text",
         "earlier-file",
         "extends",
         "extends-file",
         "flow-mapping",
+        "flow-not-indented",
         "indented-by-four",
         "later-file",
         "long-nocopy-compose-1",
         "override",
+        "quoted-to-the-left",
         "variable",
     ];
     if std::process::Command::new("docker-compose").arg("version").output().is_err() {
@@ -198,7 +265,7 @@ fn by_docker_compose_itself_only_the_mounts_differ() {
             if !edited.files.contains(&edit.path) && !edited.texts.contains_key(&edit.path) {
                 edited.files.push(edit.path.clone());
             }
-            edited.texts.insert(edit.path, edit.after);
+            edited.texts.insert(edit.path, edit.after.unwrap());
         }
         let (before, after) = std::thread::scope(|scope| {
             let before = scope.spawn(|| effective(&project));

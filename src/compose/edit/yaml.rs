@@ -4,9 +4,11 @@
 //! original, so whatever it does not touch stays as it was typed.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::ops::Range;
 
 use saphyr_parser::{Event, Parser, ScalarStyle, Span};
 
+use super::relaxed::Relaxed;
 use super::shown::Value;
 
 /// A node of a [`Document`].
@@ -67,7 +69,7 @@ pub(super) struct Unreadable {
 pub(super) struct Document {
     text: String,
     nodes: Vec<Node>,
-    root: Option<NodeId>,
+    roots: Vec<NodeId>,
 }
 
 /// A place in a document, such as `services.db.volumes[0]`.
@@ -84,17 +86,39 @@ pub(super) enum Step {
 }
 
 impl Document {
-    /// Reads a text.
+    /// Reads a text, laid out as Compose takes it.
     pub(super) fn parse(text: &str) -> Result<Self, Unreadable> {
-        let mut builder = Builder::new(text);
-        for event in Parser::new_from_str(text) {
+        let document = Self::build(text, Builder::new(text), text).or_else(|refusal| {
+            let Some(relaxed) = Relaxed::of(text) else { return Err(refusal) };
+            let builder = Builder { bytes: relaxed.bytes.clone(), ..Builder::new(text) };
+            let document = Self::build(text, builder, &relaxed.text).ok();
+            document.filter(|document| relaxed.is_sound(&document.loose())).ok_or(refusal)
+        })?;
+        document.refuse_twice()?;
+        Ok(document)
+    }
+
+    /// Reads what was laid out of a text; the builder knows the bytes of the text for it.
+    fn build(text: &str, mut builder: Builder<'_>, laid_out: &str) -> Result<Self, Unreadable> {
+        for event in Parser::new_from_str(laid_out) {
             let (event, span) = event
                 .map_err(|error| Unreadable { line: error.marker().line(), why: error.info().to_owned() })?;
             builder.take(event, span)?;
         }
-        let document = Self { text: text.to_owned(), nodes: builder.nodes, root: builder.root };
-        document.refuse_twice()?;
-        Ok(document)
+        Ok(Self { text: text.to_owned(), nodes: builder.nodes, roots: builder.roots })
+    }
+
+    /// Returns where blanks at the beginning of a line mean nothing: between brackets, and in quoted text.
+    fn loose(&self) -> Vec<Range<usize>> {
+        let is_loose = |node: &&Node| {
+            matches!(
+                node.kind,
+                Kind::Sequence(_, true)
+                    | Kind::Mapping(_, true)
+                    | Kind::Scalar(_, Style::Single | Style::Double)
+            )
+        };
+        self.nodes.iter().filter(is_loose).map(|node| node.start..node.end).collect()
     }
 
     /// Refuses a key that stands twice in a mapping: versions of Compose differ on which of the two counts.
@@ -121,9 +145,9 @@ impl Document {
         &self.text
     }
 
-    /// Returns the top; none of an empty text.
-    pub(super) fn root(&self) -> Option<NodeId> {
-        self.root
+    /// Returns the tops: one for each document in the text. Compose merges them like files, so a later one wins.
+    pub(super) fn roots(&self) -> &[NodeId] {
+        &self.roots
     }
 
     /// Returns a node as it is written.
@@ -192,9 +216,15 @@ impl Document {
         }
     }
 
-    /// Returns the node at the end of a path of keys.
+    /// Returns the node at the end of a path of keys; of several documents that have it, the last one's.
     pub(super) fn at(&self, keys: &[&str]) -> Option<NodeId> {
-        keys.iter().try_fold(self.root?, |node, key| self.get(node, key))
+        self.all(keys).pop()
+    }
+
+    /// Returns the nodes at the end of a path of keys in each document that has it.
+    pub(super) fn all(&self, keys: &[&str]) -> Vec<NodeId> {
+        let at = |root: &NodeId| keys.iter().try_fold(*root, |node, key| self.get(node, key));
+        self.roots.iter().filter_map(at).collect()
     }
 
     /// Returns whether a list or mapping is in brackets.
@@ -282,13 +312,12 @@ impl Document {
     /// the same place are equal.
     pub(super) fn differences(&self, other: &Self) -> Vec<Path> {
         let mut found = Vec::new();
-        match (self.root, other.root) {
-            (Some(left), Some(right)) => {
-                let places = (self.places(), other.places());
-                self.compare(left, other, right, &mut Vec::new(), &places, &mut found);
-            }
-            (None, None) => {}
-            _ => found.push(Path(Vec::new())),
+        let places = (self.places(), other.places());
+        for (left, right) in self.roots.iter().zip(&other.roots) {
+            self.compare(*left, other, *right, &mut Vec::new(), &places, &mut found);
+        }
+        if self.roots.len() != other.roots.len() {
+            found.push(Path(Vec::new()));
         }
         found
     }
@@ -351,7 +380,7 @@ impl Document {
     /// Returns the place of every node.
     pub(super) fn places(&self) -> Places {
         let mut places = Places::new();
-        let mut open: Vec<(NodeId, Vec<Step>)> = self.root.iter().map(|root| (*root, Vec::new())).collect();
+        let mut open: Vec<(NodeId, Vec<Step>)> = self.roots.iter().map(|root| (*root, Vec::new())).collect();
         while let Some((id, path)) = open.pop() {
             let below = |step: Step| path.iter().cloned().chain([step]).collect::<Vec<_>>();
             match &self.node(id).kind {
@@ -392,34 +421,21 @@ struct Builder<'t> {
     /// Open lists and mappings, with the key that waits for its value.
     open: Vec<(NodeId, Option<NodeId>)>,
     anchors: BTreeMap<usize, NodeId>,
-    root: Option<NodeId>,
-    documents: usize,
+    roots: Vec<NodeId>,
 }
 
 impl<'t> Builder<'t> {
     fn new(text: &'t str) -> Self {
         let bytes = text.char_indices().map(|(byte, _)| byte).chain([text.len()]).collect();
-        Self {
-            text,
-            bytes,
-            nodes: Vec::new(),
-            open: Vec::new(),
-            anchors: BTreeMap::new(),
-            root: None,
-            documents: 0,
-        }
+        Self { text, bytes, nodes: Vec::new(), open: Vec::new(), anchors: BTreeMap::new(), roots: Vec::new() }
     }
 
     fn take(&mut self, event: Event<'_>, span: Span) -> Result<(), Unreadable> {
         let refuse = |why: &str| Err(Unreadable { line: span.start.line(), why: why.to_owned() });
         let (start, end) = (self.byte(span.start.index()), self.byte(span.end.index()));
         match event {
-            Event::DocumentStart(_) => {
-                self.documents += 1;
-                if self.documents > 1 {
-                    return refuse("a second document in the same file");
-                }
-            }
+            // What a document names, another one does not know.
+            Event::DocumentStart(_) => self.anchors.clear(),
             Event::Alias(anchor) => {
                 let Some(target) = self.anchors.get(&anchor).copied() else {
                     return refuse("an alias for nothing");
@@ -478,7 +494,7 @@ impl<'t> Builder<'t> {
             self.anchors.insert(anchor, id);
         }
         match self.open.last_mut() {
-            None => self.root = Some(id),
+            None => self.roots.push(id),
             Some((parent, key)) => match (&mut self.nodes[parent.0].kind, key.take()) {
                 (Kind::Sequence(items, _), _) => items.push(id),
                 (Kind::Mapping(pairs, _), Some(name)) => pairs.push((name, id)),
@@ -491,10 +507,11 @@ impl<'t> Builder<'t> {
     fn close(&mut self, start: usize, end: usize) {
         let Some((id, _)) = self.open.pop() else { return };
         let node = &mut self.nodes[id.0];
-        // The parser also takes what follows on the line.
-        let brackets = end > start && self.text[start..].starts_with([']', '}']);
+        // The parser also takes what follows on the line, and may begin at a comma before the bracket.
+        let at = start + before_bracket(&self.text[start..]);
+        let brackets = end > start && self.text[at..].starts_with([']', '}']);
         if brackets {
-            node.end = start + 1;
+            node.end = at + 1;
         }
         match &mut node.kind {
             Kind::Sequence(_, flow) | Kind::Mapping(_, flow) => *flow = brackets,
@@ -546,6 +563,18 @@ impl<'t> Builder<'t> {
     }
 }
 
+/// Returns the length of what can stand between the last item and its bracket: a comma, blanks, comments.
+fn before_bracket(text: &str) -> usize {
+    let mut rest = text.strip_prefix(',').unwrap_or(text);
+    loop {
+        rest = rest.trim_start();
+        if !rest.starts_with('#') {
+            return text.len() - rest.len();
+        }
+        rest = rest.find('\n').map_or("", |newline| &rest[newline..]);
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use rstest::rstest;
@@ -568,9 +597,17 @@ mod tests {
     #[case::tagged("a: !t &v \"x\" # c\n", "\"x\"")]
     #[case::not_ascii("ä: ö\na: ü # é\n", "ü")]
     #[case::flow("a: [b, c] # d\n", "[b, c]")]
+    #[case::comma_before_the_brace("a: {b: c, # }\n  } # d\n", "{b: c, # }\n  }")]
     #[case::byte_order_mark("\u{feff}a: x\n", "x")]
     #[case::nothing("a:\nb: 1\n", "")]
     #[case::windows("a: x\r\nb: 1\r\n", "x")]
+    #[case::brackets_to_the_left("b:\n  c: {\nd: é,\n  }\na: [\nb,\n]\n", "[\nb,\n]")]
+    #[case::quoted_to_the_left("b:\n  c: \"one # \\\"\n two\"\na: x\n", "x")]
+    #[case::single_quoted_to_the_left("b:\n  c: 'it''s\n two'\na: [\n]\n", "[\n]")]
+    #[case::tab_behind_a_key("a:\tx\nb:\n  c: \t[\n]\n", "x")]
+    #[case::block_with_brackets("b: |\n  [ \"\nc: [\n]\na: x\n", "x")]
+    #[case::item_with_a_block("b:\n- c: |\n    {\n- |\n  {\na: {\n}\n", "{\n}")]
+    #[case::comment_with_a_quote("b: 1 # it's [\nc: [\n]\na: don't\n", "don't")]
     fn a_node_knows_the_bytes_it_came_from(#[case] text: &str, #[case] expected: &str) {
         assert_eq!(written(&Document::parse(text).unwrap(), &["a"]), expected);
     }
@@ -592,6 +629,8 @@ mod tests {
     #[case::added("a: {b: 1}\n", "a: {b: 1, c: 2}\n", &["a.c"])]
     #[case::removed("a: [1, 2]\n", "a: [1]\n", &["a.1"])]
     #[case::tag("a: !reset x\n", "a: x\n", &["a"])]
+    #[case::second_document("a: 1\n---\nb: 2\n", "a: 1\n---\nb: 3\n", &["b"])]
+    #[case::more_documents("a: 1\n", "a: 1\n---\nb: 3\n", &[""])]
     #[case::alias("a: &a x\nb: &b x\nc: *a\n", "a: &a x\nb: &b x\nc: *b\n", &["c"])]
     fn documents_differ_in_what_they_say(#[case] left: &str, #[case] right: &str, #[case] expected: &[&str]) {
         let found = Document::parse(left).unwrap().differences(&Document::parse(right).unwrap());
@@ -608,7 +647,8 @@ mod tests {
     #[rstest]
     #[case::not_yaml("a: [1\n")]
     #[case::tab("a:\n\t- 1\n")]
-    #[case::two_documents("a: 1\n---\nb: 2\n")]
+    #[case::quote_in_the_middle("a: [\n]\nb: x 'y\n  c: z'\n")]
+    #[case::alias_of_another_document("a: &b 1\n---\nc: *b\n")]
     #[case::unknown_alias("a: *b\n")]
     #[case::in_itself("a: &a [*a]\n")]
     #[case::key_twice("a: {b: 1, b: 2}\n")]

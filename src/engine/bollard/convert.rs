@@ -265,13 +265,16 @@ pub(super) fn volume_from(volume: VolumeModel) -> Volume {
 }
 
 pub(super) fn image_from(image: ImageInspect) -> Image {
-    let labels = image.config.and_then(|config| config.labels).unwrap_or_default();
+    let config = image.config.unwrap_or_default();
     Image {
         id: image.id.unwrap_or_default(),
         tags: image.repo_tags.unwrap_or_default(),
         created: image.created.unwrap_or_default(),
         repo_digests: image.repo_digests.unwrap_or_default(),
-        labels: labels.into_iter().collect(),
+        labels: config.labels.unwrap_or_default().into_iter().collect(),
+        env: config.env.unwrap_or_default(),
+        entrypoint: config.entrypoint.unwrap_or_default(),
+        command: config.cmd.unwrap_or_default(),
     }
 }
 

@@ -55,8 +55,10 @@ impl Runner for MemoryCompose {
         let command = Command::of(&words);
         let texts = command.files.iter().map(std::fs::read_to_string).collect::<io::Result<Vec<_>>>()?;
         let outcome = match command.action.as_slice() {
-            ["config", "--quiet"] => Ok(String::new()),
+            ["config"] => Ok(texts.concat()),
+            // The real one leaves out what stands in files for the environment.
             ["config", "--hash", service] => Ok(format!("{service} {}\n", config_hash(&texts))),
+            ["--dry-run", "up", .., service] => self.rehearse(&command, &texts, service).await,
             ["up", ..] => self.make_anew(&command, &texts).await.map_err(|error| error.to_string()),
             other => Err(format!("unknown command: {other:?}")),
         };
@@ -70,6 +72,27 @@ impl Runner for MemoryCompose {
 }
 
 impl MemoryCompose {
+    /// Says what would become of a service's container.
+    async fn rehearse(
+        &self,
+        command: &Command<'_>,
+        texts: &[String],
+        service: &str,
+    ) -> Result<String, String> {
+        let all = self.0.containers().await.map_err(|error| error.to_string())?;
+        let is_meant = |container: &&Container| {
+            Membership::of(&container.labels)
+                .is_some_and(|member| member.project == command.project && member.service == service)
+        };
+        let digest = config_hash(&with_environment(command, texts));
+        let verb = match all.iter().find(is_meant) {
+            Some(container) if container.labels.get(CONFIG_HASH_LABEL) == Some(&digest) => "Running",
+            Some(_) => "Recreate",
+            None => "Creating",
+        };
+        Ok(format!(" DRY-RUN MODE -  Container {service}  {verb} \n"))
+    }
+
     /// Makes the containers of the services anew, and starts none of them.
     async fn make_anew(&self, command: &Command<'_>, texts: &[String]) -> Result<String, DockerError> {
         let mut mounts = BTreeMap::new();
@@ -92,29 +115,41 @@ impl MemoryCompose {
                     *mount = mount_of(source, mount.destination.clone(), mount.read_only);
                 }
             }
-            made.labels.insert(CONFIG_HASH_LABEL.to_owned(), config_hash(texts));
+            let digest = config_hash(&with_environment(command, texts));
+            made.labels.insert(CONFIG_HASH_LABEL.to_owned(), digest);
             self.0.add(made)?;
         }
         Ok(String::new())
     }
 }
 
+/// Returns the texts of the files, and of those that they name by `env_file`.
+fn with_environment(command: &Command<'_>, texts: &[String]) -> Vec<String> {
+    let names =
+        texts.iter().flat_map(|text| text.lines()).filter_map(|line| line.trim().strip_prefix("env_file: "));
+    let read = |name| std::fs::read_to_string(command.directory.join(name)).unwrap_or_default();
+    texts.iter().cloned().chain(names.map(read)).collect()
+}
+
 /// A command line, taken apart.
 struct Command<'w> {
     project: &'w str,
+    directory: PathBuf,
     files: Vec<PathBuf>,
     action: Vec<&'w str>,
 }
 
 impl<'w> Command<'w> {
     fn of(words: &'w [String]) -> Self {
-        let mut command = Self { project: "", files: Vec::new(), action: Vec::new() };
+        let mut command =
+            Self { project: "", directory: PathBuf::new(), files: Vec::new(), action: Vec::new() };
         let mut words = words.iter().map(String::as_str).skip(2);
         while let Some(word) = words.next() {
             match word {
                 "--project-name" => command.project = words.next().unwrap_or_default(),
                 "--file" => command.files.extend(words.next().map(PathBuf::from)),
-                "--project-directory" | "--env-file" => _ = words.next(),
+                "--project-directory" => command.directory = words.next().unwrap_or_default().into(),
+                "--env-file" => _ = words.next(),
                 action => {
                     command.action = std::iter::once(action).chain(words.by_ref()).collect();
                 }

@@ -204,6 +204,7 @@ mod tests {
             volume: "shop_data".into(),
             labels: BTreeMap::new(),
             at: "2026-11-20T20:30:11Z".parse().unwrap(),
+            edits: Vec::new(),
         }
     }
 

@@ -204,6 +204,7 @@ impl MigrateRun<'_> {
                     volume: volume.clone(),
                     labels: prepared.labels.clone(),
                     at: self.run.context.clock.now(),
+                    edits: prepared.switch.written(),
                 };
                 migration.remember(state).map(Some)
             }

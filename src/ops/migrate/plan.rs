@@ -38,6 +38,8 @@ pub struct PlannedEdit {
     pub path: PathBuf,
     /// Whether it must still be made.
     pub new: bool,
+    /// Whether it goes, since an earlier migration made it.
+    pub removed: bool,
     /// The change, as a unified diff.
     pub diff: String,
 }

@@ -167,7 +167,10 @@ impl MigrateRun<'_> {
         };
         self.refuse_unready(database.as_ref()).await?;
         let target = self.destination(saga, &engine, &source).await?;
-        let switch = self.plan_switch(&users, &source.location, &target.location).await?;
+        // If the record is not to be read, the edit is made like any other.
+        let written = self.migration(&engine, &source).ok().flatten().map(|migration| migration.edits);
+        let ways = (&source.location, &target.location);
+        let switch = self.plan_switch(&users, ways, &written.unwrap_or_default()).await?;
         let image = (&engine, self.options.helper_image.as_deref());
         // It exists already, whatever it is.
         let none = BTreeMap::new();

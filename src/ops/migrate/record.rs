@@ -8,6 +8,7 @@ use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
+use crate::compose::edit::Written;
 use crate::model::error::{Context as _, Error, Result};
 use crate::model::hint::Hint;
 use crate::model::location::MountSource;
@@ -28,6 +29,9 @@ pub struct Migration {
     pub labels: BTreeMap<String, String>,
     /// When the service ran on the directory.
     pub at: DateTime<Utc>,
+    /// What was written to compose files, so that it can be undone; nothing if an older volsnap wrote the record.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub edits: Vec<Written>,
 }
 
 /// The format of a record. A record that names no format is of format 1, and has the same fields.
@@ -189,6 +193,7 @@ mod tests {
             volume: "app_pgdata".into(),
             labels: BTreeMap::new(),
             at: DateTime::UNIX_EPOCH,
+            edits: Vec::new(),
         };
         let done = |undo: Undo| match undo {
             Undo::KeepRecord { path, record } => keep_record(&path, record.as_ref()).unwrap(),

@@ -11,7 +11,9 @@ use super::plan::PlannedEdit;
 use super::prepare::{Database, Prepared};
 use crate::agent::calls::{Commit, SwapIn};
 use crate::compose::command::{Compose, Spelling};
-use crate::compose::edit::{EditError, EditOptions, FileEdit, MountChange, edit, edit_override};
+use crate::compose::edit::{
+    EditError, EditOptions, FileEdit, MountChange, Written, edit_back, edit_override,
+};
 use crate::compose::files::{FilesError, FoundProject};
 use crate::compose::replacement::Replacement;
 use crate::compose::{Membership, RECREATE_LIMIT, Recreate};
@@ -24,6 +26,7 @@ use crate::model::facts::Facts;
 use crate::model::hint::Hint;
 use crate::model::location::MountSource;
 use crate::model::source::{Source, User, key_of};
+use crate::ops::made_from::{Changes, changes, set_variables};
 use crate::saga::{Terms, When};
 use crate::selector::{is_anonymous, location_of};
 use crate::service::identity::{ContainerIdentity, find_recreated};
@@ -89,9 +92,15 @@ impl Switch {
             .map(|edit| PlannedEdit {
                 path: edit.path.clone(),
                 new: edit.before.is_none(),
+                removed: edit.after.is_none(),
                 diff: edit.diff(),
             })
             .collect()
+    }
+
+    /// Returns what is worth keeping of the edits for the way back.
+    pub(super) fn written(&self) -> Vec<Written> {
+        self.projects.iter().flat_map(|project| &project.edits).filter_map(FileEdit::written).collect()
     }
 
     /// Returns the commands that do the same by hand, once the files are edited.
@@ -111,8 +120,8 @@ impl MigrateRun<'_> {
     pub(super) async fn plan_switch(
         &self,
         users: &[(User, PathBuf)],
-        from: &MountSource,
-        to: &MountSource,
+        (from, to): (&MountSource, &MountSource),
+        written: &[Written],
     ) -> Result<Switch> {
         let mut switch = Switch { projects: Vec::new(), containers: Vec::new(), warnings: Vec::new() };
         let mut projects: BTreeMap<&str, Vec<(&Container, &Path)>> = BTreeMap::new();
@@ -138,7 +147,7 @@ impl MigrateRun<'_> {
             switch.containers.push((container.clone(), at.clone()));
         }
         for containers in projects.values() {
-            let project = self.plan_project(containers, from, to).await?;
+            let project = self.plan_project(containers, (from, to), written).await?;
             if !project.in_the_way.is_empty() {
                 switch.warnings.extend(containers.iter().flat_map(|(container, _)| renewed(container, from)));
             }
@@ -150,8 +159,8 @@ impl MigrateRun<'_> {
     async fn plan_project(
         &self,
         containers: &[(&Container, &Path)],
-        from: &MountSource,
-        to: &MountSource,
+        (from, to): (&MountSource, &MountSource),
+        written: &[Written],
     ) -> Result<Project> {
         let (first, _) = containers[0];
         let found = FoundProject::of(&first.labels, &self.options.environment)
@@ -184,11 +193,17 @@ impl MigrateRun<'_> {
         let edits = if self.options.override_file {
             edit_override(&found.files, &changes, options).map(|edit| edit.into_iter().collect())
         } else {
-            edit(&found.files, &changes, options)
+            let here = |edit: &&Written| found.files.texts.contains_key(&edit.path);
+            let written: Vec<Written> = written.iter().filter(here).cloned().collect();
+            edit_back(&found.files, &changes, &written, options)
         };
         let edits: Vec<FileEdit> = edits.map_err(|error| self.not_edited(first, error))?;
-        for new in edits.iter().filter(|edit| edit.before.is_none()) {
-            compose = compose.with_file(new.path.clone());
+        for edit in &edits {
+            compose = match (&edit.before, &edit.after) {
+                (None, _) => compose.with_file(edit.path.clone()),
+                (_, None) => compose.without_file(&edit.path),
+                _ => compose,
+            };
         }
         let clings = spelling.clings_to_volumes();
         let in_the_way = containers.iter().filter(|_| clings);
@@ -230,23 +245,30 @@ impl MigrateRun<'_> {
         found: &FoundProject,
         containers: &[(&Container, &Path)],
     ) -> Result<()> {
+        let asked = compose.configuration().await.context(|| "ask Compose what the files say".to_owned());
+        let configuration = asked.map_err(|error| {
+            let look = Hint::shell(compose.command(&["config", "--quiet"]));
+            error.hint(look.why("shows what it does not understand"))
+        })?;
         for (container, _) in containers {
             let Some(member) = Membership::of(&container.labels) else { continue };
-            let made_from = container.labels.get(crate::compose::CONFIG_HASH_LABEL);
-            let changed = match (compose.config_hash(member.service).await, made_from) {
-                (Some(now), Some(then)) => now != *then,
-                _ => !found.changed_since(created(container)).is_empty(),
+            let of = (member.service, *container);
+            let what = match changes(&self.run.context, compose, &configuration, of).await? {
+                Changes::Named(names) => names.join(", "),
+                Changes::Unknown if !found.changed_since(created(container)).is_empty() => {
+                    "they have changed since".to_owned()
+                }
+                Changes::None | Changes::Unknown => continue,
             };
-            if changed {
-                return Err(Error::failed(format!(
-                    "the compose files say another thing than container {} was made from: they have changed since",
-                    container.name
-                ))
-                .hint(
-                    Hint::shell(compose.command(&["up", "-d", member.service]))
-                        .why("makes it as they say; then try again"),
-                ));
-            }
+            let as_they_say = || {
+                Hint::shell(compose.command(&["up", "-d", member.service]))
+                    .why("makes it as they say; then try again")
+            };
+            return Err(Error::failed(format!(
+                "the compose files say another thing than container {} was made from: {what}",
+                container.name
+            ))
+            .hint(set_variables(&configuration).unwrap_or_else(as_they_say)));
         }
         Ok(())
     }
