@@ -133,13 +133,17 @@ impl SecondEngine {
 
     /// Kills it with all that runs on it, as a reset of the machine does, and starts it again.
     pub(crate) fn reset(&mut self) {
-        self.daemon.kill().unwrap();
-        self.daemon.wait().unwrap();
-        for left in ["docker.sock", "pid"] {
-            let _ = std::fs::remove_file(self.directory.path().join(left));
-        }
-        self.daemon = Self::spawn(self.directory.path(), self.tree.as_deref(), None);
-        assert!(self.await_up(), "it does not come up again");
+        // On a busy machine its containerd may come up too late for it, as it would for a service manager.
+        let comes_up = (0..3).any(|_| {
+            let _ = self.daemon.kill();
+            self.daemon.wait().unwrap();
+            for left in ["docker.sock", "pid"] {
+                let _ = std::fs::remove_file(self.directory.path().join(left));
+            }
+            self.daemon = Self::spawn(self.directory.path(), self.tree.as_deref(), None);
+            self.await_up()
+        });
+        assert!(comes_up, "it does not come up again");
     }
 
     /// Returns where it has the files of one of its volumes.
