@@ -26,6 +26,7 @@ use crate::model::facts::checks::Checked;
 use crate::model::facts::difference::{Comparison, Difference};
 use crate::model::facts::{Facts, FactsLevel, FactsSummary, Files};
 use crate::model::hint::Hint;
+use crate::model::plural::counted;
 use crate::model::source::Source;
 use crate::repository::{Repository, Snapshot};
 use crate::selector::Target;
@@ -190,7 +191,8 @@ fn report(
 /// Returns what remains unknown of data that is no database: its files are counted, but not read.
 fn unread_of_files(facts: &Facts) -> Option<String> {
     let files = facts.files.as_ref().filter(|files| files.digest.is_none())?;
-    Some(format!("what is in the {} files: only their number and size were looked at", files.files))
+    let counted = counted(files.files, "file");
+    Some(format!("what is in the {counted}: only their number and size were looked at"))
 }
 
 /// Returns what to say of the user's checks of data that is of no database that could be asked.
@@ -200,6 +202,7 @@ fn unasked(context: &Context, options: &CheckOptions, source: &Source) -> Result
     }
     let user = source.users.first().map(|user| user.container.clone()).unwrap_or_default();
     let checks = find_checks(options.checks.as_deref(), &user, &context.directory)?;
+    let checks = checks.filter(|(_, checks)| !checks.check.is_empty());
     Ok(checks.map(|(path, _)| {
         format!("your checks in {}: there is no database that volsnap can ask", path.display())
     }))
