@@ -39,7 +39,9 @@ pub(crate) fn state_directory() -> Result<PathBuf, Error> {
 
 /// Returns the file with what is said of the services of the machine.
 pub(crate) fn machine_file() -> PathBuf {
-    set("VOLSNAP_CONFIG").map_or_else(|| MACHINE_FILE.into(), PathBuf::from)
+    let named = set("VOLSNAP_CONFIG").map(PathBuf::from);
+    // What is relative has no directories above it that could be looked at.
+    named.map_or_else(|| MACHINE_FILE.into(), |named| std::path::absolute(&named).unwrap_or(named))
 }
 
 /// Returns the user's home directory, where docker keeps its client's settings.

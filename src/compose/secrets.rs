@@ -23,7 +23,9 @@ pub(super) fn masked(said: &str, files: &[PathBuf], environment_files: &[PathBuf
     let known = secrets.iter().fold(said.to_owned(), |said, secret| said.replace(secret, MASK));
     let texts: Vec<String> = files.iter().chain(environment_files).filter_map(text).collect();
     let known = without_false_variables(&known, &texts);
-    quoted(&quoted(&known, "cannot unmarshal", '`'), "invalid interpolation format", '"')
+    let known = quoted(&quoted(&known, "cannot unmarshal", '`'), "invalid interpolation format", '"');
+    // Of a file of variables that it does not understand, it quotes the line (compose-go, dotenv).
+    ["in variable name", "unterminated quoted value"].iter().fold(known, |said, words| cut(&said, words))
 }
 
 /// Masks what Compose takes for the name of a variable without a value, where it may be a piece of a password with a `$`
@@ -52,6 +54,15 @@ fn without_false_variables(said: &str, texts: &[String]) -> String {
             return line.to_owned();
         }
         format!("{}{WORDS}{tail}", head.replace(name, MASK))
+    };
+    said.lines().map(line).collect::<Vec<_>>().join("\n")
+}
+
+/// Masks all that stands behind these words in a line.
+fn cut(said: &str, words: &str) -> String {
+    let line = |line: &str| match line.split_once(words) {
+        Some((head, _)) => format!("{head}{words} {MASK}"),
+        None => line.to_owned(),
     };
     said.lines().map(line).collect::<Vec<_>>().join("\n")
 }

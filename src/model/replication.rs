@@ -67,6 +67,9 @@ pub struct Consumer {
     pub database: Option<String>,
     /// Whether it is connected.
     pub connected: bool,
+    /// Whether it keeps the log itself, as an archive does, and is no standby.
+    #[serde(default)]
+    pub archives: bool,
     /// What it calls itself: "walreceiver".
     #[serde(default)]
     pub application: Option<String>,
@@ -83,6 +86,7 @@ impl Consumer {
     #[must_use]
     pub fn title(&self) -> String {
         let what = match self.kind {
+            SlotKind::Physical if self.archives => "archive of the log",
             SlotKind::Physical => "standby",
             SlotKind::Logical => "subscriber",
             SlotKind::Unknown => "consumer",

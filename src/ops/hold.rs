@@ -138,6 +138,10 @@ impl HoldPlan {
         said.flatten().collect()
     }
 
+    fn has_before_hold(&self) -> bool {
+        self.own.values().any(|own| own.before_hold.is_some())
+    }
+
     /// Looks for what their owners want to be run in them.
     ///
     /// # Errors
@@ -149,12 +153,36 @@ impl HoldPlan {
         Ok(self)
     }
 
+    /// Asks those that run what their owners want to be asked after a start: what says no now says nothing then.
+    async fn ask_whether_ready(&self, context: &Context) -> Result<()> {
+        let runs = |one: &&Container| one.state.running && !one.state.restarting && !one.state.paused;
+        for container in self.containers.iter().filter(runs).filter(|one| !self.mute.contains(&one.id)) {
+            let Some(ready) = self.own.get(&container.id).and_then(|own| own.ready.as_ref()) else {
+                continue;
+            };
+            run_own_command(&*context.docker, &container.id, &container.name, ready).await.map_err(
+                |error| {
+                    Error::failed(format!(
+                        "container {} is not ready, by its owner's own words",
+                        container.name
+                    ))
+                    .with_source(error)
+                    .hint(Hint::advice("mend `ready` in volsnap.toml, or the service"))
+                },
+            )?;
+        }
+        Ok(())
+    }
+
     /// Looks at each container that is stopped, as long as it runs, and for what its owner wants to be run in it.
     ///
     /// # Errors
     /// When the owner's file cannot be understood or believed.
     pub(super) async fn look(mut self, context: &Context) -> Result<Self> {
         self = self.with_own_commands(context)?;
+        if !self.freezes() {
+            self.ask_whether_ready(context).await?;
+        }
         if self.freezes() {
             return Ok(self);
         }
@@ -327,6 +355,14 @@ impl Run {
         let containers = self.context.docker.containers().await.context(|| "list containers".to_owned())?;
         refuse_held_elsewhere(plan, &self.id, &containers)?;
         held.owed = self.run_before_hold(saga, plan).await?;
+        let mut containers = containers;
+        if !held.owed.is_empty() || plan.has_before_hold() {
+            // That took its time.
+            for container in plan.all().iter().filter(|container| !plan.is_looping(container)) {
+                self.context.refuse_restarted(container, again.clone()).await?;
+            }
+            containers = self.context.docker.containers().await.context(|| "list containers".to_owned())?;
+        }
         let undo = if plan.freezes() {
             let containers = plan.containers.iter().map(PausedContainer::of).collect();
             Undo::Unpause { containers }
@@ -363,6 +399,17 @@ impl Run {
         let mut owed = Vec::new();
         for container in &plan.all() {
             let Some(own) = plan.own.get(&container.id) else { continue };
+            if plan.mute.contains(&container.id) {
+                // Nothing can be run in one that the engine starts again and again, and it is held to be mended.
+                let has_any = own.before_hold.is_some() || own.after_release.is_some();
+                if has_any {
+                    self.monitor().warning(format!(
+                        "{} does not answer as it is: the commands of its owner are not run",
+                        container.name
+                    ));
+                }
+                continue;
+            }
             if let Some(command) = own.after_release.clone() {
                 let container = ContainerIdentity::of(container);
                 let undo = Undo::RunCommand { owed: OwedCommand { container, command } };

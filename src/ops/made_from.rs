@@ -29,11 +29,13 @@ pub(super) async fn changes(
     (service, container): (&str, &Container),
 ) -> Result<Changes> {
     let keeps = compose.keeps(service, &container.labels).await;
-    if keeps == Some(true) {
-        return Ok(Changes::None);
-    }
     let name = configuration.image(service).unwrap_or(&container.image);
     let image = context.docker.image(name).await.context(|| format!("look for the image {name}"))?;
+    if keeps == Some(true) {
+        // That compares the image's name, which may be the name of another image by now.
+        let is_other = image.as_ref().is_some_and(|image| image.id != container.image_id);
+        return Ok(if is_other { Changes::Named(vec!["image".to_owned()]) } else { Changes::None });
+    }
     let mut named = configuration.differences(service, container, image.as_ref());
     if named.is_empty() && keeps == Some(false) {
         let others = configuration.not_compared(service);

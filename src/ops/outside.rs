@@ -25,6 +25,7 @@ use crate::model::labels::{LABEL_GUARD, LABEL_RUN};
 use crate::model::location::MountSource;
 use crate::model::quote::shell_quote;
 use crate::model::source::Source;
+use crate::repository::RepositoryLocation;
 use crate::saga::When;
 use crate::saga::outside::{UNLOCKED, watching};
 use crate::undo::{Saga, Undo};
@@ -52,6 +53,25 @@ pub(super) fn refuse_own_state(context: &Context, own: &OwnContainer) -> Result<
     .hint(Hint::advice(format!(
         "give the container a volume for it, with `-v {}` behind docker run, or below `volumes:` of its service",
         shell_quote(&format!("volsnap-state:{path}"))
+    ))))
+}
+
+/// Refuses a repository that ends with our container: what is kept there would be gone with it, and whoever finishes a
+/// dead run could not read it.
+pub(super) fn refuse_own_repository(context: &Context, repository: &RepositoryLocation) -> Result<()> {
+    let (Some(own), Some(path)) = (&context.own, repository.address().local_path()) else { return Ok(()) };
+    if own.host_path(path).is_some() {
+        return Ok(());
+    }
+    let (path, name) = (path.to_string_lossy(), &own.container.name);
+    Err(Error::failed(format!(
+        "volsnap runs in the container {name}, and the repository {path} lies in that container alone: what is kept there \
+         ends with it"
+    ))
+    .state("nothing was touched")
+    .hint(Hint::advice(format!(
+        "give the container a volume for it, with `-v {}` behind docker run, or below `volumes:` of its service",
+        shell_quote(&format!("volsnap-repository:{path}"))
     ))))
 }
 

@@ -46,18 +46,35 @@ pub fn find_checks(
 }
 
 impl Context {
+    /// Returns the file that lies beside a container's compose file, or in the current directory. In a container of our
+    /// own the project's directory may be another one, or none.
+    fn beside(&self, container: &Container) -> Result<Option<(PathBuf, ProjectFile)>> {
+        let Some(project) = container.labels.get(WORKING_DIR_LABEL).filter(|_| self.own.is_some()) else {
+            return beside(container, &self.directory);
+        };
+        match self.seen_here(Path::new(project)) {
+            Some(seen) => Ok(at(&seen.join(FILE_NAME))?.map(|file| (seen.join(FILE_NAME), file))),
+            None => Ok(None),
+        }
+    }
+
     /// Returns the commands that somebody has written for a container.
     ///
     /// # Errors
     /// When a file cannot be read, understood or believed.
     pub(super) fn own_commands(&self, container: &Container) -> Result<OwnCommands> {
-        if let Some((_, file)) = beside(container, &self.directory)?
+        if let Some((_, file)) = self.beside(container)?
             && let Some(own) = of(&file, container, |member| member.service.to_owned())
         {
             return Ok(own);
         }
         let qualified = |member: Membership<'_>| format!("{}/{}", member.project, member.service);
         let file = at(&self.machine_file)?;
+        if file.is_none() && self.machine_file != Path::new(MACHINE_FILE) {
+            let named =
+                format!("there is no file {}, which VOLSNAP_CONFIG names", self.machine_file.display());
+            return Err(Error::usage(named).hint(Hint::advice("name one that is there, or none")));
+        }
         Ok(file.and_then(|file| of(&file, container, qualified)).unwrap_or_default())
     }
 
@@ -88,8 +105,12 @@ fn beside(container: &Container, directory: &Path) -> Result<Option<(PathBuf, Pr
 
 /// Returns a file, if it is there and is believed.
 fn at(path: &Path) -> Result<Option<ProjectFile>> {
-    if !path.is_file() {
-        return Ok(None);
+    match path.metadata() {
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound && path.symlink_metadata().is_err() => {
+            return Ok(None);
+        }
+        Err(error) => return Err(Error::usage(format!("read {}", path.display())).with_source(error)),
+        Ok(_) => {}
     }
     refuse_not_of_the_user(path).map_err(|error| {
         let quoted = shell_quote(&path.to_string_lossy());

@@ -74,21 +74,29 @@ where
         Opened::Held => None,
     };
     let command = Journal::<U>::peek(journal).and_then(|run| holder(journal, run.pid));
+    if orphan.is_none() {
+        // What cannot be reached now is not reached when it matters.
+        let host = Journal::<U>::peek(journal).and_then(|run| run.host);
+        let reached = timeout(AWAY_LIMIT, connect(host)).await;
+        let reached = reached.map_err(|_| SagaError::Guard { reason: "the engine is away".into() })?;
+        drop(reached.map_err(|error| SagaError::Guard { reason: error.to_string() })?);
+    }
     if let Ok(metadata) = journal.metadata() {
         drop(say(&watching(&metadata)));
     }
     while orphan.is_none() {
         sleep(POLL).await;
         let overdue = shared_lease::has_run_out(journal, SLACK) && command.as_ref().is_some_and(is_alive);
+        // One that could not be killed may go on later.
+        let killed = overdue && command.as_ref().is_some_and(end);
         if overdue {
-            command.as_ref().inspect(|command| end(command));
             sleep(GONE_LIMIT).await;
         }
         orphan = match Journal::<U>::open(journal) {
             Ok(Opened::Gone) => return Ok(Leftovers::default()),
             Ok(Opened::Orphan(found)) => Some(found),
             // It is frozen: whatever it may still have to do, it does not do. Anybody else who has the lock is at work.
-            Ok(Opened::Held) if overdue && command.as_ref().is_some_and(is_alive) => {
+            Ok(Opened::Held) if killed && command.as_ref().is_some_and(is_alive) => {
                 take_over(journal, &[], Ended::Overdue).await?
             }
             Ok(Opened::Held) => None,
@@ -169,10 +177,9 @@ fn is_alive(command: &OwnedFd) -> bool {
 }
 
 /// Kills the command. One that is frozen does nothing more, whenever it is woken.
-fn end(command: &OwnedFd) {
-    if let Err(error) = pidfd_send_signal(command, Signal::KILL).map_err(io::Error::from) {
-        tracing::debug!(%error, "the command is not killed");
-    }
+fn end(command: &OwnedFd) -> bool {
+    let sent = pidfd_send_signal(command, Signal::KILL).map_err(io::Error::from);
+    sent.inspect_err(|error| tracing::debug!(%error, "the command is not killed")).is_ok()
 }
 
 #[cfg(test)]

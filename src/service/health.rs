@@ -51,7 +51,11 @@ pub async fn failing(docker: &dyn Docker, container: &Container) -> Option<Faile
             let said = said.into_iter().find(|said| !said.trim().is_empty());
             said.unwrap_or_else(|| format!("exit code {}", output.exit_code))
         }
-        Err(error) => error.to_string(),
+        // It says nothing of the service that it could not be run here, or not within this time.
+        Err(error) => {
+            tracing::debug!(%error, "the healthcheck cannot be run");
+            return None;
+        }
     };
     let command = match container.healthcheck.as_slice() {
         [shell, option, script] if shell == "/bin/sh" && option == "-c" => script.clone(),

@@ -179,7 +179,13 @@ async fn look(
     let heeds = shows.heeds(container);
     let is_up = match (shows, server) {
         (Shows::Started { ready: Some(ready), .. }, _) => {
-            exits_with_0(docker, container, &ready.run, ready.limit()).await
+            // A wait in one piece would show no progress.
+            let limit = ready.limit().min(AWAIT_LIMIT);
+            exits_with_0(docker, container, &ready.run, limit).await
+                && match server {
+                    Some(server) => answers(docker, container, server, deadline).await,
+                    None => true,
+                }
         }
         (_, Some(server)) => answers(docker, container, server, deadline).await,
         (_, None) if heeds => true,

@@ -10,11 +10,12 @@ use crate::world::docker;
 
 /// Writes the file of commands for the service where volsnap is run.
 fn write(volsnap: &Volsnap, postgres: &Postgres, commands: &str) {
+    std::fs::create_dir_all(volsnap.directory()).unwrap();
     let text = format!("[commands.{}]\n{commands}", postgres.container);
     std::fs::write(volsnap.directory().join("volsnap.toml"), text).unwrap();
 }
 
-const AROUND: &str = "before_hold = { run = 'psql -U postgres -c \"create table flushed as select 1 as n\"', limit = '20s' }\n\
+const AROUND: &str = "before_hold = { run = 'psql -U user -d memory_db -c \"create table flushed as select 1 as n\"', limit = '20s' }\n\
     after_release = ['touch', '/tmp/released']\n";
 
 fn is_released(postgres: &Postgres) -> bool {
@@ -29,7 +30,7 @@ async fn what_is_written_before_a_hold_is_saved_and_what_comes_after_it_is_run()
     write(&volsnap, &postgres, AROUND);
     let plan = volsnap.run(["snapshot", &postgres.target(), "--dry-run"]).expect(0).stdout();
     assert!(
-        plan.contains("before_hold: psql -U postgres") && plan.contains("after_release: touch"),
+        plan.contains("before_hold: psql -U user") && plan.contains("after_release: touch"),
         "{plan}"
     );
     assert!(!is_released(&postgres), "a plan runs nothing");
@@ -113,7 +114,7 @@ async fn a_service_is_back_when_its_owner_says_so() {
 async fn a_check_of_ones_own_decides() {
     let (postgres, volsnap) = (Postgres::start().await, Volsnap::new());
     let check = |output: &str| {
-        let query = "psql -U postgres -Atc 'select count(*) from kept'";
+        let query = "psql -U user -d memory_db -Atc 'select count(*) from kept'";
         write(&volsnap, &postgres, &format!("check = {{ run = \"{query}\", output = \"{output}\" }}\n"));
         volsnap.run(["check", &postgres.target(), "--json"])
     };

@@ -89,7 +89,7 @@ impl Stage {
             directory: PathBuf::from("/"),
             clock: Clock::system(),
             compose: std::sync::Arc::new(volsnap::compose::runner::Processes),
-            machine_file: "/nonexistent".into(),
+            machine_file: volsnap::ops::project_file::MACHINE_FILE.into(),
             compose_project: None,
             bystanders: volsnap::selector::Bystanders::default(),
             only_plans: false,

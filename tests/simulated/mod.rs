@@ -116,7 +116,7 @@ impl World {
             directory: root.clone(),
             clock,
             compose: engine.compose(),
-            machine_file: "/nonexistent".into(),
+            machine_file: volsnap::ops::project_file::MACHINE_FILE.into(),
             compose_project: None,
             bystanders: volsnap::selector::Bystanders::default(),
             only_plans: false,

@@ -55,9 +55,13 @@ impl Advice for Postgres {
                 "{who} follows the database: after the restore it has what the database no longer has, and must be \
                  synchronised again"
             ),
+            _ if consumer.archives => format!(
+                "{who} follows the database: keep what it has received, which the restored database does not have, and \
+                 have it write to another place from then on"
+            ),
             SlotKind::Physical | SlotKind::Unknown => format!(
-                "{who} follows the database: after the restore it is ahead of it, and must not go on. Stop it first; \
-                 then empty its data directory and make it anew with pg_basebackup"
+                "{who} follows the database: after the restore it is ahead of it, and must not go on. Stop it first; if \
+                 it is a standby, empty its data directory then and make it anew with pg_basebackup"
             ),
         })
     }
@@ -234,5 +238,8 @@ mod tests {
         };
         assert!(after(SlotKind::Physical).contains("pg_basebackup"));
         assert!(after(SlotKind::Logical).contains("synchronised again"));
+        let archive = Consumer { kind: SlotKind::Physical, archives: true, ..Consumer::default() };
+        let said = Postgres.after_a_restore(&archive).unwrap();
+        assert!(said.contains("keep what it has received") && !said.contains("empty"), "{said}");
     }
 }

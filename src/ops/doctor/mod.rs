@@ -36,9 +36,10 @@ use crate::model::container::{Container, EngineInfo, Volume};
 use crate::model::error::{Context as _, Result};
 use crate::model::hint::Hint;
 use crate::model::ids::SnapshotId;
-use crate::model::labels::{LABEL_GUARD, LABEL_RUN, LABEL_STAGE};
+use crate::model::labels::{LABEL_GUARD, LABEL_HOLDS, LABEL_RUN, LABEL_STAGE};
 use crate::model::location::MountSource;
 use crate::model::manifest::{Proof, Verification};
+use crate::model::orchestrator::Orchestrator;
 use crate::model::replication::Consumer;
 use crate::model::source::{OtherRun, key_of};
 use crate::repository::{Listing, Repository, RepositoryError, Snapshot};
@@ -207,7 +208,10 @@ pub async fn doctor(context: &Context, options: &DoctorOptions) -> Result<Vec<Fi
     let mut answers = ask_all(context, &chosen, &mut world).await;
     world.command = vec!["snapshot".to_owned()];
     let world = world;
-    let is_chosen = |container: &Container| chosen.iter().any(|one| one.id == container.id);
+    let is_ours =
+        |container: &Container| context.own.as_ref().is_some_and(|own| own.container.id == container.id);
+    let is_chosen =
+        |container: &Container| !is_ours(container) && chosen.iter().any(|one| one.id == container.id);
     let mut examined = Vec::new();
     for kept in kept::kept(&world, is_chosen, engine.local) {
         let ways = Ways::of(context, &world, &engine, &kept).await;
@@ -232,7 +236,10 @@ pub async fn doctor(context: &Context, options: &DoctorOptions) -> Result<Vec<Fi
         now: context.clock.now(),
     };
     for one in &examined {
-        let held = runs.iter().any(|run| run.holds.contains(&one.kept.data.container.name));
+        let container = one.kept.data.container;
+        let held = runs.iter().any(|run| run.holds.contains(&container.name))
+            || is_held_elsewhere(container, &world)
+            || is_not_to_be_started(one, &world);
         findings.extend(examination.of(one, held));
     }
     for later in &remembered.later {
@@ -578,10 +585,33 @@ fn leftover_volumes(
     findings
 }
 
+/// Returns whether a run that keeps its journal elsewhere, as one in a container does, says that it holds a container.
+fn is_held_elsewhere(container: &Container, world: &EngineInventory) -> bool {
+    let helpers =
+        world.containers.iter().filter(|one| one.state.running && one.labels.contains_key(LABEL_RUN));
+    let mut held = helpers.filter_map(|one| one.labels.get(LABEL_HOLDS));
+    held.any(|names| names.split(' ').any(|name| name == container.name))
+}
+
+/// Returns whether starting it would bring a second server onto the data, or is for its orchestrator to do.
+fn is_not_to_be_started(one: &Examined<'_>, world: &EngineInventory) -> bool {
+    let container = one.kept.data.container;
+    let others = world.containers.iter().filter(|other| other.id != container.id && other.state.running);
+    let place = |container: &Container| {
+        selector::database_data(container, world)
+            .and_then(|data| Some((selector::location_of(data.mount?)?, data.directory)))
+    };
+    let own = place(container).map(|(location, _)| location);
+    Orchestrator::of(container).is_some()
+        || own.is_some_and(|own| others.filter_map(place).any(|(location, _)| location == own))
+}
+
 fn stray_helpers(world: &EngineInventory, runs: &[Unfinished]) -> Vec<Finding> {
-    // A guard that runs removes itself.
-    let is_guard = |one: &&Container| one.state.running && one.labels.contains_key(LABEL_GUARD);
-    let helpers = world.containers.iter().filter(|one| !is_guard(one)).filter_map(OtherRun::of);
+    // A guard that runs removes itself, and a helper that runs may be at work for a run whose journal is elsewhere.
+    let is_at_work = |one: &&Container| {
+        one.state.running && (one.labels.contains_key(LABEL_GUARD) || one.labels.contains_key(LABEL_HOLDS))
+    };
+    let helpers = world.containers.iter().filter(|one| !is_at_work(one)).filter_map(OtherRun::of);
     // A helper in a journal is dealt with there: its run is at work, or must be recovered.
     helpers
         .filter(|helper| !runs.iter().any(|run| run.run.run == helper.run))

@@ -504,7 +504,7 @@ fn snapshots(case: &Case<'_>) -> Vec<Finding> {
         Some(Some(false)) => {}
         None | Some(None) => {
             let why = if case.same_disk.is_none() {
-                "the engine is on another machine"
+                "volsnap does not see the engine's directories"
             } else {
                 "the directory cannot be seen"
             };

@@ -109,7 +109,7 @@ fn without_links(path: &Path) -> Result<PathBuf> {
     Ok(if rest.as_os_str().is_empty() { real } else { real.join(rest) })
 }
 
-fn refuse_system(path: &Path, store: Option<&Path>) -> Result<()> {
+pub(super) fn refuse_system(path: &Path, store: Option<&Path>) -> Result<()> {
     let refused = |why: String| {
         Err(Error::usage(format!("{} {why}", path.display()))
             .hint(Hint::advice("choose a directory of its own, as /srv/db or /data/db-server/db")))

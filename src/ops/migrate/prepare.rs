@@ -343,6 +343,8 @@ impl MigrateRun<'_> {
                 let store = place::store_of(&source.host_path, volume);
                 let found = place::look(named, &self.run.context.directory, store.as_deref())?;
                 let on_host = self.run.context.host_path_to_make(&found.path)?;
+                // In a container, what is a directory here may be a volume of the engine.
+                place::refuse_system(&on_host, store.as_deref())?;
                 let made = self.make_directory(saga, &found)?;
                 Ok(Target { location: MountSource::Directory(on_host), made, warnings: found.warnings })
             }

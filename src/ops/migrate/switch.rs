@@ -260,9 +260,11 @@ impl MigrateRun<'_> {
                 }
                 Changes::None | Changes::Unknown => continue,
             };
-            let as_they_say = || {
-                Hint::shell(compose.command(&["up", "-d", member.service]))
-                    .why("makes it as they say; then try again")
+            let as_they_say = || match what.contains("volumes ") {
+                // Elsewhere the service would find other data, or none.
+                true => Hint::advice("have the compose file name the data where it is, and try again"),
+                false => Hint::shell(compose.command(&["up", "-d", member.service]))
+                    .why("makes it as they say; then try again"),
             };
             return Err(Error::failed(format!(
                 "the compose files say another thing than container {} was made from: {what}",

@@ -113,7 +113,7 @@ impl Archive {
         let reader: Box<dyn Read + Send> = match (self, &known.log) {
             (Self::Snapshot(snapshot), _) => Box::new(snapshot.open_archive()?),
             (Self::Plain(path), Some((log, directory))) => {
-                assembled::with_log(path, log, directory).context(open)?
+                assembled::with_log(path, log, directory, known.owner).context(open)?
             }
             (Self::Plain(path), None) => Box::new(File::open(path).context(open)?),
             (Self::Directory(path), _) => assembled::of_directory(path).context(open)?,

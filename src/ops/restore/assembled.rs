@@ -54,8 +54,14 @@ pub(super) fn of_directory(root: &Path) -> io::Result<Box<dyn Read + Send>> {
     assemble(move |sink| archive_tree(&root, &options, sink, io::sink(), &mut |_| {}).map(drop))
 }
 
-/// Returns an archive that has all of `base`, and everything of `log` below `directory`.
-pub(super) fn with_log(base: &Path, log: &Path, directory: &Path) -> io::Result<Box<dyn Read + Send>> {
+/// Returns an archive that has all of `base`, and everything of `log` below `directory`, where it belongs to `owner`:
+/// `pg_basebackup` says of a log that it streamed that it is root's (walmethods.c).
+pub(super) fn with_log(
+    base: &Path,
+    log: &Path,
+    directory: &Path,
+    owner: Option<(u32, u32)>,
+) -> io::Result<Box<dyn Read + Send>> {
     let (base, log) = (File::open(base)?, File::open(log)?);
     let directory = directory.as_os_str().as_bytes().to_vec();
     assemble(move |sink| {
@@ -71,6 +77,7 @@ pub(super) fn with_log(base: &Path, log: &Path, directory: &Path) -> io::Result<
         copy(log, &mut tar, |entry| {
             let inner = trimmed(&entry.path).to_vec();
             entry.path = [directory.as_slice(), b"/".as_slice(), inner.as_slice()].concat();
+            (entry.uid, entry.gid) = owner.unwrap_or((entry.uid, entry.gid));
             // The base may have these, too.
             let is_known = entry.kind == EntryKind::Directory && directories.contains(&entry.path);
             !is_known && !matches!(inner.as_slice(), b"" | b".")
@@ -174,7 +181,7 @@ mod tests {
         let scratch = TempDir::new().unwrap();
         let base = archive(&scratch, "base", &["PG_VERSION", "pg_wal/archive_status/"]);
         let log = archive(&scratch, "log", &["000000010000000000000002", "archive_status/x.done"]);
-        let joined = members(with_log(&base, &log, Path::new("pg_wal")).unwrap()).unwrap();
+        let joined = members(with_log(&base, &log, Path::new("pg_wal"), None).unwrap()).unwrap();
         let directories =
             joined.iter().filter(|(name, _)| name.contains("archive_status") && !name.contains("x."));
         assert_eq!(directories.count(), 1, "{joined:?}");
@@ -195,7 +202,7 @@ mod tests {
         let log = archive(&scratch, "log", &["000000010000000000000002"]);
         let cut = fs::read(&log).unwrap();
         fs::write(&log, &cut[..cut.len() - 1600]).unwrap();
-        let joined = with_log(&base, &log, Path::new("pg_wal")).unwrap();
+        let joined = with_log(&base, &log, Path::new("pg_wal"), None).unwrap();
         assert!(members(joined).is_err());
     }
 }

@@ -31,7 +31,6 @@ impl RestoreRun<'_> {
                 let command = self.command_to();
                 let command = command.each_ref().map(String::as_str);
                 let source = self.run.context.resolve_for(&command, target).await?;
-                self.run.refuse_unfinished(&source)?;
                 self.refuse_left_over(engine, &source).await?;
                 Ok(source)
             }

@@ -12,6 +12,7 @@ use crate::model::hint::{Hint, command_line};
 use crate::model::labels::lasting_labels;
 use crate::model::location::MountSource;
 use crate::model::manifest::Manifest;
+use crate::model::orchestrator::Orchestrator;
 
 impl RestoreRun<'_> {
     /// Returns the labels of a new volume: those of the volume that it replaces; where nothing is known of one, those
@@ -57,7 +58,10 @@ impl RestoreRun<'_> {
         let (source, plan) = (&prepared.source, &prepared.plan);
         if let Some(container) = source.database() {
             let start = Hint::docker(["start", &container.name]).why("it did not run before");
-            let runs = container.state.running || plan.starts.contains(&container.name);
+            // One of an orchestrator is started by that alone.
+            let runs = Orchestrator::of(container).is_some()
+                || container.state.running
+                || plan.starts.contains(&container.name);
             return if runs { Vec::new() } else { vec![start] };
         }
         let manifest = self.options.archive.snapshot().map(|snapshot| &snapshot.manifest);

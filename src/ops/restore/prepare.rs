@@ -33,6 +33,7 @@ use crate::ops::helper::{StartedHelper, busy, refuse_elsewhere, start_helper};
 use crate::ops::hold::{HoldPlan, SETTLES};
 use crate::ops::libc_version::libc_of;
 use crate::ops::orchestrated::Purpose;
+use crate::ops::outside::refuse_own_repository;
 use crate::ops::plan::worst_case_bytes;
 use crate::ops::preconditions::{refuse_podman, refuse_too_deep, refuse_what_cannot_be_stopped};
 use crate::saga::{UndoId, When};
@@ -144,10 +145,19 @@ impl Prepared {
 impl RestoreRun<'_> {
     pub(super) async fn prepare(&self, saga: &mut Saga) -> Result<Preparation> {
         self.run.phase(Phase::Prepare, self.options.archive.name(), None);
-        self.run.watch(saga).await?;
+        // Where something is made for the data, nobody is stopped.
+        if self.makes() {
+            self.run.watch_alone(saga).await?
+        } else {
+            self.run.watch(saga).await?
+        }
         let engine =
             self.run.context.docker.engine().await.context(|| "ask the engine what it is".to_owned())?;
         let source = self.destination(&engine).await?;
+        self.run.refuse_unfinished(&source)?;
+        if self.options.safety && !self.makes() {
+            refuse_own_repository(&self.run.context, &self.repository)?;
+        }
         self.refuse_archive_inside(&source, &engine)?;
         if !source.users.is_empty() {
             let restore = || Hint::volsnap(["restore", &self.options.archive.name()]);

@@ -20,7 +20,6 @@ use crate::model::inspection::Inspection;
 use crate::model::manifest::Evidence;
 use crate::ops::evidence;
 use crate::ops::hold::{Held, HoldPlan};
-use crate::repository::Snapshot;
 use crate::saga::{Terms, UndoId, When};
 use crate::selector::inventory::inventory;
 use crate::undo::Saga;
@@ -256,7 +255,7 @@ impl RestoreRun<'_> {
             Some(database) => Some(database.inspect_tree(&mut prepared.agent, Path::new("")).await?),
             None => None,
         };
-        let limit = self.start_limit();
+        let limit = self.start_limit(before.as_ref());
         if limit == RECOVERY_LIMIT && !hold.held.stopped.is_empty() {
             self.run.monitor().note(format!(
                 "what is restored was not shut down cleanly, so the database recovers first; it is waited for up to {} \
@@ -272,11 +271,12 @@ impl RestoreRun<'_> {
 
     /// Returns how long the service may take to answer on the restored data: data that was not shut down cleanly is
     /// recovered first.
-    fn start_limit(&self) -> Duration {
-        let at_rest = |snapshot: &Snapshot| snapshot.manifest.consistency.is_at_rest();
-        match self.options.archive.snapshot() {
-            Some(snapshot) if at_rest(snapshot) => self.run.context.saga.budget.0,
-            _ => RECOVERY_LIMIT,
-        }
+    fn start_limit(&self, restored: Option<&Inspection>) -> Duration {
+        let at_rest = match self.options.archive.snapshot() {
+            Some(snapshot) => snapshot.manifest.consistency.is_at_rest(),
+            // Of what somebody else has archived only its files tell, if it is a database at all.
+            None => restored.is_none_or(|restored| restored.clean),
+        };
+        if at_rest { self.run.context.saga.budget.0 } else { RECOVERY_LIMIT }
     }
 }

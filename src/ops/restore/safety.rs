@@ -193,7 +193,10 @@ impl RestoreRun<'_> {
             Destination::Origin => Vec::new(),
             _ => vec!["--to", location.as_str()],
         };
-        Hint::volsnap(["restore", &safety.name()]).and(to).and(cluster)
+        // Their consumers take them up where they were.
+        let has_slots = prepared.present.as_ref().is_some_and(|present| !present.slots.is_empty());
+        let slots = has_slots.then_some("--keep-slots");
+        Hint::volsnap(["restore", &safety.name()]).and(to).and(cluster).and(slots)
     }
 }
 

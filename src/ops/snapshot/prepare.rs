@@ -24,6 +24,7 @@ use crate::ops::evidence::DatabaseFiles;
 use crate::ops::helper::{busy, start_helper};
 use crate::ops::hold::{HoldMethod, HoldPlan, is_restarted};
 use crate::ops::orchestrated::Purpose;
+use crate::ops::outside::refuse_own_repository;
 use crate::ops::plan::{self, CaptureChoice, DowntimeEstimate, Plan, StageOutlook};
 use crate::ops::preconditions::{
     refuse_podman, refuse_too_deep, refuse_what_cannot_be_frozen, refuse_what_cannot_be_stopped,
@@ -50,6 +51,7 @@ impl SnapshotRun<'_> {
         let source = self.run.context.resolve(&self.options.target).await?;
         self.run.refuse_unfinished(&source)?;
         source.warnings.iter().for_each(|warning| self.run.monitor().warning(warning));
+        refuse_own_repository(&self.run.context, &self.repository)?;
         self.refuse_what_cannot_be_held(&source).await?;
         if self.options.quiesce == Quiesce::Stop {
             // Also if the users are said to be stopped already.
@@ -317,7 +319,7 @@ impl SnapshotRun<'_> {
 
     /// Returns who does not answer, and is stopped all the same: a database that the engine starts again and again, if
     /// data without a proof is wanted.
-    async fn mute(&self, source: &Source) -> Result<Vec<String>> {
+    pub(super) async fn mute(&self, source: &Source) -> Result<Vec<String>> {
         let Err(error) = self.refuse_unready(source).await else { return Ok(Vec::new()) };
         let accepted = self.options.allow_crash_consistent && self.options.quiesce == Quiesce::Stop;
         match source.database().filter(|container| accepted && is_restarted(container)) {

@@ -221,10 +221,9 @@ impl SnapshotRun<'_> {
             )));
         }
         self.refuse_what_cannot_be_held(&source).await?;
-        self.refuse_unready(&source).await?;
-        let HoldPlan { is_store, unhealthy, .. } = prepared.hold.clone();
-        let hold = self.hold_plan(&source).with_own_commands(&self.run.context)?;
-        prepared.take_users(HoldPlan { is_store, unhealthy, ..hold });
+        let mute = self.mute(&source).await?;
+        let hold = self.hold_plan(&source).look(&self.run.context).await?.freezing_the_deaf(&source)?;
+        prepared.take_users(HoldPlan { is_store: prepared.hold.is_store, mute, ..hold });
         prepared.source = source;
         Ok(())
     }

@@ -7,6 +7,8 @@ from (
         coalesce(s.slot_type, 'physical') as kind,
         s.database,
         r.pid is not null or coalesce(s.active, false) as connected,
+        -- What these programs receive is nobody's data directory.
+        coalesce(r.application_name ~ '^(pg_receivewal|pg_receivexlog|barman|pghoard|wal-g|walg)', false) as archives,
         r.application_name as application,
         host(r.client_addr) as address,
         pg_wal_lsn_diff(
