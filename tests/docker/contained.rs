@@ -211,6 +211,12 @@ async fn a_state_directory_that_ends_with_the_container_is_refused_for_whatever_
         run(arguments).refused(1, &mends);
     }
     assert_eq!(postgres.inspect("{{.State.StartedAt}}"), started);
+    // A snapshot in the container alone would be gone with it.
+    run(&["snapshot", &target, "--quiesce", "online"])
+        .refused(1, &["-v volsnap-repository:/var/backups/volsnap", "lies in that container alone", &name]);
+    let kept = format!("{}:/var/backups/volsnap", postgres.world.name("kept"));
+    docker(&["rm", "-f", &name]);
+    run_box(&name, &["-v", &kept]);
     // These hold nothing.
     let _ = run(&["snapshot", &target, "--quiesce", "online"]).expect(0);
     let _ = run(&["verify", "latest"]).expect(0);
@@ -218,7 +224,7 @@ async fn a_state_directory_that_ends_with_the_container_is_refused_for_whatever_
     // What the message says mends it.
     let state = postgres.world.name("state");
     docker(&["rm", "-f", &name]);
-    run_box(&name, &["-v", &format!("{state}:/var/lib/volsnap")]);
+    run_box(&name, &["-v", &format!("{state}:/var/lib/volsnap"), "-v", &kept]);
     let _ = run(&["snapshot", &target]).expect(0);
 }
 
@@ -351,15 +357,16 @@ async fn the_container_that_volsnap_runs_in_is_never_stopped() {
     let (name, state) = (postgres.world.name("box"), postgres.world.name("state"));
     let data = format!("{}:/data:ro", postgres.volume);
     let state = format!("{state}:/var/lib/volsnap");
+    let kept = format!("{}:/var/backups/volsnap", postgres.world.name("kept"));
     let run =
         |arguments: &[&str]| Ran::of(Command::new("docker").args(["exec", &name, "volsnap"]).args(arguments));
     // One that only mounts the data is no user of it.
-    run_box(&name, &["-v", &state, "-v", &data]);
+    run_box(&name, &["-v", &state, "-v", &kept, "-v", &data]);
     let _ = run(&["snapshot", &postgres.target()]).expect(0);
     postgres.assert_whole();
     docker(&["rm", "-f", &name]);
     let network = format!("container:{}", postgres.container);
-    run_box(&name, &["-v", &state, "--network", &network]);
+    run_box(&name, &["-v", &state, "-v", &kept, "--network", &network]);
     let started = postgres.inspect("{{.State.StartedAt}}");
     run(&["snapshot", &postgres.target()])
         .refused(1, &["which it would have to stop", &name, "nothing was stopped"]);

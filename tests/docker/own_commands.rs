@@ -29,10 +29,7 @@ async fn what_is_written_before_a_hold_is_saved_and_what_comes_after_it_is_run()
     let (postgres, volsnap) = (Postgres::start().await, Volsnap::new());
     write(&volsnap, &postgres, AROUND);
     let plan = volsnap.run(["snapshot", &postgres.target(), "--dry-run"]).expect(0).stdout();
-    assert!(
-        plan.contains("before_hold: psql -U user") && plan.contains("after_release: touch"),
-        "{plan}"
-    );
+    assert!(plan.contains("before_hold: psql -U user") && plan.contains("after_release: touch"), "{plan}");
     assert!(!is_released(&postgres), "a plan runs nothing");
     let json = volsnap.run(["snapshot", &postgres.target(), "--dry-run", "--json"]).json();
     assert_eq!(json["own_commands"].as_array().unwrap().len(), 2, "{json}");
@@ -104,6 +101,7 @@ async fn a_service_is_back_when_its_owner_says_so() {
     // It says no for three seconds after a start.
     let ready = "test $(( $(date +%s) - $(stat -c %Y /var/lib/postgresql/data/postmaster.pid) )) -ge 3";
     write(&volsnap, &postgres, &format!("ready = '{ready}'\n"));
+    std::thread::sleep(Duration::from_secs(4));
     let report = volsnap.run(["restart", &postgres.target(), "-y", "--json"]).json();
     assert!(report["downtime_ms"].as_u64().unwrap() >= 3000, "{report}");
     postgres.assert_whole();

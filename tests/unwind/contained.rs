@@ -4,16 +4,23 @@ use std::sync::Arc;
 
 use volsnap::ErrorKind;
 use volsnap::engine::own::OwnContainer;
-use volsnap::model::container::Container;
+use volsnap::model::container::{Container, Mount, MountKind};
 
 use crate::simulated::faults::Scenario as _;
 use crate::simulated::verbs::TakeSnapshot;
 use crate::simulated::{DATA, World, run};
 
-/// Puts the command of this world into a container that mounts nothing.
+/// Puts the command of this world into a container that mounts the repository alone.
 async fn contained() -> World {
     let mut world = World::new(false).await;
-    let own = Container { name: "box".to_owned(), ..Container::default() };
+    let repository = world.repository();
+    let mounted = Mount {
+        kind: MountKind::Bind,
+        source: repository.clone(),
+        destination: repository,
+        ..Mount::default()
+    };
+    let own = Container { name: "box".to_owned(), mounts: vec![mounted], ..Container::default() };
     world.host.own = Some(Arc::new(OwnContainer::of(own)));
     world.arm(None);
     world
