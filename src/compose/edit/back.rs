@@ -76,7 +76,7 @@ fn digest(text: &str) -> String {
 /// else they are made like any other.
 ///
 /// # Errors
-/// As [`edit`](super::edit).
+/// As [`edit`].
 pub fn edit_back(
     project: &ProjectFiles,
     changes: &[MountChange],

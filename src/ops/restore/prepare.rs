@@ -147,9 +147,9 @@ impl RestoreRun<'_> {
         self.run.phase(Phase::Prepare, self.options.archive.name(), None);
         // Where something is made for the data, nobody is stopped.
         if self.makes() {
-            self.run.watch_alone(saga).await?
+            self.run.watch_alone(saga).await?;
         } else {
-            self.run.watch(saga).await?
+            self.run.watch(saga).await?;
         }
         let engine =
             self.run.context.docker.engine().await.context(|| "ask the engine what it is".to_owned())?;
