@@ -174,7 +174,8 @@ impl Run {
         work: impl AsyncFnOnce(&mut Saga) -> Result<Option<T>>,
     ) -> Result<Option<T>> {
         let mut saga = self.open_journal(verb, subject)?;
-        let outcome = self.to_end(work(&mut saga)).await;
+        // A verb's state is large, and would be on the stack of whoever waits for it, once for each that passes it on.
+        let outcome = self.to_end(Box::pin(work(&mut saga))).await;
         let succeeded = matches!(outcome, Ok(Some(_)));
         let left = saga.finish(succeeded, self.monitor()).await;
         let taken = self.taken().await;
