@@ -197,7 +197,7 @@ async fn a_drill_killed_at_any_step_leaves_nothing() {
         "structure",
         "stop-copy",
     ];
-    for step in sampled(steps, 6) {
+    for step in sampled(steps, 4) {
         let mut watched = Watched::start(volsnap.command(["verify", "--drill", "latest"]));
         assert!(watched.reach(step), "{step}");
         let run = run_of(&volsnap);

@@ -241,7 +241,7 @@ async fn a_restore_killed_at_any_step_leaves_the_old_or_the_new_whole_and_runnin
     let _ = volsnap.run(["snapshot", &postgres.target()]).expect(0);
     let id = volsnap.list()[0]["id"].as_str().unwrap().to_owned();
     let interrupted = &["extract", "stop-container", "swap-in", "start-container", "commit", "safety"];
-    for (signal, steps, most) in [(SIGKILL, STEPS, 8), (SIGINT, interrupted, 4)] {
+    for (signal, steps, most) in [(SIGKILL, STEPS, 5), (SIGINT, interrupted, 3)] {
         for step in sampled(steps.iter().collect(), most) {
             postgres.query("create table if not exists later as select 7 as n");
             let before = volsnap.list().len();

@@ -73,7 +73,7 @@ async fn a_call_that_never_reaches_the_engine_or_whose_answer_is_lost_leaves_eve
     let stopped = add_stopped_user(&postgres);
     let both = |(name, nth)| [(Mode::Before, name, nth), (Mode::After, name, nth)];
     let all = record(&postgres).await.into_iter().flat_map(both).collect();
-    for (mode, name, nth) in sampled(all, 10) {
+    for (mode, name, nth) in sampled(all, 6) {
         let context = format!("{mode:?} {name} {nth}");
         println!("{context}");
         let stage = Stage::new().await;
@@ -147,7 +147,7 @@ async fn a_call_that_is_never_answered_can_be_interrupted_until_the_service_is_s
     stage.snapshot(&postgres).await.unwrap();
     let held = places(&calls.lock().unwrap());
     assert!(held.len() > 10, "{held:?}");
-    for (name, nth) in sampled(held, 6) {
+    for (name, nth) in sampled(held, 4) {
         let context = format!("{name} {nth} hangs");
         println!("{context}");
         let stage = Stage::new().await;

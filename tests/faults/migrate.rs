@@ -268,7 +268,7 @@ async fn kill_at_each(ground: &mut impl Ground, steps: &[&str], wanted: impl Fn(
     assert!(ground.assert_one_of_two(&place, "undisturbed"));
     let (kept, succeed) = (position(steps, "keep-stage"), position(steps, "succeed"));
     let all = (0..steps.len()).filter(|index| wanted(steps[*index])).collect();
-    for index in sampled(all, 7) {
+    for index in sampled(all, 5) {
         ground.again();
         let begun = Instant::now();
         let place = data.path().join(format!("{index}/data"));
@@ -385,7 +385,7 @@ async fn a_call_of_a_migration_that_fails_or_whose_answer_is_lost_leaves_the_old
     let calls = recorded.docker.calls();
     println!("{}", calls.iter().map(ToString::to_string).collect::<Vec<_>>().join(", "));
     let (mut failed, mut survived) = (0, Vec::new());
-    for (number, (name, nth, mode)) in sampled(rounds(&calls), 8).into_iter().enumerate() {
+    for (number, (name, nth, mode)) in sampled(rounds(&calls), 5).into_iter().enumerate() {
         let context = format!("{mode:?} {name} {nth}");
         plain.again();
         let (stage, begun) = (Stage::new().await, Instant::now());

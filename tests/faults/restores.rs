@@ -151,7 +151,7 @@ async fn a_call_of_a_restore_that_fails_or_whose_answer_is_lost_leaves_the_old_o
         false => vec![(Mode::Before, name, nth)],
     };
     let all: Vec<_> = ends_of_runs(&recorded.docker.calls()).into_iter().flat_map(modes).collect();
-    for (mode, name, nth) in sampled(all, 10) {
+    for (mode, name, nth) in sampled(all, 6) {
         let context = format!("{mode:?} {name} {nth}");
         println!("{context}");
         scene.again();

@@ -97,7 +97,7 @@ async fn a_restore_in_place_killed_at_any_step_ends_in_the_old_or_the_new() {
         "committed",
         "discard-old",
     ];
-    for step in sampled(steps.to_vec(), 6) {
+    for step in sampled(steps.to_vec(), 4) {
         scene.again();
         let stage = Stage::new().await;
         let arguments = ["restore", archive.to_str().unwrap(), "-y"];

@@ -35,7 +35,7 @@ async fn a_panic_at_any_step_puts_everything_back() {
         "publish",
         "write-manifest",
     ];
-    for step in sampled(steps.to_vec(), 5) {
+    for step in sampled(steps.to_vec(), 4) {
         let stage = Stage::new().await;
         stage.at(step, move || panic!("injected at {step}"));
         let error = stage.snapshot(&postgres).await.unwrap_err();
