@@ -236,7 +236,7 @@ impl HoldPlan {
             return Ok(self);
         }
         let loses_network = |container: &Container| {
-            source.users.iter().any(|user| user.container.id == container.id && user.through_network)
+            source.users.iter().any(|user| user.container.id == container.id && user.as_sharer)
         };
         let stuck: Vec<_> = self.containers.iter().filter(|one| self.is_stuck(one)).cloned().collect();
         if let Some(container) = stuck.iter().find(|container| loses_network(container)) {

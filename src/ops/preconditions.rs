@@ -79,12 +79,12 @@ impl Context {
     }
 
     /// Refuses a source if one of its users could not be started again because it shares the network of a container
-    /// that does not run.
+    /// that does not run, or something else of it.
     pub(super) async fn refuse_stranded(&self, source: &Source) -> Result<()> {
         let world = self.world().await?;
         match order::stranded(&source.users, &world.containers).first() {
             Some(stranded) => Err(Error::failed(format!(
-                "container {} shares the network of one that does not run, so it could not be started again",
+                "container {} shares the network or the like of one that does not run, so it could not be started again",
                 stranded.name
             ))
             .hint(Hint::docker(["stop", &stranded.name]).why("or start the other one first"))),

@@ -439,7 +439,7 @@ fn known_by_its_files(mut source: Source, files: Option<&DatabaseFiles>) -> Sour
     let server = database::named(files.engine).and_then(Database::server);
     let may_have_run = |user: &&User| {
         user.writes
-            && !user.through_network
+            && !user.as_sharer
             // What was looked into, and runs none, is no server.
             && user.container.processes.is_empty()
             && server.is_some_and(|server| server.may_have_run_in(&user.container))
