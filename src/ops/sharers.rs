@@ -4,6 +4,7 @@
 use serde::Serialize;
 
 use super::Context;
+use super::preconditions::shares_processes;
 use crate::compose::Membership;
 use crate::model::container::{Container, owners};
 use crate::model::error::{Context as _, Error, Result};
@@ -62,7 +63,16 @@ impl Context {
             let shares: Vec<String> = owners(&container, &containers)
                 .map(|(namespace, owner)| format!("{namespace} of {}", owner.name))
                 .collect();
-            if self.bystanders.ignore.contains(&container.name) {
+            let is_ignored = self.bystanders.ignore.contains(&container.name);
+            // The kernel ends it before it is made anew.
+            let ends = is_ignored && container.state.running && shares_processes(&container);
+            if ends {
+                self.monitor.warning(format!(
+                    "container {} shares the {}: it ends with that one, and stays down",
+                    container.name,
+                    shares.join(", ")
+                ));
+            } else if is_ignored {
                 self.monitor.warning(format!(
                     "container {} is left alone and loses the {}",
                     container.name,
@@ -71,7 +81,7 @@ impl Context {
                 continue;
             }
             let is_held = held.iter().any(|held| held.id == container.id);
-            if container.state.running && !is_held {
+            if container.state.running && !is_held && !ends {
                 return Err(Error::failed(format!(
                     "container {} shares the {}, which does not run and has to be made anew",
                     container.name,
@@ -84,7 +94,7 @@ impl Context {
             sharers.planned.push(PlannedSharer {
                 container: container.name.clone(),
                 shares,
-                running: container.state.running,
+                running: container.state.running && !ends,
                 service: None,
             });
             sharers.containers.push(container);

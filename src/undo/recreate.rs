@@ -19,7 +19,7 @@ use crate::model::labels::LABEL_RUN;
 use crate::model::location::MountSource;
 use crate::saga::RetryBudget;
 use crate::service::identity::ContainerIdentity;
-use crate::service::sharing::{self, Sharer, shares};
+use crate::service::sharing::{self, Sharer};
 use crate::service::stop::stop_again;
 
 /// A container that is about to be replaced, with everything needed to make one like it.
@@ -84,14 +84,9 @@ pub(super) async fn rejoin(
 impl ReplacedContainer {
     async fn put_back(&self, docker: &dyn Docker, monitor: &dyn Monitor) -> Result<()> {
         let ContainerIdentity { id, name, .. } = &self.identity;
-        let containers = docker.containers().await?;
-        for other in containers.iter().filter(|other| self.is_replaced_by(other)) {
+        for other in docker.containers().await?.iter().filter(|other| self.is_replaced_by(other)) {
             monitor.step("remove-replacement");
             let failed = |source| UndoError::Replacement { container: name.clone(), source };
-            // Without the other one's processes, the kernel would kill them.
-            for sharer in containers.iter().filter(|one| one.state.running && shares(one, other)) {
-                stop_again(docker, sharer, database::server_of(sharer), monitor).await.map_err(failed)?;
-            }
             let server = database::server_by(self.database.as_deref(), other);
             stop_again(docker, other, server, monitor).await.map_err(failed)?;
             docker.remove_stopped_container(&other.id).await?;

@@ -1,4 +1,4 @@
-//! Containers that share the network of the database, or its processes: they have them again after whatever was done to
+//! Containers that share the network of the database, or its memory: they have them again after whatever was done to
 //! the database, also where it is another container by then.
 
 use std::path::PathBuf;
@@ -14,7 +14,7 @@ use crate::program::Ran;
 use crate::project::Project;
 use crate::world::{LABEL, World, docker};
 
-/// One that shares the network, one that shares the processes, and one that shared the network and has ended.
+/// One that shares the network, one that shares the memory, and one that shared the network and has ended.
 const SHARERS: &str = r#"
   side:
     image: ${POSTGRES_IMAGE}
@@ -23,9 +23,9 @@ const SHARERS: &str = r#"
     entrypoint: ["bash", "-c", "trap 'exit 0' TERM; while :; do sleep 0.1 & wait $$!; done"]
     tmpfs: /var/lib/postgresql/data
     labels: ["${VOLSNAP_LABEL}"]
-  peeks:
+  views:
     image: ${POSTGRES_IMAGE}
-    pid: "service:db"
+    ipc: "service:db"
     network_mode: none
     stop_signal: SIGTERM
     entrypoint: ["bash", "-c", "trap 'exit 0' TERM; while :; do sleep 0.1 & wait $$!; done"]
@@ -57,8 +57,9 @@ impl Scene {
     async fn new(compose: Option<Compose2>) -> Self {
         let (world, volsnap) = (World::new().await, Volsnap::new());
         let project = Project::new(&world);
-        project.rewrite(|text| text.replace("\nvolumes:\n", SHARERS));
-        let services = ["up", "-d", "--no-deps", "db", "side", "peeks", "ended"];
+        let shareable = "  db:\n    ipc: shareable\n";
+        project.rewrite(|text| text.replace("\nvolumes:\n", SHARERS).replacen("  db:\n", shareable, 1));
+        let services = ["up", "-d", "--no-deps", "db", "side", "views", "ended"];
         match &compose {
             Some(compose) => compose.run(&project, &services, &[]),
             None => project.compose(&services),
@@ -104,9 +105,10 @@ impl Scene {
             assert_eq!(docker(&["inspect", "--format", "{{.HostConfig.NetworkMode}}", &container]), of);
             assert!(reaches_database(&container), "{container} has no network");
         }
-        let peeks = self.container("peeks");
-        assert_eq!(docker(&["inspect", "--format", "{{.HostConfig.PidMode}}", &peeks]), of);
-        assert!(docker(&["exec", &peeks, "cat", "/proc/1/comm"]).contains("postgres"));
+        let views = self.container("views");
+        assert_eq!(docker(&["inspect", "--format", "{{.HostConfig.IpcMode}}", &views]), of);
+        let memory = |container: &str| docker(&["exec", container, "stat", "-c", "%d", "/dev/shm"]);
+        assert_eq!(memory(&views), memory(&self.postgres.container), "another one's memory");
         let state = "{{.HostConfig.NetworkMode}} {{.State.Running}}";
         assert_eq!(docker(&["inspect", "--format", state, &self.container("ended")]), format!("{of} false"));
         let aside = docker(&["ps", "-aq", "--filter", "name=volsnap-rejoins"]);
@@ -155,7 +157,7 @@ async fn who_shares_something_has_it_after_everything(compose: Option<Compose2>)
     let plan = scene.run("migrate", &[place.to_str().unwrap(), "--dry-run", "--json"]).json();
     let network = |composed| ("network".to_owned(), composed);
     let mut expected = vec![network(false), network(composed), network(composed)];
-    expected.push(("processes".to_owned(), composed));
+    expected.push(("shared memory".to_owned(), composed));
     expected.sort();
     assert_eq!(planned(&plan), expected, "{plan:#}");
     let _ = scene.run("migrate", &[place.to_str().unwrap(), "-y"]).expect(0);
@@ -171,7 +173,7 @@ async fn who_shares_something_has_it_after_everything(compose: Option<Compose2>)
     assert_ne!(scene.postgres.container, before);
 
     // What is done by hand now leaves it so.
-    let services = ["up", "-d", "--no-deps", "db", "side", "peeks"];
+    let services = ["up", "-d", "--no-deps", "db", "side", "views"];
     match &scene.compose {
         Some(compose) => compose.run(&scene.project, &services, &[]),
         None => scene.project.compose(&services),
@@ -220,4 +222,31 @@ async fn who_shares_the_network_has_it_again_when_a_migration_is_killed_at_any_s
         assert_eq!(docker(&["ps", "-aq", "--filter", "name=volsnap-rejoins"]), "", "{step}");
         postgres.assert_no_helper();
     }
+}
+
+#[tokio::test]
+async fn who_shares_the_processes_of_the_database_is_refused_before_the_stop_and_ends_with_it_if_ignored() {
+    let (postgres, volsnap) = (Postgres::start().await, Volsnap::new());
+    let (name, label) = (postgres.world.name("peeks"), format!("{LABEL}={}", std::process::id()));
+    let (pid, image) = (format!("container:{}", postgres.container), crate::database::image());
+    let fixed = ["run", "-d", "--name", &name, "--label", &label, "--network", "none", "--pid", &pid];
+    let idle = ["--tmpfs", "/var/lib/postgresql/data", "--entrypoint", "sleep", &image, "1000"];
+    docker(&[&fixed[..], &idle].concat());
+    let (started, data) = (postgres.inspect("{{.State.StartedAt}}"), tempfile::tempdir().unwrap());
+    let place = data.path().join("postgres");
+    let place = place.to_str().unwrap();
+    let words = ["shares the processes of another", &format!("--ignore {name}"), "nothing was stopped"];
+    for verb in [&["snapshot"][..], &["restart"], &["migrate", place, "-y"]] {
+        let target = postgres.target();
+        let arguments = [&[verb[0], &target], &verb[1..]].concat();
+        volsnap.run(arguments).refused(1, &words);
+    }
+    assert_eq!(postgres.inspect("{{.State.StartedAt}}"), started);
+
+    let ran = volsnap.run(["migrate", &postgres.target(), place, "-y", "--ignore", &name]);
+    assert!(ran.expect(0).stderr().contains("ends with that one, and stays down"), "{}", ran.stderr());
+    postgres.assert_whole();
+    docker(&["start", &name]);
+    assert!(docker(&["exec", &name, "cat", "/proc/1/comm"]).contains("postgres"));
+    docker(&["rm", "-f", &name]);
 }

@@ -128,6 +128,7 @@ impl MigrateRun<'_> {
         self.run.watch(saga).await?;
         let docker = &*self.run.context.docker;
         let engine = docker.engine().await.context(|| "ask the engine what it is".to_owned())?;
+        self.run.context.refuse_unknown_names(&self.options.kills).await?;
         let source = self.run.context.resolve_for(&["migrate"], &self.options.target).await?;
         self.run.refuse_unfinished(&source)?;
         source.warnings.iter().for_each(|warning| self.run.monitor().warning(warning));
