@@ -133,9 +133,7 @@ async fn archive(global: &Global, spec: &str) -> Result<Archive, Error> {
     match found {
         Ok(snapshot) => Ok(Archive::Snapshot(Box::new(snapshot))),
         Err(error) if is_of_a_snapshot(path) => Err(error),
-        Err(_) if path.is_file() => Ok(Archive::Plain(path.to_owned())),
-        Err(_) if path.is_dir() => Ok(Archive::Directory(path.to_owned())),
-        Err(error) => Err(error),
+        Err(error) => Archive::at(path).ok_or(error),
     }
 }
 

@@ -101,6 +101,13 @@ impl Spelling {
         self == Self::One
     }
 
+    /// Returns whether it has a new container share the network of another one that does not run. Version 1 gives it a
+    /// network of its own instead, and only warns (`ServiceNetworkMode` in its `network.py`).
+    #[must_use]
+    pub fn joins_stopped(self) -> bool {
+        self != Self::One
+    }
+
     /// Returns whether it can make a container anew, which has a predecessor, on an engine that speaks this version of
     /// the API. Version 1 reads a field of the predecessor's image that engines have left out since 1.45
     /// (`ContainerConfig`).
@@ -151,6 +158,12 @@ impl Compose {
         let address = address.map(str::to_owned);
         let runner = runner.clone();
         Ok(Self { runner, spelling, project, directory, files, environment_files, address })
+    }
+
+    /// Returns the project's name.
+    #[must_use]
+    pub fn project(&self) -> &str {
+        &self.project
     }
 
     /// Returns the same with one more file, for example a new override.

@@ -78,6 +78,14 @@ impl Recreate {
         Ok(Self { compose, services })
     }
 
+    /// Returns whether it makes this container anew.
+    #[must_use]
+    pub fn makes(&self, container: &Container) -> bool {
+        Membership::of(&container.labels).is_some_and(|member| {
+            member.project == self.compose.project() && self.services.iter().any(|one| one == member.service)
+        })
+    }
+
     /// Returns the command that a person would type.
     #[must_use]
     pub fn command(&self) -> String {

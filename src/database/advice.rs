@@ -4,7 +4,7 @@ use std::path::Path;
 
 use chrono::{DateTime, Utc};
 
-use super::dumps::DumpKind;
+use super::dumps::{DumpDirectory, DumpKind};
 use crate::model::container::Container;
 use crate::model::facts::{Facts, ForeignKey, Name, SequenceBehind};
 use crate::model::hint::Hint;
@@ -47,6 +47,11 @@ pub trait Advice: Send + Sync {
     /// Returns the command that saves all data of a running container as statements, in a new file.
     fn dump(&self, _container: &Container) -> Option<Hint> {
         None
+    }
+
+    /// Returns the kinds of dumps that its own programs write as directories.
+    fn dump_directories(&self) -> &'static [DumpDirectory] {
+        &[]
     }
 
     /// Returns the kinds of dumps that its own programs write.

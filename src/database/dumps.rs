@@ -1,6 +1,8 @@
 //! Files that people keep as backups and that are no archive of a data directory: dumps, and whatever is encrypted. They
-//! are recognised by their first bytes, so that a person is told what it is and what reads it.
+//! are recognised by their first bytes, or those of a file in them, so that a person is told what it is and what reads it.
 
+use std::fs::File;
+use std::io::Read as _;
 use std::path::Path;
 
 use crate::model::hint::Hint;
@@ -26,12 +28,20 @@ pub struct DumpKind {
     pub(super) way: fn(&DumpNames<'_>) -> Hint,
 }
 
+/// What is known of a dump that is a directory.
+#[derive(Debug)]
+pub struct DumpDirectory {
+    /// The file in it that tells, by how it begins.
+    pub(super) file: &'static str,
+    pub(super) kind: DumpKind,
+}
+
 /// What the commands name, as words of a shell.
 #[derive(Debug)]
 pub struct DumpNames<'a> {
     /// The file.
     pub(super) file: &'a str,
-    /// What prints the file, decompressed.
+    /// What prints the file, decompressed, or a directory as a tar.
     pub(super) print: &'a str,
     /// The container of the database.
     pub(super) container: &'a str,
@@ -126,6 +136,28 @@ pub fn recognise(
     Some(Recognised { what: kind.what, way: (kind.way)(&names) })
 }
 
+/// Returns which dump a directory is; `None` for what nobody knows.
+#[must_use]
+pub fn recognise_directory(path: &Path, container: Option<&str>) -> Option<Recognised> {
+    let is = |known: &&DumpDirectory| {
+        let mut head = Vec::new();
+        let file = File::open(path.join(known.file));
+        let read = file.and_then(|file| file.take(HEAD as u64).read_to_end(&mut head));
+        read.is_ok() && known.kind.begins.iter().any(|begin| head.starts_with(begin))
+    };
+    let mut known =
+        super::all().iter().flat_map(|database| super::advice_of(database.name()).dump_directories());
+    let kind = &known.find(is)?.kind;
+    let quoted = shell_quote(&path.to_string_lossy());
+    let names = DumpNames {
+        file: &quoted,
+        print: &format!("tar -C {quoted} -c ."),
+        container: &container.map_or_else(|| "CONTAINER".to_owned(), shell_quote),
+        output: &quoted,
+    };
+    Some(Recognised { what: kind.what, way: (kind.way)(&names) })
+}
+
 #[cfg(test)]
 mod tests {
     use rstest::rstest;
@@ -134,6 +166,7 @@ mod tests {
 
     #[rstest]
     #[case::custom(b"PGDMP\x01\x0e", "custom format", "cat db.dump | docker exec -i shop-db-1 sh -c")]
+    #[case::tar(b"toc.dat\0\0", "tar format", "pg_restore --format=tar")]
     #[case::text(b"--\n-- PostgreSQL database dump\n--\n", "statements in text", "createdb")]
     #[case::cluster(b"--\n-- PostgreSQL database cluster dump\n", "pg_dumpall", "cat db.dump | less")]
     #[case::maria(b"/*M!999999\\- enable the sandbox mode */ \n-- MariaDB", "MariaDB", "less")]

@@ -75,6 +75,8 @@ pub struct NeededLog {
     pub is_part: fn(&str) -> bool,
     /// What a backup calls the archive of it that lies beside that of the data.
     pub archive: &'static str,
+    /// What it calls the archive of the data.
+    pub data_archive: &'static str,
     /// How a person gets it.
     pub way: &'static str,
     /// The file in the data directory that says that parts of the data are in further archives.

@@ -1,5 +1,5 @@
-//! A container like another one except for what is mounted at one place: what to ask the engine for, and the proof
-//! that it made that. This is pure, over the engine's own JSON, and keeps even the fields that nobody here knows.
+//! A container like another one except for what is mounted at one place, if that is to change: what to ask the engine
+//! for, and the proof that it made that. This is pure, over the engine's own JSON, and keeps even the fields that nobody here knows.
 //!
 //! The whole configuration is copied. Only these parts are not taken as they are:
 //!
@@ -12,6 +12,8 @@ use std::path::Path;
 
 use serde_json::{Map, Value, json};
 
+use super::RawInspect;
+use crate::model::container::Namespace;
 use crate::model::location::MountSource;
 
 /// The parts of a network that the engine handed out and nobody asked for.
@@ -39,21 +41,37 @@ pub(super) struct Likeness {
 
 /// The mount that changes.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct NewMount<'m> {
-    pub(super) destination: &'m Path,
-    pub(super) source: &'m MountSource,
+pub struct NewMount<'m> {
+    /// The path in the container.
+    pub destination: &'m Path,
+    /// What is mounted there from now on.
+    pub source: &'m MountSource,
+}
+
+impl RawInspect {
+    /// Returns the same of a container that shares that of another one, which has this id.
+    #[must_use]
+    pub fn sharing(&self, namespace: Namespace, owner: &str) -> Self {
+        let mut described = self.clone();
+        described.0["HostConfig"][namespace.field()] = json!(format!("container:{owner}"));
+        described
+    }
 }
 
 /// Returns what to ask for, from what the engine says about a container. `image` is the name to ask for its image by.
 ///
 /// # Errors
 /// When something cannot be made alike; the error says what.
-pub(super) fn likeness(inspected: &Value, new: NewMount<'_>, image: &str) -> Result<Likeness, String> {
+pub(super) fn likeness(
+    inspected: &Value,
+    new: Option<NewMount<'_>>,
+    image: &str,
+) -> Result<Likeness, String> {
     let mut config = object(inspected, "Config")?;
     let mut host = object(inspected, "HostConfig")?;
     let mode = host.get("NetworkMode").and_then(Value::as_str).unwrap_or_default().to_owned();
     config.insert("Image".to_owned(), json!(image));
-    let shares_network = mode.starts_with("container:");
+    let shares_network = shares_network(&host);
     let shares_name =
         shares_network || mode == "host" || host.get("UTSMode").is_some_and(|uts| uts == "host");
     if shares_name || is_generated(&config, inspected) {
@@ -69,8 +87,10 @@ pub(super) fn likeness(inspected: &Value, new: NewMount<'_>, image: &str) -> Res
     if let Some(links) = host.get_mut("Links").and_then(Value::as_array_mut) {
         links.iter_mut().for_each(|link| *link = json!(asked_link(link.as_str().unwrap_or_default())));
     }
-    replace_mount(&mut host, inspected, new)?;
-    name_anonymous_volumes(&mut host, inspected, new.destination);
+    if let Some(new) = new {
+        replace_mount(&mut host, inspected, new)?;
+    }
+    name_anonymous_volumes(&mut host, inspected, new.map(|new| new.destination));
 
     let mut own = Map::new();
     let mut networks = Vec::new();
@@ -96,9 +116,11 @@ pub(super) fn likeness(inspected: &Value, new: NewMount<'_>, image: &str) -> Res
 
 /// Returns where the two containers differ although they must not, by the names of the fields, never by their content.
 /// `new` says what may differ.
-pub(super) fn differences(old: &Value, made: &Value, new: NewMount<'_>) -> Vec<String> {
+pub(super) fn differences(old: &Value, made: &Value, new: Option<NewMount<'_>>) -> Vec<String> {
     let mut found = Vec::new();
-    compare(&comparable(old, new), &comparable(made, new), "", &mut found);
+    let at = new.map(|new| new.destination);
+    compare(&comparable(old, at), &comparable(made, at), "", &mut found);
+    let Some(new) = new else { return found };
     let destination = text(new.destination);
     let mount = mounts(made).find(|mount| mount["Destination"] == destination.as_str());
     let (field, wanted) = match new.source {
@@ -130,6 +152,14 @@ fn is_generated(config: &Map<String, Value>, inspected: &Value) -> bool {
 
 fn endpoints(inspected: &Value) -> impl Iterator<Item = (&String, &Value)> {
     inspected["NetworkSettings"]["Networks"].as_object().into_iter().flatten()
+}
+
+fn is_mounted_at(mount: &Value, path: Option<&Path>) -> bool {
+    path.is_some_and(|path| mount["Destination"] == text(path).as_str())
+}
+
+fn shares_network(host: &Map<String, Value>) -> bool {
+    host.get("NetworkMode").and_then(Value::as_str).is_some_and(|mode| mode.starts_with("container:"))
 }
 
 fn mounts(inspected: &Value) -> impl Iterator<Item = &Value> {
@@ -200,16 +230,15 @@ fn replace_mount(host: &mut Map<String, Value>, inspected: &Value, new: NewMount
 }
 
 /// Requests the volumes that nobody named by their names, so that the new container has the same ones.
-fn name_anonymous_volumes(host: &mut Map<String, Value>, inspected: &Value, replaced: &Path) {
-    let replaced = text(replaced);
+fn name_anonymous_volumes(host: &mut Map<String, Value>, inspected: &Value, replaced: Option<&Path>) {
     let asked = |host: &Map<String, Value>, name: &str| {
         let binds = host.get("Binds").and_then(Value::as_array).into_iter().flatten();
         let named = host.get("Mounts").and_then(Value::as_array).into_iter().flatten();
         binds.filter_map(Value::as_str).any(|bind| bind.split(':').next() == Some(name))
             || named.clone().any(|mount| mount["Source"] == name)
     };
-    for mount in mounts(inspected)
-        .filter(|mount| mount["Type"] == "volume" && mount["Destination"] != replaced.as_str())
+    for mount in
+        mounts(inspected).filter(|mount| mount["Type"] == "volume" && !is_mounted_at(mount, replaced))
     {
         let (Some(name), Some(target)) = (mount["Name"].as_str(), mount["Destination"].as_str()) else {
             continue;
@@ -235,16 +264,20 @@ fn add_mount(host: &mut Map<String, Value>, mount: Value) {
     }
 }
 
-/// Returns what must be the same in two containers, in one spelling.
-fn comparable(inspected: &Value, new: NewMount<'_>) -> Value {
-    let destination = text(new.destination);
+/// Returns what must be the same in two containers, in one spelling, apart from what is mounted at that path.
+fn comparable(inspected: &Value, replaced: Option<&Path>) -> Value {
     let mut config = inspected["Config"].as_object().cloned().unwrap_or_default();
     let image = inspected["Image"].clone();
     config.remove("Image");
+    let mut host = inspected["HostConfig"].as_object().cloned().unwrap_or_default();
     if is_generated(&config, inspected) {
         config.remove("Hostname");
     }
-    let mut host = inspected["HostConfig"].as_object().cloned().unwrap_or_default();
+    if shares_network(&host) {
+        // It has the name of the one whose network it is, but only once it has run.
+        config.remove("Hostname");
+        config.remove("Domainname");
+    }
     // The requests differ if volumes now have names; the comparison uses what is mounted.
     host.remove("Binds");
     host.remove("Mounts");
@@ -254,15 +287,12 @@ fn comparable(inspected: &Value, new: NewMount<'_>) -> Value {
     let networks: Map<String, Value> = endpoints(inspected)
         .map(|(name, endpoint)| (name.clone(), asked_endpoint(endpoint, inspected)))
         .collect();
-    let mounted =
-        mounts(inspected).filter(|mount| mount["Destination"] != destination.as_str()).map(|mount| {
-            let at = mount["Destination"].as_str().unwrap_or_default().to_owned();
-            (at, json!([mount["Type"], mount["Name"], mount["Source"], mount["Driver"], mount["RW"]]))
-        });
+    let mounted = mounts(inspected).filter(|mount| !is_mounted_at(mount, replaced)).map(|mount| {
+        let at = mount["Destination"].as_str().unwrap_or_default().to_owned();
+        (at, json!([mount["Type"], mount["Name"], mount["Source"], mount["Driver"], mount["RW"]]))
+    });
     let mounted: Map<String, Value> = mounted.collect();
-    let read_only = mounts(inspected)
-        .find(|mount| mount["Destination"] == destination.as_str())
-        .map(|mount| &mount["RW"]);
+    let read_only = mounts(inspected).find(|mount| is_mounted_at(mount, replaced)).map(|mount| &mount["RW"]);
     json!({
         "Image": image,
         "Config": config,

@@ -40,8 +40,8 @@ fn moved() -> MountSource {
     MountSource::Directory("/data/pg".into())
 }
 
-fn at_data(source: &MountSource) -> NewMount<'_> {
-    NewMount { destination: Path::new("/var/lib/postgresql/data"), source }
+fn at_data(source: &MountSource) -> Option<NewMount<'_>> {
+    Some(NewMount { destination: Path::new("/var/lib/postgresql/data"), source })
 }
 
 #[test]

@@ -20,7 +20,6 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::future::{Future, pending};
 use std::ops::Range;
-use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -28,12 +27,12 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use tokio::sync::watch;
 
+use super::NewMount;
 use super::failing_agent::listen_in;
 use super::failing_compose::FailingCompose;
 use super::{Attached, ContainerSpec, Docker, DockerError, DockerErrorKind, Grace, RawInspect, Result};
 use crate::compose::runner::Runner;
 use crate::model::container::{Container, EngineInfo, ExecOutput, Image, Process, Volume};
-use crate::model::location::MountSource;
 
 /// One call made to a [`FailingDocker`].
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -349,10 +348,9 @@ impl Docker for FailingDocker {
         &self,
         model: &RawInspect,
         name: &str,
-        destination: &Path,
-        source: &MountSource,
+        mount: Option<NewMount<'_>>,
     ) -> Result<String> {
-        self.call("clone_container", name, self.inner.clone_container(model, name, destination, source)).await
+        self.call("clone_container", name, self.inner.clone_container(model, name, mount)).await
     }
 
     async fn rename_container(&self, id: &str, name: &str) -> Result<()> {

@@ -27,11 +27,13 @@ pub mod oneshot;
 pub mod own;
 mod raw;
 
+pub use clone::NewMount;
+
 use crate::model::container::{Container, EngineInfo, ExecOutput, Image, Process, Volume};
 use crate::model::location::MountSource;
 use std::collections::BTreeMap;
 use std::fmt;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::pin::Pin;
 use std::time::Duration;
 
@@ -272,16 +274,16 @@ pub trait Docker: Send + Sync + fmt::Debug {
     /// Returns everything that the engine says about a container, to make another one [like](Self::clone_container)
     /// it.
     async fn inspect_raw(&self, id: &str) -> Result<RawInspect>;
-    /// Creates a container that is like the described one in everything except its name and what is mounted at
-    /// `destination`, and returns its id. The described one must be gone or stopped; it stays as it is.
+    /// Creates a container that is like the described one in everything except its name and `mount`, if that is to
+    /// change, and returns its id. The described one must be gone or stopped; it stays as it is. Who shares something of
+    /// it goes on to name it, and not the new one.
     ///
     /// The new one is then compared field by field: if it is not alike, it is removed again, and that is an error.
     async fn clone_container(
         &self,
         model: &RawInspect,
         name: &str,
-        destination: &Path,
-        source: &MountSource,
+        mount: Option<NewMount<'_>>,
     ) -> Result<String>;
     /// Gives a container another name; a taken name is a [`DockerErrorKind::Conflict`].
     async fn rename_container(&self, id: &str, name: &str) -> Result<()>;

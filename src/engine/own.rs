@@ -12,7 +12,7 @@ use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
 use super::{Docker, Result};
-use crate::model::container::{Container, Mount, MountKind, network_owner};
+use crate::model::container::{Container, Mount, MountKind, Namespace, owner_of};
 use crate::model::location::MountSource;
 
 /// The digits of a container's id.
@@ -141,7 +141,7 @@ fn of_these<'c>(
 ) -> Option<&'c Container> {
     let is_named = |container: &Container| names.iter().any(|name| container.id.starts_with(name));
     let may_be = |container: &&Container| {
-        is_named(container) || network_owner(container, containers).is_some_and(is_named)
+        is_named(container) || owner_of(Namespace::Network, container, containers).is_some_and(is_named)
     };
     let fits = |container: &&Container| {
         container.mounts.iter().all(|mount| mount_points.contains(&real_path(&mount.destination)))

@@ -66,6 +66,8 @@ pub struct Container {
     pub network_mode: String,
     /// Whose processes it sees: "" for its own, "host", "container:ID".
     pub pid_mode: String,
+    /// Whose shared memory it uses: "private", "shareable", "host", "container:ID".
+    pub ipc_mode: String,
     /// Restart policy: "", "no", "always", "unless-stopped", "on-failure".
     pub restart_policy: String,
     /// The signal that asks it to stop, if image or container set one.
@@ -231,10 +233,70 @@ pub struct ExecOutput {
     pub stderr: Vec<u8>,
 }
 
-/// Returns the container whose network this one shares (`network_mode: container:ID` or its name).
+/// What one container may have of another. It is gone when that one stops, and without it the engine starts nothing.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Namespace {
+    /// Its network.
+    Network,
+    /// Its processes: the kernel kills whoever is there when the first one ends.
+    Processes,
+    /// Its shared memory.
+    Memory,
+}
+
+impl Namespace {
+    /// All of them.
+    pub const ALL: [Self; 3] = [Self::Network, Self::Processes, Self::Memory];
+
+    /// Returns the engine's name for the field that says whose it is.
+    #[must_use]
+    pub fn field(self) -> &'static str {
+        match self {
+            Self::Network => "NetworkMode",
+            Self::Processes => "PidMode",
+            Self::Memory => "IpcMode",
+        }
+    }
+
+    /// Returns whose a container uses, in the engine's words.
+    #[must_use]
+    pub fn mode_of(self, container: &Container) -> &str {
+        match self {
+            Self::Network => &container.network_mode,
+            Self::Processes => &container.pid_mode,
+            Self::Memory => &container.ipc_mode,
+        }
+    }
+}
+
+impl fmt::Display for Namespace {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Network => "network",
+            Self::Processes => "processes",
+            Self::Memory => "shared memory",
+        })
+    }
+}
+
+/// Returns the containers of which this one shares something, and what.
+pub fn owners<'c>(
+    container: &Container,
+    containers: &'c [Container],
+) -> impl Iterator<Item = (Namespace, &'c Container)> {
+    let of = |namespace: Namespace| Some((namespace, owner_of(namespace, container, containers)?));
+    Namespace::ALL.into_iter().filter_map(of)
+}
+
+/// Returns the container of which this one shares that (`network_mode: container:ID` or its name).
 #[must_use]
-pub fn network_owner<'c>(container: &Container, containers: &'c [Container]) -> Option<&'c Container> {
-    let owner = container.network_mode.strip_prefix("container:")?;
+pub fn owner_of<'c>(
+    namespace: Namespace,
+    container: &Container,
+    containers: &'c [Container],
+) -> Option<&'c Container> {
+    let owner = namespace.mode_of(container).strip_prefix("container:")?;
     let by = |matches: &dyn Fn(&Container) -> bool| containers.iter().find(|container| matches(container));
     by(&|candidate| candidate.id == owner)
         .or_else(|| by(&|candidate| candidate.name == owner))

@@ -52,17 +52,17 @@ pub struct User {
     pub writes: bool,
     /// Whether it only mounts a directory above.
     pub from_above: bool,
-    /// Whether it is here only because it shares the network of a user: it loses its network when
-    /// that user stops.
-    pub through_network: bool,
+    /// Whether it is here only because it shares the network of a user, or its processes or shared memory: it loses
+    /// them when that user stops.
+    pub as_sharer: bool,
 }
 
 impl User {
     /// Returns whether it must not run while the source is captured: it can write there, or the engine
-    /// takes its network away with that of a user. One that can only read disturbs nothing and goes on.
+    /// takes away what it shares of a user. One that can only read disturbs nothing and goes on.
     #[must_use]
     pub fn is_to_be_held(&self) -> bool {
-        self.container.state.running && (self.writes || self.through_network)
+        self.container.state.running && (self.writes || self.as_sharer)
     }
 
     /// Returns whether it only reads there, through a directory above. What it has open stays with it when the data is

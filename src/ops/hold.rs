@@ -20,7 +20,7 @@ use super::run::Run;
 use crate::database::{self, stores};
 use crate::model::container::Container;
 use crate::model::error::{Context as _, Error, Result};
-use crate::model::event::{Event, Monitor, Phase};
+use crate::model::event::{Event, Monitor, Notice, Phase};
 use crate::model::hint::Hint;
 use crate::model::ids::SnapshotId;
 use crate::model::labels::{LABEL_HOLDS, LABEL_KILL, LABEL_RUN};
@@ -47,6 +47,8 @@ const FREEZE_LIMIT: Duration = Duration::from_secs(10);
 const ANSWER_LIMIT: Duration = Duration::from_secs(30);
 /// After how long nothing but its server runs in a container: its entrypoint has done its work.
 pub(super) const SETTLES: Duration = Duration::from_secs(60);
+/// How a container ends that is killed.
+const KILLED: i64 = 137;
 /// How often an entrypoint is looked at that is at work.
 const LOOK_AGAIN: Duration = Duration::from_millis(300);
 
@@ -199,8 +201,18 @@ impl HoldPlan {
         Ok(self)
     }
 
-    /// Says whose healthcheck fails as it is.
+    /// Says whose healthcheck fails as it is, and who may not stop by itself, as far as its last run tells.
     pub(super) fn warn_of_the_unhealthy(&self, monitor: &dyn Monitor) {
+        let unseen = self.containers.iter().filter(|one| !self.vitals.contains_key(&one.id));
+        for container in unseen.filter(|one| was_killed(one) && !self.may_kill(one) && !self.freezes()) {
+            let name = &container.name;
+            let said = format!(
+                "container {name} is between two starts, and its last run was killed (exit code {KILLED}): whether it \
+                 acts on its stop signal cannot be seen"
+            );
+            let kill = Hint::again(["--kill", name]).why("has it killed if it does not stop in time");
+            monitor.warning(Notice::from(said).hint(kill));
+        }
         for failed in self.unhealthy.values() {
             monitor.warning(format!("{failed}, and is not waited for after the stop either"));
         }
@@ -236,7 +248,7 @@ impl HoldPlan {
             return Ok(self);
         }
         let loses_network = |container: &Container| {
-            source.users.iter().any(|user| user.container.id == container.id && user.through_network)
+            source.users.iter().any(|user| user.container.id == container.id && user.as_sharer)
         };
         let stuck: Vec<_> = self.containers.iter().filter(|one| self.is_stuck(one)).cloned().collect();
         if let Some(container) = stuck.iter().find(|container| loses_network(container)) {
@@ -289,6 +301,13 @@ async fn look_at(context: &Context, container: &Container) -> Option<Vitals> {
         context.monitor.goes_on();
         sleep(LOOK_AGAIN).await;
     }
+}
+
+/// Returns whether a container is between two starts, and was killed at the end of the last one, not for memory. That is
+/// what a stop does to one that does not act on its signal; but others kill, too.
+fn was_killed(container: &Container) -> bool {
+    let state = &container.state;
+    database::of(container).is_none() && state.restarting && state.exit_code == KILLED && !state.oom_killed
 }
 
 /// Returns whether the engine starts a container again when it ends.
@@ -632,5 +651,29 @@ impl Held {
             saga.dismiss(back);
         }
         self.pay(run, saga).await;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_one_that_cannot_be_seen_and_was_killed_may_not_stop_by_itself() {
+        let between_two_starts = |exit_code, edit: fn(&mut Container)| {
+            let mut container = Container::default();
+            container.state.restarting = true;
+            container.state.exit_code = exit_code;
+            edit(&mut container);
+            was_killed(&container)
+        };
+        assert!(between_two_starts(KILLED, |_| ()));
+        assert!(!between_two_starts(1, |_| ()));
+        assert!(!between_two_starts(KILLED, |one| one.state.oom_killed = true), "it wanted memory");
+        assert!(!between_two_starts(KILLED, |one| one.state.restarting = false), "it can be seen");
+        assert!(!between_two_starts(KILLED, |one| {
+            one.image = "postgres:15".to_owned();
+            one.command = vec!["docker-entrypoint.sh".to_owned(), "postgres".to_owned()];
+        }));
     }
 }

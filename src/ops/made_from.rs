@@ -3,7 +3,7 @@
 use super::Context;
 use crate::compose::command::Compose;
 use crate::compose::configuration::Configuration;
-use crate::model::container::Container;
+use crate::model::container::{Container, Namespace};
 use crate::model::error::{Context as _, Result};
 use crate::model::hint::Hint;
 
@@ -29,6 +29,8 @@ pub(super) async fn changes(
     (service, container): (&str, &Container),
 ) -> Result<Changes> {
     let keeps = compose.keeps(service, &container.labels).await;
+    // The digest of one that shares something has the other one's id in it, which no question about it alone knows.
+    let keeps = keeps.filter(|keeps| *keeps || !shares_something(container));
     let name = configuration.image(service).unwrap_or(&container.image);
     let image = context.docker.image(name).await.context(|| format!("look for the image {name}"))?;
     if keeps == Some(true) {
@@ -46,6 +48,10 @@ pub(super) async fn changes(
         });
     }
     Ok(if named.is_empty() { Changes::Unknown } else { Changes::Named(named) })
+}
+
+fn shares_something(container: &Container) -> bool {
+    Namespace::ALL.into_iter().any(|namespace| namespace.mode_of(container).starts_with("container:"))
 }
 
 /// Returns the advice to give variables the values that they had, if some have none.

@@ -45,6 +45,7 @@ mod recreation;
 pub mod restart;
 pub mod restore;
 mod run;
+pub mod sharers;
 pub mod snapshot;
 pub mod stages;
 pub mod verify;

@@ -48,7 +48,7 @@ impl Purpose {
 impl Context {
     /// Refuses a source if an orchestrator would replace one of its users, or take it for ill.
     pub(super) async fn refuse_orchestrated(&self, source: &Source, purpose: Purpose) -> Result<()> {
-        for user in source.users.iter().filter(|user| !user.through_network) {
+        for user in source.users.iter().filter(|user| !user.as_sharer) {
             let container = &user.container;
             if purpose.concerns(user) {
                 refuse_managed(source, container)?;

@@ -9,7 +9,7 @@ use crate::agent::protocol::Survey;
 use crate::archive::DEPTH_MAX;
 use crate::compose::command::Spelling;
 use crate::database;
-use crate::model::container::{Container, EngineInfo};
+use crate::model::container::{Container, EngineInfo, Namespace};
 use crate::model::error::{Context as _, Error, Result};
 use crate::model::hint::Hint;
 use crate::model::location::MountSource;
@@ -53,6 +53,24 @@ impl Context {
         if world.open_files.is_empty() { Ok(source) } else { selector::resolve(target, &world) }
     }
 
+    /// Refuses names of containers that do not exist, in the options that say what may be done to whom: an option that
+    /// is about nobody does nothing, and its user relies on it.
+    ///
+    /// # Errors
+    /// When there is no container of such a name.
+    pub(super) async fn refuse_unknown_names(&self, kills: &[String]) -> Result<()> {
+        let Bystanders { hold, ignore, .. } = &self.bystanders;
+        let named = [("--kill", kills), ("--hold", hold.as_slice()), ("--ignore", ignore.as_slice())];
+        if named.iter().all(|(_, names)| names.is_empty()) {
+            return Ok(());
+        }
+        let world = self.world().await?;
+        for (option, names) in named {
+            names.iter().try_for_each(|name| selector::refuse_unknown_container(option, name, &world))?;
+        }
+        Ok(())
+    }
+
     /// Returns the container of a running database, and where that says that its data is.
     async fn ask_for_data(&self, source: &Source) -> Option<(String, PathBuf)> {
         let container = source.database().filter(|container| container.state.running)?;
@@ -61,6 +79,12 @@ impl Context {
         let said = output.ok().filter(|output| output.exit_code == 0).map(|output| output.stdout)?;
         let said = String::from_utf8(said).ok().filter(|said| said.starts_with('/'))?;
         Some((container.id.clone(), PathBuf::from(said.trim_end_matches('\n'))))
+    }
+
+    /// Returns whether the Compose that is here can make a container anew on this engine.
+    pub(super) async fn recreates_on(&self, engine: &EngineInfo) -> bool {
+        let spelling = Spelling::find(&*self.compose).await;
+        spelling.is_ok_and(|spelling| spelling.recreates_on(engine.api_version))
     }
 
     /// Refuses to have Compose make containers anew on an engine on which it cannot: it would fail when they are stopped.
@@ -79,12 +103,12 @@ impl Context {
     }
 
     /// Refuses a source if one of its users could not be started again because it shares the network of a container
-    /// that does not run.
+    /// that does not run, or something else of it.
     pub(super) async fn refuse_stranded(&self, source: &Source) -> Result<()> {
         let world = self.world().await?;
         match order::stranded(&source.users, &world.containers).first() {
             Some(stranded) => Err(Error::failed(format!(
-                "container {} shares the network of one that does not run, so it could not be started again",
+                "container {} shares the network or the like of one that does not run, so it could not be started again",
                 stranded.name
             ))
             .hint(Hint::docker(["stop", &stranded.name]).why("or start the other one first"))),
@@ -169,6 +193,14 @@ pub(super) fn refuse_what_cannot_be_stopped(container: &Container) -> Result<()>
         return Err(Error::failed(format!("container {name} is paused, and a paused one cannot be stopped"))
             .hint(Hint::docker(["unpause", name])));
     }
+    if shares_processes(container) {
+        return Err(Error::failed(format!(
+            "container {name} shares the processes of another one (pid: container:…): the kernel kills it when that one \
+             stops, and what it leaves behind when it stops first may be taken for a crash by a server there"
+        ))
+        .hint(Hint::again(["--ignore", name]).why("has the kernel end it; `docker start` starts it afterwards"))
+        .or(Hint::advice(format!("run {name} without pid:"))));
+    }
     if container.auto_remove {
         return Err(Error::failed(format!(
             "container {name} is removed by the engine when it stops (--rm), so it could not be started again"
@@ -177,6 +209,11 @@ pub(super) fn refuse_what_cannot_be_stopped(container: &Container) -> Result<()>
         .or(Hint::again(["--ignore", name]).why("leaves it alone, if what it does there does not matter")));
     }
     Ok(())
+}
+
+/// Returns whether a container runs among the processes of another one.
+pub(super) fn shares_processes(container: &Container) -> bool {
+    Namespace::Processes.mode_of(container).starts_with("container:")
 }
 
 /// Refuses a container that cannot be frozen.

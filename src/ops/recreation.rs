@@ -6,12 +6,14 @@
 
 use super::Context;
 use super::made_from::{Changes, changes, set_variables};
+use crate::compose::command::Spelling;
 use crate::compose::configuration::{Configuration, ConfiguredVolume};
 use crate::compose::{Membership, Recreate, RecreateError};
 use crate::model::container::Container;
 use crate::model::error::{Context as _, Error, Result};
 use crate::model::hint::Hint;
 use crate::model::quote::shell_quote;
+use crate::service::sharing::shares;
 
 /// How Compose makes containers anew.
 pub(super) struct Recreation {
@@ -31,6 +33,13 @@ impl Recreation {
     /// When Compose would refuse, or would have to fetch or to build an image while the service is away. `otherwise` is
     /// the command that does without.
     pub(super) async fn plan(context: &Context, starts: &[&Container], otherwise: &Hint) -> Result<Self> {
+        // A container that docker-compose 1 would give a network of its own is left to the engine.
+        let joins = Spelling::find(&*context.compose).await.is_ok_and(Spelling::joins_stopped);
+        let shares_another =
+            |one: &Container| starts.iter().any(|other| one.id != other.id && shares(one, other));
+        let starts: Vec<&Container> =
+            starts.iter().copied().filter(|one| joins || !shares_another(one)).collect();
+        let starts = starts.as_slice();
         let project =
             starts.first().and_then(|first| Membership::of(&first.labels)).map(|member| member.project);
         let is_of_it = |one: &Container| {

@@ -9,7 +9,8 @@
 //! 3. The journal says what will be started; only then are the users stopped, first those that need others.
 //! 4. While it is down, the database's own files say whether the shutdown was clean.
 //! 5. With `--recreate`, Compose makes the containers anew on the same volumes, without starting them. A Compose that
-//!    outlived its command could undo what the guard does, so the guard ends it first.
+//!    outlived its command could undo what the guard does, so the guard ends it first. Who shares the network of one,
+//!    and was not made anew by Compose, is made anew then.
 //! 6. The users are started, first those that others need, each after the one before it answers.
 //! 7. The facts of the data are taken again, and compared. If the transaction numbers prove that nothing was written in
 //!    between, everything must be the same.
@@ -39,6 +40,7 @@ use super::project_file::find_checks;
 use super::recover::start_of;
 use super::recreation::Recreation;
 use super::run::{Aftermath, Consent, Run};
+use super::sharers::{PlannedSharer, Sharers};
 use super::snapshot::{SnapshotOptions, SnapshotRun};
 use crate::agent::client::AgentClient;
 use crate::compose::edit::differences;
@@ -64,6 +66,7 @@ use crate::saga::{Terms, UndoId, When};
 use crate::selector::Target;
 use crate::service::order;
 use crate::service::ready::await_ready;
+use crate::service::sharing::Sharer;
 use crate::undo::{Saga, Undo};
 
 /// How long a database may take to answer before anything is stopped.
@@ -109,6 +112,8 @@ pub struct RestartPlan {
     pub recreate: Option<String>,
     /// What the new containers will have other than these, by names alone: `db: environment PASSWORD`.
     pub changes: Vec<String>,
+    /// Containers that share something of those that are made anew, and are made anew with them.
+    pub sharers: Vec<PlannedSharer>,
     /// Containers that will be started again, in this order.
     pub starts: Vec<String>,
     /// Containers that the engine would not start again if it, or the machine, restarted while they are stopped, each
@@ -190,6 +195,8 @@ struct Subject {
     database: Option<Database>,
     checks: Option<Checks>,
     recreate: Option<Recreate>,
+    /// Who shares something of what is made anew.
+    sharers: Vec<Sharer>,
     /// The running users, in the order in which they are stopped.
     hold: HoldPlan,
 }
@@ -320,13 +327,24 @@ impl RestartRun<'_> {
         self.run.phase(Phase::Start, "Compose makes the containers anew", None);
         // Compose says nothing while it is at work, and has a limit of its own.
         self.run.lease(Terms::of_wait(RECREATE_LIMIT));
+        let journal = || "write the journal".to_owned();
         let run = self.run.id.to_string();
+        let rejoin = Undo::Rejoin { sharers: subject.sharers.clone() };
+        let rejoin = if subject.sharers.is_empty() {
+            None
+        } else {
+            Some(saga.register(When::Always, rejoin).context(journal)?)
+        };
         let end = Undo::EndProcesses { run: run.clone() };
-        let end = saga.register(When::Always, end).context(|| "write the journal".to_owned())?;
+        let end = saga.register(When::Always, end).context(journal)?;
         self.run.monitor().step("recreate");
         let made = recreate.create(&run).await;
         saga.undo_now(end, self.run.monitor()).await.context(|| "end Compose".to_owned())?;
         made.context(|| "make the containers anew".to_owned())?;
+        if let Some(rejoin) = rejoin {
+            let joined = saga.undo_now(rejoin, self.run.monitor()).await;
+            joined.context(|| "make anew who shares the network of what was made anew".to_owned())?;
+        }
         self.refuse_the_same(subject).await
     }
 
@@ -389,6 +407,7 @@ impl RestartRun<'_> {
         self.run.phase(Phase::Prepare, self.options.target.to_string(), None);
         let docker = &*self.run.context.docker;
         let engine = docker.engine().await.context(|| "ask the engine what it is".to_owned())?;
+        self.run.context.refuse_unknown_names(&self.options.kills).await?;
         let source = self.run.context.resolve_for(&["restart"], &self.options.target).await?;
         self.run.refuse_unfinished(&source)?;
         source.warnings.iter().for_each(|warning| self.run.monitor().warning(warning));
@@ -431,6 +450,16 @@ impl RestartRun<'_> {
             plan.recreate = Some(recreation.recreate.command());
             plan.changes.clone_from(&recreation.changes);
         }
+        let sharers = match &recreation {
+            Some(Recreation { recreate, .. }) => {
+                let anew: Vec<&Container> = stops.iter().filter(|one| recreate.makes(one)).collect();
+                self.run.context.sharers((&anew, &stops), self.run.id.as_str()).await?
+            }
+            None => Sharers::default(),
+        };
+        let by_compose =
+            |one: &Container| recreation.as_ref().is_some_and(|recreation| recreation.recreate.makes(one));
+        plan.sharers = sharers.planned(by_compose);
         let recreate = recreation.map(|recreation| recreation.recreate);
         let checks = checks.map(|(_, checks)| checks);
         let hold = HoldPlan {
@@ -448,7 +477,7 @@ impl RestartRun<'_> {
             // What Compose makes anew may be of another image, and so look different.
             hold.vitals.clear();
         }
-        Ok(Subject { plan, engine, source, database, checks, recreate, hold })
+        Ok(Subject { plan, engine, source, database, checks, recreate, sharers: sharers.records, hold })
     }
 
     fn plan(&self, source: &Source, stops: &[Container]) -> RestartPlan {
@@ -464,6 +493,7 @@ impl RestartRun<'_> {
             stops: names(&mut stops.iter()),
             recreate: None,
             changes: Vec::new(),
+            sharers: Vec::new(),
             starts: names(&mut stops.iter().rev()),
             down_after_reboot: down_after_reboot(stops),
             own_commands: Vec::new(),

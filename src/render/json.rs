@@ -26,6 +26,7 @@ use volsnap::ops::check::Against;
 use volsnap::ops::doctor::{Kind, Risk};
 use volsnap::ops::migrate::{Direction, PlannedEdit, PlannedUser};
 use volsnap::ops::restore::{Level, SnapshotSlot};
+use volsnap::ops::sharers::PlannedSharer;
 use volsnap::ops::verify::Problem;
 use volsnap::ops::{check, doctor, drill, migrate, plan, recover, restart, restore, stages, verify};
 use volsnap::repository::Snapshot;
@@ -337,6 +338,7 @@ object! {
         owner: (u32, u32),
         replaces: bool,
         users: Vec<PlannedUser>,
+        sharers: Vec<PlannedSharer>,
         stops: Vec<String>,
         starts: Vec<String>,
         onlookers: Vec<Onlooker>,
@@ -472,6 +474,7 @@ object! {
         stops: Vec<String>,
         recreate: Option<String>,
         changes: Vec<String>,
+        sharers: Vec<PlannedSharer>,
         starts: Vec<String>,
         down_after_reboot: Vec<String>,
         own_commands: Vec<String>,

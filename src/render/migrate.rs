@@ -37,6 +37,7 @@ pub(crate) fn plan(plan: &MigratePlan) -> String {
         let at = escape(&user.mounted_at.display().to_string());
         row(&mut out, "used by", &format!("{} at {at}: {how}{state}", escape(&user.container)));
     }
+    plan.sharers.iter().for_each(|one| row(&mut out, "shares", &super::report::sharer(one)));
     if !plan.stops.is_empty() {
         let names: Vec<_> = plan.stops.iter().map(|name| escape(name)).collect();
         let away = milliseconds(plan.expected_downtime_ms);

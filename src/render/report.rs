@@ -11,6 +11,7 @@ use volsnap::model::source::Onlooker;
 use volsnap::ops::check::CheckReport;
 use volsnap::ops::facts::wrong;
 use volsnap::ops::restart::{RestartPlan, RestartReport};
+use volsnap::ops::sharers::PlannedSharer;
 
 use super::command::Commands;
 use super::text::{count, counted, escape, left_down, milliseconds, table, time};
@@ -64,6 +65,7 @@ pub(crate) fn restart_plan(plan: &RestartPlan) -> String {
         row("recreate", &escape(recreate));
     }
     plan.changes.iter().for_each(|change| row("changes", &escape(change)));
+    plan.sharers.iter().for_each(|one| row("shares", &sharer(one)));
     row("start again", &list(&plan.starts));
     plan.own_commands.iter().for_each(|command| row("runs", &escape(command)));
     if !plan.down_after_reboot.is_empty() {
@@ -74,6 +76,17 @@ pub(crate) fn restart_plan(plan: &RestartPlan) -> String {
     }
     plan.onlookers.iter().for_each(|one| row("can see it", &onlooker(one)));
     out
+}
+
+/// Returns what to say of a container that is made anew because of what it shares.
+pub(crate) fn sharer(sharer: &PlannedSharer) -> String {
+    let state = if sharer.running { "" } else { ", not running, and not started" };
+    let shares = sharer.shares.iter().map(|what| escape(what)).collect::<Vec<_>>().join(", ");
+    let how = sharer.service.as_ref().map_or_else(
+        || "recreated by the engine, as it is".to_owned(),
+        |service| format!("{}, recreated by Compose", escape(service)),
+    );
+    format!("{}, the {shares}: {how}{state}", escape(&sharer.container))
 }
 
 /// Returns what to say of a container that can see the data and is left alone.

@@ -22,6 +22,7 @@ use volsnap::ops::plan::Plan;
 use volsnap::ops::recover::{About, Unfinished};
 use volsnap::ops::restart::{RestartPlan, RestartReport};
 use volsnap::ops::restore::{Level, RestorePlan, Restored, SnapshotSlot};
+use volsnap::ops::sharers::PlannedSharer;
 use volsnap::ops::stages::KeptStage;
 use volsnap::ops::verify::{Problem, Report};
 use volsnap::saga::RunInfo;
@@ -233,6 +234,7 @@ onlookers: vec![],
             mounted_at: "/var/lib/postgresql/data".into(),
             service: Some("service db of shop".to_owned()),
         }],
+        sharers: vec![sharer(Some("service admin of shop"))],
         stops: names(&["shop-db-1"]),
         starts: names(&["shop-db-1"]),
         down_after_reboot: names(&["shop-db-1 (no)"]),
@@ -268,6 +270,15 @@ onlookers: vec![],
     pin_json("already_migrated", "migrate", &json::MigrationObject::new(&already, &commands()));
 }
 
+fn sharer(service: Option<&str>) -> PlannedSharer {
+    PlannedSharer {
+        container: "shop-admin-1".to_owned(),
+        shares: names(&["network of shop-db-1"]),
+        running: service.is_some(),
+        service: service.map(str::to_owned),
+    }
+}
+
 #[test]
 fn a_restart() {
     let plan = RestartPlan {
@@ -279,6 +290,7 @@ fn a_restart() {
         stops: names(&["shop-app-1", "shop-db-1"]),
         recreate: None,
         changes: Vec::new(),
+        sharers: vec![sharer(None)],
         starts: names(&["shop-db-1", "shop-app-1"]),
         down_after_reboot: Vec::new(),
         own_commands: names(&["shop-db-1: before_hold: flush"]),

@@ -20,7 +20,7 @@ use super::data::{DatabaseData, ServerOf};
 pub use super::place::Place;
 use crate::compose::{VolumeKey, project_of};
 use crate::database;
-use crate::model::container::{Container, Mount, Volume, network_owner};
+use crate::model::container::{Container, Mount, Volume, owners};
 use crate::model::labels::{LABEL_GUARD, LABEL_IGNORE, LABEL_RUN};
 use crate::model::location::MountSource;
 use crate::model::source::{Onlooker, OtherRun, User};
@@ -102,14 +102,14 @@ impl<'w> Census<'w> {
                     container: container.clone(),
                     writes: reach.writes,
                     from_above: !reach.mounts_it,
-                    through_network: false,
+                    as_sharer: false,
                 };
                 users.insert(&container.id, user);
             } else if container.state.running {
                 onlookers.push(self.onlooker(reach));
             }
         }
-        self.add_network_sharers(&mut users);
+        self.add_sharers(&mut users);
         let containers = &self.world.containers;
         let users: Vec<_> =
             containers.iter().filter_map(|container| users.remove(container.id.as_str())).collect();
@@ -197,30 +197,27 @@ impl<'w> Census<'w> {
             || self.world.bystanders.own.as_ref() == Some(&container.name)
     }
 
-    /// Adds the containers that share the network of a running user, and those that share the network of these.
+    /// Adds the containers that share something of a running user, and those that share something of these.
     ///
-    /// Leaves those alone that share the network of a container that does not run: nobody will stop it, and
-    /// without it the engine could not start them again.
-    fn add_network_sharers(&self, users: &mut BTreeMap<&'w str, User>) {
+    /// Leaves those alone that share something of a container that does not run: nobody will stop it, and
+    /// without it the engine could not start them again. Leaves those alone, too, that the command names: a label says
+    /// what a container has to do with the data, not that it may lose its network.
+    fn add_sharers(&self, users: &mut BTreeMap<&'w str, User>) {
         let containers = &self.world.containers;
         loop {
             let found = containers.iter().find(|container| {
-                let owner =
-                    network_owner(container, containers).and_then(|owner| users.get(owner.id.as_str()));
                 let helper = container.labels.contains_key(LABEL_RUN);
                 !helper
                     && !users.contains_key(container.id.as_str())
-                    && owner.is_some_and(|owner| owner.container.state.running)
+                    && !self.world.bystanders.ignore.contains(&container.name)
+                    && owners(container, containers)
+                        .filter_map(|(_, owner)| users.get(owner.id.as_str()))
+                        .any(|owner| owner.container.state.running)
             });
             let Some(container) = found else { return };
             users.insert(
                 &container.id,
-                User {
-                    container: container.clone(),
-                    writes: false,
-                    from_above: false,
-                    through_network: true,
-                },
+                User { container: container.clone(), writes: false, from_above: false, as_sharer: true },
             );
         }
     }

@@ -125,7 +125,7 @@ fn sharers_of_a_users_network_are_found_through_each_other() {
     ];
     let inventory = inventory(&named("pg"), &world(containers.to_vec(), vec![]));
     let users: Vec<_> =
-        inventory.users.iter().map(|user| (user.container.name.as_str(), user.through_network)).collect();
+        inventory.users.iter().map(|user| (user.container.name.as_str(), user.as_sharer)).collect();
     assert_eq!(users, [("third", true), ("second", true), ("db", false)]);
 }
 

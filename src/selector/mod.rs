@@ -29,6 +29,7 @@ pub use data::{DatabaseData, database_data, is_anonymous, location_of, writable}
 pub use engine_inventory::{Bystanders, EngineInventory};
 pub use names::describe;
 pub use resolve::resolve;
+pub use suggest::refuse_unknown_container;
 
 /// What the user names.
 #[derive(Debug, Clone, PartialEq, Eq)]

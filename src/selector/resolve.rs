@@ -203,12 +203,8 @@ impl<'w> Resolver<'w> {
         inventory: &Inventory,
     ) -> Result<(Vec<DatabaseHere<'w>>, Vec<DatabaseData<'w>>)> {
         let (mut here, mut elsewhere) = (Vec::new(), Vec::new());
-        let users: BTreeSet<_> = inventory
-            .users
-            .iter()
-            .filter(|user| !user.through_network)
-            .map(|user| &user.container.id)
-            .collect();
+        let users: BTreeSet<_> =
+            inventory.users.iter().filter(|user| !user.as_sharer).map(|user| &user.container.id).collect();
         for container in self.world.containers.iter().filter(|container| users.contains(&container.id)) {
             let Some(data) = DatabaseData::of(container, self.world, self.server_of) else { continue };
             let place = data.place(self.world);

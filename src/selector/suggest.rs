@@ -4,9 +4,9 @@ use std::collections::BTreeMap;
 
 use super::Target;
 use super::names::{Match, all_services, nameable, of_others};
-use crate::compose::{VolumeKey, project_of};
-use crate::model::container::Volume;
-use crate::model::error::Error;
+use crate::compose::{Membership, VolumeKey, project_of};
+use crate::model::container::{Container, Volume};
+use crate::model::error::{Error, Result};
 use crate::model::hint::Hint;
 use crate::model::quote::printable;
 use crate::selector::EngineInventory;
@@ -56,6 +56,43 @@ pub(super) fn unknown(target: &Target, world: &EngineInventory) -> Error {
     Error::usage(format!("{nothing}; {said} {}", names.join(", "))).with_hints(commands)
 }
 
+/// Refuses an option whose value names no container, with the nearest names.
+///
+/// # Errors
+/// When there is none of that name.
+pub fn refuse_unknown_container(option: &str, name: &str, world: &EngineInventory) -> Result<()> {
+    if world.containers.iter().any(|container| container.name == name) {
+        return Ok(());
+    }
+    let nothing = format!("no container is called \"{}\", which {option} names", printable(name));
+    let candidates = candidates(world).into_iter().filter_map(|(called, project, target)| match target {
+        Target::Container(_) => Some((called, project, target)),
+        // A service is called otherwise than its containers.
+        Target::Service { project: Some(project_name), service } => {
+            let is_of_it = |one: &&Container| {
+                Membership::of(&one.labels)
+                    .is_some_and(|member| member.project == project_name && member.service == service)
+            };
+            let container = world.containers.iter().find(is_of_it)?;
+            Some((called, project, Target::Container(container.name.clone())))
+        }
+        _ => None,
+    });
+    let near = nearest_of(name, candidates.collect(), world);
+    let container = |target: &Target| match target {
+        Target::Container(name) => Some(name.clone()),
+        _ => None,
+    };
+    let names: Vec<String> = near.iter().filter_map(container).collect();
+    if names.is_empty() {
+        return Err(Error::usage(nothing).hint(Hint::docker(["ps", "--all"])));
+    }
+    let without = format!("{option}=");
+    let instead = names.iter().map(|name| Hint::instead(&[&without], [option, name]));
+    let message = format!("{nothing}; the nearest names are {}", names.join(", "));
+    Err(Error::usage(message).with_hints(instead))
+}
+
 /// Returns the commands that show what projects have whose files lie below the user's directory: their names are not
 /// those of a project here.
 fn projects_below(world: &EngineInventory) -> impl Iterator<Item = Hint> {
@@ -97,8 +134,18 @@ fn nearest(target: &Target, world: &EngineInventory) -> Vec<Target> {
         Target::Service { service, .. } => service.to_lowercase(),
         Target::Directory(_) => return Vec::new(),
     };
+    nearest_of(&wanted, candidates(world), world)
+}
+
+/// Returns what of these has the names most like the wanted one, in the same order.
+fn nearest_of(
+    wanted: &str,
+    candidates: Vec<(&str, Option<&str>, Target)>,
+    world: &EngineInventory,
+) -> Vec<Target> {
+    let wanted = wanted.to_lowercase();
     let mut best: BTreeMap<String, Candidate> = BTreeMap::new();
-    for (name, project, target) in candidates(world) {
+    for (name, project, target) in candidates {
         let name = name.to_lowercase();
         let candidate = Candidate {
             slips: strsim::osa_distance(&wanted, &name),

@@ -7,6 +7,7 @@ pub mod newcomer;
 pub mod order;
 pub mod own_command;
 pub mod ready;
+pub mod sharing;
 pub mod start;
 pub mod stop;
 pub mod vitals;

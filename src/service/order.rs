@@ -1,12 +1,12 @@
 //! The order in which the users of a source are stopped and started.
 //!
-//! A container is stopped after those that share its network, which would be left with a dead one, and after those that
-//! depend on it according to Compose. They are started in reverse. Pure.
+//! A container is stopped after those that share its network, its processes or its shared memory, which would be left
+//! with dead ones, and after those that depend on it according to Compose. They are started in reverse. Pure.
 
 use crate::compose::Membership;
-use crate::model::container::Container;
-use crate::model::container::network_owner;
+use crate::model::container::{Container, Namespace, owner_of};
 use crate::model::source::User;
+use crate::service::sharing::shares;
 
 /// Returns the running users in the order in which they are stopped.
 #[must_use]
@@ -30,19 +30,15 @@ pub fn start_order(users: &[User]) -> Vec<&Container> {
     order
 }
 
-/// Returns the index of the first that needs none of the others. In a circle, the first that at least shares no other's
-/// network: the engine enforces that need, while Compose only wishes for the rest.
+/// Returns the index of the first that needs none of the others. In a circle, the first that at least shares nothing
+/// of another: the engine enforces that need, while Compose only wishes for the rest.
 fn next(waiting: &[&Container]) -> usize {
     let free_of = |needs: fn(&Container, &Container) -> bool| {
         waiting.iter().position(|one| waiting.iter().all(|other| one.id == other.id || !needs(one, other)))
     };
-    free_of(|one, other| shares_network(one, other) || depends_on(one, other))
-        .or_else(|| free_of(shares_network))
+    free_of(|one, other| shares(one, other) || depends_on(one, other))
+        .or_else(|| free_of(shares))
         .unwrap_or(0)
-}
-
-fn shares_network(one: &Container, other: &Container) -> bool {
-    network_owner(one, std::slice::from_ref(other)).is_some()
 }
 
 fn depends_on(one: &Container, other: &Container) -> bool {
@@ -52,15 +48,16 @@ fn depends_on(one: &Container, other: &Container) -> bool {
     }
 }
 
-/// Returns the running users that could not be started again once stopped: the container whose network they share is
-/// gone or does not run. They must be refused before anything is stopped.
+/// Returns the running users that could not be started again once stopped: the container of which they share something
+/// is gone or does not run. They must be refused before anything is stopped.
 #[must_use]
 pub fn stranded<'u>(users: &'u [User], containers: &[Container]) -> Vec<&'u Container> {
     let stranded = |container: &&Container| {
-        let shares = container.network_mode.starts_with("container:");
-        container.state.running
-            && shares
-            && network_owner(container, containers).is_none_or(|owner| !owner.state.running)
+        let is_missing = |namespace: Namespace| {
+            namespace.mode_of(container).starts_with("container:")
+                && owner_of(namespace, container, containers).is_none_or(|owner| !owner.state.running)
+        };
+        container.state.running && Namespace::ALL.into_iter().any(is_missing)
     };
     users.iter().map(|user| &user.container).filter(stranded).collect()
 }
@@ -76,7 +73,7 @@ mod tests {
             Container { id: format!("{name}-id"), name: name.to_owned(), ..Container::default() };
         container.created = format!("2026-01-01T00:00:{created:02}Z");
         container.state.running = true;
-        User { container, writes: true, from_above: false, through_network: false }
+        User { container, writes: true, from_above: false, as_sharer: false }
     }
 
     fn service(mut user: User, project: &str, depends_on: &str) -> User {

@@ -194,8 +194,7 @@ impl Docker for OneContainer {
         &self,
         _model: &crate::engine::RawInspect,
         _name: &str,
-        _destination: &std::path::Path,
-        _source: &crate::model::location::MountSource,
+        _mount: Option<crate::engine::NewMount<'_>>,
     ) -> Answer<String> {
         unreachable!()
     }

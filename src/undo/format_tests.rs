@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use tempfile::TempDir;
 
 use super::*;
+use crate::model::container::Namespace;
 use crate::model::location::MountSource;
 use crate::model::manifest::Quiesce;
 use crate::saga::in_turn;
@@ -46,10 +47,11 @@ variants!(
     KeepRecord,
     RunCommand,
     RemoveGuard,
+    Rejoin,
 );
 
 /// Variants in a journal of their own, because they came later.
-const LATER: usize = 3;
+const LATER: usize = 4;
 
 const NEWEST: &str = "v2";
 
@@ -236,6 +238,13 @@ fn assert_means(undo: &Undo, format: &str) {
             assert_eq!(format!("{:?}", replaced.description), format!("RawInspect({container:?})"));
         }
         Undo::RemoveReplaced { containers } => assert_eq!(containers[0].id, container),
+        Undo::Rejoin { sharers } => {
+            let [sharer] = &sharers[..] else { panic!("{sharers:?}") };
+            assert_eq!(sharer.identity.name, "shop-admin-1");
+            assert_eq!(sharer.aside, "shop-admin-1-volsnap-rejoins-20261129T145921Z-281107");
+            let [owner] = &sharer.owners[..] else { panic!("{sharer:?}") };
+            assert_eq!((owner.namespace, owner.identity.name.as_str()), (Namespace::Network, "shop-db-1"));
+        }
         Undo::RetractCopy { copy } => {
             assert_eq!(copy.place.location, MountSource::Directory("/srv/volsnap/pgdir".into()));
             let proof = copy.proof.as_ref().unwrap();

@@ -36,6 +36,7 @@ use crate::saga::{Compensation, Rank, RetryBudget};
 use crate::service::freeze::{self, PausedContainer};
 use crate::service::identity::ContainerIdentity;
 use crate::service::own_command::{OwedCommand, pay};
+use crate::service::sharing::Sharer;
 use crate::service::start;
 use crate::service::start::StoppedContainer;
 
@@ -244,6 +245,12 @@ pub enum Undo {
         /// The containers.
         containers: Vec<ReplacedContainer>,
     },
+    /// Make anew the containers that share something of others, its network above all, and these were made anew.
+    /// Register it before the undo that puts those back, so that it runs after.
+    Rejoin {
+        /// The containers, in the order of their start.
+        sharers: Vec<Sharer>,
+    },
     /// Remove the containers that were set aside, once others have their places for good.
     RemoveReplaced {
         /// The containers.
@@ -330,6 +337,7 @@ impl Compensation for Undo {
             Self::SwapBack { .. }
             | Self::RestoreOldData { .. }
             | Self::PutBackContainers { .. }
+            | Self::Rejoin { .. }
             | Self::RestoreFile { .. } => Rank::Data,
             Self::StartContainers { .. } | Self::Unpause { .. } | Self::RunCommand { .. } => Rank::Service,
             Self::RemoveHelper { .. } | Self::RemoveExpectedHelper { .. } => Rank::Helper,
@@ -361,6 +369,9 @@ impl Compensation for Undo {
             Self::PutBackContainers { containers } => {
                 containers.iter().flat_map(|one| of(&one.identity.id, &one.identity.name)).collect()
             }
+            Self::Rejoin { sharers } => {
+                sharers.iter().flat_map(|one| of(&one.identity.id, &one.identity.name)).collect()
+            }
             _ => Vec::new(),
         }
     }
@@ -381,6 +392,7 @@ impl Compensation for Undo {
             Self::EndProcesses { .. } => "end-processes",
             Self::RestoreFile { .. } => "restore-file",
             Self::PutBackContainers { .. } => "put-back-containers",
+            Self::Rejoin { .. } => "rejoin",
             Self::RemoveReplaced { .. } => "remove-replaced",
             Self::RetractCopy { .. } => "withdraw",
             Self::KeepRecord { .. } => "keep-record",
@@ -428,6 +440,10 @@ impl Compensation for Undo {
             Self::RestoreFile { file } => format!("have {} as it was", file.path.display()),
             Self::PutBackContainers { containers } => {
                 format!("have {} back", names_of(containers.iter().map(|one| &one.identity)))
+            }
+            Self::Rejoin { sharers } => {
+                let names = names_of(sharers.iter().map(|one| &one.identity));
+                format!("have {names} share what they shared before, as their network")
             }
             Self::RemoveReplaced { containers } => {
                 format!("remove what was replaced by {}", names_of(containers.iter()))
@@ -485,6 +501,7 @@ impl Compensation for Undo {
             Self::PutBackContainers { containers } => {
                 recreate::put_back(docker, containers, budget, monitor).await
             }
+            Self::Rejoin { sharers } => recreate::rejoin(docker, sharers, budget, monitor).await,
             Self::RemoveReplaced { containers } => {
                 recreate::remove_replaced(docker, containers, budget).await
             }

@@ -1,4 +1,4 @@
-//! Puts back containers that others have replaced.
+//! Puts back containers that others have replaced, and makes those anew that shared something of them.
 //!
 //! Before a container is replaced, all of it is described, so that it can be made again even if it is gone: Compose
 //! removes what it replaces. Whatever has its place by then is stopped, as gently as ever, and removed; no volume is
@@ -12,13 +12,14 @@ use tokio::time::{Instant, sleep};
 
 use super::{Result, UndoError};
 use crate::database;
-use crate::engine::{Docker, RawInspect};
+use crate::engine::{Docker, NewMount, RawInspect};
 use crate::model::container::Container;
 use crate::model::event::Monitor;
 use crate::model::labels::LABEL_RUN;
 use crate::model::location::MountSource;
 use crate::saga::RetryBudget;
 use crate::service::identity::ContainerIdentity;
+use crate::service::sharing::{self, Sharer};
 use crate::service::stop::stop_again;
 
 /// A container that is about to be replaced, with everything needed to make one like it.
@@ -60,6 +61,26 @@ pub(super) async fn put_back(
     Ok(())
 }
 
+/// Has containers share again what they shared, of whoever has the place of its owner by now.
+pub(super) async fn rejoin(
+    docker: &dyn Docker,
+    sharers: &[Sharer],
+    budget: RetryBudget,
+    monitor: &dyn Monitor,
+) -> Result<()> {
+    let deadline = Instant::now() + budget.0;
+    let mut pause = Duration::from_millis(200);
+    while let Err(error) = sharing::rejoin(docker, sharers, monitor).await {
+        if Instant::now() + pause > deadline {
+            return Err(error.into());
+        }
+        tracing::debug!(%error, "not rejoined yet");
+        sleep(pause).await;
+        pause = (pause * 2).min(Duration::from_secs(5));
+    }
+    Ok(())
+}
+
 impl ReplacedContainer {
     async fn put_back(&self, docker: &dyn Docker, monitor: &dyn Monitor) -> Result<()> {
         let ContainerIdentity { id, name, .. } = &self.identity;
@@ -78,7 +99,8 @@ impl ReplacedContainer {
             }
             None => {
                 monitor.step("create-again");
-                docker.clone_container(&self.description, name, &self.destination, &self.source).await?;
+                let mount = NewMount { destination: &self.destination, source: &self.source };
+                docker.clone_container(&self.description, name, Some(mount)).await?;
             }
         }
         Ok(())

@@ -3,7 +3,7 @@
 use std::path::Path;
 use std::time::Duration;
 
-use volsnap::engine::{DockerErrorKind, Grace};
+use volsnap::engine::{DockerErrorKind, Grace, NewMount};
 use volsnap::model::location::MountSource;
 
 use crate::bench::{Bench, OBEDIENT, SHORT, SLOW, STUBBORN};
@@ -172,22 +172,27 @@ pub(crate) async fn only_one_that_does_not_run_is_removed_without_force(bench: &
     assert!(bench.docker.volume(&volume).await.unwrap().is_some());
 }
 
+fn mount<'m>(destination: &'m Path, source: &'m MountSource) -> Option<NewMount<'m>> {
+    Some(NewMount { destination, source })
+}
+
 pub(crate) async fn one_made_like_another_has_the_other_mount_and_needs_it_stopped(bench: &Bench) {
     let docker = &bench.docker;
     let (volume, other) = (bench.volume("data").await, bench.volume("other").await);
     let name = bench.run("db", OBEDIENT, Some(&volume), 7).await;
     let model = docker.inspect_raw(&name).await.unwrap();
     let (new, at, source) = (bench.name("new"), Path::new("/data"), MountSource::Volume(other.clone()));
-    let error = docker.clone_container(&model, &new, at, &source).await.unwrap_err();
+    let error = docker.clone_container(&model, &new, mount(at, &source)).await.unwrap_err();
     assert_eq!(error.kind, DockerErrorKind::Conflict, "{error}");
     docker.stop(&name, None, Grace::Own, LONG).await.unwrap();
     let missing = MountSource::Volume(bench.name("missing"));
-    let error = docker.clone_container(&model, &new, at, &missing).await.unwrap_err();
+    let error = docker.clone_container(&model, &new, mount(at, &missing)).await.unwrap_err();
     assert_eq!(error.kind, DockerErrorKind::NotFound, "{error}");
-    let elsewhere = docker.clone_container(&model, &new, Path::new("/elsewhere"), &source).await.unwrap_err();
+    let elsewhere =
+        docker.clone_container(&model, &new, mount(Path::new("/elsewhere"), &source)).await.unwrap_err();
     assert!(elsewhere.message.contains("nothing is mounted"), "{elsewhere}");
     assert_eq!(docker.container(&new).await.unwrap(), None);
-    let id = docker.clone_container(&model, &new, at, &source).await.unwrap();
+    let id = docker.clone_container(&model, &new, mount(at, &source)).await.unwrap();
     let (old, made) =
         (docker.container(&name).await.unwrap().unwrap(), docker.container(&id).await.unwrap().unwrap());
     assert_eq!((made.name.as_str(), made.state.status.as_str()), (new.as_str(), "created"));

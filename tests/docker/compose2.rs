@@ -21,13 +21,13 @@ struct Scene {
 }
 
 /// Compose 2 under the name by which it is found where the plugin is not installed.
-struct Compose2 {
+pub(crate) struct Compose2 {
     directory: tempfile::TempDir,
 }
 
 impl Compose2 {
     /// Returns it; none where nobody has put one, which CI always does.
-    fn find() -> Option<Self> {
+    pub(crate) fn find() -> Option<Self> {
         let program =
             std::env::var_os("VOLSNAP_TEST_COMPOSE2").filter(|program| Path::new(program).is_file());
         let Some(program) = program else {
@@ -39,12 +39,12 @@ impl Compose2 {
         Some(Self { directory })
     }
 
-    fn path(&self) -> String {
+    pub(crate) fn path(&self) -> String {
         format!("{}:{}", self.directory.path().display(), std::env::var("PATH").unwrap())
     }
 
     #[track_caller]
-    fn run(&self, project: &Project, arguments: &[&str], environment: &[(&str, &str)]) {
+    pub(crate) fn run(&self, project: &Project, arguments: &[&str], environment: &[(&str, &str)]) {
         let output = Command::new(self.directory.path().join("docker-compose"))
             .args(["-p", &project.name])
             .args(arguments)

@@ -48,6 +48,7 @@ mod restart;
 mod restore;
 mod round_trip;
 mod second_engine;
+mod sharers;
 #[allow(dead_code, reason = "shared with the tests of faults")]
 mod small;
 mod snapshots;

@@ -37,7 +37,13 @@ impl World {
         let left: Vec<_> =
             containers.iter().filter(|one| one.labels.contains_key(LABEL_RUN)).map(|one| &one.name).collect();
         assert!(left.is_empty(), "{context}: containers left: {left:?}");
-        assert_eq!(containers.len(), 3, "{context}: {containers:?}");
+        assert_eq!(containers.len(), 3 + usize::from(self.has_sharer), "{context}: {containers:?}");
+        if self.has_sharer {
+            let (db, side) = (self.container("db").await, self.container("side").await);
+            assert!(side.state.running, "{context}: side does not run");
+            assert_eq!(side.network_mode, format!("container:{}", db.id), "{context}");
+            assert!(side.state.started_at >= db.state.started_at, "{context}: side has a dead network");
+        }
         // What is remembered of the data is to stay.
         let remembered = ["facts", "migrations"].map(|name| self.state().join(name));
         let is_remembered = |path: &PathBuf| remembered.iter().any(|kept| path.starts_with(kept));

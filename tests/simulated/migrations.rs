@@ -21,6 +21,17 @@ use super::{COMPOSE_FILE, DATA, HELPER, KEPT, World};
 pub(crate) struct Migrate {
     to: To,
     is_composed: bool,
+    sharer: Sharer,
+}
+
+/// Who shares the network of the database.
+#[derive(Clone, Copy)]
+enum Sharer {
+    Nobody,
+    /// A service of its project.
+    Service,
+    /// A container that Compose knows nothing of.
+    Stranger,
 }
 
 #[derive(Clone, Copy)]
@@ -60,11 +71,21 @@ impl World {
 
 impl Migrate {
     pub(crate) fn into_directory(is_composed: bool) -> Self {
-        Self { to: To::Directory, is_composed }
+        Self { to: To::Directory, is_composed, sharer: Sharer::Nobody }
     }
 
     pub(crate) fn back(is_composed: bool) -> Self {
-        Self { to: To::Volume, is_composed }
+        Self { to: To::Volume, is_composed, sharer: Sharer::Nobody }
+    }
+
+    /// The same with a service of the project that shares the network of the database.
+    pub(crate) fn beside_a_service(self) -> Self {
+        Self { sharer: Sharer::Service, ..self }
+    }
+
+    /// The same with a container that shares the network of the database, and that Compose has not made.
+    pub(crate) fn beside_a_stranger(self) -> Self {
+        Self { sharer: Sharer::Stranger, ..self }
     }
 }
 
@@ -80,6 +101,11 @@ impl To {
 impl Scenario for Migrate {
     fn prepare<'w>(&'w self, world: &'w mut World) -> LocalBoxFuture<'w, ()> {
         async move {
+            match self.sharer {
+                Sharer::Nobody => {}
+                Sharer::Service => world.add_sharer(true).await,
+                Sharer::Stranger => world.add_sharer(false).await,
+            }
             if let To::Volume = self.to {
                 world.migrate(To::Directory.destination(world)).await.unwrap();
                 let volume = world.engine.remove_volume(DATA).await;

@@ -15,6 +15,7 @@ use std::time::Duration;
 
 use tempfile::TempDir;
 use volsnap::clock::Clock;
+use volsnap::compose::runner::Runner;
 use volsnap::database::{Server as _, postgres::Postgres};
 use volsnap::engine::Docker;
 use volsnap::engine::failing::{FailingDocker, Mode};
@@ -65,6 +66,10 @@ pub(crate) struct World {
     pub(crate) host: Context,
     /// Whether a call will fail.
     pub(crate) is_armed: bool,
+    /// Whether somebody shares the network of the database.
+    pub(crate) has_sharer: bool,
+    /// Whether Compose is of version 1.
+    pub(crate) has_first_compose: bool,
     /// The lease of the run that is driven.
     pub(crate) lease: LeaseWatch,
     outside: Outside,
@@ -126,7 +131,18 @@ impl World {
         };
         // On a disk: nothing is migrated to below /dev, and a repository here has the room that memory lacks.
         let elsewhere = TempDir::new().unwrap();
-        let world = Self { directory, elsewhere, engine, failing, host, is_armed: false, lease, outside };
+        let world = Self {
+            directory,
+            elsewhere,
+            engine,
+            failing,
+            host,
+            is_armed: false,
+            has_sharer: false,
+            has_first_compose: false,
+            lease,
+            outside,
+        };
         world.populate(is_composed).await;
         world
     }
@@ -167,6 +183,26 @@ impl World {
         }
         tokio::time::sleep(Duration::from_secs(1)).await;
         self.engine.insert("db", KEPT.0, &KEPT.1).unwrap();
+    }
+
+    /// Adds a running `side` that shares the network of the database, perhaps as a service of its project.
+    pub(crate) async fn add_sharer(&mut self, is_composed: bool) {
+        let side = Container {
+            name: "side".to_owned(),
+            image: "app:1".to_owned(),
+            command: ["sh", "-c", "side"].map(str::to_owned).into(),
+            network_mode: format!("container:{}", self.container("db").await.id),
+            labels: if is_composed { self.labels("side") } else { BTreeMap::new() },
+            ..Container::default()
+        };
+        let id = self.engine.add(side).unwrap();
+        self.engine.start(&id).await.unwrap();
+        self.has_sharer = true;
+    }
+
+    /// Returns Compose as it is here.
+    fn compose(&self) -> Arc<dyn Runner> {
+        if self.has_first_compose { self.engine.first_compose() } else { self.engine.compose() }
     }
 
     /// Returns the labels of a service's container.
@@ -214,7 +250,7 @@ impl World {
         }
         self.is_armed = fault.is_some();
         self.host.docker = self.failing.clone();
-        self.host.compose = self.failing.compose(self.engine.compose());
+        self.host.compose = self.failing.compose(self.compose());
         self.host.cancel = Cancel::default();
     }
 

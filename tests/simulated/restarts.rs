@@ -22,16 +22,40 @@ use super::{DATA, HELPER, KEPT, World};
 pub(crate) struct Restart {
     with_snapshot: bool,
     recreates: bool,
+    /// With a service that shares the network of the database, and Compose of that version.
+    beside_a_sharer: Option<Version>,
+}
+
+/// A version of Compose.
+#[derive(Clone, Copy)]
+enum Version {
+    One,
+    Two,
 }
 
 impl Restart {
-    pub(crate) const PLAIN: Self = Self { with_snapshot: false, recreates: false };
+    pub(crate) const PLAIN: Self = Self { with_snapshot: false, recreates: false, beside_a_sharer: None };
     pub(crate) const WITH_SNAPSHOT: Self = Self { with_snapshot: true, ..Self::PLAIN };
     pub(crate) const RECREATED: Self = Self { recreates: true, ..Self::PLAIN };
-    pub(crate) const RECREATED_WITH_SNAPSHOT: Self = Self { with_snapshot: true, recreates: true };
+    pub(crate) const RECREATED_WITH_SNAPSHOT: Self = Self { with_snapshot: true, ..Self::RECREATED };
+    pub(crate) const PLAIN_BESIDE_A_SHARER: Self =
+        Self { beside_a_sharer: Some(Version::Two), ..Self::PLAIN };
+    pub(crate) const RECREATED_BESIDE_A_SHARER: Self =
+        Self { beside_a_sharer: Some(Version::Two), ..Self::RECREATED };
+    pub(crate) const RECREATED_BESIDE_A_SHARER_BY_THE_FIRST: Self =
+        Self { beside_a_sharer: Some(Version::One), ..Self::RECREATED };
 }
 
 impl Scenario for Restart {
+    fn prepare<'w>(&'w self, world: &'w mut World) -> LocalBoxFuture<'w, ()> {
+        async {
+            let Some(version) = self.beside_a_sharer else { return };
+            world.has_first_compose = matches!(version, Version::One);
+            world.add_sharer(self.recreates).await;
+        }
+        .boxed_local()
+    }
+
     fn act<'w>(&'w self, world: &'w World) -> LocalBoxFuture<'w, Result<()>> {
         async {
             let snapshot = world.snapshot_options(Quiesce::Stop, CaptureChoice::Staged);

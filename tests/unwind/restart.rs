@@ -23,6 +23,19 @@ fn a_restart_has_the_service_run_again_whatever_call_fails(
 }
 
 #[rstest]
+fn who_shares_the_network_of_the_database_has_it_after_a_restart_too(
+    #[values(
+        Restart::PLAIN_BESIDE_A_SHARER,
+        Restart::RECREATED_BESIDE_A_SHARER,
+        Restart::RECREATED_BESIDE_A_SHARER_BY_THE_FIRST
+    )]
+    scenario: Restart,
+    #[values(Mode::Before, Mode::After, Mode::Hang, Mode::Panic, Mode::Kill, Mode::KillAfter)] mode: Mode,
+) {
+    run(fail_each(&scenario, mode));
+}
+
+#[rstest]
 fn a_drill_leaves_nothing_of_its_copy_whatever_call_fails(
     #[values(Mode::Before, Mode::After, Mode::Hang, Mode::Panic, Mode::Kill, Mode::KillAfter)] mode: Mode,
 ) {

@@ -6,10 +6,10 @@ use chrono::{DateTime, Utc};
 
 use super::Postgres;
 use super::container::superuser;
-use super::dumps::DUMPS;
+use super::dumps::{DIRECTORIES, DUMPS};
 use crate::database::Advice;
 use crate::database::advice::{Flaw, Platform, Transplant};
-use crate::database::dumps::DumpKind;
+use crate::database::dumps::{DumpDirectory, DumpKind};
 use crate::model::container::Container;
 use crate::model::facts::{Facts, identifier};
 use crate::model::hint::Hint;
@@ -82,6 +82,10 @@ impl Advice for Postgres {
         // Its name is new each time: a dump that fails must not take the place of one that is whole.
         let file = "dump-\"$(date +%s)\".sql";
         Some(Hint::shell(format!("docker exec {name} pg_dumpall --username={user} >{file}")))
+    }
+
+    fn dump_directories(&self) -> &'static [DumpDirectory] {
+        DIRECTORIES
     }
 
     fn dumps(&self) -> &'static [DumpKind] {

@@ -1,6 +1,6 @@
 //! The dumps that PostgreSQL's own programs write.
 
-use crate::database::dumps::{DumpKind, DumpNames};
+use crate::database::dumps::{DumpDirectory, DumpKind, DumpNames};
 use crate::model::hint::Hint;
 use crate::model::quote::shell_quote;
 
@@ -10,6 +10,16 @@ pub(super) const DUMPS: &[DumpKind] = &[
         what: "a dump of pg_dump in its custom format, not an archive of files",
         way: |names| {
             into_a_new_database(names, "pg_restore --exit-on-error --username=\"$U\" --dbname=restored")
+        },
+    },
+    DumpKind {
+        begins: &[b"toc.dat\0"],
+        what: "a dump of pg_dump in its tar format, not an archive of the data's files",
+        way: |names| {
+            into_a_new_database(
+                names,
+                "pg_restore --format=tar --exit-on-error --username=\"$U\" --dbname=restored",
+            )
         },
     },
     DumpKind {
@@ -29,6 +39,21 @@ pub(super) const DUMPS: &[DumpKind] = &[
         },
     },
 ];
+
+pub(super) const DIRECTORIES: &[DumpDirectory] = &[DumpDirectory {
+    file: "toc.dat",
+    kind: DumpKind {
+        begins: &[b"PGDMP"],
+        what: "a dump of pg_dump in its directory format, not a data directory",
+        way: |names| {
+            into_a_new_database(
+                names,
+                "T=$(mktemp -d) && trap 'rm -rf \"$T\"' EXIT && tar -xC \"$T\" && pg_restore --exit-on-error \
+                 --username=\"$U\" --dbname=restored \"$T\"",
+            )
+        },
+    },
+}];
 
 /// Has the dump loaded into a database that does not exist yet, so that nothing is overwritten.
 fn into_a_new_database(names: &DumpNames<'_>, load: &str) -> Hint {

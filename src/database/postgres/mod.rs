@@ -55,6 +55,7 @@ const NEEDED_LOG: NeededLog = NeededLog {
     directory: "pg_wal",
     is_part: |name| name.len() == 24 && name.bytes().all(|byte| byte.is_ascii_hexdigit()),
     archive: "pg_wal.tar",
+    data_archive: "base.tar",
     way: "pg_basebackup -Ft writes pg_wal.tar beside base.tar: put it there, too, or back up with --wal-method=fetch",
     map: "tablespace_map",
 };

@@ -149,6 +149,7 @@ pub(super) fn container_from(found: ContainerInspectResponse) -> Container {
         mounts: mounts_from(found.mounts.unwrap_or_default(), host.tmpfs.unwrap_or_default()),
         network_mode: host.network_mode.unwrap_or_default(),
         pid_mode: host.pid_mode.unwrap_or_default(),
+        ipc_mode: host.ipc_mode.unwrap_or_default(),
         restart_policy: restart_policy.map(|name| name.to_string()).unwrap_or_default(),
         healthcheck: config.healthcheck.as_ref().map(healthcheck_command).unwrap_or_default(),
         health_patience: config.healthcheck.as_ref().and_then(health_patience),

@@ -15,7 +15,7 @@ impl DockerEngine {
         &self,
         RawInspect(old): &RawInspect,
         name: &str,
-        new: NewMount<'_>,
+        new: Option<NewMount<'_>>,
     ) -> Result<String> {
         let id = old["Id"].as_str().unwrap_or_default();
         let doing = format!("create container {name} like {}", id.get(..12).unwrap_or(id));
@@ -24,15 +24,8 @@ impl DockerEngine {
             let message = "it runs, and two of it must not".to_owned();
             return Err(DockerError { kind: DockerErrorKind::Conflict, doing, message });
         }
-        let full_id = format!("container:{id}");
-        if let Some(sharer) = self.containers().await?.iter().find(|one| one.network_mode == full_id) {
-            return Err(other(
-                &doing,
-                format!("container {} shares its network, and would lose it", sharer.name),
-            ));
-        }
         // The engine would make a missing volume, empty.
-        if let MountSource::Volume(volume) = new.source
+        if let Some(MountSource::Volume(volume)) = new.map(|new| new.source)
             && self.volume(volume).await?.is_none()
         {
             return Err(not_found(&doing, format!("no such volume: {volume}")));
@@ -69,7 +62,7 @@ impl DockerEngine {
         id: &str,
         old: &Value,
         networks: &[(String, Value)],
-        new: NewMount<'_>,
+        new: Option<NewMount<'_>>,
     ) -> Result<()> {
         for (network, endpoint) in networks {
             if !is_name(network) {

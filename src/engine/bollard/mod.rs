@@ -435,10 +435,9 @@ impl Docker for DockerEngine {
         &self,
         model: &RawInspect,
         name: &str,
-        destination: &Path,
-        source: &MountSource,
+        mount: Option<NewMount<'_>>,
     ) -> Result<String> {
-        self.create_alike(model, name, NewMount { destination, source }).await
+        self.create_alike(model, name, mount).await
     }
 
     async fn rename_container(&self, id: &str, name: &str) -> Result<()> {

@@ -26,13 +26,23 @@ const START: Duration = Duration::from_millis(200);
 const STOP_LIMIT: Duration = Duration::from_secs(600);
 
 #[derive(Debug)]
-struct MemoryCompose(MemoryDocker);
+struct MemoryCompose {
+    docker: MemoryDocker,
+    /// Whether it is of version 1, and as such joins no network of a container that does not run.
+    is_first: bool,
+}
 
 impl MemoryDocker {
     /// Returns Compose, for this engine.
     #[must_use]
     pub fn compose(&self) -> Arc<dyn Runner> {
-        Arc::new(MemoryCompose(self.clone()))
+        Arc::new(MemoryCompose { docker: self.clone(), is_first: false })
+    }
+
+    /// Returns Compose of version 1, for this engine. It makes nothing anew that has been removed.
+    #[must_use]
+    pub fn first_compose(&self) -> Arc<dyn Runner> {
+        Arc::new(MemoryCompose { docker: self.clone(), is_first: true })
     }
 }
 
@@ -45,7 +55,11 @@ pub fn config_hash(texts: &[String]) -> String {
 #[async_trait]
 impl Runner for MemoryCompose {
     async fn version(&self, words: &[&str]) -> Option<String> {
-        words.starts_with(&["docker", "compose"]).then(|| "2.27.0".to_owned())
+        match (self.is_first, words) {
+            (false, ["docker", "compose", ..]) => Some("2.27.0".to_owned()),
+            (true, ["docker-compose", ..]) => Some("1.29.2".to_owned()),
+            _ => None,
+        }
     }
 
     async fn run(&self, invocation: Invocation) -> io::Result<Output> {
@@ -79,7 +93,7 @@ impl MemoryCompose {
         texts: &[String],
         service: &str,
     ) -> Result<String, String> {
-        let all = self.0.containers().await.map_err(|error| error.to_string())?;
+        let all = self.docker.containers().await.map_err(|error| error.to_string())?;
         let is_meant = |container: &&Container| {
             Membership::of(&container.labels)
                 .is_some_and(|member| member.project == command.project && member.service == service)
@@ -96,18 +110,19 @@ impl MemoryCompose {
     /// Makes the containers of the services anew, and starts none of them.
     async fn make_anew(&self, command: &Command<'_>, texts: &[String]) -> Result<String, DockerError> {
         let mut mounts = BTreeMap::new();
+        let mut successors = BTreeMap::new();
         texts.iter().for_each(|text| mounts.extend(mounts_of(text)));
         // Options come before the services, and one of them has a number.
         let services = command.action.iter().rev().take_while(|word| word.parse::<u64>().is_err());
         for service in services.collect::<Vec<_>>().into_iter().rev() {
-            let all = self.0.containers().await?;
+            let all = self.docker.containers().await?;
             let is_meant = |container: &&Container| {
                 Membership::of(&container.labels)
                     .is_some_and(|member| member.project == command.project && member.service == *service)
             };
             let Some(before) = all.iter().find(is_meant) else { continue };
-            self.0.stop(&before.id, None, Grace::Own, STOP_LIMIT).await?;
-            self.0.remove_stopped_container(&before.id).await?;
+            self.docker.stop(&before.id, None, Grace::Own, STOP_LIMIT).await?;
+            self.docker.remove_stopped_container(&before.id).await?;
             let mut made = Container { id: String::new(), ..before.clone() };
             for mount in &mut made.mounts {
                 let key = ((*service).to_owned(), mount.destination.clone());
@@ -117,7 +132,16 @@ impl MemoryCompose {
             }
             let digest = config_hash(&with_environment(command, texts));
             made.labels.insert(CONFIG_HASH_LABEL.to_owned(), digest);
-            self.0.add(made)?;
+            let shared = made.network_mode.strip_prefix("container:").map(str::to_owned);
+            if let Some(owner) = shared {
+                made.network_mode = match successors.get(&owner) {
+                    _ if self.is_first => "default".to_owned(),
+                    Some(successor) => format!("container:{successor}"),
+                    None => format!("container:{owner}"),
+                };
+            }
+            let id = self.docker.add(made)?;
+            successors.insert(before.id.clone(), id);
         }
         Ok(String::new())
     }
@@ -143,7 +167,8 @@ impl<'w> Command<'w> {
     fn of(words: &'w [String]) -> Self {
         let mut command =
             Self { project: "", directory: PathBuf::new(), files: Vec::new(), action: Vec::new() };
-        let mut words = words.iter().map(String::as_str).skip(2);
+        let spelling = if words.first().is_some_and(|word| word == "docker") { 2 } else { 1 };
+        let mut words = words.iter().map(String::as_str).skip(spelling);
         while let Some(word) = words.next() {
             match word {
                 "--project-name" => command.project = words.next().unwrap_or_default(),

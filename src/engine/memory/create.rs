@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::os::unix::fs::DirBuilderExt as _;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use super::inspect::{container_of, inspected};
 use super::program::Program;
@@ -160,24 +160,16 @@ impl MemoryDocker {
         &self,
         RawInspect(old): &RawInspect,
         name: &str,
-        destination: &Path,
-        source: &MountSource,
+        new: Option<NewMount<'_>>,
     ) -> Result<String> {
         let id = old["Id"].as_str().unwrap_or_default();
         let doing = format!("create container {name} like {}", id.get(..12).unwrap_or(id));
         if self.state().find(id).is_some_and(|record| record.container.state.running) {
             return Err(conflict(&doing, "it runs, and two of it must not"));
         }
-        let shared = format!("container:{id}");
-        let sharer =
-            self.state().containers.iter().find(|record| record.container.network_mode == shared).map(
-                |record| format!("container {} shares its network, and would lose it", record.container.name),
-            );
-        if let Some(message) = sharer {
-            return Err(failure(DockerErrorKind::Other, &doing, message));
+        if let Some(new) = new {
+            self.refuse_missing(&doing, new.source, |_| false)?;
         }
-        self.refuse_missing(&doing, source, |_| false)?;
-        let new = NewMount { destination, source };
         let image = old["Config"]["Image"].as_str().unwrap_or_default();
         let Likeness { body, .. } =
             likeness(old, new, image).map_err(|message| failure(DockerErrorKind::Other, &doing, message))?;

@@ -7,7 +7,7 @@ use tokio::time::timeout;
 use super::program::{Behaviour, Program};
 use super::{MemoryDocker, conflict, failure, missing, postgres};
 use crate::engine::{DockerErrorKind, Grace, Result};
-use crate::model::container::{Container, ContainerState, MountKind};
+use crate::model::container::{Container, ContainerState, MountKind, Namespace};
 
 /// An engine's own grace.
 const GRACE_SECONDS: i64 = 10;
@@ -45,10 +45,13 @@ impl MemoryDocker {
         if container.state.running {
             return Ok(None);
         }
-        if let Some(owner) = container.network_mode.strip_prefix("container:")
-            && !state.find(owner).is_some_and(|owner| owner.container.state.running)
-        {
-            return Err(conflict(doing, format!("cannot join network of a non running container: {owner}")));
+        for namespace in Namespace::ALL {
+            if let Some(owner) = namespace.mode_of(container).strip_prefix("container:")
+                && !state.find(owner).is_some_and(|owner| owner.container.state.running)
+            {
+                let message = format!("cannot join {namespace} of a non running container: {owner}");
+                return Err(conflict(doing, message));
+            }
         }
         let gone =
             container.mounts.iter().find(|mount| mount.kind == MountKind::Bind && !mount.source.exists());

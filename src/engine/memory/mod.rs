@@ -47,10 +47,11 @@ use chrono::{DateTime, SecondsFormat, Utc};
 use tokio::sync::watch;
 use tokio::time::sleep;
 
-use super::{Attached, ContainerSpec, Docker, DockerError, DockerErrorKind, Grace, RawInspect, Result};
+use super::{
+    Attached, ContainerSpec, Docker, DockerError, DockerErrorKind, Grace, NewMount, RawInspect, Result,
+};
 use crate::clock::Clock;
 use crate::model::container::{ApiVersion, Container, EngineInfo, ExecOutput, Image, Process, Volume};
-use crate::model::location::MountSource;
 use program::Behaviour;
 use state::{Record, State};
 
@@ -340,11 +341,10 @@ impl Docker for MemoryDocker {
         &self,
         model: &RawInspect,
         name: &str,
-        destination: &Path,
-        source: &MountSource,
+        mount: Option<NewMount<'_>>,
     ) -> Result<String> {
         sleep(LATENCY).await;
-        self.create_alike(model, name, destination, source)
+        self.create_alike(model, name, mount)
     }
 
     async fn rename_container(&self, id: &str, name: &str) -> Result<()> {

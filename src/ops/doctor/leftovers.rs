@@ -24,6 +24,8 @@ pub(super) struct Migrated<'m> {
     pub(super) service: Option<&'m Container>,
     /// Whether the directory is known to be gone.
     pub(super) gone: bool,
+    /// Whether a restart can have Compose make a container anew.
+    pub(super) recreates: bool,
 }
 
 /// A volume in which a snapshot keeps a copy for the next one.
@@ -131,9 +133,19 @@ impl Migrated<'_> {
         let at = user.mounts.iter().find(is_volume).map(|mount| mount.destination.as_path());
         let mount = format!("{}:{}", self.directory(), shown(at.unwrap_or(Path::new("…"))));
         match Membership::of(&user.labels) {
-            Some(member) => vec![Hint::volsnap(["restart", &target_of(user).spelling(), "--recreate"]).why(
-                format!("once `{mount}` is mounted in the service {} in the project's file", member.service),
-            )],
+            Some(member) if self.recreates && user.state.running => {
+                let restart = Hint::volsnap(["restart", &target_of(user).spelling(), "--recreate"]);
+                let service = member.service;
+                vec![
+                    restart.why(format!(
+                        "once `{mount}` is mounted in the service {service} in the project's file"
+                    )),
+                ]
+            }
+            Some(member) => vec![Hint::advice(format!(
+                "mount `{mount}` in the service {} in the project's file, and have Compose make its container anew",
+                member.service
+            ))],
             None => vec![Hint::advice(format!("make the container anew with: docker run -v {mount} …"))],
         }
     }
@@ -238,8 +250,13 @@ mod tests {
     fn what_a_migration_has_left_can_go_or_have_the_data_back() {
         let (migration, mut service) = (migration(), in_project(container("shop_db_1", true)));
         service.command = vec!["postgres".to_owned()];
-        let mut migrated =
-            Migrated { migration: &migration, users: Vec::new(), service: Some(&service), gone: false };
+        let mut migrated = Migrated {
+            migration: &migration,
+            users: Vec::new(),
+            service: Some(&service),
+            gone: false,
+            recreates: true,
+        };
         let finding = only(migrated.findings());
         assert_eq!((finding.kind, finding.risk), (Kind::LeftoverVolume, Risk::Low));
         assert_eq!(
@@ -265,7 +282,8 @@ mod tests {
     #[test]
     fn the_last_copy_is_not_told_to_be_removed() {
         let migration = migration();
-        let migrated = Migrated { migration: &migration, users: Vec::new(), service: None, gone: true };
+        let migrated =
+            Migrated { migration: &migration, users: Vec::new(), service: None, gone: true, recreates: true };
         let finding = only(migrated.findings());
         assert_eq!(finding.risk, Risk::Medium);
         assert_eq!(finding.mended_by(), "volsnap snapshot volume:shop_data");
@@ -275,7 +293,13 @@ mod tests {
     fn who_uses_the_volume_again_is_a_high_risk_unless_the_directory_is_gone() {
         let migration = migration();
         let (back, service) = (in_project(container("shop_db_1", true)), container("other", true));
-        let mut migrated = Migrated { migration: &migration, users: vec![&back], service: None, gone: false };
+        let mut migrated = Migrated {
+            migration: &migration,
+            users: vec![&back],
+            service: None,
+            gone: false,
+            recreates: true,
+        };
         let finding = only(migrated.findings());
         assert_eq!((finding.kind, finding.risk), (Kind::LeftoverInUse, Risk::High));
         assert_eq!(
@@ -303,6 +327,10 @@ mod tests {
         );
         migrated.gone = true;
         assert_eq!(migrated.findings(), []);
+        // What would be refused is not printed.
+        let old = Migrated { users: vec![&back], gone: false, recreates: false, ..migrated };
+        let said = only(old.findings()).mended_by();
+        assert!(said.contains("have Compose make its container anew") && !said.contains("volsnap"), "{said}");
     }
 
     #[test]

@@ -247,7 +247,8 @@ pub async fn doctor(context: &Context, options: &DoctorOptions) -> Result<Vec<Fi
         context.monitor.warning(format!("the record of a migration in {path} is {}", later.why()));
     }
     let migrations = migrations(remembered.known, options.target.as_ref(), &chosen);
-    findings.extend(migrated_volumes(&migrations, &world, &engine));
+    let recreates = context.recreates_on(&engine).await;
+    findings.extend(migrated_volumes(&migrations, &world, (&engine, recreates)));
     findings.extend(leftover_volumes(&examined, &migrations, &world));
     if options.target.is_none() {
         findings.extend(kept_stages(&world, &engine, &runs, context.clock.now()));
@@ -509,7 +510,11 @@ fn migrations(mut all: Vec<Migration>, target: Option<&Target>, chosen: &[Contai
 }
 
 /// Returns what became of the volumes that data was migrated from.
-fn migrated_volumes(migrations: &[Migration], world: &EngineInventory, engine: &EngineInfo) -> Vec<Finding> {
+fn migrated_volumes(
+    migrations: &[Migration],
+    world: &EngineInventory,
+    (engine, recreates): (&EngineInfo, bool),
+) -> Vec<Finding> {
     let mounting = |place: &MountSource| -> Vec<&Container> {
         let mounts = |container: &&Container| {
             container.mounts.iter().any(|mount| selector::location_of(mount).as_ref() == Some(place))
@@ -526,6 +531,7 @@ fn migrated_volumes(migrations: &[Migration], world: &EngineInventory, engine: &
             users: mounting(&MountSource::Volume(migration.volume.clone())),
             service: databases.chain(&directory).next().copied(),
             gone: engine.local && looked.is_err_and(|kind| kind == std::io::ErrorKind::NotFound),
+            recreates,
         };
         migrated.findings()
     });

@@ -68,7 +68,9 @@ impl Ways {
         Self {
             snapshot: way.snapshot(&target).await,
             migrates: is_whole && way.has_its_files() && way.is_open(Purpose::Migrate).await,
-            recreates: way.is_compose() && way.is_open(Purpose::Restart).await,
+            recreates: way.is_compose()
+                && context.recreates_on(engine).await
+                && way.is_open(Purpose::Restart).await,
             target,
         }
     }

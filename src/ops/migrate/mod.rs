@@ -11,7 +11,8 @@
 //!    changed since the first, and the database's own files prove that the copy is the data.
 //! 4. `switch`: before the first container is replaced, the journal has them all completely, as the engine describes
 //!    them; it has each file before that file is edited. Renames put the copy in its place; the files are edited;
-//!    Compose makes the containers anew (or the engine does, if there is no Compose) and starts none.
+//!    Compose makes the containers anew (or the engine does, if there is no Compose) and starts none. Who shares the
+//!    network of one is made anew after it.
 //! 5. They are started, once. The proof is that they answer, that they mount the copy, that it is the same database and
 //!    that what was true of it still is.
 //! 6. The journal has what to remember: the way back. Then one line in it makes the migration final: before that line,

@@ -7,6 +7,7 @@ use serde::Serialize;
 
 use crate::model::hint::Hint;
 use crate::model::source::Onlooker;
+use crate::ops::sharers::PlannedSharer;
 
 /// Which way the data goes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
@@ -81,6 +82,8 @@ pub struct MigratePlan {
     pub replaces: bool,
     /// Everything that uses the data.
     pub users: Vec<PlannedUser>,
+    /// Containers that share something of those, and are made anew with them.
+    pub sharers: Vec<PlannedSharer>,
     /// Containers that will be stopped, in this order.
     pub stops: Vec<String>,
     /// Containers that will be started again, in this order.

@@ -35,6 +35,7 @@ use crate::ops::orchestrated::Purpose;
 use crate::ops::plan::{DowntimeEstimate, STAGE_RESERVE};
 use crate::ops::preconditions::{refuse_podman, refuse_what_cannot_be_stopped};
 use crate::ops::project_file::find_checks;
+use crate::ops::sharers::Sharers;
 use crate::saga::{UndoId, When};
 use crate::selector::inventory::inventory;
 use crate::selector::{is_anonymous, location_of};
@@ -76,6 +77,8 @@ pub(super) struct Prepared {
     pub(super) stops: Vec<Container>,
     /// What will become of files and containers.
     pub(super) switch: Switch,
+    /// Who shares something of what is made anew.
+    pub(super) sharers: Sharers,
     pub(super) survey: Survey,
     pub(super) agent: AgentClient,
     pub(super) helper: UndoId,
@@ -125,6 +128,7 @@ impl MigrateRun<'_> {
         self.run.watch(saga).await?;
         let docker = &*self.run.context.docker;
         let engine = docker.engine().await.context(|| "ask the engine what it is".to_owned())?;
+        self.run.context.refuse_unknown_names(&self.options.kills).await?;
         let source = self.run.context.resolve_for(&["migrate"], &self.options.target).await?;
         self.run.refuse_unfinished(&source)?;
         source.warnings.iter().for_each(|warning| self.run.monitor().warning(warning));
@@ -158,7 +162,8 @@ impl MigrateRun<'_> {
         let hold = hold.look(&self.run.context).await?;
         hold.refuse_the_deaf()?;
         hold.warn_of_the_unhealthy(self.run.monitor());
-        self.refuse_sharers(&users).await?;
+        let anew: Vec<&Container> = users.iter().map(|(user, _)| &user.container).collect();
+        let sharers = self.run.context.sharers((&anew, &stops), self.run.id.as_str()).await?;
         self.run.context.refuse_stranded(&source).await?;
         let database = database_of(&source);
         let checks = match database.as_ref().filter(|database| database.container.state.running) {
@@ -170,7 +175,7 @@ impl MigrateRun<'_> {
         // If the record is not to be read, the edit is made like any other.
         let written = self.migration(&engine, &source).ok().flatten().map(|migration| migration.edits);
         let ways = (&source.location, &target.location);
-        let switch = self.plan_switch(&users, ways, &written.unwrap_or_default()).await?;
+        let switch = self.plan_switch(&users, ways, &written.unwrap_or_default(), &sharers).await?;
         let image = (&engine, self.options.helper_image.as_deref());
         // It exists already, whatever it is.
         let none = BTreeMap::new();
@@ -210,6 +215,7 @@ impl MigrateRun<'_> {
         let made = target.made.directory;
         let mut plan = self.plan(&source, found.as_ref(), &survey, (&inputs, made.is_some()), &place);
         plan.users = users.iter().map(|(user, at)| planned_user(user, at)).collect();
+        plan.sharers = sharers.planned(|container| switch.makes_sharer(container));
         plan.edits = switch.planned_edits();
         plan.commands = switch.commands();
         plan.stops = names(stops.iter());
@@ -246,6 +252,7 @@ impl MigrateRun<'_> {
             checks,
             stops,
             switch,
+            sharers,
             survey,
             agent,
             helper,
@@ -301,23 +308,6 @@ impl MigrateRun<'_> {
             (Destination::Back { .. }, MountSource::Volume(_)) | (Destination::Directory(_), _) => Ok(()),
             (Destination::Back { .. }, MountSource::Directory(_)) => Ok(()),
         }
-    }
-
-    /// Refuses containers that share the network of one that is made anew: they would lose it.
-    async fn refuse_sharers(&self, users: &[(User, PathBuf)]) -> Result<()> {
-        let containers =
-            self.run.context.docker.containers().await.context(|| "list containers".to_owned())?;
-        for (user, _) in users {
-            let mode = format!("container:{}", user.container.id);
-            if let Some(sharer) = containers.iter().find(|other| other.network_mode == mode) {
-                return Err(Error::failed(format!(
-                    "container {} shares the network of {}, which has to be made anew: it would lose it",
-                    sharer.name, user.container.name
-                ))
-                .hint(Hint::docker(["rm", "-f", &sharer.name]).why("and make it again afterwards")));
-            }
-        }
-        Ok(())
     }
 
     /// Refuses a database that does not answer: one that is still in its entrypoint would ignore the signal.
@@ -528,6 +518,7 @@ impl MigrateRun<'_> {
             owner: inputs.owner,
             replaces: !inputs.room.is_empty,
             users: Vec::new(),
+            sharers: Vec::new(),
             stops: Vec::new(),
             down_after_reboot: Vec::new(),
             own_commands: Vec::new(),
@@ -602,7 +593,7 @@ fn stops(source: &Source) -> Result<Vec<Container>> {
 /// Returns the containers that mount the data, each with the path where it mounts it.
 fn mounting(source: &Source) -> Result<Vec<(User, PathBuf)>> {
     let mut users = Vec::new();
-    for user in source.users.iter().filter(|user| !user.through_network && !user.is_passer_by()) {
+    for user in source.users.iter().filter(|user| !user.as_sharer && !user.is_passer_by()) {
         let container = &user.container;
         let Some(at) = source.mounted_at(container) else {
             return Err(Error::failed(format!(

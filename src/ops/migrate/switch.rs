@@ -19,6 +19,7 @@ use crate::compose::replacement::Replacement;
 use crate::compose::{Membership, RECREATE_LIMIT, Recreate};
 use crate::database;
 use crate::database::compare::{ComparisonContext, compare};
+use crate::engine::NewMount;
 use crate::model::container::Container;
 use crate::model::error::{Context as _, Error, Result};
 use crate::model::event::Phase;
@@ -27,9 +28,11 @@ use crate::model::hint::Hint;
 use crate::model::location::MountSource;
 use crate::model::source::{Source, User, key_of};
 use crate::ops::made_from::{Changes, changes, set_variables};
+use crate::ops::sharers::Sharers;
 use crate::saga::{Terms, When};
 use crate::selector::{is_anonymous, location_of};
 use crate::service::identity::{ContainerIdentity, find_recreated};
+use crate::service::sharing::{rejoin, shares};
 use crate::undo::Saga;
 use crate::undo::Undo;
 use crate::undo::recreate::ReplacedContainer;
@@ -61,11 +64,14 @@ pub(super) fn how(container: &Container) -> How {
 }
 
 /// What will become of files and containers.
+#[derive(Default)]
 pub(super) struct Switch {
     /// The Compose projects.
     projects: Vec<Project>,
     /// Every container that is made anew, with the path where it mounts the data.
     containers: Vec<(Container, PathBuf)>,
+    /// The ids of those that only share something of these, and that Compose makes anew with them.
+    sharers: BTreeSet<String>,
     /// What is worth knowing beforehand.
     pub(super) warnings: Vec<String>,
 }
@@ -76,6 +82,10 @@ struct Project {
     edits: Vec<FileEdit>,
     /// Containers that must be gone before the new ones are made: Compose would give those the old mount.
     in_the_way: Vec<ContainerIdentity>,
+    /// The ids of those that only share something of the others, and that Compose makes anew with them.
+    sharers: Vec<String>,
+    /// The services of those that it cannot make anew with them.
+    left_out: Vec<String>,
 }
 
 /// What the switch has done.
@@ -103,15 +113,27 @@ impl Switch {
         self.projects.iter().flat_map(|project| &project.edits).filter_map(FileEdit::written).collect()
     }
 
+    /// Returns whether Compose makes this container anew, which shares something of one that it makes anew.
+    pub(super) fn makes_sharer(&self, container: &Container) -> bool {
+        self.sharers.contains(&container.id)
+    }
+
     /// Returns the commands that do the same by hand, once the files are edited.
     pub(super) fn commands(&self) -> Vec<Hint> {
-        let command = |project: &Project| {
-            let services: Vec<&str> = project.recreate.services.iter().map(String::as_str).collect();
+        let command = |project: &Project, options: &[&str], services: &[String]| {
+            let services: Vec<&str> = services.iter().map(String::as_str).collect();
             Hint::shell(
-                project.recreate.compose.command(&[&["up", "-d", "--no-deps"], &services[..]].concat()),
+                project.recreate.compose.command(&[&["up", "-d", "--no-deps"], options, &services].concat()),
             )
         };
-        self.projects.iter().map(command).collect()
+        let mut commands = Vec::new();
+        for project in &self.projects {
+            commands.push(command(project, &[], &project.recreate.services));
+            if !project.left_out.is_empty() {
+                commands.push(command(project, &["--force-recreate"], &project.left_out));
+            }
+        }
+        commands
     }
 }
 
@@ -122,8 +144,9 @@ impl MigrateRun<'_> {
         users: &[(User, PathBuf)],
         (from, to): (&MountSource, &MountSource),
         written: &[Written],
+        sharers: &Sharers,
     ) -> Result<Switch> {
-        let mut switch = Switch { projects: Vec::new(), containers: Vec::new(), warnings: Vec::new() };
+        let mut switch = Switch::default();
         let mut projects: BTreeMap<&str, Vec<(&Container, &Path)>> = BTreeMap::new();
         for (user, at) in users {
             let container = &user.container;
@@ -146,8 +169,15 @@ impl MigrateRun<'_> {
             }
             switch.containers.push((container.clone(), at.clone()));
         }
-        for containers in projects.values() {
-            let project = self.plan_project(containers, (from, to), written).await?;
+        for (name, containers) in &projects {
+            let is_of_it = |one: &&Container| {
+                how(one) == How::Compose
+                    && Membership::of(&one.labels).is_some_and(|member| member.project == *name)
+                    && containers.iter().all(|(container, _)| container.id != one.id)
+            };
+            let sharers: Vec<&Container> = sharers.containers.iter().filter(is_of_it).collect();
+            let project = self.plan_project((containers, &sharers), (from, to), written).await?;
+            switch.sharers.extend(project.sharers.iter().cloned());
             if !project.in_the_way.is_empty() {
                 switch.warnings.extend(containers.iter().flat_map(|(container, _)| renewed(container, from)));
             }
@@ -158,7 +188,7 @@ impl MigrateRun<'_> {
 
     async fn plan_project(
         &self,
-        containers: &[(&Container, &Path)],
+        (containers, sharers): (&[(&Container, &Path)], &[&Container]),
         (from, to): (&MountSource, &MountSource),
         written: &[Written],
     ) -> Result<Project> {
@@ -170,7 +200,14 @@ impl MigrateRun<'_> {
             Spelling::find(&**runner).await.context(|| format!("make container {} anew", first.name))?;
         let compose = Compose::of(runner, spelling, &first.labels, Some(&self.run.context.address));
         let mut compose = compose.map_err(|error| self.no_files(first, error))?;
-        self.refuse_changed(&compose, &found, containers).await?;
+        let users: Vec<&Container> = containers.iter().map(|(container, _)| *container).collect();
+        // Otherwise the engine makes them anew.
+        let (sharers, left_out) =
+            if spelling.joins_stopped() { (sharers, &[][..]) } else { (&[][..], sharers) };
+        if !spelling.joins_stopped() {
+            refuse_sharing(&users)?;
+        }
+        self.refuse_changed(&compose, &found, &[&users, sharers].concat()).await?;
         let mut services = BTreeSet::new();
         let mut changes = Vec::new();
         for (container, at) in containers {
@@ -208,8 +245,15 @@ impl MigrateRun<'_> {
         let clings = spelling.clings_to_volumes();
         let in_the_way = containers.iter().filter(|_| clings);
         let in_the_way = in_the_way.map(|(container, _)| ContainerIdentity::of(container)).collect();
+        let services_of = |sharers: &[&Container]| -> Vec<String> {
+            let members = sharers.iter().filter_map(|sharer| Membership::of(&sharer.labels));
+            members.map(|member| member.service.to_owned()).collect()
+        };
+        services.extend(services_of(sharers));
         let recreate = Recreate { compose, services: services.into_iter().collect() };
-        Ok(Project { recreate, edits, in_the_way })
+        let left_out = services_of(left_out);
+        let sharers = sharers.iter().map(|sharer| sharer.id.clone()).collect();
+        Ok(Project { recreate, edits, in_the_way, sharers, left_out })
     }
 
     fn no_files(&self, container: &Container, error: FilesError) -> Error {
@@ -243,14 +287,14 @@ impl MigrateRun<'_> {
         &self,
         compose: &Compose,
         found: &FoundProject,
-        containers: &[(&Container, &Path)],
+        containers: &[&Container],
     ) -> Result<()> {
         let asked = compose.configuration().await.context(|| "ask Compose what the files say".to_owned());
         let configuration = asked.map_err(|error| {
             let look = Hint::shell(compose.command(&["config", "--quiet"]));
             error.hint(look.why("shows what it does not understand"))
         })?;
-        for (container, _) in containers {
+        for container in containers {
             let Some(member) = Membership::of(&container.labels) else { continue };
             let of = (member.service, *container);
             let what = match changes(&self.run.context, compose, &configuration, of).await? {
@@ -314,9 +358,17 @@ impl MigrateRun<'_> {
             file.make(edit).context(doing)?;
             backups.extend(file.backup);
         }
+        // It comes after the next one: those that are put back are other containers by then.
+        let sharers = prepared.sharers.records.clone();
+        if !sharers.is_empty() {
+            let rejoin = Undo::Rejoin { sharers: sharers.clone() };
+            saga.register(When::OnFailure, rejoin).context(journal)?;
+        }
         let back = Undo::PutBackContainers { containers: originals };
         saga.register(When::OnFailure, back).context(journal)?;
         self.make_anew(saga, prepared, hold).await?;
+        let joined = rejoin(&*self.run.context.docker, &sharers, self.run.monitor()).await;
+        joined.context(|| "make anew who shares the network of what was made anew".to_owned())?;
         self.refuse_wrong_mounts(prepared).await?;
         Ok(Switched { backups })
     }
@@ -368,8 +420,8 @@ impl MigrateRun<'_> {
             let aside = format!("{}-volsnap-{run}", container.name);
             docker.rename_container(&container.id, &aside).await.context(doing)?;
             self.run.monitor().step("create-like");
-            let made =
-                docker.clone_container(&description, &container.name, at, &prepared.place.location).await;
+            let mount = NewMount { destination: at, source: &prepared.place.location };
+            let made = docker.clone_container(&description, &container.name, Some(mount)).await;
             hold.held.takes_place(&container.id, made.context(doing)?);
         }
         // The old containers still exist, and must not be started in place of these.
@@ -516,6 +568,21 @@ impl MigrateRun<'_> {
         let _ = saga.undo_now(prepared.helper, self.run.monitor()).await;
         Ok(())
     }
+}
+
+/// Refuses to have docker-compose 1 make a container anew on the data that shares something of another one: it would
+/// silently get a network of its own.
+fn refuse_sharing(users: &[&Container]) -> Result<()> {
+    for one in users {
+        if let Some(other) = users.iter().find(|other| one.id != other.id && shares(one, other)) {
+            return Err(Error::failed(format!(
+                "docker-compose 1 cannot make container {} anew beside {}, of which it shares the network or the like: \
+                 install Compose 2, the plugin `docker compose`",
+                one.name, other.name
+            )));
+        }
+    }
+    Ok(())
 }
 
 /// Returns the container that took the place of a replaced one, which may still exist.

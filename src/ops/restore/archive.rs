@@ -5,7 +5,7 @@ use std::io::Read;
 use std::path::{Path, PathBuf};
 
 use super::assembled;
-use super::foreign::{look_at_directory, look_at_plain};
+use super::foreign::{data_archive_in, look_at_directory, look_at_plain};
 use crate::agent::feed::SnapshotArchive;
 use crate::model::error::{Context as _, Error, Result};
 use crate::model::event::Monitor;
@@ -47,6 +47,16 @@ pub(super) struct ArchiveSummary {
 }
 
 impl Archive {
+    /// Returns what a path leads to; `None` if it leads to nothing. A directory with the archives of a database's own
+    /// backup is the archive of the data in it, which takes the others along.
+    #[must_use]
+    pub fn at(path: &Path) -> Option<Self> {
+        if path.is_dir() {
+            return Some(data_archive_in(path).map_or_else(|| Self::Directory(path.to_owned()), Self::Plain));
+        }
+        path.is_file().then(|| Self::Plain(path.to_owned()))
+    }
+
     /// Returns its name.
     #[must_use]
     pub fn name(&self) -> String {
@@ -94,7 +104,9 @@ impl Archive {
                 })
             }
             Self::Plain(path) => look_at_plain(path, container, monitor).map_err(|error| about(path, error)),
-            Self::Directory(path) => look_at_directory(path, monitor).map_err(|error| about(path, error)),
+            Self::Directory(path) => {
+                look_at_directory(path, container, monitor).map_err(|error| about(path, error))
+            }
         }
     }
 

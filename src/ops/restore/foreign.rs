@@ -85,8 +85,32 @@ fn nothing_in(path: &Path) -> Error {
         .hint(Hint::shell(list).why("what is in it; is it the right file?"))
 }
 
+/// Returns the archive of the data in a directory in which a database's own backup has put its archives; `None` if it is
+/// no such directory.
+pub(super) fn data_archive_in(directory: &Path) -> Option<PathBuf> {
+    all_files().find_map(|files| {
+        let log = files.needed_log()?;
+        let is_data = files.written_last(directory).iter().any(|file| file.exists());
+        let mut named = COMPRESSED.iter().map(|end| directory.join(format!("{}{end}", log.data_archive)));
+        named.find(|path| !is_data && path.is_file())
+    })
+}
+
+/// Refuses a directory that is a dump, if it is known what made it.
+fn refuse_dump_directory(path: &Path, container: Option<&str>) -> Result<()> {
+    match dumps::recognise_directory(path, container) {
+        Some(found) => Err(Error::failed(format!("it is {}", found.what)).hint(found.way)),
+        None => Ok(()),
+    }
+}
+
 /// Looks at a directory that somebody has copied.
-pub(super) fn look_at_directory(path: &Path, monitor: &dyn Monitor) -> Result<ArchiveSummary> {
+pub(super) fn look_at_directory(
+    path: &Path,
+    container: Option<&str>,
+    monitor: &dyn Monitor,
+) -> Result<ArchiveSummary> {
+    refuse_dump_directory(path, container)?;
     monitor.phase(Phase::Verify, path.display().to_string(), None);
     let survey = survey(path, &GlobSet::empty()).context(|| "look at all of it".to_owned())?;
     let places: Vec<_> = survey.databases.iter().map(|found| &found.data_directory).collect();
@@ -353,6 +377,33 @@ mod tests {
         let base = archive(&scratch, "base.tar", &[DATA[0], DATA[1], "tablespace_map", "pg_wal/x"]);
         let refused = look_at_plain(&base, None, &Silent).unwrap_err();
         assert!(refused.chain().contains("parts of its data are elsewhere"), "{}", refused.chain());
+    }
+
+    #[test]
+    fn a_directory_with_the_archives_of_a_base_backup_is_that_backup() {
+        let scratch = TempDir::new().unwrap();
+        assert_eq!(data_archive_in(scratch.path()), None);
+        let base = archive(&scratch, "base.tar.gz", &DATA);
+        assert_eq!(data_archive_in(scratch.path()), Some(base));
+        // Data beside which an archive of that name lies is data.
+        fs::create_dir(scratch.path().join("global")).unwrap();
+        fs::write(scratch.path().join("global/pg_control"), "").unwrap();
+        assert_eq!(data_archive_in(scratch.path()), None);
+    }
+
+    #[test]
+    fn a_dump_that_is_a_directory_is_refused_with_what_reads_it() {
+        let scratch = TempDir::new().unwrap();
+        fs::write(scratch.path().join("3340.dat.gz"), "").unwrap();
+        fs::write(scratch.path().join("toc.dat"), b"no dump").unwrap();
+        assert!(look_at_directory(scratch.path(), None, &Silent).is_ok(), "its name alone says nothing");
+        fs::write(scratch.path().join("toc.dat"), b"PGDMP\x01\x0e\x00").unwrap();
+        let refused = look_at_directory(scratch.path(), Some("shop-db-1"), &Silent).unwrap_err();
+        assert!(refused.chain().contains("directory format"), "{}", refused.chain());
+        let way = refused.hint_text().unwrap();
+        for word in ["tar -C ", " -c . | docker exec -i shop-db-1 sh -c", "pg_restore", "createdb"] {
+            assert!(way.contains(word), "{word:?} is not in {way}");
+        }
     }
 
     #[test]

@@ -145,6 +145,7 @@ impl Prepared {
 impl RestoreRun<'_> {
     pub(super) async fn prepare(&self, saga: &mut Saga) -> Result<Preparation> {
         self.run.phase(Phase::Prepare, self.options.archive.name(), None);
+        self.run.context.refuse_unknown_names(&self.options.kills).await?;
         // Where something is made for the data, nobody is stopped.
         if self.makes() {
             self.run.watch_alone(saga).await?;

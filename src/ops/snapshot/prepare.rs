@@ -48,6 +48,7 @@ impl SnapshotRun<'_> {
         }
         let docker = &*self.run.context.docker;
         let engine = docker.engine().await.context(|| "ask the engine what it is".to_owned())?;
+        self.run.context.refuse_unknown_names(&self.options.kills).await?;
         let source = self.run.context.resolve(&self.options.target).await?;
         self.run.refuse_unfinished(&source)?;
         source.warnings.iter().for_each(|warning| self.run.monitor().warning(warning));
@@ -439,7 +440,7 @@ fn known_by_its_files(mut source: Source, files: Option<&DatabaseFiles>) -> Sour
     let server = database::named(files.engine).and_then(Database::server);
     let may_have_run = |user: &&User| {
         user.writes
-            && !user.through_network
+            && !user.as_sharer
             // What was looked into, and runs none, is no server.
             && user.container.processes.is_empty()
             && server.is_some_and(|server| server.may_have_run_in(&user.container))

@@ -323,3 +323,24 @@ proptest! {
         }
     }
 }
+
+#[test]
+fn an_option_that_names_no_container_is_refused_with_the_nearest_ones() {
+    let db = of_service(container("shop-db-1", vec![]), "shop", "database");
+    let world = world("/srv", vec![db, container("agent", vec![])], vec![]);
+    let refusal = |name: &str| {
+        let error = refuse_unknown_container("--kill", name, &world).expect_err(name);
+        (error.to_string(), error.hint_text().unwrap_or_default())
+    };
+    assert!(refuse_unknown_container("--kill", "agent", &world).is_ok());
+    for typed in ["db", "database", "shop_db_1"] {
+        let (said, hint) = refusal(typed);
+        assert!(said.contains("which --kill names") && said.contains("shop-db-1"), "{said}");
+        assert!(hint.contains("--kill shop-db-1"), "{hint}");
+    }
+    assert_eq!(
+        refusal("agemt").0,
+        "no container is called \"agemt\", which --kill names; the nearest names are agent"
+    );
+    assert!(refusal("elsewhere").1.contains("docker ps --all"));
+}

@@ -1,0 +1,104 @@
+//! Containers that share something of one that is made anew, its network above all: they are made anew with it, or are
+//! refused before anything is stopped.
+
+use serde::Serialize;
+
+use super::Context;
+use super::preconditions::shares_processes;
+use crate::compose::Membership;
+use crate::model::container::{Container, owners};
+use crate::model::error::{Context as _, Error, Result};
+use crate::model::hint::Hint;
+use crate::service::sharing::{Sharer, sharers_of};
+
+/// A container that is made anew because it shares something of one that is.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct PlannedSharer {
+    /// Its name.
+    pub container: String,
+    /// What it shares, and of whom: "network of db".
+    pub shares: Vec<String>,
+    /// Whether it runs; it is left that way.
+    pub running: bool,
+    /// Its Compose project and service; `None` for a container that is made anew through the engine.
+    pub service: Option<String>,
+}
+
+/// Everybody who shares something of what is made anew.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Sharers {
+    /// Owners first.
+    pub(super) containers: Vec<Container>,
+    /// What the journal has of them.
+    pub(super) records: Vec<Sharer>,
+    planned: Vec<PlannedSharer>,
+}
+
+impl Sharers {
+    /// Returns them for the plan; `by_compose` tells whom Compose makes anew.
+    pub(super) fn planned(&self, by_compose: impl Fn(&Container) -> bool) -> Vec<PlannedSharer> {
+        let with_service = |(container, planned): (&Container, &PlannedSharer)| {
+            let member = Membership::of(&container.labels).filter(|_| by_compose(container));
+            let service = member.map(|member| format!("service {} of {}", member.service, member.project));
+            PlannedSharer { service, ..planned.clone() }
+        };
+        self.containers.iter().zip(&self.planned).map(with_service).collect()
+    }
+}
+
+impl Context {
+    /// Returns who shares something of those that are made anew, but for those that are made anew anyway. `held` are
+    /// those that are stopped for it, `run` is the run that does it.
+    ///
+    /// # Errors
+    /// When one runs that nobody would stop: it would lose what it shares.
+    pub(super) async fn sharers(
+        &self,
+        (anew, held): (&[&Container], &[Container]),
+        run: &str,
+    ) -> Result<Sharers> {
+        let containers = self.docker.containers().await.context(|| "list containers".to_owned())?;
+        let mut sharers = Sharers::default();
+        for container in sharers_of(anew, &containers) {
+            let shares: Vec<String> = owners(&container, &containers)
+                .map(|(namespace, owner)| format!("{namespace} of {}", owner.name))
+                .collect();
+            let is_ignored = self.bystanders.ignore.contains(&container.name);
+            // The kernel ends it before it is made anew.
+            let ends = is_ignored && container.state.running && shares_processes(&container);
+            if ends {
+                self.monitor.warning(format!(
+                    "container {} shares the {}: it ends with that one, and stays down",
+                    container.name,
+                    shares.join(", ")
+                ));
+            } else if is_ignored {
+                self.monitor.warning(format!(
+                    "container {} is left alone and loses the {}",
+                    container.name,
+                    shares.join(", ")
+                ));
+                continue;
+            }
+            let is_held = held.iter().any(|held| held.id == container.id);
+            if container.state.running && !is_held && !ends {
+                return Err(Error::failed(format!(
+                    "container {} shares the {}, which does not run and has to be made anew",
+                    container.name,
+                    shares.join(", ")
+                ))
+                .hint(Hint::docker(["stop", &container.name]).why("it is made anew, too, and not started"))
+                .or(Hint::again(["--ignore", &container.name]).why("leaves it alone")));
+            }
+            sharers.records.push(Sharer::of(&container, &containers, run));
+            sharers.planned.push(PlannedSharer {
+                container: container.name.clone(),
+                shares,
+                running: container.state.running && !ends,
+                service: None,
+            });
+            sharers.containers.push(container);
+        }
+        Ok(sharers)
+    }
+}
