@@ -46,6 +46,7 @@ mod refusals;
 mod replication;
 mod restart;
 mod restore;
+mod retention;
 mod round_trip;
 mod second_engine;
 #[allow(dead_code, reason = "shared with the tests of faults")]
