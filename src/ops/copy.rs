@@ -9,11 +9,13 @@ use std::collections::BTreeSet;
 use std::path::PathBuf;
 
 use super::Context;
+use super::outside::refuse_own_repository;
 use super::run::{Run, Untouched};
 use crate::model::error::{Context as _, Error, ErrorKind, Result, chain};
 use crate::model::event::Phase;
 use crate::model::hint::Hint;
 use crate::model::ids::SnapshotId;
+use crate::model::manifest::Manifest;
 use crate::repository::{Listing, Repository, RepositoryError, RepositoryLocation, RunMarker, Snapshot};
 use crate::saga::When;
 use crate::undo::{Saga, Undo};
@@ -90,7 +92,7 @@ impl<'a> Copying<'a> {
                 from.location().display(),
                 to.location().display()
             ))
-            .hint(Hint::instead(&["--to="], ["--to", "DIR"])));
+            .hint(Hint::advice("name another directory, on another disk")));
         }
         let (listing, there) = (from.snapshots(None).await?, to.snapshots(None).await?);
         let mut report = CopyReport::default();
@@ -192,6 +194,13 @@ fn stored_bytes(snapshot: &Snapshot) -> u64 {
     manifest.archive().stored_bytes + manifest.file_list().stored_bytes
 }
 
+/// Returns the command that copies the same; a snapshot may have asked for it.
+fn again(options: &CopyOptions, more: &[&str]) -> Hint {
+    let to = options.to.to_string_lossy();
+    let what = options.what.iter().map(String::as_str);
+    Hint::volsnap(["copy"].into_iter().chain(what).chain(["--to", &to]).chain(more.iter().copied()))
+}
+
 /// Returns the second repository. A disk that is not mounted is no place for a new one, so nobody makes one by the way.
 async fn second(context: &Context, options: &CopyOptions) -> Result<Repository> {
     let location = RepositoryLocation::probe(&options.to).await?;
@@ -199,8 +208,9 @@ async fn second(context: &Context, options: &CopyOptions) -> Result<Repository> 
         let there_is_none = format!("copy to {}: there is no repository", options.to.display());
         return Err(Error::usage(there_is_none)
             .state("nothing was copied")
-            .hint(Hint::again(["--init"]).why("makes it; first look whether its disk is mounted")));
+            .hint(again(options, &["--init"]).why("makes it; first look whether its disk is mounted")));
     }
+    refuse_own_repository(context, &location)?;
     Ok(location.open_or_init(&context.clock).await?)
 }
 
@@ -251,7 +261,24 @@ fn choose(
         }
         true
     });
+    add_needed(listing, &names, &mut chosen);
     Ok(chosen)
+}
+
+/// Adds what the chosen snapshots need and is not there, however old: without it they could not be restored there.
+fn add_needed(listing: &Listing, there: &BTreeSet<String>, chosen: &mut Vec<Snapshot>) {
+    let mut next = 0;
+    while let Some(Manifest { source, needs, .. }) = chosen.get(next).map(|one| &one.manifest) {
+        let is_needed = |one: &&Snapshot| one.manifest.source == *source && needs.contains(&one.manifest.id);
+        let is_missing = |one: &&Snapshot| {
+            let name = one.name();
+            !there.contains(&name) && chosen.iter().all(|chosen| chosen.name() != name)
+        };
+        let needed: Vec<_> = listing.snapshots.iter().filter(is_needed).filter(is_missing).cloned().collect();
+        chosen.extend(needed);
+        next += 1;
+    }
+    chosen.sort_by(|a, b| (&a.manifest.id, a.name()).cmp(&(&b.manifest.id, b.name())));
 }
 
 /// Returns the snapshots that somebody who names none means: not those that go, and not what restores have replaced.

@@ -317,6 +317,11 @@ impl Ui {
         self.json(&json::PruneObject::new(plan, report, grace, &self.commands));
         match report {
             None => self.text(|| prune::plan(plan, grace, &self.commands)),
+            // Who wants one line wants what is wrong in full, and nothing of nothing.
+            Some(report) if !plan.is_whole() || !report.failed.is_empty() => {
+                self.text(|| prune::pruned(plan, report, &self.commands));
+            }
+            Some(report) if self.quiet && *report == PruneReport::default() => {}
             Some(report) => self.outcome(|| prune::pruned(plan, report, &self.commands)),
         }
     }
@@ -348,12 +353,20 @@ impl Ui {
     /// Prints the result of a copy.
     pub(crate) fn copied(&self, report: &CopyReport, to: &Path, dry_run: bool) {
         self.json(&json::CopyObject::new(report, dry_run));
-        self.outcome(|| prune::copied(report, to, dry_run));
+        if !report.failed.is_empty() {
+            self.text(|| prune::copied(report, to, dry_run));
+        } else if !(self.quiet && report.copied.is_empty()) {
+            self.outcome(|| prune::copied(report, to, dry_run));
+        }
     }
 
     /// Prints that a new snapshot was copied, or why it was not. The snapshot itself is the command's own output.
     pub(crate) fn copied_new(&self, report: &CopyReport, to: &Path) {
-        self.progress.line(prune::copied(report, to, false).trim_end());
+        let said = prune::copied(report, to, false);
+        match report.failed.is_empty() {
+            true => self.progress.remark(said.trim_end()),
+            false => self.progress.line(said.trim_end()),
+        }
     }
 
     fn text(&self, text: impl FnOnce() -> String) {

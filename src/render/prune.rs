@@ -138,8 +138,8 @@ pub(crate) fn pruned(plan: &PrunePlan, report: &PruneReport, commands: &Commands
         let _ = writeln!(out, "not done: {}", escape(failed));
     }
     out.push_str(&unread(plan));
-    if !report.marked.is_empty() && report.deleted.len() < report.marked.len() {
-        let back = Hint::volsnap(["undelete", "ID"]).why("has a marked one back");
+    if let Some(first) = report.marked.iter().find(|name| !report.deleted.contains(name)) {
+        let back = Hint::volsnap(["undelete", first]).why("has it back, as long as it is only marked");
         let _ = writeln!(out, "{}", commands.line(&back));
     }
     out

@@ -145,8 +145,8 @@ impl<'a> Files<'a> {
 /// Returns whether a directory lies on a file system that only this machine writes to. One that is not known here is
 /// taken for one that others have, too.
 pub(super) fn is_local_disk(path: &Path) -> bool {
-    // ext2 to ext4, XFS, Btrfs, ZFS, F2FS, bcachefs, tmpfs, overlayfs, ReiserFS, JFS.
-    const LOCAL: [i64; 10] = [
+    // The number's type is another on each machine. ext2 to ext4, XFS, Btrfs, ZFS, F2FS, bcachefs, tmpfs, overlayfs, ReiserFS, JFS.
+    const LOCAL: [i128; 10] = [
         0xEF53,
         0x5846_5342,
         0x9123_683E,
@@ -158,5 +158,5 @@ pub(super) fn is_local_disk(path: &Path) -> bool {
         0x5265_4973,
         0x3153_464A,
     ];
-    nix::sys::statfs::statfs(path).is_ok_and(|found| LOCAL.contains(&i64::from(found.filesystem_type().0)))
+    nix::sys::statfs::statfs(path).is_ok_and(|found| LOCAL.contains(&i128::from(found.filesystem_type().0)))
 }

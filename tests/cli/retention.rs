@@ -41,6 +41,9 @@ fn fates(value: &Value) -> Vec<&str> {
 fn a_dry_run_shows_the_plan_with_its_reasons_and_touches_nothing() {
     let (volsnap, ids) = with_days(4);
     let before = volsnap.repository_files();
+    let nothing = volsnap.run(["prune", "--keep-last", "9", "--quiet"]);
+    assert_eq!(nothing.expect(0).stdout(), "");
+    fs::remove_dir(volsnap.repository().join("running")).unwrap();
     let rules = ["prune", "--keep-daily", "2", "--min-redundancy", "1", "--dry-run"];
     let said = volsnap.run(rules).expect(0).stdout();
     for word in ["(daily 1 of 2)", "no rule keeps it", "would keep 2, mark 2", "delete 0", ids[0].as_str()] {
@@ -55,6 +58,10 @@ fn a_dry_run_shows_the_plan_with_its_reasons_and_touches_nothing() {
 #[test]
 fn what_goes_is_marked_first_can_be_had_back_and_is_gone_at_once_only_without_a_time_of_grace() {
     let (volsnap, ids) = with_days(3);
+    let said = volsnap.run(["prune", "--keep-last", "2"]).expect(0).stdout();
+    assert!(said.starts_with("kept 2, marked 1, deleted 0"), "{said}");
+    // What it prints can be pasted.
+    volsnap.paste(said.lines().find(|line| line.starts_with("volsnap undelete")).unwrap()).expect(0);
     let done = pruned(&volsnap.run(["prune", "--keep-last", "1", "--json"]), 0);
     assert_eq!((done["marked"].as_array().unwrap().len(), &done["freed_bytes"]), (2, &Value::from(0)));
     let listed = volsnap.list();

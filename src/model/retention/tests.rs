@@ -180,7 +180,10 @@ fn what_is_damaged_unreadable_or_of_the_future_stays_and_takes_no_place() {
     }
     // A few minutes ahead is nothing: two machines never agree.
     let ahead = ago(-240);
-    assert_eq!(reasons_of(&decide(&rules(&[(Rule::Last, 1)]), &[ahead.clone()]), &ahead)[0], "last 1 of 1");
+    assert_eq!(
+        reasons_of(&decide(&rules(&[(Rule::Last, 1)]), std::slice::from_ref(&ahead)), &ahead)[0],
+        "last 1 of 1"
+    );
 }
 
 #[test]

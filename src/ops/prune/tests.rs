@@ -791,3 +791,20 @@ async fn what_is_damaged_where_it_is_or_where_it_goes_to_is_not_copied_as_it_is(
     repository.mark("db", &id(1), &deletion).await.unwrap();
     assert!(repository.begin_copy(&from).await.unwrap_err().to_string().contains("marked for deletion"));
 }
+
+#[tokio::test(start_paused = true)]
+async fn what_a_stale_listing_hides_for_less_than_the_time_of_grace_saves_what_it_needs() {
+    let world = World::with_days([1, 2]).await;
+    let stale = Stale::of(&world.store).await;
+    make(&world.repository().await, "db", &id(3), &|manifest| manifest.needs = vec![id(1)]).await;
+    let late = repository_in(stale, &world.clock).await;
+    let report = prune(&late, &keep_last(1), (&world.clock, &Silent), execute).await.unwrap().unwrap();
+    assert_eq!(report.marked, of_days(&[1]), "it does not see who needs it");
+    tokio::time::advance(HOUR).await;
+    let stale = Stale::of(&world.store).await;
+    tokio::time::advance(DAY).await;
+    let late = repository_in(stale, &world.clock).await;
+    let report = prune(&late, &keep_last(1), (&world.clock, &Silent), execute).await.unwrap().unwrap();
+    assert_eq!((report.rescued, report.deleted.len()), (of_days(&[1]), 0));
+    assert_eq!(world.names().await, of_days(&[1, 2, 3]));
+}
