@@ -25,6 +25,7 @@ use crate::render::{Commands, Ui, UiOptions};
 mod agent;
 mod bystanders;
 mod check;
+mod copy;
 mod dirs;
 mod doctor;
 mod exit;
@@ -33,7 +34,9 @@ mod guard;
 mod install;
 mod list;
 mod manual;
+mod marks;
 mod migrate;
+mod prune;
 mod question;
 mod recover;
 mod restart;
@@ -86,6 +89,9 @@ Examples:
   volsnap list                      list the snapshots
   volsnap verify latest             read the latest snapshot back
   volsnap restore latest            put it back where it came from
+  volsnap copy db --to /mnt/nas     copy what is new to a second repository
+  volsnap prune --keep-daily 7 --keep-weekly 4 --dry-run
+                                    say which snapshots these rules would keep, and why
   volsnap migrate db /data/pg       move the data from its volume into a host directory
   volsnap restart db                stop, start, and compare the data before and after
   volsnap check db                  compare the data with what it was";
@@ -128,6 +134,13 @@ enum Verb {
     Show(show::Args),
     Verify(verify::Args),
     Restore(restore::Args),
+    Prune(prune::Args),
+    Pin(marks::PinArgs),
+    Unpin(marks::UnpinArgs),
+    Remove(marks::RemoveArgs),
+    Undelete(marks::UndeleteArgs),
+    Ack(marks::AckArgs),
+    Copy(copy::Args),
     Migrate(migrate::Args),
     Restart(restart::Args),
     Check(check::Args),
@@ -206,6 +219,13 @@ fn run(global: &Global, verb: Verb, ui: &Ui) -> Result<ExitCode, Error> {
             Verb::Show(args) => show::run(global, &args, ui).await,
             Verb::Verify(args) => verify::run(global, &args, ui).await,
             Verb::Restore(args) => restore::run(global, args, ui).await,
+            Verb::Prune(args) => prune::run(global, &args, ui).await,
+            Verb::Pin(args) => marks::pin(global, args, ui).await,
+            Verb::Unpin(args) => marks::unpin(global, &args, ui).await,
+            Verb::Remove(args) => marks::remove(global, &args, ui).await,
+            Verb::Undelete(args) => marks::undelete(global, &args, ui).await,
+            Verb::Ack(args) => marks::ack(global, &args, ui).await,
+            Verb::Copy(args) => copy::run(global, args, ui).await,
             Verb::Migrate(args) => migrate::run(global, args, ui).await,
             Verb::Restart(args) => restart::run(global, args, ui).await,
             Verb::Check(args) => check::run(global, args, ui).await,

@@ -1,7 +1,7 @@
 //! `snapshot`: take snapshots of services, volumes or directories.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Duration;
 
@@ -19,6 +19,7 @@ use volsnap::{Error, ErrorKind};
 
 use super::Global;
 use super::bystanders::BystandersArgs;
+use super::copy::copy_new;
 use super::exit::Exit;
 use super::facts::FactsArg;
 use super::install::remind;
@@ -85,6 +86,9 @@ pub(crate) struct Args {
     /// Boot the snapshot right away, in a volume of its own, and compare its data; see `verify --drill`
     #[arg(long, conflicts_with = "dry_run")]
     drill: bool,
+    /// Copy the snapshot into this second repository as well; if that fails, the snapshot stands
+    #[arg(long, value_name = "DIR", conflicts_with = "dry_run")]
+    copy_to: Option<PathBuf>,
     /// Print the plan, and touch nothing
     #[arg(long)]
     dry_run: bool,
@@ -169,8 +173,12 @@ async fn one(
     if is_first(&options.repository).await {
         remind(ui);
     }
+    let copied = match &args.copy_to {
+        Some(to) => copy_new(host, &options.repository, to, &taken.name(), ui).await,
+        None => Exit::Done,
+    };
     if !args.drill {
-        return Ok((json::value(&json::SnapshotObject::new(&taken, None)), Exit::Done));
+        return Ok((json::value(&json::SnapshotObject::new(&taken, None)), copied));
     }
     let helper = options.helper_image.as_deref();
     let drilled = drill_new(host, &options.repository, helper, &mut taken, ui).await;
@@ -178,7 +186,7 @@ async fn one(
         drilled.map_err(|error| error.state(format!("snapshot {} is published", taken.manifest.id)))?;
     let drill = json::DrillObject::new(&drilled, ui.commands());
     let object = json::SnapshotObject::new(&taken, Some(drill));
-    Ok((json::value(&object), Exit::of_look(drilled.ok, drilled.is_whole())))
+    Ok((json::value(&object), copied.worse(Exit::of_look(drilled.ok, drilled.is_whole()))))
 }
 
 /// Returns whether a repository has one snapshot alone.

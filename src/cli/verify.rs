@@ -196,7 +196,7 @@ async fn all(global: &Global, ui: &Ui) -> Result<Vec<Subject>, Error> {
     if listing.snapshots.is_empty() && listing.unreadable.is_empty() {
         ui.none(&repository);
     }
-    let lost = listing.unreadable.into_iter().map(|Unreadable { path, why, snapshot }| {
+    let lost = listing.unreadable.into_iter().map(|Unreadable { path, why, snapshot, .. }| {
         let id = snapshot.map(|(_, id)| id.to_string());
         Subject::Lost(id, RepositoryError::Unreadable { path, why }.into())
     });

@@ -203,6 +203,9 @@ pub struct Manifest {
     /// The snapshots of one moment share it; `None` for one that was taken alone.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub group: Option<GroupId>,
+    /// The snapshots of the same source without which it cannot be restored; none for one that stands alone.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub needs: Vec<SnapshotId>,
     /// What a person calls it.
     pub title: String,
     /// How the data was taken.

@@ -17,5 +17,6 @@ pub mod position;
 pub mod project_file;
 pub mod quote;
 pub mod replication;
+pub mod retention;
 pub mod source;
 pub mod unknown;

@@ -177,11 +177,16 @@ pub async fn drill(
 ) -> Result<DrillReport> {
     let run = Run::begin(context).await?;
     let volume = format!("volsnap-drill-{}", run.id.as_str().to_lowercase());
+    // Before anything is read: nobody deletes it under us.
+    let announced = snapshot.announce(&run.id, "drill", Vec::new()).await?;
     let drill_run = DrillRun { run: &run, snapshot, options, volume };
     let subject = drill_run.snapshot.name();
     let work = async |saga: &mut Saga| drill_run.drill(saga).await.map(Some);
-    let report = run.conduct("verify --drill", subject, &drill_run, work).await?;
-    let report = report.ok_or_else(|| Error::failed("the drill came to nothing"))?;
+    let report = run.conduct("verify --drill", subject, &drill_run, work).await;
+    if let Some(announced) = announced {
+        announced.release().await;
+    }
+    let report = report?.ok_or_else(|| Error::failed("the drill came to nothing"))?;
     record(context, snapshot, &report, run.begun).await;
     Ok(report)
 }

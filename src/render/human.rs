@@ -306,12 +306,17 @@ fn list_row(snapshot: &Snapshot) -> Vec<String> {
         time(manifest.times.started),
         // Nobody who looks for a backup means the data that a restore replaced.
         format!(
-            "{}{}",
+            "{}{}{}",
             escape(&manifest.consistency_in_words()),
             match (manifest.is_safety(), manifest.is_fresh()) {
                 (false, _) => "",
                 (true, false) => ", safety",
                 (true, true) => ", safety of a fresh database",
+            },
+            match (&snapshot.deletion, &snapshot.pin) {
+                (Some(deletion), _) => format!(", deleted after {}", time(deletion.due(None))),
+                (None, Some(_)) => ", pinned".to_owned(),
+                (None, None) => String::new(),
             }
         ),
         size(manifest.counts().raw_bytes),
@@ -347,6 +352,15 @@ pub(crate) fn show(snapshot: &Snapshot, commands: &Commands) -> String {
         &format!("{}, published {}", time(manifest.times.started), time(manifest.times.published)),
     );
     rows.row("source", &escape(&manifest.source));
+    if let Some(pin) = &snapshot.pin {
+        let reason = pin.reason.as_ref().map_or_else(String::new, |reason| format!(": {}", escape(reason)));
+        rows.row("pinned", &format!("{}{reason}", time(pin.at)));
+    }
+    if let Some(deletion) = &snapshot.deletion {
+        let why = escape(&deletion.reasons.join("; "));
+        rows.row("deletion", &format!("by the first prune after {}: {why}", time(deletion.due(None))));
+        rows.row("", &commands.line(&Hint::volsnap(["undelete", &snapshot.name()]).why("keeps it")));
+    }
     show_environment(manifest, &mut rows);
     show_database(manifest, &mut rows);
     if let Some(facts) = &manifest.facts {

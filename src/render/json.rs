@@ -15,21 +15,27 @@ use volsnap::model::event::Phase;
 use volsnap::model::facts::checks::Checked;
 use volsnap::model::facts::difference::{DifferenceKind, Severity};
 use volsnap::model::facts::{FactsLevel, FactsSummary, difference};
+use volsnap::model::hint::Hint;
 use volsnap::model::ids::SnapshotId;
 use volsnap::model::location::MountSource;
 use volsnap::model::manifest::{
     ArchiveInfo, Capture, Consistency, Counts, DrillTimes, FileListInfo, Manifest, PhaseTime, Proof, Quiesce,
     Verification,
 };
+use volsnap::model::retention::Fate;
+use volsnap::model::retention::alarm::Alarm;
 use volsnap::model::source::Onlooker;
 use volsnap::ops::check::Against;
+use volsnap::ops::copy::CopyReport;
 use volsnap::ops::doctor::{Kind, Risk};
+use volsnap::ops::marks::Removed;
 use volsnap::ops::migrate::{Direction, PlannedEdit, PlannedUser};
+use volsnap::ops::prune::{PrunePlan, PruneReport, SourcePlan, Stopped};
 use volsnap::ops::restore::{Level, SnapshotSlot};
 use volsnap::ops::sharers::PlannedSharer;
 use volsnap::ops::verify::Problem;
 use volsnap::ops::{check, doctor, drill, migrate, plan, recover, restart, restore, stages, verify};
-use volsnap::repository::Snapshot;
+use volsnap::repository::{Deletion, Pin, Snapshot};
 use volsnap::saga::RunInfo;
 use volsnap::{Error, ErrorKind};
 
@@ -154,12 +160,48 @@ pub(crate) struct ListedObject<'a> {
     #[serde(flatten)]
     snapshot: SnapshotObject<'a>,
     verified: Option<&'a Verification>,
+    pinned: Option<PinObject<'a>>,
+    deletion: Option<DeletionObject<'a>>,
+}
+
+/// That a snapshot is pinned.
+#[derive(Debug, Serialize)]
+struct PinObject<'a> {
+    at: DateTime<Utc>,
+    reason: Option<&'a str>,
+}
+
+impl<'a> From<&'a Pin> for PinObject<'a> {
+    fn from(pin: &'a Pin) -> Self {
+        Self { at: pin.at, reason: pin.reason.as_deref() }
+    }
+}
+
+/// That a snapshot is to be deleted.
+#[derive(Debug, Serialize)]
+struct DeletionObject<'a> {
+    at: DateTime<Utc>,
+    due: DateTime<Utc>,
+    by_hand: bool,
+    reasons: &'a [String],
+}
+
+impl<'a> From<&'a Deletion> for DeletionObject<'a> {
+    fn from(deletion: &'a Deletion) -> Self {
+        let (due, reasons) = (deletion.due(None), &deletion.reasons[..]);
+        Self { at: deletion.at, due, by_hand: deletion.by_hand, reasons }
+    }
 }
 
 impl<'a> ListedObject<'a> {
     /// Returns what `list --json` prints of a snapshot.
     pub(crate) fn new(listed: &'a Snapshot) -> Self {
-        Self { snapshot: SnapshotObject::new(listed, None), verified: listed.verified.last() }
+        Self {
+            snapshot: SnapshotObject::new(listed, None),
+            verified: listed.verified.last(),
+            pinned: listed.pin.as_ref().map(PinObject::from),
+            deletion: listed.deletion.as_ref().map(DeletionObject::from),
+        }
     }
 }
 
@@ -178,6 +220,8 @@ pub(crate) struct ShownObject<'a> {
     counts: &'a Counts,
     archive_path: PathBuf,
     verified: &'a [Verification],
+    pinned: Option<PinObject<'a>>,
+    deletion: Option<DeletionObject<'a>>,
 }
 
 impl<'a> ShownObject<'a> {
@@ -195,7 +239,188 @@ impl<'a> ShownObject<'a> {
             counts: manifest.counts(),
             archive_path: shown.archive_path(),
             verified: &shown.verified,
+            pinned: shown.pin.as_ref().map(PinObject::from),
+            deletion: shown.deletion.as_ref().map(DeletionObject::from),
         }
+    }
+}
+
+/// The plan of a prune, and what was done of it: nothing in a dry run.
+#[derive(Debug, Serialize)]
+pub(crate) struct PruneObject {
+    dry_run: bool,
+    now: DateTime<Utc>,
+    sources: Vec<PrunedSourceObject>,
+    /// What dead runs have left, and goes.
+    incomplete: Vec<IncompleteObject>,
+    not_looked_at: Vec<String>,
+    marked: Vec<String>,
+    deleted: Vec<String>,
+    rescued: Vec<String>,
+    failed: Vec<String>,
+    freed_bytes: u64,
+}
+
+#[derive(Debug, Serialize)]
+struct PrunedSourceObject {
+    source: String,
+    /// Why nothing of it is removed; empty if something may be.
+    stopped: Vec<String>,
+    /// What to type about that.
+    next: Vec<String>,
+    snapshots: Vec<PrunedSnapshotObject>,
+}
+
+#[derive(Debug, Serialize)]
+struct PrunedSnapshotObject {
+    id: String,
+    /// `keep`, `mark`, `marked`, `delete`, `waits` or `rescue`.
+    fate: &'static str,
+    reasons: Vec<String>,
+    stored_bytes: u64,
+    /// When a marked one may be deleted.
+    due: Option<DateTime<Utc>>,
+}
+
+#[derive(Debug, Serialize)]
+struct IncompleteObject {
+    source: String,
+    id: String,
+    bytes: u64,
+}
+
+impl PruneObject {
+    /// Returns what is printed of a prune.
+    pub(crate) fn new(
+        plan: &PrunePlan,
+        report: Option<&PruneReport>,
+        grace: Option<Duration>,
+        commands: &Commands,
+    ) -> Self {
+        let incomplete = plan.incomplete.iter().map(|left| IncompleteObject {
+            source: left.source.clone(),
+            id: left.id.to_string(),
+            bytes: left.bytes,
+        });
+        let done = report.cloned().unwrap_or_default();
+        Self {
+            dry_run: report.is_none(),
+            now: plan.now,
+            sources: plan.sources.iter().map(|source| pruned_source(plan, source, grace, commands)).collect(),
+            incomplete: incomplete.collect(),
+            not_looked_at: plan.unread.clone(),
+            marked: done.marked,
+            deleted: done.deleted,
+            rescued: done.rescued,
+            failed: done.failed,
+            freed_bytes: done.freed_bytes,
+        }
+    }
+}
+
+fn pruned_source(
+    plan: &PrunePlan,
+    source: &SourcePlan,
+    grace: Option<Duration>,
+    commands: &Commands,
+) -> PrunedSourceObject {
+    let (stopped, next) = match &source.stopped {
+        None => (Vec::new(), None),
+        Some(Stopped::Alarms(alarms)) => {
+            (alarms.iter().map(ToString::to_string).collect(), Some(super::prune::ack(&source.source)))
+        }
+        Some(Stopped::Obstructed(files)) => (files.clone(), Some(Hint::volsnap(["list", &source.source]))),
+    };
+    let snapshots = source.snapshots.iter().map(|one| PrunedSnapshotObject {
+        id: one.decision.id.to_string(),
+        fate: match one.decision.fate {
+            Fate::Keep => "keep",
+            Fate::Remove if grace == Some(Duration::ZERO) => "delete",
+            Fate::Remove => "mark",
+            Fate::Marked if one.due.is_some_and(|due| due > plan.now) => "marked",
+            Fate::Marked => "delete",
+            Fate::Waits => "waits",
+            Fate::Rescue => "rescue",
+        },
+        reasons: one.decision.reasons.iter().map(ToString::to_string).collect(),
+        stored_bytes: one.stored_bytes,
+        due: one.due.filter(|due| *due > DateTime::<Utc>::MIN_UTC),
+    });
+    PrunedSourceObject {
+        source: source.source.clone(),
+        stopped,
+        next: commands.lines(&next),
+        snapshots: snapshots.collect(),
+    }
+}
+
+/// What `pin`, `unpin`, `remove` and `undelete` print.
+#[derive(Debug, Serialize)]
+pub(crate) struct MarkedObject {
+    id: String,
+    source: String,
+    /// `pinned`, `unpinned`, `marked`, `held`, `deleted` or `undeleted`.
+    outcome: &'static str,
+    /// When a marked one may be deleted.
+    due: Option<DateTime<Utc>>,
+    /// Why one that is marked cannot be deleted yet.
+    held_by: Option<String>,
+    freed_bytes: u64,
+}
+
+impl MarkedObject {
+    /// Returns what is printed of an outcome that needs no more words.
+    pub(crate) fn new(snapshot: &Snapshot, outcome: &'static str) -> Self {
+        let (id, source) = (snapshot.manifest.id.to_string(), snapshot.manifest.source.clone());
+        Self { id, source, outcome, due: None, held_by: None, freed_bytes: 0 }
+    }
+
+    /// Returns what `remove` prints.
+    pub(crate) fn removed(snapshot: &Snapshot, removed: &Removed) -> Self {
+        match removed {
+            Removed::Marked { due } => Self { due: Some(*due), ..Self::new(snapshot, "marked") },
+            Removed::Held { by } => Self { held_by: Some(by.clone()), ..Self::new(snapshot, "held") },
+            Removed::Deleted { bytes } => Self { freed_bytes: *bytes, ..Self::new(snapshot, "deleted") },
+        }
+    }
+}
+
+/// What somebody has looked at in a source.
+#[derive(Debug, Serialize)]
+pub(crate) struct AcknowledgedObject {
+    source: String,
+    alarms: Vec<String>,
+}
+
+impl From<&(String, Vec<Alarm>)> for AcknowledgedObject {
+    fn from((source, alarms): &(String, Vec<Alarm>)) -> Self {
+        Self { source: source.clone(), alarms: alarms.iter().map(ToString::to_string).collect() }
+    }
+}
+
+/// What a copy has done, or would do.
+#[derive(Debug, Serialize)]
+pub(crate) struct CopyObject<'a> {
+    dry_run: bool,
+    copied: &'a [String],
+    bytes: u64,
+    there: &'a [String],
+    older: &'a [String],
+    failed: Vec<NotCopiedObject<'a>>,
+}
+
+#[derive(Debug, Serialize)]
+struct NotCopiedObject<'a> {
+    snapshot: &'a str,
+    why: &'a str,
+}
+
+impl<'a> CopyObject<'a> {
+    /// Returns what is printed of a copy.
+    pub(crate) fn new(report: &'a CopyReport, dry_run: bool) -> Self {
+        let CopyReport { copied, bytes, there, older, .. } = report;
+        let failed = report.failed.iter().map(|(snapshot, why)| NotCopiedObject { snapshot, why });
+        Self { dry_run, copied, bytes: *bytes, there, older, failed: failed.collect() }
     }
 }
 

@@ -8,19 +8,25 @@
 //! written only once a run is over.
 
 use std::io::{self, IsTerminal as _, Write as _};
+use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
 use serde::Serialize;
 use tracing_subscriber::EnvFilter;
 use volsnap::Error;
 use volsnap::archive::FileRecord;
 use volsnap::model::event::Monitor;
+use volsnap::model::retention::alarm::Alarm;
 use volsnap::ops::check::CheckReport;
+use volsnap::ops::copy::CopyReport;
 use volsnap::ops::doctor::Finding;
 use volsnap::ops::drill::DrillReport;
+use volsnap::ops::marks::Removed;
 use volsnap::ops::migrate::{MigratePlan, Outcome};
 use volsnap::ops::plan::Plan;
+use volsnap::ops::prune::{PrunePlan, PruneReport};
 use volsnap::ops::recover::Unfinished;
 use volsnap::ops::restart::{RestartPlan, RestartReport};
 use volsnap::ops::restore::{RestorePlan, Restored};
@@ -35,6 +41,7 @@ pub(crate) mod human;
 pub(crate) mod json;
 mod migrate;
 mod progress;
+mod prune;
 mod queue;
 mod report;
 #[cfg(test)]
@@ -302,6 +309,63 @@ impl Ui {
         self.json_array(runs.iter().map(json::RunObject::from));
         if !(self.quiet && runs.is_empty()) {
             self.outcome(|| human::recovered(runs, at_work));
+        }
+    }
+
+    /// Prints the plan of a prune, or what it has done.
+    pub(crate) fn pruned(&self, plan: &PrunePlan, report: Option<&PruneReport>, grace: Option<Duration>) {
+        self.json(&json::PruneObject::new(plan, report, grace, &self.commands));
+        match report {
+            None => self.text(|| prune::plan(plan, grace, &self.commands)),
+            // Who wants one line wants what is wrong in full, and nothing of nothing.
+            Some(report) if !plan.is_whole() || !report.failed.is_empty() => {
+                self.text(|| prune::pruned(plan, report, &self.commands));
+            }
+            Some(report) if self.quiet && *report == PruneReport::default() => {}
+            Some(report) => self.outcome(|| prune::pruned(plan, report, &self.commands)),
+        }
+    }
+
+    /// Prints what was said of a snapshot.
+    pub(crate) fn marked(&self, object: &json::MarkedObject, said: &str) {
+        self.json(object);
+        self.text(|| escape(said));
+    }
+
+    /// Prints what became of a snapshot that somebody wants gone.
+    pub(crate) fn removed(&self, snapshot: &Snapshot, removed: &Removed) {
+        self.json(&json::MarkedObject::removed(snapshot, removed));
+        self.outcome(|| prune::removed(snapshot, removed, &self.commands));
+    }
+
+    /// Says that a snapshot is back.
+    pub(crate) fn undeleted(&self, snapshot: &Snapshot) {
+        self.json(&json::MarkedObject::new(snapshot, "undeleted"));
+        self.outcome(|| prune::undeleted(snapshot, &self.commands));
+    }
+
+    /// Says what somebody has looked at.
+    pub(crate) fn acknowledged(&self, source: &str, acknowledged: &[(String, Vec<Alarm>)]) {
+        self.json_array(acknowledged.iter().map(json::AcknowledgedObject::from));
+        self.text(|| prune::acknowledged(source, acknowledged));
+    }
+
+    /// Prints the result of a copy.
+    pub(crate) fn copied(&self, report: &CopyReport, to: &Path, dry_run: bool) {
+        self.json(&json::CopyObject::new(report, dry_run));
+        if !report.failed.is_empty() {
+            self.text(|| prune::copied(report, to, dry_run));
+        } else if !(self.quiet && report.copied.is_empty()) {
+            self.outcome(|| prune::copied(report, to, dry_run));
+        }
+    }
+
+    /// Prints that a new snapshot was copied, or why it was not. The snapshot itself is the command's own output.
+    pub(crate) fn copied_new(&self, report: &CopyReport, to: &Path) {
+        let said = prune::copied(report, to, false);
+        match report.failed.is_empty() {
+            true => self.progress.remark(said.trim_end()),
+            false => self.progress.line(said.trim_end()),
         }
     }
 

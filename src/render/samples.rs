@@ -13,12 +13,16 @@ use volsnap::model::hint::Hint;
 use volsnap::model::ids::SnapshotId;
 use volsnap::model::manifest::{Capture, DrillTimes, Quiesce};
 use volsnap::model::replication::{SlotKind, StoredSlot};
+use volsnap::model::retention::alarm::Alarm;
+use volsnap::model::retention::{Count, Decision, Fate, Reason, Rule};
 use volsnap::model::source::Onlooker;
 use volsnap::ops::check::{Against, CheckReport};
+use volsnap::ops::copy::CopyReport;
 use volsnap::ops::doctor::{Finding, Kind, Risk};
 use volsnap::ops::drill::DrillReport;
 use volsnap::ops::migrate::{Direction, MigratePlan, Migrated, Outcome, PlannedEdit, PlannedUser};
 use volsnap::ops::plan::Plan;
+use volsnap::ops::prune::{IncompleteFiles, PlannedSnapshot, PrunePlan, PruneReport, SourcePlan, Stopped};
 use volsnap::ops::recover::{About, Unfinished};
 use volsnap::ops::restart::{RestartPlan, RestartReport};
 use volsnap::ops::restore::{Level, RestorePlan, Restored, SnapshotSlot};
@@ -29,7 +33,7 @@ use volsnap::saga::RunInfo;
 
 use super::command::Commands;
 use super::schema::assert_fits;
-use super::{doctor, human, json, migrate, report, text};
+use super::{doctor, human, json, migrate, prune, report, text};
 
 const ID: &str = "20261120T203011Z-4f2a91";
 
@@ -478,4 +482,85 @@ fn a_failure() {
         .or(Hint::advice("find out who starts it"));
     pin_text("failure", &human::error(&error, &commands()));
     pin_json("failure", "error", &json::FailureObject::new(&error, &commands()));
+}
+
+#[test]
+fn a_prune() {
+    let decision = |fate, reasons| Decision { id: id(), fate, reasons };
+    let planned = |fate, reasons, due| PlannedSnapshot {
+        source: "shop_db_data".to_owned(),
+        decision: decision(fate, reasons),
+        stored_bytes: 1_300_000_000,
+        due,
+    };
+    let daily = Reason::Rule {
+        rule: Rule::Daily,
+        number: 1,
+        of: Count::Number(7),
+        period: "20 November 2026".to_owned(),
+    };
+    let shrunk = Alarm::Shrunk { id: id(), before: id(), from: 1000, to: 10 };
+    let plan = PrunePlan {
+        now: now(),
+        sources: vec![
+            SourcePlan {
+                source: "shop_db_data".to_owned(),
+                stopped: None,
+                snapshots: vec![
+                    planned(Fate::Keep, vec![daily, Reason::Verified { of: 1 }], None),
+                    planned(Fate::Remove, vec![Reason::NoRule], None),
+                    planned(Fate::Marked, vec![Reason::MarkedBefore], Some(now())),
+                    planned(
+                        Fate::Marked,
+                        vec![Reason::MarkedBefore],
+                        Some(now() + chrono::TimeDelta::days(1)),
+                    ),
+                    planned(Fate::Rescue, vec![Reason::Pinned], Some(now())),
+                ],
+            },
+            SourcePlan {
+                source: "old".to_owned(),
+                stopped: Some(Stopped::Alarms(vec![shrunk])),
+                snapshots: vec![planned(Fate::Keep, vec![Reason::Stopped], None)],
+            },
+        ],
+        incomplete: vec![IncompleteFiles { source: "old".to_owned(), id: id(), bytes: 4096 }],
+        half_deleted: vec![("old".to_owned(), id())],
+        unread: vec!["/my repo/snapshots/old/x.json: not a whole manifest".to_owned()],
+    };
+    let at_tomorrow = |said: &str| {
+        said.replace(
+            &text::time(now() + chrono::TimeDelta::days(1)),
+            "2026-11-21 (in the zone of the reader)",
+        )
+    };
+    pin_text("prune_plan", &at_tomorrow(&prune::plan(&plan, None, &commands())));
+    pin_json("prune_plan", "prune", &json::PruneObject::new(&plan, None, None, &commands()));
+    let name = format!("shop_db_data/{ID}");
+    let report = PruneReport {
+        marked: vec![name.clone()],
+        deleted: vec![name.clone()],
+        rescued: Vec::new(),
+        freed_bytes: 1_300_000_000,
+        failed: vec![format!("{name}: delete x: no answer")],
+    };
+    pin_text("prune", &prune::pruned(&plan, &report, &commands()));
+    pin_json("prune", "prune", &json::PruneObject::new(&plan, Some(&report), None, &commands()));
+    let acknowledged = [("old".to_owned(), vec![Alarm::Empty { id: id() }])];
+    pin_text("ack", &prune::acknowledged("old", &acknowledged));
+    pin_json("ack", "ack", &acknowledged.each_ref().map(json::AcknowledgedObject::from));
+}
+
+#[test]
+fn a_copy() {
+    let copied = CopyReport {
+        copied: vec![format!("shop_db_data/{ID}")],
+        bytes: 1_300_000_000,
+        there: names(&["shop_db_data/before"]),
+        older: names(&["shop_db_data/older"]),
+        failed: vec![("shop_db_data/damaged".to_owned(), "read x: it is damaged".to_owned())],
+        damaged: true,
+    };
+    pin_text("copy", &prune::copied(&copied, std::path::Path::new("/mnt/nas"), false));
+    pin_json("copy", "copy", &json::CopyObject::new(&copied, false));
 }

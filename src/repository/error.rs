@@ -103,6 +103,22 @@ pub enum RepositoryError {
         /// What it can mean: each of these specifications means just one.
         candidates: Vec<String>,
     },
+    /// A snapshot is about to be deleted.
+    #[error("read snapshot {name}: it is marked for deletion")]
+    Marked {
+        /// The snapshot, as `SOURCE/ID`.
+        name: String,
+    },
+    /// A snapshot that another one needs is gone, or about to be deleted.
+    #[error(
+        "publish snapshot {id}: {needed}, without which it cannot be restored, is gone or marked for deletion"
+    )]
+    NeedGone {
+        /// The snapshot that is not published.
+        id: SnapshotId,
+        /// The one that it needs.
+        needed: SnapshotId,
+    },
     /// An earlier failure of the same writer was reported already.
     #[error("write {}: an earlier write failed", path.display())]
     WriterFailed {
@@ -157,6 +173,9 @@ impl RepositoryError {
                 let free = Hint::shell(format!("df -h {}", shell_quote(&folder.to_string_lossy())));
                 Some(free.why("says what is left"))
             }
+            Self::Marked { name } => {
+                Some(Hint::volsnap(["undelete", name]).why("keeps it; then type this command again"))
+            }
             Self::Unknown { .. } | Self::Ambiguous { .. } => {
                 Some(Hint::volsnap(["list"]).why("says what there is"))
             }
@@ -171,6 +190,7 @@ impl From<RepositoryError> for Error {
             RepositoryError::Refused { .. }
             | RepositoryError::Missing { .. }
             | RepositoryError::SourceKey { .. }
+            | RepositoryError::Marked { .. }
             | RepositoryError::Unknown { .. }
             | RepositoryError::Ambiguous { .. } => ErrorKind::Usage,
             RepositoryError::Unreadable { .. } => ErrorKind::Damaged,

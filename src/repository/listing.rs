@@ -10,7 +10,11 @@ use std::sync::Arc;
 use std::time::SystemTime;
 
 use super::error::RepositoryError;
-use super::tarball::layout::{FileKind, FileName, SNAPSHOTS, SnapshotNames, is_source_key, source_folder};
+use super::marks::{Deletion, Marks, Pin, has_mark};
+use super::running::{Announced, RunMarker};
+use super::tarball::layout::{
+    FileKind, FileName, MARKER, MarkKind, SNAPSHOTS, SnapshotNames, is_source_key, source_folder,
+};
 use crate::model::ids::SnapshotId;
 use crate::model::manifest::{Manifest, Verification};
 use crate::store::local::LocalStore;
@@ -28,6 +32,8 @@ pub struct Listing {
     pub incomplete: Vec<Incomplete>,
     /// What exists but cannot be trusted.
     pub unreadable: Vec<Unreadable>,
+    /// What is said of the snapshots; it was read before them.
+    pub marks: Marks,
 }
 
 /// A published snapshot and where it lies.
@@ -37,6 +43,10 @@ pub struct Snapshot {
     pub manifest: Manifest,
     /// When and how it was read back, oldest first.
     pub verified: Vec<Verification>,
+    /// Whether it is to be deleted.
+    pub deletion: Option<Deletion>,
+    /// Whether it must stay.
+    pub pin: Option<Pin>,
     store: Arc<dyn Store>,
     folder: Key,
 }
@@ -67,12 +77,16 @@ pub struct Unreadable {
     pub why: String,
     /// The source and id of the snapshot that is lost with it, if any.
     pub snapshot: Option<(String, SnapshotId)>,
+    /// The snapshots without which that one cannot be restored, if its manifest says so.
+    pub needs: Vec<SnapshotId>,
+    /// The source of which it may say that something must stay: nobody may delete anything of it before it can be read.
+    pub obstructs: Option<String>,
 }
 
 impl Snapshot {
     /// Returns a snapshot whose manifest has just been written.
     pub(super) fn published(manifest: Manifest, store: Arc<dyn Store>, folder: Key) -> Self {
-        Self { manifest, verified: Vec::new(), store, folder }
+        Self { manifest, verified: Vec::new(), deletion: None, pin: None, store, folder }
     }
 
     /// Returns the snapshot whose archive, file list or manifest is `path`, wherever that lies; the other files lie
@@ -95,15 +109,93 @@ impl Snapshot {
         if file.partial {
             return Err(unreadable("it is incomplete: the run that wrote it did not finish"));
         }
-        let folder = path.parent().unwrap_or(Path::new("/"));
-        let store: Arc<dyn Store> = Arc::new(LocalStore::at(folder.to_owned()));
-        let found = store.list(&Key::ROOT).await.map_err(RepositoryError::io("list", folder))?;
+        let directory = path.parent().unwrap_or(Path::new("/"));
+        let (store, folder) = store_of(directory, file.source);
+        let found = store.list(&folder).await.map_err(RepositoryError::io("list", directory))?;
         let files = SnapshotFiles::collect(&found, file.source, &file.id);
         if files.manifest.is_none() {
             return Err(unreadable("there is no manifest beside it"));
         }
-        let reader = SnapshotReader { store: &store, folder: &Key::ROOT, source: file.source, id: &file.id };
-        reader.read(&files, &mut Vec::new()).await
+        let reader = SnapshotReader { store: &store, folder: &folder, source: file.source, id: &file.id };
+        let mut snapshot = reader.read(&files, &mut Vec::new()).await.map_err(|refused| refused.error)?;
+        if snapshot.is_in_repository() {
+            snapshot.take_marks(&Marks::read(&store, Some(file.source)).await?);
+        }
+        Ok(snapshot)
+    }
+
+    /// Returns whether it lies where a repository has it, not alone somewhere.
+    fn is_in_repository(&self) -> bool {
+        !self.folder.is_root()
+    }
+
+    fn take_marks(&mut self, marks: &Marks) {
+        let of = (self.manifest.source.clone(), self.manifest.id.clone());
+        self.deletion = marks.deletions.get(&of).cloned();
+        self.pin = marks.pins.get(&of).cloned();
+    }
+
+    /// Says that a run reads it, and may write others, for as long as what this returns exists. Afterwards nobody deletes
+    /// it. `None` if it lies alone somewhere, where nobody deletes anything, or where nothing can be written.
+    ///
+    /// # Errors
+    /// When it is gone, or marked for deletion; when nobody can tell.
+    pub async fn announce(
+        &self,
+        run: &SnapshotId,
+        verb: &str,
+        writes: Vec<String>,
+    ) -> Result<Option<Announced>, RepositoryError> {
+        if !self.is_in_repository() {
+            return Ok(None);
+        }
+        let marker = RunMarker::new(run, verb, vec![self.name()], writes);
+        let announced = match Announced::begin(&self.store, &marker).await {
+            Ok(announced) => Some(announced),
+            Err(error) => {
+                // It can be read all the same, and its time of grace protects it for a while.
+                tracing::info!(%error, "the repository is not told that {} is read", self.name());
+                None
+            }
+        };
+        match self.refuse_marked().await {
+            Ok(()) => Ok(announced),
+            Err(error) => {
+                if let Some(announced) = announced {
+                    announced.release().await;
+                }
+                Err(error)
+            }
+        }
+    }
+
+    /// Refuses it if it is gone, or marked for deletion, by now.
+    ///
+    /// # Errors
+    /// When it is, or nobody can tell.
+    pub async fn refuse_marked(&self) -> Result<(), RepositoryError> {
+        let Manifest { source, id, .. } = &self.manifest;
+        if has_mark(&self.store, source, id, MarkKind::Deletion).await? {
+            return Err(RepositoryError::Marked { name: self.name() });
+        }
+        let manifest = self.names().manifest();
+        let found = async { self.store.head(&self.folder.join(&manifest)?).await };
+        found.await.map(drop).map_err(RepositoryError::io("look at", self.locate(&manifest)))
+    }
+
+    /// Returns the object that holds its archive.
+    pub(super) fn archive_object(&self) -> (&Arc<dyn Store>, Result<Key, RepositoryError>) {
+        (&self.store, self.key_of(&self.manifest.archive().file))
+    }
+
+    /// Returns the object that holds its file list.
+    pub(super) fn list_object(&self) -> (&Arc<dyn Store>, Result<Key, RepositoryError>) {
+        (&self.store, self.key_of(&self.manifest.file_list().file))
+    }
+
+    fn key_of(&self, file: &str) -> Result<Key, RepositoryError> {
+        let key = self.folder.join(file);
+        key.map_err(|_| RepositoryError::SourceKey { key: self.manifest.source.clone() })
     }
 
     /// Returns its unambiguous name: `SOURCE/ID`.
@@ -171,9 +263,11 @@ impl Snapshot {
 }
 
 impl Listing {
-    /// Reads what a store holds; of one source only, if it is named.
+    /// Reads what a store holds; of one source only, if it is named. What is said of the snapshots comes first: whoever
+    /// finds that one may be deleted then sees all that might need it.
     pub(super) async fn read(store: &Arc<dyn Store>, source: Option<&str>) -> Result<Self, RepositoryError> {
-        let mut listing = Self::default();
+        let mut marks = Marks::read(store, source).await?;
+        let mut listing = Self { unreadable: std::mem::take(&mut marks.unreadable), ..Self::default() };
         match source {
             Some(source) => {
                 if let Some(folder) = source_folder(source).ok().filter(|_| is_source_key(source)) {
@@ -189,6 +283,8 @@ impl Listing {
                             path: store.address().locate(&folder.key),
                             why: "it is not the directory of a source".to_owned(),
                             snapshot: None,
+                            needs: Vec::new(),
+                            obstructs: None,
                         });
                     }
                 }
@@ -197,7 +293,23 @@ impl Listing {
         listing.snapshots.sort_by(|a, b| a.manifest.id.cmp(&b.manifest.id).then(a.name().cmp(&b.name())));
         listing.incomplete.sort_by(|a, b| a.path.cmp(&b.path));
         listing.unreadable.sort_by(|a, b| a.path.cmp(&b.path));
+        for snapshot in &mut listing.snapshots {
+            snapshot.take_marks(&marks);
+        }
+        listing.marks = marks;
         Ok(listing)
+    }
+
+    /// Returns the snapshots of which the manifest is gone and a mark is left, by source and id: somebody has begun to
+    /// delete them.
+    #[must_use]
+    pub fn half_deleted(&self) -> Vec<(&str, &SnapshotId, &Deletion)> {
+        let of = |snapshot: &Snapshot| (snapshot.manifest.source.clone(), snapshot.manifest.id.clone());
+        let whole = self.snapshots.iter().map(of);
+        let there: std::collections::BTreeSet<_> =
+            whole.chain(self.unreadable.iter().filter_map(|one| one.snapshot.clone())).collect();
+        let deletions = self.marks.deletions.iter().filter(|(of, _)| !there.contains(of));
+        deletions.map(|((source, id), deletion)| (source.as_str(), id, deletion)).collect()
     }
 
     /// Adds the contents of a source's folder.
@@ -212,6 +324,8 @@ impl Listing {
                     path: store.address().locate(&entry.key),
                     why,
                     snapshot: None,
+                    needs: Vec::new(),
+                    obstructs: None,
                 }),
             }
         }
@@ -220,7 +334,7 @@ impl Listing {
             if files.manifest.is_some() {
                 match reader.read(files, &mut self.unreadable).await {
                     Ok(snapshot) => self.snapshots.push(snapshot),
-                    Err(error) => self.unreadable.push(reader.unreadable(files, error)),
+                    Err(refused) => self.unreadable.push(reader.unreadable_snapshot(files, refused)),
                 }
             }
             self.incomplete.extend(reader.incomplete(files));
@@ -265,6 +379,32 @@ impl<'a> SnapshotFiles<'a> {
     }
 }
 
+/// Why a snapshot is none.
+#[derive(Debug)]
+struct Refused {
+    error: RepositoryError,
+    /// What its manifest says it needs; `None` if that cannot be read.
+    needs: Option<Vec<SnapshotId>>,
+}
+
+impl From<RepositoryError> for Refused {
+    fn from(error: RepositoryError) -> Self {
+        Self { error, needs: None }
+    }
+}
+
+/// Returns the store and the folder of a directory: the repository's, where it is the folder of a source in one.
+fn store_of(directory: &Path, source: &str) -> (Arc<dyn Store>, Key) {
+    let root = directory.parent().filter(|snapshots| snapshots.ends_with(SNAPSHOTS.as_str()));
+    let root = root.and_then(Path::parent).filter(|root| root.join(MARKER.as_str()).is_file());
+    match (root, source_folder(source)) {
+        (Some(root), Ok(folder)) if directory.ends_with(source) => {
+            (Arc::new(LocalStore::at(root.to_owned())), folder)
+        }
+        _ => (Arc::new(LocalStore::at(directory.to_owned())), Key::ROOT),
+    }
+}
+
 /// Reads the files with one id in one folder.
 struct SnapshotReader<'a> {
     store: &'a Arc<dyn Store>,
@@ -279,7 +419,7 @@ impl SnapshotReader<'_> {
         &self,
         files: &SnapshotFiles<'_>,
         unreadable: &mut Vec<Unreadable>,
-    ) -> Result<Snapshot, RepositoryError> {
+    ) -> Result<Snapshot, Refused> {
         let names = SnapshotNames::new(self.source, self.id);
         let bytes = self.get(&names.manifest()).await?;
         let manifest = Manifest::from_json(&bytes).map_err(|error| {
@@ -291,18 +431,29 @@ impl SnapshotReader<'_> {
         })?;
         if (manifest.source.as_str(), &manifest.id) != (self.source, self.id) {
             let why = format!("it is the manifest of {}/{}", manifest.source, manifest.id);
-            return Err(self.refuse(&names.manifest(), why));
+            return Err(self.refuse(&names.manifest(), why).into());
         }
         if manifest.archive().file != names.archive(manifest.archive().codec)
             || manifest.file_list().file != names.file_list()
         {
             let why = "it is a manifest of files with other names".to_owned();
-            return Err(self.refuse(&names.manifest(), why));
+            return Err(self.refuse(&names.manifest(), why).into());
         }
-        self.check_length(files, &manifest.archive().file, manifest.archive().stored_bytes)?;
-        self.check_length(files, &manifest.file_list().file, manifest.file_list().stored_bytes)?;
+        let archive = (&manifest.archive().file, manifest.archive().stored_bytes);
+        let list = (&manifest.file_list().file, manifest.file_list().stored_bytes);
+        for (file, bytes) in [archive, list] {
+            let refused = |error| Refused { error, needs: Some(manifest.needs.clone()) };
+            self.check_length(files, file, bytes).map_err(refused)?;
+        }
         let verified = self.verifications(files, unreadable).await;
-        Ok(Snapshot { manifest, verified, store: Arc::clone(self.store), folder: self.folder.clone() })
+        Ok(Snapshot {
+            manifest,
+            verified,
+            deletion: None,
+            pin: None,
+            store: Arc::clone(self.store),
+            folder: self.folder.clone(),
+        })
     }
 
     /// Checks that a file that the manifest names exists and has its full length.
@@ -376,6 +527,14 @@ impl SnapshotReader<'_> {
         self.store.address().locate(self.folder).join(file)
     }
 
+    /// Returns the entry of a listing for a snapshot that is none. One that may need any other is in the way of those who
+    /// delete.
+    fn unreadable_snapshot(&self, files: &SnapshotFiles<'_>, refused: Refused) -> Unreadable {
+        let obstructs = refused.needs.is_none().then(|| self.source.to_owned());
+        let needs = refused.needs.unwrap_or_default();
+        Unreadable { needs, obstructs, ..self.unreadable(files, refused.error) }
+    }
+
     /// Returns the entry of a listing for an error.
     fn unreadable(&self, files: &SnapshotFiles<'_>, error: RepositoryError) -> Unreadable {
         let (path, why) = match error {
@@ -386,7 +545,8 @@ impl SnapshotReader<'_> {
                 (self.locate(file), other.to_string())
             }
         };
-        Unreadable { path, why, snapshot: Some((self.source.to_owned(), self.id.clone())) }
+        let snapshot = Some((self.source.to_owned(), self.id.clone()));
+        Unreadable { path, why, snapshot, needs: Vec::new(), obstructs: None }
     }
 }
 
@@ -403,6 +563,6 @@ fn believable<'a>(entry: &'a ObjectMeta, source: &str) -> Result<FileName<'a>, S
 }
 
 /// Returns what lies in a folder; nothing if the folder does not exist.
-async fn list(store: &Arc<dyn Store>, folder: &Key) -> Result<Vec<ObjectMeta>, RepositoryError> {
+pub(super) async fn list(store: &Arc<dyn Store>, folder: &Key) -> Result<Vec<ObjectMeta>, RepositoryError> {
     store.list(folder).await.map_err(RepositoryError::io("list", store.address().locate(folder)))
 }

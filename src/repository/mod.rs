@@ -8,13 +8,21 @@
 //! Reading trusts nothing: a manifest carries a digest of itself, must be about the files beside it, and those must
 //! have the length that it says. What does not fit is reported with the reason and never listed as a snapshot.
 //!
+//! A snapshot goes in two steps: somebody marks it for deletion, and a later run, after a time of grace, deletes what is
+//! marked and still not needed, its manifest first. So whoever dies at any moment leaves a whole snapshot, or leftovers
+//! that the next one finds by their mark. [Runs say what they read](RunMarker).
+//!
 //! The [layout](tarball::layout) says what lies where. A [store] takes bytes and names, and nothing here knows what is
 //! behind it. There is one format, the [tarball], so [`Repository`] is no trait: a second format would make it one.
 
+mod copy;
 mod error;
 mod listing;
+mod marks;
 mod objects;
 mod resolve;
+mod running;
+mod sweep;
 pub mod tarball;
 #[cfg(test)]
 mod tests;
@@ -22,19 +30,26 @@ mod tests;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
+use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
 
 pub use error::RepositoryError;
 pub use listing::{Incomplete, Listing, Snapshot, Unreadable};
+pub use marks::{Acknowledgement, Deletion, MARK_FORMAT, Marks, Pin};
 pub use objects::SnapshotObjects;
+pub use running::{Announced, DEAD_AFTER, RENEWAL, RunMarker, Running};
+pub use sweep::Swept;
 pub use tarball::{PendingSnapshot, SnapshotObjectWriter, Stored};
 
 use crate::archive::Codec;
 use crate::clock::Clock;
 use crate::model::ids::SnapshotId;
-use crate::store::{self, Key, ObjectKind, OpenError, Store, StoreAddress};
-use tarball::layout::{MARKER, REPOSITORY_FORMAT, SNAPSHOTS, SnapshotNames, is_source_key, partial};
+use crate::store::{self, Claim, Key, ObjectKind, OpenError, Store, StoreAddress};
+use tarball::layout::{
+    MARKER, MarkKind, REPOSITORY_FORMAT, SNAPSHOTS, SnapshotNames, is_source_key, partial,
+};
 
 /// More than any marker has.
 const MARKER_MAX: u64 = 64 << 10;
@@ -246,6 +261,133 @@ impl Repository {
     /// When a directory cannot be read. The listing tells what is wrong with a single file.
     pub async fn snapshots(&self, source: Option<&str>) -> Result<Listing, RepositoryError> {
         Listing::read(&self.store, source).await
+    }
+
+    /// Keeps out others who mark or delete, where the store is a directory of this machine. Elsewhere it keeps out nobody,
+    /// and need not: see [`sweep`](Self::sweep).
+    ///
+    /// # Errors
+    /// When the store cannot be claimed.
+    pub async fn claim(&self) -> Result<Claim, RepositoryError> {
+        self.store.claim().await.map_err(RepositoryError::io("lock", self.location()))
+    }
+
+    /// Returns whether it is a directory on a disk of this machine, of which nobody else can have a stale view.
+    #[must_use]
+    pub fn is_on_local_disk(&self) -> bool {
+        self.local_path().is_some_and(|path| sweep::is_local_disk(&path))
+    }
+
+    /// Returns whether the [claim](Self::claim) keeps out everybody else.
+    #[must_use]
+    pub fn is_claimed_alone(&self) -> bool {
+        self.is_on_local_disk()
+    }
+
+    /// Says what a run reads and writes.
+    ///
+    /// # Errors
+    /// When that cannot be stored.
+    pub async fn announce(&self, run: &RunMarker) -> Result<Announced, RepositoryError> {
+        Announced::begin(&self.store, run).await
+    }
+
+    /// Returns the runs that say what they read. Ask after you have marked what you want to delete.
+    ///
+    /// # Errors
+    /// When they cannot be listed.
+    pub async fn running(&self, now: DateTime<Utc>) -> Result<Vec<Running>, RepositoryError> {
+        running::running(&self.store, now).await
+    }
+
+    /// Removes what dead runs have said of themselves.
+    ///
+    /// # Errors
+    /// When it cannot be listed or removed.
+    pub async fn forget_dead_runs(&self, now: DateTime<Utc>) -> Result<(), RepositoryError> {
+        running::forget_dead(&self.store, now).await
+    }
+
+    /// Marks a snapshot for deletion; returns whether it was not marked before.
+    ///
+    /// # Errors
+    /// When the mark cannot be stored.
+    pub async fn mark(
+        &self,
+        source: &str,
+        id: &SnapshotId,
+        deletion: &Deletion,
+    ) -> Result<bool, RepositoryError> {
+        let kind = (MarkKind::Deletion, deletion.at);
+        marks::put_mark(&self.store, source, id, kind, deletion).await
+    }
+
+    /// Takes the mark for deletion away; returns whether there was one.
+    ///
+    /// # Errors
+    /// When it cannot be removed.
+    pub async fn unmark(&self, source: &str, id: &SnapshotId) -> Result<bool, RepositoryError> {
+        marks::remove_mark(&self.store, source, id, MarkKind::Deletion).await
+    }
+
+    /// Pins a snapshot; returns whether it was not pinned before.
+    ///
+    /// # Errors
+    /// When the pin cannot be stored.
+    pub async fn pin(&self, source: &str, id: &SnapshotId, pin: &Pin) -> Result<bool, RepositoryError> {
+        marks::put_mark(&self.store, source, id, (MarkKind::Pin, pin.at), pin).await
+    }
+
+    /// Takes the pin of a snapshot away; returns whether there was one.
+    ///
+    /// # Errors
+    /// When it cannot be removed.
+    pub async fn unpin(&self, source: &str, id: &SnapshotId) -> Result<bool, RepositoryError> {
+        marks::remove_mark(&self.store, source, id, MarkKind::Pin).await
+    }
+
+    /// Writes down that somebody has looked at what was wrong up to a snapshot.
+    ///
+    /// # Errors
+    /// When it cannot be stored.
+    pub async fn acknowledge(
+        &self,
+        source: &str,
+        upto: &SnapshotId,
+        said: &Acknowledgement,
+    ) -> Result<(), RepositoryError> {
+        let kind = (MarkKind::Acknowledgement, said.at);
+        marks::put_mark(&self.store, source, upto, kind, said).await.map(drop)
+    }
+
+    /// Deletes a snapshot that is marked, if it is still marked, its time of grace is over, and it is not pinned: its
+    /// manifest first, the mark last. It asks for all of that by name, at the last moment, and believes no listing.
+    ///
+    /// # Errors
+    /// When something cannot be looked at or deleted; what is left is found by its mark.
+    pub async fn sweep(
+        &self,
+        source: &str,
+        id: &SnapshotId,
+        now: DateTime<Utc>,
+        grace: Option<Duration>,
+    ) -> Result<Swept, RepositoryError> {
+        sweep::sweep(&self.store, (source, id), now, grace).await
+    }
+
+    /// Deletes what a dead run has left of a snapshot that does not exist, if nobody has written to any of it for this
+    /// long; returns the bytes. The manifest is asked for by its name.
+    ///
+    /// # Errors
+    /// When something cannot be looked at or deleted.
+    pub async fn sweep_incomplete(
+        &self,
+        source: &str,
+        id: &SnapshotId,
+        now: DateTime<Utc>,
+        untouched: Duration,
+    ) -> Result<Option<u64>, RepositoryError> {
+        sweep::sweep_incomplete(&self.store, (source, id), now, untouched).await
     }
 
     /// Returns the snapshot that `spec` means: see [`Listing::resolve`].

@@ -38,6 +38,10 @@ impl Candidate<'_> {
         matches!(self.found, Found::Snapshot(snapshot) if snapshot.manifest.is_safety())
     }
 
+    fn is_marked(&self) -> bool {
+        matches!(self.found, Found::Snapshot(snapshot) if snapshot.deletion.is_some())
+    }
+
     fn is_fresh(&self) -> bool {
         matches!(self.found, Found::Snapshot(snapshot) if snapshot.manifest.is_fresh())
     }
@@ -63,7 +67,7 @@ impl Listing {
     /// `latest`, either of them after a source and a slash, or a source alone, which means its latest.
     ///
     /// `latest` is the snapshot with the newest id, of the only history: a service that was migrated has one. It skips
-    /// what a restore has kept of the data that it replaced. If the newest snapshot cannot be trusted, this fails rather
+    /// what a restore has kept of the data that it replaced, and what is marked for deletion. If the newest snapshot cannot be trusted, this fails rather
     /// than skip it.
     ///
     /// # Errors
@@ -104,9 +108,18 @@ impl Listing {
         let is_meant = |source: &str| meant.contains(source);
         self.snapshots.retain(|snapshot| is_meant(&snapshot.manifest.source));
         self.incomplete.retain(|incomplete| is_meant(&incomplete.source));
-        self.unreadable
-            .retain(|unreadable| unreadable.snapshot.as_ref().is_some_and(|(source, _)| is_meant(source)));
+        self.unreadable.retain(|unreadable| {
+            let of = unreadable.snapshot.as_ref().map(|(source, _)| source).or(unreadable.obstructs.as_ref());
+            of.is_some_and(|source| is_meant(source))
+        });
+        self.marks.deletions.retain(|(source, _), _| is_meant(source));
         self
+    }
+
+    /// Returns whether there is nothing at all.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.snapshots.is_empty() && self.incomplete.is_empty() && self.unreadable.is_empty()
     }
 
     /// Returns the sources that a name means: the names that a target has, and that of a source itself.
@@ -176,7 +189,7 @@ impl Listing {
             histories.insert(self.history(source), None);
         }
         // The data that a restore replaced is kept, but a user who restores once more does not mean it.
-        let candidates = candidates.into_iter().filter(|candidate| !candidate.is_fresh());
+        let candidates = candidates.into_iter().filter(|one| !one.is_fresh() && !one.is_marked());
         let (safety, meant): (Vec<_>, Vec<_>) = candidates.partition(Candidate::is_safety);
         let mut candidates = if meant.is_empty() { safety } else { meant };
         candidates.sort_by(|a, b| a.id.cmp(b.id));

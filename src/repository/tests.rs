@@ -43,6 +43,7 @@ fn manifest(source: &str, id: &SnapshotId, archive: &Stored, list: &Stored) -> M
         source: source.to_owned(),
         requires: Vec::new(),
         group: None,
+        needs: Vec::new(),
         title: "service db of memory-service".to_owned(),
         method: Method { quiesce: Quiesce::Stop, capture: Capture::Direct },
         payload: Payload::Physical,

@@ -10,12 +10,14 @@ use async_trait::async_trait;
 use bytes::{Bytes, BytesMut};
 
 use super::{ByteStream, Capabilities, Key, ObjectKind, ObjectMeta, ObjectWriter, Store, StoreAddress};
+use crate::clock::Clock;
 
 /// Objects in memory.
 #[derive(Debug)]
 pub struct MemoryStore {
     address: StoreAddress,
     is_local: bool,
+    clock: Clock,
     contents: Arc<Mutex<Contents>>,
 }
 
@@ -40,9 +42,15 @@ impl MemoryStore {
         Self::new(name, false)
     }
 
+    /// Returns the same with a clock of its own, which says when an object was written.
+    #[must_use]
+    pub fn with_clock(self, clock: Clock) -> Self {
+        Self { clock, ..self }
+    }
+
     fn new(name: &str, is_local: bool) -> Self {
         let address = StoreAddress::Url(format!("memory://{name}"));
-        Self { address, is_local, contents: Arc::default() }
+        Self { address, is_local, clock: Clock::system(), contents: Arc::default() }
     }
 
     fn contents(&self) -> MutexGuard<'_, Contents> {
@@ -75,8 +83,8 @@ impl Store for MemoryStore {
         contents.next += 1;
         let number = contents.next;
         contents.partial.insert(key.clone(), number);
-        let store = Arc::clone(&self.contents);
-        Ok(Box::new(MemoryWriter { store, key: key.clone(), number, bytes: BytesMut::new() }))
+        let (store, clock) = (Arc::clone(&self.contents), self.clock.clone());
+        Ok(Box::new(MemoryWriter { store, clock, key: key.clone(), number, bytes: BytesMut::new() }))
     }
 
     async fn get(&self, key: &Key, range: Option<Range<u64>>) -> io::Result<ByteStream> {
@@ -129,6 +137,7 @@ fn object(key: Key, bytes: &Bytes, modified: SystemTime) -> ObjectMeta {
 #[derive(Debug)]
 struct MemoryWriter {
     store: Arc<Mutex<Contents>>,
+    clock: Clock,
     key: Key,
     number: u64,
     bytes: BytesMut,
@@ -155,7 +164,7 @@ impl ObjectWriter for MemoryWriter {
             return Err(io::ErrorKind::AlreadyExists.into());
         }
         let bytes = std::mem::take(&mut self.bytes).freeze();
-        contents.objects.insert(self.key.clone(), (bytes, SystemTime::now()));
+        contents.objects.insert(self.key.clone(), (bytes, self.clock.now().into()));
         Ok(())
     }
 

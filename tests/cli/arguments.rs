@@ -15,9 +15,10 @@ fn the_help_says_what_there_is() {
         String::from_utf8(output.stdout).unwrap()
     };
     insta::assert_snapshot!("help", help(&["--help"]));
-    for verb in
-        ["snapshot", "list", "show", "verify", "restore", "migrate", "recover", "restart", "check", "doctor"]
-    {
+    for verb in [
+        "snapshot", "list", "show", "verify", "restore", "migrate", "recover", "restart", "check", "doctor",
+        "prune", "copy", "remove",
+    ] {
         let text = help(&[verb, "--help"]);
         insta::assert_snapshot!(format!("help_{verb}"), text);
         assert!(text.contains(&format!("Usage: volsnap {verb}")), "{text}");

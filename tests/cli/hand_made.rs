@@ -138,6 +138,7 @@ fn manifest(
         source: recipe.source.to_owned(),
         requires: Vec::new(),
         group: None,
+        needs: Vec::new(),
         title: format!("volume {}", recipe.source),
         method: Method { quiesce: Quiesce::Stop, capture: Capture::Direct },
         payload: Payload::Physical,

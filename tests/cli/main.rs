@@ -13,6 +13,7 @@ mod output;
 #[path = "../shared/program.rs"]
 #[expect(dead_code, reason = "some of it is only for the tests with an engine")]
 mod program;
+mod retention;
 #[path = "../shared/schema.rs"]
 mod schema;
 mod unfinished;

@@ -46,6 +46,7 @@ mod refusals;
 mod replication;
 mod restart;
 mod restore;
+mod retention;
 mod round_trip;
 mod second_engine;
 mod sharers;

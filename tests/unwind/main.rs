@@ -8,6 +8,7 @@
 mod simulated;
 
 mod contained;
+mod copy;
 mod healthchecks;
 mod migrate;
 mod newcomers;

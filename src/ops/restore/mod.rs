@@ -128,7 +128,19 @@ pub async fn restore(
     let run = Run::begin(context).await?;
     let restore_run = RestoreRun::new(&run, options).await?;
     let subject = options.archive.name();
-    run.conduct("restore", subject, &restore_run, async |saga| restore_run.restore(saga, consent).await).await
+    // Before anything is read: nobody deletes it under us.
+    let announced = match &options.archive {
+        Archive::Snapshot(snapshot) if !context.only_plans => {
+            snapshot.announce(&run.id, "restore", Vec::new()).await?
+        }
+        _ => None,
+    };
+    let work = async |saga: &mut Saga| restore_run.restore(saga, consent).await;
+    let restored = run.conduct("restore", subject, &restore_run, work).await;
+    if let Some(announced) = announced {
+        announced.release().await;
+    }
+    restored
 }
 
 /// What was unpacked, for the use of this run alone.

@@ -140,6 +140,7 @@ impl RestoreRun<'_> {
             id: self.run.id.clone(),
             source: prepared.source.key.clone(),
             group: None,
+            needs: Vec::new(),
             title: prepared.source.title.clone(),
             method: Method { quiesce: Quiesce::Stop, capture: Capture::Direct },
             payload: Payload::Physical,

@@ -43,7 +43,7 @@ use crate::model::facts::{Facts, FactsLevel};
 use crate::model::hint::Hint;
 use crate::model::manifest::{Capture, Consistency, Environment, Evidence, Quiesce};
 use crate::model::source::Source;
-use crate::repository::{PendingSnapshot, RepositoryLocation, Snapshot};
+use crate::repository::{Announced, PendingSnapshot, RepositoryLocation, RunMarker, Snapshot};
 use crate::selector::Target;
 use crate::store::spool::Spool;
 use crate::undo::Saga;
@@ -146,6 +146,8 @@ pub(super) struct Prepared {
 pub(super) struct Output {
     pending: PendingSnapshot,
     writers: Writers,
+    /// Tells those who delete what dead runs have left that this run lives.
+    announced: Option<Announced>,
 }
 
 /// What was read while the users were held.
@@ -206,8 +208,14 @@ impl<'a> SnapshotRun<'a> {
             pending = pending.spooled(Spool::new(self.run.context.saga.state.join("spool")));
         }
         self.published.get_or_init(|| pending.published());
+        let name = format!("{}/{}", prepared.source.key, self.run.id);
+        let marker = RunMarker::new(&self.run.id, "snapshot", Vec::new(), vec![name]);
+        // Whoever deletes leaves alone for a day what somebody has touched, so it does not take this to be safe.
+        let announced = repository.announce(&marker).await;
+        let announced =
+            announced.inspect_err(|error| tracing::info!(%error, "the repository is not told")).ok();
         let writers = Writers::open(saga, &pending).await?;
-        Ok(Output { pending, writers })
+        Ok(Output { pending, writers, announced })
     }
 
     /// Archives what is not archived yet and publishes the snapshot, whether or not what was held is back: a database

@@ -34,7 +34,7 @@ impl SnapshotRun<'_> {
     pub(super) async fn publish(
         &self,
         prepared: Prepared,
-        Output { pending, writers }: Output,
+        Output { pending, writers, announced }: Output,
         captured: (ArchiveStats, Captured),
         (held, released): (DateTime<Utc>, DateTime<Utc>),
     ) -> Result<Snapshot> {
@@ -50,6 +50,9 @@ impl SnapshotRun<'_> {
         let _deferral = self.run.context.cancel.defer();
         let snapshot = pending.publish(manifest, &archive, &list).await?;
         self.run.monitor().step("published");
+        if let Some(announced) = announced {
+            announced.release().await;
+        }
         Ok(snapshot)
     }
 
@@ -70,6 +73,7 @@ impl SnapshotRun<'_> {
             id: self.run.id.clone(),
             source: prepared.source.key.clone(),
             group: None,
+            needs: Vec::new(),
             title: prepared.source.title.clone(),
             method: Method { quiesce: self.options.quiesce, capture: prepared.plan.capture },
             payload: Payload::Physical,

@@ -6,8 +6,14 @@
 //! snapshots/SOURCE/SOURCE-ID.files.jsonl.zst      the file list
 //! snapshots/SOURCE/SOURCE-ID.json                 the manifest, written last
 //! snapshots/SOURCE/SOURCE-ID.verified-TIME.json   one verification
+//! marks/SOURCE/SOURCE-ID.deleted.json             the snapshot is to be deleted
+//! marks/SOURCE/SOURCE-ID.pinned.json              it is not to be deleted
+//! marks/SOURCE/SOURCE-ID.acknowledged-TIME.json   somebody has looked at what was wrong up to this snapshot
+//! running/RUN.N.json                              what a run reads; the Nth time that it says so
 //! …anything.partial                               being written, or what a dead run left
 //! ```
+//!
+//! What may come and go again lies apart from the snapshots: an earlier volsnap does not look there.
 //!
 //! A name is read from its end: first the suffix, then an id of fixed shape; everything left is the source. So a
 //! source may contain `-`, `.` and even another source's name without being taken for it: names are compared whole,
@@ -27,12 +33,19 @@ pub const REPOSITORY_FORMAT: u32 = 1;
 pub const MARKER: Key = Key::literal("volsnap.json");
 /// The folder that holds the sources' folders.
 pub const SNAPSHOTS: Key = Key::literal("snapshots");
+/// The folder that holds what is said of snapshots, a folder each source.
+pub const MARKS: Key = Key::literal("marks");
+/// The folder in which runs say what they read.
+pub const RUNNING: Key = Key::literal("running");
 /// The longest source key: with the longest suffix a name still fits in 255 bytes.
 pub const SOURCE_KEY_MAX: usize = 180;
 
 const FILE_LIST: &str = ".files.jsonl.zst";
 const JSON: &str = ".json";
 const VERIFIED: &str = ".verified-";
+const DELETED: &str = ".deleted";
+const PINNED: &str = ".pinned";
+const ACKNOWLEDGED: &str = ".acknowledged-";
 const VERIFIED_TIME: &str = "%Y%m%dT%H%M%S%3fZ";
 const ID_LENGTH: usize = 23;
 const EXTENSIONS: [&str; 3] = ["tar.zst", "tar.gz", "tar"];
@@ -101,6 +114,61 @@ impl SnapshotNames {
     pub fn verification(&self, at: DateTime<Utc>) -> String {
         format!("{}-{}{VERIFIED}{}{JSON}", self.source, self.id, at.format(VERIFIED_TIME))
     }
+
+    /// Returns the key of a mark, whose time is only in the name of an acknowledgement.
+    ///
+    /// # Errors
+    /// When the source's key is not valid.
+    pub fn mark(&self, kind: MarkKind, at: DateTime<Utc>) -> Result<Key, KeyError> {
+        let end = match kind {
+            MarkKind::Deletion => DELETED.to_owned(),
+            MarkKind::Pin => PINNED.to_owned(),
+            MarkKind::Acknowledgement => format!("{ACKNOWLEDGED}{}", at.format(VERIFIED_TIME)),
+        };
+        marks_folder(&self.source)?.join(&format!("{}-{}{end}{JSON}", self.source, self.id))
+    }
+}
+
+/// What is said of a snapshot.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum MarkKind {
+    /// It is to be deleted.
+    Deletion,
+    /// It is not to be deleted.
+    Pin,
+    /// Somebody has looked at what was wrong up to it.
+    Acknowledgement,
+}
+
+/// Returns what the name of a mark says: source, id and kind; `None` for a name that volsnap would not give.
+#[must_use]
+pub fn parse_mark(name: &str) -> Option<(&str, SnapshotId, MarkKind)> {
+    let stem = name.strip_suffix(JSON)?;
+    let (stem, kind) = if let Some(stem) = stem.strip_suffix(DELETED) {
+        (stem, MarkKind::Deletion)
+    } else if let Some(stem) = stem.strip_suffix(PINNED) {
+        (stem, MarkKind::Pin)
+    } else {
+        (split_time(stem, ACKNOWLEDGED)?, MarkKind::Acknowledgement)
+    };
+    let (source, id) = split_id(stem)?;
+    Some((source, id, kind))
+}
+
+/// Returns the folder of what is said of a source's snapshots.
+///
+/// # Errors
+/// When the source's key is not valid.
+pub fn marks_folder(source: &str) -> Result<Key, KeyError> {
+    MARKS.join(source)
+}
+
+/// Returns the key under which a run says for the `number`th time what it reads.
+///
+/// # Errors
+/// When the run's name is not valid.
+pub fn run_key(run: &SnapshotId, number: u64) -> Result<Key, KeyError> {
+    RUNNING.join(&format!("{run}.{number}{JSON}"))
 }
 
 /// Returns the folder of a source.
@@ -171,7 +239,12 @@ fn split_kind(name: &str) -> Option<(&str, FileKind)> {
 
 /// Returns what stands before `.verified-TIME`.
 fn split_verification(stem: &str) -> Option<&str> {
-    let (stem, time) = stem.rsplit_once(VERIFIED)?;
+    split_time(stem, VERIFIED)
+}
+
+/// Returns what stands before a word and a time.
+fn split_time<'a>(stem: &'a str, word: &str) -> Option<&'a str> {
+    let (stem, time) = stem.rsplit_once(word)?;
     let digits = time.strip_suffix('Z')?;
     let is_time = digits.len() == 18
         && digits.bytes().enumerate().all(|(i, b)| if i == 8 { b == b'T' } else { b.is_ascii_digit() });
@@ -230,11 +303,22 @@ mod tests {
         }
 
         #[test]
+        fn the_name_of_a_mark_is_parsed_back(key in keys(), id in ids(), millis in 0_i64..253_402_300_799_000) {
+            let names = SnapshotNames::new(&key, &id);
+            let at = Utc.timestamp_millis_opt(millis).unwrap();
+            for kind in [MarkKind::Deletion, MarkKind::Pin, MarkKind::Acknowledgement] {
+                let made = names.mark(kind, at).unwrap();
+                prop_assert_eq!(parse_mark(made.name()), Some((key.as_str(), id.clone(), kind)));
+                prop_assert!(partial(made.name()).len() <= 255);
+            }
+        }
+
+        #[test]
         fn any_text_is_parsed_without_a_panic(text in "\\PC*") {
             if let Some(parsed) = FileName::parse(&text) {
                 prop_assert!(is_source_key(parsed.source));
             }
-            let _ = text.parse::<SnapshotId>();
+            let _ = (text.parse::<SnapshotId>(), parse_mark(&text));
         }
 
         #[test]

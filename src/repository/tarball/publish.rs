@@ -7,11 +7,12 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use super::layout::{FileKind, FileName, SnapshotNames};
+use super::layout::{FileKind, FileName, MarkKind, SnapshotNames};
 use super::writer::{SnapshotObjectWriter, Stored};
 use crate::archive::Codec;
 use crate::model::ids::SnapshotId;
 use crate::model::manifest::Manifest;
+use crate::repository::marks::{exists, has_mark};
 use crate::repository::{RepositoryError, Snapshot, SnapshotObjects};
 use crate::store::spool::Spool;
 use crate::store::{Key, Store, shield};
@@ -52,6 +53,7 @@ impl PendingSnapshot {
         let found = pending.store.list(folder).await;
         let address = pending.store.address();
         let found = found.map_err(RepositoryError::io("list", address.locate(folder)))?;
+        pending.refuse_marked().await?;
         for object in &found {
             let Some(name) = FileName::parse(object.key.name()).filter(|name| name.source == source) else {
                 continue;
@@ -111,6 +113,34 @@ impl PendingSnapshot {
         self.newer.as_ref()
     }
 
+    /// Refuses an id that is marked for deletion: what is left of its snapshot is still to be deleted.
+    pub(in crate::repository) async fn refuse_marked(&self) -> Result<(), RepositoryError> {
+        if has_mark(&self.store, &self.source, &self.id, MarkKind::Deletion).await? {
+            return Err(RepositoryError::Marked { name: format!("{}/{}", self.source, self.id) });
+        }
+        Ok(())
+    }
+
+    /// Returns its store.
+    pub(in crate::repository) fn store(&self) -> &Arc<dyn Store> {
+        &self.store
+    }
+
+    /// Returns the folder of its source.
+    pub(in crate::repository) fn folder(&self) -> &Key {
+        &self.keys.folder
+    }
+
+    /// Returns its source.
+    pub(in crate::repository) fn source(&self) -> &str {
+        &self.source
+    }
+
+    /// Returns its id.
+    pub(in crate::repository) fn id(&self) -> &SnapshotId {
+        &self.id
+    }
+
     /// Returns every object that may come into being: they are known before any exists.
     #[must_use]
     pub fn objects(&self) -> SnapshotObjects {
@@ -144,6 +174,14 @@ impl PendingSnapshot {
         self.writer(&self.keys.list).await
     }
 
+    /// Begins an object of its own.
+    pub(in crate::repository) async fn object_writer(
+        &self,
+        key: &Key,
+    ) -> Result<SnapshotObjectWriter, RepositoryError> {
+        self.writer(key).await
+    }
+
     async fn writer(&self, key: &Key) -> Result<SnapshotObjectWriter, RepositoryError> {
         let begun = match &self.spool {
             Some(spool) => spool.create(&self.store, key).await,
@@ -174,12 +212,36 @@ impl PendingSnapshot {
             return Err(unpublishable(why.to_owned()));
         }
         let json = manifest.to_json().map_err(|error| unpublishable(format!("its manifest: {error}")))?;
+        self.refuse_lost_needs(&manifest).await?;
         let (store, key, published) = (&self.store, &self.keys.manifest, self.published());
         let stored = move || published.store(true, Ordering::Release);
         shield::put(Arc::clone(store), key.clone(), json.into(), stored)
             .await
             .map_err(|source| RepositoryError::write(&store.address().locate(key), 0, source))?;
+        // Whoever deletes may have begun between the look and the write; he has not seen this one then.
+        if let Err(error) = self.refuse_lost_needs(&manifest).await {
+            let withdrawn = store.delete(key).await;
+            withdrawn.map_err(RepositoryError::io("withdraw", store.address().locate(key)))?;
+            self.published.store(false, Ordering::Release);
+            return Err(error);
+        }
         Ok(Snapshot::published(manifest, Arc::clone(store), self.keys.folder.clone()))
+    }
+
+    /// Refuses a snapshot that needs one which is gone or marked for deletion. It asks for each by its name: a listing may
+    /// be stale.
+    async fn refuse_lost_needs(&self, manifest: &Manifest) -> Result<(), RepositoryError> {
+        for needed in &manifest.needs {
+            let names = SnapshotNames::new(&self.source, needed);
+            let key = self.keys.folder.join(&names.manifest());
+            let key = key.map_err(|_| RepositoryError::SourceKey { key: self.source.clone() })?;
+            if !exists(&self.store, &key).await?
+                || has_mark(&self.store, &self.source, needed, MarkKind::Deletion).await?
+            {
+                return Err(RepositoryError::NeedGone { id: self.id.clone(), needed: needed.clone() });
+            }
+        }
+        Ok(())
     }
 
     /// Removes everything of it that exists; abort the writers first.

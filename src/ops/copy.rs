@@ -1,0 +1,295 @@
+//! `copy`: have snapshots in a second repository as well.
+//!
+//! It holds no service. Each snapshot is read from the one repository, digested, compared with what its manifest says, and
+//! published in the other, the oldest first, so that the next copy finds where to go on. Before the first byte, the journal has what removes a half copy, and both
+//! repositories are told what is read and written. So a copy that dies leaves whole snapshots there and nothing else, and
+//! the next one goes on with the first that is missing.
+
+use std::collections::BTreeSet;
+use std::path::PathBuf;
+
+use super::Context;
+use super::outside::refuse_own_repository;
+use super::run::{Run, Untouched};
+use crate::model::error::{Context as _, Error, ErrorKind, Result, chain};
+use crate::model::event::Phase;
+use crate::model::hint::Hint;
+use crate::model::ids::SnapshotId;
+use crate::model::manifest::Manifest;
+use crate::repository::{Listing, Repository, RepositoryError, RepositoryLocation, RunMarker, Snapshot};
+use crate::saga::When;
+use crate::undo::{Saga, Undo};
+
+/// What to copy, and where to.
+#[derive(Debug, Clone)]
+pub struct CopyOptions {
+    /// The repository that has the snapshots.
+    pub from: PathBuf,
+    /// The one that is to have them.
+    pub to: PathBuf,
+    /// Snapshots, or sources; everything if there are none.
+    pub what: Vec<String>,
+    /// The Compose project that bare names are of.
+    pub project: Option<String>,
+    /// Whether to copy also what is older than the newest that is there.
+    pub all: bool,
+    /// Whether to make the second repository.
+    pub init: bool,
+    /// Whether to say only what would be copied.
+    pub dry_run: bool,
+}
+
+/// What a copy has done.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct CopyReport {
+    /// What it has copied, each as `SOURCE/ID`; or would copy, in a dry run.
+    pub copied: Vec<String>,
+    /// Bytes of that.
+    pub bytes: u64,
+    /// What was there already.
+    pub there: Vec<String>,
+    /// What it has left out, since it is older than the newest that is there.
+    pub older: Vec<String>,
+    /// What could not be copied, and why.
+    pub failed: Vec<(String, String)>,
+    /// Whether something of that is damaged where it was.
+    pub damaged: bool,
+}
+
+/// Copies snapshots from one repository into another.
+///
+/// # Errors
+/// When either repository cannot be used, or nothing is meant. What fails with one snapshot does not end the rest, and is
+/// in the report.
+pub async fn copy(context: &Context, options: &CopyOptions) -> Result<CopyReport> {
+    let run = Run::begin(context).await?;
+    let subject = options.what.join(" ");
+    let copied = run.conduct("copy", subject, &Untouched, async |saga| {
+        let copy = Copying::prepare(&run, options).await?;
+        copy.execute(saga).await.map(Some)
+    });
+    Ok(copied.await?.unwrap_or_default())
+}
+
+/// A copy that is prepared.
+struct Copying<'a> {
+    run: &'a Run,
+    options: &'a CopyOptions,
+    from: Repository,
+    to: Repository,
+    /// The oldest first.
+    chosen: Vec<Snapshot>,
+    report: CopyReport,
+}
+
+impl<'a> Copying<'a> {
+    async fn prepare(run: &'a Run, options: &'a CopyOptions) -> Result<Self> {
+        let from = Repository::open(&options.from).await?;
+        let to = second(&run.context, options).await?;
+        if from.id() == to.id() {
+            return Err(Error::usage(format!(
+                "{} and {} are the same repository",
+                from.location().display(),
+                to.location().display()
+            ))
+            .hint(Hint::advice("name another directory, on another disk")));
+        }
+        let (listing, there) = (from.snapshots(None).await?, to.snapshots(None).await?);
+        let mut report = CopyReport::default();
+        let chosen = choose(&listing, &there, options, &mut report)?;
+        Ok(Self { run, options, from, to, chosen, report })
+    }
+
+    async fn execute(mut self, saga: &mut Saga) -> Result<CopyReport> {
+        if self.options.dry_run || self.chosen.is_empty() {
+            for snapshot in &self.chosen {
+                self.report.copied.push(snapshot.name());
+                self.report.bytes += stored_bytes(snapshot);
+            }
+            return Ok(self.report);
+        }
+        let names: Vec<String> = self.chosen.iter().map(Snapshot::name).collect();
+        let reads = RunMarker::new(&self.run.id, "copy", names.clone(), Vec::new());
+        let writes = RunMarker::new(&self.run.id, "copy", Vec::new(), names);
+        // One that can only be read is told nothing: then its time of grace protects what is read.
+        let read = match self.from.announce(&reads).await {
+            Ok(announced) => Some(announced),
+            Err(error) => {
+                self.run.monitor().warning(format!(
+                    "{} is not told what is read from it: {}",
+                    self.from.location().display(),
+                    chain(&error)
+                ));
+                None
+            }
+        };
+        let written = self.to.announce(&writes).await?;
+        self.run.watch_alone(saga).await?;
+        let mut stuck: BTreeSet<String> = BTreeSet::new();
+        for snapshot in std::mem::take(&mut self.chosen) {
+            let (name, source) = (snapshot.name(), &snapshot.manifest.source);
+            if stuck.contains(source) {
+                let why = "not tried, since an older one failed, which the next copy would leave out";
+                self.report.failed.push((name, why.to_owned()));
+                continue;
+            }
+            match self.copy(saga, &snapshot).await {
+                Ok(true) => {
+                    self.report.bytes += stored_bytes(&snapshot);
+                    self.report.copied.push(name);
+                }
+                Ok(false) => self.report.there.push(name),
+                Err(error) => {
+                    let is_damaged = error.kind() == ErrorKind::Damaged;
+                    self.report.damaged |= is_damaged;
+                    // One that is damaged stays so: it holds up no better one.
+                    if !is_damaged {
+                        stuck.insert(source.clone());
+                    }
+                    self.report.failed.push((name, error.chain()));
+                }
+            }
+        }
+        written.release().await;
+        if let Some(read) = read {
+            read.release().await;
+        }
+        Ok(self.report)
+    }
+
+    /// Copies one snapshot; returns whether it was not there.
+    async fn copy(&self, saga: &mut Saga, snapshot: &Snapshot) -> Result<bool> {
+        let monitor = self.run.monitor();
+        let bytes = stored_bytes(snapshot);
+        monitor.phase(Phase::Publish, snapshot.name(), Some(bytes));
+        monitor.step("copy");
+        snapshot.refuse_marked().await?;
+        let pending = match self.to.begin_copy(snapshot).await {
+            Ok(pending) => pending,
+            Err(RepositoryError::Exists { .. }) => return Ok(false),
+            Err(error) => return Err(error.into()),
+        };
+        if let Some(free) = self.to.free_space().await?.filter(|free| *free < bytes) {
+            return Err(Error::failed(format!(
+                "{} has {} MB free, and {} needs {} MB",
+                self.to.location().display(),
+                free / 1_000_000,
+                snapshot.name(),
+                bytes / 1_000_000
+            )));
+        }
+        let discard = Undo::DiscardUnpublished(pending.objects());
+        saga.register(When::Always, discard).context(|| "write the journal".to_owned())?;
+        let (archive, list) = pending.copy_objects(snapshot, monitor).await?;
+        // A signal must find it done or not begun.
+        let _deferral = self.run.context.cancel.defer();
+        pending.publish(snapshot.manifest.clone(), &archive, &list).await?;
+        monitor.step("copied");
+        Ok(true)
+    }
+}
+
+fn stored_bytes(snapshot: &Snapshot) -> u64 {
+    let manifest = &snapshot.manifest;
+    manifest.archive().stored_bytes + manifest.file_list().stored_bytes
+}
+
+/// Returns the command that copies the same; a snapshot may have asked for it.
+fn again(options: &CopyOptions, more: &[&str]) -> Hint {
+    let to = options.to.to_string_lossy();
+    let what = options.what.iter().map(String::as_str);
+    Hint::volsnap(["copy"].into_iter().chain(what).chain(["--to", &to]).chain(more.iter().copied()))
+}
+
+/// Returns the second repository. A disk that is not mounted is no place for a new one, so nobody makes one by the way.
+async fn second(context: &Context, options: &CopyOptions) -> Result<Repository> {
+    let location = RepositoryLocation::probe(&options.to).await?;
+    if location.repository().is_none() && (!options.init || options.dry_run) {
+        let there_is_none = format!("copy to {}: there is no repository", options.to.display());
+        return Err(Error::usage(there_is_none)
+            .state("nothing was copied")
+            .hint(again(options, &["--init"]).why("makes it; first look whether its disk is mounted")));
+    }
+    refuse_own_repository(context, &location)?;
+    Ok(location.open_or_init(&context.clock).await?)
+}
+
+/// Returns what is to be copied, the oldest first.
+fn choose(
+    listing: &Listing,
+    there: &Listing,
+    options: &CopyOptions,
+    report: &mut CopyReport,
+) -> Result<Vec<Snapshot>> {
+    let mut chosen: Vec<Snapshot> = Vec::new();
+    if options.what.is_empty() {
+        chosen.extend(worth_copying(listing));
+    }
+    let (mut named, project) = (BTreeSet::new(), options.project.as_deref());
+    for word in &options.what {
+        if is_of_one_snapshot(listing, word) {
+            let snapshot = listing.resolve_in(word, project)?;
+            named.insert(snapshot.name());
+            chosen.push(snapshot);
+            continue;
+        }
+        let of_source = listing.clone().only(word, project);
+        if of_source.snapshots.is_empty() {
+            // Its error names what is like it.
+            listing.resolve_in(word, project)?;
+        }
+        chosen.extend(worth_copying(&of_source));
+    }
+    chosen.sort_by(|a, b| (&a.manifest.id, a.name()).cmp(&(&b.manifest.id, b.name())));
+    chosen.dedup_by(|a, b| a.name() == b.name());
+    let names: BTreeSet<String> = there.snapshots.iter().map(Snapshot::name).collect();
+    let newest = |source: &str| {
+        let of_it = there.snapshots.iter().filter(|one| one.manifest.source == source);
+        of_it.map(|one| &one.manifest.id).max()
+    };
+    chosen.retain(|snapshot| {
+        let name = snapshot.name();
+        if names.contains(&name) {
+            report.there.push(name);
+            return false;
+        }
+        // What was removed there by its own policy does not come back each week.
+        let is_older = |id: &SnapshotId| snapshot.manifest.id < *id;
+        if !options.all && !named.contains(&name) && newest(&snapshot.manifest.source).is_some_and(is_older) {
+            report.older.push(name);
+            return false;
+        }
+        true
+    });
+    add_needed(listing, &names, &mut chosen);
+    Ok(chosen)
+}
+
+/// Adds what the chosen snapshots need and is not there, however old: without it they could not be restored there.
+fn add_needed(listing: &Listing, there: &BTreeSet<String>, chosen: &mut Vec<Snapshot>) {
+    let mut next = 0;
+    while let Some(Manifest { source, needs, .. }) = chosen.get(next).map(|one| &one.manifest) {
+        let is_needed = |one: &&Snapshot| one.manifest.source == *source && needs.contains(&one.manifest.id);
+        let is_missing = |one: &&Snapshot| {
+            let name = one.name();
+            !there.contains(&name) && chosen.iter().all(|chosen| chosen.name() != name)
+        };
+        let needed: Vec<_> = listing.snapshots.iter().filter(is_needed).filter(is_missing).cloned().collect();
+        chosen.extend(needed);
+        next += 1;
+    }
+    chosen.sort_by(|a, b| (&a.manifest.id, a.name()).cmp(&(&b.manifest.id, b.name())));
+}
+
+/// Returns the snapshots that somebody who names none means: not those that go, and not what restores have replaced.
+fn worth_copying(listing: &Listing) -> impl Iterator<Item = Snapshot> + '_ {
+    let worth = |one: &&Snapshot| one.deletion.is_none() && !one.manifest.is_safety();
+    listing.snapshots.iter().filter(worth).cloned()
+}
+
+/// Returns whether a word means a single snapshot, not all of a source.
+fn is_of_one_snapshot(listing: &Listing, word: &str) -> bool {
+    let (_, wanted) = word.rsplit_once('/').unwrap_or(("", word));
+    let is_id = |id: &SnapshotId| !wanted.is_empty() && id.as_str().starts_with(wanted);
+    wanted == "latest" || listing.snapshots.iter().any(|one| is_id(&one.manifest.id))
+}
