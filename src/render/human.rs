@@ -131,7 +131,8 @@ fn left_out(manifest: &Manifest) -> Vec<(&'static str, String)> {
         rows.push(("left out", format!("{} sockets, which no archive can hold", counts.sockets_skipped)));
     }
     if counts.excluded > 0 {
-        let mounted = configuration_apart(&manifest.environment.mounts, manifest.mounted_at().as_deref());
+        let mounted =
+            configuration_apart(&manifest.environment.mounts, manifest.mounted_at().as_deref(), &[]);
         let or = if mounted.iter().any(|one| one.covers.is_some()) {
             ", or empty where a file is mounted"
         } else {

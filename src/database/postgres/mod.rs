@@ -5,6 +5,7 @@
 //! port nor password has to leave it.
 
 mod advice;
+mod configuration;
 mod container;
 pub mod control;
 mod dumps;
@@ -141,6 +142,19 @@ impl Server for Postgres {
             kinds: "tablespaces and pg_wal",
             listing: ["ls", "-l", tablespaces.to_str()?].map(str::to_owned).to_vec(),
         })
+    }
+
+    fn configuration_command(&self, container: &Container) -> Option<Vec<String>> {
+        let mut command = probe(container, "configuration", 0);
+        command.extend([configuration::NAMED, configuration::INCLUDED].map(str::to_owned));
+        Some(command)
+    }
+
+    /// Where the command names a file of settings, or a directory of them, the data directory's own is not read.
+    fn configuration(&self, container: &Container, files: Option<&Inspection>) -> Vec<PathBuf> {
+        let by_command = container::configuration(container);
+        let own = files.filter(|_| !by_command.replaces_own).map(|files| files.configuration.clone());
+        by_command.paths.into_iter().chain(own.unwrap_or_default()).collect()
     }
 
     /// A fast shutdown, whatever the image declares: SIGTERM would wait for every session to end.

@@ -109,6 +109,8 @@ impl MemoryDocker {
                     crate::database::server_of(container).and_then(|server| server.data_directory(container));
                 Ok(format!("{}\n", at.unwrap_or_default().display()))
             }
+            // All of it is in the data directory.
+            ("configuration", _) => Ok(String::new()),
             ("facts", [level, ..]) => self.facts(container, &server, level),
             ("query", [_, query]) => query_of(&server, query),
             ("online", _) => online(container, &server),
