@@ -11,14 +11,10 @@ use std::path::{Path, PathBuf};
 
 use super::files::Tree;
 
-/// Has the server name its data directory, and then the files of its configuration, a line each.
-pub(super) const NAMED: &str = "select setting from (
-    select 0 as place, setting from pg_settings where name = 'data_directory'
-    union all
-    select 1, regexp_replace(setting, '^FILE:', '') from pg_settings
+/// Has the server name the files of its configuration, a line each.
+pub(super) const NAMED: &str = "select regexp_replace(setting, '^FILE:', '') from pg_settings
     where source <> 'default' and setting <> '' and name in ('config_file', 'hba_file', 'ident_file', 'ssl_cert_file',
-        'ssl_key_file', 'ssl_ca_file', 'ssl_crl_file', 'ssl_crl_dir', 'ssl_dh_params_file', 'krb_server_keyfile')
-) files order by place";
+        'ssl_key_file', 'ssl_ca_file', 'ssl_crl_file', 'ssl_crl_dir', 'ssl_dh_params_file', 'krb_server_keyfile')";
 
 /// Has the server name the files that those include; only PostgreSQL 16 and later tell it of `pg_hba.conf`.
 pub(super) const INCLUDED: &str = "select sourcefile from pg_file_settings where sourcefile is not null

@@ -327,6 +327,19 @@ mod tests {
     }
 
     #[test]
+    fn configuration_outside_the_data_is_printed_unless_the_role_may_not_see_where_that_is() {
+        let command = Postgres.configuration_command(&Container::default()).unwrap();
+        let psql = r#"mkdir -p "$STATE/data"
+            case "$*" in *"show data_directory"*) echo "$STATE/data";;
+            *pg_file_settings*) printf '%s\n' "/no/more.conf" "$STATE/data/conf.d/a.conf";;
+            *) printf '%s\n' "$STATE/data/postgresql.conf" "/no/pg_hba.conf" server.crt;; esac"#;
+        let output = run(&command, "exit 0", psql);
+        assert_eq!(String::from_utf8_lossy(&output.stdout), "/no/more.conf\n/no/pg_hba.conf\n");
+        let refused = r#"case "$*" in *"show data_directory"*) exit 1;; *) echo /etc/ssl/server.crt;; esac"#;
+        assert!(!run(&command, "exit 0", refused).status.success());
+    }
+
+    #[test]
     fn links_out_of_the_data_directory_are_printed() {
         use std::os::unix::fs::symlink;
         let root = tempfile::tempdir().unwrap();
