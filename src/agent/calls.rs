@@ -136,6 +136,8 @@ pub struct Survey {
     pub side: Side,
     /// Globs of what the archive will leave out, relative to the root.
     pub exclude: Vec<String>,
+    /// Files, relative to the root, over which the database's container has others mounted: an empty one is the engine's.
+    pub placeholders: Vec<PathBuf>,
 }
 
 /// Read the database's own files.

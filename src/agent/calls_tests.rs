@@ -20,7 +20,7 @@ fn all() -> BTreeMap<&'static str, Value> {
     let marker_files = || vec![PathBuf::from("global/pg_control")];
     let exclude = || vec!["*.tmp".to_owned()];
     let mut lines = BTreeMap::new();
-    add(&mut lines, &Survey { side: Side::Stage, exclude: exclude() });
+    add(&mut lines, &Survey { side: Side::Stage, exclude: exclude(), placeholders: vec!["own.conf".into()] });
     add(
         &mut lines,
         &Inspect {

@@ -14,7 +14,7 @@ use super::calls::Call;
 
 /// The version of the protocol. It moves with any change of a call or an answer: both sides belong to one build,
 /// except with an image that somebody has named or kept.
-pub const VERSION: u32 = 3;
+pub const VERSION: u32 = 4;
 
 /// What the agent tells the command.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -148,6 +148,8 @@ pub struct Survey {
     pub too_deep: Option<PathBuf>,
     /// Data directories found, and of which engine.
     pub databases: Vec<FoundDatabase>,
+    /// The [files asked about](super::calls::Survey::placeholders) that are there and empty; they are not counted.
+    pub placeholders: Vec<PathBuf>,
     /// [Stores](crate::database::stores) of which files were found, by their names.
     pub stores: Vec<String>,
 }

@@ -293,7 +293,7 @@ impl<'o> Session<'o> {
 
     fn survey(&self, call: &calls::Survey) -> Result<Survey, Failure> {
         let exclude = exclude_set(&call.exclude).map_err(|error| error.to_string())?;
-        Ok(survey(&self.tree(call.side), &exclude)?)
+        Ok(survey(&self.tree(call.side), &exclude, &call.placeholders)?)
     }
 
     fn inspect(&self, call: &calls::Inspect) -> Result<Inspection, Failure> {

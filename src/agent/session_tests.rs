@@ -106,7 +106,7 @@ fn a_staged_tree_takes_the_place_of_what_was_there_and_gives_it_back() {
     let compare = calls::StageCompare { stability: Stability::Held, ..Default::default() };
     let compared = ask(&mut session, compare).unwrap();
     assert_eq!((compared.entries, compared.files, compared.different), (4, 2, 0));
-    let survey = ask(&mut session, calls::Survey { side: Side::Stage, exclude: vec![] }).unwrap();
+    let survey = ask(&mut session, calls::Survey { side: Side::Stage, ..Default::default() }).unwrap();
     assert_eq!(survey.files, 2);
 
     ask(&mut session, swap_in("r")).unwrap();

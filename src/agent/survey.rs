@@ -20,13 +20,13 @@ use crate::database;
 const BLOCK: u64 = 512;
 
 /// Returns what is below `root`. It leaves out whatever `exclude` matches, by its path relative to the root, with all
-/// that is below it.
+/// that is below it, and the `placeholders` that are empty files, which it tells.
 ///
 /// A file with several names is an entry for each and a file once, with its bytes.
 ///
 /// # Errors
 /// When a directory or an entry cannot be read; the error names it.
-pub fn survey(root: &Path, exclude: &GlobSet) -> io::Result<Survey> {
+pub fn survey(root: &Path, exclude: &GlobSet, placeholders: &[PathBuf]) -> io::Result<Survey> {
     let mut survey = Survey { databases: find_databases(root)?, ..Survey::default() };
     // Only files with several names are here: a million others cost no memory.
     let mut linked = HashSet::new();
@@ -45,6 +45,9 @@ pub fn survey(root: &Path, exclude: &GlobSet) -> io::Result<Survey> {
                 continue;
             }
             match entry.metadata() {
+                Ok(metadata) if metadata.is_file() && metadata.len() == 0 && placeholders.contains(&path) => {
+                    survey.placeholders.push(path);
+                }
                 Ok(metadata) => {
                     let absolute = root.join(&path);
                     count(&mut survey, &absolute, &metadata, &mut linked);
@@ -145,7 +148,7 @@ mod tests {
         fs::File::create(root.path().join("hole")).unwrap().set_len(1 << 30).unwrap();
         symlink(outside.path(), root.path().join("link")).unwrap();
 
-        let survey = survey(root.path(), &GlobSet::empty()).unwrap();
+        let survey = survey(root.path(), &GlobSet::empty(), &[]).unwrap();
         assert_eq!((survey.entries, survey.files), (5, 2));
         assert_eq!(survey.bytes, 5000 + (1 << 30));
         assert_eq!(survey.held_bytes, 5000);
@@ -160,8 +163,21 @@ mod tests {
         fs::write(root.path().join("log/old/a"), [0; 10]).unwrap();
         fs::write(root.path().join("keep"), [0; 10]).unwrap();
         fs::write(root.path().join("x.tmp"), [0; 10]).unwrap();
-        let survey = survey(root.path(), &globs(&["log", "*.tmp"])).unwrap();
+        let survey = survey(root.path(), &globs(&["log", "*.tmp"]), &[]).unwrap();
         assert_eq!((survey.entries, survey.files, survey.bytes), (1, 1, 10));
+    }
+
+    #[test]
+    fn only_an_empty_file_is_a_placeholder() {
+        let root = TempDir::new().unwrap();
+        fs::create_dir_all(root.path().join("d")).unwrap();
+        for (name, bytes) in [("d/empty", 0), ("d/full", 1), ("other", 0)] {
+            fs::write(root.path().join(name), vec![0; bytes]).unwrap();
+        }
+        let asked = ["d", "d/empty", "d/full", "d/missing"].map(PathBuf::from);
+        let survey = survey(root.path(), &GlobSet::empty(), &asked).unwrap();
+        assert_eq!(survey.placeholders, [PathBuf::from("d/empty")]);
+        assert_eq!((survey.entries, survey.files), (3, 2));
     }
 
     #[test]
@@ -169,9 +185,9 @@ mod tests {
         let root = TempDir::new().unwrap();
         let deep = root.path().join("d/".repeat(DEPTH_MAX));
         fs::create_dir_all(&deep).unwrap();
-        assert_eq!(survey(root.path(), &GlobSet::empty()).unwrap().too_deep, None);
+        assert_eq!(survey(root.path(), &GlobSet::empty(), &[]).unwrap().too_deep, None);
         fs::write(deep.join("f"), "").unwrap();
-        let found = survey(root.path(), &GlobSet::empty()).unwrap().too_deep.unwrap();
+        let found = survey(root.path(), &GlobSet::empty(), &[]).unwrap().too_deep.unwrap();
         assert_eq!(found, PathBuf::from("d/".repeat(DEPTH_MAX) + "f"));
     }
 
@@ -181,7 +197,7 @@ mod tests {
         fs::create_dir_all(root.path().join("18/docker/global")).unwrap();
         fs::write(root.path().join("18/docker/PG_VERSION"), "18\n").unwrap();
         fs::write(root.path().join("18/docker/global/pg_control"), [0; 8192]).unwrap();
-        let survey = survey(root.path(), &GlobSet::empty()).unwrap();
+        let survey = survey(root.path(), &GlobSet::empty(), &[]).unwrap();
         let metadata = fs::metadata(root.path().join("18/docker")).unwrap();
         let owner = (metadata.uid(), metadata.gid());
         let found = FoundDatabase { engine: "postgresql".into(), data_directory: "18/docker".into(), owner };
@@ -192,7 +208,7 @@ mod tests {
     fn a_root_that_is_not_there_is_an_error_that_names_it() {
         let root = TempDir::new().unwrap();
         let missing = root.path().join("missing");
-        let error = survey(&missing, &GlobSet::empty()).unwrap_err();
+        let error = survey(&missing, &GlobSet::empty(), &[]).unwrap_err();
         assert!(error.to_string().contains("missing"), "{error}");
     }
 }

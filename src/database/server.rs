@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use crate::model::container::Container;
 use crate::model::hint::Hint;
+use crate::model::inspection::Inspection;
 
 /// What is known of a server by its container: how to recognise, ask and stop it.
 ///
@@ -56,6 +57,18 @@ pub trait Server: Send + Sync + fmt::Debug {
     /// ever do.
     fn links(&self, _directory: &Path) -> Option<Links> {
         None
+    }
+
+    /// Returns the command that prints, a line each, the files and directories that the running database takes its
+    /// configuration from, and that lie outside its data directory; absolute in the container, links followed. `None`
+    /// if the database does not tell.
+    fn configuration_command(&self, _container: &Container) -> Option<Vec<String>> {
+        None
+    }
+
+    /// Returns the same of a database that nobody can ask, as far as its container's command and its files tell.
+    fn configuration(&self, _container: &Container, _files: Option<&Inspection>) -> Vec<PathBuf> {
+        Vec::new()
     }
 
     /// Returns the signal that asks for a fast, clean shutdown: "SIGINT".

@@ -54,6 +54,10 @@ pub struct Inspection {
     /// Links in the data directory to data that lies outside the source or is gone: a capture would miss
     /// that data.
     pub outside: Vec<OutsideLink>,
+    /// Files and directories that its configuration is taken from according to its files, and that lie outside the
+    /// source; absolute in the container, and known only if it is known where that mounts the source.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub configuration: Vec<PathBuf>,
     /// The replication slots that the server would take up again.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub slots: Vec<StoredSlot>,

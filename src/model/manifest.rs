@@ -341,6 +341,10 @@ pub struct Environment {
     /// The labels of the volume, those that volsnap gave it left out; none for a directory.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub volume_labels: BTreeMap<String, String>,
+    /// Files and directories that the database takes its configuration from, outside its data directory; absolute in the
+    /// container. What is mounted there is among the mounts.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub configuration: Vec<PathBuf>,
     /// The names of the options that the volume has from its driver, and `driver` if that is not the engine's own. Their
     /// values may have secrets.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]

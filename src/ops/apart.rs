@@ -1,36 +1,78 @@
-//! What a snapshot of a database's data does not bring back: configuration that is mounted from elsewhere, and tables
+//! What a snapshot of a database's data does not bring back: configuration that lies elsewhere, and tables
 //! without a log. It is named when the snapshot is taken, tried and restored.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
 
+use crate::database::{self, Database, Server};
+use crate::engine::Docker;
 use crate::model::container::Container;
 use crate::model::facts::Facts;
+use crate::model::inspection::Inspection;
 use crate::model::manifest::{Consistency, Manifest};
+use crate::model::plural::and_more;
 use crate::selector::configuration::{ConfigurationApart, configuration_apart};
 
 /// How many are named; the rest is counted.
 const NAMED: usize = 5;
+/// How long a database may take to name its configuration.
+const ASK_LIMIT: Duration = Duration::from_secs(10);
 
-/// Returns what to say of the configuration that a database has from elsewhere, when its data is saved.
-pub(super) fn of_snapshot(container: &Container, data_at: Option<&Path>) -> Option<String> {
-    let named = names(&configuration_apart(&container.mounts, data_at))?;
-    Some(format!(
-        "configuration that is mounted from elsewhere is no part of the snapshot, keep it as well: {named}"
-    ))
+/// Returns what to say of the configuration that a database has from elsewhere, when its data is saved; `named` is what
+/// the database names of it.
+pub(super) fn of_snapshot(
+    container: &Container,
+    data_at: Option<&Path>,
+    named: &[PathBuf],
+) -> Option<String> {
+    let named = names(&configuration_apart(&container.mounts, data_at, named))?;
+    Some(format!("configuration from elsewhere is no part of the snapshot, keep it as well: {named}"))
 }
 
 /// Returns what to say of a snapshot that is restored where its container's mounts are not.
 pub(super) fn of_restore(manifest: &Manifest) -> Option<String> {
-    let named = names(&of_manifest(manifest))?;
-    Some(format!("the database had configuration that is not in the snapshot; mount it again: {named}"))
+    let (mounted, own): (Vec<_>, Vec<_>) =
+        of_manifest(manifest).into_iter().partition(ConfigurationApart::is_mounted);
+    let mounted = names(&mounted).map(|named| format!("mount it again: {named}"));
+    let own =
+        names(&own).map(|named| format!("the new one needs the same image, or the same files: {named}"));
+    let ways: Vec<_> = mounted.into_iter().chain(own).collect();
+    (!ways.is_empty())
+        .then(|| format!("the database had configuration that is not in the snapshot; {}", ways.join("; ")))
 }
 
 /// Returns what to say of a drill: how the copy differed from the service.
 pub(super) fn of_drill(manifest: &Manifest) -> Vec<String> {
     let configuration = names(&of_manifest(manifest))
-        .map(|named| format!("it ran without the configuration that is mounted from elsewhere: {named}"));
+        .map(|named| format!("it ran without the configuration from elsewhere: {named}"));
     let facts = manifest.facts.as_ref().map(|facts| &facts.seen);
     configuration.into_iter().chain(emptied(facts, manifest.consistency)).collect()
+}
+
+/// Returns the files and directories, absolute in its container, that a database takes its configuration from and that
+/// lie outside its data directory. A running one is asked; of another, and of one that does not answer, its
+/// container's command and its files tell.
+pub(super) async fn configuration_of(
+    docker: &dyn Docker,
+    container: &Container,
+    files: Option<&Inspection>,
+) -> Vec<PathBuf> {
+    let named_by = |files: &Inspection| database::named(&files.engine).and_then(Database::server);
+    let Some(server) = database::server_of(container).or_else(|| files.and_then(named_by)) else {
+        return Vec::new();
+    };
+    match asked(docker, container, server).await {
+        Some(said) => said,
+        None => server.configuration(container, files),
+    }
+}
+
+async fn asked(docker: &dyn Docker, container: &Container, server: &dyn Server) -> Option<Vec<PathBuf>> {
+    let runs = container.state.running && !container.state.paused;
+    let command = server.configuration_command(container).filter(|_| runs)?;
+    let output = docker.exec(&container.id, &command, ASK_LIMIT).await.ok()?;
+    let said = String::from_utf8(output.stdout).ok().filter(|_| output.exit_code == 0)?;
+    Some(said.lines().filter(|line| line.starts_with('/')).map(PathBuf::from).collect())
 }
 
 /// Returns what to say of tables without a log: after anything but a clean shutdown, the server empties them.
@@ -42,29 +84,23 @@ pub(super) fn emptied(facts: Option<&Facts>, consistency: Consistency) -> Option
     ))
 }
 
-/// Returns the globs of the engine's placeholders in a directory of this machine: where it mounts a file over nothing,
-/// the engine makes an empty file, which is nobody's data.
-pub(super) fn placeholders(container: &Container, data_at: Option<&Path>, root: &Path) -> Vec<String> {
-    let covered = configuration_apart(&container.mounts, data_at).into_iter().filter_map(|one| one.covers);
-    let is_empty = |path: &std::path::PathBuf| {
-        root.join(path).symlink_metadata().is_ok_and(|found| found.is_file() && found.len() == 0)
-    };
-    covered.filter(is_empty).map(|path| globset::escape(&path.to_string_lossy())).collect()
+/// Returns the files of the data, relative to the root of its source, over which another is mounted in its container:
+/// where nothing was there, the engine has made an empty one, which is nobody's data.
+pub(super) fn covered(container: &Container, data_at: Option<&Path>) -> Vec<PathBuf> {
+    let apart = configuration_apart(&container.mounts, data_at, &[]);
+    apart.into_iter().filter_map(|one| one.covers).collect()
 }
 
 fn of_manifest(manifest: &Manifest) -> Vec<ConfigurationApart> {
-    configuration_apart(&manifest.environment.mounts, manifest.mounted_at().as_deref())
+    let environment = &manifest.environment;
+    configuration_apart(&environment.mounts, manifest.mounted_at().as_deref(), &environment.configuration)
 }
 
 fn names(apart: &[ConfigurationApart]) -> Option<String> {
-    let name =
-        |one: &ConfigurationApart| format!("{} (at {})", one.source.display(), one.destination.display());
-    list(&apart.iter().map(name).collect::<Vec<_>>())
+    list(&apart.iter().map(ToString::to_string).collect::<Vec<_>>())
 }
 
 fn list(names: &[String]) -> Option<String> {
-    let more = names.len().saturating_sub(NAMED);
     let named = names.iter().take(NAMED).cloned().collect::<Vec<_>>().join(", ");
-    let and = if more > 0 { format!(", and {more} more") } else { String::new() };
-    (!names.is_empty()).then(|| format!("{named}{and}"))
+    (!names.is_empty()).then(|| format!("{named}{}", and_more(names.len(), NAMED)))
 }

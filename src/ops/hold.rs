@@ -83,7 +83,7 @@ pub(super) struct HoldPlan {
     pub(super) vitals: BTreeMap<String, Vitals>,
     /// What their owners want to be run, by their ids.
     pub(super) own: BTreeMap<String, OwnCommands>,
-    /// How the healthchecks fail of those that run in spite of it, by their ids.
+    /// How the healthchecks fail of those that run in spite of it, or why they cannot be run, by their ids.
     pub(super) unhealthy: BTreeMap<String, FailedHealthcheck>,
     /// How long one may take to stop; `None` for the time that suits it.
     pub(super) stop_timeout: Option<Duration>,
@@ -201,7 +201,8 @@ impl HoldPlan {
         Ok(self)
     }
 
-    /// Says whose healthcheck fails as it is, and who may not stop by itself, as far as its last run tells.
+    /// Says whose healthcheck fails as it is, or cannot be run, and who may not stop by itself, as far as its last run
+    /// tells.
     pub(super) fn warn_of_the_unhealthy(&self, monitor: &dyn Monitor) {
         let unseen = self.containers.iter().filter(|one| !self.vitals.contains_key(&one.id));
         for container in unseen.filter(|one| was_killed(one) && !self.may_kill(one) && !self.freezes()) {

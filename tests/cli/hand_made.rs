@@ -89,6 +89,7 @@ pub(crate) fn database() -> (TempDir, Inspection) {
         pages_per_segment: NonZeroU32::new(131_072),
         details: BTreeMap::new(),
         outside: Vec::new(),
+        configuration: Vec::new(),
         slots: Vec::new(),
     };
     (tree, inspection)

@@ -4,7 +4,7 @@ use std::fs;
 use std::os::unix::fs::PermissionsExt as _;
 
 use crate::database::{Postgres, Volsnap};
-use crate::world::docker;
+use crate::world::{World, docker};
 
 const PGDATA: &str = "/var/lib/postgresql/data";
 
@@ -33,6 +33,38 @@ async fn configuration_that_is_mounted_over_the_data_is_named_and_its_placeholde
     assert!(ran.expect(0).stdout().contains("mount it again"), "{}", ran.stdout());
     volsnap.run(["restore", "latest", "-y"]).expect(0);
     postgres.assert_whole();
+}
+
+#[tokio::test]
+async fn configuration_outside_the_data_is_named_whether_or_not_the_server_runs() {
+    let settings = World::new().await;
+    let volume = settings.name("settings");
+    docker(&["volume", "create", &volume]);
+    let (volsnap, postgres) =
+        (Volsnap::new(), Postgres::start_with(&["-v", &format!("{volume}:/settings")]).await);
+    let inside = |script: &str| docker(&["exec", "-u", "root", &postgres.container, "sh", "-c", script]);
+    inside(&format!(
+        "cp -a {PGDATA}/pg_hba.conf /settings/; mkdir -p /opt/own; echo \"work_mem = '5MB'\" >/opt/own/more.conf; \
+         echo \"include '/opt/own/more.conf'\" >>{PGDATA}/postgresql.conf"
+    ));
+    postgres.query("alter system set hba_file = '/settings/pg_hba.conf'");
+    docker(&["restart", "-t", "60", &postgres.container]);
+    postgres.await_answer();
+    assert_eq!(postgres.query("show work_mem"), "5MB");
+    let named = ["/opt/own/more.conf (in the container itself)", "(at /settings/pg_hba.conf)"];
+    let names_both = |said: &str| {
+        assert!(named.iter().all(|name| said.contains(name)), "{said}");
+        assert!(said.contains(&format!("volume {volume}")), "{said}");
+    };
+    let target = postgres.target();
+    names_both(&volsnap.run(["snapshot", &target]).expect(0).stderr());
+    names_both(&volsnap.run(["verify", "latest", "--drill"]).expect(0).stdout());
+    docker(&["stop", "-t", "60", &postgres.container]);
+    names_both(&volsnap.run(["snapshot", &target]).expect(0).stderr());
+    let new = postgres.world.name("new");
+    let ran = volsnap.run(["restore", "latest", "--new-volume", &new, "--dry-run"]);
+    names_both(&ran.expect(0).stdout());
+    assert!(ran.stdout().contains("the same image, or the same files"), "{}", ran.stdout());
 }
 
 #[tokio::test]

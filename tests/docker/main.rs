@@ -30,6 +30,7 @@ mod healthchecks;
 mod holds;
 mod interruptions;
 mod limits;
+mod looks;
 mod looping;
 mod migrate;
 mod names;
@@ -48,6 +49,8 @@ mod restart;
 mod restore;
 mod retention;
 mod round_trip;
+#[path = "../shared/schema.rs"]
+mod schema;
 mod second_engine;
 mod sharers;
 #[allow(dead_code, reason = "shared with the tests of faults")]

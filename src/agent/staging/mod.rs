@@ -364,7 +364,8 @@ pub fn room(place: &Path, source: &Path) -> io::Result<StageRoom> {
     let root = open_directory(source)?;
     let stat = nix::sys::statvfs::fstatvfs(&directory)?;
     let tree = place.join(TREE);
-    let staged_bytes = if tree.is_dir() { survey(&tree, &globset::GlobSet::empty())?.disk_bytes } else { 0 };
+    let staged_bytes =
+        if tree.is_dir() { survey(&tree, &globset::GlobSet::empty(), &[])?.disk_bytes } else { 0 };
     Ok(StageRoom {
         free_bytes: free_bytes(&directory)?,
         free_names: (stat.files() > 0).then(|| stat.files_available()),

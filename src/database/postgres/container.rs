@@ -106,6 +106,38 @@ pub(super) fn data_directory(container: &Container) -> PathBuf {
         .unwrap_or_else(|| default_data_directory(container))
 }
 
+/// The configuration that a command names.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub(super) struct NamedConfiguration {
+    /// What lies outside the data directory.
+    pub(super) paths: Vec<PathBuf>,
+    /// Whether the data directory's own `postgresql.conf` is not read.
+    pub(super) replaces_own: bool,
+}
+
+/// Returns the configuration that the server's command names outside its data directory.
+pub(super) fn configuration(container: &Container) -> NamedConfiguration {
+    const FILES: [&str; 7] = [
+        "hba_file",
+        "ident_file",
+        "ssl_cert_file",
+        "ssl_key_file",
+        "ssl_ca_file",
+        "ssl_crl_file",
+        "ssl_dh_params_file",
+    ];
+    let Some(server) = Server::of(container) else { return NamedConfiguration::default() };
+    let data_directory = data_directory(container);
+    let is_apart = |path: &PathBuf| path.is_absolute() && !path.starts_with(&data_directory);
+    let named = |setting| server.option(None, setting).map(PathBuf::from).filter(is_apart);
+    // `-D` names where the settings are, whatever they say of the data directory.
+    let given = server.option(Some('D'), "").map(PathBuf::from).filter(is_apart);
+    let replaces_own = given.is_some() || server.option(None, "config_file").is_some();
+    let settings = named("config_file").or(given);
+    let paths = settings.into_iter().chain(FILES.into_iter().filter_map(named)).collect();
+    NamedConfiguration { paths, replaces_own }
+}
+
 /// Returns the major version that the image declares.
 pub(super) fn major_version(container: &Container) -> Option<String> {
     let major = variable(container, "PG_MAJOR")?;
@@ -418,6 +450,22 @@ mod tests {
     #[case(&["docker-entrypoint.sh", "postgres", "-D", "/etc/postgresql"], "/var/lib/postgresql/data")]
     fn the_command_may_name_the_data_directory(#[case] command: &[&str], #[case] expected: &str) {
         assert_eq!(data_directory(&official(command)), Path::new(expected));
+    }
+
+    #[rstest]
+    #[case(&["postgres"], &[], false)]
+    #[case(&["postgres", "-c", "config_file=/etc/pg/own.conf"], &["/etc/pg/own.conf"], true)]
+    #[case(&["postgres", "--hba-file=/etc/hba", "-cident_file=ident"], &["/etc/hba"], false)]
+    #[case(&["postgres", "-D", "/etc/postgresql/15/main"], &["/etc/postgresql/15/main"], true)]
+    #[case(&["postgres", "-D", "/var/lib/postgresql/data"], &[], false)]
+    #[case(&["postgres", "-c", "config_file=/var/lib/postgresql/data/b.conf"], &[], true)]
+    fn the_command_may_name_configuration_outside_the_data(
+        #[case] command: &[&str],
+        #[case] paths: &[&str],
+        #[case] replaces_own: bool,
+    ) {
+        let paths = paths.iter().map(PathBuf::from).collect();
+        assert_eq!(configuration(&official(command)), NamedConfiguration { paths, replaces_own });
     }
 
     #[test]

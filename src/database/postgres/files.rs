@@ -14,10 +14,12 @@ use std::path::{Component, Path, PathBuf};
 use std::thread;
 use std::time::Duration;
 
+use super::configuration;
 use super::control::{self, ControlError, ControlFile, DbState};
 use super::position::LogPosition;
 use super::slots;
 use crate::model::inspection::{Inspection, OutsideLink, PageChecksums};
+use crate::model::plural::{counted, grouped};
 use crate::model::position::Position;
 
 /// How deep below the root to look for a data directory: `18/docker`, `data/pgdata`.
@@ -125,8 +127,12 @@ pub(super) fn inspect(
         pages_per_segment: NonZeroU32::new(131_072),
         details: BTreeMap::new(),
         outside,
+        configuration: Vec::new(),
         slots: Vec::new(),
     };
+    if mounted_at.is_some() {
+        inspection.configuration = configuration::named_outside(&tree, data_directory)?;
+    }
     inspection.slots = slots::stored(&absolute, &inspection.version)?;
     match control_file {
         Ok(control_file) => {
@@ -290,8 +296,9 @@ fn missing_wal(
             }
             Some(size) if size != u64::from(control_file.wal_segment_size) => {
                 return Ok(Some(format!(
-                    "pg_wal/{name} has {size} bytes instead of {}",
-                    control_file.wal_segment_size
+                    "pg_wal/{name} has {} instead of {}",
+                    counted(size, "byte"),
+                    grouped(control_file.wal_segment_size.into())
                 )));
             }
             Some(_) => {}
@@ -355,9 +362,9 @@ fn links_in(directory: &Path) -> io::Result<BTreeMap<std::ffi::OsString, PathBuf
 
 /// The source as links inside it see it: our `root` is `mounted_at` in the database's container.
 #[derive(Debug)]
-struct Tree<'a> {
-    root: &'a Path,
-    mounted_at: &'a Path,
+pub(super) struct Tree<'a> {
+    pub(super) root: &'a Path,
+    pub(super) mounted_at: &'a Path,
 }
 
 impl Tree<'_> {
@@ -371,7 +378,13 @@ impl Tree<'_> {
 
     /// Returns where `path`, relative to the root, leads once all its links are followed, relative to the root; `None`
     /// if that is outside the source. The result need not exist.
-    fn resolve(&self, path: &Path) -> io::Result<Option<PathBuf>> {
+    pub(super) fn resolve(&self, path: &Path) -> io::Result<Option<PathBuf>> {
+        Ok(self.follow(path)?.and_then(|place| place.strip_prefix(self.mounted_at).ok().map(Path::to_owned)))
+    }
+
+    /// Returns where `path`, relative to the root or absolute in the container, leads once all links in the source are
+    /// followed, absolute in the container; `None` if they lead in a circle.
+    pub(super) fn follow(&self, path: &Path) -> io::Result<Option<PathBuf>> {
         let mut place = self.mounted_at.to_owned();
         let mut left: Vec<_> = parts_reversed(path);
         let mut followed = 0;
@@ -397,7 +410,7 @@ impl Tree<'_> {
             place.pop();
             left.extend(parts_reversed(&target));
         }
-        Ok(place.strip_prefix(self.mounted_at).ok().map(Path::to_owned))
+        Ok(Some(place))
     }
 }
 

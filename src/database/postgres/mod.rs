@@ -5,6 +5,7 @@
 //! port nor password has to leave it.
 
 mod advice;
+mod configuration;
 mod container;
 pub mod control;
 mod dumps;
@@ -28,6 +29,7 @@ use super::{
 };
 use crate::model::container::Container;
 use crate::model::inspection::Inspection;
+use crate::model::plural::counted;
 use crate::model::position::Position;
 use crate::model::replication::StoredSlot;
 use page::{PageChecker, RelationFile};
@@ -144,6 +146,19 @@ impl Server for Postgres {
         })
     }
 
+    fn configuration_command(&self, container: &Container) -> Option<Vec<String>> {
+        let mut command = probe(container, "configuration", 0);
+        command.extend([configuration::NAMED, configuration::INCLUDED].map(str::to_owned));
+        Some(command)
+    }
+
+    /// Where the command names a file of settings, or a directory of them, the data directory's own is not read.
+    fn configuration(&self, container: &Container, files: Option<&Inspection>) -> Vec<PathBuf> {
+        let by_command = container::configuration(container);
+        let own = files.filter(|_| !by_command.replaces_own).map(|files| files.configuration.clone());
+        by_command.paths.into_iter().chain(own.unwrap_or_default()).collect()
+    }
+
     /// A fast shutdown, whatever the image declares: SIGTERM would wait for every session to end.
     fn stop_signal(&self) -> &'static str {
         "SIGINT"
@@ -223,7 +238,8 @@ impl ContentCheck for PageChecker {
             .map(|bad| Damage { block: Some(bad.block.into()), what: bad.state.to_string() })
             .collect();
         if report.trailing_bytes > 0 {
-            let what = format!("ends with {} bytes that are no whole page", report.trailing_bytes);
+            let what =
+                format!("ends with {} of no whole page", counted(report.trailing_bytes as u64, "byte"));
             damage.push(Damage { block: None, what });
         }
         Checked { pages: report.pages, damage }
@@ -309,6 +325,19 @@ mod tests {
             case "$*" in *s3cret*) exit 2;; *"show data_directory"*) echo "/a dir";; esac"#;
         let output = run(&command, "exit 0", psql);
         assert_eq!(String::from_utf8_lossy(&output.stdout), "/a dir\n");
+    }
+
+    #[test]
+    fn configuration_outside_the_data_is_printed_unless_the_role_may_not_see_where_that_is() {
+        let command = Postgres.configuration_command(&Container::default()).unwrap();
+        let psql = r#"mkdir -p "$STATE/data"
+            case "$*" in *"show data_directory"*) echo "$STATE/data";;
+            *pg_file_settings*) printf '%s\n' "/no/more.conf" "$STATE/data/conf.d/a.conf";;
+            *) printf '%s\n' "$STATE/data/postgresql.conf" "/no/pg_hba.conf" server.crt;; esac"#;
+        let output = run(&command, "exit 0", psql);
+        assert_eq!(String::from_utf8_lossy(&output.stdout), "/no/more.conf\n/no/pg_hba.conf\n");
+        let refused = r#"case "$*" in *"show data_directory"*) exit 1;; *) echo /etc/ssl/server.crt;; esac"#;
+        assert!(!run(&command, "exit 0", refused).status.success());
     }
 
     #[test]

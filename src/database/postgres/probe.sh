@@ -6,6 +6,8 @@
 #                   statements of cluster.sql, databases.sql and database.sql
 #   query           prints what a query gives, within SECONDS; further arguments: DATABASE ("" for the service's), QUERY
 #   online          prints what there is to know for a base backup, NAME=VALUE a line, the password last
+#   configuration   prints the files of its configuration that lie outside its data directory; further arguments: the
+#                   statements that name the files, and those that are included
 #   shutdown        asks the server that has DATA-DIRECTORY for a fast shutdown
 #   checkpoint      has the server write what it holds in memory to its files
 #
@@ -179,6 +181,22 @@ $5"
 data-directory)
     in_a_database -c 'show data_directory'
     exit
+    ;;
+configuration)
+    # A role that may not see this would be shown a part of the rest.
+    data=$(in_a_database -c 'show data_directory') && data=$(readlink -f "$data") || exit 1
+    named=$(in_a_database -c "$4") || exit 1
+    # Not every role may see what is included.
+    included=$(in_a_database -c "$5" 2>/dev/null)
+    printf '%s\n%s\n' "$named" "$included" | while IFS= read -r file; do
+        case $file in
+        '') continue ;;
+        /*) ;;
+        *) file=$data/$file ;;
+        esac
+        real=$(readlink -f "$file") || real=$file
+        case $real in "$data"/*) ;; *) printf '%s\n' "$real" ;; esac
+    done | sort -u
     ;;
 online)
     found=$(may_back_up)

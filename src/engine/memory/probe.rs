@@ -54,6 +54,7 @@ impl MemoryDocker {
             ["sh", "-c", script] if script.contains("GNU_LIBC_VERSION") => said("glibc 2.36\n"),
             // Healthchecks that are wrong, or ask for more than whether somebody answers.
             ["pg_isready", "-h", "wronghost"] => failed(2, "wronghost:5432 - no response"),
+            ["never-ends"] => std::future::pending().await,
             ["has-row", row] => self.has_row(&container.id, row),
             _ if command == container.healthcheck => match self.answering(&container.id) {
                 Some(_) => said(""),
@@ -109,6 +110,8 @@ impl MemoryDocker {
                     crate::database::server_of(container).and_then(|server| server.data_directory(container));
                 Ok(format!("{}\n", at.unwrap_or_default().display()))
             }
+            // All of it is in the data directory.
+            ("configuration", _) => Ok(String::new()),
             ("facts", [level, ..]) => self.facts(container, &server, level),
             ("query", [_, query]) => query_of(&server, query),
             ("online", _) => online(container, &server),

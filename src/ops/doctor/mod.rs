@@ -556,7 +556,7 @@ fn kept_stages(
             continue;
         }
         let looked =
-            engine.local.then(|| survey(&volume.mountpoint, &globset::GlobSet::empty()).ok()).flatten();
+            engine.local.then(|| survey(&volume.mountpoint, &globset::GlobSet::empty(), &[]).ok()).flatten();
         let stage = Stage {
             volume: &volume.name,
             source,

@@ -112,7 +112,7 @@ pub(super) fn look_at_directory(
 ) -> Result<ArchiveSummary> {
     refuse_dump_directory(path, container)?;
     monitor.phase(Phase::Verify, path.display().to_string(), None);
-    let survey = survey(path, &GlobSet::empty()).context(|| "look at all of it".to_owned())?;
+    let survey = survey(path, &GlobSet::empty(), &[]).context(|| "look at all of it".to_owned())?;
     let places: Vec<_> = survey.databases.iter().map(|found| &found.data_directory).collect();
     refuse_several(places.iter().map(|place| place.as_path()))?;
     let mut says = String::new();

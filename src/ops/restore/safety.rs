@@ -131,7 +131,10 @@ impl RestoreRun<'_> {
         released: DateTime<Utc>,
     ) -> Manifest {
         let evidence = hold.evidence.clone();
-        let mut environment = environment(&self.run.context, &prepared.source, &prepared.engine).await;
+        let mut environment = {
+            let (source, engine, files) = (&prepared.source, &prepared.engine, evidence.database.as_ref());
+            environment(&self.run.context, source, engine, files).await
+        };
         // A database that is stopped at this moment does not tell.
         environment.libc = environment.libc.or_else(|| prepared.libc.clone());
         Manifest {

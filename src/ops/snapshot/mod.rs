@@ -118,8 +118,8 @@ pub(super) struct SnapshotRun<'a> {
     options: &'a SnapshotOptions,
     /// Whether the manifest exists, once it is known where it will be.
     published: OnceLock<Arc<AtomicBool>>,
-    /// Globs of the engine's empty files under what is mounted over the data.
-    placeholders: OnceLock<Vec<String>>,
+    /// The engine's empty files under what is mounted over the data, relative to the source's root.
+    placeholders: OnceLock<Vec<PathBuf>>,
 }
 
 /// Everything that is known, checked and running before anything is touched.
@@ -264,7 +264,8 @@ impl<'a> SnapshotRun<'a> {
     /// under what is mounted over the data.
     fn excluded(&self) -> Vec<String> {
         let kept = format!("{}*", crate::agent::swap::PREFIX);
-        let placeholders = self.placeholders.get().into_iter().flatten().cloned();
+        let glob = |path: &PathBuf| globset::escape(&path.to_string_lossy());
+        let placeholders = self.placeholders.get().into_iter().flatten().map(glob);
         self.options.exclude.iter().cloned().chain([kept]).chain(placeholders).collect()
     }
 

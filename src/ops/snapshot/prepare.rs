@@ -1,6 +1,6 @@
 //! Before anything is touched: everything that can be checked is checked, and the helper runs.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use tokio::time::{Duration, Instant};
 
@@ -17,7 +17,8 @@ use crate::model::event::{Notice, Phase};
 use crate::model::hint::Hint;
 use crate::model::inspection::Inspection;
 use crate::model::location::MountSource;
-use crate::model::manifest::{Capture, Quiesce};
+use crate::model::manifest::{Capture, Environment, Quiesce};
+use crate::model::plural::size;
 use crate::model::source::{Source, User};
 use crate::ops::apart;
 use crate::ops::evidence::DatabaseFiles;
@@ -65,7 +66,6 @@ impl SnapshotRun<'_> {
             self.run.context.refuse_in_memory(&source, Purpose::Snapshot).await?;
             self.run.context.refuse_stranded(&source).await?;
         }
-        self.look_at_configuration(&source, &engine);
         refuse_file(&source, &engine)?;
         self.refuse_repository_inside(&source, &engine)?;
         let hold = self.hold_plan(&source).look(&self.run.context).await?.freezing_the_deaf(&source)?;
@@ -90,8 +90,10 @@ impl SnapshotRun<'_> {
         let mounts = (access, stage.as_ref().map(StageVolume::mount));
         let mut helper =
             start_helper(&self.run.context, saga, &run, &source, mounts, image, &hold.all()).await?;
-        let survey = calls::Survey { exclude: self.excluded(), ..Default::default() };
+        let placeholders = covered(&source);
+        let survey = calls::Survey { exclude: self.excluded(), placeholders, ..Default::default() };
         let survey = helper.agent.call(survey).await.context(|| format!("survey {}", source.title))?;
+        self.placeholders.get_or_init(|| survey.placeholders.clone());
         refuse_too_deep(&survey, &source)?;
         let database = self.find_database(&source, &survey)?;
         let source = known_by_its_files(source, database.as_ref());
@@ -105,7 +107,8 @@ impl SnapshotRun<'_> {
         }
         inspection.iter().try_for_each(|inspection| refuse_outside_links(&source, inspection))?;
         let estimate = self.estimate(&source, &survey).await;
-        let environment = environment(&self.run.context, &source, &engine).await;
+        let environment = environment(&self.run.context, &source, &engine, inspection.as_ref()).await;
+        self.name_configuration(&source, &environment).await;
         let plan = self.plan(&source, inspection.as_ref(), &survey).await;
         let mut prepared = Prepared {
             plan,
@@ -290,16 +293,16 @@ impl SnapshotRun<'_> {
         }
     }
 
-    /// Says which configuration is no part of the data, and leaves out the empty files that the engine made for it.
-    fn look_at_configuration(&self, source: &Source, engine: &EngineInfo) {
+    /// Says which configuration is no part of the data.
+    async fn name_configuration(&self, source: &Source, environment: &Environment) {
         for container in source.databases() {
-            let data_at = source.seen_at(container);
-            if let Some(said) = apart::of_snapshot(container, data_at.as_deref()) {
+            let named = if source.database().is_some_and(|database| database.id == container.id) {
+                environment.configuration.clone()
+            } else {
+                apart::configuration_of(&*self.run.context.docker, container, None).await
+            };
+            if let Some(said) = apart::of_snapshot(container, source.seen_at(container).as_deref(), &named) {
                 self.run.monitor().note(said);
-            }
-            if engine.local {
-                self.placeholders
-                    .get_or_init(|| apart::placeholders(container, data_at.as_deref(), &source.host_path));
             }
         }
     }
@@ -454,6 +457,12 @@ fn known_by_its_files(mut source: Source, files: Option<&DatabaseFiles>) -> Sour
     source
 }
 
+/// Returns the files of a source over which its databases have others mounted.
+fn covered(source: &Source) -> Vec<PathBuf> {
+    let covered = |container| apart::covered(container, source.seen_at(container).as_deref());
+    source.databases().flat_map(covered).collect()
+}
+
 /// Returns the files of the servers in a source that has several.
 fn servers(source: &Source, survey: &Survey) -> Vec<DatabaseFiles> {
     let found = survey.databases.iter().filter(|_| !source.servers.is_empty());
@@ -512,9 +521,9 @@ fn refuse_outside_links(source: &Source, inspection: &Inspection) -> Result<()> 
 fn refuse_without_space(plan: &Plan, repository: &StoreAddress) -> Result<()> {
     match plan.free_bytes {
         Some(free) if free < plan.needed_bytes => Err(Error::failed(format!(
-            "the repository {repository} has {} MB free, and the snapshot may need {} MB",
-            free / 1_000_000,
-            plan.needed_bytes / 1_000_000
+            "the repository {repository} has {} free, and the snapshot may need {}",
+            size(free),
+            size(plan.needed_bytes)
         ))
         .hint(Hint::instead(&["--repo="], ["--repo", "DIR"]).why("a larger disk"))
         .or(Hint::advice("remove what is not needed"))),

@@ -13,6 +13,7 @@ use crate::database;
 use crate::model::container::{Container, EngineInfo, Volume};
 use crate::model::error::{Context as _, Result};
 use crate::model::event::Phase;
+use crate::model::inspection::Inspection;
 use crate::model::labels::lasting_labels;
 use crate::model::location::MountSource;
 use crate::model::manifest::{
@@ -116,11 +117,12 @@ impl SnapshotRun<'_> {
     }
 }
 
-/// Returns what the data of a source runs in.
+/// Returns what the data of a source runs in; `files` is what the database's own say.
 pub(in crate::ops) async fn environment(
     context: &Context,
     source: &Source,
     engine: &EngineInfo,
+    files: Option<&Inspection>,
 ) -> Environment {
     let container = source.database();
     let server = container.and_then(database::server_of);
@@ -132,6 +134,10 @@ pub(in crate::ops) async fn environment(
     let libc = match container {
         Some(container) => libc_of(&*context.docker, container).await,
         None => None,
+    };
+    let configuration = match container {
+        Some(container) => apart::configuration_of(&*context.docker, container, files).await,
+        None => Vec::new(),
     };
     // What whoever made the volume said of it: one that takes its place is to say the same.
     let volume = match &source.location {
@@ -153,6 +159,7 @@ pub(in crate::ops) async fn environment(
         api_version: engine.api_version.to_string(),
         arch: engine.arch.clone(),
         libc,
+        configuration,
         volume_options: volume.as_ref().map(options_of).unwrap_or_default(),
         volume_labels: volume.map(|volume| lasting_labels(volume.labels)).unwrap_or_default(),
     }

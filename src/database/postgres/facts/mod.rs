@@ -178,6 +178,7 @@ mod tests {
                 ("standby".into(), standby.into()),
             ]),
             outside: Vec::new(),
+            configuration: Vec::new(),
             slots: Vec::new(),
         };
         let mut facts = Facts::new("postgresql", FactsLevel::Quick, chrono::DateTime::UNIX_EPOCH);
