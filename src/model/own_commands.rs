@@ -77,6 +77,12 @@ impl OwnCommand {
         }
     }
 
+    /// Returns whether its [title](Self::title) leaves nothing out.
+    #[must_use]
+    pub fn is_shown_whole(&self) -> bool {
+        masked_words(&self.run) == self.run
+    }
+
     /// Returns how long it may take.
     #[must_use]
     pub fn limit(&self) -> Duration {
