@@ -91,6 +91,9 @@ async fn what_a_refused_snapshot_advises_can_be_pasted() {
     for option in ["--hold", "--ignore"] {
         scene.leads_on(&["snapshot", &target, option, "nobody", "--dry-run"], 2, 0, "snapshot");
     }
+    // A name that is nearly one, and the beginning of several.
+    scene.leads_on(&["snapshot", &format!("{target}s"), "--dry-run"], 2, 0, "snapshot");
+    scene.leads_on(&["show", "20"], 2, 0, "");
     // Two targets at once: the advice is about the one that is refused.
     let volume = format!("volume:{}", scene.postgres.volume);
     let both = ["snapshot", &target, &volume, "--quiesce", "none", "--dry-run"];
@@ -140,6 +143,28 @@ async fn what_a_refused_restore_advises_can_be_pasted() {
     let _ = scene.volsnap.paste(&format!("{undo} --yes")).expect(0);
     scene.postgres.await_answer();
     scene.postgres.assert_whole();
+}
+
+#[tokio::test]
+async fn what_a_restore_of_data_that_is_gone_advises_brings_it_back() {
+    let scene = Scene::new().await;
+    let (container, volume) = (scene.postgres.container.clone(), scene.postgres.volume.clone());
+    let _ = scene.run(&["snapshot", &scene.postgres.target()]).expect(0);
+    docker(&["rm", "-f", &container]);
+    docker(&["volume", "rm", &volume]);
+    let (command, planned) = scene.follow(&["restore", "latest", "--dry-run"], 2, 0);
+    assert!(command.contains("--new-volume") && planned.expect(0).stdout().contains(&volume), "{command}");
+
+    let restored = scene.run(&["restore", "latest", "--new-volume", &volume, "--yes"]);
+    let next = restored.expect(0).next();
+    let run = next.iter().find(|line| line.contains(" run -d ")).unwrap();
+    let _ = scene.volsnap.paste(run).expect(0);
+    scene.postgres.await_answer();
+    scene.postgres.assert_whole();
+    let look = next.iter().find(|line| line.contains(" exec ")).unwrap();
+    assert!(scene.volsnap.paste(look).expect(0).stdout().contains("memory_db"), "{look}");
+    docker(&["rm", "-f", &container]);
+    docker(&["volume", "rm", &volume]);
 }
 
 #[tokio::test]
