@@ -155,6 +155,12 @@ enum Verb {
     Guard(guard::Args),
 }
 
+impl Verb {
+    fn has_several_targets(&self) -> bool {
+        matches!(self, Self::Snapshot(args) if args.targets.len() > 1)
+    }
+}
+
 /// Runs the command line and returns the exit code.
 pub(crate) fn main() -> ExitCode {
     let Cli { global, verb } = match Cli::try_parse() {
@@ -182,7 +188,7 @@ pub(crate) fn main() -> ExitCode {
         quiet: global.quiet,
         verbose: global.verbose,
         progress: !global.no_progress,
-        commands: global.commands(),
+        commands: Commands { several: verb.has_several_targets(), ..global.commands() },
     });
     let code = match run(&global, verb, &ui) {
         Ok(code) => code,
@@ -300,7 +306,7 @@ impl Global {
         let typed = std::env::args_os().skip(1).map(|word| word.to_string_lossy().into_owned());
         let typed_name = |name: &&String| std::env::var("COMPOSE_PROJECT_NAME").ok().as_ref() != Some(name);
         let project = self.project_name.as_ref().filter(typed_name).cloned();
-        Commands { repo, host: self.host.clone(), project, typed: typed.collect() }
+        Commands { repo, host: self.host.clone(), project, typed: typed.collect(), several: false }
     }
 
     /// Returns where the repository is, or will be.

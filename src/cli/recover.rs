@@ -48,6 +48,6 @@ pub(crate) async fn run(global: &Global, args: &Args, ui: &Ui) -> Result<ExitCod
         None => Ok(if strange.is_empty() { Exit::Done } else { Exit::Partial }.into()),
         Some(what) => Err(Error::new(ErrorKind::NotPutBack, format!("not done: {what}"))
             .state("everything else was put back")
-            .hint(Hint::volsnap(["recover"]).why("type it again when the obstacle is gone"))),
+            .hint(Hint::volsnap(["recover", "--list"]).why("says what is left; recover tries again"))),
     }
 }

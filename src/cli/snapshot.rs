@@ -36,7 +36,7 @@ use crate::render::{Ui, json};
 pub(crate) struct Args {
     /// What to save: `db`, `service:db`, `service:PROJECT/db`, `container:NAME`, `volume:NAME`, `path:DIR`
     #[arg(required = true, value_name = "TARGET")]
-    targets: Vec<Target>,
+    pub(super) targets: Vec<Target>,
     /// How to hold writers still
     #[arg(long, value_enum, default_value_t = QuiesceArg::Stop)]
     quiesce: QuiesceArg,

@@ -6,6 +6,7 @@
 //! [`Compose::keeps`]: super::command::Compose::keeps
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
 use std::path::Path;
 
 use serde_json::{Map, Value};
@@ -118,11 +119,11 @@ impl Configuration {
     /// Returns what differs between a service and a container of it, by name: `image`, `environment PASSWORD`. `image`
     /// is the service's, if the engine has it: a container has from it what the files leave out.
     #[must_use]
-    pub fn differences(&self, service: &str, container: &Container, image: Option<&Image>) -> Vec<String> {
-        let Some(said) = self.service(service) else { return vec!["the service, which is gone".to_owned()] };
+    pub fn differences(&self, service: &str, container: &Container, image: Option<&Image>) -> Vec<Change> {
+        let Some(said) = self.service(service) else { return vec![Change::Gone] };
         let said = Said(said);
         let mut found = Vec::new();
-        let mut note = |differs: bool, name: &str| differs.then(|| found.push(name.to_owned()));
+        let mut note = |differs: bool, name: &str| differs.then(|| found.push(Change::field(name)));
         let other_image =
             image.is_some_and(|image| !container.image_id.is_empty() && image.id != container.image_id);
         note(said.text("image").is_some_and(|name| name != container.image) || other_image, "image");
@@ -165,7 +166,7 @@ impl Configuration {
         names.filter(|name| !is_known(name)).collect()
     }
 
-    fn other_mounts(&self, said: &Said<'_>, container: &Container) -> Vec<String> {
+    fn other_mounts(&self, said: &Said<'_>, container: &Container) -> Vec<Change> {
         let place = |mount: &crate::model::container::Mount| match (mount.kind, &mount.volume) {
             (MountKind::Volume, Some(name)) => name.clone(),
             _ => mount.source.display().to_string(),
@@ -181,7 +182,35 @@ impl Configuration {
                 source.is_some_and(|source| source != place(now)) || now.read_only != mounted.read_only
             })
         };
-        wanted.filter(differs).map(|mounted| format!("volumes {}", mounted.target)).collect()
+        wanted.filter(differs).map(|mounted| Change::Mount(mounted.target)).collect()
+    }
+}
+
+/// What making a container anew from its files would change, by its name and never by its value.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Change {
+    /// The service is not in the files any more.
+    Gone,
+    /// Another volume or directory is mounted here, or none: the service would find other data, if it has it here.
+    Mount(String),
+    /// A field, or one name of it: `image`, `environment PASSWORD`.
+    Field(String),
+}
+
+impl Change {
+    /// Returns the change of a field.
+    pub fn field(name: impl Into<String>) -> Self {
+        Self::Field(name.into())
+    }
+}
+
+impl fmt::Display for Change {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Gone => f.write_str("the service, which is gone"),
+            Self::Mount(target) => write!(f, "volumes {target}"),
+            Self::Field(name) => f.write_str(name),
+        }
     }
 }
 
@@ -294,12 +323,12 @@ fn named(
     files: &BTreeMap<String, String>,
     container: &BTreeMap<String, String>,
     image: Option<&BTreeMap<String, String>>,
-) -> Vec<String> {
+) -> Vec<Change> {
     let of_image = |name: &String, value: &String| image.is_none_or(|image| image.get(name) == Some(value));
     let other = files.iter().filter(|(name, value)| container.get(*name) != Some(value));
     let more = container.iter().filter(|(name, value)| !files.contains_key(*name) && !of_image(name, value));
     let names: BTreeSet<&String> = other.chain(more).map(|(name, _)| name).collect();
-    names.into_iter().map(|name| format!("{kind} {name}")).collect()
+    names.into_iter().map(|name| Change::field(format!("{kind} {name}"))).collect()
 }
 
 fn pairs(list: &[String]) -> BTreeMap<String, String> {

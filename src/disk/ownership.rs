@@ -3,15 +3,31 @@
 use std::fs::Metadata;
 use std::io;
 use std::os::unix::fs::MetadataExt as _;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use nix::unistd::{Gid, Group, Uid, User};
 
-/// Refuses what belongs to somebody else than root and the user, or can be written by others.
+/// What is not believed since others can write it.
+#[derive(Debug, thiserror::Error)]
+#[error(
+    "{what} can be written by others (mode {mode:04o}), so it is not believed; chmod go-w takes that from them"
+)]
+pub(crate) struct WritableByOthers {
+    what: String,
+    /// Where it is.
+    pub(crate) path: PathBuf,
+    mode: u32,
+}
+
+/// Refuses a file, called `it`, that belongs to somebody else than root and the user, or can be written by others.
 ///
 /// # Errors
-/// Says why `what` is not believed.
-pub(crate) fn refuse_others(what: &str, metadata: &Metadata) -> io::Result<()> {
+/// Says why it is not believed.
+pub(crate) fn refuse_others(path: &Path, metadata: &Metadata) -> io::Result<()> {
+    refuse_others_named(("it", path), metadata)
+}
+
+fn refuse_others_named(what: (&str, &Path), metadata: &Metadata) -> io::Result<()> {
     refuse(what, metadata, &[nix::unistd::geteuid().as_raw()], |_| false)
 }
 
@@ -21,7 +37,7 @@ pub(crate) fn refuse_others(what: &str, metadata: &Metadata) -> io::Result<()> {
 /// # Errors
 /// As for [`refuse_others`], or when a directory cannot be looked at.
 pub(crate) fn refuse_others_directories(path: &Path, levels: usize) -> io::Result<()> {
-    directories(path, levels, refuse_others)
+    directories(path, levels, refuse_others_named)
 }
 
 /// Refuses a file that a person has written, unless it and every directory above it belong to root or the user. One who
@@ -33,15 +49,15 @@ pub(crate) fn refuse_not_of_the_user(path: &Path) -> io::Result<()> {
     let user = nix::unistd::geteuid().as_raw();
     let by_sudo = std::env::var("SUDO_UID").ok().and_then(|user| user.parse::<u32>().ok());
     let users: Vec<u32> = [user].into_iter().chain(by_sudo.filter(|_| user == 0)).collect();
-    let check = |what: &str, metadata: &Metadata| refuse(what, metadata, &users, is_private_group);
-    check("it", &std::fs::metadata(path)?)?;
+    let check = |what: (&str, &Path), metadata: &Metadata| refuse(what, metadata, &users, is_private_group);
+    check(("it", path), &std::fs::metadata(path)?)?;
     directories(path, usize::MAX, check)
 }
 
 fn directories(
     path: &Path,
     levels: usize,
-    check: impl Fn(&str, &Metadata) -> io::Result<()>,
+    check: impl Fn((&str, &Path), &Metadata) -> io::Result<()>,
 ) -> io::Result<()> {
     for directory in
         path.ancestors().skip(1).take(levels).filter(|directory| !directory.as_os_str().is_empty())
@@ -49,14 +65,14 @@ fn directories(
         let metadata = std::fs::metadata(directory)?;
         // Where the directory is sticky, nobody can replace the file of another.
         if metadata.mode() & 0o1000 == 0 {
-            check(&format!("the directory {}", directory.display()), &metadata)?;
+            check((&format!("the directory {}", directory.display()), directory), &metadata)?;
         }
     }
     Ok(())
 }
 
 fn refuse(
-    what: &str,
+    (what, path): (&str, &Path),
     metadata: &Metadata,
     users: &[u32],
     is_private: impl Fn(&Metadata) -> bool,
@@ -68,10 +84,11 @@ fn refuse(
     }
     let by_group = metadata.mode() & 0o020 != 0 && !is_private(metadata);
     if metadata.mode() & 0o002 != 0 || by_group {
-        let mode = metadata.mode() & 0o7777;
-        return Err(io::Error::other(format!(
-            "{what} can be written by others (mode {mode:04o}), so it is not believed; chmod go-w takes that from them"
-        )));
+        return Err(io::Error::other(WritableByOthers {
+            what: what.to_owned(),
+            path: path.to_owned(),
+            mode: metadata.mode() & 0o7777,
+        }));
     }
     Ok(())
 }

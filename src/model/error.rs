@@ -95,10 +95,15 @@ impl Error {
         self
     }
 
-    /// Adds the error beneath this one.
+    /// Adds the error beneath this one. What that says to type next holds for this one too, unless this one says another
+    /// thing: whoever adds what he was doing does not take the advice away. What state things are in may have changed.
     #[must_use]
     pub fn with_source(mut self, source: impl Into<Box<dyn StdError + Send + Sync>>) -> Self {
-        self.source = Some(source.into());
+        let source = source.into();
+        if let (true, Some(beneath)) = (self.hints.is_empty(), find::<Self>(&*source)) {
+            self.hints.clone_from(&beneath.hints);
+        }
+        self.source = Some(source);
         self
     }
 
@@ -143,6 +148,18 @@ impl Error {
     }
 }
 
+/// Returns the first error of a type in a chain of errors. The source of a system's error is that of the error in it,
+/// which would be left out.
+pub(crate) fn find<'e, E: StdError + 'static>(error: &'e (dyn StdError + 'static)) -> Option<&'e E> {
+    if let Some(found) = error.downcast_ref() {
+        return Some(found);
+    }
+    match error.downcast_ref::<std::io::Error>() {
+        Some(system) => find(system.get_ref()?),
+        None => find(error.source()?),
+    }
+}
+
 /// Returns an error's message with everything beneath it, in one line. A message that a layer only
 /// passes on appears once.
 #[must_use]
@@ -184,5 +201,36 @@ pub trait Context<T> {
 impl<T, E: Into<Box<dyn StdError + Send + Sync>>> Context<T> for std::result::Result<T, E> {
     fn context(self, what: impl FnOnce() -> String) -> Result<T> {
         self.map_err(|source| Error::failed(what()).with_source(source))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn inner() -> Error {
+        Error::usage("inner").hint(Hint::volsnap(["list"]))
+    }
+
+    #[test]
+    fn what_an_error_beneath_advises_is_not_lost() {
+        let lost: Result<()> = Err(inner());
+        let wrapped = lost.context(|| "outer".to_owned()).unwrap_err();
+        assert_eq!(wrapped.hints(), inner().hints());
+        assert_eq!(wrapped.chain(), "outer: inner");
+        // However deep it lies.
+        let deep = Error::failed("top").with_source(std::io::Error::other(inner()));
+        assert_eq!(deep.hints(), inner().hints());
+    }
+
+    #[test]
+    fn an_error_that_knows_better_says_so() {
+        let own = Hint::advice("another way");
+        for error in [
+            Error::failed("outer").with_source(inner()).hint(own.clone()),
+            Error::failed("outer").hint(own.clone()).with_source(inner()),
+        ] {
+            assert_eq!(error.hints(), [own.clone()]);
+        }
     }
 }

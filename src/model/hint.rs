@@ -22,6 +22,10 @@ pub enum Hint {
         without: Vec<String>,
         /// Words to add, unquoted.
         with: Vec<String>,
+        /// The words of our own command to change instead, if another verb was typed, or this one on several targets;
+        /// none if only one command can have been typed.
+        #[serde(default, skip_serializing_if = "Vec::is_empty")]
+        otherwise: Vec<String>,
         /// Its purpose.
         why: Option<String>,
     },
@@ -69,13 +73,24 @@ impl Hint {
 
     /// Returns the command that was typed, with more words, unquoted.
     pub fn again<A: Into<String>>(with: impl IntoIterator<Item = A>) -> Self {
-        Self::Again { without: Vec::new(), with: words(with), why: None }
+        Self::instead(&[], with)
     }
 
     /// Returns the command that was typed without these options, and with other words. Write an option that takes
     /// a value with a `=` at its end.
     pub fn instead<A: Into<String>>(without: &[&str], with: impl IntoIterator<Item = A>) -> Self {
-        Self::Again { without: words(without.iter().copied()), with: words(with), why: None }
+        let without = words(without.iter().copied());
+        Self::Again { without, with: words(with), otherwise: Vec::new(), why: None }
+    }
+
+    /// Has a change of the typed command be one of these words, where another verb was typed, or this one on several
+    /// targets: a restart takes a snapshot on its way, and has none of its options.
+    #[must_use]
+    pub fn otherwise<A: Into<String>>(mut self, command: impl IntoIterator<Item = A>) -> Self {
+        if let Self::Again { otherwise, .. } = &mut self {
+            *otherwise = words(command);
+        }
+        self
     }
 
     /// Returns a command of the engine's client from its words, unquoted.
@@ -173,7 +188,10 @@ impl fmt::Display for Hint {
         let (command, why) = match self {
             Self::Volsnap { args, why } => (format!("volsnap {}", command_line(args)), why),
             Self::Replaced { otherwise, why, .. } => (format!("volsnap {}", command_line(otherwise)), why),
-            Self::Again { without, with, why } => {
+            Self::Again { with, otherwise, why, .. } if !otherwise.is_empty() => {
+                (format!("volsnap {}", command_line(otherwise.iter().chain(with))), why)
+            }
+            Self::Again { without, with, why, .. } => {
                 let changes = [("without", without), ("with", with)];
                 let changes = changes.into_iter().filter(|(_, words)| !words.is_empty());
                 let changes = changes.map(|(how, words)| format!(" {how} {}", command_line(words)));

@@ -10,6 +10,7 @@ pub mod inspection;
 pub mod labels;
 pub mod location;
 pub mod manifest;
+mod masked;
 pub mod orchestrator;
 pub mod own_commands;
 pub mod plural;

@@ -20,6 +20,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use super::facts::checks::Checked;
+use super::masked::{masked_line, masked_words};
 
 /// How long a command may take that says nothing of it.
 const LIMIT: Duration = Duration::from_secs(30);
@@ -67,13 +68,19 @@ pub struct OwnCommand {
 }
 
 impl OwnCommand {
-    /// Returns it on one line, for a person.
+    /// Returns it on one line, for a person, without the passwords that are known by their place.
     #[must_use]
     pub fn title(&self) -> String {
         match self.run.as_slice() {
-            [shell, option, line] if shell == "sh" && option == "-c" => line.clone(),
-            words => words.iter().map(|word| super::quote::shell_quote(word)).collect::<Vec<_>>().join(" "),
+            [shell, option, line] if shell == "sh" && option == "-c" => masked_line(line),
+            words => super::hint::command_line(masked_words(words)),
         }
+    }
+
+    /// Returns whether its [title](Self::title) leaves nothing out.
+    #[must_use]
+    pub fn is_shown_whole(&self) -> bool {
+        masked_words(&self.run) == self.run
     }
 
     /// Returns how long it may take.

@@ -120,7 +120,7 @@ pub async fn check(context: &Context, options: &CheckOptions) -> Result<CheckRep
     };
     let snapshot = options.against.as_ref().or(latest.as_ref()).map(Snapshot::name);
     let (mut report, facts) = report(&source, baseline, seen, snapshot.as_deref());
-    report.unread.extend(unasked(context, options, &source)?);
+    report.unread.extend(unasked(context, options.checks.as_deref(), &source)?);
     if report.ok {
         context.remember(&engine.id, &source, Some(facts), None);
     }
@@ -235,12 +235,12 @@ fn unread_of_files(facts: &Facts) -> Option<String> {
 }
 
 /// Returns what to say of the user's checks of data that is of no database that could be asked.
-fn unasked(context: &Context, options: &CheckOptions, source: &Source) -> Result<Option<String>> {
+pub(super) fn unasked(context: &Context, named: Option<&Path>, source: &Source) -> Result<Option<String>> {
     if source.database().is_some() {
         return Ok(None);
     }
     let user = source.users.first().map(|user| user.container.clone()).unwrap_or_default();
-    let checks = find_checks(options.checks.as_deref(), &user, &context.directory)?;
+    let checks = find_checks(named, &user, &context.directory)?;
     let checks = checks.filter(|(_, checks)| !checks.check.is_empty());
     Ok(checks.map(|(path, _)| {
         format!("your checks in {}: there is no database that volsnap can ask", path.display())

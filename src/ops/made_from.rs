@@ -2,7 +2,7 @@
 
 use super::Context;
 use crate::compose::command::Compose;
-use crate::compose::configuration::Configuration;
+use crate::compose::configuration::{Change, Configuration};
 use crate::model::container::{Container, Namespace};
 use crate::model::error::{Context as _, Result};
 use crate::model::hint::Hint;
@@ -13,7 +13,7 @@ pub(super) enum Changes {
     /// Nothing: Compose itself would leave it as it is.
     None,
     /// This.
-    Named(Vec<String>),
+    Named(Vec<Change>),
     /// Compose does not tell, and nothing that can be compared differs.
     Unknown,
 }
@@ -36,16 +36,16 @@ pub(super) async fn changes(
     if keeps == Some(true) {
         // That compares the image's name, which may be the name of another image by now.
         let is_other = image.as_ref().is_some_and(|image| image.id != container.image_id);
-        return Ok(if is_other { Changes::Named(vec!["image".to_owned()]) } else { Changes::None });
+        return Ok(if is_other { Changes::Named(vec![Change::field("image")]) } else { Changes::None });
     }
     let mut named = configuration.differences(service, container, image.as_ref());
     if named.is_empty() && keeps == Some(false) {
         let others = configuration.not_compared(service);
-        named.push(if others.is_empty() {
+        named.push(Change::field(if others.is_empty() {
             "something that Compose does not name".to_owned()
         } else {
             format!("something among {}", others.join(", "))
-        });
+        }));
     }
     Ok(if named.is_empty() { Changes::Unknown } else { Changes::Named(named) })
 }

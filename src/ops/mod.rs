@@ -9,6 +9,7 @@ use crate::clock::Clock;
 use crate::compose::runner::Runner;
 use crate::engine::Docker;
 use crate::engine::own::OwnContainer;
+use crate::model::container::{Container, down_after_reboot};
 use crate::model::error::{Context as _, Error, ErrorKind, Result, chain};
 use crate::model::event::Monitor;
 use crate::model::hint::Hint;
@@ -91,6 +92,16 @@ impl Context {
     #[must_use]
     pub fn only_planning(self, only_plans: bool) -> Self {
         Self { only_plans, ..self }
+    }
+
+    /// Returns those of the containers, each with its restart policy, that would stay down if the engine or the machine
+    /// restarted while they are stopped. In a container there are none: the guard outside starts them, and the engine
+    /// starts the guard.
+    fn left_down<'c>(&self, stopped: impl IntoIterator<Item = &'c Container>) -> Vec<String> {
+        match self.own {
+            Some(_) => Vec::new(),
+            None => down_after_reboot(stopped),
+        }
     }
 
     /// Returns what undos act on.

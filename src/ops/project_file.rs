@@ -15,6 +15,7 @@
 use std::path::{Path, PathBuf};
 
 use super::Context;
+use super::recover::{not_for_others, writable_by_others};
 use crate::compose::{Membership, WORKING_DIR_LABEL};
 use crate::disk::ownership::refuse_not_of_the_user;
 use crate::model::container::Container;
@@ -114,8 +115,12 @@ fn at(path: &Path) -> Result<Option<ProjectFile>> {
     }
     refuse_not_of_the_user(path).map_err(|error| {
         let quoted = shell_quote(&path.to_string_lossy());
-        Error::usage(format!("{} is not followed: {error}", path.display()))
-            .hint(Hint::shell(format!("ls -ld {quoted} \"$(dirname {quoted})\"")).why("whose it is"))
+        let refused = Error::usage(format!("{} is not followed: {error}", path.display()))
+            .hint(Hint::shell(format!("ls -ld {quoted} \"$(dirname {quoted})\"")).why("whose it is"));
+        match writable_by_others(&error) {
+            Some(writable) => refused.or(not_for_others(&writable)),
+            None => refused,
+        }
     })?;
     read(path).map(Some)
 }

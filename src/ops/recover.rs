@@ -8,16 +8,19 @@ use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 
 use super::{Context, with_leftovers};
+use crate::disk::ownership::WritableByOthers;
 use crate::engine::context::{DEFAULT_ADDRESS, is_default};
-use crate::model::error::{Context as _, Error, ErrorKind, Result, chain};
+use crate::model::error::{Context as _, Error, ErrorKind, Result, chain, find};
 use crate::model::event::{Notice, Phase};
 use crate::model::hint::Hint;
+use crate::model::labels::LABEL_RUN;
 use crate::model::location::MountSource;
 use crate::model::quote::shell_quote;
 use crate::model::source::Source;
 use crate::saga::guard::finish_orphan;
 use crate::saga::journal::{Entry, Opened};
-use crate::saga::{Compensation as _, Rank, RetryBudget, RunInfo};
+use crate::saga::outside;
+use crate::saga::{Compensation as _, Rank, RetryBudget, RunInfo, SagaError};
 use crate::undo::{Journal, Leftovers};
 
 /// An unfinished run.
@@ -27,8 +30,11 @@ pub struct Unfinished {
     pub run: RunInfo,
     /// Whether somebody is at work on it: the command itself, its guard, or another `recover`.
     pub held: bool,
-    /// The command's process, if that is known to be alive and the one that is at work.
+    /// The command's process, if that is known to be alive and the one that is at work. One in a container has the number
+    /// that it has here.
     pub process: Option<u32>,
+    /// Who else is at work on it, if that is known: its guard, or another `recover`.
+    pub finisher: Option<u32>,
     /// What must still be put back, in words.
     pub open: Vec<String>,
     /// The containers that it holds stopped or frozen, or has not brought back, by name.
@@ -54,6 +60,8 @@ pub struct Strange {
     pub path: PathBuf,
     /// Why it is left alone.
     pub why: String,
+    /// What others must not be able to write any more, if that is why.
+    pub writable: Option<PathBuf>,
 }
 
 /// What the state directory has of runs that are not finished.
@@ -75,7 +83,7 @@ pub fn look(state: &Path) -> Result<Survey> {
         match Journal::look(&path) {
             Ok(None) => {}
             Ok(Some((journal, held))) => survey.runs.push(Unfinished::of(&journal, &path, held)),
-            Err(error) => survey.strange.push(Strange { why: why(&error), path }),
+            Err(error) => survey.strange.push(Strange::of(path, &error)),
         }
     }
     Ok(survey)
@@ -103,8 +111,16 @@ impl Unfinished {
             .collect();
         holds.sort();
         holds.dedup();
-        let process = (held && works_on(journal.info().pid, path)).then_some(journal.info().pid);
-        Self { run: journal.info().clone(), held, process, open, holds, about: About::of(journal) }
+        let pid = journal.info().pid;
+        let (process, finisher) = match held {
+            true if works_on(pid, path) => (Some(pid), None),
+            true => match outside::holder_of(path) {
+                Some((here, there)) if there == pid => (Some(here), None),
+                other => (None, other.map(|(here, _)| here)),
+            },
+            false => (None, None),
+        };
+        Self { run: journal.info().clone(), held, process, finisher, open, holds, about: About::of(journal) }
     }
 
     /// Returns whether it died and has not brought back what it held.
@@ -124,21 +140,33 @@ impl Unfinished {
         let which = format!("{} of {} (run {})", run.verb, run.subject, run.run);
         let begun = run.started.format("%Y-%m-%d %H:%M:%S UTC");
         Some(match (self.held, self.process) {
-            (false, _) => {
-                Notice::from(format!("{which} died, and has not brought back: {names}"))
-                    .hint(self.recover_from(address))
-            }
+            (false, _) => Notice::from(format!("{which} died, and has not brought back: {names}"))
+                .hint(self.recover_from(address)),
             (true, Some(process)) => {
-                let text = format!("{which}, process {process}, begun {begun}, is at work and holds: {names}");
+                let text =
+                    format!("{which}, process {process}, begun {begun}, is at work and holds: {names}");
                 let end = Hint::shell(format!("kill -TERM {process}"));
                 Notice::from(text).hint(end.why("ends it, if you cannot wait: it puts everything back first"))
             }
-            (true, None) => Notice::from(format!(
-                "{which}, begun {begun}, is being finished by somebody else than its process {}, and has not brought \
-                 back yet: {names}",
-                run.pid
-            ))
-            .hint(Hint::volsnap(["recover", "--list"]).why("says whether it still is")),
+            (true, None) => {
+                let (who, look) = match self.finisher {
+                    Some(other) => (
+                        format!("is being finished by process {other}, since its own, {}, is gone", run.pid),
+                        Hint::shell(format!("ps -fp {other}")).why("who that is"),
+                    ),
+                    // One in a container may have another number here, or none.
+                    None => (
+                        format!(
+                            "is at work, or is being finished, by a process that is not seen from here (the run's own \
+                             calls itself {})",
+                            run.pid
+                        ),
+                        Hint::docker(["ps", "--filter", &format!("label={LABEL_RUN}={}", run.run)])
+                            .why("what works for it"),
+                    ),
+                };
+                Notice::from(format!("{which}, begun {begun}, {who}, and holds: {names}")).hint(look)
+            }
         })
     }
 
@@ -188,11 +216,6 @@ fn works_on(process: u32, journal: &Path) -> bool {
     open.flatten().any(|one| identity(&one.path()) == Some(ours))
 }
 
-/// Returns why something that was found is no journal.
-fn why(error: &crate::saga::SagaError) -> String {
-    std::error::Error::source(error).map_or_else(|| error.to_string(), ToString::to_string)
-}
-
 /// Returns how a container that does not run is started: by hand, unless a run has stopped it.
 pub(super) fn start_of(context: &Context, name: &str) -> Hint {
     let runs = unfinished(&context.saga.state).unwrap_or_default();
@@ -213,15 +236,32 @@ pub(super) fn start_of(context: &Context, name: &str) -> Hint {
 /// [`ErrorKind::NotPutBack`] when something could not be put back, such as what only a later volsnap knows; the journal
 /// stays.
 pub async fn recover(context: &Context, budget: RetryBudget) -> Result<Vec<RunInfo>> {
-    let (finished, error) = attempt(context, budget).await?;
-    error.map_or(Ok(finished), Err)
+    let (finished, error) = attempt(context, budget, &left()).await?;
+    error.map_or(Ok(finished), |error| Err(not_once_more(error)))
 }
 
-/// Like [`recover`]; what could not be put back is no error of this one.
+/// Returns what to type after a recovery that has left something.
+fn left() -> Hint {
+    Hint::volsnap(["recover", "--list"]).why("says what is left; recover tries again")
+}
+
+/// Has the advice of a recovery that failed not be the very command: the same obstacle would be in its way.
+fn not_once_more(error: Error) -> Error {
+    let is_it = |hint: &Hint| matches!(hint, Hint::Volsnap { args, .. } if args == &["recover"]);
+    let hints = error.hints().iter().map(|hint| if is_it(hint) { left() } else { hint.clone() });
+    let hints: Vec<_> = hints.collect();
+    error.with_hints(hints)
+}
+
+/// Like [`recover`]; what could not be put back is no error of this one. `again` is what to type if something waits.
 ///
 /// # Errors
 /// When the state directory cannot be read.
-pub(super) async fn attempt(context: &Context, budget: RetryBudget) -> Result<(Vec<RunInfo>, Option<Error>)> {
+pub(super) async fn attempt(
+    context: &Context,
+    budget: RetryBudget,
+    again: &Hint,
+) -> Result<(Vec<RunInfo>, Option<Error>)> {
     let (mut finished, mut all_left, mut first_error) = (Vec::new(), Leftovers::default(), None);
     for path in Journal::all(&context.saga.state).context(|| "look for unfinished runs".to_owned())? {
         let journal = match Journal::open(&path) {
@@ -229,8 +269,7 @@ pub(super) async fn attempt(context: &Context, budget: RetryBudget) -> Result<(V
             Ok(Opened::Held | Opened::Gone) => continue,
             // The others are finished all the same.
             Err(error) => {
-                let strange = Strange { why: why(&error), path };
-                context.monitor.warning(strange.notice());
+                context.monitor.warning(Strange::of(path, &error).notice());
                 continue;
             }
         };
@@ -254,7 +293,7 @@ pub(super) async fn attempt(context: &Context, budget: RetryBudget) -> Result<(V
         for failed in waiting {
             let what = failed.undo.describe();
             let notice = Notice::from(format!("could not {what}: {}", chain(&failed.error)));
-            context.monitor.warning(notice.hint(Hint::volsnap(["recover"]).why("tries again")));
+            context.monitor.warning(notice.hint(again.clone()));
         }
         all_left.failed.extend(failed);
         all_left.blocked.extend(left.blocked);
@@ -286,13 +325,37 @@ pub(super) fn tell(context: &Context) -> Result<Option<Error>> {
 }
 
 impl Strange {
+    fn of(path: PathBuf, error: &SagaError) -> Self {
+        // The file itself is named already.
+        let why = std::error::Error::source(error).map_or_else(|| error.to_string(), ToString::to_string);
+        Self { path, why, writable: writable_by_others(error) }
+    }
+
     /// Returns what to say of it.
     #[must_use]
     pub fn notice(&self) -> Notice {
         let path = self.path.to_string_lossy();
-        Notice::from(format!("{path} is in the place of a run's journal and is left alone: {}", self.why))
-            .hint(Hint::shell(format!("ls -ld {}", shell_quote(&path))).why("whose is it?"))
+        let notice = Notice::from(format!(
+            "{path} is in the place of a run's journal and is left alone: {}",
+            self.why
+        ))
+        .hint(Hint::shell(format!("ls -ld {}", shell_quote(&path))).why("whose is it?"));
+        match &self.writable {
+            Some(writable) => notice.hint(not_for_others(writable)),
+            None => notice,
+        }
     }
+}
+
+/// Returns what others must not be able to write any more, if that is why something is not believed.
+pub(super) fn writable_by_others(error: &(dyn std::error::Error + 'static)) -> Option<PathBuf> {
+    find::<WritableByOthers>(error).map(|writable| writable.path.clone())
+}
+
+/// Returns what takes a file or a directory from others, so that it is believed.
+pub(super) fn not_for_others(path: &Path) -> Hint {
+    let command = format!("chmod go-w {}", shell_quote(&path.to_string_lossy()));
+    Hint::shell(command).why("takes it from the others, if nobody of them is to write there")
 }
 
 /// Returns the dead run on this engine that is about the source, if there is one.

@@ -47,7 +47,7 @@ impl Recreation {
         };
         let recreate = Recreate::of(&context.compose, starts, Some(&context.address));
         let refused = |error: RecreateError| {
-            let otherwise = otherwise.clone().why("starts the same containers again");
+            let otherwise = otherwise.clone();
             Error::failed("make the containers anew").with_source(error).hint(otherwise)
         };
         let recreate = recreate.await.map_err(refused)?;

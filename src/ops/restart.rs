@@ -49,7 +49,7 @@ use crate::compose::files::FoundProject;
 use crate::compose::{Membership, RECREATE_LIMIT, Recreate};
 use crate::database::compare::{ComparisonContext, compare};
 use crate::engine::helper::Access;
-use crate::model::container::{Container, EngineInfo, Mount, MountKind, down_after_reboot};
+use crate::model::container::{Container, EngineInfo, Mount, MountKind};
 use crate::model::error::{Context as _, Error, ErrorKind, Result};
 use crate::model::event::Phase;
 use crate::model::facts::checks::{Checked, Checks};
@@ -255,7 +255,7 @@ impl RestartRun<'_> {
             return Ok(None);
         }
         let before = self.before(&subject).await?;
-        let held = self.run.hold(saga, &subject.hold, self.again()).await?;
+        let held = self.run.hold(saga, &subject.hold, Hint::again([""; 0])).await?;
         let shutdown = self.prove(&subject, &mut helper).await;
         self.recreate(saga, &subject).await?;
         held.release(self.run, saga).await?;
@@ -282,7 +282,7 @@ impl RestartRun<'_> {
         let mut output = snapshot.open_output(saga, &prepared).await?;
         snapshot.stage_live(saga, &mut prepared).await?;
         let before = self.before(&subject).await?;
-        let held = self.run.hold(saga, &prepared.hold, self.again()).await?;
+        let held = self.run.hold(saga, &prepared.hold, Hint::again([""; 0])).await?;
         let mut captured = snapshot.capture_in_time(&mut prepared, &mut output, &held).await?;
         captured.facts.clone_from(&before);
         let evidence = captured.evidence();
@@ -296,10 +296,6 @@ impl RestartRun<'_> {
         self.compare_and_report(&subject, outcome).await.map(Some)
     }
 
-    fn again(&self) -> Hint {
-        Hint::volsnap(["restart", &self.options.target.spelling()])
-    }
-
     /// Takes the facts of the data, with the values of the user's checks. Without them nothing is stopped: nobody could
     /// compare afterwards.
     async fn before(&self, subject: &Subject) -> Result<Option<Facts>> {
@@ -311,7 +307,7 @@ impl RestartRun<'_> {
         self.run.monitor().step("facts");
         let docker = &*self.run.context.docker;
         let facts = take(docker, container, self.options.level).await;
-        let again = self.again().and(["--facts", "none"]);
+        let again = Hint::instead(&["--facts="], ["--facts", "none"]);
         let facts = facts.map_err(|error| error.hint(again.why("does not compare")))?;
         let Some(mut facts) = facts else { return Ok(None) };
         if let Some(checks) = &subject.checks {
@@ -378,7 +374,7 @@ impl RestartRun<'_> {
             }
             seen => seen?,
         };
-        Ok(self.report(subject, outcome, moved, after, checks).await)
+        self.report(subject, outcome, moved, after, checks).await
     }
 
     async fn start_helper(&self, saga: &mut Saga, subject: &mut Subject) -> Result<Helper> {
@@ -433,15 +429,15 @@ impl RestartRun<'_> {
             None => None,
         };
         let recreation = if self.options.recreate {
-            let plainly = self.again().why("starts the same containers again");
-            self.run.context.refuse_old_compose(plainly).await?;
+            let plainly = Hint::instead(&["--recreate"], [""; 0]).why("starts the same containers again");
+            self.run.context.refuse_old_compose(plainly.clone()).await?;
             let starts: Vec<&Container> = stops.iter().rev().collect();
-            Some(Recreation::plan(&self.run.context, &starts, &self.again()).await?)
+            Some(Recreation::plan(&self.run.context, &starts, &plainly).await?)
         } else {
             None
         };
         if let Some(recreation) = &recreation {
-            self.refuse_other_volume(&source, &stops, &recreation.recreate)?;
+            self.refuse_other_volume(&source, &stops)?;
             recreation.warnings.iter().for_each(|warning| self.run.monitor().warning(warning));
         }
         self.refuse_unready(database.as_ref()).await?;
@@ -495,7 +491,7 @@ impl RestartRun<'_> {
             changes: Vec::new(),
             sharers: Vec::new(),
             starts: names(&mut stops.iter().rev()),
-            down_after_reboot: down_after_reboot(stops),
+            down_after_reboot: self.run.context.left_down(stops),
             own_commands: Vec::new(),
             stay_stopped: names(&mut users.filter(|container| !container.state.running)),
             onlookers: source.onlookers.clone(),
@@ -543,7 +539,7 @@ impl RestartRun<'_> {
 
     /// Refuses compose files that have another volume where the data is. Files that we do not understand are left to
     /// Compose: [afterwards](Self::moved) we look at what it mounted.
-    fn refuse_other_volume(&self, source: &Source, stops: &[Container], recreate: &Recreate) -> Result<()> {
+    fn refuse_other_volume(&self, source: &Source, stops: &[Container]) -> Result<()> {
         for container in stops {
             let MountSource::Volume(volume) = &source.location else { continue };
             let Some((destination, service)) =
@@ -565,7 +561,9 @@ impl RestartRun<'_> {
                 )
                 .with_source(difference)
                 .hint(Hint::shell(format!("sed -n {line}p {file}")).why("mend it, then once more"))
-                .or(Hint::shell(recreate.command()).why("if another volume is meant"))
+                .or(Hint::volsnap(["snapshot", &self.options.target.spelling()]).why(
+                    "if another volume is meant, save what is to get there, and restore it with --new-volume",
+                ))
                 .state(format!("nothing was stopped, and the data is in volume {volume}")));
             }
         }
@@ -655,7 +653,7 @@ impl RestartRun<'_> {
         moved: Vec<Difference>,
         after: Option<Facts>,
         checks: Vec<Checked>,
-    ) -> RestartReport {
+    ) -> Result<RestartReport> {
         let Outcome { taken, shutdown, downtime_ms, before } = outcome;
         let container = subject.database.as_ref().map(|database| database.container.name.clone());
         let snapshot = match &taken {
@@ -677,6 +675,10 @@ impl RestartRun<'_> {
                 compare(&nothing, &nothing, &context)
             }
         };
+        let mut unread = after.as_ref().map(Facts::unread).unwrap_or_default();
+        if self.options.level != FactsLevel::None {
+            unread.extend(self.unasked(subject, after.is_some() || !checks.is_empty())?);
+        }
         comparison.differences.splice(0..0, moved);
         let ok = comparison.ok() && checks.iter().all(|check| check.ok);
         let report = RestartReport {
@@ -693,12 +695,22 @@ impl RestartRun<'_> {
             level: self.options.level,
             before: before.as_ref().map(Facts::summary),
             now: after.as_ref().map(Facts::summary),
-            unread: after.as_ref().map(Facts::unread).unwrap_or_default(),
+            unread,
         };
         if let (true, Some(after)) = (ok, after) {
             self.run.context.remember(&subject.engine.id, &subject.source, Some(after), None);
         }
-        report
+        Ok(report)
+    }
+
+    /// Returns what was asked for and not looked at: data that is of no database that could be asked, and the user's
+    /// checks of it. A check that somebody has written for the container is a look.
+    fn unasked(&self, subject: &Subject, looked: bool) -> Result<Vec<String>> {
+        let checks = self.options.checks.as_deref();
+        let checks = super::check::unasked(&self.run.context, checks, &subject.source)?;
+        let data = (!looked)
+            .then(|| "whether the data is what it was: it is of no database that can be asked".to_owned());
+        Ok(data.into_iter().chain(checks).collect())
     }
 }
 

@@ -12,6 +12,7 @@ use futures_util::FutureExt as _;
 use tokio::time::Instant;
 
 use super::phase_timer::PhaseTimer;
+use super::recover::{not_for_others, writable_by_others};
 use super::{Context, outside, recover, with_leftovers};
 use crate::model::error::{Context as _, Error, ErrorKind, Result, chain};
 use crate::model::event::{Event, Monitor, Notice, Phase};
@@ -110,7 +111,10 @@ impl Run {
         };
         let left = match context.only_plans {
             true => recover::tell(context),
-            false => recover::attempt(context, RetryBudget::COMMAND).await.map(|(_, left)| left),
+            false => {
+                let again = Hint::volsnap(["recover"]).why("tries again");
+                recover::attempt(context, RetryBudget::COMMAND, &again).await.map(|(_, left)| left)
+            }
         };
         let left = left.map_err(untouched)?;
         let mut run = Self::new(context)?;
@@ -269,10 +273,12 @@ impl Run {
             started: self.started,
         };
         Saga::begin(&self.context.saga, &info, Arc::new(self.context.world_of_undos())).map_err(|error| {
+            let elsewhere = Hint::advice("VOLSNAP_STATE_DIR=DIR chooses another directory for journals");
+            let mend = writable_by_others(&error).map(|path| not_for_others(&path));
             Error::failed("begin the run's journal")
                 .with_source(error)
                 .state("nothing was touched")
-                .hint(Hint::advice("VOLSNAP_STATE_DIR=DIR chooses another directory for journals"))
+                .with_hints(mend.into_iter().chain([elsewhere]))
         })
     }
 

@@ -4,6 +4,11 @@
 use volsnap::model::hint::{Hint, command_line, explained, in_turn};
 use volsnap::model::quote::{printable, shell_quote};
 
+/// What only plans.
+const DRY_RUN: &str = "--dry-run";
+/// The verbs that can.
+const PLANNED: [&str; 5] = ["snapshot", "restore", "migrate", "restart", "verify"];
+
 /// How this command was called, as far as the next one has to be called the same way.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Commands {
@@ -15,6 +20,8 @@ pub(crate) struct Commands {
     pub(crate) project: Option<String>,
     /// Everything that was typed after `volsnap`.
     pub(crate) typed: Vec<String>,
+    /// Whether it was typed for several targets at once.
+    pub(crate) several: bool,
 }
 
 impl Commands {
@@ -22,7 +29,10 @@ impl Commands {
     pub(crate) fn line(&self, hint: &Hint) -> String {
         let (command, why) = match hint {
             Hint::Volsnap { args, why } => (self.volsnap(args), why),
-            Hint::Again { without, with, why } => (self.again(without, with), why),
+            Hint::Again { without, with, otherwise, why } if self.is_of(otherwise) => {
+                (self.again(without, with), why)
+            }
+            Hint::Again { with, otherwise, why, .. } => (self.volsnap(&[&otherwise[..], with].concat()), why),
             Hint::Replaced { word, by, otherwise, why } => (self.replaced(word, by, otherwise), why),
             Hint::Docker { args, why } => (self.docker(args), why),
             Hint::Shell { command, why } => (self.shell(command), why),
@@ -46,7 +56,30 @@ impl Commands {
                 words.extend([option, value.as_str()]);
             }
         }
-        command_line(words.into_iter().chain(args.iter().map(String::as_str)))
+        // Who wants JSON goes on with JSON, and who only plans has not asked for anything to be done.
+        let is_typed = |option: &str| self.options().any(|word| word == option);
+        if is_typed("--json") && !args.iter().any(|arg| arg == "--json") {
+            words.push("--json");
+        }
+        let mut args: Vec<&str> = args.iter().map(String::as_str).collect();
+        let plans = args.iter().find(|arg| !arg.starts_with('-')).is_some_and(|verb| PLANNED.contains(verb));
+        if plans && is_typed(DRY_RUN) && !args.contains(&DRY_RUN) {
+            let end = args.iter().position(|arg| *arg == "--").unwrap_or(args.len());
+            args.insert(end, DRY_RUN);
+        }
+        command_line(words.into_iter().chain(args))
+    }
+
+    /// Returns what was typed before a `--`.
+    fn options(&self) -> impl Iterator<Item = &String> {
+        self.typed.iter().take_while(|word| *word != "--")
+    }
+
+    /// Returns whether the typed command is one of this verb, on one target, so that it can be changed into another of
+    /// it. An empty command is of any.
+    fn is_of(&self, command: &[String]) -> bool {
+        let verb = command.first();
+        verb.is_none_or(|verb| !self.several && self.options().any(|word| word == verb))
     }
 
     fn again(&self, without: &[String], with: &[String]) -> String {
@@ -126,6 +159,7 @@ mod tests {
             host: Some("tcp://db:2375".to_owned()),
             project: None,
             typed: typed.iter().map(|&word| word.to_owned()).collect(),
+            several: false,
         }
     }
 

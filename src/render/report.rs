@@ -135,6 +135,7 @@ pub(crate) fn restart(report: &RestartReport, commands: &Commands) -> String {
     let outcome = match (report.ok, report.now) {
         (false, _) => ", and the data is NOT as it should be".to_owned(),
         (true, Some(_)) => format!(", and {}", as_it_was(report.strict, &report.unread)),
+        (true, None) if !report.checks.is_empty() => ", and your checks hold".to_owned(),
         (true, None) => "; the data was not looked at".to_owned(),
     };
     let mut out = format!("restarted {}{outcome}\n", escape(&report.title));

@@ -51,6 +51,7 @@ fn commands() -> Commands {
         host: Some("tcp://db:2375".to_owned()),
         project: None,
         typed: ["--repo", "/my repo", "restore", "latest"].map(str::to_owned).to_vec(),
+        several: false,
     }
 }
 
@@ -477,6 +478,7 @@ fn what_runs_have_left() {
         run,
         held: false,
         process: None,
+        finisher: None,
         open: names(&["start shop-db-1"]),
         holds: names(&["shop-db-1"]),
         about: About::default(),

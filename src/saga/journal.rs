@@ -517,7 +517,7 @@ fn open_ours(path: &Path, options: &OpenOptions) -> io::Result<File> {
     if metadata.len() > LARGEST {
         return Err(io::Error::other("it is far too large for a journal"));
     }
-    refuse_others("it", &metadata)?;
+    refuse_others(path, &metadata)?;
     refuse_others_directories(path, 2)?;
     Ok(file)
 }

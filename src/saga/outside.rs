@@ -152,6 +152,15 @@ fn holder(journal: &Path, number: u32) -> Option<OwnedFd> {
     (found() == Some(pid)).then_some(handle)
 }
 
+/// Returns the process that holds the lock of a journal: its number here, and in the innermost container that it is in.
+/// `None` where the processes of the machine are not seen.
+#[must_use]
+pub fn holder_of(journal: &Path) -> Option<(u32, u32)> {
+    let inode = journal.metadata().ok()?.ino();
+    let locks = std::fs::read_to_string(LOCKS).ok()?;
+    holders_of(&locks, inode).find_map(|pid| Some((u32::try_from(pid).ok()?, own_number(pid)?)))
+}
+
 /// Returns who holds the lock of a file by itself, by the kernel's list: `1: FLOCK  ADVISORY  WRITE 812 fe:00:5712 0 EOF`.
 fn holders_of(locks: &str, inode: u64) -> impl Iterator<Item = i32> {
     locks.lines().filter_map(move |line| {

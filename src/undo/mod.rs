@@ -292,7 +292,8 @@ impl Undo {
             }
             Self::RunCommand { owed } => {
                 let words = owed.command.run.iter().map(String::as_str);
-                Some(Hint::docker(["exec", &owed.container.name]).and(words))
+                // With its password it is not printed; the recovery runs it.
+                owed.command.is_shown_whole().then(|| Hint::docker(["exec", &owed.container.name]).and(words))
             }
             Self::RestoreFile { file } => {
                 let quoted = |path: &Path| crate::model::quote::shell_quote(&path.to_string_lossy());

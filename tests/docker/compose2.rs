@@ -120,7 +120,7 @@ async fn what_an_env_file_changes_by_now_is_named_and_nothing_is_touched() {
     scene.project.write("db.env", "FROM_FILE=file-secret\nADDED=other-secret\n");
     let (before, place) = (scene.postgres.container.clone(), scene.place());
     let ran = scene.run("migrate", &[place.to_str().unwrap(), "-y"]);
-    ran.refused(1, &["another thing than container", "environment ADDED", "up -d db"]);
+    ran.refused(1, &["another thing than container", "environment ADDED", "--recreate"]);
     assert!(!ran.stderr().contains("other-secret"), "{}", ran.stderr());
     assert!(!place.exists());
     scene.look();

@@ -7,6 +7,7 @@
     reason = "a test says what went wrong, and how long it took"
 )]
 
+mod advice;
 mod away;
 mod clone;
 mod compose;

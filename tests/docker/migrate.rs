@@ -566,7 +566,7 @@ async fn what_cannot_be_migrated_is_refused_with_the_next_command_and_nothing_to
     scene.project.rewrite(|text| text.replace("POSTGRES_DB: memory_db", "POSTGRES_DB: other_db"));
     scene
         .migrate(&["-y"])
-        .refused(1, &["say another thing", "environment POSTGRES_DB", "up -d db", "nothing was stopped"]);
+        .refused(1, &["say another thing", "environment POSTGRES_DB", "--recreate", "nothing was stopped"]);
     scene.project.rewrite(|_| "services: [\n".to_owned());
     scene.migrate(&["-y"]).refused(1, &["compose.yaml", "nothing was stopped"]);
     let file = scene.project.directory().join("compose.yaml");

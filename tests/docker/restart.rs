@@ -218,7 +218,14 @@ async fn a_container_is_not_made_anew_on_another_volume_unseen() {
     let (was, other) = (project.volume("db_data"), project.volume("other_data"));
     let line = format!("compose.yaml line 15 mounts the volume {other} at /srv/postgresql of db");
     for options in [&["--recreate"][..], &["--recreate", "--dry-run"]] {
-        let words = [&line, "another volume", &was, "nothing was stopped", "sed -n 15p", "up -d"];
+        let words = [
+            &line,
+            "another volume",
+            &was,
+            "nothing was stopped",
+            "sed -n 15p",
+            "restore it with --new-volume",
+        ];
         volsnap.run([&["restart", &target], options].concat()).refused(3, &words);
     }
     assert_eq!(project.containers(), before);

@@ -1,8 +1,10 @@
 //! The program run as a user would, with directories of a test's own.
 
-use std::ffi::OsStr;
+use std::collections::BTreeSet;
+use std::ffi::{OsStr, OsString};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
+use std::sync::Mutex;
 
 use serde_json::Value;
 use tempfile::TempDir;
@@ -138,13 +140,62 @@ fn files_below(directory: &Path) -> Vec<PathBuf> {
 pub(crate) struct Ran {
     output: Output,
     pid: u32,
+    /// Where it ran; `None` where a shell of this machine would not be the same place, such as in a container.
+    place: Option<Place>,
+}
+
+/// The surroundings of a command, for the next one.
+struct Place {
+    environment: Vec<(OsString, OsString)>,
+    directory: Option<PathBuf>,
+}
+
+impl Place {
+    fn of(command: &Command) -> Option<Self> {
+        let program = Path::new(command.get_program()).file_name()?;
+        let set = command.get_envs().filter_map(|(name, value)| Some((name.to_owned(), value?.to_owned())));
+        (program == "volsnap" || program == "bash").then(|| Self {
+            environment: set.collect(),
+            directory: command.get_current_dir().map(Path::to_owned),
+        })
+    }
+
+    /// Returns what comes of a line in a shell. One that says nothing for a minute has failed.
+    fn paste(&self, line: &str) -> Output {
+        let program = Path::new(env!("CARGO_BIN_EXE_volsnap")).parent().unwrap().display().to_string();
+        let path = format!("{program}:{}", std::env::var("PATH").unwrap());
+        let mut shell = Command::new("timeout");
+        shell.args(["60", "bash", "-c", line]).stdin(Stdio::null());
+        shell.env_clear().envs(self.environment.iter().cloned()).env("PATH", path);
+        self.directory.iter().for_each(|directory| _ = shell.current_dir(directory));
+        shell.output().unwrap()
+    }
+}
+
+/// Returns whether a printed command only looks: it can be pasted at once, whatever is to be seen afterwards.
+fn only_looks(line: &str) -> bool {
+    let words: Vec<&str> = line.split_whitespace().collect();
+    match words.as_slice() {
+        ["docker", rest @ ..] => {
+            let rest = if let ["--host", _, rest @ ..] = rest { rest } else { rest };
+            let looks = [&["logs"][..], &["inspect"], &["ps"], &["volume", "ls"], &["volume", "inspect"]];
+            looks.iter().any(|look| rest.starts_with(look))
+        }
+        ["volsnap", rest @ ..] => {
+            let is_verb = |verb: &&&str| ["list", "show", "recover"].contains(*verb);
+            let verb = rest.iter().find(is_verb).copied();
+            verb.is_some_and(|verb| verb != "recover" || rest.contains(&"--list"))
+        }
+        ["ls" | "df" | "sed", option, ..] => ["-l", "-ld", "-h", "-n"].contains(option),
+        _ => false,
+    }
 }
 
 impl Ran {
     pub(crate) fn of(command: &mut Command) -> Self {
         let child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
         let pid = child.id();
-        Self { output: child.wait_with_output().unwrap(), pid }
+        Self { output: child.wait_with_output().unwrap(), pid, place: Place::of(command) }
     }
 
     /// Returns the process that it was.
@@ -186,7 +237,36 @@ impl Ran {
     pub(crate) fn expect(&self, code: i32) -> &Self {
         assert_eq!(self.code(), Some(code), "stdout:\n{}\nstderr:\n{}", self.stdout(), self.stderr());
         self.assert_next_is_understood();
+        self.assert_looks_show_something();
         self
+    }
+
+    /// Each printed command that only looks shows something, in the state in which it is printed. One is pasted once in
+    /// a test.
+    #[track_caller]
+    fn assert_looks_show_something(&self) {
+        static PASTED: Mutex<BTreeSet<String>> = Mutex::new(BTreeSet::new());
+        let Some(place) = &self.place else { return };
+        let printed = format!("{}{}", self.stderr(), self.stdout());
+        let after = |line: &str| {
+            let leads = ["next: ", "or: ", "next ", "undo ", "verify "];
+            let lead = leads.iter().find_map(|lead| line.trim_start().strip_prefix(lead));
+            // A notice on the way has its commands below it.
+            let rest = lead.or_else(|| line.strip_prefix("           "))?;
+            Some(rest.split("    #").next()?.trim().to_owned())
+        };
+        for line in printed.lines().filter_map(after).filter(|line| only_looks(line)) {
+            if !PASTED.lock().unwrap().insert(line.clone()) {
+                continue;
+            }
+            let seen = place.paste(&line);
+            // What is left of a dead run, or damaged, is no failure of who looks.
+            let codes = if line.starts_with("volsnap") { &[0, 3, 4, 6][..] } else { &[0] };
+            let looked = seen.status.code().is_some_and(|code| codes.contains(&code));
+            let is_away = || !place.paste("timeout 5 docker version").status.success();
+            let said = String::from_utf8_lossy(&seen.stderr);
+            assert!(looked || (line.starts_with("docker") && is_away()), "{line}: {}\n{said}", seen.status);
+        }
     }
 
     /// A shell and the program understand every command of ours that was printed to be typed next. With `--help`

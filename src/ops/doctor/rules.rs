@@ -617,6 +617,13 @@ pub(super) fn strange_journal(strange: &Strange) -> Finding {
 }
 
 pub(super) fn stray_helper(helper: &OtherRun) -> Finding {
+    let mitigation = if helper.running {
+        // It may be at work for somebody whose journals are elsewhere.
+        Hint::docker(["inspect", "--format", "{{.State.StartedAt}}", &helper.container])
+            .why("since when; `docker rm -f` removes it, if no run with another state directory needs it")
+    } else {
+        Hint::docker(["rm", "-f", &helper.container])
+    };
     let state =
         if helper.running { "runs for a run that has no journal here" } else { "was left by a dead run" };
     Finding {
@@ -625,7 +632,7 @@ pub(super) fn stray_helper(helper: &OtherRun) -> Finding {
         subject: format!("helper {}", printable(&helper.container)),
         container: None,
         what: format!("it {state} ({})", printable(&helper.run)),
-        mitigation: vec![Hint::docker(["rm", "-f", &helper.container])],
+        mitigation: vec![mitigation],
     }
 }
 

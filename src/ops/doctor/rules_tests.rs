@@ -317,6 +317,7 @@ fn a_dead_run_is_a_high_risk_and_one_at_work_is_none() {
         run: info,
         held: false,
         process: None,
+        finisher: None,
         open: vec!["remove the volume x".to_owned()],
         holds: Vec::new(),
         about: About::default(),
@@ -342,7 +343,15 @@ fn a_service_that_is_away_for_a_run_is_brought_back_by_that_run_or_by_recover() 
         started: time("2026-11-20T20:30:11Z"),
     };
     let (open, holds) = (vec!["start shop_db_1".to_owned()], vec!["shop_db_1".to_owned()]);
-    let mut run = Unfinished { run: info, held: false, process: None, open, holds, about: About::default() };
+    let mut run = Unfinished {
+        run: info,
+        held: false,
+        process: None,
+        finisher: None,
+        open,
+        holds,
+        about: About::default(),
+    };
     assert_eq!(open_journal(&run, DEFAULT_ADDRESS), None, "it is said once");
     let finding = service_away(&run, DEFAULT_ADDRESS).unwrap();
     assert_eq!((finding.kind, finding.risk), (Kind::ServiceLeftDown, Risk::High));

@@ -91,8 +91,8 @@ fn named(container: &Container, location: &MountSource, world: &EngineInventory)
 
 /// Returns those of an error's hints that mean the same wherever they are printed.
 fn usable(error: &Error) -> Vec<Hint> {
-    let depends = |hint: &&Hint| !matches!(hint, Hint::Again { .. });
-    let hints: Vec<_> = error.hints().iter().filter(depends).cloned().collect();
+    let depends = |hint: &&Hint| matches!(hint, Hint::Again { otherwise, .. } if otherwise.is_empty());
+    let hints: Vec<_> = error.hints().iter().filter(|hint| !depends(hint)).cloned().collect();
     if hints.is_empty() { vec![Hint::advice(error.to_string())] } else { hints }
 }
 

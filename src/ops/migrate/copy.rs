@@ -126,25 +126,23 @@ impl MigrateRun<'_> {
                 "who uses {} has changed while it was copied",
                 prepared.source.title
             ))
-            .hint(self.again().why("goes on from the copy")));
+            .hint(Self::again().why("goes on from the copy")));
         }
-        prepared.look_at(source)
+        prepared.look_at(&self.run.context, source)
     }
 
-    /// Returns the command that was typed, as far as it matters for another attempt.
-    pub(super) fn again(&self) -> Hint {
-        let migrate = Hint::volsnap(["migrate", &self.options.target.spelling()]);
-        match &self.options.destination {
-            super::Destination::Directory(path) => migrate.and([path.to_string_lossy()]),
-            super::Destination::Back { .. } => migrate.and(["--back"]),
-        }
+    /// Returns the command for another attempt.
+    pub(super) fn again() -> Hint {
+        Hint::again([""; 0])
     }
 
     /// Takes the facts of the data, with the values of the user's checks.
     pub(super) async fn before(&self, prepared: &Prepared) -> Result<Option<Facts>> {
         let Some(database) = prepared.running_database() else { return Ok(None) };
         let facts = self.facts(&database.container, prepared.checks.as_ref()).await;
-        facts.map_err(|error| error.hint(self.again().and(["--facts", "none"]).why("does not compare")))
+        facts.map_err(|error| {
+            error.hint(Hint::instead(&["--facts="], ["--facts", "none"]).why("does not compare"))
+        })
     }
 
     pub(super) async fn facts(
@@ -189,7 +187,7 @@ impl MigrateRun<'_> {
         };
         let plan = plan.look(&self.run.context).await?;
         plan.refuse_the_deaf()?;
-        let held = self.run.hold(saga, &plan, self.again()).await?;
+        let held = self.run.hold(saga, &plan, Self::again()).await?;
         // Each phase goes on as long as it makes progress: the copy's last pass is as long as what was written.
         if !plan.is_empty() {
             self.run.lease(Terms::of_change());

@@ -18,7 +18,7 @@ use crate::agent::protocol::{Room, Survey};
 use crate::compose::{Membership, volume_labels};
 use crate::database;
 use crate::engine::helper::Access;
-use crate::model::container::{Container, EngineInfo, Mount, down_after_reboot};
+use crate::model::container::{Container, EngineInfo, Mount};
 use crate::model::error::{Context as _, Error, Result};
 use crate::model::event::Phase;
 use crate::model::facts::checks::Checks;
@@ -29,6 +29,7 @@ use crate::model::location::MountSource;
 use crate::model::manifest::Quiesce;
 use crate::model::plural::size;
 use crate::model::source::{Source, User, key_of};
+use crate::ops::Context;
 use crate::ops::evidence::DatabaseFiles;
 use crate::ops::helper::{StageMount, StartedHelper, busy, refuse_elsewhere, start_helper};
 use crate::ops::hold::HoldPlan;
@@ -108,11 +109,11 @@ struct Target {
 
 impl Prepared {
     /// Records who uses the data now.
-    pub(super) fn look_at(&mut self, source: Source) -> Result<()> {
+    pub(super) fn look_at(&mut self, context: &Context, source: Source) -> Result<()> {
         self.stops = stops(&source)?;
         self.plan.stops = names(self.stops.iter());
         self.plan.starts = names(self.stops.iter().rev());
-        self.plan.down_after_reboot = down_after_reboot(&self.stops);
+        self.plan.down_after_reboot = context.left_down(&self.stops);
         self.source = source;
         Ok(())
     }
@@ -221,7 +222,7 @@ impl MigrateRun<'_> {
         plan.commands = switch.commands();
         plan.stops = names(stops.iter());
         plan.starts = names(stops.iter().rev());
-        plan.down_after_reboot = down_after_reboot(&stops);
+        plan.down_after_reboot = self.run.context.left_down(&stops);
         plan.own_commands = hold.own_commands();
         if stops.is_empty() {
             plan.expected_downtime_ms = 0;

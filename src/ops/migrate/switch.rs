@@ -11,6 +11,7 @@ use super::plan::PlannedEdit;
 use super::prepare::{Database, Prepared};
 use crate::agent::calls::{Commit, SwapIn};
 use crate::compose::command::{Compose, Spelling};
+use crate::compose::configuration::Change;
 use crate::compose::edit::{
     EditError, EditOptions, FileEdit, MountChange, Written, edit_back, edit_override,
 };
@@ -26,6 +27,7 @@ use crate::model::event::Phase;
 use crate::model::facts::Facts;
 use crate::model::hint::Hint;
 use crate::model::location::MountSource;
+use crate::model::quote::shell_quote;
 use crate::model::source::{Source, User, key_of};
 use crate::ops::made_from::{Changes, changes, set_variables};
 use crate::ops::sharers::Sharers;
@@ -159,7 +161,7 @@ impl MigrateRun<'_> {
                         "container {} was made by `compose run` and still runs: it cannot be made again as it is",
                         container.name
                     ))
-                    .hint(Hint::docker(["stop", &container.name])));
+                    .hint(Hint::docker(["stop", &container.name]).why("if what it does may end")));
                 }
                 (How::Never, _) => {
                     switch.warnings.push(format!("container {} stays with the old data", container.name));
@@ -258,8 +260,10 @@ impl MigrateRun<'_> {
 
     fn no_files(&self, container: &Container, error: FilesError) -> Error {
         let hint = match &error {
-            FilesError::NotNamed | FilesError::StandardInput => Hint::docker(["compose", "up", "-d"])
-                .why("in the project's directory, with its file; then try again"),
+            FilesError::NotNamed | FilesError::StandardInput => {
+                Hint::docker(["inspect", "--format", "{{json .Config.Labels}}", &container.name])
+                    .why("says which project it is of; make it anew from a file that stays, then try again")
+            }
             _ => Hint::advice("put the file back where it was, and try again"),
         };
         Error::failed(format!("find the compose files of container {}", container.name))
@@ -270,11 +274,21 @@ impl MigrateRun<'_> {
     fn not_edited(&self, container: &Container, error: EditError) -> Error {
         let hint = match &error {
             EditError::Different(_) | EditError::NoService { .. } | EditError::NoMount { .. } => {
-                Hint::docker(["compose", "up", "-d"]).why(
-                    "in the project's directory, so that the container is as its file says; then try again",
-                )
+                Hint::mounts(&container.name)
+                    .why("what it has: let the compose file say the same of the data, then try again")
             }
-            _ => self.again().and(["--override"]).why("writes an override file instead"),
+            EditError::Unreadable { file, .. } | EditError::Circle { file } => {
+                let edit = format!("\"${{EDITOR:-vi}}\" {}", shell_quote(&file.to_string_lossy()));
+                Hint::shell(edit).why("mend it, then try again")
+            }
+            EditError::Missing { .. } => Hint::advice("put the file back where it was, and try again"),
+            EditError::Explicit { .. } | EditError::UnusedOverride { .. } => {
+                Hint::instead(&["--override"], [""; 0]).why("edits the compose file itself")
+            }
+            _ if self.options.override_file => {
+                Hint::advice("write the mount as SOURCE:TARGET in the compose file, and try again")
+            }
+            _ => Hint::again(["--override"]).why("writes an override file instead"),
         };
         Error::failed(format!("edit the compose files of container {}", container.name))
             .with_source(error)
@@ -297,26 +311,38 @@ impl MigrateRun<'_> {
         for container in containers {
             let Some(member) = Membership::of(&container.labels) else { continue };
             let of = (member.service, *container);
-            let what = match changes(&self.run.context, compose, &configuration, of).await? {
-                Changes::Named(names) => names.join(", "),
+            let (what, hint) = match changes(&self.run.context, compose, &configuration, of).await? {
+                Changes::Named(changes) => {
+                    let names: Vec<_> = changes.iter().map(ToString::to_string).collect();
+                    (names.join(", "), self.as_the_files_say(container, &changes))
+                }
                 Changes::Unknown if !found.changed_since(created(container)).is_empty() => {
-                    "they have changed since".to_owned()
+                    ("they have changed since".to_owned(), self.as_the_files_say(container, &[]))
                 }
                 Changes::None | Changes::Unknown => continue,
-            };
-            let as_they_say = || match what.contains("volumes ") {
-                // Elsewhere the service would find other data, or none.
-                true => Hint::advice("have the compose file name the data where it is, and try again"),
-                false => Hint::shell(compose.command(&["up", "-d", member.service]))
-                    .why("makes it as they say; then try again"),
             };
             return Err(Error::failed(format!(
                 "the compose files say another thing than container {} was made from: {what}",
                 container.name
             ))
-            .hint(set_variables(&configuration).unwrap_or_else(as_they_say)));
+            .hint(set_variables(&configuration).unwrap_or(hint)));
         }
         Ok(())
+    }
+
+    /// Returns how container and files come to say the same. What would bring the service up on other data is never
+    /// advised; whatever else changes is named and asked about by the restart, which compares the data afterwards.
+    fn as_the_files_say(&self, container: &Container, changes: &[Change]) -> Hint {
+        let has = |is: fn(&Change) -> bool| changes.iter().any(is);
+        if has(|change| matches!(change, Change::Gone)) {
+            Hint::advice("have the compose file name the service again, and try again")
+        } else if has(|change| matches!(change, Change::Mount(_))) {
+            Hint::mounts(&container.name)
+                .why("what it has: let the compose file name the data where it is, then try again")
+        } else {
+            Hint::volsnap(["restart", &self.options.target.spelling(), "--recreate"])
+                .why("makes it as they say, and says what that would change; then try again")
+        }
     }
 
     /// Puts the copy in its place, edits the files to name it, and has the containers made anew on it, none of them
@@ -442,7 +468,7 @@ impl MigrateRun<'_> {
                     prepared.plan.to,
                     at.display()
                 ))
-                .hint(self.again().and(["--override"]).why("writes an override file instead")));
+                .hint(Hint::again(["--override"]).why("writes an override file instead")));
             }
         }
         Ok(())

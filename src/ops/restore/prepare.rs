@@ -18,7 +18,7 @@ use crate::agent::swap::PREFIX;
 use crate::database;
 use crate::database::fresh::made;
 use crate::engine::helper::Access;
-use crate::model::container::{Container, EngineInfo, down_after_reboot};
+use crate::model::container::{Container, EngineInfo};
 use crate::model::error::{Context as _, Error, Result};
 use crate::model::event::Phase;
 use crate::model::hint::Hint;
@@ -426,7 +426,7 @@ impl RestoreRun<'_> {
             makes: beside.is_none(),
             stops: names(&mut users.stops.iter()),
             starts: names(&mut users.stops.iter().rev()),
-            down_after_reboot: down_after_reboot(&users.stops),
+            down_after_reboot: self.run.context.left_down(&users.stops),
             own_commands: users.own_commands.clone(),
             stay_stopped: names(
                 &mut source

@@ -139,10 +139,8 @@ impl SnapshotRun<'_> {
         if consistency.is_at_rest() || is_plain || self.options.allow_crash_consistent {
             return Ok(consistency);
         }
-        Err(Error::failed(format!("the shutdown is not clean: {}", evidence.reasons.join("; "))).hint(
-            Hint::volsnap(["snapshot", &self.options.target.spelling(), "--allow-crash-consistent"])
-                .why("publishes it, marked as such"),
-        ))
+        Err(Error::failed(format!("the shutdown is not clean: {}", evidence.reasons.join("; ")))
+            .hint(self.instead(&[], ["--allow-crash-consistent"]).why("publishes it, marked as such")))
     }
 
     /// Says that a store which is not stopped has in memory what it has acknowledged.

@@ -250,9 +250,14 @@ impl<'a> SnapshotRun<'a> {
         self.publish(prepared, output, (archived, captured), moments).await
     }
 
-    /// Returns the command that was typed, as far as it matters for another attempt.
+    /// Returns the command for another attempt.
     fn again(&self) -> Hint {
-        Hint::volsnap(["snapshot", &self.options.target.spelling()])
+        self.instead(&[], [""; 0])
+    }
+
+    /// Returns the command for another attempt, without these options and with other words.
+    fn instead<A: Into<String>>(&self, without: &[&str], with: impl IntoIterator<Item = A>) -> Hint {
+        Hint::instead(without, with).otherwise(["snapshot", &self.options.target.spelling()])
     }
 
     /// Returns what was done to the users of the data, such as "stopped".

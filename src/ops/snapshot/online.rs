@@ -57,7 +57,7 @@ pub(super) struct Online {
 impl SnapshotRun<'_> {
     /// Asks the database whether it can be backed up while it runs.
     pub(super) async fn ask_online(&self, source: &Source) -> Result<Online> {
-        let instead = Hint::volsnap(["snapshot", &self.options.target.spelling(), "--quiesce", "stop"]);
+        let instead = self.stopping();
         let running = |container: &&Container| container.state.running && !container.state.paused;
         let Some(container) = source.database().filter(running) else {
             return Err(Error::usage(format!(

@@ -11,7 +11,7 @@ use crate::agent::calls;
 use crate::agent::protocol::{FoundDatabase, StageRoom, Survey};
 use crate::database::{self, Database, stores};
 use crate::engine::helper::Access;
-use crate::model::container::{EngineInfo, down_after_reboot};
+use crate::model::container::EngineInfo;
 use crate::model::error::{Context as _, Error, Result};
 use crate::model::event::{Notice, Phase};
 use crate::model::hint::Hint;
@@ -20,6 +20,7 @@ use crate::model::location::MountSource;
 use crate::model::manifest::{Capture, Environment, Quiesce};
 use crate::model::plural::size;
 use crate::model::source::{Source, User};
+use crate::ops::Context;
 use crate::ops::apart;
 use crate::ops::evidence::DatabaseFiles;
 use crate::ops::helper::{busy, start_helper};
@@ -58,9 +59,8 @@ impl SnapshotRun<'_> {
         if self.options.quiesce == Quiesce::Stop {
             // Also if the users are said to be stopped already.
             if !source.users.is_empty() {
-                let target = self.options.target.spelling();
                 refuse_podman(&engine, &source, || {
-                    vec![Hint::volsnap(["snapshot", &target, "--quiesce", "pause"])]
+                    vec![self.instead(&["--quiesce="], ["--quiesce", "pause"])]
                 })?;
             }
             self.run.context.refuse_in_memory(&source, Purpose::Snapshot).await?;
@@ -124,7 +124,7 @@ impl SnapshotRun<'_> {
             helper,
         };
         let is_store = !prepared.survey.stores.is_empty();
-        prepared.take_users(HoldPlan { is_store, mute, ..hold });
+        prepared.take_users(&self.run.context, HoldPlan { is_store, mute, ..hold });
         self.choose_capture(&mut prepared).await?;
         refuse_without_space(&prepared.plan, self.repository.address())?;
         self.warn_of_downtime(&prepared.plan);
@@ -153,10 +153,11 @@ impl SnapshotRun<'_> {
         let choice = if prepared.online.is_some() { CaptureChoice::Staged } else { self.options.capture };
         let mut chosen = plan::choose(choice, prepared.estimate, stage);
         if chosen.no_room && choice == CaptureChoice::Staged {
-            let instead =
-                if prepared.online.is_some() { ["--quiesce", "stop"] } else { ["--capture", "direct"] };
-            return Err(Error::failed(chosen.reason)
-                .hint(Hint::volsnap(["snapshot", &self.options.target.spelling()]).and(instead)));
+            let instead = match prepared.online.is_some() {
+                true => self.stopping(),
+                false => self.unstaged(),
+            };
+            return Err(Error::failed(chosen.reason).hint(instead));
         }
         if prepared.online.is_some() {
             "the database's own backup is archived".clone_into(&mut chosen.reason);
@@ -214,6 +215,16 @@ impl SnapshotRun<'_> {
         }
     }
 
+    /// Returns the snapshot that stops instead.
+    pub(super) fn stopping(&self) -> Hint {
+        self.instead(&["--quiesce=", "--max-rate="], ["--quiesce", "stop"])
+    }
+
+    /// Returns the snapshot that needs no stage.
+    pub(super) fn unstaged(&self) -> Hint {
+        self.instead(&["--capture=", "--keep-stage"], ["--capture", "direct"])
+    }
+
     /// Refuses what cannot be stopped and brought back as it was, and what is not ours to capture.
     pub(super) async fn refuse_what_cannot_be_held(&self, source: &Source) -> Result<()> {
         if let Some(other) = source.held_by.as_ref().filter(|other| other.run != self.run.id.as_str()) {
@@ -225,7 +236,7 @@ impl SnapshotRun<'_> {
                     "container {} is a running database: copied while it writes, its files fit together only by luck",
                     container.name
                 ))
-                .hint(Hint::volsnap(["snapshot", &self.options.target.spelling(), "--quiesce", "stop"]))),
+                .hint(self.stopping())),
                 None => Ok(()),
             };
         }
@@ -350,7 +361,7 @@ impl SnapshotRun<'_> {
                     if !is_restarted(container) || self.options.quiesce != Quiesce::Stop {
                         return error;
                     }
-                    let anyway = Hint::again(["--allow-crash-consistent"]);
+                    let anyway = self.instead(&[], ["--allow-crash-consistent"]);
                     error.or(anyway.why("saves the data as it is, if it cannot come up any more"))
                 },
             )?;
@@ -544,12 +555,12 @@ async fn measured_rate(repository: &Repository, source_key: &str) -> Option<(u64
 
 impl Prepared {
     /// Records who will be held.
-    pub(super) fn take_users(&mut self, hold: HoldPlan) {
+    pub(super) fn take_users(&mut self, context: &Context, hold: HoldPlan) {
         self.plan.stops = hold.stops();
         self.plan.starts = hold.starts();
         self.plan.freezes = hold.frozen();
         let stopped = hold.containers.iter().filter(|_| !hold.freezes());
-        self.plan.down_after_reboot = down_after_reboot(stopped);
+        self.plan.down_after_reboot = context.left_down(stopped);
         self.plan.own_commands = hold.own_commands();
         self.hold = HoldPlan { expected: self.hold.expected, ..hold };
     }

@@ -171,10 +171,7 @@ impl SnapshotRun<'_> {
             Err(error @ AgentError::StageFull(_)) => {
                 return Err(Error::failed(format!("stage {}", prepared.source.title))
                     .with_source(error)
-                    .hint(
-                        Hint::volsnap(["snapshot", &self.options.target.spelling(), "--capture", "direct"])
-                            .why("needs no stage, and holds the service for longer"),
-                    ));
+                    .hint(self.unstaged().why("needs no stage, and holds the service for longer")));
             }
             Err(error) => {
                 return Err(Error::failed(format!("stage {}", prepared.source.title)).with_source(error));
@@ -223,7 +220,7 @@ impl SnapshotRun<'_> {
         self.refuse_what_cannot_be_held(&source).await?;
         let mute = self.mute(&source).await?;
         let hold = self.hold_plan(&source).look(&self.run.context).await?.freezing_the_deaf(&source)?;
-        prepared.take_users(HoldPlan { is_store: prepared.hold.is_store, mute, ..hold });
+        prepared.take_users(&self.run.context, HoldPlan { is_store: prepared.hold.is_store, mute, ..hold });
         prepared.source = source;
         Ok(())
     }
