@@ -5,7 +5,7 @@
 
 use std::time::Duration;
 
-use chrono::{DateTime, Utc};
+use chrono::{DateTime, TimeDelta, Utc};
 
 use super::prune::{GRACE, refuse_short_grace};
 use super::prune::{alarms_of, nothing_of};
@@ -17,6 +17,10 @@ use crate::model::retention::alarm::Alarm;
 use crate::repository::{
     Acknowledgement, Announced, Deletion, Listing, MARK_FORMAT, Pin, Repository, RunMarker, Snapshot, Swept,
 };
+
+/// How long before the end of its time of grace a snapshot cannot be had back any more, where nobody can be kept out:
+/// longer than a call to the store takes.
+const UNDELETE_SLACK: TimeDelta = TimeDelta::minutes(1);
 
 /// What became of a snapshot that somebody wants gone.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -204,8 +208,8 @@ async fn undelete_at(repository: &Repository, snapshot: &Snapshot, now: DateTime
     let Some(deletion) = &snapshot.deletion else {
         return Err(Error::usage(format!("{name} is not marked for deletion")).state("it is there"));
     };
-    // Here the claim keeps out whoever deletes; elsewhere only time does.
-    if !repository.is_claimed_alone() && now >= deletion.due(None) {
+    // Here the claim keeps out whoever deletes; elsewhere only time does, with some to spare for a call under way.
+    if !repository.is_claimed_alone() && now + UNDELETE_SLACK >= deletion.due(None) {
         let over = format!("the time in which {name} could be had back is over");
         return Err(Error::usage(over).state("a prune may be deleting it at this moment").hint(
             Hint::volsnap(["copy", &name, "--to", "DIR"]).why("saves it elsewhere, if it is still there"),

@@ -9,7 +9,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use chrono::{DateTime, TimeDelta, Utc};
+use chrono::{DateTime, Utc};
 
 use super::error::RepositoryError;
 use super::listing::list;
@@ -17,10 +17,6 @@ use super::marks::{age, deletion_of, exists, has_mark, remove_mark};
 use super::tarball::layout::{FileKind, FileName, MarkKind, PARTIAL, SnapshotNames, source_folder};
 use crate::model::ids::SnapshotId;
 use crate::store::{Key, ObjectMeta, Store};
-
-/// How much longer a sweep waits than whoever wants a snapshot back may hesitate: longer than a call to the store takes.
-/// Under the claim of a local directory nobody else is at work.
-pub(super) const SWEEP_SLACK: TimeDelta = TimeDelta::minutes(1);
 
 /// What became of a snapshot that was to be deleted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -42,10 +38,7 @@ pub(super) async fn sweep(
     grace: Option<Duration>,
 ) -> Result<Swept, RepositoryError> {
     let Some(deletion) = deletion_of(store, source, id).await? else { return Ok(Swept::Stays) };
-    let due = deletion.due(grace);
-    let slack = if store.capabilities().is_local { TimeDelta::zero() } else { SWEEP_SLACK };
-    let has_come = due.checked_add_signed(slack).is_some_and(|due| now >= due);
-    if !has_come || has_mark(store, source, id, MarkKind::Pin).await? {
+    if now < deletion.due(grace) || has_mark(store, source, id, MarkKind::Pin).await? {
         return Ok(Swept::Stays);
     }
     let files = Files::of(store, source, id).await?;
