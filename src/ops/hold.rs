@@ -81,7 +81,7 @@ pub(super) struct HoldPlan {
     pub(super) vitals: BTreeMap<String, Vitals>,
     /// What their owners want to be run, by their ids.
     pub(super) own: BTreeMap<String, OwnCommands>,
-    /// How the healthchecks fail of those that run in spite of it, by their ids.
+    /// How the healthchecks fail of those that run in spite of it, or why they cannot be run, by their ids.
     pub(super) unhealthy: BTreeMap<String, FailedHealthcheck>,
     /// How long one may take to stop; `None` for the time that suits it.
     pub(super) stop_timeout: Option<Duration>,
@@ -199,7 +199,7 @@ impl HoldPlan {
         Ok(self)
     }
 
-    /// Says whose healthcheck fails as it is.
+    /// Says whose healthcheck fails as it is, or cannot be run.
     pub(super) fn warn_of_the_unhealthy(&self, monitor: &dyn Monitor) {
         for failed in self.unhealthy.values() {
             monitor.warning(format!("{failed}, and is not waited for after the stop either"));

@@ -21,41 +21,54 @@ const SECRET_OPTIONS: [&str; 2] = ["-a", "-p"];
 /// Options whose value is a user, with a password behind a colon where one is given.
 const USER_OPTIONS: [&str; 2] = ["-u", "--user"];
 
-/// A healthcheck that does not pass. No secret is in it.
+/// A healthcheck that does not pass, or that could not be run, which says nothing. No secret is in it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct FailedHealthcheck {
     /// The container's name.
     pub container: String,
     /// Its command.
     command: String,
-    /// What it said, in one line.
+    /// What it said, or why it could not be run, in one line.
     said: String,
+    /// Whether it was run.
+    was_run: bool,
+}
+
+impl FailedHealthcheck {
+    /// Returns whether it says something: it was run.
+    #[must_use]
+    pub fn was_run(&self) -> bool {
+        self.was_run
+    }
 }
 
 impl fmt::Display for FailedHealthcheck {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "the healthcheck of container {} fails (`{}`: {})", self.container, self.command, self.said)
+        let does = if self.was_run { "fails" } else { "cannot be run" };
+        write!(
+            f,
+            "the healthcheck of container {} {does} (`{}`: {})",
+            self.container, self.command, self.said
+        )
     }
 }
 
 /// Runs the healthcheck of a container that runs, unless the engine says that it passes: the engine's own next run may
-/// be half a minute away. Returns how it fails; `None` if it passes, there is none, or it cannot be run.
+/// be half a minute away. Returns how it fails, or why it cannot be run; `None` if it passes or there is none.
 pub async fn failing(docker: &dyn Docker, container: &Container) -> Option<FailedHealthcheck> {
     if container.healthcheck.is_empty() || container.state.health.as_deref() == Some("healthy") {
         return None;
     }
-    let said = match docker.exec(&container.id, &container.healthcheck, ASK_LIMIT).await {
+    let (was_run, said) = match docker.exec(&container.id, &container.healthcheck, ASK_LIMIT).await {
         Ok(output) if output.exit_code == 0 => return None,
         Ok(output) => {
             let said = [output.stderr, output.stdout].map(|said| String::from_utf8_lossy(&said).into_owned());
             let said = said.into_iter().find(|said| !said.trim().is_empty());
-            said.unwrap_or_else(|| format!("exit code {}", output.exit_code))
+            (true, said.unwrap_or_else(|| format!("exit code {}", output.exit_code)))
         }
-        // It says nothing of the service that it could not be run here, or not within this time.
-        Err(error) => {
-            tracing::debug!(%error, "the healthcheck cannot be run");
-            return None;
-        }
+        // It says nothing of the service that it could not be run here, or not within this time: neither that it
+        // passes nor that it fails.
+        Err(error) => (false, error.message),
     };
     let command = match container.healthcheck.as_slice() {
         [shell, option, script] if shell == "/bin/sh" && option == "-c" => script.clone(),
@@ -65,6 +78,7 @@ pub async fn failing(docker: &dyn Docker, container: &Container) -> Option<Faile
         container: container.name.clone(),
         command: shown(&command, container),
         said: shown(&said, container),
+        was_run,
     })
 }
 

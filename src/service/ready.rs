@@ -52,7 +52,7 @@ pub(super) enum Shows<'v> {
     Started {
         /// What was seen of it before, if anything was.
         vitals: Option<&'v Vitals>,
-        /// Whether its healthcheck failed then too.
+        /// Whether its healthcheck failed then too, or could not be run.
         unhealthy: bool,
         /// What its owner wants to be asked in place of its healthcheck.
         ready: Option<&'v OwnCommand>,
@@ -196,6 +196,8 @@ async fn look(
     }
     match if heeds { failing(docker, container).await } else { None } {
         None => Look::Up,
+        // Whoever runs is what there is; what cannot be run would only take its time again.
+        Some(failed) if !failed.was_run() && matches!(shows, Shows::Running) => Look::Up,
         // Before a stop, whoever runs is what there is; after it, it must be seen to be back.
         Some(failed) if server.is_some() || matches!(shows, Shows::Running) => Look::Unhealthy(failed),
         Some(failed) => Look::Unanswered(failed),

@@ -64,7 +64,7 @@ pub struct StoppedContainer {
     /// Whether it keeps data, and so may take long to write it when it stops.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub is_store: bool,
-    /// Whether its healthcheck failed while it ran: it is not waited for.
+    /// Whether its healthcheck failed while it ran, or could not be run: it is not waited for.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub unhealthy: bool,
     /// What its owner wants to be asked whether it is back; `None` for what is known of it.

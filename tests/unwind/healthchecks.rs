@@ -70,6 +70,22 @@ fn one_that_fails_before_the_stop_is_named_and_not_waited_for_after_it() {
 }
 
 #[test]
+fn one_that_cannot_be_run_has_not_passed_and_is_not_waited_for() {
+    run(async {
+        let (world, told) = World::with_healthcheck(&["never-ends"]).await;
+        let options = world.snapshot_and_a_later_row().await;
+        restore(&world.host, &options, execute).await.unwrap().unwrap();
+        assert_eq!(world.kept(), KEPT.1);
+        let told = told.text();
+        assert!(
+            told.contains("cannot be run (`never-ends`: no answer within 10s), and is not waited"),
+            "{told}"
+        );
+        assert!(!told.contains("it passed"), "{told}");
+    });
+}
+
+#[test]
 fn a_restore_goes_on_though_it_fails_before_and_after() {
     run(async {
         let (world, told) = World::with_healthcheck(&WRONG).await;
