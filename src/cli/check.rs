@@ -6,7 +6,7 @@ use std::process::ExitCode;
 use clap::ValueEnum;
 use volsnap::Error;
 use volsnap::model::facts::FactsLevel;
-use volsnap::ops::check::{CheckOptions, check};
+use volsnap::ops::check::{CheckOptions, check, plan};
 use volsnap::selector::Target;
 
 use super::Global;
@@ -20,6 +20,9 @@ use crate::render::Ui;
 /// of the last snapshot, restart or check. If the transaction numbers prove that nobody wrote in between,
 /// everything has to be the same; otherwise it tells apart what clients do by writing. Exits with 3 if
 /// something is lost, and with 6 if it could not look at something.
+///
+/// Changes nothing but what volsnap remembers: the facts that the next check compares with, if nothing is wrong.
+/// Data that is no database is counted in a helper container, which only reads and is removed.
 #[derive(Debug, clap::Args)]
 #[command(after_long_help = AFTER_HELP)]
 pub(crate) struct Args {
@@ -34,6 +37,9 @@ pub(crate) struct Args {
     /// The file with your own checks [default: volsnap.toml beside the compose file]
     #[arg(long, value_name = "FILE")]
     checks: Option<PathBuf>,
+    /// Only say what it would look at, and with what it would compare that
+    #[arg(long)]
+    dry_run: bool,
     /// Use this image for the helper container, instead of the one that volsnap packs from itself
     #[arg(long, value_name = "IMAGE")]
     helper_image: Option<String>,
@@ -81,6 +87,12 @@ pub(crate) async fn run(global: &Global, args: Args, ui: &Ui) -> Result<ExitCode
         helper_image: args.helper_image,
     };
     let host = global.host(ui).await?;
+    if args.dry_run {
+        let plan = plan(&host.only_planning(true), &options).await?;
+        ui.finish_progress();
+        ui.check_plan(&plan);
+        return Ok(ExitCode::SUCCESS);
+    }
     let report = check(&host, &options).await?;
     ui.finish_progress();
     ui.checked(&report);

@@ -165,7 +165,7 @@ async fn one(
     };
     let Some(mut taken) = snapshot(host, options, consent).await? else { return Ok((planned, Exit::Done)) };
     ui.finish_progress();
-    ui.snapshot(&taken);
+    ui.snapshot(&taken, args.drill);
     if is_first(&options.repository).await {
         remind(ui);
     }

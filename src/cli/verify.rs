@@ -129,25 +129,26 @@ async fn prove(
 ) -> Result<(Exit, serde_json::Value), Error> {
     let report = verify(snapshot.clone(), &Clock::system(), ui.monitor()).await?;
     ui.finish_progress();
-    ui.verified(&snapshot, &report);
+    ui.verified(&snapshot, &report, args.drill);
     if !args.drill {
         return Ok((Exit::of_look(report.ok, true), json::value(&json::VerifiedObject::new(&report, None))));
     }
     let host = global.host(ui).await?;
-    let drilled = args.how.drill(global, &host, &mut snapshot, ui).await?;
+    let drilled = args.how.drill(global, &host, &mut snapshot).await?;
+    ui.finish_progress();
+    ui.drilled(&snapshot, &drilled, !report.ok);
     let drill = json::DrillObject::new(&drilled, ui.commands());
     let result = json::value(&json::VerifiedObject::new(&report, Some(drill)));
     Ok((Exit::of_look(report.ok && drilled.ok, drilled.is_whole()), result))
 }
 
 impl DrillArgs {
-    /// Boots a snapshot, and prints the outcome.
+    /// Boots a snapshot.
     async fn drill(
         &self,
         global: &Global,
         host: &Context,
         snapshot: &mut Snapshot,
-        ui: &Ui,
     ) -> Result<DrillReport, Error> {
         let options = DrillOptions {
             repository: global.repository_location()?,
@@ -158,11 +159,11 @@ impl DrillArgs {
             limit: self.limit,
             helper_image: self.helper_image.clone(),
         };
-        boot(host, snapshot, &options, ui).await
+        drill(host, snapshot, &options).await
     }
 }
 
-/// Boots a new snapshot.
+/// Boots a new snapshot, and prints the outcome.
 pub(crate) async fn drill_new(
     host: &Context,
     repository: &Path,
@@ -175,18 +176,9 @@ pub(crate) async fn drill_new(
         helper_image: helper_image.map(str::to_owned),
         ..DrillOptions::new(repository)
     };
-    boot(host, snapshot, &options, ui).await
-}
-
-async fn boot(
-    host: &Context,
-    snapshot: &mut Snapshot,
-    options: &DrillOptions,
-    ui: &Ui,
-) -> Result<DrillReport, Error> {
-    let report = drill(host, snapshot, options).await?;
+    let report = drill(host, snapshot, &options).await?;
     ui.finish_progress();
-    ui.drilled(snapshot, &report);
+    ui.drilled(snapshot, &report, false);
     Ok(report)
 }
 

@@ -78,6 +78,19 @@ pub struct CheckReport {
     pub ms: u64,
 }
 
+/// What a check would look at.
+#[derive(Debug, Clone, Serialize)]
+pub struct CheckPlan {
+    /// What would be checked, as a person calls it.
+    pub title: String,
+    /// The database's container, which would be asked; `None` if a helper would count files.
+    pub container: Option<String>,
+    /// What it would be compared with; `None` for a first look.
+    pub against: Option<Against>,
+    /// The names of the user's checks that would be asked.
+    pub checks: Vec<String>,
+}
+
 /// What something is compared with.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Against {
@@ -112,6 +125,32 @@ pub async fn check(context: &Context, options: &CheckOptions) -> Result<CheckRep
         context.remember(&engine.id, &source, Some(facts), None);
     }
     Ok(report)
+}
+
+/// Returns what a check would look at, as far as that is known without looking; refuses what a check would refuse by
+/// then.
+///
+/// # Errors
+/// When it cannot be checked.
+pub async fn plan(context: &Context, options: &CheckOptions) -> Result<CheckPlan> {
+    let Begin { source, baseline, .. } = begin(context, options).await?;
+    let checks = match source.database() {
+        Some(container) => {
+            refuse_stopped(context, container)?;
+            let checks = find_checks(options.checks.as_deref(), container, &context.directory)?;
+            checks.map(|(_, checks)| checks.check).unwrap_or_default()
+        }
+        None => {
+            refuse_database(&source, baseline.as_ref().map(|(facts, _)| facts))?;
+            Vec::new()
+        }
+    };
+    Ok(CheckPlan {
+        title: source.title.clone(),
+        container: source.database().map(|container| container.name.clone()),
+        against: baseline.map(|(facts, snapshot)| Against { snapshot, taken: facts.taken }),
+        checks: checks.into_iter().map(|check| check.name).collect(),
+    })
 }
 
 /// What is known before anything is looked at.
@@ -231,6 +270,14 @@ pub(super) async fn latest(repository: &Path, source: &Source) -> Option<Snapsho
     listing.snapshots.into_iter().rfind(|snapshot| !snapshot.manifest.is_safety())
 }
 
+fn refuse_stopped(context: &Context, container: &Container) -> Result<()> {
+    if container.state.running {
+        return Ok(());
+    }
+    let what = format!("container {} does not run, so its database cannot be asked", container.name);
+    Err(Error::failed(what).hint(start_of(context, &container.name)))
+}
+
 /// Looks at a running database.
 async fn database(
     context: &Context,
@@ -238,13 +285,7 @@ async fn database(
     options: &CheckOptions,
     before: Option<&Facts>,
 ) -> Result<(Facts, Vec<Checked>)> {
-    if !container.state.running {
-        return Err(Error::failed(format!(
-            "container {} does not run, so its database cannot be asked",
-            container.name
-        ))
-        .hint(start_of(context, &container.name)));
-    }
+    refuse_stopped(context, container)?;
     let checks = find_checks(options.checks.as_deref(), container, &context.directory)?;
     context.monitor.step("facts");
     let level = options.level.max(FactsLevel::Quick);

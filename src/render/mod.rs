@@ -16,7 +16,7 @@ use tracing_subscriber::EnvFilter;
 use volsnap::Error;
 use volsnap::archive::FileRecord;
 use volsnap::model::event::Monitor;
-use volsnap::ops::check::CheckReport;
+use volsnap::ops::check::{CheckPlan, CheckReport};
 use volsnap::ops::doctor::Finding;
 use volsnap::ops::drill::DrillReport;
 use volsnap::ops::migrate::{MigratePlan, Outcome};
@@ -158,9 +158,11 @@ impl Ui {
         self.text(|| human::plan(plan));
     }
 
-    /// Prints the result of a snapshot.
-    pub(crate) fn snapshot(&self, snapshot: &Snapshot) {
-        self.outcome(|| human::snapshot(snapshot, &self.commands));
+    /// Prints the result of a snapshot. Where a drill follows and one line is wanted, it is that of the drill.
+    pub(crate) fn snapshot(&self, snapshot: &Snapshot, is_drilled: bool) {
+        if !(self.quiet && is_drilled) {
+            self.outcome(|| human::snapshot(snapshot, &self.commands));
+        }
     }
 
     /// Prints the plan of a restore: the result of a dry run.
@@ -202,6 +204,12 @@ impl Ui {
         self.outcome(|| human::restored(restored, &self.commands));
     }
 
+    /// Prints what a check would look at: the result of a dry run.
+    pub(crate) fn check_plan(&self, plan: &CheckPlan) {
+        self.json(plan);
+        self.text(|| report::check_plan(plan));
+    }
+
     /// Prints the result of a check.
     pub(crate) fn checked(&self, report: &CheckReport) {
         self.json(&json::CheckObject::new(report, &self.commands));
@@ -225,9 +233,12 @@ impl Ui {
         self.outcome(|| report::restart(report, &self.commands));
     }
 
-    /// Prints the result of a verification.
-    pub(crate) fn verified(&self, snapshot: &Snapshot, report: &Report) {
-        self.outcome(|| human::verified(snapshot, report, &self.commands));
+    /// Prints the result of a verification. Where a drill follows and one line is wanted, that of the drill says more,
+    /// unless something is damaged.
+    pub(crate) fn verified(&self, snapshot: &Snapshot, report: &Report, is_drilled: bool) {
+        if !(self.quiet && is_drilled && report.ok) {
+            self.outcome(|| human::verified(snapshot, report, &self.commands));
+        }
     }
 
     /// Prints which snapshots a dry run would read.
@@ -238,9 +249,11 @@ impl Ui {
         self.text(|| ids.iter().map(|id| format!("{what} {}\n", escape(id))).collect());
     }
 
-    /// Prints the result of a drill.
-    pub(crate) fn drilled(&self, snapshot: &Snapshot, report: &DrillReport) {
-        self.outcome(|| human::drilled(snapshot, report, &self.commands));
+    /// Prints the result of a drill. Where one line is wanted, it is that of the damage that was found before.
+    pub(crate) fn drilled(&self, snapshot: &Snapshot, report: &DrillReport, was_damaged: bool) {
+        if !(self.quiet && was_damaged) {
+            self.outcome(|| human::drilled(snapshot, report, &self.commands));
+        }
     }
 
     /// Prints the list of snapshots.

@@ -8,7 +8,7 @@ use volsnap::model::facts::difference::{Difference, Severity};
 use volsnap::model::facts::{FactsLevel, FactsSummary, SnapshotFacts};
 use volsnap::model::quote::shell_quote;
 use volsnap::model::source::Onlooker;
-use volsnap::ops::check::CheckReport;
+use volsnap::ops::check::{Against, CheckPlan, CheckReport};
 use volsnap::ops::facts::wrong;
 use volsnap::ops::restart::{RestartPlan, RestartReport};
 
@@ -17,6 +17,38 @@ use super::text::{count, counted, escape, left_down, milliseconds, table, time};
 
 /// How much is shown of what is no damage; `--json` has all of it.
 const SHOWN: usize = 10;
+
+/// Returns what a check would look at.
+pub(crate) fn check_plan(plan: &CheckPlan) -> String {
+    let mut out = format!("would look at {}\n", escape(&plan.title));
+    let mut row = |name: &str, value: &str| _ = writeln!(out, "  {name:<12} {value}");
+    row(
+        "looks",
+        &match &plan.container {
+            Some(container) => {
+                format!("asks the database in container {}, which only reads", escape(container))
+            }
+            None => "counts its files, in a helper container that only reads".to_owned(),
+        },
+    );
+    match &plan.against {
+        Some(against) => row("compares", &format!("with {}, of {}", compared(against), time(against.taken))),
+        None => row("compares", "with nothing: no earlier facts are known"),
+    }
+    if !plan.checks.is_empty() {
+        let names: Vec<_> = plan.checks.iter().map(|name| escape(name)).collect();
+        row("your checks", &names.join(", "));
+    }
+    row("changes", "nothing but what volsnap remembers, if nothing is wrong");
+    out
+}
+
+fn compared(against: &Against) -> String {
+    against.snapshot.as_ref().map_or_else(
+        || "the last look that found nothing wrong".to_owned(),
+        |snapshot| format!("snapshot {}", escape(snapshot)),
+    )
+}
 
 /// Returns the result of a check.
 pub(crate) fn check(report: &CheckReport, commands: &Commands) -> String {
@@ -30,11 +62,7 @@ pub(crate) fn check(report: &CheckReport, commands: &Commands) -> String {
     let mut row = |name: &str, value: &str| _ = writeln!(out, "  {name:<12} {value}");
     match &report.against {
         Some(against) => {
-            let of = against.snapshot.as_ref().map_or_else(
-                || "the last look that found nothing wrong".to_owned(),
-                |snapshot| format!("snapshot {}", escape(snapshot)),
-            );
-            row("compared", &format!("with {of}, of {}", time(against.taken)));
+            row("compared", &format!("with {}, of {}", compared(against), time(against.taken)));
             if report.container.is_some() {
                 row("since then", written(report.strict));
             }

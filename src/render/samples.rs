@@ -14,7 +14,7 @@ use volsnap::model::ids::SnapshotId;
 use volsnap::model::manifest::{Capture, DrillTimes, Quiesce};
 use volsnap::model::replication::{SlotKind, StoredSlot};
 use volsnap::model::source::Onlooker;
-use volsnap::ops::check::{Against, CheckReport};
+use volsnap::ops::check::{Against, CheckPlan, CheckReport};
 use volsnap::ops::doctor::{Finding, Kind, Risk};
 use volsnap::ops::drill::DrillReport;
 use volsnap::ops::migrate::{Direction, MigratePlan, Migrated, Outcome, PlannedEdit, PlannedUser};
@@ -324,6 +324,20 @@ fn a_check() {
     };
     pin_text("checked", &report::check(&checked, &commands()));
     pin_json("checked", "check", &json::CheckObject::new(&checked, &commands()));
+}
+
+#[test]
+fn a_check_that_is_only_planned() {
+    let plan = CheckPlan {
+        title: "service db of shop".to_owned(),
+        container: Some("shop-db-1".to_owned()),
+        against: Some(Against { snapshot: None, taken: now() }),
+        checks: names(&["images have bytes", "no orphans"]),
+    };
+    pin_text("check_plan", &report::check_plan(&plan));
+    pin_json("check_plan", "check --dry-run", &plan);
+    let plan = CheckPlan { container: None, against: None, checks: Vec::new(), ..plan };
+    pin_text("check_plan_of_files", &report::check_plan(&plan));
 }
 
 #[test]

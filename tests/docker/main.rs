@@ -30,6 +30,7 @@ mod healthchecks;
 mod holds;
 mod interruptions;
 mod limits;
+mod looks;
 mod looping;
 mod migrate;
 mod names;
@@ -47,6 +48,8 @@ mod replication;
 mod restart;
 mod restore;
 mod round_trip;
+#[path = "../shared/schema.rs"]
+mod schema;
 mod second_engine;
 #[allow(dead_code, reason = "shared with the tests of faults")]
 mod small;
