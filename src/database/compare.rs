@@ -17,7 +17,7 @@ use crate::model::facts::{
     Database, Facts, Files, ForeignKey, Name, Part, Revision, Table, Worth, identifier,
 };
 use crate::model::hint::Hint;
-use crate::model::plural::plural;
+use crate::model::plural::{counted, grouped, plural};
 
 /// What a comparison needs to know besides the facts.
 #[derive(Debug, Clone, Copy, Default)]
@@ -460,7 +460,7 @@ impl Comparing<'_> {
         if had > 1 && total(of.after) == Some(0) && !of.after.is_unfinished(Part::All) {
             let object = format!("database {}", identifier(&of.after.name));
             let next = self.restore();
-            let what = change(format!("rows in {had} tables"), "no row at all");
+            let what = change(format!("rows in {}", counted(had as u64, "table")), "no row at all");
             self.push(DifferenceKind::EmptiedDatabase, Severity::Damage, object, what, next);
         }
     }
@@ -532,7 +532,7 @@ impl Comparing<'_> {
             && after < before
         {
             let next = self.restore();
-            let what = change(format!("{before} bytes"), format!("{after} bytes"));
+            let what = change(counted(before, "byte"), counted(after, "byte"));
             self.push(DifferenceKind::ShrunkenTable, Severity::Damage, object, what, next);
         }
     }
@@ -551,7 +551,8 @@ impl Comparing<'_> {
             let most = full_now <= full_then / 20 && empty_now - empty_then >= full_then - full_now;
             let severity = if most { Severity::Damage } else { self.by_writing() };
             let object = of.object("column", &format!("{}.{}", now.name, identifier(column)));
-            let shown = |full: u64, rows: u64| format!("{full} of {rows} rows with bytes");
+            let shown =
+                |full: u64, rows: u64| format!("{} of {} with bytes", grouped(full), counted(rows, "row"));
             let next = self.restore();
             let what = change(shown(full_then, rows_then), shown(full_now, rows_now));
             self.push(DifferenceKind::EmptiedBytes, severity, object, what, next);
@@ -604,7 +605,9 @@ impl Comparing<'_> {
             (Worth::Disabled, _) | (Worth::NotValid, None) => self.by_writing(),
             _ => Severity::Damage,
         };
-        let shown = |orphans: u64| format!("{orphans} rows lead nowhere");
+        let shown = |orphans: u64| {
+            format!("{} lead{} nowhere", counted(orphans, "row"), if orphans == 1 { "s" } else { "" })
+        };
         let before = known.filter(|_| !of.first).map(shown);
         let next = match now.worth {
             Worth::NotValid => self.mend(&Flaw::ForeignKey { database: &of.after.name, key: now }),
@@ -653,7 +656,7 @@ impl Comparing<'_> {
         let shown = |files: &Files| {
             let digest =
                 files.digest.as_ref().map_or_else(String::new, |digest| format!(", digest {digest}"));
-            format!("{} files, {} bytes{digest}", files.files, files.bytes)
+            format!("{}, {}{digest}", counted(files.files, "file"), counted(files.bytes, "byte"))
         };
         // Of anything between, the number of files tells neither that somebody wrote nor that something is lost.
         let lost = self.strict || (then.files > 0 && now.files == 0);

@@ -10,6 +10,7 @@ use crate::model::container::Container;
 use crate::model::facts::Facts;
 use crate::model::inspection::Inspection;
 use crate::model::manifest::{Consistency, Manifest};
+use crate::model::plural::and_more;
 use crate::selector::configuration::{ConfigurationApart, configuration_apart};
 
 /// How many are named; the rest is counted.
@@ -100,8 +101,6 @@ fn names(apart: &[ConfigurationApart]) -> Option<String> {
 }
 
 fn list(names: &[String]) -> Option<String> {
-    let more = names.len().saturating_sub(NAMED);
     let named = names.iter().take(NAMED).cloned().collect::<Vec<_>>().join(", ");
-    let and = if more > 0 { format!(", and {more} more") } else { String::new() };
-    (!names.is_empty()).then(|| format!("{named}{and}"))
+    (!names.is_empty()).then(|| format!("{named}{}", and_more(names.len(), NAMED)))
 }

@@ -9,6 +9,7 @@ use serde::Serialize;
 use crate::agent::protocol::StageRoom;
 use crate::archive::Codec;
 use crate::model::manifest::{Capture, Quiesce};
+use crate::model::plural::size;
 use crate::model::source::Onlooker;
 
 /// Time to stop and start a database that has little to write, milliseconds (measured: 1.3 s to stop,
@@ -213,9 +214,9 @@ pub fn choose(choice: CaptureChoice, estimate: DowntimeEstimate, stage: Option<S
     let no_room = || Chosen {
         capture: Capture::Direct,
         reason: format!(
-            "a stage may need {} MB, and {} MB are free where it would lie",
-            stage.needed_bytes() / 1_000_000,
-            stage.room.free_bytes / 1_000_000
+            "a stage may need {}, and {} is free where it would lie",
+            size(stage.needed_bytes()),
+            size(stage.room.free_bytes)
         ),
         no_room: true,
     };

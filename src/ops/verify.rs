@@ -25,6 +25,7 @@ use crate::model::hint::Hint;
 use crate::model::ids::SnapshotId;
 use crate::model::inspection::{Inspection, PageChecksums};
 use crate::model::manifest::{Consistency, Proof, Verification, VerificationKind};
+use crate::model::plural::{counted, grouped};
 use crate::model::unknown::UnknownFields;
 use crate::repository::Snapshot;
 
@@ -135,7 +136,11 @@ pub fn check_list(snapshot: &Snapshot, monitor: &dyn Monitor) -> Result<Listed> 
         let expected = manifest.archive().stored_bytes;
         return Err(damaged(
             snapshot,
-            &format!("its archive has {size} bytes, and the manifest says {expected}"),
+            &format!(
+                "its archive has {}, and the manifest says {}",
+                counted(size, "byte"),
+                grouped(expected)
+            ),
         ));
     }
     check_digest(snapshot, "file list", snapshot.open_file_list()?, &manifest.file_list().blake3, monitor)?;
@@ -414,8 +419,11 @@ impl<'m> Reading<'m> {
         let whole = self.report.problems.is_empty();
         if whole && (self.report.files, self.report.raw_bytes) != (counts.files, counts.raw_bytes) {
             let what = format!(
-                "the archive has {} files of {} bytes, and the manifest says {} of {}",
-                self.report.files, self.report.raw_bytes, counts.files, counts.raw_bytes
+                "the archive has {} of {}, and the manifest says {} of {}",
+                counted(self.report.files, "file"),
+                counted(self.report.raw_bytes, "byte"),
+                grouped(counts.files),
+                grouped(counts.raw_bytes)
             );
             self.damaged(None, &what);
         }
@@ -429,7 +437,7 @@ impl<'m> Reading<'m> {
             }
         }
         if self.pages_count {
-            self.report.notes.push(format!("the checksums of {} pages", self.report.pages));
+            self.report.notes.push(format!("the checksums of {}", counted(self.report.pages, "page")));
         }
     }
 

@@ -23,7 +23,9 @@ use volsnap::selector::configuration::configuration_apart;
 
 use super::command::Commands;
 use super::report;
-use super::text::{count, counted, duration, escape, left_down, milliseconds, share, size, table, time};
+use super::text::{
+    and_more, count, counted, duration, escape, left_down, milliseconds, share, size, table, time,
+};
 
 /// How many problems of one verification are shown; `--json` has all of them.
 const PROBLEMS_SHOWN: usize = 20;
@@ -128,7 +130,10 @@ fn left_out(manifest: &Manifest) -> Vec<(&'static str, String)> {
     let counts = manifest.counts();
     let mut rows = Vec::new();
     if counts.sockets_skipped > 0 {
-        rows.push(("left out", format!("{} sockets, which no archive can hold", counts.sockets_skipped)));
+        rows.push((
+            "left out",
+            format!("{}, which no archive can hold", counted(counts.sockets_skipped, "socket")),
+        ));
     }
     if counts.excluded > 0 {
         let mounted =
@@ -144,11 +149,9 @@ fn left_out(manifest: &Manifest) -> Vec<(&'static str, String)> {
         rows.push(("left out", format!("{} that vanished before volsnap read them", count(counts.vanished))));
     }
     if let Some(first) = counts.changed.first() {
-        let more = counts.changed.len() - 1;
-        rows.push((
-            "changed",
-            format!("{} while it was read, and {more} more", escape(&first.display().to_string())),
-        ));
+        let first = escape(&first.display().to_string());
+        let more = and_more(counts.changed.len(), 1);
+        rows.push(("changed", format!("{first}{more}, while volsnap read")));
     }
     rows
 }

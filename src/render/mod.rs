@@ -33,6 +33,7 @@ mod command;
 mod doctor;
 pub(crate) mod human;
 pub(crate) mod json;
+mod layout;
 mod migrate;
 mod progress;
 mod queue;

@@ -15,16 +15,14 @@ use indicatif::{HumanDuration, ProgressBar, ProgressDrawTarget, ProgressState, P
 use volsnap::model::event::{Event, Monitor, Notice, Phase};
 
 use super::command::Commands;
+use super::layout::{self, Line};
 use super::queue::{Entry, Queue};
-use super::text::{duration, escape};
-
-const BAR: &str =
-    "{prefix:>10} {msg} {bar:24} {decimal_bytes:>10} of {decimal_total_bytes}  {decimal_bytes_per_sec}{left}";
-const SPINNER: &str = "{prefix:>10} {msg} {spinner}";
-const DONE: &str = "{prefix:>10} {msg}";
+use super::text::{counted, duration, escape};
 
 /// How many lines may wait to be drawn.
 const ROOM: usize = 1024;
+/// The width of a terminal that does not tell it.
+const WIDTH: usize = 80;
 /// How often a bar moves by itself.
 const TICK: Duration = Duration::from_millis(100);
 /// How long a run waits at its end for output that is stuck.
@@ -38,6 +36,8 @@ enum Drawn {
     Position(u64),
     /// A line.
     Line(String),
+    /// A line that comes after that of the phase, which may go on.
+    Mark { text: String, goes_on: bool },
     /// A question, whose answer follows on the same line.
     Question(String),
     /// The bar goes; its line stays.
@@ -94,10 +94,11 @@ impl Progress {
         self.queue.put_always(Drawn::Question(text.to_owned()));
     }
 
-    /// Prints a line that stands out.
-    fn stand_out(&self, text: &str) {
+    /// Prints a line that stands out, below that of its phase.
+    fn stand_out(&self, text: &str, goes_on: bool) {
         let (bold, plain) = if self.draw { ("\x1b[1m", "\x1b[0m") } else { ("", "") };
-        self.line(&format!("{bold}{:>10} {text}{plain}", ">>>"));
+        let text = format!("{bold}{:>10} {text}{plain}", ">>>");
+        self.queue.put(Drawn::Mark { text, goes_on });
     }
 
     fn notice(&self, label: &str, notice: &Notice) {
@@ -124,11 +125,12 @@ impl Monitor for Progress {
             Event::Progress { bytes, .. } if self.draw => {
                 self.queue.put_latest(Drawn::Position(bytes), |last| matches!(last, Drawn::Position(_)));
             }
-            Event::Held if !self.quiet => self.stand_out("the service is held from now on"),
+            Event::Held if !self.quiet => self.stand_out("the service is held from now on", true),
             Event::Released { downtime, answers } if !self.quiet => {
                 let (does, as_far) =
                     if answers { ("answers", "") } else { ("runs", ", as far as can be seen") };
-                self.stand_out(&format!("the service {does} again, after {}{as_far}", duration(downtime)));
+                let text = format!("the service {does} again, after {}{as_far}", duration(downtime));
+                self.stand_out(&text, false);
             }
             Event::Warning(notice) => self.notice("warning", &notice),
             Event::Note(notice) if !self.quiet => self.notice("", &notice),
@@ -148,7 +150,7 @@ impl Monitor for Progress {
 /// Draws in a thread of its own, the only one that writes to standard error.
 struct Pen {
     draw: bool,
-    bar: Option<ProgressBar>,
+    bar: Option<Bar>,
     queue: Arc<Queue<Drawn>>,
 }
 
@@ -158,9 +160,10 @@ impl Pen {
             match self.queue.take(self.bar.as_ref().map(|_| TICK)) {
                 Some(Entry::Item(drawn)) => self.put(drawn),
                 Some(Entry::Dropped(count)) => {
-                    self.line(&format!("{:>10} {count} lines are not shown: output was stuck", ""));
+                    let lines = counted(count as u64, "line");
+                    self.line(&format!("{:>10} output was stuck, so {lines} cannot be shown", ""));
                 }
-                None => self.bar.iter().for_each(ProgressBar::tick),
+                None => self.bar.iter_mut().for_each(Bar::tick),
             }
         }
     }
@@ -168,8 +171,9 @@ impl Pen {
     fn put(&mut self, drawn: Drawn) {
         match drawn {
             Drawn::Phase { phase, detail, total_bytes } => self.begin(phase, &detail, total_bytes),
-            Drawn::Position(bytes) => self.bar.iter().for_each(|bar| bar.set_position(bytes)),
+            Drawn::Position(bytes) => self.bar.iter().for_each(|bar| bar.drawn.set_position(bytes)),
             Drawn::Line(text) => self.line(&text),
+            Drawn::Mark { text, goes_on } => self.mark(&text, goes_on),
             Drawn::Question(text) => {
                 self.finish();
                 let mut err = io::stderr().lock();
@@ -185,12 +189,15 @@ impl Pen {
             return;
         }
         self.finish();
-        let bar = ProgressBar::with_draw_target(total_bytes, ProgressDrawTarget::stderr());
-        restyle(&bar, if total_bytes.is_some() { BAR } else { SPINNER });
-        bar.set_prefix(phase.to_string());
-        bar.set_message(escape(detail));
-        bar.tick();
-        self.bar = Some(bar);
+        self.bar = Some(Bar::new(phase.to_string(), escape(detail), total_bytes));
+    }
+
+    /// Draws a line below that of the phase. If the phase goes on, it moves below that line, and leaves nothing there.
+    fn mark(&mut self, text: &str, goes_on: bool) {
+        let again = self.bar.as_ref().filter(|_| goes_on).map(|bar| (bar.phase.clone(), bar.message.clone()));
+        self.finish();
+        self.line(text);
+        self.bar = again.map(|(phase, message)| Bar { stays: false, ..Bar::new(phase, message, None) });
     }
 
     fn line(&self, text: &str) {
@@ -198,17 +205,70 @@ impl Pen {
             let _ = writeln!(io::stderr().lock(), "{text}");
         };
         match &self.bar {
-            Some(bar) => bar.suspend(write),
+            Some(bar) => bar.drawn.suspend(write),
             None => write(),
         }
     }
 
     fn finish(&mut self) {
-        if let Some(bar) = self.bar.take() {
-            restyle(&bar, DONE);
-            bar.finish();
-        }
+        self.bar.take().into_iter().for_each(Bar::end);
     }
+}
+
+/// The line of a phase on a terminal.
+struct Bar {
+    drawn: ProgressBar,
+    line: Line,
+    phase: String,
+    /// What it is about, whole.
+    message: String,
+    /// The width that it was fitted to.
+    width: usize,
+    /// Whether the line is there once the phase is over.
+    stays: bool,
+}
+
+impl Bar {
+    fn new(phase: String, message: String, total_bytes: Option<u64>) -> Self {
+        let drawn = ProgressBar::with_draw_target(total_bytes, ProgressDrawTarget::stderr());
+        drawn.set_prefix(phase.clone());
+        let line = if total_bytes.is_some() { Line::Bar } else { Line::Spinner };
+        let mut bar = Self { drawn, line, phase, message, width: 0, stays: true };
+        bar.tick();
+        bar
+    }
+
+    /// Moves it, and fits it to a terminal whose width has changed.
+    fn tick(&mut self) {
+        let width = width();
+        if width != self.width {
+            self.fit(width);
+        }
+        self.drawn.tick();
+    }
+
+    fn fit(&mut self, width: usize) {
+        self.width = width;
+        let (template, message) = layout::fit(self.line, &self.message, width);
+        if let Ok(style) = ProgressStyle::with_template(template) {
+            self.drawn.set_style(style.with_key("left", left));
+        }
+        self.drawn.set_message(message);
+    }
+
+    fn end(mut self) {
+        if !self.stays {
+            return self.drawn.finish_and_clear();
+        }
+        self.line = Line::Done;
+        self.fit(width());
+        self.drawn.finish();
+    }
+}
+
+/// Returns the width of the terminal.
+fn width() -> usize {
+    console::Term::stderr().size_checked().map_or(WIDTH, |(_, columns)| columns.into())
 }
 
 /// Says how long it will take; nothing where that is not known, or it is all but done.
@@ -216,12 +276,6 @@ fn left(state: &ProgressState, text: &mut dyn fmt::Write) {
     let eta = state.eta();
     if eta.as_secs() > 0 {
         let _ = write!(text, "  {:#} left", HumanDuration(eta));
-    }
-}
-
-fn restyle(bar: &ProgressBar, template: &str) {
-    if let Ok(style) = ProgressStyle::with_template(template) {
-        bar.set_style(style.with_key("left", left));
     }
 }
 

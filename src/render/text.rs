@@ -2,19 +2,13 @@
 
 use std::time::Duration;
 
-use bytesize::ByteSize;
 use chrono::{DateTime, Local, Utc};
-pub(crate) use volsnap::model::plural::{counted, grouped as count};
+pub(crate) use volsnap::model::plural::{and_more, counted, grouped as count, size};
 use volsnap::model::quote::printable;
 
 /// Returns `text` on one line, with everything escaped that would act on the terminal or hide what is there.
 pub(crate) fn escape(text: &str) -> String {
     printable(text)
-}
-
-/// Returns a size in decimal units, as "1.3 GB".
-pub(crate) fn size(bytes: u64) -> String {
-    ByteSize::b(bytes).display().si().to_string()
 }
 
 /// Returns a duration as a person says it: "2.41 s", "3 min 20 s".

@@ -13,6 +13,7 @@ use super::error::RepositoryError;
 use super::tarball::layout::{FileKind, FileName, SNAPSHOTS, SnapshotNames, is_source_key, source_folder};
 use crate::model::ids::SnapshotId;
 use crate::model::manifest::{Manifest, Verification};
+use crate::model::plural::{counted, grouped};
 use crate::store::local::LocalStore;
 use crate::store::{Key, ObjectKind, ObjectMeta, ObjectReader, Store};
 
@@ -318,7 +319,11 @@ impl SnapshotReader<'_> {
                 Err(self.refuse(file, "it is not a regular file".to_owned()))
             }
             Some(entry) if entry.bytes != expected => {
-                let why = format!("it has {} bytes, and by its manifest {expected}", entry.bytes);
+                let why = format!(
+                    "it has {}, and by its manifest {}",
+                    counted(entry.bytes, "byte"),
+                    grouped(expected)
+                );
                 Err(self.refuse(file, why))
             }
             Some(_) => Ok(()),

@@ -28,6 +28,7 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
 use crate::model::event::Monitor;
+use crate::model::plural::counted;
 
 pub mod guard;
 pub mod journal;
@@ -378,8 +379,8 @@ impl<U: Compensation> Saga<U> {
             Some(guard) => {
                 guard.hand_over();
                 monitor.warning(format!(
-                    "a guard goes on trying to put back the rest, for {} minutes",
-                    RetryBudget::GUARD.0.as_secs() / 60
+                    "a guard goes on trying to put back the rest, for {}",
+                    counted(RetryBudget::GUARD.0.as_secs() / 60, "minute")
                 ));
             }
             None => {}

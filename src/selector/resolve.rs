@@ -11,6 +11,7 @@ use crate::model::container::Container;
 use crate::model::error::{Error, Result};
 use crate::model::hint::Hint;
 use crate::model::location::MountSource;
+use crate::model::plural::counted;
 use crate::model::quote::printable;
 use crate::model::source::{Source, key_of};
 use crate::selector::EngineInventory;
@@ -129,9 +130,9 @@ impl<'w> Resolver<'w> {
             refuse_two_on_one(&here)?;
             let shown: Vec<_> = servers.iter().map(|server| shown(server)).collect();
             warnings.push(format!(
-                "{} has the data of {} servers ({}): all of them are meant",
+                "{} has the data of {} ({}): all of them are meant",
                 describe(&location),
-                servers.len(),
+                counted(servers.len() as u64, "server"),
                 shown.join(", ")
             ));
             return Ok(Source {

@@ -22,6 +22,7 @@ use crate::clock::Clock;
 use crate::model::error::{Context as _, Error};
 use crate::model::event::{Monitor, Phase};
 use crate::model::manifest::{Counts, Manifest};
+use crate::model::plural::size;
 use crate::repository::{
     PendingSnapshot, RepositoryLocation, Snapshot, SnapshotObjectWriter, SnapshotObjects,
 };
@@ -92,10 +93,10 @@ impl ArchiveReplacedData {
     async fn refuse_without_room(&self, location: &RepositoryLocation) -> crate::Result<()> {
         match location.free_space().await {
             Some(free) if free < self.needed_bytes => Err(Error::failed(format!(
-                "the repository {} has {} MB free, and the safety snapshot may need {} MB",
+                "the repository {} has {} free, and the safety snapshot may need {}",
                 location.address(),
-                free / 1_000_000,
-                self.needed_bytes / 1_000_000
+                size(free),
+                size(self.needed_bytes)
             ))),
             _ => Ok(()),
         }

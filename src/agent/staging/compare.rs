@@ -45,6 +45,7 @@ use crate::agent::archive::Progress;
 use crate::agent::calls::StageCompare;
 use crate::agent::tree::{Stability, Stamp, exclude_set};
 use crate::archive::shown;
+use crate::model::plural::{counted, grouped};
 
 /// How many differences to report.
 const TOLD: usize = 20;
@@ -524,7 +525,8 @@ impl Walk<'_> {
     ) -> Result<(), StageError> {
         self.counts.files += 1;
         if source.st_size != copy.st_size {
-            what.push(format!("{} bytes, in the copy {}", source.st_size, copy.st_size));
+            let size = counted(source.st_size.unsigned_abs(), "byte");
+            what.push(format!("{size}, in the copy {}", grouped(copy.st_size.unsigned_abs())));
             return Ok(());
         }
         let stamps = Stamps { source: Stamp::new(source), copy: Stamp::new(copy) };

@@ -19,6 +19,7 @@ use super::control::{self, ControlError, ControlFile, DbState};
 use super::position::LogPosition;
 use super::slots;
 use crate::model::inspection::{Inspection, OutsideLink, PageChecksums};
+use crate::model::plural::{counted, grouped};
 use crate::model::position::Position;
 
 /// How deep below the root to look for a data directory: `18/docker`, `data/pgdata`.
@@ -295,8 +296,9 @@ fn missing_wal(
             }
             Some(size) if size != u64::from(control_file.wal_segment_size) => {
                 return Ok(Some(format!(
-                    "pg_wal/{name} has {size} bytes instead of {}",
-                    control_file.wal_segment_size
+                    "pg_wal/{name} has {} instead of {}",
+                    counted(size, "byte"),
+                    grouped(control_file.wal_segment_size.into())
                 )));
             }
             Some(_) => {}

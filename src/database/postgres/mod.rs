@@ -29,6 +29,7 @@ use super::{
 };
 use crate::model::container::Container;
 use crate::model::inspection::Inspection;
+use crate::model::plural::counted;
 use crate::model::position::Position;
 use crate::model::replication::StoredSlot;
 use page::{PageChecker, RelationFile};
@@ -236,7 +237,8 @@ impl ContentCheck for PageChecker {
             .map(|bad| Damage { block: Some(bad.block.into()), what: bad.state.to_string() })
             .collect();
         if report.trailing_bytes > 0 {
-            let what = format!("ends with {} bytes that are no whole page", report.trailing_bytes);
+            let what =
+                format!("ends with {} of no whole page", counted(report.trailing_bytes as u64, "byte"));
             damage.push(Damage { block: None, what });
         }
         Checked { pages: report.pages, damage }

@@ -11,6 +11,7 @@ use crate::compose::{Membership, VolumeKey};
 use crate::database;
 use crate::model::container::{Container, Mount, MountKind, Volume};
 use crate::model::hint::Hint;
+use crate::model::plural::size;
 use crate::model::quote::{printable, shell_quote};
 use crate::ops::migrate::record::Migration;
 use crate::selector::Target;
@@ -142,7 +143,7 @@ impl Migrated<'_> {
 impl Stage<'_> {
     /// Returns what to say of it.
     pub(super) fn finding(&self, now: DateTime<Utc>) -> Finding {
-        let size = self.bytes.map(|bytes| format!("; it takes {} MB", bytes.div_ceil(1_000_000)));
+        let size = self.bytes.map(|bytes| format!("; it takes {}", size(bytes)));
         let mut mitigation = vec![Hint::docker(["volume", "rm", self.volume])];
         if size.is_none() {
             mitigation.push(Hint::volsnap(["list", "--stages"]).why("says what it takes"));
@@ -318,7 +319,7 @@ mod tests {
         assert_eq!((finding.kind, finding.risk), (Kind::KeptStage, Risk::Low));
         assert_eq!(
             finding.what,
-            "a copy of shop_data for its next snapshot, made 3 days ago; it takes 3201 MB"
+            "a copy of shop_data for its next snapshot, made 3 days ago; it takes 3.2 GB"
         );
         assert_eq!(finding.mended_by(), "docker volume rm volsnap-stage-x");
         (stage.made, stage.bytes) = (None, None);

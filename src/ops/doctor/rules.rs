@@ -12,6 +12,7 @@ use crate::database::Server;
 use crate::model::container::{ApiVersion, Container, Mount, Volume};
 use crate::model::hint::Hint;
 use crate::model::location::MountSource;
+use crate::model::plural::{and_more, counted};
 use crate::model::quote::printable;
 use crate::model::replication::Consumer;
 use crate::model::source::OtherRun;
@@ -259,8 +260,7 @@ pub(super) fn directory_for(container: &Container) -> Option<PathBuf> {
 pub(super) fn days(time: Duration) -> String {
     match time.num_days() {
         ..=0 => "less than a day".to_owned(),
-        1 => "1 day".to_owned(),
-        days => format!("{days} days"),
+        days => counted(days.unsigned_abs(), "day"),
     }
 }
 
@@ -631,8 +631,7 @@ pub(super) fn stray_helper(helper: &OtherRun) -> Finding {
 
 pub(super) fn unreadable(repository: &Path, unreadable: &[Unreadable]) -> Option<Finding> {
     let first = unreadable.first()?;
-    let others =
-        if unreadable.len() > 1 { format!(", and {} more", unreadable.len() - 1) } else { String::new() };
+    let others = and_more(unreadable.len(), 1);
     let what = format!("{}: {}{others}", shown(&first.path), printable(&first.why));
     Some(of_repository(repository, Risk::Medium, what))
 }

@@ -2,6 +2,7 @@
 
 use super::rules::Case;
 use super::{Finding, Kind, Risk};
+use crate::model::plural::size;
 use crate::model::quote::printable;
 
 /// A slot that nobody takes keeps log until the disk is full, unless the server has a limit.
@@ -11,7 +12,7 @@ pub(super) fn idle(case: &Case<'_>) -> Vec<Finding> {
     let finding = |(slot, kind, bytes): (&str, _, Option<u64>)| {
         let kept = bytes.map_or_else(
             || "no log: what it wants is gone".to_owned(),
-            |bytes| format!("{} MB of log, and all that is written from now on", bytes.div_ceil(1_000_000)),
+            |bytes| format!("{} of log, and all that is written from now on", size(bytes)),
         );
         let what = format!("nobody takes its {kind} replication slot {}: it keeps {kept}", printable(slot));
         let remove = database.advice().remove_slot(case.container(), slot);

@@ -27,6 +27,7 @@ use crate::model::inspection::Inspection;
 use crate::model::labels::{LABEL_RUN, lasting_labels};
 use crate::model::location::MountSource;
 use crate::model::manifest::Quiesce;
+use crate::model::plural::size;
 use crate::model::source::{Source, User, key_of};
 use crate::ops::evidence::DatabaseFiles;
 use crate::ops::helper::{StageMount, StartedHelper, busy, refuse_elsewhere, start_helper};
@@ -230,10 +231,10 @@ impl MigrateRun<'_> {
         self.warn_of_owner(&mut plan, database.as_ref(), &survey).await;
         if plan.free_bytes < plan.needed_bytes {
             return Err(Error::failed(format!(
-                "{} has {} MB free, and the copy may need {} MB",
+                "{} has {} free, and the copy may need {}",
                 plan.to,
-                plan.free_bytes / 1_000_000,
-                plan.needed_bytes / 1_000_000
+                size(plan.free_bytes),
+                size(plan.needed_bytes)
             ))
             .hint(Hint::advice("free some space there, or choose a directory on a larger disk")));
         }

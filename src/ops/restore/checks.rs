@@ -8,6 +8,7 @@ use crate::database::advice::{Platform, Transplant};
 use crate::model::container::Container;
 use crate::model::error::{Error, Result};
 use crate::model::hint::Hint;
+use crate::model::plural::{counted, grouped, size};
 
 /// Which mismatches are accepted.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -184,10 +185,10 @@ pub(super) fn refuse_without_room(plan: &RestorePlan, names: Option<u64>) -> Res
     let free = plan.free_bytes.unwrap_or(u64::MAX);
     if free < plan.needed_bytes {
         return Err(Error::failed(format!(
-            "{} has {} MB free, and the restored data needs up to {} MB beside what is there",
+            "{} has {} free, and the restored data needs up to {} beside what is there",
             plan.into,
-            free / 1_000_000,
-            plan.needed_bytes / 1_000_000
+            size(free),
+            size(plan.needed_bytes)
         ))
         .hint(if plan.replaces_entries > 0 && plan.safety.is_none() {
             Hint::instead(&["--no-safety"], [""; 0])
@@ -200,8 +201,10 @@ pub(super) fn refuse_without_room(plan: &RestorePlan, names: Option<u64>) -> Res
     }
     match names {
         Some(names) if names < plan.members.saturating_add(1000) => Err(Error::failed(format!(
-            "{} has room for {names} more files, and the archive has {}",
-            plan.into, plan.members
+            "{} has room for {}, and the archive has {}",
+            plan.into,
+            counted(names, "more file"),
+            grouped(plan.members)
         ))),
         _ => Ok(()),
     }

@@ -26,6 +26,7 @@ use crate::model::inspection::Inspection;
 use crate::model::labels::LABEL_RUN;
 use crate::model::location::MountSource;
 use crate::model::orchestrator::Orchestrator;
+use crate::model::plural::size;
 use crate::model::source::{Source, User};
 use crate::ops::apart;
 use crate::ops::evidence::DatabaseFiles;
@@ -523,10 +524,10 @@ impl RestoreRun<'_> {
         let needed = plan.safety_needs_bytes;
         match self.repository.free_space().await {
             Some(free) if free < needed => Err(Error::failed(format!(
-                "the repository {} has {} MB free, and the safety snapshot of what is replaced may need {} MB",
+                "the repository {} has {} free, and the safety snapshot of what is replaced may need {}",
                 self.repository.address(),
-                free / 1_000_000,
-                needed / 1_000_000
+                size(free),
+                size(needed)
             ))
             .hint(Hint::instead(&["--repo="], ["--repo", "DIR"]).why("another disk"))
             .or(Hint::again(["--no-safety"]).why("what is replaced is then gone"))),

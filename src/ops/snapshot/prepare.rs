@@ -18,6 +18,7 @@ use crate::model::hint::Hint;
 use crate::model::inspection::Inspection;
 use crate::model::location::MountSource;
 use crate::model::manifest::{Capture, Environment, Quiesce};
+use crate::model::plural::size;
 use crate::model::source::{Source, User};
 use crate::ops::apart;
 use crate::ops::evidence::DatabaseFiles;
@@ -519,9 +520,9 @@ fn refuse_outside_links(source: &Source, inspection: &Inspection) -> Result<()> 
 fn refuse_without_space(plan: &Plan, repository: &StoreAddress) -> Result<()> {
     match plan.free_bytes {
         Some(free) if free < plan.needed_bytes => Err(Error::failed(format!(
-            "the repository {repository} has {} MB free, and the snapshot may need {} MB",
-            free / 1_000_000,
-            plan.needed_bytes / 1_000_000
+            "the repository {repository} has {} free, and the snapshot may need {}",
+            size(free),
+            size(plan.needed_bytes)
         ))
         .hint(Hint::instead(&["--repo="], ["--repo", "DIR"]).why("a larger disk"))
         .or(Hint::advice("remove what is not needed"))),
