@@ -118,7 +118,7 @@ mod tests {
     #[test]
     fn a_path_keeps_both_its_ends() {
         let (_, message) = fit(Line::Done, PATH, 60);
-        assert_eq!(message, "/var/backups/volsnap/sn…T154708Z-99c9a8.tar.zst");
+        assert_eq!(message, "/var/backups/volsnap/sn…1T154708Z-99c9a8.tar.zst");
         assert_eq!(fit(Line::Done, PATH, 300).1, PATH);
     }
 }
