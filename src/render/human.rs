@@ -261,6 +261,33 @@ pub(crate) fn stages(stages: &[KeptStage], commands: &Commands) -> String {
     table(&rows)
 }
 
+/// Says what a repository is like that was made, or was there.
+pub(crate) fn repository(repository: &Repository, is_new: bool) -> String {
+    let place = escape(&repository.location().display().to_string());
+    let head = if is_new { "made the repository" } else { "there is a repository in" };
+    let mut rows = Rows::new(&format!("{head} {place}"));
+    rows.row("id", repository.id());
+    let Some(probed) = repository.probed() else { return rows.0 };
+    rows.row(
+        "overwriting",
+        if probed.conditional_create {
+            "the server refuses it, as it is asked to"
+        } else {
+            "the server would do it: no two objects have one name, and each is looked for before it is written"
+        },
+    );
+    if !probed.deletes {
+        rows.row("deleting", "this key may not: what a failed run leaves stays there");
+    }
+    if !probed.lists_uploads {
+        rows.row(
+            "leftovers",
+            "the server does not tell of unfinished uploads: give the bucket a rule that removes them after two days",
+        );
+    }
+    rows.0
+}
+
 /// Says that there are no snapshots, and where.
 pub(crate) fn none(source: Option<&str>, repository: &Repository) -> String {
     let of = source.map_or_else(String::new, |source| format!(" of {source}"));

@@ -9,6 +9,8 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::SystemTime;
 
+use futures_util::{StreamExt as _, stream};
+
 use super::error::RepositoryError;
 use super::tarball::layout::{FileKind, FileName, SNAPSHOTS, SnapshotNames, is_source_key, source_folder};
 use crate::model::ids::SnapshotId;
@@ -16,6 +18,8 @@ use crate::model::manifest::{Manifest, Verification};
 use crate::store::local::LocalStore;
 use crate::store::{Key, ObjectKind, ObjectMeta, ObjectReader, Store};
 
+/// How many snapshots are read at a time.
+const AT_ONCE: usize = 64;
 /// Larger than any manifest; a longer file is none.
 const MANIFEST_MAX: u64 = 16 << 20;
 
@@ -215,13 +219,23 @@ impl Listing {
                 }),
             }
         }
-        for (id, files) in &by_id {
+        // Each is a request or two to a store elsewhere, which would take long one after the other.
+        let reads = by_id.iter().map(|(id, files)| async move {
             let reader = SnapshotReader { store, folder, source, id };
-            if files.manifest.is_some() {
-                match reader.read(files, &mut self.unreadable).await {
-                    Ok(snapshot) => self.snapshots.push(snapshot),
-                    Err(error) => self.unreadable.push(reader.unreadable(files, error)),
-                }
+            let mut unreadable = Vec::new();
+            let read = match files.manifest {
+                Some(_) => Some(reader.read(files, &mut unreadable).await),
+                None => None,
+            };
+            (reader, files, read, unreadable)
+        });
+        let mut reads = stream::iter(reads).buffered(AT_ONCE);
+        while let Some((reader, files, read, unreadable)) = reads.next().await {
+            self.unreadable.extend(unreadable);
+            match read {
+                Some(Ok(snapshot)) => self.snapshots.push(snapshot),
+                Some(Err(error)) => self.unreadable.push(reader.unreadable(files, error)),
+                None => {}
             }
             self.incomplete.extend(reader.incomplete(files));
         }

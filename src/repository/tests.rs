@@ -217,7 +217,8 @@ mod opening {
             (place("file/below"), "a part of the path is a file"),
             (place("documents"), "thesis.txt"),
             (place("dangling"), "leads nowhere"),
-            (PathBuf::from("s3://bucket/path"), "only directories so far"),
+            (PathBuf::from("ftp://host/path"), "nowhere else"),
+            (PathBuf::from("s3://a/path"), "no bucket's name"),
             (PathBuf::new(), "empty"),
         ] {
             for outcome in [
@@ -336,7 +337,7 @@ mod publishing {
         let (folder, plain) = repository_with(&[("db", 0)]).await;
         let recorder = Arc::new(Recorder { fail, armed: Mutex::new(true), ..Recorder::default() });
         let store = LocalStore::watched(folder.path().to_owned(), Arc::clone(&recorder) as _);
-        let repository = Repository { store: Arc::new(store), id: plain.id };
+        let repository = Repository { store: Arc::new(store), id: plain.id, probed: None };
         let outcome = make(&repository, "web", &id(9)).await;
         *recorder.armed.lock().unwrap() = false;
         let steps = recorder.steps.lock().unwrap().clone();

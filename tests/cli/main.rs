@@ -4,6 +4,7 @@
 
 mod arguments;
 mod damage;
+mod elsewhere;
 mod formats;
 mod hand_made;
 mod hints;
@@ -13,6 +14,9 @@ mod output;
 #[path = "../shared/program.rs"]
 #[expect(dead_code, reason = "some of it is only for the tests with an engine")]
 mod program;
+#[path = "../shared/s3.rs"]
+#[expect(dead_code, reason = "some of it is only for the tests of the store")]
+mod s3;
 #[path = "../shared/schema.rs"]
 mod schema;
 mod unfinished;

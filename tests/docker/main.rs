@@ -20,6 +20,7 @@ mod deep;
 mod disaster;
 mod doctor;
 mod drill;
+mod elsewhere;
 mod engine;
 mod entrypoints;
 mod facts;
@@ -47,6 +48,9 @@ mod replication;
 mod restart;
 mod restore;
 mod round_trip;
+#[path = "../shared/s3.rs"]
+#[expect(dead_code, reason = "some of it is only for the tests of the store")]
+mod s3;
 mod second_engine;
 #[allow(dead_code, reason = "shared with the tests of faults")]
 mod small;
