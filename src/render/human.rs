@@ -70,7 +70,7 @@ fn summary(snapshot: &Snapshot, commands: &Commands) -> Rows {
     }
     rows.row("archive", &escape(&archive.display().to_string()));
     rows.row("verify", &commands.line(&Hint::volsnap(["verify", manifest.id.as_str()])));
-    rows.row("unpack", &by_hand(manifest, &archive));
+    rows.row("unpack", &by_hand(snapshot));
     rows
 }
 
@@ -153,14 +153,27 @@ fn left_out(manifest: &Manifest) -> Vec<(&'static str, String)> {
 }
 
 /// Returns the command that unpacks the archive without volsnap.
-fn by_hand(manifest: &Manifest, archive: &Path) -> String {
-    let decompress = match manifest.archive().codec {
+fn by_hand(snapshot: &Snapshot) -> String {
+    let decompress = match snapshot.manifest.archive().codec {
         Codec::Zstd { .. } => "--zstd ",
         Codec::Gzip { .. } => "--gzip ",
         Codec::None => "",
     };
-    let archive = escape(&shell_quote(&archive.display().to_string()));
-    format!("tar {decompress}--numeric-owner --acls --xattrs -xpf {archive} -C DIRECTORY")
+    let quoted = |text: &str| escape(&shell_quote(text));
+    let unpack = |archive: &str| {
+        format!("tar {decompress}--numeric-owner --acls --xattrs -xpf {archive} -C DIRECTORY")
+    };
+    let archive = quoted(&snapshot.archive_path().display().to_string());
+    let store = snapshot.store_address();
+    if store.local_path().is_some() {
+        return unpack(&archive);
+    }
+    let options = [("--endpoint-url", "endpoint"), ("--region", "region")];
+    let options: String = options
+        .iter()
+        .filter_map(|(option, name)| Some(format!(" {option} {}", quoted(&store.parameter(name)?))))
+        .collect();
+    format!("aws s3 cp {archive} -{options} | {}", unpack("-"))
 }
 
 /// Returns a plan.

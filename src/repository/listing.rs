@@ -16,10 +16,10 @@ use super::tarball::layout::{FileKind, FileName, SNAPSHOTS, SnapshotNames, is_so
 use crate::model::ids::SnapshotId;
 use crate::model::manifest::{Manifest, Verification};
 use crate::store::local::LocalStore;
-use crate::store::{Key, ObjectKind, ObjectMeta, ObjectReader, Store};
+use crate::store::{Key, ObjectKind, ObjectMeta, ObjectReader, Store, StoreAddress};
 
-/// How many snapshots are read at a time.
-const AT_ONCE: usize = 64;
+/// How many snapshots are read at a time from a disk of this machine, and from elsewhere, where each waits for a network.
+const AT_ONCE: (usize, usize) = (16, 192);
 /// Larger than any manifest; a longer file is none.
 const MANIFEST_MAX: u64 = 16 << 20;
 
@@ -114,6 +114,12 @@ impl Snapshot {
     #[must_use]
     pub fn name(&self) -> String {
         format!("{}/{}", self.manifest.source, self.manifest.id)
+    }
+
+    /// Returns where its store is.
+    #[must_use]
+    pub fn store_address(&self) -> &StoreAddress {
+        self.store.address()
     }
 
     /// Returns where the archive lies, for messages.
@@ -229,7 +235,8 @@ impl Listing {
             };
             (reader, files, read, unreadable)
         });
-        let mut reads = stream::iter(reads).buffered(AT_ONCE);
+        let at_once = if store.capabilities().is_local { AT_ONCE.0 } else { AT_ONCE.1 };
+        let mut reads = stream::iter(reads).buffered(at_once);
         while let Some((reader, files, read, unreadable)) = reads.next().await {
             self.unreadable.extend(unreadable);
             match read {

@@ -40,6 +40,15 @@ impl StoreAddress {
         }
     }
 
+    /// Returns what its URL says behind the question mark, by the name of it.
+    #[must_use]
+    pub fn parameter(&self, name: &str) -> Option<String> {
+        let Self::Url(url) = self else { return None };
+        let pairs = url.split_once('?')?.1.split('&');
+        let value = pairs.filter_map(|pair| pair.split_once('=')).find(|(known, _)| *known == name)?.1;
+        percent_decoded(value)
+    }
+
     /// Returns the name of an object in it, for messages.
     #[must_use]
     pub fn locate(&self, key: &Key) -> PathBuf {
@@ -273,6 +282,8 @@ mod tests {
         }
         let url = StoreAddress::Url("s3://bucket/prefix?endpoint=http://minio:9000&region=eu".to_owned());
         assert_eq!(url.locate(&Key::literal("a/b")), Path::new("s3://bucket/prefix/a/b"));
+        assert_eq!(url.parameter("endpoint").as_deref(), Some("http://minio:9000"));
+        assert_eq!((url.parameter("region").as_deref(), url.parameter("other")), (Some("eu"), None));
         assert_eq!(
             url.locate(&Key::ROOT),
             Path::new("s3://bucket/prefix?endpoint=http://minio:9000&region=eu")

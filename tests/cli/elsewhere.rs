@@ -91,7 +91,12 @@ fn a_repository_in_a_bucket_is_made_listed_shown_and_verified() {
         archive.starts_with("s3://volsnap-test/db/host-1/snapshots/shop_db_data/")
             && archive.ends_with(".tar.zst")
     );
-    assert!(run(&volsnap, &url, &["show", ids[0]]).expect(0).stdout().contains(archive));
+    let shown = run(&volsnap, &url, &["show", ids[0]]).expect(0).stdout();
+    let unpack = format!(
+        "aws s3 cp {archive} - --endpoint-url http://{} --region us-east-1 | tar --zstd ",
+        server.address
+    );
+    assert!(shown.contains(&unpack), "{shown}");
     let files = run(&volsnap, &url, &["show", ids[0], "--files"]).expect(0).stdout();
     assert!(files.contains("sub/random"), "{files}");
     for id in &ids {
@@ -189,6 +194,50 @@ fn what_a_server_refuses_is_said_with_the_place_the_state_and_what_to_do() {
     }
     let nobody = volsnap.run_with(&["--repo", &url, "list"], &[]);
     assert!(nobody.expect(1).stderr().contains("there is no access key"), "{}", nobody.stderr());
+}
+
+#[test]
+fn every_verb_that_reads_waits_for_what_passes() {
+    let Some(server) = Server::start() else { return };
+    let (volsnap, tree) = (Volsnap::new(), tree(6));
+    make(server.address, "w", tree.path(), &Recipe::default());
+    let proxy = Proxy::start(&server, Vec::new());
+    let url = Server::url(proxy.address, "w");
+    let verbs = [
+        &["list"][..],
+        &["show", "latest"],
+        &["show", "latest", "--files"],
+        &["verify", "latest"],
+        &["init"],
+    ];
+    // Before, it was not looked at; from now on it was.
+    let _ = run(&volsnap, &url, &["verify", "latest"]).expect(0);
+    let expected: Vec<_> = verbs.iter().map(|verb| run(&volsnap, &url, verb).expect(0).stdout()).collect();
+    for fault in [
+        Fault::Answer(500, "InternalError"),
+        Fault::Answer(503, "SlowDown"),
+        Fault::HangUp,
+        Fault::CutAfter(100),
+        Fault::Slow(std::time::Duration::from_millis(300)),
+    ] {
+        for (verb, expected) in verbs.iter().zip(&expected) {
+            // The marker, the list, the manifest, the archive and the file list, each once.
+            let targets = ["volsnap.json", "list-type", "2f4a91.json", ".tar.zst", ".files.jsonl"];
+            let rules =
+                targets.map(|target| Rule { method: "GET", target, skip: 0, times: 1, fault: fault.clone() });
+            proxy.set(rules.to_vec());
+            let ran = run(&volsnap, &url, verb);
+            let said = ran.expect(0).stdout();
+            assert!(proxy.met() > 0, "{verb:?} {fault:?}");
+            // What was verified meanwhile is told, so of these only the beginning is as it was.
+            let begins = |text: &str| text.split_whitespace().take(6).map(str::to_owned).collect::<Vec<_>>();
+            let is_same = match *verb {
+                ["show", _, "--files"] | ["init"] => said == *expected,
+                _ => begins(&said) == begins(expected),
+            };
+            assert!(is_same, "{verb:?} {fault:?}: {said}");
+        }
+    }
 }
 
 #[test]

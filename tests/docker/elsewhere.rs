@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 use nix::sys::signal::Signal;
 
 use crate::database::{Postgres, Volsnap, Watched};
+use crate::interruptions::guard_of;
 use crate::program::Ran;
 use crate::s3::{Fault, KEYS, Proxy, Rule, Server};
 
@@ -134,6 +135,34 @@ async fn what_a_killed_run_has_sent_is_removed_by_its_guard() {
             std::thread::sleep(Duration::from_millis(200));
         }
     }
+    postgres.assert_whole();
+}
+
+#[tokio::test]
+async fn who_has_no_key_brings_the_service_back_and_leaves_the_rest_to_who_has_one() {
+    let Some(server) = Server::start() else { return };
+    let (postgres, volsnap) = (Postgres::start().await, Volsnap::new());
+    postgres.fill();
+    let proxy = Proxy::start(&server, Vec::new());
+    let url = Server::url(proxy.address, "keyless");
+    let _ = run(&volsnap, &url, &["init"]).expect(0);
+    // An archive of the run is there, and the service is away.
+    let options = ["snapshot", &postgres.target(), "--capture", "direct"];
+    let mut watched = Watched::start(command(&volsnap, &url, &options));
+    assert!(watched.reach("prove"));
+    nix::sys::signal::kill(guard_of(&volsnap), Signal::SIGKILL).unwrap();
+    watched.signal(Signal::SIGKILL);
+    let _ = watched.end();
+    assert!(!postgres.answers());
+    let keyless = volsnap.run(["recover"]);
+    let said = format!("{}{}", keyless.stdout(), keyless.stderr());
+    postgres.await_answer();
+    assert_eq!(keyless.code(), Some(4), "{said}");
+    assert!(said.contains("there is no access key"), "{said}");
+    assert!(!volsnap.unfinished().as_array().unwrap().is_empty(), "{said}");
+    let _ = run(&volsnap, &url, &["recover"]).expect(0);
+    assert!(volsnap.unfinished().as_array().unwrap().is_empty());
+    assert_eq!((server.objects().len(), server.unfinished_uploads()), (1, 0));
     postgres.assert_whole();
 }
 
