@@ -12,6 +12,8 @@ export VOLSNAP_TEST_IMAGE_17=${VOLSNAP_TEST_IMAGE_17:-volsnap-test/postgres:17}
 # The number is that of the recipe: raise it when fixtures/engine26/build makes something else.
 export VOLSNAP_TEST_ENGINE26=${VOLSNAP_TEST_ENGINE26:-${XDG_CACHE_HOME:-$HOME/.cache}/volsnap-test/engine26-1}
 export VOLSNAP_TEST_COMPOSE2=${VOLSNAP_TEST_COMPOSE2:-$VOLSNAP_TEST_ENGINE26/tree/usr/libexec/docker/cli-plugins/docker-compose}
+# The number is that of what is in it: raise it with a version.
+export VOLSNAP_TEST_S3=${VOLSNAP_TEST_S3:-${XDG_CACHE_HOME:-$HOME/.cache}/volsnap-test/s3-1}
 
 # --- messages: standard output is for results, so all of this goes to standard error
 
@@ -162,6 +164,20 @@ ensure_engine26() {
         return
     fi
     "$ROOT/fixtures/engine26/build" || die "no newer engine" "Make it: sudo $ROOT/fixtures/engine26/build"
+}
+
+# A server that speaks as S3 does, for tests: moto, in an environment of its own. The tests start it themselves, each on a
+# port of its own.
+ensure_s3() {
+    if [[ -x $VOLSNAP_TEST_S3/bin/moto_server ]]; then return; fi
+    ensure_commands python3:python3
+    python3 -c 'import ensurepip, venv' 2>/dev/null || ensure_commands python3-venv-is-missing:python3-venv
+    say "Installing an S3 server for tests (once)"
+    (mkdir -p "$(dirname "$VOLSNAP_TEST_S3")" && exec 9>"$VOLSNAP_TEST_S3.lock" && flock 9 &&
+        { [[ -x $VOLSNAP_TEST_S3/bin/moto_server ]] ||
+            { rm -rf "$VOLSNAP_TEST_S3" && python3 -m venv "$VOLSNAP_TEST_S3" &&
+                "$VOLSNAP_TEST_S3/bin/pip" install --quiet --disable-pip-version-check 'moto[server]==5.2.5' </dev/null >&2; }; }) ||
+        die "no S3 server for tests" "Make it: python3 -m venv $VOLSNAP_TEST_S3 && $VOLSNAP_TEST_S3/bin/pip install 'moto[server]==5.2.5'"
 }
 
 # --- Rust

@@ -37,7 +37,7 @@
 //! | [`engine::memory`], [`engine::failing`], `engine::failing_agent`, `engine::failing_compose` | an engine in memory, and one that fails, with all that they play, for tests |
 //! | [`agent`] | our code inside the helper container, and the command's way to talk to it |
 //! | [`repository`], [`database`] | where snapshots are kept; what is known of each database |
-//! | [`store`] | where the objects of a repository lie, by address and key |
+//! | [`store`] | where the objects of a repository lie, here or at a server, by address and key |
 //! | [`compose`], [`engine`] | Compose: its labels, its files and their edit, its command; the engine |
 //! | [`saga`] | the journal, the guard and the run of the undos, whatever they undo |
 //! | [`model`] | pure data and rules: no engine, no clock, no files |

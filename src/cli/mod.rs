@@ -17,6 +17,7 @@ use volsnap::repository::{Repository, Snapshot};
 use volsnap::saga::{GuardedBy, RetryBudget, SagaOptions};
 use volsnap::selector::Bystanders;
 use volsnap::signal::{self, Cancel};
+use volsnap::store::redacted;
 use volsnap::{Error, ErrorKind};
 
 use self::exit::Exit;
@@ -31,6 +32,7 @@ mod doctor;
 mod exit;
 mod facts;
 mod guard;
+mod init;
 mod install;
 mod list;
 mod manual;
@@ -99,10 +101,12 @@ Examples:
 #[derive(Debug, clap::Args)]
 #[command(next_help_heading = "Options of every command")]
 struct Global {
-    /// The directory that holds the snapshots
+    /// The directory that holds the snapshots, or s3://BUCKET/FOLDER
     ///
-    /// The default is /var/backups/volsnap for root, else $XDG_DATA_HOME/volsnap.
-    #[arg(long, global = true, value_name = "DIR", env = "VOLSNAP_REPO")]
+    /// The default is /var/backups/volsnap for root, else $XDG_DATA_HOME/volsnap. A server that is not Amazon's is
+    /// named behind the folder, as in 's3://backups/db?endpoint=https://minio.example:9000'. Keys come from
+    /// AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, from a profile or from a role, and never from the URL.
+    #[arg(long, global = true, value_name = "PLACE", env = "VOLSNAP_REPO")]
     repo: Option<PathBuf>,
     /// The engine's address, such as tcp://db:2375 [default: the engine that docker talks to]
     #[arg(long, global = true, value_name = "URL")]
@@ -146,6 +150,7 @@ enum Verb {
     Check(check::Args),
     Recover(recover::Args),
     Doctor(doctor::Args),
+    Init(init::Args),
     Install(install::Args),
     Completions(manual::CompletionsArgs),
     Man(manual::ManArgs),
@@ -237,6 +242,7 @@ fn run(global: &Global, verb: Verb, ui: &Ui) -> Result<ExitCode, Error> {
             Verb::Check(args) => check::run(global, args, ui).await,
             Verb::Recover(args) => recover::run(global, &args, ui).await,
             Verb::Doctor(args) => doctor::run(global, args, ui).await,
+            Verb::Init(args) => init::run(global, &args, ui).await,
             Verb::Install(args) => install::run(global, &args, ui),
             Verb::Completions(args) => Ok(manual::completions(&args)),
             Verb::Man(args) => manual::man(&args),
@@ -302,8 +308,10 @@ impl Global {
     /// Returns how to call a command on the same repository and engine as this one.
     fn commands(&self) -> Commands {
         let named = |repo: &&PathBuf| std::env::var_os("VOLSNAP_REPO").as_deref() != Some(repo.as_os_str());
-        let repo = self.repo.as_ref().filter(named).map(|repo| repo.to_string_lossy().into_owned());
-        let typed = std::env::args_os().skip(1).map(|word| word.to_string_lossy().into_owned());
+        // A URL may have been typed with a password in it, which nobody repeats.
+        let shown = |word: std::borrow::Cow<'_, str>| redacted(&word);
+        let repo = self.repo.as_ref().filter(named).map(|repo| shown(repo.to_string_lossy()));
+        let typed = std::env::args_os().skip(1).map(|word| shown(word.to_string_lossy()));
         let typed_name = |name: &&String| std::env::var("COMPOSE_PROJECT_NAME").ok().as_ref() != Some(name);
         let project = self.project_name.as_ref().filter(typed_name).cloned();
         Commands { repo, host: self.host.clone(), project, typed: typed.collect(), several: false }

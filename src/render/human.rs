@@ -72,7 +72,7 @@ fn summary(snapshot: &Snapshot, commands: &Commands) -> Rows {
     }
     rows.row("archive", &escape(&archive.display().to_string()));
     rows.row("verify", &commands.line(&Hint::volsnap(["verify", manifest.id.as_str()])));
-    rows.row("unpack", &by_hand(manifest, &archive));
+    rows.row("unpack", &by_hand(snapshot));
     rows
 }
 
@@ -157,14 +157,27 @@ fn left_out(manifest: &Manifest) -> Vec<(&'static str, String)> {
 }
 
 /// Returns the command that unpacks the archive without volsnap.
-fn by_hand(manifest: &Manifest, archive: &Path) -> String {
-    let decompress = match manifest.archive().codec {
+fn by_hand(snapshot: &Snapshot) -> String {
+    let decompress = match snapshot.manifest.archive().codec {
         Codec::Zstd { .. } => "--zstd ",
         Codec::Gzip { .. } => "--gzip ",
         Codec::None => "",
     };
-    let archive = escape(&shell_quote(&archive.display().to_string()));
-    format!("tar {decompress}--numeric-owner --acls --xattrs -xpf {archive} -C DIRECTORY")
+    let quoted = |text: &str| escape(&shell_quote(text));
+    let unpack = |archive: &str| {
+        format!("tar {decompress}--numeric-owner --acls --xattrs -xpf {archive} -C DIRECTORY")
+    };
+    let archive = quoted(&snapshot.archive_path().display().to_string());
+    let store = snapshot.store_address();
+    if store.local_path().is_some() {
+        return unpack(&archive);
+    }
+    let options = [("--endpoint-url", "endpoint"), ("--region", "region")];
+    let options: String = options
+        .iter()
+        .filter_map(|(option, name)| Some(format!(" {option} {}", quoted(&store.parameter(name)?))))
+        .collect();
+    format!("aws s3 cp {archive} -{options} | {}", unpack("-"))
 }
 
 /// Returns a plan.
@@ -263,6 +276,33 @@ pub(crate) fn stages(stages: &[KeptStage], commands: &Commands) -> String {
         ]
     }));
     table(&rows)
+}
+
+/// Says what a repository is like that was made, or was there.
+pub(crate) fn repository(repository: &Repository, is_new: bool) -> String {
+    let place = escape(&repository.location().display().to_string());
+    let head = if is_new { "made the repository" } else { "there is a repository in" };
+    let mut rows = Rows::new(&format!("{head} {place}"));
+    rows.row("id", repository.id());
+    let Some(probed) = repository.probed() else { return rows.0 };
+    rows.row(
+        "overwriting",
+        if probed.conditional_create {
+            "the server refuses it, as it is asked to"
+        } else {
+            "the server would do it: no two objects have one name, and each is looked for before it is written"
+        },
+    );
+    if !probed.deletes {
+        rows.row("deleting", "this key may not: what a failed run leaves stays there");
+    }
+    if !probed.lists_uploads {
+        rows.row(
+            "leftovers",
+            "the server does not tell of unfinished uploads: give the bucket a rule that removes them after two days",
+        );
+    }
+    rows.0
 }
 
 /// Says that there are no snapshots, and where.

@@ -35,8 +35,9 @@ use volsnap::ops::restore::{Level, SnapshotSlot};
 use volsnap::ops::sharers::PlannedSharer;
 use volsnap::ops::verify::Problem;
 use volsnap::ops::{check, doctor, drill, migrate, plan, recover, restart, restore, stages, verify};
-use volsnap::repository::{Deletion, Pin, Snapshot};
+use volsnap::repository::{Deletion, Pin, Repository, Snapshot};
 use volsnap::saga::RunInfo;
+use volsnap::store::Probed;
 use volsnap::{Error, ErrorKind};
 
 use super::command::Commands;
@@ -96,6 +97,24 @@ impl FailureObject {
     pub(crate) fn of_usage(said: &str) -> Self {
         let message = said.trim().trim_start_matches("error: ").to_owned();
         Self { error: Failure { kind: "usage", message, state: None, next: Vec::new() } }
+    }
+}
+
+/// A repository, as `init --json` prints it.
+#[derive(Debug, Serialize)]
+pub(crate) struct RepositoryObject<'a> {
+    repository: PathBuf,
+    id: &'a str,
+    /// Whether this command has made it.
+    made: bool,
+    /// What the server has proved; null for a directory.
+    store: Option<&'a Probed>,
+}
+
+impl<'a> RepositoryObject<'a> {
+    /// Returns what is printed of a repository.
+    pub(crate) fn new(repository: &'a Repository, made: bool) -> Self {
+        Self { repository: repository.location(), id: repository.id(), made, store: repository.probed() }
     }
 }
 

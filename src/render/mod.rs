@@ -125,6 +125,12 @@ impl Ui {
         self.text(|| said.to_owned());
     }
 
+    /// Prints what a repository is like that was made, or was there.
+    pub(crate) fn initialised(&self, repository: &Repository, is_new: bool) {
+        self.json(&json::RepositoryObject::new(repository, is_new));
+        self.text(|| human::repository(repository, is_new));
+    }
+
     /// Prints a remark.
     pub(crate) fn note(&self, text: &str) {
         self.progress.line(&escape(text));

@@ -8,6 +8,7 @@ use crate::model::hint::Hint;
 use crate::model::ids::SnapshotId;
 use crate::model::quote::shell_quote;
 use crate::repository::tarball::layout::REPOSITORY_FORMAT;
+use crate::store::s3::Failure;
 
 /// A failure of the repository.
 #[derive(Debug, thiserror::Error)]
@@ -127,6 +128,9 @@ pub enum RepositoryError {
     },
 }
 
+/// What volsnap was doing when it changed nothing.
+const READS: [&str; 4] = ["open repository", "list", "read", "open"];
+
 /// Nobody would read more.
 const MOST: usize = 3;
 
@@ -161,10 +165,17 @@ impl RepositoryError {
     #[must_use]
     pub fn hint(&self) -> Option<Hint> {
         match self {
+            Self::Missing { path } if is_url(path) => {
+                let init = Hint::volsnap(["--repo", &path.to_string_lossy(), "init"]);
+                Some(init.why("makes one there"))
+            }
             Self::Missing { path } => {
                 let snapshot = Hint::volsnap(["--repo", &path.to_string_lossy(), "snapshot", "TARGET"]);
                 Some(snapshot.why("makes it, with the first snapshot"))
             }
+            Self::Refused { path, .. } if is_url(path) => Some(Hint::advice(
+                "name an empty or a new folder of a bucket, as with --repo s3://BUCKET/FOLDER",
+            )),
             Self::Refused { .. } => {
                 Some(Hint::advice("name an empty or a new directory, as with --repo /var/backups/volsnap"))
             }
@@ -182,6 +193,11 @@ impl RepositoryError {
             _ => None,
         }
     }
+}
+
+/// Returns whether a place is at a server.
+fn is_url(path: &Path) -> bool {
+    path.to_string_lossy().contains("://")
 }
 
 impl From<RepositoryError> for Error {
@@ -207,6 +223,16 @@ impl From<RepositoryError> for Error {
         }
         if let Some(hint) = error.hint() {
             wrapped = wrapped.or(hint);
+        }
+        if let RepositoryError::Io { doing, source, .. } = &error
+            && let Some(failure) = Failure::of(source)
+        {
+            if READS.contains(doing) {
+                wrapped = wrapped.state("nothing was changed there");
+            }
+            for hint in failure.hints() {
+                wrapped = wrapped.or(hint);
+            }
         }
         match error {
             RepositoryError::Io { source, .. } | RepositoryError::DiskFull { source, .. } => {

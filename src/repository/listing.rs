@@ -9,6 +9,8 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::SystemTime;
 
+use futures_util::{StreamExt as _, stream};
+
 use super::error::RepositoryError;
 use super::marks::{Deletion, Marks, Pin, has_mark};
 use super::running::{Announced, RunMarker};
@@ -19,8 +21,10 @@ use crate::model::ids::SnapshotId;
 use crate::model::manifest::{Manifest, Verification};
 use crate::model::plural::{counted, grouped};
 use crate::store::local::LocalStore;
-use crate::store::{Key, ObjectKind, ObjectMeta, ObjectReader, Store};
+use crate::store::{Key, ObjectKind, ObjectMeta, ObjectReader, Store, StoreAddress};
 
+/// How many snapshots are read at a time from a disk of this machine, and from elsewhere, where each waits for a network.
+const AT_ONCE: (usize, usize) = (16, 192);
 /// Larger than any manifest; a longer file is none.
 const MANIFEST_MAX: u64 = 16 << 20;
 
@@ -205,6 +209,12 @@ impl Snapshot {
         format!("{}/{}", self.manifest.source, self.manifest.id)
     }
 
+    /// Returns where its store is.
+    #[must_use]
+    pub fn store_address(&self) -> &StoreAddress {
+        self.store.address()
+    }
+
     /// Returns where the archive lies, for messages.
     #[must_use]
     pub fn archive_path(&self) -> PathBuf {
@@ -330,13 +340,27 @@ impl Listing {
                 }),
             }
         }
+        // Each is a request or two to a store elsewhere, which would take long one after the other.
+        let mut reads = Vec::with_capacity(by_id.len());
         for (id, files) in &by_id {
             let reader = SnapshotReader { store, folder, source, id };
-            if files.manifest.is_some() {
-                match reader.read(files, &mut self.unreadable).await {
-                    Ok(snapshot) => self.snapshots.push(snapshot),
-                    Err(refused) => self.unreadable.push(reader.unreadable_snapshot(files, refused)),
-                }
+            reads.push(async move {
+                let mut unreadable = Vec::new();
+                let read = match files.manifest {
+                    Some(_) => Some(reader.read(files, &mut unreadable).await),
+                    None => None,
+                };
+                (reader, files, read, unreadable)
+            });
+        }
+        let at_once = if store.capabilities().is_local { AT_ONCE.0 } else { AT_ONCE.1 };
+        let mut reads = stream::iter(reads).buffered(at_once);
+        while let Some((reader, files, read, unreadable)) = reads.next().await {
+            self.unreadable.extend(unreadable);
+            match read {
+                Some(Ok(snapshot)) => self.snapshots.push(snapshot),
+                Some(Err(refused)) => self.unreadable.push(reader.unreadable_snapshot(files, refused)),
+                None => {}
             }
             self.incomplete.extend(reader.incomplete(files));
         }

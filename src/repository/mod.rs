@@ -46,7 +46,7 @@ pub use tarball::{PendingSnapshot, SnapshotObjectWriter, Stored};
 use crate::archive::Codec;
 use crate::clock::Clock;
 use crate::model::ids::SnapshotId;
-use crate::store::{self, Claim, Key, ObjectKind, OpenError, Store, StoreAddress};
+use crate::store::{self, Claim, Key, ObjectKind, OpenError, PROBE, Probed, Store, StoreAddress};
 use tarball::layout::{
     MARKER, MarkKind, REPOSITORY_FORMAT, SNAPSHOTS, SnapshotNames, is_source_key, partial,
 };
@@ -59,6 +59,7 @@ const MARKER_MAX: u64 = 64 << 10;
 pub struct Repository {
     store: Arc<dyn Store>,
     id: String,
+    probed: Option<Probed>,
 }
 
 /// What the default place of a repository depends on.
@@ -92,6 +93,9 @@ struct Marker {
     format_version: u32,
     #[serde(default)]
     repository_id: String,
+    /// What the store proved when the repository was made, if it is one elsewhere.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    store: Option<Probed>,
 }
 
 /// A place for a repository, inspected but not yet touched.
@@ -134,6 +138,12 @@ impl RepositoryLocation {
     #[must_use]
     pub fn repository(&self) -> Option<&Repository> {
         self.repository.as_ref()
+    }
+
+    /// Returns whether it is on a disk of this machine.
+    #[must_use]
+    pub fn is_local(&self) -> bool {
+        self.store.capabilities().is_local
     }
 
     /// Returns how many bytes can be stored there, if that is known. For a directory that does not exist yet, it looks
@@ -222,6 +232,12 @@ impl Repository {
     #[must_use]
     pub fn location(&self) -> PathBuf {
         self.store.address().locate(&Key::ROOT)
+    }
+
+    /// Returns what its store proved when the repository was made; `None` for a directory, of which all is known.
+    #[must_use]
+    pub fn probed(&self) -> Option<&Probed> {
+        self.probed.as_ref()
     }
 
     /// Returns its directory, if it is one of this machine.
@@ -409,9 +425,9 @@ impl Repository {
 
 /// Returns the address that a user has typed.
 fn address_of(location: &Path) -> Result<StoreAddress, RepositoryError> {
-    StoreAddress::parse(location).map_err(|_| RepositoryError::Refused {
-        path: location.to_owned(),
-        why: "the name is empty".to_owned(),
+    StoreAddress::parse(location).map_err(|error| RepositoryError::Refused {
+        path: store::redacted(&location.to_string_lossy()).into(),
+        why: error.to_string(),
     })
 }
 
@@ -442,17 +458,20 @@ async fn look(store: &Arc<dyn Store>, address: &StoreAddress) -> Result<Option<R
         }
         Err(error) => return Err(RepositoryError::io("read", store.address().locate(&MARKER))(error)),
     };
-    let id = check_marker(store.address(), &marker)?;
+    let Marker { repository_id: id, store: probed, .. } = check_marker(store.address(), &marker)?;
+    if let Some(probed) = &probed {
+        store.trust(probed);
+    }
     match store.head(&SNAPSHOTS).await {
         Ok(found) if found.kind != ObjectKind::Folder => {
             Err(refused(format!("{SNAPSHOTS} in it is not a directory; a link is not followed")))
         }
-        _ => Ok(Some(Repository { store: Arc::clone(store), id })),
+        _ => Ok(Some(Repository { store: Arc::clone(store), id, probed })),
     }
 }
 
-/// Returns the repository's id, if this volsnap can read what the marker stands for.
-fn check_marker(address: &StoreAddress, bytes: &[u8]) -> Result<String, RepositoryError> {
+/// Returns what the marker says, if this volsnap can read what it stands for.
+fn check_marker(address: &StoreAddress, bytes: &[u8]) -> Result<Marker, RepositoryError> {
     let marker: Marker = serde_json::from_slice(bytes).map_err(|error| RepositoryError::Unreadable {
         path: address.locate(&MARKER),
         why: format!("it does not say which format the repository has: {error}"),
@@ -463,7 +482,7 @@ fn check_marker(address: &StoreAddress, bytes: &[u8]) -> Result<String, Reposito
             found: marker.format_version,
         });
     }
-    Ok(marker.repository_id)
+    Ok(marker)
 }
 
 /// Returns the name of something that must not be in the place of a new repository.
@@ -473,7 +492,8 @@ async fn first_stranger(store: &dyn Store) -> io::Result<Option<String>> {
     let stranger = found
         .iter()
         .map(|object| object.key.name())
-        .find(|name| !harmless.iter().any(|harmless| harmless == name));
+        // A probe that could not be deleted.
+        .find(|name| !name.starts_with(PROBE) && !harmless.iter().any(|harmless| harmless == name));
     Ok(stranger.map(str::to_owned))
 }
 
@@ -495,11 +515,17 @@ async fn init(
         Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(failed(error)),
         _ => {}
     }
-    let random: [u8; 16] = clock.draw().map_err(failed)?;
-    let marker = Marker {
-        format_version: REPOSITORY_FORMAT,
-        repository_id: random.iter().map(|byte| format!("{byte:02x}")).collect(),
+    let random = || -> io::Result<String> {
+        Ok(clock.draw::<16>()?.iter().map(|byte| format!("{byte:02x}")).collect())
     };
+    let probed = store.probe(&random().map_err(failed)?).await;
+    let probed =
+        probed.map_err(RepositoryError::io("try what can be done in", address.locate(&Key::ROOT)))?;
+    if let Some(probed) = &probed {
+        store.trust(probed);
+    }
+    let marker =
+        Marker { format_version: REPOSITORY_FORMAT, repository_id: random().map_err(failed)?, store: probed };
     let json = serde_json::to_string_pretty(&marker).map_err(|error| failed(error.into()))?;
     store.put(&MARKER, format!("{json}\n").into()).await.map_err(failed)?;
     let made = look(store, address).await?;

@@ -218,7 +218,8 @@ mod opening {
             (place("file/below"), "a part of the path is a file"),
             (place("documents"), "thesis.txt"),
             (place("dangling"), "leads nowhere"),
-            (PathBuf::from("s3://bucket/path"), "only directories so far"),
+            (PathBuf::from("ftp://host/path"), "nowhere else"),
+            (PathBuf::from("s3://a/path"), "no bucket's name"),
             (PathBuf::new(), "empty"),
         ] {
             for outcome in [
@@ -337,7 +338,7 @@ mod publishing {
         let (folder, plain) = repository_with(&[("db", 0)]).await;
         let recorder = Arc::new(Recorder { fail, armed: Mutex::new(true), ..Recorder::default() });
         let store = LocalStore::watched(folder.path().to_owned(), Arc::clone(&recorder) as _);
-        let repository = Repository { store: Arc::new(store), id: plain.id };
+        let repository = Repository { store: Arc::new(store), id: plain.id, probed: None };
         let outcome = make(&repository, "web", &id(9)).await;
         *recorder.armed.lock().unwrap() = false;
         let steps = recorder.steps.lock().unwrap().clone();
@@ -576,7 +577,7 @@ mod elsewhere {
     use super::*;
     use crate::store::failing::{Failing, Fate};
     use crate::store::memory::MemoryStore;
-    use crate::store::observed::Operation;
+    use crate::store::observed::{Call, ObservedStore, Observer, Operation};
     use crate::store::recording::Recording;
     use crate::store::spool::Spool;
 
@@ -649,6 +650,55 @@ mod elsewhere {
             .collect();
         let names = SnapshotNames::new("db", &id(0));
         assert_eq!(finished, [names.archive(CODEC), names.file_list(), names.manifest()]);
+    }
+
+    /// Lets every call take a network's time.
+    #[derive(Debug)]
+    struct Far;
+
+    #[async_trait::async_trait]
+    impl Observer for Far {
+        async fn before(&self, _call: &Call) -> std::io::Result<()> {
+            tokio::time::sleep(Duration::from_millis(50)).await;
+            Ok(())
+        }
+
+        async fn after(&self, _call: &Call) -> std::io::Result<()> {
+            Ok(())
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_distant_repository_is_listed_in_the_time_of_few_requests() {
+        let near = distant("many");
+        let repository = repository_in(&near).await;
+        let template = make(&repository, "db", &id(0)).await.unwrap();
+        let folder = Key::new("snapshots/db").unwrap();
+        let copies = 1000;
+        for number in 1..copies {
+            let (id, mut manifest) = (id(number), template.manifest.clone());
+            let names = SnapshotNames::new("db", &id);
+            manifest.id = id;
+            let part = manifest.parts.first_mut();
+            (part.archive.file, part.file_list.file) = (names.archive(CODEC), names.file_list());
+            let json = manifest.to_json().unwrap();
+            for (name, bytes) in [
+                (names.archive(CODEC), Bytes::from_static(b"archive")),
+                (names.file_list(), Bytes::from_static(b"list")),
+                (names.manifest(), json.into()),
+            ] {
+                near.put(&folder.join(&name).unwrap(), bytes).await.unwrap();
+            }
+        }
+        let far: Arc<dyn Store> = Arc::new(ObservedStore::new(near, Arc::new(Far)));
+        // Time passes only while everybody waits.
+        let began = tokio::time::Instant::now();
+        let repository =
+            Repository::open_or_init_in(Arc::clone(&far), far.address(), &Clock::system()).await.unwrap();
+        let listing = repository.snapshots(None).await.unwrap();
+        assert_eq!(listing.snapshots.len(), usize::try_from(copies).unwrap());
+        let took = began.elapsed();
+        assert!(took <= Duration::from_millis(50 * 15), "{took:?}");
     }
 
     /// Publishes to a store in which the manifest's PUT meets this fate; if it hangs, drops the call at once.

@@ -22,11 +22,12 @@ impl StoreAddress {
     /// Returns the address that a user typed.
     ///
     /// # Errors
-    /// When nothing is typed, or there is no current directory for a relative path.
-    pub fn parse(typed: &Path) -> io::Result<Self> {
+    /// When nothing is typed, there is no current directory for a relative path, or a URL holds credentials.
+    pub fn parse(typed: &Path) -> Result<Self, AddressError> {
         match typed.to_str().filter(|typed| typed.contains("://")) {
+            Some(url) if holds_credentials(url) => Err(AddressError::Credentials),
             Some(url) => Ok(Self::Url(url.to_owned())),
-            None => std::path::absolute(typed).map(Self::Directory),
+            None => std::path::absolute(typed).map(Self::Directory).map_err(AddressError::Path),
         }
     }
 
@@ -39,6 +40,15 @@ impl StoreAddress {
         }
     }
 
+    /// Returns what its URL says behind the question mark, by the name of it.
+    #[must_use]
+    pub fn parameter(&self, name: &str) -> Option<String> {
+        let Self::Url(url) = self else { return None };
+        let pairs = url.split_once('?')?.1.split('&');
+        let value = pairs.filter_map(|pair| pair.split_once('=')).find(|(known, _)| *known == name)?.1;
+        percent_decoded(value)
+    }
+
     /// Returns the name of an object in it, for messages.
     #[must_use]
     pub fn locate(&self, key: &Key) -> PathBuf {
@@ -46,17 +56,92 @@ impl StoreAddress {
             // Joining nothing would add a slash.
             Self::Directory(path) if key.is_root() => path.clone(),
             Self::Directory(path) => path.join(key.as_str()),
-            Self::Url(url) if key.is_root() => PathBuf::from(url),
-            Self::Url(url) => PathBuf::from(format!("{}/{key}", url.trim_end_matches('/'))),
+            Self::Url(url) if key.is_root() => PathBuf::from(redacted(url)),
+            // How the server is reached does not belong to the object's name.
+            Self::Url(url) => {
+                let place = url.split('?').next().unwrap_or_default().trim_end_matches('/');
+                PathBuf::from(redacted(&format!("{place}/{key}")))
+            }
         }
     }
+}
+
+/// What is wrong with an address that was typed.
+#[derive(Debug, thiserror::Error)]
+pub enum AddressError {
+    /// It is empty, or relative to nothing.
+    #[error("the name is empty")]
+    Path(#[source] io::Error),
+    /// It is a URL with a password in it, which the process list and journals would show.
+    #[error(
+        "a URL holds no credentials, for everybody sees it in the process list; they come from the environment, as AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or from a profile"
+    )]
+    Credentials,
+}
+
+/// What stands for what nobody may see.
+const HIDDEN: &str = "***";
+/// The parameters of a URL that may be shown.
+const SHOWN: [&str; 2] = ["endpoint", "region"];
+
+/// Returns whether a URL, or a server that it names, has credentials in it.
+pub(super) fn holds_credentials(url: &str) -> bool {
+    let has_user = |url: &str| {
+        let rest = url.split_once("://").map_or(url, |(_, rest)| rest);
+        rest.split(['/', '?']).next().is_some_and(|host| host.contains('@'))
+    };
+    let (place, query) = url.split_once('?').unwrap_or((url, ""));
+    let is_secret = |pair: &str| {
+        let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
+        let name = name.to_ascii_lowercase();
+        ["key", "secret", "token", "pass", "signature", "credential"].iter().any(|word| name.contains(word))
+            || percent_decoded(value).as_deref().is_some_and(|value| value.contains("://") && has_user(value))
+    };
+    has_user(place) || query.split('&').any(is_secret)
+}
+
+/// Returns a URL as it may be shown: without credentials, and without the values of parameters that nobody knows. What
+/// is no URL is returned as it is.
+#[must_use]
+pub fn redacted(url: &str) -> String {
+    let (place, query) = url.split_once('?').unwrap_or((url, ""));
+    let Some((scheme, rest)) = place.split_once("://") else { return url.to_owned() };
+    let (host, path) = rest.split_once('/').map_or((rest, None), |(host, path)| (host, Some(path)));
+    let host = host.rsplit_once('@').map_or(host.to_owned(), |(_, host)| format!("{HIDDEN}@{host}"));
+    let mut shown = format!("{scheme}://{host}");
+    if let Some(path) = path {
+        shown.push('/');
+        shown.push_str(path);
+    }
+    for (at, pair) in query.split('&').filter(|pair| !pair.is_empty()).enumerate() {
+        shown.push(if at == 0 { '?' } else { '&' });
+        let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
+        let hidden = !SHOWN.contains(&name) || holds_credentials(&format!("x://?{pair}"));
+        shown.push_str(&format!("{name}={}", if hidden { HIDDEN } else { value }));
+    }
+    shown
+}
+
+/// Returns a parameter's value with its escapes resolved; `None` if they stand for nothing.
+pub(super) fn percent_decoded(value: &str) -> Option<String> {
+    let mut bytes = Vec::with_capacity(value.len());
+    let mut rest = value.bytes();
+    while let Some(byte) = rest.next() {
+        if byte == b'%' {
+            let digits = [rest.next()?, rest.next()?];
+            bytes.push(u8::from_str_radix(std::str::from_utf8(&digits).ok()?, 16).ok()?);
+        } else {
+            bytes.push(byte);
+        }
+    }
+    String::from_utf8(bytes).ok()
 }
 
 impl fmt::Display for StoreAddress {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Directory(path) => path.display().fmt(f),
-            Self::Url(url) => url.fmt(f),
+            Self::Url(url) => redacted(url).fmt(f),
         }
     }
 }
@@ -195,8 +280,35 @@ mod tests {
             assert_eq!(address.locate(&Key::literal("a/b")), Path::new(&format!("{written}/a/b")));
             assert_eq!(address.locate(&Key::ROOT), Path::new(written));
         }
+        let url = StoreAddress::Url("s3://bucket/prefix?endpoint=http://minio:9000&region=eu".to_owned());
+        assert_eq!(url.locate(&Key::literal("a/b")), Path::new("s3://bucket/prefix/a/b"));
+        assert_eq!(url.parameter("endpoint").as_deref(), Some("http://minio:9000"));
+        assert_eq!((url.parameter("region").as_deref(), url.parameter("other")), (Some("eu"), None));
+        assert_eq!(
+            url.locate(&Key::ROOT),
+            Path::new("s3://bucket/prefix?endpoint=http://minio:9000&region=eu")
+        );
         assert!(serde_json::from_value::<StoreAddress>("relative".into()).is_err());
         assert!(StoreAddress::parse(Path::new("")).is_err());
         assert!(StoreAddress::parse(Path::new("here")).unwrap().local_path().unwrap().is_absolute());
+    }
+    #[test]
+    fn credentials_in_a_url_are_refused_and_never_shown() {
+        for url in [
+            "s3://AKIA:hunter2@bucket/prefix",
+            "s3://hunter2@bucket?region=eu",
+            "s3://bucket?endpoint=https://AKIA:hunter2@minio:9000",
+            "s3://bucket?endpoint=https%3A%2F%2Fa:hunter2%40minio",
+            "s3://bucket?secret_access_key=hunter2&region=eu",
+            "s3://bucket?X-Amz-Signature=hunter2",
+        ] {
+            assert!(matches!(StoreAddress::parse(Path::new(url)), Err(AddressError::Credentials)), "{url}");
+            assert!(!redacted(url).contains("hunter2"), "{}", redacted(url));
+        }
+        // A parameter that nobody knows may be a secret, too.
+        assert_eq!(redacted("s3://bucket/a?pw=hunter2&region=eu"), "s3://bucket/a?pw=***&region=eu");
+        for url in ["s3://bucket/a?endpoint=http://h:9000&region=eu", "s3://bucket", "/a/b@c", "memory://x"] {
+            assert_eq!(redacted(url), url);
+        }
     }
 }

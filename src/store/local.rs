@@ -283,9 +283,7 @@ impl Directory {
     }
 
     fn free_space(&self) -> io::Result<Option<u64>> {
-        let Some(existing) = self.root.ancestors().find(|path| path.is_dir()) else { return Ok(None) };
-        let stat = nix::sys::statvfs::statvfs(existing)?;
-        Ok(Some(stat.blocks_available().saturating_mul(stat.fragment_size())))
+        free_bytes(&self.root)
     }
 
     /// Makes a folder and those above it, durably, if they do not exist.
@@ -367,6 +365,13 @@ impl Directory {
         fs::remove_file(path)?;
         sync_parent(path, &*self.watch)
     }
+}
+
+/// Returns how many bytes are free where a directory is or will be.
+pub(super) fn free_bytes(directory: &Path) -> io::Result<Option<u64>> {
+    let Some(existing) = directory.ancestors().find(|path| path.is_dir()) else { return Ok(None) };
+    let stat = nix::sys::statvfs::statvfs(existing)?;
+    Ok(Some(stat.blocks_available().saturating_mul(stat.fragment_size())))
 }
 
 fn meta(key: Key, metadata: &fs::Metadata) -> io::Result<ObjectMeta> {

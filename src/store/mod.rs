@@ -1,4 +1,4 @@
-//! Storage of objects: one interface, with a local directory, and later stores elsewhere, behind it.
+//! Storage of objects: one interface, with a local directory or a [bucket elsewhere](s3) behind it.
 //!
 //! An object appears under its key complete and durable, or not at all, and nothing ever overwrites an object. So
 //! whoever finds an object may believe that all of it is there. Big and small objects go the same way, so there is one
@@ -18,6 +18,7 @@ pub mod local;
 pub mod memory;
 pub mod observed;
 pub mod recording;
+pub mod s3;
 pub mod shield;
 pub mod spool;
 #[cfg(test)]
@@ -32,11 +33,13 @@ use std::time::SystemTime;
 
 use async_trait::async_trait;
 use bytes::Bytes;
+use serde::{Deserialize, Serialize};
 
-pub use address::{Key, KeyError, StoreAddress};
+pub use address::{AddressError, Key, KeyError, StoreAddress, redacted};
 pub use bridge::{ByteStream, ObjectReader};
 
 use local::LocalStore;
+use s3::S3Store;
 
 /// What a store promises beyond what every store does.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -50,6 +53,20 @@ pub struct Capabilities {
     /// Whether it knows how much room it has.
     pub knows_free_space: bool,
 }
+
+/// What a store elsewhere has proved when a repository was made there. It is kept with the repository.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Probed {
+    /// Whether it refuses to create an object that exists, if it is asked to.
+    pub conditional_create: bool,
+    /// Whether objects may be deleted.
+    pub deletes: bool,
+    /// Whether it tells of uploads that were never finished.
+    pub lists_uploads: bool,
+}
+
+/// How the name of an object begins that [`Store::probe`] makes for a moment.
+pub const PROBE: &str = "volsnap-probe-";
 
 /// A place for objects.
 #[async_trait]
@@ -94,6 +111,21 @@ pub trait Store: Send + Sync + fmt::Debug {
     /// When the place cannot be made.
     async fn claim(&self) -> io::Result<Claim> {
         Ok(Claim::default())
+    }
+
+    /// Finds out by trying what a store elsewhere does, with an object that has `token` in its name and is gone
+    /// afterwards; `None` for a store of which all is known.
+    ///
+    /// # Errors
+    /// When it cannot be found out: it would not serve as a store.
+    async fn probe(&self, token: &str) -> io::Result<Option<Probed>> {
+        let _ = token;
+        Ok(None)
+    }
+
+    /// Tells the store what it has proved earlier.
+    fn trust(&self, probed: &Probed) {
+        let _ = probed;
     }
 
     /// Begins a new object.
@@ -257,8 +289,13 @@ pub enum OpenError {
 /// # Errors
 /// When something there is no store, or nobody can look at it.
 pub async fn open(address: &StoreAddress) -> Result<Arc<dyn Store>, OpenError> {
-    match address.local_path() {
-        Some(root) => Ok(Arc::new(LocalStore::open(root).await?)),
-        None => Err(OpenError::Refused("only directories so far, no URLs".to_owned())),
+    match address {
+        StoreAddress::Directory(root) => Ok(Arc::new(LocalStore::open(root).await?)),
+        StoreAddress::Url(url) if url.starts_with("s3://") => {
+            Ok(Arc::new(S3Store::open(url, &s3::Process).await?))
+        }
+        StoreAddress::Url(_) => Err(OpenError::Refused(
+            "volsnap keeps snapshots in directories and at s3://BUCKET/FOLDER, nowhere else".to_owned(),
+        )),
     }
 }

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use bytes::Bytes;
 
-use super::{ByteStream, Capabilities, Claim, Key, ObjectMeta, ObjectWriter, Store, StoreAddress};
+use super::{ByteStream, Capabilities, Claim, Key, ObjectMeta, ObjectWriter, Probed, Store, StoreAddress};
 
 /// The kinds of calls.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -19,6 +19,8 @@ pub enum Operation {
     MayWrite,
     /// [`Store::prove_writable`].
     ProveWritable,
+    /// [`Store::probe`].
+    Probe,
     /// [`Store::claim`].
     Claim,
     /// [`Store::create`].
@@ -123,6 +125,14 @@ impl<O: Observer + 'static> Store for ObservedStore<O> {
 
     async fn prove_writable(&self, folder: &Key) -> io::Result<()> {
         self.seen(Operation::ProveWritable, folder, self.inner.prove_writable(folder)).await
+    }
+
+    async fn probe(&self, token: &str) -> io::Result<Option<Probed>> {
+        self.seen(Operation::Probe, &Key::ROOT, self.inner.probe(token)).await
+    }
+
+    fn trust(&self, probed: &Probed) {
+        self.inner.trust(probed);
     }
 
     async fn claim(&self) -> io::Result<Claim> {

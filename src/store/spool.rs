@@ -10,13 +10,14 @@
 use std::fs::{DirBuilder, File};
 use std::io::{self, Seek as _, Write as _};
 use std::os::unix::fs::DirBuilderExt as _;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use async_trait::async_trait;
 use bytes::Bytes;
 
 use super::bridge::blocking;
+use super::local::free_bytes;
 use super::{ByteStream, Key, ObjectWriter, Store};
 use crate::disk::writeback;
 
@@ -31,6 +32,18 @@ impl Spool {
     #[must_use]
     pub fn new(directory: PathBuf) -> Self {
         Self { directory }
+    }
+
+    /// Returns where the files are.
+    #[must_use]
+    pub fn directory(&self) -> &Path {
+        &self.directory
+    }
+
+    /// Returns how many bytes it has room for, if that is known.
+    #[must_use]
+    pub fn free_space(&self) -> Option<u64> {
+        free_bytes(&self.directory).ok().flatten()
     }
 
     /// Begins a new object of a store: through a file, unless the store is local.

@@ -55,7 +55,7 @@ fn without_a_verb_the_help_is_printed_and_nothing_is_done() {
 #[case::negative_time(&["snapshot", "db", "--max-downtime=-1s"], "--max-downtime")]
 #[case::no_downtime_at_all(&["snapshot", "db", "--max-downtime", "0s"], "--quiesce none")]
 #[case::quiesce(&["snapshot", "db", "--quiesce", "sleep"], "stop, pause")]
-#[case::repository_url(&["list", "--repo", "s3://bucket/x"], "only directories")]
+#[case::repository_url(&["list", "--repo", "ftp://host/x"], "s3://BUCKET/FOLDER")]
 #[case::empty_repository(&["list", "--repo", ""], "--repo")]
 #[case::facts(&["snapshot", "db", "--facts", "some"], "none, quick, full")]
 #[case::no_facts_to_check(&["check", "db", "--facts", "none"], "quick, full")]

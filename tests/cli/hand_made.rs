@@ -97,6 +97,16 @@ pub(crate) fn database() -> (TempDir, Inspection) {
 
 /// Publishes a snapshot of a tree in the test's repository.
 pub(crate) fn make(volsnap: &Volsnap, tree: &Path, recipe: &Recipe<'_>) -> Snapshot {
+    let place = volsnap.repository();
+    let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+    runtime.block_on(async {
+        let repository = Repository::open_or_init(&place, &Clock::system()).await.unwrap();
+        make_in(&repository, tree, recipe).await
+    })
+}
+
+/// Publishes a snapshot of a tree in any repository.
+pub(crate) async fn make_in(repository: &Repository, tree: &Path, recipe: &Recipe<'_>) -> Snapshot {
     let id = id(recipe.second);
     let (mut archive, mut list) = (tempfile::tempfile().unwrap(), tempfile::tempfile().unwrap());
     let options = ArchiveOptions { codec: recipe.codec, threads: 2, ..ArchiveOptions::default() };
@@ -107,15 +117,11 @@ pub(crate) fn make(volsnap: &Volsnap, tree: &Path, recipe: &Recipe<'_>) -> Snaps
         file.read_to_end(&mut bytes).unwrap();
         Bytes::from(bytes)
     });
-    let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
-    runtime.block_on(async {
-        let repository = Repository::open_or_init(&volsnap.repository(), &Clock::system()).await.unwrap();
-        let pending = repository.begin(recipe.source, &id, recipe.codec).await.unwrap();
-        let (archive, list) = store(&pending, archive, list).await;
-        let mut manifest = manifest(recipe, id, &stats, (&archive, &list));
-        (recipe.adjust)(&mut manifest);
-        pending.publish(manifest, &archive, &list).await.unwrap()
-    })
+    let pending = repository.begin(recipe.source, &id, recipe.codec).await.unwrap();
+    let (archive, list) = store(&pending, archive, list).await;
+    let mut manifest = manifest(recipe, id, &stats, (&archive, &list));
+    (recipe.adjust)(&mut manifest);
+    pending.publish(manifest, &archive, &list).await.unwrap()
 }
 
 async fn store(pending: &PendingSnapshot, archive: Bytes, list: Bytes) -> (Stored, Stored) {

@@ -5,6 +5,7 @@
 mod advice;
 mod arguments;
 mod damage;
+mod elsewhere;
 mod formats;
 mod hand_made;
 mod hints;
@@ -15,6 +16,9 @@ mod output;
 #[expect(dead_code, reason = "some of it is only for the tests with an engine")]
 mod program;
 mod retention;
+#[path = "../shared/s3.rs"]
+#[expect(dead_code, reason = "some of it is only for the tests of the store")]
+mod s3;
 #[path = "../shared/schema.rs"]
 mod schema;
 mod unfinished;

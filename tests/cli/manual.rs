@@ -8,7 +8,7 @@ const VERBS: [&str; 10] =
 #[test]
 fn every_command_has_help_and_takes_what_every_command_takes() {
     let volsnap = Volsnap::new();
-    for verb in VERBS.iter().chain(&["install", "completions", "man"]) {
+    for verb in VERBS.iter().chain(&["init", "install", "completions", "man"]) {
         assert!(volsnap.run(["help", verb]).expect(0).stdout().contains("Usage:"), "{verb}");
         // Before and behind it, whether it asks or not.
         for arguments in [["-y", verb, "--help"], [verb, "-y", "--help"]] {

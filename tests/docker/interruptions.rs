@@ -193,7 +193,7 @@ async fn a_second_ctrl_c_is_told_what_is_going_on_and_changes_nothing() {
 }
 
 /// Returns the guard of the run whose journal is below this volsnap's state directory.
-fn guard_of(volsnap: &Volsnap) -> Pid {
+pub(crate) fn guard_of(volsnap: &Volsnap) -> Pid {
     let state = volsnap.state().display().to_string();
     let is_guard = |cmdline: &str| cmdline.contains("\0guard\0") && cmdline.contains(&state);
     let found = std::fs::read_dir("/proc").unwrap().find_map(|entry| {

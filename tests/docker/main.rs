@@ -21,6 +21,7 @@ mod deep;
 mod disaster;
 mod doctor;
 mod drill;
+mod elsewhere;
 mod engine;
 mod entrypoints;
 mod facts;
@@ -50,6 +51,9 @@ mod restart;
 mod restore;
 mod retention;
 mod round_trip;
+#[path = "../shared/s3.rs"]
+#[expect(dead_code, reason = "some of it is only for the tests of the store")]
+mod s3;
 #[path = "../shared/schema.rs"]
 mod schema;
 mod second_engine;

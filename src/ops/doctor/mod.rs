@@ -328,7 +328,12 @@ fn links_of(said: &str) -> Vec<(String, PathBuf)> {
 
 /// Returns what the repository has; whatever is wrong with it becomes a finding.
 async fn listing(location: &Path, findings: &mut Vec<Finding>) -> Listing {
-    let listing = async { Repository::open(location).await?.snapshots(None).await };
+    let listing = async {
+        let repository = Repository::open(location).await?;
+        findings
+            .extend(repository.probed().map(|probed| rules::limits(location, probed)).unwrap_or_default());
+        repository.snapshots(None).await
+    };
     match listing.await {
         Ok(listing) => {
             findings.extend(rules::unreadable(location, &listing.unreadable));

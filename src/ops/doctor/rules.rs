@@ -20,6 +20,7 @@ use crate::ops::recover::{Strange, Unfinished};
 use crate::repository::Unreadable;
 use crate::selector::memory::{InMemory, kept_elsewhere};
 use crate::selector::{self, DatabaseData, Target};
+use crate::store::Probed;
 
 /// The engine's own grace, for a container that has none.
 const DEFAULT_GRACE: i64 = 10;
@@ -645,6 +646,28 @@ pub(super) fn unreadable(repository: &Path, unreadable: &[Unreadable]) -> Option
 
 pub(super) fn no_repository(repository: &Path, why: &str) -> Finding {
     of_repository(repository, Risk::High, printable(why))
+}
+
+/// Returns what a server could not do when the repository was made there.
+pub(super) fn limits(repository: &Path, probed: &Probed) -> Vec<Finding> {
+    let mut findings = Vec::new();
+    let mut add = |what: &str, advice: &str| {
+        let mitigation = vec![Hint::advice(advice)];
+        findings.push(Finding { mitigation, ..of_repository(repository, Risk::Low, what.to_owned()) });
+    };
+    if !probed.deletes {
+        add(
+            "when it was made, its key could not delete: what a failed run leaves there stays",
+            "allow the key s3:DeleteObject; or have somebody else remove what `volsnap list` calls incomplete",
+        );
+    }
+    if !probed.lists_uploads {
+        add(
+            "when it was made, the server did not tell of unfinished uploads: what a dead run has sent stays, and nobody sees it",
+            "give the bucket a rule that removes unfinished uploads after two days (AbortIncompleteMultipartUpload)",
+        );
+    }
+    findings
 }
 
 fn of_repository(repository: &Path, risk: Risk, what: String) -> Finding {

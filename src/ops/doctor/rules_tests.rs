@@ -507,3 +507,14 @@ fn what_a_restart_cannot_make_anew_is_not_restarted() {
     let grace = situation.what(Kind::StopGrace).mended_by();
     assert!(grace.starts_with("put `stop_grace_period: 2m` into the service db"), "{grace}");
 }
+
+#[test]
+fn what_a_server_could_not_do_is_worth_knowing_and_what_it_could_is_not() {
+    let place = Path::new("s3://bucket/folder");
+    let probed = |deletes, lists_uploads| Probed { conditional_create: false, deletes, lists_uploads };
+    assert!(limits(place, &probed(true, true)).is_empty());
+    let found = limits(place, &probed(false, false));
+    assert!(found.iter().all(|finding| finding.risk == Risk::Low && finding.kind == Kind::Repository));
+    let said: Vec<_> = found.iter().map(|finding| finding.what.as_str()).collect();
+    assert!(said[0].contains("could not delete") && said[1].contains("unfinished uploads"), "{said:?}");
+}

@@ -486,7 +486,8 @@ impl RestoreRun<'_> {
         source: &Source,
         engine: &EngineInfo,
     ) -> bool {
-        if plan.safety.is_none() {
+        // Old data that lies elsewhere alone would come back over a network, with the service away.
+        if plan.safety.is_none() || !self.repository.is_local() {
             return false;
         }
         let device =

@@ -204,8 +204,8 @@ impl<'a> SnapshotRun<'a> {
     pub(super) async fn open_output(&self, saga: &mut Saga, prepared: &Prepared) -> Result<Output> {
         let repository = self.repository.open_or_init(&self.run.context.clock).await?;
         let mut pending = repository.begin(&prepared.source.key, &self.run.id, self.options.codec).await?;
-        if prepared.plan.capture == Capture::Direct {
-            pending = pending.spooled(Spool::new(self.run.context.saga.state.join("spool")));
+        if let Some(spool) = self.spool(prepared) {
+            pending = pending.spooled(spool);
         }
         self.published.get_or_init(|| pending.published());
         let name = format!("{}/{}", prepared.source.key, self.run.id);
@@ -216,6 +216,14 @@ impl<'a> SnapshotRun<'a> {
             announced.inspect_err(|error| tracing::info!(%error, "the repository is not told")).ok();
         let writers = Writers::open(saga, &pending).await?;
         Ok(Output { pending, writers, announced })
+    }
+
+    /// Returns where the archive waits for the service to be back: it is written while the service is held, and that
+    /// must not take as long as a network does.
+    fn spool(&self, prepared: &Prepared) -> Option<Spool> {
+        let is_held = prepared.plan.capture == Capture::Direct && !prepared.hold.is_empty();
+        let waits = is_held && !self.repository.is_local();
+        waits.then(|| Spool::new(self.run.context.saga.state.join("spool")))
     }
 
     /// Archives what is not archived yet and publishes the snapshot, whether or not what was held is back: a database

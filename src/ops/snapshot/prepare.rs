@@ -36,6 +36,7 @@ use crate::selector::Target;
 use crate::service::order;
 use crate::service::ready::await_ready;
 use crate::store::StoreAddress;
+use crate::store::spool::Spool;
 use crate::undo::Saga;
 
 /// How long a database may take to answer before anything is stopped.
@@ -126,7 +127,10 @@ impl SnapshotRun<'_> {
         let is_store = !prepared.survey.stores.is_empty();
         prepared.take_users(&self.run.context, HoldPlan { is_store, mute, ..hold });
         self.choose_capture(&mut prepared).await?;
-        refuse_without_space(&prepared.plan, self.repository.address())?;
+        match self.spool(&prepared) {
+            Some(spool) => refuse_without_spool(&prepared.plan, &spool)?,
+            None => refuse_without_space(&prepared.plan, self.repository.address())?,
+        }
         self.warn_of_downtime(&prepared.plan);
         Ok(prepared)
     }
@@ -538,6 +542,25 @@ fn refuse_without_space(plan: &Plan, repository: &StoreAddress) -> Result<()> {
         ))
         .hint(Hint::instead(&["--repo="], ["--repo", "DIR"]).why("a larger disk"))
         .or(Hint::advice("remove what is not needed"))),
+        _ => Ok(()),
+    }
+}
+
+/// Refuses an archive that would not fit where it waits until the service is back: that would be noticed while the
+/// service is away.
+fn refuse_without_spool(plan: &Plan, spool: &Spool) -> Result<()> {
+    match spool.free_space() {
+        Some(free) if free < plan.needed_bytes => Err(Error::failed(format!(
+            "the archive waits in {} until the service is back, where {} MB are free, and it may need {} MB",
+            spool.directory().display(),
+            free / 1_000_000,
+            plan.needed_bytes / 1_000_000
+        ))
+        .state("nothing was stopped")
+        .hint(
+            Hint::shell("export VOLSNAP_STATE_DIR=DIR")
+                .why("a larger disk; `volsnap recover` has to be told the same"),
+        )),
         _ => Ok(()),
     }
 }
