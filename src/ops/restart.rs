@@ -336,11 +336,13 @@ impl RestartRun<'_> {
         self.run.monitor().step("recreate");
         let made = recreate.create(&run).await;
         saga.undo_now(end, self.run.monitor()).await.context(|| "end Compose".to_owned())?;
+        // Also if Compose has failed half-way: what it has made anew by then is what is started.
+        let joined = match rejoin {
+            Some(rejoin) => saga.undo_now(rejoin, self.run.monitor()).await,
+            None => Ok(()),
+        };
         made.context(|| "make the containers anew".to_owned())?;
-        if let Some(rejoin) = rejoin {
-            let joined = saga.undo_now(rejoin, self.run.monitor()).await;
-            joined.context(|| "make anew who shares the network of what was made anew".to_owned())?;
-        }
+        joined.context(|| "make anew who shares the network of what was made anew".to_owned())?;
         self.refuse_the_same(subject).await
     }
 
@@ -592,7 +594,11 @@ impl RestartRun<'_> {
                     before: Some(lies(mount)),
                     after: now,
                     next: lost.then(|| {
-                        let command = Hint::shell(recreate.command());
+                        // By hand, who shares something of it would be left without.
+                        let command = match subject.sharers.is_empty() {
+                            true => Hint::shell(recreate.command()),
+                            false => Hint::again([""; 0]),
+                        };
                         command.why(format!("once the compose file has {} there again", lies(mount)))
                     }),
                 });

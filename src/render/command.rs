@@ -7,7 +7,7 @@ use volsnap::model::quote::{printable, shell_quote};
 /// What only plans.
 const DRY_RUN: &str = "--dry-run";
 /// The verbs that can.
-const PLANNED: [&str; 5] = ["snapshot", "restore", "migrate", "restart", "verify"];
+const PLANNED: [&str; 6] = ["copy", "snapshot", "restore", "migrate", "restart", "verify"];
 
 /// How this command was called, as far as the next one has to be called the same way.
 #[derive(Debug, Clone, Default)]
@@ -58,7 +58,8 @@ impl Commands {
         }
         // Who wants JSON goes on with JSON, and who only plans has not asked for anything to be done.
         let is_typed = |option: &str| self.options().any(|word| word == option);
-        if is_typed("--json") && !args.iter().any(|arg| arg == "--json") {
+        // What doctor advises is for people, whoever reads its report.
+        if is_typed("--json") && !is_typed("doctor") && !args.iter().any(|arg| arg == "--json") {
             words.push("--json");
         }
         let mut args: Vec<&str> = args.iter().map(String::as_str).collect();

@@ -138,10 +138,17 @@ pub fn shares(one: &Container, other: &Container) -> bool {
 /// # Errors
 /// When the engine fails; then one has its name or lies aside, and the next attempt goes on from there.
 pub async fn rejoin(docker: &dyn Docker, sharers: &[Sharer], monitor: &dyn Monitor) -> Result<()> {
-    for sharer in sharers {
-        sharer.rejoin(docker, monitor).await?;
+    let mut outcome = Ok(());
+    // One that shares something of another one of these is right only once that one is.
+    for _ in sharers {
+        outcome = Ok(());
+        for sharer in sharers {
+            if let Err(error) = sharer.rejoin(docker, monitor).await {
+                outcome = outcome.and(Err(error));
+            }
+        }
     }
-    Ok(())
+    outcome
 }
 
 /// Returns the container that has the place of the recorded one, whatever has become of that one.

@@ -370,9 +370,8 @@ impl Compensation for Undo {
             Self::PutBackContainers { containers } => {
                 containers.iter().flat_map(|one| of(&one.identity.id, &one.identity.name)).collect()
             }
-            Self::Rejoin { sharers } => {
-                sharers.iter().flat_map(|one| of(&one.identity.id, &one.identity.name)).collect()
-            }
+            // One that shares something cannot keep the one that it shares it of from its start: it has no data in its
+            // hands, and what it could lose is named by the undo that puts the others back.
             _ => Vec::new(),
         }
     }

@@ -68,7 +68,8 @@ pub(super) async fn rejoin(
     budget: RetryBudget,
     monitor: &dyn Monitor,
 ) -> Result<()> {
-    let deadline = Instant::now() + budget.0;
+    // Whom it shares it of waits for it.
+    let deadline = Instant::now() + budget.0.min(RetryBudget::SHORT.0);
     let mut pause = Duration::from_millis(200);
     while let Err(error) = sharing::rejoin(docker, sharers, monitor).await {
         if Instant::now() + pause > deadline {

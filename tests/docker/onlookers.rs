@@ -103,9 +103,7 @@ async fn what_no_files_prove_is_quiet_except_for_who_could_write() {
     assert!(!names_it(&snapshot(&["--hold", &agent])));
     assert_ne!(started(&agent), before, "it was held, and runs again");
     let target = format!("volume:{volume}");
-    volsnap
-        .run(["snapshot", &target, "--hold", "nobody"])
-        .refused(2, &["no container called nobody can see"]);
+    volsnap.run(["snapshot", &target, "--hold", "nobody"]).refused(2, &["no container is called \"nobody\""]);
 }
 
 #[tokio::test]

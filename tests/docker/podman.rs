@@ -88,7 +88,7 @@ async fn podman_is_refused_for_what_stops_and_taken_for_what_does_not() {
     let place = directory.path().join("moved");
     let refused: [(&[&str], &str); 7] = [
         (&["snapshot", &target], &frozen.join(" ")),
-        (&["snapshot", &target, "--dry-run"], &frozen.join(" ")),
+        (&["snapshot", &target, "--dry-run"], "--dry-run --quiesce pause"),
         (&["restart", &container], "--quiesce pause"),
         (&["restart", &container, "--snapshot"], "--quiesce pause"),
         (&["restore", "latest", "-y"], "--new-volume NAME"),

@@ -300,7 +300,7 @@ async fn a_place_that_cannot_keep_the_snapshot_is_refused_before_anything_is_sto
     assert_eq!(fs::read_dir(&foreign).unwrap().count(), 1);
 
     if let Some(small) = Mounted::tmpfs(directory.path().join("small"), "size=2m") {
-        refuse_repository(small.path(), 1, &["2 MB free", "may need"]);
+        refuse_repository(small.path(), 1, &["2.1 MB free", "may need"]);
         assert_eq!(fs::read_dir(small.path()).unwrap().count(), 0);
     }
     if let Some(read_only) = Mounted::tmpfs(directory.path().join("read-only"), "ro") {

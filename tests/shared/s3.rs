@@ -82,10 +82,11 @@ impl Server {
         self.ask("GET", &format!("/{BUCKET}?uploads=")).matches("<UploadId>").count()
     }
 
-    /// Returns the names of all objects.
+    /// Returns the keys of all objects but those that say that a run is there: those of a killed run stay for a day.
     pub(crate) fn objects(&self) -> Vec<String> {
         let answer = self.ask("GET", &format!("/{BUCKET}?list-type=2"));
-        answer.split("<Key>").skip(1).map(|rest| rest.split("</Key>").next().unwrap().to_owned()).collect()
+        let keys = answer.split("<Key>").skip(1).map(|rest| rest.split("</Key>").next().unwrap().to_owned());
+        keys.filter(|key| !key.contains("/running/")).collect()
     }
 }
 

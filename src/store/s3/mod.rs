@@ -55,6 +55,8 @@ const REQUEST: Duration = Duration::from_secs(300);
 const CONNECT: Duration = Duration::from_secs(10);
 /// How often a request that failed is made again.
 const RETRIES: usize = 8;
+/// How often a listing is asked for again if its answer is cut off.
+const LIST_AGAIN: u32 = 3;
 /// How long a request is made again.
 const RETRY_FOR: Duration = Duration::from_secs(120);
 /// Where the role of a machine of Amazon's is asked for.
@@ -316,7 +318,19 @@ impl Store for S3Store {
 
     async fn list(&self, folder: &Key) -> io::Result<Vec<ObjectMeta>> {
         let path = self.shared.path(folder)?;
-        let found = self.shared.s3.list_with_delimiter(Some(&path)).await.map_err(|error| failed(&error))?;
+        // What makes requests again does so until the answer begins, and not for one that is cut off.
+        let mut again = LIST_AGAIN;
+        let found = loop {
+            match self.shared.s3.list_with_delimiter(Some(&path)).await.map_err(|error| failed(&error)) {
+                Ok(found) => break found,
+                Err(error)
+                    if again == 0 || Failure::of(&error).is_some_and(|one| one.trouble != Trouble::Other) =>
+                {
+                    return Err(error);
+                }
+                Err(_) => again -= 1,
+            }
+        };
         let objects =
             found.objects.iter().filter_map(|meta| Some(object(self.shared.key(&meta.location)?, meta)));
         let folders = found.common_prefixes.iter().filter_map(|path| {
