@@ -230,7 +230,7 @@ mod tests {
             Error::failed("outer").with_source(inner()).hint(own.clone()),
             Error::failed("outer").hint(own.clone()).with_source(inner()),
         ] {
-            assert_eq!(error.hints(), [own.clone()]);
+            assert_eq!(error.hints(), std::slice::from_ref(&own));
         }
     }
 }

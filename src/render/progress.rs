@@ -160,7 +160,7 @@ impl Pen {
             match self.queue.take(self.bar.as_ref().map(|_| TICK)) {
                 Some(Entry::Item(drawn)) => self.put(drawn),
                 Some(Entry::Dropped(count)) => {
-                    let lines = counted(count as u64, "line");
+                    let lines = counted(count, "line");
                     self.line(&format!("{:>10} output was stuck, so {lines} cannot be shown", ""));
                 }
                 None => self.bar.iter_mut().for_each(Bar::tick),
