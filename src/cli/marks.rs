@@ -9,6 +9,7 @@ use volsnap::ops::marks::{self, RemoveOptions};
 use volsnap::repository::{Repository, Snapshot};
 
 use super::Global;
+use super::dirs::state_directory;
 use super::exit::Exit;
 use super::prune::parse_time;
 use crate::render::{Ui, json};
@@ -91,8 +92,9 @@ pub(crate) async fn unpin(global: &Global, args: &UnpinArgs, ui: &Ui) -> Result<
 /// Marks a snapshot for deletion, or deletes it.
 pub(crate) async fn remove(global: &Global, args: &RemoveArgs, ui: &Ui) -> Result<ExitCode, Error> {
     let (repository, snapshot) = named(global, &args.snapshot).await?;
-    let options = RemoveOptions { grace: args.grace, even_the_last: args.even_the_last };
-    let removed = marks::remove(&repository, &snapshot, options, &Clock::system()).await?;
+    let state = Some(state_directory()?);
+    let options = RemoveOptions { grace: args.grace, even_the_last: args.even_the_last, state };
+    let removed = marks::remove(&repository, &snapshot, &options, &Clock::system()).await?;
     ui.removed(&snapshot, &removed);
     Ok(Exit::of_look(true, !matches!(removed, marks::Removed::Held { .. })).into())
 }

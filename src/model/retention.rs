@@ -387,10 +387,14 @@ impl<'a> Planning<'a> {
         candidate.id.begun().is_none_or(|at| at > self.now + FUTURE_SLACK)
     }
 
-    /// Returns those that rules count, the newest first.
+    /// Returns those that rules count, the newest first. What another policy has marked is among them: these rules may
+    /// keep it.
     fn counted(&self) -> Vec<(&'a Candidate, DateTime<Utc>)> {
         let counts = |one: &&&Candidate| {
-            one.kind == Kind::Ordinary && one.is_good() && !one.is_marked() && !self.is_of_the_future(one)
+            one.kind == Kind::Ordinary
+                && one.is_good()
+                && one.marked != Marked::ByHand
+                && !self.is_of_the_future(one)
         };
         let counted = self.candidates.iter().filter(counts);
         counted.filter_map(|one| Some((*one, one.id.begun()?))).collect()
@@ -420,11 +424,12 @@ impl<'a> Planning<'a> {
             }
         }
         let Some(within) = policy.within else { return };
-        let Ok(limit) = TimeDelta::from_std(within) else { return };
+        // Longer than any calendar is for ever.
+        let limit = TimeDelta::from_std(within).unwrap_or(TimeDelta::MAX);
         for candidate in self.candidates.clone() {
             let is_young = candidate.id.begun().is_some_and(|at| self.now.signed_duration_since(at) <= limit);
-            if is_young && !candidate.is_marked() && candidate.is_good() && !self.is_of_the_future(candidate)
-            {
+            let is_removed = candidate.marked == Marked::ByHand;
+            if is_young && !is_removed && candidate.is_good() && !self.is_of_the_future(candidate) {
                 self.keep(candidate, Reason::Within { within });
             }
         }

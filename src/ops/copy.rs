@@ -1,12 +1,14 @@
 //! `copy`: have snapshots in a second repository as well.
 //!
 //! It holds no service. Each snapshot is read from the one repository, digested, compared with what its manifest says, and
-//! published in the other, the oldest first, so that the next copy finds where to go on. Before the first byte, the journal has what removes a half copy, and both
-//! repositories are told what is read and written. So a copy that dies leaves whole snapshots there and nothing else, and
-//! the next one goes on with the first that is missing.
+//! published in the other, the oldest first, so that the next copy finds where to go on. Before the first byte, the journal
+//! has what removes a half copy, and both repositories are told what is read and written. So a copy that dies leaves whole
+//! snapshots there and nothing else, and the next one goes on with the first that is missing.
 
 use std::collections::BTreeSet;
 use std::path::PathBuf;
+
+use chrono::{DateTime, Utc};
 
 use super::Context;
 use super::outside::refuse_own_repository;
@@ -16,7 +18,10 @@ use crate::model::event::Phase;
 use crate::model::hint::Hint;
 use crate::model::ids::SnapshotId;
 use crate::model::manifest::Manifest;
-use crate::repository::{Listing, Repository, RepositoryError, RepositoryLocation, RunMarker, Snapshot};
+use crate::model::retention::FUTURE_SLACK;
+use crate::repository::{
+    Listing, Repository, RepositoryError, RepositoryLocation, RunMarker, Snapshot, Unreadable,
+};
 use crate::saga::When;
 use crate::undo::{Saga, Undo};
 
@@ -96,7 +101,8 @@ impl<'a> Copying<'a> {
         }
         let (listing, there) = (from.snapshots(None).await?, to.snapshots(None).await?);
         let mut report = CopyReport::default();
-        let chosen = choose(&listing, &there, options, &mut report)?;
+        let mut chosen = choose((&listing, &there), options, run.context.clock.now(), &mut report)?;
+        refuse_broken(&there, &mut chosen, &mut report);
         Ok(Self { run, options, from, to, chosen, report })
     }
 
@@ -108,6 +114,12 @@ impl<'a> Copying<'a> {
             }
             return Ok(self.report);
         }
+        let Some(_claim) = self.to.claim_for_copy()? else {
+            let at_work = format!("another copy to {} is at work", self.to.location().display());
+            return Err(Error::failed(at_work)
+                .state("nothing was copied")
+                .hint(Hint::advice("copy once it has ended")));
+        };
         let names: Vec<String> = self.chosen.iter().map(Snapshot::name).collect();
         let reads = RunMarker::new(&self.run.id, "copy", names.clone(), Vec::new());
         let writes = RunMarker::new(&self.run.id, "copy", Vec::new(), names);
@@ -216,9 +228,9 @@ async fn second(context: &Context, options: &CopyOptions) -> Result<Repository> 
 
 /// Returns what is to be copied, the oldest first.
 fn choose(
-    listing: &Listing,
-    there: &Listing,
+    (listing, there): (&Listing, &Listing),
     options: &CopyOptions,
+    now: DateTime<Utc>,
     report: &mut CopyReport,
 ) -> Result<Vec<Snapshot>> {
     let mut chosen: Vec<Snapshot> = Vec::new();
@@ -244,7 +256,11 @@ fn choose(
     chosen.dedup_by(|a, b| a.name() == b.name());
     let names: BTreeSet<String> = there.snapshots.iter().map(Snapshot::name).collect();
     let newest = |source: &str| {
+        // What a restore has kept there, and what a wrong clock has named, say nothing of what a copy has brought.
+        let is_of_now =
+            |one: &&Snapshot| one.manifest.id.begun().is_some_and(|begun| begun <= now + FUTURE_SLACK);
         let of_it = there.snapshots.iter().filter(|one| one.manifest.source == source);
+        let of_it = of_it.filter(|one| !one.manifest.is_safety()).filter(is_of_now);
         of_it.map(|one| &one.manifest.id).max()
     };
     chosen.retain(|snapshot| {
@@ -263,6 +279,22 @@ fn choose(
     });
     add_needed(listing, &names, &mut chosen);
     Ok(chosen)
+}
+
+/// Takes those out that are there and cannot be read there: a copy does not mend them, and must not say that they are
+/// there.
+fn refuse_broken(there: &Listing, chosen: &mut Vec<Snapshot>, report: &mut CopyReport) {
+    chosen.retain(|snapshot| {
+        let (source, id) = (&snapshot.manifest.source, &snapshot.manifest.id);
+        let is_it =
+            |one: &&Unreadable| one.snapshot.as_ref().is_some_and(|(of, it)| of == source && it == id);
+        let Some(broken) = there.unreadable.iter().find(is_it) else { return true };
+        report.damaged = true;
+        report
+            .failed
+            .push((snapshot.name(), format!("{} is damaged: {}", broken.path.display(), broken.why)));
+        false
+    });
 }
 
 /// Adds what the chosen snapshots need and is not there, however old: without it they could not be restored there.

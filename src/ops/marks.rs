@@ -3,12 +3,12 @@
 //! Whoever writes here holds the repository's claim, where it is a directory of this machine. Elsewhere the times of grace
 //! keep those apart who delete and those who want something back; both go by the repository's clock.
 
+use std::path::PathBuf;
 use std::time::Duration;
 
 use chrono::{DateTime, TimeDelta, Utc};
 
-use super::prune::{GRACE, refuse_short_grace};
-use super::prune::{alarms_of, nothing_of};
+use super::prune::{GRACE, OpenRuns, alarms_of, nothing_of, refuse_short_grace};
 use crate::clock::Clock;
 use crate::model::error::{Context as _, Error, Result};
 use crate::model::hint::Hint;
@@ -43,12 +43,14 @@ pub enum Removed {
 }
 
 /// How to remove a snapshot.
-#[derive(Debug, Clone, Copy, Default)]
+#[derive(Debug, Clone, Default)]
 pub struct RemoveOptions {
     /// How long it can be had back; `None` for [`GRACE`].
     pub grace: Option<Duration>,
     /// Whether it may be the last one of its source, or the last one that was verified.
     pub even_the_last: bool,
+    /// Where the journals of this machine's runs are: one that is not finished may need the snapshot.
+    pub state: Option<PathBuf>,
 }
 
 /// Says that a command is at work in a repository; so it learns what time it is there.
@@ -68,12 +70,15 @@ pub async fn pin(
     clock: &Clock,
 ) -> Result<bool> {
     let (name, tool_version) = (snapshot.name(), env!("CARGO_PKG_VERSION").to_owned());
-    if snapshot.deletion.is_some() {
+    let _claim = repository.claim().await?;
+    // A prune may have been at work until now.
+    let listing = repository.snapshots(Some(&snapshot.manifest.source)).await?;
+    let still = listing.snapshots.iter().find(|one| one.manifest.id == snapshot.manifest.id);
+    if still.ok_or_else(|| is_gone(&name))?.deletion.is_some() {
         return Err(Error::usage(format!("{name} is marked for deletion"))
             .state("it is not pinned")
             .hint(Hint::volsnap(["undelete", &name]).why("takes the mark away; then pin it")));
     }
-    let _claim = repository.claim().await?;
     let pin = Pin { format_version: MARK_FORMAT, at: clock.now(), reason, tool_version };
     Ok(repository.pin(&snapshot.manifest.source, &snapshot.manifest.id, &pin).await?)
 }
@@ -94,7 +99,7 @@ pub async fn unpin(repository: &Repository, snapshot: &Snapshot) -> Result<bool>
 pub async fn remove(
     repository: &Repository,
     snapshot: &Snapshot,
-    options: RemoveOptions,
+    options: &RemoveOptions,
     clock: &Clock,
 ) -> Result<Removed> {
     refuse_short_grace(repository, options.grace)?;
@@ -108,7 +113,7 @@ pub async fn remove(
 async fn remove_by(
     repository: &Repository,
     snapshot: &Snapshot,
-    options: RemoveOptions,
+    options: &RemoveOptions,
     now: DateTime<Utc>,
 ) -> Result<Removed> {
     let (source, id) = (&snapshot.manifest.source, &snapshot.manifest.id);
@@ -127,6 +132,10 @@ async fn remove_by(
     if let Some(by) = repository.running(now).await?.iter().find_map(|run| run.holds(&name)) {
         return Ok(Removed::Held { by });
     }
+    let open = options.state.as_deref().map(OpenRuns::look).transpose()?.unwrap_or_default();
+    if let Some(by) = open.holds(&name, snapshot.manifest.is_safety()) {
+        return Ok(Removed::Held { by });
+    }
     if !grace.is_zero() {
         return Ok(Removed::Marked { due: deletion.due(None) });
     }
@@ -136,9 +145,19 @@ async fn remove_by(
     }
 }
 
+/// The error for a snapshot that somebody has deleted while this command waited.
+fn is_gone(name: &str) -> Error {
+    Error::failed(format!("{name} is gone"))
+        .state("a prune has deleted it")
+        .hint(Hint::volsnap(["list"]).why("says what there is"))
+}
+
 fn refuse_needed(listing: &Listing, snapshot: &Snapshot) -> Result<()> {
     let (name, id) = (snapshot.name(), &snapshot.manifest.id);
     let still = listing.snapshots.iter().find(|one| one.manifest.id == *id);
+    if still.is_none() {
+        return Err(is_gone(&name));
+    }
     if still.is_some_and(|one| one.pin.is_some()) {
         return Err(Error::usage(format!("{name} is pinned"))
             .state("it stays")
@@ -182,13 +201,14 @@ fn refuse_last(listing: &Listing, snapshot: &Snapshot) -> Result<()> {
         (false, true) if !others.iter().any(|one| is_verified(one)) => "the last verified snapshot",
         _ => return Ok(()),
     };
-    Err(Error::usage(format!("{} is {what} of its source", snapshot.name()))
-        .state("it stays")
-        .hint(
-            Hint::volsnap(["verify", &format!("{}/latest", snapshot.manifest.source)])
-                .why("verifies another"),
-        )
-        .or(Hint::again(["--even-the-last"]).why("removes it all the same")))
+    let refused = Error::usage(format!("{} is {what} of its source", snapshot.name())).state("it stays");
+    let all_the_same = Hint::again(["--even-the-last"]).why("removes it all the same");
+    Err(match others.last() {
+        Some(other) => {
+            refused.hint(Hint::volsnap(["verify", &other.name()]).why("verifies another")).or(all_the_same)
+        }
+        None => refused.hint(all_the_same),
+    })
 }
 
 /// Takes the mark for deletion away from a snapshot.
@@ -211,18 +231,16 @@ async fn undelete_at(repository: &Repository, snapshot: &Snapshot, now: DateTime
     // Here the claim keeps out whoever deletes; elsewhere only time does, with some to spare for a call under way.
     if !repository.is_claimed_alone() && now + UNDELETE_SLACK >= deletion.due(None) {
         let over = format!("the time in which {name} could be had back is over");
-        return Err(Error::usage(over).state("a prune may be deleting it at this moment").hint(
-            Hint::volsnap(["copy", &name, "--to", "DIR"]).why("saves it elsewhere, if it is still there"),
-        ));
+        return Err(Error::usage(over)
+            .state("a prune may be deleting it at this moment")
+            .hint(Hint::volsnap(["list"]).why("says what there is")));
     }
     repository.unmark(&manifest.source, &manifest.id).await?;
     let listing = repository.snapshots(Some(&manifest.source)).await?;
     if listing.snapshots.iter().any(|one| one.manifest.id == manifest.id) {
         return Ok(());
     }
-    Err(Error::failed(format!("have {name} back: it is gone"))
-        .state("a prune has deleted it")
-        .hint(Hint::volsnap(["list"]).why("says what there is")))
+    Err(is_gone(&name))
 }
 
 /// Writes down that somebody has looked at what is wrong in a source, so that prune goes on there. Returns what that was.

@@ -519,8 +519,12 @@ impl SnapshotReader<'_> {
             });
             match read {
                 Ok(verification) => verified.push(verification),
-                // The snapshot is as good without the record.
-                Err(error) => unreadable.push(Unreadable { snapshot: None, ..self.unreadable(files, error) }),
+                // The snapshot is as good without the record; but it may be the one that proves it, or condemns it.
+                Err(error) => unreadable.push(Unreadable {
+                    snapshot: None,
+                    obstructs: Some(self.source.to_owned()),
+                    ..self.unreadable(files, error)
+                }),
             }
         }
         verified.sort_by_key(|verification: &Verification| verification.at);

@@ -27,6 +27,7 @@ pub mod tarball;
 #[cfg(test)]
 mod tests;
 
+use std::fs::{File, TryLockError};
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -286,6 +287,25 @@ impl Repository {
     /// When the store cannot be claimed.
     pub async fn claim(&self) -> Result<Claim, RepositoryError> {
         self.store.claim().await.map_err(RepositoryError::io("lock", self.location()))
+    }
+
+    /// Keeps out other copies into it while the result lives; `None` if one is at work. Only a directory of this machine
+    /// can: two copies to another place at once may each take the other's unfinished objects for its own.
+    ///
+    /// # Errors
+    /// When the repository cannot be looked at.
+    pub fn claim_for_copy(&self) -> Result<Option<Claim>, RepositoryError> {
+        let Some(root) = self.local_path() else { return Ok(Some(Claim::default())) };
+        let path = root.join(MARKER.as_str());
+        let marker = File::open(&path).map_err(RepositoryError::io("open", path))?;
+        match marker.try_lock() {
+            Err(TryLockError::WouldBlock) => Ok(None),
+            Ok(()) => Ok(Some(Claim::new(marker))),
+            Err(TryLockError::Error(error)) => {
+                tracing::debug!(%error, "the repository cannot be locked");
+                Ok(Some(Claim::default()))
+            }
+        }
     }
 
     /// Returns whether it is a directory on a disk of this machine, of which nobody else can have a stale view.

@@ -110,8 +110,10 @@ pub fn alarms(snapshots: &[Seen], acknowledged: Option<&Acknowledged>) -> Vec<Al
 
 fn drop_from(before: Option<&Seen>, seen: &Seen) -> Option<Alarm> {
     let id = seen.id.clone();
-    if seen.files == 0 || seen.raw_bytes == 0 {
-        return Some(Alarm::Empty { id });
+    let is_empty = |one: &Seen| one.files == 0 || one.raw_bytes == 0;
+    if is_empty(seen) {
+        // One that was empty before has not dropped.
+        return before.is_none_or(|before| !is_empty(before)).then_some(Alarm::Empty { id });
     }
     let before = before.filter(|before| seen.raw_bytes <= before.raw_bytes / 2)?;
     Some(Alarm::Shrunk { id, before: before.id.clone(), from: before.raw_bytes, to: seen.raw_bytes })

@@ -221,7 +221,7 @@ fn what_a_kept_one_needs_stays_however_old() {
 #[test]
 fn what_is_marked_waits_and_comes_back_only_if_nothing_else_is_left() {
     let marked = |days: i64, marked| Candidate { marked, ..ago(days * DAY) };
-    let policy = rules(&[(Rule::Last, 5)]);
+    let policy = rules(&[(Rule::Last, 1)]);
     let decisions = decide(&policy, &[marked(3, Marked::ByPolicy), marked(2, Marked::ByHand), ago(DAY)]);
     assert_eq!(
         decisions.iter().map(|one| one.fate).collect::<Vec<_>>(),
@@ -236,6 +236,22 @@ fn what_is_marked_waits_and_comes_back_only_if_nothing_else_is_left() {
     );
     let read = Candidate { held_by: Some("a drill reads it".to_owned()), ..marked(3, Marked::ByPolicy) };
     assert_eq!(decide(&policy, &[read, ago(DAY)])[0].fate, Fate::Waits);
+}
+
+#[test]
+fn what_another_policy_has_marked_comes_back_if_this_one_keeps_it() {
+    let marked = |days: i64, marked| Candidate { marked, ..ago(days * DAY) };
+    let fates = |policy: &Policy| -> Vec<Fate> {
+        let candidates = [marked(3, Marked::ByPolicy), marked(2, Marked::ByHand), ago(DAY)];
+        decide(policy, &candidates).iter().map(|one| one.fate).collect()
+    };
+    assert_eq!(fates(&rules(&[(Rule::Last, 5)])), [Fate::Rescue, Fate::Marked, Fate::Keep]);
+    let within = |days: u64| Policy { within: Some(Duration::from_secs(days * 86_400)), ..rules(&[]) };
+    assert_eq!(fates(&within(14)), [Fate::Rescue, Fate::Marked, Fate::Keep]);
+    assert_eq!(fates(&within(2)), [Fate::Marked, Fate::Marked, Fate::Keep]);
+    // Longer than any calendar is for ever.
+    let for_ever = Policy { within: Some(Duration::MAX), ..rules(&[]) };
+    assert_eq!(fates(&for_ever), [Fate::Rescue, Fate::Marked, Fate::Keep]);
 }
 
 #[test]

@@ -32,6 +32,7 @@ mod plan;
 #[cfg(test)]
 mod tests;
 
+pub(super) use open_runs::OpenRuns;
 pub use plan::{IncompleteFiles, PlannedSnapshot, PrunePlan, SourcePlan, Stopped};
 pub(super) use plan::{alarms_of, nothing_of};
 
@@ -244,7 +245,8 @@ impl Pruning<'_> {
     async fn sweep_one(&mut self, source: &str, id: &SnapshotId) {
         self.monitor.step("sweep");
         let name = format!("{source}/{id}");
-        match self.repository.sweep(source, id, self.now, self.options.grace).await {
+        let grace = self.options.grace_of_marked(self.repository);
+        match self.repository.sweep(source, id, self.now, grace).await {
             Ok(Swept::Deleted { bytes }) => {
                 self.report.deleted.push(name);
                 self.report.freed_bytes += bytes;
@@ -274,6 +276,12 @@ impl Pruning<'_> {
 }
 
 impl PruneOptions {
+    /// Returns the time of grace for what is marked already. It is shorter than what was said then only where the claim
+    /// keeps out whoever wants something back, and has been told that he may.
+    fn grace_of_marked(&self, repository: &Repository) -> Option<Duration> {
+        self.grace.filter(|_| repository.is_claimed_alone())
+    }
+
     fn leftovers_after(&self) -> Duration {
         self.grace.unwrap_or(GRACE).max(LEFTOVERS_AFTER)
     }

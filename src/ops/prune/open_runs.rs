@@ -9,7 +9,7 @@ use crate::undo::{Journal, Undo};
 
 /// What unfinished runs need.
 #[derive(Debug, Default)]
-pub(super) struct OpenRuns {
+pub(in crate::ops) struct OpenRuns {
     /// The snapshots that they put back or write, as `SOURCE/ID`, and the run.
     needed: BTreeMap<String, String>,
     /// Whether there is one of which nobody can tell.
@@ -18,7 +18,7 @@ pub(super) struct OpenRuns {
 
 impl OpenRuns {
     /// Looks at the journals below a state directory.
-    pub(super) fn look(state: &Path) -> Result<Self> {
+    pub(in crate::ops) fn look(state: &Path) -> Result<Self> {
         let mut open = Self::default();
         for path in Journal::all(state).context(|| "look for unfinished runs".to_owned())? {
             let Ok(looked) = Journal::look(&path) else {
@@ -45,7 +45,7 @@ impl OpenRuns {
     }
 
     /// Returns in words why a snapshot must stay for such a run.
-    pub(super) fn holds(&self, name: &str, is_safety: bool) -> Option<String> {
+    pub(in crate::ops) fn holds(&self, name: &str, is_safety: bool) -> Option<String> {
         match self.needed.get(name) {
             Some(run) => Some(format!("run {run} is not finished, and may need it")),
             None if self.anything && is_safety => {
@@ -56,7 +56,7 @@ impl OpenRuns {
     }
 
     /// Returns whether such a run may write this snapshot.
-    pub(super) fn writes(&self, name: &str) -> bool {
+    pub(in crate::ops) fn writes(&self, name: &str) -> bool {
         self.anything || self.needed.contains_key(name)
     }
 }

@@ -98,7 +98,8 @@ impl PrunePlan {
             }
         }
         let open = options.state.as_deref().map(OpenRuns::look).transpose()?.unwrap_or_default();
-        let planner = Planner { options, now, running: &running, open: &open };
+        let grace = options.grace_of_marked(repository);
+        let planner = Planner { options, grace, now, running: &running, open: &open };
         let sources = planner.sources(&listing);
         let incomplete = planner.incomplete(&listing, &sources);
         let half_deleted = listing.half_deleted();
@@ -144,6 +145,8 @@ pub(in crate::ops) fn nothing_of(repository: &Repository, source: &str) -> Error
 /// What a plan is made from.
 struct Planner<'a> {
     options: &'a PruneOptions,
+    /// The time of grace that counts for what is marked already, if it is shorter than what was said then.
+    grace: Option<Duration>,
     now: DateTime<Utc>,
     running: &'a [Running],
     open: &'a OpenRuns,
@@ -189,7 +192,7 @@ impl Planner<'_> {
             PlannedSnapshot {
                 source: source.to_owned(),
                 stored_bytes: snapshot.map_or(0, |one| one.manifest.archive().stored_bytes),
-                due: due.map(|deletion| deletion.due(self.options.grace)),
+                due: due.map(|deletion| deletion.due(self.grace)),
                 decision,
             }
         };
@@ -307,7 +310,12 @@ pub(in crate::ops) fn alarms_of<'s>(
             raw_bytes: counts.raw_bytes,
             files: counts.files,
             identifier: manifest.evidence.database.as_ref().and_then(|database| database.identifier.clone()),
-            failed: snapshot.verified.last().filter(|last| !last.ok).map(|last| last.at),
+            // Whoever has it removed has seen it.
+            failed: snapshot
+                .verified
+                .last()
+                .filter(|last| !last.ok && !snapshot.deletion.as_ref().is_some_and(|mark| mark.by_hand))
+                .map(|last| last.at),
         })
     });
     alarms(&seen.collect::<Vec<_>>(), listing.marks.acknowledged.get(source))

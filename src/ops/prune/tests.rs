@@ -20,7 +20,7 @@ use crate::model::retention::{Count, Rule};
 use crate::model::unknown::UnknownFields;
 use crate::ops::marks::{self, RemoveOptions, Removed};
 use crate::ops::{decline, execute};
-use crate::repository::tarball::layout::RUNNING;
+use crate::repository::tarball::layout::{RUNNING, SnapshotNames};
 use crate::repository::{DEAD_AFTER, Snapshot, Stored};
 use crate::store::memory::MemoryStore;
 use crate::store::observed::{Call, ObservedStore, Observer, Operation};
@@ -677,8 +677,8 @@ async fn what_somebody_removes_goes_unless_it_is_needed_pinned_or_the_last() {
     let repository = world.repository().await;
     let find = async |day: i64| world.repository().await.resolve(id(day).as_str()).await.unwrap();
     let remove = async |day: i64, even_the_last: bool| {
-        let options = RemoveOptions { grace: None, even_the_last };
-        marks::remove(&repository, &find(day).await, options, &world.clock).await
+        let options = RemoveOptions { grace: None, even_the_last, state: None };
+        marks::remove(&repository, &find(day).await, &options, &world.clock).await
     };
     marks::pin(&repository, &find(1).await, None, &world.clock).await.unwrap();
     assert!(remove(1, true).await.unwrap_err().to_string().contains("is pinned"));
@@ -714,9 +714,21 @@ async fn on_a_local_disk_without_a_time_of_grace_what_goes_is_gone_at_once() {
     assert_eq!(names(&listing.snapshots), of_days(&[3, 4]));
     assert!(listing.incomplete.is_empty() && listing.unreadable.is_empty());
     let find = repository.resolve(id(3).as_str()).await.unwrap();
-    let options = RemoveOptions { grace: Some(Duration::ZERO), even_the_last: false };
-    let removed = marks::remove(&repository, &find, options, &clock).await.unwrap();
+    let options = RemoveOptions { grace: Some(Duration::ZERO), ..RemoveOptions::default() };
+    let removed = marks::remove(&repository, &find, &options, &clock).await.unwrap();
     assert!(matches!(removed, Removed::Deleted { bytes } if bytes > 0));
+    // One copy into it at a time.
+    let copying = repository.claim_for_copy().unwrap();
+    assert!(copying.is_some() && repository.claim_for_copy().unwrap().is_none());
+    drop(copying);
+    assert!(repository.claim_for_copy().unwrap().is_some());
+    // A record that nobody can read may be what proves a snapshot, or condemns it: all of its source stays.
+    let record =
+        folder.path().join("snapshots/db").join(SnapshotNames::new("db", &id(4)).verification(clock.now()));
+    std::fs::write(&record, "{").unwrap();
+    let plan = PrunePlan::of(&repository, &keep_last(1), clock.now()).await.unwrap();
+    assert!(matches!(plan.sources[0].stopped, Some(Stopped::Obstructed(_))), "{plan:?}");
+    std::fs::remove_file(&record).unwrap();
     // What a dead process has left of a mark is in nobody's way.
     let mark = folder.path().join(format!("marks/db/db-{}.pinned.json.partial", id(4)));
     std::fs::write(&mark, "{").unwrap();
