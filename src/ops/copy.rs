@@ -103,6 +103,7 @@ impl<'a> Copying<'a> {
         let mut report = CopyReport::default();
         let mut chosen = choose((&listing, &there), options, run.context.clock.now(), &mut report)?;
         refuse_broken(&there, &mut chosen, &mut report);
+        name_unread(&listing, &there, options, &mut report);
         Ok(Self { run, options, from, to, chosen, report })
     }
 
@@ -295,6 +296,25 @@ fn refuse_broken(there: &Listing, chosen: &mut Vec<Snapshot>, report: &mut CopyR
             .push((snapshot.name(), format!("{} is damaged: {}", broken.path.display(), broken.why)));
         false
     });
+}
+
+/// Names what is meant, is not there, and cannot be read here, so that nobody takes it for copied.
+fn name_unread(listing: &Listing, there: &Listing, options: &CopyOptions, report: &mut CopyReport) {
+    let project = options.project.as_deref();
+    for unread in &listing.unreadable {
+        let Some((source, id)) = &unread.snapshot else { continue };
+        let is_meant = options.what.is_empty()
+            || options.what.iter().any(|word| {
+                let of_it = listing.clone().only(word, project);
+                word == source || of_it.snapshots.iter().any(|one| one.manifest.source == *source)
+            });
+        let is_there =
+            there.snapshots.iter().any(|one| one.manifest.source == *source && one.manifest.id == *id);
+        if is_meant && !is_there {
+            let why = format!("{} cannot be read: {}", unread.path.display(), unread.why);
+            report.failed.push((format!("{source}/{id}"), why));
+        }
+    }
 }
 
 /// Adds what the chosen snapshots need and is not there, however old: without it they could not be restored there.

@@ -163,6 +163,31 @@ fn a_damaged_archive_is_not_copied_and_holds_up_no_other() {
 }
 
 #[test]
+fn what_cannot_be_read_here_or_is_broken_there_is_named_and_never_called_there() {
+    run(async {
+        let world = world_with(3).await;
+        let here = listed(&world.repository()).await;
+        assert_eq!(copied(&world, &[]).await.copied.len(), 3);
+        let there = listed(&second(&world)).await;
+        let cut = std::fs::OpenOptions::new().write(true).open(there[2].archive_path()).unwrap();
+        cut.set_len(10).unwrap();
+        // Its manifest is gone there, so it is one to be copied; here nobody can read it.
+        let manifest = |snapshot: &Snapshot| {
+            let archive = snapshot.archive_path().display().to_string();
+            PathBuf::from(archive.strip_suffix(".tar.zst").unwrap().to_owned() + ".json")
+        };
+        std::fs::remove_file(manifest(&there[1])).unwrap();
+        std::fs::write(manifest(&here[1]), "{").unwrap();
+        let report = copied(&world, &[]).await;
+        assert!(report.damaged && report.copied.is_empty(), "{report:?}");
+        assert_eq!(report.there, [here[0].name()]);
+        let failed: Vec<&String> = report.failed.iter().map(|(name, _)| name).collect();
+        assert_eq!(failed, [&here[2].name(), &here[1].name()], "{report:?}");
+        nothing_is_left(&world);
+    });
+}
+
+#[test]
 fn what_is_marked_for_deletion_is_copied_from_nowhere() {
     run(async {
         let world = world_with(2).await;
