@@ -54,6 +54,8 @@ const ASK_LIMIT: Duration = Duration::from_secs(10);
 const READY_LIMIT: Duration = Duration::from_secs(30);
 /// What an entry takes on the disk beside its content: its inode and the rest of its last block.
 const BYTES_PER_ENTRY: u64 = 4096;
+/// How often the root is copied and compared before its file system is called unfit.
+const TRIALS: u32 = 10;
 
 /// The outcome of a look at everything.
 pub(super) enum Preparation {
@@ -467,17 +469,23 @@ impl MigrateRun<'_> {
             ))
         };
         let everything = vec!["*".to_owned()];
-        let pass =
-            StagePass { exclude: everything.clone(), owner: self.options.owner, ..StagePass::default() };
-        agent.call_watched(pass, self.run.monitor()).await.map_err(|error| refused(error.to_string()))?;
-        let compare =
-            StageCompare { exclude: everything, owner: self.options.owner, ..StageCompare::default() };
-        let compared = agent.call_watched(compare, self.run.monitor()).await;
-        let compared = compared.context(|| format!("look at {shown}"))?;
-        if compared.different > 0 {
-            return Err(refused(compared.differences.join("; ")));
+        let mut differences = Vec::new();
+        // Who writes to the root meanwhile changes its times before they are compared. A file system that cannot hold
+        // them differs each time.
+        for _ in 0..TRIALS {
+            let owner = self.options.owner;
+            let pass = StagePass { exclude: everything.clone(), owner, ..StagePass::default() };
+            let passed = agent.call_watched(pass, self.run.monitor()).await;
+            passed.map_err(|error| refused(error.to_string()))?;
+            let compare = StageCompare { exclude: everything.clone(), owner, ..StageCompare::default() };
+            let compared = agent.call_watched(compare, self.run.monitor()).await;
+            let compared = compared.context(|| format!("look at {shown}"))?;
+            if compared.different == 0 {
+                return Ok(());
+            }
+            differences = compared.differences;
         }
-        Ok(())
+        Err(refused(differences.join("; ")))
     }
 
     fn plan(
