@@ -15,28 +15,29 @@
 //! runs while all writers are held takes a walk and the files that changed, whatever the size of the tree; and what it
 //! finds equal is equal.
 
+mod contents;
+
 use std::collections::{BTreeMap, HashMap};
 use std::ffi::{CStr, CString, OsStr, OsString};
 use std::fs::File;
 use std::io;
-use std::ops::Range;
 use std::os::fd::AsRawFd as _;
 use std::os::unix::ffi::OsStrExt as _;
-use std::os::unix::fs::FileExt as _;
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
-use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
-use std::sync::mpsc::{self, Receiver, RecvTimeoutError, SyncSender};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::mpsc::{self, RecvTimeoutError, SyncSender};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use globset::GlobSet;
 use nix::dir::Dir;
 use nix::errno::Errno;
-use nix::fcntl::{AtFlags, OFlag, PosixFadviseAdvice, openat, posix_fadvise, readlinkat};
+use nix::fcntl::{AtFlags, OFlag, openat, readlinkat};
 use nix::sys::stat::{FileStat, Mode, SFlag, fstat, fstatat, major, minor};
-use nix::unistd::{Whence, lseek};
 use serde::{Deserialize, Serialize};
+
+use self::contents::{FileJob, Task, work};
 
 use super::sync::{self, PROGRESS_INTERVAL};
 use super::times::{SLACK, Synced};
@@ -49,10 +50,6 @@ use crate::model::plural::{counted, grouped};
 
 /// How many differences to report.
 const TOLD: usize = 20;
-/// How much of a file a thread takes at once.
-const RANGE: u64 = 32 << 20;
-/// How much to read of each side at once.
-const PIECE: usize = 1 << 20;
 /// How many ranges may wait, each with two open files.
 const QUEUE: usize = 128;
 /// Threads while the database runs on the same processors.
@@ -553,13 +550,7 @@ impl Walk<'_> {
     }
 
     fn submit(&self, job: FileJob) -> Result<(), StageError> {
-        let size = job.size;
-        let job = Arc::new(job);
-        for start in job.ranges() {
-            let task = Task { job: Arc::clone(&job), range: start..size.min(start + RANGE) };
-            self.tasks.send(task).map_err(|_| StageError::WorkerDied)?;
-        }
-        Ok(())
+        job.tasks().try_for_each(|task| self.tasks.send(task).map_err(|_| StageError::WorkerDied))
     }
 }
 
@@ -644,154 +635,6 @@ fn attributes(parent: &File, name: &CStr) -> io::Result<BTreeMap<OsString, Vec<u
         }
     }
     Ok(attributes)
-}
-
-/// Two files whose contents are being compared.
-#[derive(Debug)]
-struct FileJob {
-    path: Vec<u8>,
-    source: File,
-    copy: File,
-    stamps: Stamps,
-    size: u64,
-    is_sparse: bool,
-    ranges_left: AtomicUsize,
-    /// The first byte known to differ.
-    differs_at: AtomicU64,
-}
-
-/// A range of a file.
-struct Task {
-    job: Arc<FileJob>,
-    range: Range<u64>,
-}
-
-impl FileJob {
-    fn new(path: &[u8], source: File, copy: File, stamps: Stamps, is_sparse: bool) -> Self {
-        let size = stamps.source.size.unsigned_abs();
-        let job = Self {
-            path: path.to_vec(),
-            source,
-            copy,
-            stamps,
-            size,
-            is_sparse,
-            ranges_left: AtomicUsize::new(0),
-            differs_at: AtomicU64::new(u64::MAX),
-        };
-        job.ranges_left.store(job.ranges().count(), Ordering::Relaxed);
-        if size > PIECE as u64 {
-            for file in [&job.source, &job.copy] {
-                // This is advice: without it the same bytes come, only later.
-                let _ignored = posix_fadvise(file, 0, 0, PosixFadviseAdvice::POSIX_FADV_SEQUENTIAL);
-            }
-        }
-        job
-    }
-
-    /// Returns where each range begins; an empty file has one empty range.
-    fn ranges(&self) -> impl Iterator<Item = u64> + use<> {
-        (0..self.size.max(1)).step_by(usize::try_from(RANGE).unwrap_or(usize::MAX))
-    }
-
-    /// Returns where, from `at` on, either file may have something other than zeros.
-    fn next_data(&self, at: u64) -> io::Result<u64> {
-        let next = |file: &File| match lseek(file, i64::try_from(at).unwrap_or(i64::MAX), Whence::SeekData) {
-            Ok(data) => Ok(data.unsigned_abs()),
-            Err(Errno::ENXIO) => Ok(u64::MAX),
-            // On a file system that knows no holes, data is everywhere.
-            Err(Errno::EINVAL) => Ok(at),
-            Err(errno) => Err(io::Error::from(errno)),
-        };
-        Ok(next(&self.source)?.min(next(&self.copy)?))
-    }
-}
-
-/// Compares ranges until none are left.
-fn work(shared: &Shared, queue: &Mutex<Receiver<Task>>) {
-    let mut buffers = (vec![0; PIECE], vec![0; PIECE]);
-    loop {
-        let next = lock(queue).recv();
-        let Ok(Task { job, range }) = next else { return };
-        if let Err(error) = compare_range(shared, &job, range, &mut buffers) {
-            shared.fail(error);
-        }
-        if job.ranges_left.fetch_sub(1, Ordering::AcqRel) == 1
-            && let Err(error) = finish(shared, &job)
-        {
-            shared.fail(error);
-        }
-    }
-}
-
-fn compare_range(
-    shared: &Shared,
-    job: &FileJob,
-    range: Range<u64>,
-    (source, copy): &mut (Vec<u8>, Vec<u8>),
-) -> Result<(), StageError> {
-    let mut at = range.start;
-    // Ranges before a difference are still compared, so that the first one is reported.
-    while at < range.end && at < job.differs_at.load(Ordering::Relaxed) && !shared.gave_up() {
-        if job.is_sparse {
-            let data = job.next_data(at).map_err(|error| unreadable(&job.path, Side::Source, error))?;
-            let data = data.clamp(at, range.end);
-            shared.compared.fetch_add(data - at, Ordering::Relaxed);
-            at = data;
-        }
-        let length = usize::try_from(range.end - at).unwrap_or(PIECE).min(PIECE);
-        let ours = read(&job.source, &mut source[..length], at);
-        let ours = ours.map_err(|error| unreadable(&job.path, Side::Source, error))?;
-        let theirs = read(&job.copy, &mut copy[..length], at);
-        let theirs = theirs.map_err(|error| unreadable(&job.path, Side::Copy, error))?;
-        shared.compared.fetch_add(length as u64, Ordering::Relaxed);
-        if ours != theirs || ours.len() < length {
-            let same = ours.iter().zip(theirs).take_while(|(ours, theirs)| ours == theirs).count();
-            job.differs_at.fetch_min(at + same as u64, Ordering::Relaxed);
-        }
-        at += length as u64;
-    }
-    Ok(())
-}
-
-/// Reads until the buffer is full, or the file ends.
-fn read<'b>(file: &File, buffer: &'b mut [u8], at: u64) -> io::Result<&'b [u8]> {
-    let mut done = 0;
-    while done < buffer.len() {
-        match file.read_at(&mut buffer[done..], at + done as u64) {
-            Ok(0) => break,
-            Ok(count) => done += count,
-            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-            Err(error) => return Err(error),
-        }
-    }
-    Ok(&buffer[..done])
-}
-
-/// Judges two files once all their ranges are compared.
-fn finish(shared: &Shared, job: &FileJob) -> Result<(), StageError> {
-    if shared.gave_up() {
-        return Ok(());
-    }
-    let stamp = |file: &File, side| match fstat(file) {
-        Ok(stat) => Ok(Stamp::new(&stat)),
-        Err(errno) => Err(unreadable(&job.path, side, errno)),
-    };
-    let now = Stamps { source: stamp(&job.source, Side::Source)?, copy: stamp(&job.copy, Side::Copy)? };
-    let differs_at = job.differs_at.load(Ordering::Relaxed);
-    if differs_at != u64::MAX {
-        shared.differs(&job.path, &format!("content, from byte {differs_at} on"));
-    }
-    if now != job.stamps {
-        shared.moved(&job.path);
-    } else if differs_at == u64::MAX
-        && let Some((source, copy)) = &shared.synced
-        && source.proves(&now.source)
-        && copy.proves(&now.copy)
-    {
-        lock(&shared.proved).push(now);
-    }
-    Ok(())
 }
 
 #[cfg(test)]
