@@ -9,9 +9,10 @@
 use crate::model::labels::{LABEL_HELPER, LABEL_PID, LABEL_RUN, LABEL_SOURCE};
 use std::collections::BTreeMap;
 use std::ffi::OsStr;
-use std::fs;
-use std::io;
+use std::fs::{self, File};
+use std::io::{self, Read as _};
 use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::FileExt;
 use std::path::{Component, Path, PathBuf};
 
 use bytes::Bytes;
@@ -41,14 +42,17 @@ pub const FIFO: &str = "data";
 pub const KERNEL: &str = "kernel";
 /// The FIFO in the pipe directory that carries the data to restore.
 pub const INPUT: &str = "input";
+/// No path is longer.
+const PATH_MAX: usize = 4096;
 /// The repository of the tag, without the digest.
 pub const IMAGE_REPOSITORY: &str = "volsnap-helper";
 
-/// The image of the helper; it is packed and its tag is known before any call to an engine.
+/// The image of the helper; its tag is known before any call to an engine. Its bytes are only held in memory while an
+/// engine that does not have it gets them: they are as many as those of the executable.
 #[derive(Debug, Clone)]
 pub struct HelperImage {
     tag: String,
-    tar: Bytes,
+    executable: PathBuf,
 }
 
 impl HelperImage {
@@ -58,20 +62,32 @@ impl HelperImage {
     /// # Errors
     /// When a file cannot be read, or is no executable of this machine.
     pub fn of(executable: &Path) -> io::Result<Self> {
-        let names = [EXECUTABLE_ASIDE, EXECUTABLE].map(|name| (executable, Path::new(name)));
-        let tar = pack(&names)?;
-        let digest = blake3::hash(&tar).to_hex();
-        Ok(Self { tag: format!("{IMAGE_REPOSITORY}:{}", &digest[..16]), tar })
+        let tag = tag_of(Root::of(&Self::names(executable))?.write_tar(blake3::Hasher::new())?.finalize());
+        Ok(Self { tag, executable: executable.to_owned() })
+    }
+
+    /// Returns the names that the executable has in the image.
+    fn names(executable: &Path) -> [(&Path, &Path); 2] {
+        [EXECUTABLE_ASIDE, EXECUTABLE].map(|name| (executable, Path::new(name)))
+    }
+
+    /// Returns the root filesystem, as a tar.
+    ///
+    /// # Errors
+    /// When a file cannot be read, or is another one by now.
+    fn tar(&self) -> io::Result<Bytes> {
+        let tar = pack(&Self::names(&self.executable))?;
+        if tag_of(blake3::hash(&tar)) != self.tag {
+            return Err(io::Error::other(
+                "the executable, or a library that it needs, has been replaced meanwhile",
+            ));
+        }
+        Ok(tar)
     }
 
     /// Returns the tag: `volsnap-helper:` and the start of the content's digest.
     pub fn tag(&self) -> &str {
         &self.tag
-    }
-
-    /// Returns the size of the root filesystem in bytes.
-    pub fn size(&self) -> usize {
-        self.tar.len()
     }
 
     /// Makes sure that the engine has the image, and returns its tag.
@@ -98,12 +114,21 @@ impl HelperImage {
             });
         }
         let labels = BTreeMap::from([(LABEL_HELPER.to_owned(), env!("CARGO_PKG_VERSION").to_owned())]);
-        docker.import_image(&self.tag, &labels, self.tar.clone()).await?;
+        let tar = self.tar().map_err(|error| DockerError {
+            kind: DockerErrorKind::Other,
+            doing: format!("import image {}", self.tag),
+            message: error.to_string(),
+        })?;
+        docker.import_image(&self.tag, &labels, tar).await?;
         if let Err(error) = remove_outdated(docker, &self.tag, clock.now()).await {
             tracing::debug!(%error, "images of earlier helpers are left for the next import");
         }
         Ok(self.tag.clone())
     }
+}
+
+fn tag_of(digest: blake3::Hash) -> String {
+    format!("{IMAGE_REPOSITORY}:{}", &digest.to_hex()[..16])
 }
 
 /// Removes what earlier imports left and no container uses: images whose tag has moved on, for example after two
@@ -217,32 +242,16 @@ fn source_key(source: &MountSource) -> String {
 /// # Errors
 /// When a file cannot be read, or is no executable of this machine.
 pub fn pack(executables: &[(&Path, &Path)]) -> io::Result<Bytes> {
-    let mut root = Root::default();
-    root.add_directory(Path::new(SOURCE));
-    root.add_directory(Path::new(PIPE));
-    root.add_directory(Path::new(STAGE));
-    for (index, (executable, destination)) in executables.iter().enumerate() {
-        if let Some((_, first)) = executables[..index].iter().find(|(other, _)| other == executable) {
-            root.add(destination, Entry::HardLink(first.to_path_buf()));
-            continue;
-        }
-        let content = fs::read(executable).map_err(|error| naming(executable, &error))?;
-        if let Some(interpreter) = elf_interpreter(&content).map_err(|error| naming(executable, &error))? {
-            root.add_library(&interpreter)?;
-        }
-        root.add(destination, Entry::File(content));
-    }
-    let maps = fs::read("/proc/self/maps")?;
-    for library in shared_libraries(&maps, &fs::read_link("/proc/self/exe")?) {
-        root.add_library(&library)?;
-    }
-    root.into_tar()
+    let root = Root::of(executables)?;
+    let tar = Vec::with_capacity(root.size());
+    root.write_tar(tar).map(Bytes::from)
 }
 
 /// What lies at a path of the image.
 enum Entry {
     Directory,
-    File(Vec<u8>),
+    /// With the content that this file has.
+    File(PathBuf, u64),
     Link(PathBuf),
     HardLink(PathBuf),
 }
@@ -252,6 +261,30 @@ enum Entry {
 struct Root(BTreeMap<PathBuf, Entry>);
 
 impl Root {
+    /// Returns the root filesystem of [`pack`].
+    fn of(executables: &[(&Path, &Path)]) -> io::Result<Self> {
+        let mut root = Self::default();
+        root.add_directory(Path::new(SOURCE));
+        root.add_directory(Path::new(PIPE));
+        root.add_directory(Path::new(STAGE));
+        for (index, (executable, destination)) in executables.iter().enumerate() {
+            if let Some((_, first)) = executables[..index].iter().find(|(other, _)| other == executable) {
+                root.add(destination, Entry::HardLink(first.to_path_buf()));
+                continue;
+            }
+            let interpreter = File::open(executable).and_then(|elf| elf_interpreter(&elf));
+            if let Some(interpreter) = interpreter.map_err(|error| naming(executable, &error))? {
+                root.add_library(&interpreter)?;
+            }
+            root.add_file(destination, executable)?;
+        }
+        let maps = fs::read("/proc/self/maps")?;
+        for library in shared_libraries(&maps, &fs::read_link("/proc/self/exe")?) {
+            root.add_library(&library)?;
+        }
+        Ok(root)
+    }
+
     fn add_directory(&mut self, path: &Path) {
         for directory in path.ancestors().filter(|path| path.parent().is_some()) {
             self.0.entry(directory.to_owned()).or_insert(Entry::Directory);
@@ -281,13 +314,28 @@ impl Root {
                 self.add(&neighbour.path(), Entry::Link(real.clone()));
             }
         }
-        let content = fs::read(&real).map_err(|error| naming(&real, &error))?;
-        self.add(&real, Entry::File(content));
+        self.add_file(&real, &real)
+    }
+
+    fn add_file(&mut self, path: &Path, content: &Path) -> io::Result<()> {
+        let size = fs::metadata(content).map_err(|error| naming(content, &error))?.len();
+        self.add(path, Entry::File(content.to_owned(), size));
         Ok(())
     }
 
-    fn into_tar(self) -> io::Result<Bytes> {
-        let mut builder = tar::Builder::new(Vec::new());
+    /// Returns more bytes than its tar has.
+    fn size(&self) -> usize {
+        const OF_HEADERS: u64 = 4096;
+        let of = |entry: &Entry| match entry {
+            Entry::File(_, size) => size + OF_HEADERS,
+            Entry::Directory | Entry::Link(_) | Entry::HardLink(_) => OF_HEADERS,
+        };
+        usize::try_from(self.0.values().map(of).sum::<u64>() + OF_HEADERS).unwrap_or_default()
+    }
+
+    /// Writes it as a tar; returns what it was written to.
+    fn write_tar<W: io::Write>(self, into: W) -> io::Result<W> {
+        let mut builder = tar::Builder::new(into);
         for (path, entry) in self.0 {
             let path = below_root(&path);
             let mut header = tar::Header::new_gnu();
@@ -309,13 +357,32 @@ impl Root {
                     header.set_entry_type(tar::EntryType::Link);
                     builder.append_link(&mut header, path, below_root(&target))?;
                 }
-                Entry::File(content) => {
-                    header.set_size(content.len() as u64);
-                    builder.append_data(&mut header, path, content.as_slice())?;
+                Entry::File(content, size) => {
+                    header.set_size(size);
+                    let file = File::open(&content).map_err(|error| naming(&content, &error))?;
+                    let mut file = Exactly { file: file.take(size), left: size };
+                    builder.append_data(&mut header, path, &mut file)?;
+                    if file.left > 0 {
+                        return Err(naming(&content, &io::ErrorKind::UnexpectedEof.into()));
+                    }
                 }
             }
         }
-        builder.into_inner().map(Bytes::from)
+        builder.into_inner()
+    }
+}
+
+/// A file, as many bytes of it as its entry in the tar has, and how many did not come.
+struct Exactly {
+    file: io::Take<File>,
+    left: u64,
+}
+
+impl io::Read for Exactly {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let count = self.file.read(buffer)?;
+        self.left -= count as u64;
+        Ok(count)
     }
 }
 
@@ -346,9 +413,9 @@ fn executable_mapping(line: &[u8]) -> Option<PathBuf> {
 }
 
 /// Returns the interpreter that an ELF executable asks for; `None` for a static one.
-fn elf_interpreter(elf: &[u8]) -> io::Result<Option<PathBuf>> {
+fn elf_interpreter(elf: &impl FileExt) -> io::Result<Option<PathBuf>> {
     const PT_INTERP: u64 = 3;
-    if !elf.starts_with(b"\x7fELF\x02\x01") {
+    if slice(elf, 0, 6).ok().as_deref() != Some(b"\x7fELF\x02\x01") {
         return Err(io::Error::new(io::ErrorKind::InvalidData, "not a 64-bit little-endian ELF executable"));
     }
     let program_headers = field(elf, 32, 8)?;
@@ -356,7 +423,8 @@ fn elf_interpreter(elf: &[u8]) -> io::Result<Option<PathBuf>> {
     for index in 0..count {
         let header = program_headers.saturating_add(index * size);
         if field(elf, header, 4)? == PT_INTERP {
-            let (offset, length) = (field(elf, header + 8, 8)?, field(elf, header + 32, 8)?);
+            let (offset, length) =
+                (field(elf, header.saturating_add(8), 8)?, field(elf, header.saturating_add(32), 8)?);
             let name = slice(elf, offset, length)?;
             let name = name.split(|byte| *byte == 0).next().unwrap_or_default();
             return Ok(Some(PathBuf::from(OsStr::from_bytes(name))));
@@ -365,15 +433,15 @@ fn elf_interpreter(elf: &[u8]) -> io::Result<Option<PathBuf>> {
     Ok(None)
 }
 
-fn field(elf: &[u8], offset: u64, length: u64) -> io::Result<u64> {
+fn field(elf: &impl FileExt, offset: u64, length: u64) -> io::Result<u64> {
     Ok(slice(elf, offset, length)?.iter().rev().fold(0, |value, byte| value << 8 | u64::from(*byte)))
 }
 
-fn slice(elf: &[u8], offset: u64, length: u64) -> io::Result<&[u8]> {
-    let range = usize::try_from(offset)
-        .ok()
-        .and_then(|start| Some(start..start.checked_add(usize::try_from(length).ok()?)?));
-    range.and_then(|range| elf.get(range)).ok_or_else(|| io::ErrorKind::UnexpectedEof.into())
+fn slice(elf: &impl FileExt, offset: u64, length: u64) -> io::Result<Vec<u8>> {
+    let length = usize::try_from(length).ok().filter(|length| *length <= PATH_MAX);
+    let mut bytes = vec![0; length.ok_or(io::ErrorKind::InvalidData)?];
+    elf.read_exact_at(&mut bytes, offset)?;
+    Ok(bytes)
 }
 
 fn naming(path: &Path, error: &io::Error) -> io::Error {
@@ -393,24 +461,43 @@ fn docker_architecture(arch: &str) -> &str {
 
 #[cfg(test)]
 mod tests {
+    use std::io::Write as _;
+
     use super::*;
 
     #[test]
+    fn an_executable_that_is_replaced_is_never_imported_under_the_tag_of_the_one_before() {
+        let directory = tempfile::tempdir().unwrap();
+        let executable = directory.path().join("cat");
+        fs::copy("/bin/cat", &executable).unwrap();
+        let image = HelperImage::of(&executable).unwrap();
+        assert_eq!(tag_of(blake3::hash(&image.tar().unwrap())), image.tag());
+        fs::OpenOptions::new().append(true).open(&executable).unwrap().write_all(b"later").unwrap();
+        assert!(image.tar().unwrap_err().to_string().contains("replaced meanwhile"));
+    }
+
+    #[test]
     fn the_interpreter_of_our_own_executable_exists() {
-        let elf = fs::read("/proc/self/exe").unwrap();
+        let elf = File::open("/proc/self/exe").unwrap();
         assert!(elf_interpreter(&elf).unwrap().is_none_or(|path| path.exists()));
     }
 
     #[test]
     fn what_is_no_executable_is_refused_and_never_panics() {
         let elf = fs::read("/proc/self/exe").unwrap();
-        assert!(elf_interpreter(b"#!/bin/sh\n").is_err());
-        for length in [0, 6, 40, 63, 64, 100] {
-            let _ = elf_interpreter(&elf[..length]);
+        let read = |bytes: &[u8]| {
+            let mut file = tempfile::tempfile().unwrap();
+            file.write_all(bytes).unwrap();
+            elf_interpreter(&file)
+        };
+        assert!(read(b"#!/bin/sh\n").is_err());
+        for length in [0, 6, 40, 63] {
+            assert!(read(&elf[..length]).is_err());
         }
+        let _ = read(&elf[..100]);
         let mut wild = elf[..4096].to_vec();
         wild[32..40].fill(0xff);
-        assert!(elf_interpreter(&wild).is_err());
+        assert!(read(&wild).is_err());
     }
 
     #[test]

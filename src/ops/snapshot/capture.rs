@@ -52,8 +52,10 @@ impl SnapshotRun<'_> {
 
     async fn capture(&self, prepared: &mut Prepared, writers: &mut Writers, held: &Held) -> Result<Captured> {
         self.run.phase(Phase::Prove, prepared.source.title.clone(), None);
-        let mut evidence = self.prove(prepared, held).await?;
-        let users = self.users_now(&prepared.source, held).await?;
+        let source = prepared.source.clone();
+        // Both at once: the service is away. What the proof says comes first, whoever answers first.
+        let (evidence, users) = tokio::join!(self.prove(prepared, held), self.users_now(&source, held));
+        let (mut evidence, users) = (evidence?, users?);
         let consistency = self.judge(prepared, &mut evidence, &users)?;
         self.warn_of_what_is_in_memory(prepared, &users);
         self.look_into_what_was_empty(prepared).await?;
@@ -103,6 +105,14 @@ impl SnapshotRun<'_> {
     async fn refuse_unfrozen(&self, held: &Held) -> Result<()> {
         for before in held.frozen_containers() {
             still_frozen(&self.run.context, before).await?;
+        }
+        Ok(())
+    }
+
+    async fn refuse_released(&self, held: &Held) -> Result<()> {
+        self.refuse_unfrozen(held).await?;
+        for before in held.stopped_containers() {
+            still_stopped(&self.run.context, before).await?;
         }
         Ok(())
     }
@@ -237,36 +247,22 @@ impl SnapshotRun<'_> {
         if consistency == Consistency::Unquiesced {
             return Ok(consistency);
         }
-        self.refuse_unfrozen(held).await?;
-        for before in held.stopped_containers() {
-            still_stopped(&self.run.context, before).await?;
-        }
-        let users = self.users_now(&prepared.source, held).await?;
+        let source = prepared.source.clone();
+        // All at once: the service is away.
+        let (still_held, users, files) = tokio::join!(
+            self.refuse_released(held),
+            self.users_now(&source, held),
+            unchanged_files(prepared, evidence)
+        );
+        still_held?;
+        let users = users?;
         if !users.running.is_empty() {
             return Err(Error::failed(format!(
                 "{} was started by somebody while the data was read, so the copy is worth nothing",
                 users.running.join(", ")
             )));
         }
-        if let (Some(database), Some(before)) = (&prepared.database, &evidence.database) {
-            let after = database.inspect(&mut prepared.helper.agent).await?;
-            if after.proof_digest != before.proof_digest || after.reasons != before.reasons {
-                return Err(Error::failed(
-                    "the database was started by somebody while the data was read, so the copy is worth nothing",
-                ));
-            }
-        }
-        if prepared.plan.capture == Capture::Staged
-            && let (Some(database), Some(before)) = (&prepared.database, &evidence.database)
-        {
-            let copied = database.inspect_stage(&mut prepared.helper.agent).await?;
-            if copied.proof_digest != before.proof_digest {
-                return Err(Error::failed(format!(
-                    "the copy in the stage is not what {} has on its disk",
-                    prepared.source.title
-                )));
-            }
-        }
+        files?;
         evidence.unchanged_after = true;
         if consistency == Consistency::StoppedAndQuiet {
             evidence.onlookers = users.onlookers;
@@ -274,6 +270,27 @@ impl SnapshotRun<'_> {
         }
         Ok(consistency)
     }
+}
+
+/// Refuses data whose proof is not what it was before the copy, and a stage that is not what the source is.
+async fn unchanged_files(prepared: &mut Prepared, evidence: &Evidence) -> Result<()> {
+    let (Some(database), Some(before)) = (&prepared.database, &evidence.database) else { return Ok(()) };
+    let after = database.inspect(&mut prepared.helper.agent).await?;
+    if after.proof_digest != before.proof_digest || after.reasons != before.reasons {
+        return Err(Error::failed(
+            "the database was started by somebody while the data was read, so the copy is worth nothing",
+        ));
+    }
+    if prepared.plan.capture == Capture::Staged {
+        let copied = database.inspect_stage(&mut prepared.helper.agent).await?;
+        if copied.proof_digest != before.proof_digest {
+            return Err(Error::failed(format!(
+                "the copy in the stage is not what {} has on its disk",
+                prepared.source.title
+            )));
+        }
+    }
+    Ok(())
 }
 
 /// Returns what speaks against data beside which these ran.
