@@ -39,6 +39,7 @@ mod command;
 mod doctor;
 pub(crate) mod human;
 pub(crate) mod json;
+pub(crate) mod key;
 mod layout;
 mod migrate;
 mod progress;
