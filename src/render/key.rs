@@ -145,7 +145,7 @@ pub(crate) fn checked(check: &KeyCheck) -> String {
     match check.opens_new {
         Some(true) => out.push_str("  it opens what is encrypted from now on\n"),
         Some(false) => {
-            out.push_str("  it does NOT open what is encrypted from now on: it is none of the recipients\n")
+            out.push_str("  it does NOT open what is encrypted from now on: it is none of the recipients\n");
         }
         None => {}
     }

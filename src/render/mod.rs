@@ -46,6 +46,7 @@ mod progress;
 mod prune;
 mod queue;
 mod report;
+mod repository;
 #[cfg(test)]
 mod samples;
 #[cfg(test)]
@@ -129,7 +130,7 @@ impl Ui {
     /// Prints what a repository is like that was made, or was there.
     pub(crate) fn initialised(&self, repository: &Repository, is_new: bool) {
         self.json(&json::RepositoryObject::new(repository, is_new));
-        self.text(|| human::repository(repository, is_new));
+        self.text(|| repository::repository(repository, is_new));
     }
 
     /// Prints a remark.
