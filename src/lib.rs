@@ -41,7 +41,7 @@
 //! | [`compose`], [`engine`] | Compose: its labels, its files and their edit, its command; the engine |
 //! | [`saga`] | the journal, the guard and the run of the undos, whatever they undo |
 //! | [`model`] | pure data and rules: no engine, no clock, no files |
-//! | [`archive`], `disk`, [`clock`], [`signal`], [`outside`] | bytes: blocks, tar, file list; how files are written; time and chance; signals; threads, counted |
+//! | [`archive`], [`crypt`], `disk`, [`clock`], [`signal`], [`outside`] | bytes: blocks, tar, file list; how they are encrypted; how files are written; time and chance; signals; threads, counted |
 //!
 //! # The shape, and why it is so
 //!
@@ -70,6 +70,7 @@ pub mod agent;
 pub mod archive;
 pub mod clock;
 pub mod compose;
+pub mod crypt;
 pub mod database;
 mod disk;
 pub mod engine;

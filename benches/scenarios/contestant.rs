@@ -9,6 +9,13 @@ use crate::machine::{self, command};
 use crate::table::Who;
 use crate::watch::{Measured, measure};
 
+/// An identity and its recipient.
+#[derive(Debug)]
+pub(crate) struct Key {
+    recipient: String,
+    file: String,
+}
+
 #[derive(Debug)]
 pub(crate) struct Contestant {
     pub(crate) who: Who,
@@ -53,6 +60,28 @@ impl Contestant {
     /// Takes a snapshot, the only one in its repository.
     pub(crate) fn snapshot(&self, target: &str, quiesce: &str, capture: &str) -> Result<Measured> {
         measure(&mut self.command(["snapshot", target, "--quiesce", quiesce, "--capture", capture]))
+    }
+
+    /// Makes an identity in a file.
+    pub(crate) fn make_key(&self, file: &Path) -> Result<Key> {
+        let file = file.to_str().context("a path in UTF-8")?.to_owned();
+        let made: serde_json::Value =
+            serde_json::from_str(&machine::run(&mut self.command(["key", "generate", "--output", &file]))?)?;
+        let recipient = made["recipient"].as_str().context("a recipient")?.to_owned();
+        Ok(Key { recipient, file })
+    }
+
+    /// Makes the repository, encrypted.
+    pub(crate) fn init(&self, key: &Key) -> Result<()> {
+        let init = ["init", "--recipient", &key.recipient, "--single-key"];
+        machine::run(&mut self.command(init)).map(drop)
+    }
+
+    /// Reads a snapshot back, with the identity that opens it, if it is encrypted.
+    pub(crate) fn verify_with(&self, snapshot: &str, key: Option<&Key>) -> Result<Measured> {
+        let mut command = self.command(["verify", snapshot]);
+        command.envs(key.map(|key| ("VOLSNAP_IDENTITY_FILE", &key.file)));
+        measure(&mut command)
     }
 
     pub(crate) fn verify(&self, snapshot: &str) -> Result<Measured> {

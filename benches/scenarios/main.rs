@@ -7,6 +7,7 @@
 mod contestant;
 mod downtime;
 mod drill;
+mod encryption;
 mod facts;
 mod files;
 mod load;
@@ -122,6 +123,7 @@ fn play_one(stage: &Stage, scenario: Scenario, filled: &mut Option<Postgres>) ->
         Scenario::Facts => facts::play(stage, postgres),
         Scenario::Drill => drill::play(stage, postgres),
         Scenario::Migrate => migrate::play(stage, postgres),
+        Scenario::Encryption => encryption::play(stage, postgres),
         Scenario::Files | Scenario::Readme => bail!("{scenario:?} is no scenario of a database"),
     }
 }

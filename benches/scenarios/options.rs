@@ -21,7 +21,9 @@ pub(crate) enum Scenario {
     Drill,
     /// A Compose service under load moves to a host directory, beside the move by hand
     Migrate,
-    /// All of them: the tables of the README
+    /// What it costs that a snapshot is encrypted
+    Encryption,
+    /// All but the encryption: the tables of the README
     Readme,
 }
 

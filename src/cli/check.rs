@@ -9,8 +9,8 @@ use volsnap::model::facts::FactsLevel;
 use volsnap::ops::check::{CheckOptions, check, plan};
 use volsnap::selector::Target;
 
-use super::Global;
 use super::exit::Exit;
+use super::{Global, keys};
 use crate::render::Ui;
 
 /// Check that live data is what it was, and as you want it; stops nothing
@@ -72,7 +72,7 @@ enum LevelArg {
 /// Checks; a difference is an exit code.
 pub(crate) async fn run(global: &Global, args: Args, ui: &Ui) -> Result<ExitCode, Error> {
     let against = match args.against.as_deref() {
-        Some(spec) => Some(global.snapshot(spec).await?),
+        Some(spec) => Some(keys::opened(global.snapshot(spec).await?).await?),
         None => None,
     };
     let options = CheckOptions {

@@ -7,8 +7,8 @@ use volsnap::Error;
 use volsnap::ops::Context;
 use volsnap::ops::copy::{CopyOptions, CopyReport, copy};
 
-use super::Global;
 use super::exit::Exit;
+use super::{Global, keys};
 use crate::render::Ui;
 
 /// Copy snapshots into a second repository, and prove each byte on the way
@@ -30,6 +30,13 @@ pub(crate) struct Args {
     /// Make the second repository, if there is none
     #[arg(long)]
     init: bool,
+    /// Encrypt what is copied to this recipient, whatever it is encrypted to by now; you can give several
+    ///
+    /// What is encrypted to others needs an identity that opens it: see VOLSNAP_IDENTITY_FILE. With --init, the second
+    /// repository is made so that what comes later is encrypted to them as well. Without, what is encrypted is copied as it
+    /// is, and what is not is encrypted as the second repository is.
+    #[arg(long = "encrypt-to", value_name = "RECIPIENT")]
+    encrypt_to: Vec<String>,
     /// Only say what would be copied
     #[arg(long)]
     dry_run: bool,
@@ -37,6 +44,8 @@ pub(crate) struct Args {
 
 /// Copies.
 pub(crate) async fn run(global: &Global, args: Args, ui: &Ui) -> Result<ExitCode, Error> {
+    let encrypt_to = keys::typed_recipients(&args.encrypt_to)?;
+    let identities = if encrypt_to.is_some() { keys::identities().await? } else { None };
     let host = global.host(ui).await?.only_planning(args.dry_run);
     let options = CopyOptions {
         from: global.repository_location()?,
@@ -46,6 +55,8 @@ pub(crate) async fn run(global: &Global, args: Args, ui: &Ui) -> Result<ExitCode
         all: args.all,
         init: args.init,
         dry_run: args.dry_run,
+        encrypt_to,
+        identities,
     };
     let report = copy(&host, &options).await?;
     ui.finish_progress();
@@ -63,6 +74,8 @@ pub(super) async fn copy_new(host: &Context, from: &Path, to: &Path, name: &str,
         all: false,
         init: false,
         dry_run: false,
+        encrypt_to: None,
+        identities: None,
     };
     match copy(host, &options).await {
         Ok(report) => {

@@ -34,6 +34,8 @@ mod facts;
 mod guard;
 mod init;
 mod install;
+mod key;
+mod keys;
 mod list;
 mod manual;
 mod marks;
@@ -84,6 +86,10 @@ Environment:
   VOLSNAP_STATE_DIR   where unfinished runs and what is remembered of data are kept [default: /var/lib/volsnap
                       for root, or $XDG_STATE_HOME/volsnap where that is set, else ~/.local/state/volsnap]
   DOCKER_HOST         the engine's address, as --host
+  VOLSNAP_RECIPIENTS  whom everything is encrypted to, with commas or line ends between them; VOLSNAP_RECIPIENTS_FILE
+                      names a file with them
+  VOLSNAP_IDENTITY_FILE, VOLSNAP_IDENTITY_COMMAND
+                      the file with your identity, or the command that prints it: what opens what is encrypted
 
 Examples:
   volsnap snapshot db               save the service db of the compose project here
@@ -151,6 +157,7 @@ enum Verb {
     Recover(recover::Args),
     Doctor(doctor::Args),
     Init(init::Args),
+    Key(key::Args),
     Install(install::Args),
     Completions(manual::CompletionsArgs),
     Man(manual::ManArgs),
@@ -243,6 +250,7 @@ fn run(global: &Global, verb: Verb, ui: &Ui) -> Result<ExitCode, Error> {
             Verb::Recover(args) => recover::run(global, &args, ui).await,
             Verb::Doctor(args) => doctor::run(global, args, ui).await,
             Verb::Init(args) => init::run(global, &args, ui).await,
+            Verb::Key(args) => key::run(global, args, ui).await,
             Verb::Install(args) => install::run(global, &args, ui),
             Verb::Completions(args) => Ok(manual::completions(&args)),
             Verb::Man(args) => manual::man(&args),
@@ -291,6 +299,7 @@ impl Global {
             compose: std::sync::Arc::new(volsnap::compose::runner::Processes),
             machine_file: dirs::machine_file(),
             compose_project: self.project_name.clone().filter(|name| !name.is_empty()),
+            recipients: keys::said_recipients()?,
             bystanders: Bystanders::default(),
             only_plans: false,
             own,

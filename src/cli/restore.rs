@@ -10,9 +10,9 @@ use volsnap::ops::{Consent, Context};
 use volsnap::repository::tarball::layout::{FileKind, FileName, MARKER, SnapshotNames};
 use volsnap::selector::Target;
 
-use super::Global;
 use super::bystanders::BystandersArgs;
 use super::question::{ask, refuse_without_terminal};
+use super::{Global, keys};
 use crate::render::Ui;
 
 /// Restore a snapshot, and keep the data that it replaces
@@ -131,7 +131,7 @@ async fn archive(global: &Global, spec: &str) -> Result<Archive, Error> {
     let path = Path::new(spec);
     let found = global.snapshot(spec).await;
     match found {
-        Ok(snapshot) => Ok(Archive::Snapshot(Box::new(snapshot))),
+        Ok(snapshot) => Ok(Archive::Snapshot(Box::new(keys::opened(snapshot).await?))),
         Err(error) if is_of_a_snapshot(path) => Err(error),
         Err(error) => Archive::at(path).ok_or(error),
     }

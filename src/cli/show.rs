@@ -4,8 +4,8 @@ use std::process::ExitCode;
 
 use volsnap::Error;
 
-use super::Global;
 use super::unfinished::say_first;
+use super::{Global, keys};
 use crate::render::Ui;
 
 /// Show one snapshot: how it was made, the evidence for its consistency, and what is in it
@@ -23,9 +23,9 @@ pub(crate) async fn run(global: &Global, args: &Args, ui: &Ui) -> Result<ExitCod
     let exit = say_first(global, ui);
     let snapshot = global.snapshot(&args.snapshot).await?;
     if args.files {
-        ui.files(volsnap::ops::files(&snapshot)?)?;
+        ui.files(volsnap::ops::files(&keys::opened(snapshot).await?)?)?;
     } else {
-        ui.show(&snapshot);
+        ui.show(&keys::opened_if_possible(snapshot).await?);
     }
     Ok(exit.into())
 }

@@ -23,6 +23,7 @@ use super::copy::copy_new;
 use super::exit::Exit;
 use super::facts::FactsArg;
 use super::install::remind;
+use super::keys::{opened, refuse_unless_opened_later};
 use super::verify::drill_new;
 use crate::render::{Ui, json};
 
@@ -121,6 +122,9 @@ pub(crate) async fn run(global: &Global, args: Args, ui: &Ui) -> Result<ExitCode
     let repository = global.repository_location()?;
     refuse_repeated_tags(&args.tags)?;
     args.refuse_what_online_has_no_use_for()?;
+    if args.drill {
+        refuse_unless_opened_later(&repository).await?;
+    }
     let host = global.host(ui).await?.only_planning(args.dry_run);
     let host = Context { bystanders: args.bystanders.get(), ..host };
     let several = args.targets.len() > 1;
@@ -167,7 +171,7 @@ async fn one(
         planned = json::value(&json::SnapshotPlanObject::from(plan));
         Ok(Consent::Decline)
     };
-    let Some(mut taken) = snapshot(host, options, consent).await? else { return Ok((planned, Exit::Done)) };
+    let Some(taken) = snapshot(host, options, consent).await? else { return Ok((planned, Exit::Done)) };
     ui.finish_progress();
     ui.snapshot(&taken, args.drill);
     if is_first(&options.repository).await {
@@ -181,9 +185,9 @@ async fn one(
         return Ok((json::value(&json::SnapshotObject::new(&taken, None)), copied));
     }
     let helper = options.helper_image.as_deref();
-    let drilled = drill_new(host, &options.repository, helper, &mut taken, ui).await;
-    let drilled =
-        drilled.map_err(|error| error.state(format!("snapshot {} is published", taken.manifest.id)))?;
+    let published = |error: Error| error.state(format!("snapshot {} is published", taken.manifest.id));
+    let mut opened = opened(taken.clone()).await.map_err(published)?;
+    let drilled = drill_new(host, &options.repository, helper, &mut opened, ui).await.map_err(published)?;
     let drill = json::DrillObject::new(&drilled, ui.commands());
     let object = json::SnapshotObject::new(&taken, Some(drill));
     Ok((json::value(&object), copied.worse(Exit::of_look(drilled.ok, drilled.is_whole()))))

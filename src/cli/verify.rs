@@ -13,8 +13,8 @@ use volsnap::ops::verify::verify;
 use volsnap::repository::{RepositoryError, Snapshot, Unreadable};
 use volsnap::{Error, ErrorKind};
 
-use super::Global;
 use super::exit::Exit;
+use super::{Global, keys};
 use crate::render::{Ui, json};
 
 /// Read all of a snapshot back, and check every digest and every page checksum
@@ -124,9 +124,13 @@ pub(crate) async fn run(global: &Global, args: &Args, ui: &Ui) -> Result<ExitCod
 async fn prove(
     global: &Global,
     args: &Args,
-    mut snapshot: Snapshot,
+    snapshot: Snapshot,
     ui: &Ui,
 ) -> Result<(Exit, serde_json::Value), Error> {
+    let mut snapshot = match args.drill {
+        true => keys::opened(snapshot).await?,
+        false => keys::opened_if_possible(snapshot).await?,
+    };
     let report = verify(snapshot.clone(), &Clock::system(), ui.monitor()).await?;
     ui.finish_progress();
     ui.verified(&snapshot, &report, args.drill);

@@ -5,6 +5,7 @@
 //! |---|---|
 //! | this one | what volsnap knows of a snapshot |
 //! | `parts` | what a snapshot has of each volume or directory |
+//! | `sealed` | what of it is in clear, and what is sealed, if the snapshot is encrypted |
 //! | `stored` | the file: its format number, what a reader must know, the seal, the fields that are kept unread |
 
 use std::collections::BTreeMap;
@@ -24,9 +25,11 @@ use crate::model::position::Position;
 use crate::model::unknown::UnknownFields;
 
 mod parts;
+mod sealed;
 mod stored;
 
 pub use parts::{ArchiveInfo, Counts, FileListInfo, Part, Parts};
+pub use sealed::{PlainDigests, Sealed, SealedContents};
 pub use stored::{FORMAT_VERSION, Feature, ManifestError};
 
 /// The tag of a snapshot that a restore made of the data it replaced.
@@ -235,6 +238,9 @@ pub struct Manifest {
     pub facts: Option<SnapshotFacts>,
     /// The user's tags.
     pub tags: BTreeMap<String, String>,
+    /// What only an identity opens, if the snapshot is encrypted; then only a part of the rest is [in clear](Self::in_clear).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub sealed: Option<Sealed>,
     /// The version of volsnap that wrote it.
     pub tool_version: String,
     /// What a later volsnap said besides; it is written again.
@@ -399,7 +405,9 @@ impl Manifest {
     #[must_use]
     pub fn consistency_in_words(&self) -> String {
         match self.consistency {
-            Consistency::QuietExcept => format!("quiet except for {}", self.evidence.onlookers.join(", ")),
+            Consistency::QuietExcept if !self.evidence.onlookers.is_empty() => {
+                format!("quiet except for {}", self.evidence.onlookers.join(", "))
+            }
             consistency => consistency.to_string(),
         }
     }

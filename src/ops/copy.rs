@@ -13,6 +13,8 @@ use chrono::{DateTime, Utc};
 use super::Context;
 use super::outside::refuse_own_repository;
 use super::run::{Run, Untouched};
+use super::trust::Trust;
+use crate::crypt::{Identities, Recipients};
 use crate::model::error::{Context as _, Error, ErrorKind, Result, chain};
 use crate::model::event::Phase;
 use crate::model::hint::Hint;
@@ -42,6 +44,11 @@ pub struct CopyOptions {
     pub init: bool,
     /// Whether to say only what would be copied.
     pub dry_run: bool,
+    /// Whom to encrypt what is copied to. Without, what is encrypted stays as it is, and what is not becomes what the second
+    /// repository is.
+    pub encrypt_to: Option<Recipients>,
+    /// What opens what is encrypted by now, to encrypt it to others.
+    pub identities: Option<Identities>,
 }
 
 /// What a copy has done.
@@ -104,6 +111,7 @@ impl<'a> Copying<'a> {
         let mut chosen = choose((&listing, &there), options, run.context.clock.now(), &mut report)?;
         refuse_broken(&there, &mut chosen, &mut report);
         name_unread(&listing, &there, options, &mut report);
+        refuse_locked(options, &chosen)?;
         Ok(Self { run, options, from, to, chosen, report })
     }
 
@@ -177,7 +185,12 @@ impl<'a> Copying<'a> {
         monitor.phase(Phase::Publish, snapshot.name(), Some(bytes));
         monitor.step("copy");
         snapshot.refuse_marked().await?;
-        let pending = match self.to.begin_copy(snapshot).await {
+        let recipients = self.recipients_of(snapshot);
+        let begun = match recipients {
+            Some(recipients) => self.to.begin_encrypted_copy(snapshot, recipients).await,
+            None => self.to.begin_copy(snapshot).await,
+        };
+        let pending = match begun {
             Ok(pending) => pending,
             Err(RepositoryError::Exists { .. }) => return Ok(false),
             Err(error) => return Err(error.into()),
@@ -193,12 +206,33 @@ impl<'a> Copying<'a> {
         }
         let discard = Undo::DiscardUnpublished(pending.objects());
         saga.register(When::Always, discard).context(|| "write the journal".to_owned())?;
-        let (archive, list) = pending.copy_objects(snapshot, monitor).await?;
+        let (archive, list, manifest) = match recipients {
+            Some(_) => pending.copy_encrypted(&self.opened(snapshot)?, monitor).await?,
+            None => {
+                let (archive, list) = pending.copy_objects(snapshot, monitor).await?;
+                (archive, list, snapshot.manifest.clone())
+            }
+        };
         // A signal must find it done or not begun.
         let _deferral = self.run.context.cancel.defer();
-        pending.publish(snapshot.manifest.clone(), &archive, &list).await?;
+        pending.publish(manifest, &archive, &list).await?;
         monitor.step("copied");
         Ok(true)
+    }
+
+    /// Returns whom a snapshot is encrypted to on the way; `None` if it is copied as it is.
+    fn recipients_of(&self, snapshot: &Snapshot) -> Option<&Recipients> {
+        let as_there = || self.to.recipients().filter(|_| !snapshot.manifest.is_encrypted());
+        self.options.encrypt_to.as_ref().or_else(as_there)
+    }
+
+    /// Returns a snapshot with what it holds to be read.
+    fn opened(&self, snapshot: &Snapshot) -> Result<Snapshot> {
+        if !snapshot.is_locked() {
+            return Ok(snapshot.clone());
+        }
+        let identities = self.options.identities.as_ref().ok_or_else(|| snapshot.locked())?;
+        Ok(snapshot.open_with(identities)?)
     }
 }
 
@@ -211,7 +245,11 @@ fn stored_bytes(snapshot: &Snapshot) -> u64 {
 fn again(options: &CopyOptions, more: &[&str]) -> Hint {
     let to = options.to.to_string_lossy();
     let what = options.what.iter().map(String::as_str);
-    Hint::volsnap(["copy"].into_iter().chain(what).chain(["--to", &to]).chain(more.iter().copied()))
+    let recipients = options.encrypt_to.iter().flat_map(Recipients::iter);
+    let encrypt_to = recipients.flat_map(|recipient| ["--encrypt-to", recipient]);
+    Hint::volsnap(
+        ["copy"].into_iter().chain(what).chain(["--to", &to]).chain(encrypt_to).chain(more.iter().copied()),
+    )
 }
 
 /// Returns the second repository. A disk that is not mounted is no place for a new one, so nobody makes one by the way.
@@ -224,7 +262,47 @@ async fn second(context: &Context, options: &CopyOptions) -> Result<Repository> 
             .hint(again(options, &["--init"]).why("makes it; first look whether its disk is mounted")));
     }
     refuse_own_repository(context, &location)?;
-    Ok(location.open_or_init(&context.clock).await?)
+    let repository = match &options.encrypt_to {
+        Some(recipients) if location.repository().is_none() => {
+            refuse_single(options, recipients)?;
+            location.open_or_init_encrypted(recipients, &context.clock).await?
+        }
+        _ => {
+            if location.repository().is_some() {
+                // What the environment says is of the first one.
+                Trust::new(&context.saga.state, None).check_place(&location)?;
+            }
+            location.open_or_init(&context.clock).await?
+        }
+    };
+    if !options.dry_run {
+        Trust::new(&context.saga.state, None).accept(&repository, context.clock.now())?;
+    }
+    Ok(repository)
+}
+
+/// Refuses to make a repository that only one identity opens: if that is lost, so is everything.
+fn refuse_single(options: &CopyOptions, recipients: &Recipients) -> Result<()> {
+    let (to, named) = (options.to.to_string_lossy(), recipients.to_string());
+    if recipients.count() > 1 {
+        return Ok(());
+    }
+    let init = Hint::volsnap(["--repo", &to, "init", "--recipient", &named, "--single-key"]);
+    Err(Error::usage("one recipient alone: whoever loses its identity loses every snapshot there")
+        .state("nothing was copied")
+        .hint(again(options, &["--init", "--encrypt-to", "RECIPIENT"]).why("a second one, kept elsewhere"))
+        .or(init.why("if you want just one; then copy without --init")))
+}
+
+/// Refuses to encrypt anew what no identity opens.
+fn refuse_locked(options: &CopyOptions, chosen: &[Snapshot]) -> Result<()> {
+    if options.encrypt_to.is_none() || options.identities.is_some() {
+        return Ok(());
+    }
+    match chosen.iter().find(|snapshot| snapshot.is_locked()) {
+        Some(locked) => Err(locked.locked().into()),
+        None => Ok(()),
+    }
 }
 
 /// Returns what is to be copied, the oldest first.

@@ -105,6 +105,10 @@ pub fn of_snapshot(snapshot: &Snapshot) -> Result<Option<Facts>> {
     if let Some(facts) = &manifest.facts {
         return Ok(Some(facts.seen.clone()));
     }
+    // Nobody here can know what it holds.
+    if snapshot.is_locked() {
+        return Ok(None);
+    }
     if manifest.evidence.database.is_some() {
         return Ok(None);
     }

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use crate::archive::{FileListReader, FileRecord};
 use crate::clock::Clock;
 use crate::compose::runner::Runner;
+use crate::crypt::Recipients;
 use crate::engine::Docker;
 use crate::engine::own::OwnContainer;
 use crate::model::container::{Container, down_after_reboot};
@@ -30,6 +31,7 @@ pub mod facts;
 mod helper;
 mod hold;
 pub mod install;
+pub mod key;
 mod libc_version;
 mod made_from;
 pub mod marks;
@@ -52,6 +54,7 @@ mod run;
 pub mod sharers;
 pub mod snapshot;
 pub mod stages;
+pub mod trust;
 pub mod verify;
 
 pub use run::{Consent, decline, execute};
@@ -75,6 +78,8 @@ pub struct Context {
     pub machine_file: PathBuf,
     /// The compose project named by the environment (`COMPOSE_PROJECT_NAME`).
     pub compose_project: Option<String>,
+    /// Whom the environment says that new snapshots are to be encrypted to.
+    pub recipients: Option<Recipients>,
     /// What the user says of containers that only see the data, or only seem to use it.
     pub bystanders: Bystanders,
     /// Whether the run only plans, and so must not finish what a dead run left either.
@@ -122,8 +127,8 @@ impl std::fmt::Debug for Context {
 /// When the list cannot be opened; a damaged one ends with the error.
 pub fn files(snapshot: &Snapshot) -> Result<impl Iterator<Item = Result<FileRecord>> + use<>> {
     let doing = format!("read the file list of {}", snapshot.name());
-    let records =
-        FileListReader::new(BufReader::new(snapshot.open_file_list()?)).context(|| doing.clone())?;
+    let list = snapshot.decrypted(snapshot.open_file_list()?)?;
+    let records = FileListReader::new(BufReader::new(list)).context(|| doing.clone())?;
     Ok(records.map(move |record| record.context(|| doing.clone())))
 }
 

@@ -23,7 +23,7 @@ use crate::saga::{Lease, RetryBudget, RunInfo, Terms};
 use crate::service::ServiceError;
 use crate::service::newcomer::taken;
 use crate::service::start::{StoppedContainer, ended_since, start_once};
-use crate::undo::Saga;
+use crate::undo::{Journal, Saga, one_time_key};
 
 /// How long the last look at what was started may take.
 const LOOK_LIMIT: Duration = Duration::from_secs(10);
@@ -117,6 +117,9 @@ impl Run {
             }
         };
         let left = left.map_err(untouched)?;
+        if !context.only_plans {
+            forget_expired_keys(context);
+        }
         let mut run = Self::new(context)?;
         run.left = Mutex::new(left.map(untouched));
         Ok(run)
@@ -424,6 +427,15 @@ impl Monitor for Renewing {
             lease.renew();
         }
     }
+}
+
+/// Removes the keys of restores that can no longer be undone with them. A key that a dead run may need stays.
+fn forget_expired_keys(context: &Context) {
+    let state = &context.saga.state;
+    let Ok(unfinished) = Journal::all(state) else { return };
+    let is_unfinished =
+        |run: &str| unfinished.iter().any(|path| path.file_stem().is_some_and(|of| of == run));
+    one_time_key::forget_expired(state, context.clock.now(), is_unfinished);
 }
 
 fn panicked(panic: &(dyn Any + Send)) -> Error {

@@ -4,6 +4,9 @@
 //! structure of the tar and its end, every member against the file list, every file's digest, the file that the proof
 //! of a clean shutdown rests on, and the checksum of every page. Damage is a result, not an error: an error means that
 //! the verification could not be done.
+//!
+//! Of an encrypted snapshot that no identity has opened, the stored bytes are all that can be read back: their digests show
+//! whether they are what was stored.
 
 use std::io::{self, BufReader, Read};
 use std::path::Path;
@@ -52,6 +55,8 @@ pub struct Report {
     pub raw_bytes: u64,
     /// Pages whose checksum was computed again.
     pub pages: u64,
+    /// Whether only the stored bytes were read back, and not what they hold: it is encrypted, and no identity was given.
+    pub sealed: bool,
     /// Milliseconds it took.
     pub ms: u64,
 }
@@ -287,6 +292,7 @@ impl<'m> Reading<'m> {
             files: 0,
             raw_bytes: 0,
             pages: 0,
+            sealed: snapshot.is_locked(),
             ms: 0,
         };
         Self { report, monitor, reported: 0, database, pages_count, proof_seen: false }
@@ -296,16 +302,45 @@ impl<'m> Reading<'m> {
         let manifest = &snapshot.manifest;
         let archive = Digesting::new(snapshot.open_archive()?);
         let list = Digesting::new(snapshot.open_file_list()?);
-        if let Err(error) = self.compare(archive.clone(), list.clone()) {
+        if !self.report.sealed
+            && let Err(damage) = self.read_content_back(snapshot, archive.clone(), list.clone())
+        {
             // A disk that cannot be read does not mean that what is on it is damaged.
             if let Some(error) = archive.take_failure().or(list.take_failure()) {
                 return Err(Error::failed(format!("read snapshot {}", manifest.id)).with_source(error));
             }
-            self.damaged(None, &chain(&error));
+            self.damaged(None, &damage);
         }
         self.compare_digest("archive", archive, &manifest.archive().blake3)?;
         self.compare_digest("file list", list, &manifest.file_list().blake3)?;
-        self.conclude(snapshot);
+        if self.report.sealed {
+            self.report.notes = vec![
+                "the digests of the stored bytes; what they hold was NOT checked: it is encrypted, and no identity was given"
+                    .to_owned(),
+            ];
+        } else {
+            self.conclude(snapshot);
+        }
+        Ok(())
+    }
+
+    /// Reads what archive and list hold; returns what is damaged as a whole.
+    fn read_content_back<R: Read + Send + 'static>(
+        &mut self,
+        snapshot: &Snapshot,
+        archive: R,
+        list: R,
+    ) -> Result<(), String> {
+        let decrypted = snapshot.decrypted(archive).and_then(|plain| Ok((plain, snapshot.decrypted(list)?)));
+        let (archive, list) = decrypted.map_err(|error| chain(&error))?;
+        let archive = Digesting::new(archive);
+        self.compare(archive.clone(), list).map_err(|error| chain(&error))?;
+        if let Some(plain) = snapshot.plain_digests() {
+            io::copy(&mut archive.clone(), &mut io::sink()).map_err(|error| chain(&error))?;
+            if archive.digest() != plain.archive {
+                self.damaged(None, "what the archive decrypts to does not have the digest that was sealed");
+            }
+        }
         Ok(())
     }
 

@@ -44,14 +44,14 @@ pub(crate) fn error(error: &Error, commands: &Commands) -> String {
 }
 
 /// Lines of a name and a value.
-struct Rows(String);
+pub(super) struct Rows(pub(super) String);
 
 impl Rows {
-    fn new(head: &str) -> Self {
+    pub(super) fn new(head: &str) -> Self {
         Self(format!("{head}\n"))
     }
 
-    fn row(&mut self, name: &str, value: &str) {
+    pub(super) fn row(&mut self, name: &str, value: &str) {
         let _ = writeln!(self.0, "  {name:<12} {value}");
     }
 }
@@ -71,6 +71,9 @@ fn summary(snapshot: &Snapshot, commands: &Commands) -> Rows {
         rows.row(name, &value);
     }
     rows.row("archive", &escape(&archive.display().to_string()));
+    if let Some(sealed) = &manifest.sealed {
+        rows.row("encrypted", &escape(&format!("to {}", sealed.recipients)));
+    }
     rows.row("verify", &commands.line(&Hint::volsnap(["verify", manifest.id.as_str()])));
     rows.row("unpack", &by_hand(snapshot));
     rows
@@ -91,6 +94,9 @@ fn consistency(manifest: &Manifest) -> String {
             "{}: what uses it was stopped, and that ran and could write; no files prove how it was shut down",
             escape(&manifest.consistency_in_words())
         ),
+        (Consistency::CrashConsistent, _) if manifest.evidence.reasons.is_empty() => {
+            "crash-consistent".to_owned()
+        }
         (Consistency::CrashConsistent, _) => {
             format!("crash-consistent: {}", escape(&manifest.evidence.reasons.join("; ")))
         }
@@ -106,6 +112,10 @@ fn consistency(manifest: &Manifest) -> String {
 fn downtime(manifest: &Manifest) -> String {
     let (stopped, paused) = (&manifest.evidence.stopped, &manifest.evidence.paused);
     let names: Vec<_> = stopped.iter().map(|container| &container.name).chain(paused).collect();
+    if names.is_empty() && manifest.downtime_ms > 0 {
+        // Who was stopped is sealed.
+        return milliseconds(manifest.downtime_ms);
+    }
     if names.is_empty() {
         return "none, nothing was stopped".to_owned();
     }
@@ -167,17 +177,20 @@ fn by_hand(snapshot: &Snapshot) -> String {
     let unpack = |archive: &str| {
         format!("tar {decompress}--numeric-owner --acls --xattrs -xpf {archive} -C DIRECTORY")
     };
+    let decrypt = |archive: &str| format!("age --decrypt --identity FILE {archive}| {}", unpack("-"));
+    let is_encrypted = snapshot.manifest.is_encrypted();
     let archive = quoted(&snapshot.archive_path().display().to_string());
     let store = snapshot.store_address();
     if store.local_path().is_some() {
-        return unpack(&archive);
+        return if is_encrypted { decrypt(&format!("{archive} ")) } else { unpack(&archive) };
     }
     let options = [("--endpoint-url", "endpoint"), ("--region", "region")];
     let options: String = options
         .iter()
         .filter_map(|(option, name)| Some(format!(" {option} {}", quoted(&store.parameter(name)?))))
         .collect();
-    format!("aws s3 cp {archive} -{options} | {}", unpack("-"))
+    let rest = if is_encrypted { decrypt("") } else { unpack("-") };
+    format!("aws s3 cp {archive} -{options} | {rest}")
 }
 
 /// Returns a plan.
@@ -278,33 +291,6 @@ pub(crate) fn stages(stages: &[KeptStage], commands: &Commands) -> String {
     table(&rows)
 }
 
-/// Says what a repository is like that was made, or was there.
-pub(crate) fn repository(repository: &Repository, is_new: bool) -> String {
-    let place = escape(&repository.location().display().to_string());
-    let head = if is_new { "made the repository" } else { "there is a repository in" };
-    let mut rows = Rows::new(&format!("{head} {place}"));
-    rows.row("id", repository.id());
-    let Some(probed) = repository.probed() else { return rows.0 };
-    rows.row(
-        "overwriting",
-        if probed.conditional_create {
-            "the server refuses it, as it is asked to"
-        } else {
-            "the server would do it: no two objects have one name, and each is looked for before it is written"
-        },
-    );
-    if !probed.deletes {
-        rows.row("deleting", "this key may not: what a failed run leaves stays there");
-    }
-    if !probed.lists_uploads {
-        rows.row(
-            "leftovers",
-            "the server does not tell of unfinished uploads: give the bucket a rule that removes them after two days",
-        );
-    }
-    rows.0
-}
-
 /// Says that there are no snapshots, and where.
 pub(crate) fn none(source: Option<&str>, repository: &Repository) -> String {
     let of = source.map_or_else(String::new, |source| format!(" of {source}"));
@@ -396,6 +382,12 @@ pub(crate) fn show(snapshot: &Snapshot, commands: &Commands) -> String {
         &format!("{}, published {}", time(manifest.times.started), time(manifest.times.published)),
     );
     rows.row("source", &escape(&manifest.source));
+    if snapshot.is_locked() {
+        rows.row(
+            "sealed",
+            "what was seen of the data, its containers, mounts and paths: an identity opens it",
+        );
+    }
     if let Some(pin) = &snapshot.pin {
         let reason = pin.reason.as_ref().map_or_else(String::new, |reason| format!(": {}", escape(reason)));
         rows.row("pinned", &format!("{}{reason}", time(pin.at)));
@@ -406,7 +398,7 @@ pub(crate) fn show(snapshot: &Snapshot, commands: &Commands) -> String {
         rows.row("", &commands.line(&Hint::volsnap(["undelete", &snapshot.name()]).why("keeps it")));
     }
     show_environment(manifest, &mut rows);
-    show_database(manifest, &mut rows);
+    show_database(manifest, snapshot.is_locked(), &mut rows);
     if let Some(facts) = &manifest.facts {
         rows.row("facts", &super::report::facts(facts));
         for why in facts.seen.unread() {
@@ -444,7 +436,7 @@ fn show_environment(manifest: &Manifest, rows: &mut Rows) {
     rows.row("engine", &escape(&engine));
 }
 
-fn show_database(manifest: &Manifest, rows: &mut Rows) {
+fn show_database(manifest: &Manifest, is_locked: bool, rows: &mut Rows) {
     let Some(database) = &manifest.evidence.database else { return };
     let directory = &database.data_directory;
     let at = if directory.as_os_str().is_empty() {
@@ -452,7 +444,8 @@ fn show_database(manifest: &Manifest, rows: &mut Rows) {
     } else {
         directory.display().to_string()
     };
-    rows.row("database", &escape(&format!("{} {} in {at}", database.engine, database.version)));
+    let at = if is_locked { String::new() } else { format!(" in {at}") };
+    rows.row("database", &escape(&format!("{} {}{at}", database.engine, database.version)));
     if let Some(identifier) = &database.identifier {
         rows.row("identifier", &escape(identifier));
     }
@@ -569,11 +562,19 @@ pub(crate) fn restored(restored: &Restored, commands: &Commands) -> String {
 
 /// Returns the result of a verification.
 pub(crate) fn verified(snapshot: &Snapshot, report: &Report, commands: &Commands) -> String {
-    let outcome = if report.ok { "is verified" } else { "is DAMAGED" };
+    let outcome = match (report.ok, report.sealed) {
+        (true, false) => "is verified",
+        (true, true) => "is stored as it was; it is encrypted, and nobody looked inside",
+        (false, _) => "is DAMAGED",
+    };
     let mut rows =
         Rows::new(&format!("snapshot {} of {} {outcome}", report.id, escape(&snapshot.manifest.title)));
-    let files = counted(report.files, "file");
-    rows.row("read back", &format!("{} in {files}, in {}", size(report.raw_bytes), milliseconds(report.ms)));
+    let read = if report.sealed {
+        format!("{} as they are stored", size(snapshot.manifest.archive().stored_bytes))
+    } else {
+        format!("{} in {}", size(report.raw_bytes), counted(report.files, "file"))
+    };
+    rows.row("read back", &format!("{read}, in {}", milliseconds(report.ms)));
     for note in &report.notes {
         rows.row("checked", &escape(note));
     }

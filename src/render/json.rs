@@ -10,6 +10,7 @@ use chrono::{DateTime, Utc};
 use serde::Serialize;
 use serde_json::Value;
 use volsnap::archive::Codec;
+use volsnap::crypt::Recipients;
 use volsnap::database::fresh::FreshDatabase;
 use volsnap::model::event::Phase;
 use volsnap::model::facts::checks::Checked;
@@ -109,12 +110,20 @@ pub(crate) struct RepositoryObject<'a> {
     made: bool,
     /// What the server has proved; null for a directory.
     store: Option<&'a Probed>,
+    /// Whom what is in it is encrypted to; null if it is not.
+    recipients: Option<&'a Recipients>,
 }
 
 impl<'a> RepositoryObject<'a> {
     /// Returns what is printed of a repository.
     pub(crate) fn new(repository: &'a Repository, made: bool) -> Self {
-        Self { repository: repository.location(), id: repository.id(), made, store: repository.probed() }
+        Self {
+            repository: repository.location(),
+            id: repository.id(),
+            made,
+            store: repository.probed(),
+            recipients: repository.recipients(),
+        }
     }
 }
 
@@ -778,6 +787,8 @@ pub(crate) struct VerifiedObject<'a> {
     files: u64,
     raw_bytes: u64,
     pages: u64,
+    /// Whether only its stored bytes were read back.
+    sealed: bool,
     ms: u64,
     #[serde(skip_serializing_if = "Option::is_none")]
     drill: Option<DrillObject<'a>>,
@@ -794,6 +805,7 @@ impl<'a> VerifiedObject<'a> {
             files: report.files,
             raw_bytes: report.raw_bytes,
             pages: report.pages,
+            sealed: report.sealed,
             ms: report.ms,
             drill,
         }

@@ -39,12 +39,14 @@ mod command;
 mod doctor;
 pub(crate) mod human;
 pub(crate) mod json;
+pub(crate) mod key;
 mod layout;
 mod migrate;
 mod progress;
 mod prune;
 mod queue;
 mod report;
+mod repository;
 #[cfg(test)]
 mod samples;
 #[cfg(test)]
@@ -128,7 +130,7 @@ impl Ui {
     /// Prints what a repository is like that was made, or was there.
     pub(crate) fn initialised(&self, repository: &Repository, is_new: bool) {
         self.json(&json::RepositoryObject::new(repository, is_new));
-        self.text(|| human::repository(repository, is_new));
+        self.text(|| repository::repository(repository, is_new));
     }
 
     /// Prints a remark.

@@ -6,6 +6,7 @@ use chrono::{DateTime, TimeZone as _, Utc};
 use serde::Serialize;
 use volsnap::Error;
 use volsnap::archive::Codec;
+use volsnap::crypt::Recipients;
 use volsnap::model::facts::checks::Checked;
 use volsnap::model::facts::difference::{Difference, DifferenceKind, Severity};
 use volsnap::model::facts::{FactsLevel, FactsSummary};
@@ -20,6 +21,7 @@ use volsnap::ops::check::{Against, CheckPlan, CheckReport};
 use volsnap::ops::copy::CopyReport;
 use volsnap::ops::doctor::{Finding, Kind, Risk};
 use volsnap::ops::drill::DrillReport;
+use volsnap::ops::key::KeyCheck;
 use volsnap::ops::migrate::{Direction, MigratePlan, Migrated, Outcome, PlannedEdit, PlannedUser};
 use volsnap::ops::plan::Plan;
 use volsnap::ops::prune::{IncompleteFiles, PlannedSnapshot, PrunePlan, PruneReport, SourcePlan, Stopped};
@@ -33,7 +35,7 @@ use volsnap::saga::RunInfo;
 
 use super::command::Commands;
 use super::schema::assert_fits;
-use super::{doctor, human, json, migrate, prune, report, text};
+use super::{doctor, human, json, key, migrate, prune, report, text};
 
 const ID: &str = "20261120T203011Z-4f2a91";
 
@@ -397,6 +399,7 @@ fn a_verification_with_a_drill() {
         files: 1000,
         raw_bytes: 2_900_000_000,
         pages: 1234,
+        sealed: false,
         ms: 1700,
     };
     let drilled = DrillReport {
@@ -579,4 +582,31 @@ fn a_copy() {
     };
     pin_text("copy", &prune::copied(&copied, std::path::Path::new("/mnt/nas"), false));
     pin_json("copy", "copy", &json::CopyObject::new(&copied, false));
+}
+
+#[test]
+fn the_keys_of_a_repository() {
+    let one = "age1qypqxpq9qcrsszg2pvxq6rs0zqg3yyc5z5tpwxqergd3c8g7rusqmwn7f2";
+    let other = include_str!("../../fixtures/keys/ssh-ed25519.pub");
+    let recipient = Recipients::parse(one).unwrap();
+    let both = recipient.and(&Recipients::parse(other).unwrap());
+    let path = std::path::Path::new("/media/key/identity.txt");
+    pin_text("key_generated", &key::generated(&recipient, path));
+    pin_json("key_generated", "key generate", &key::NewKeyObject::new(&recipient, path));
+    pin_text("keys", &key::listed(&both, true));
+    pin_json("keys", "key list", &key::RecipientsObject::new(Some(&both), true, false));
+    pin_json("keys_of_none", "key trust", &key::RecipientsObject::new(None, true, true));
+    let mut checked = KeyCheck {
+        opens_new: Some(true),
+        opened: Some(format!("shop_db_data/{ID}")),
+        bytes: 4_200_000,
+        not_opened: (0, 12),
+    };
+    pin_text("key_checked", &key::checked(&checked));
+    pin_json("key_checked", "key check", &key::KeyCheckObject::from(&checked));
+    checked = KeyCheck { opens_new: Some(false), not_opened: (3, 12), ..checked };
+    pin_text("key_checked_of_old", &key::checked(&checked));
+    let none = KeyCheck { opened: None, bytes: 0, not_opened: (0, 0), opens_new: Some(true) };
+    pin_text("key_checked_on_nothing", &key::checked(&none));
+    pin_json("key_checked_on_nothing", "key check", &key::KeyCheckObject::from(&none));
 }

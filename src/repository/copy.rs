@@ -4,21 +4,29 @@
 //! becomes a snapshot elsewhere. The manifest is written last, as always. An object that an earlier attempt has stored
 //! whole is read back there, and need not be sent again.
 
-use std::sync::Arc;
+use std::io::Read;
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use bytes::Bytes;
+use tokio::sync::mpsc;
 
 use super::Repository;
 use super::error::RepositoryError;
 use super::listing::Snapshot;
 use super::marks::exists;
 use super::tarball::layout::SnapshotNames;
-use super::tarball::{PendingSnapshot, Stored};
+use super::tarball::{PendingSnapshot, SnapshotObjectWriter, Stored};
+use crate::crypt::Recipients;
 use crate::model::event::{Event, Monitor};
-use crate::store::{Key, Store};
+use crate::model::manifest::Manifest;
+use crate::store::{Key, ObjectReader, Store};
 
 /// Bytes between two reports of progress.
 const PROGRESS_STEP: u64 = 16 << 20;
+/// Bytes of a piece that is encrypted anew, and how many of them wait.
+const PIECE: usize = 1 << 20;
+const PIECES: usize = 4;
 
 /// The object of one snapshot that is copied.
 struct Object<'a> {
@@ -30,21 +38,39 @@ struct Object<'a> {
 }
 
 impl Repository {
-    /// Returns the snapshot that a copy of another repository's would be here. Creates nothing.
+    /// Returns the snapshot that a copy of another repository's would be here, as it is there. Creates nothing.
     ///
     /// # Errors
     /// When its id is taken, or marked for deletion here; [`RepositoryError::Exists`] names what exists. What an earlier
     /// attempt has left is no obstacle.
     pub async fn begin_copy(&self, snapshot: &Snapshot) -> Result<PendingSnapshot, RepositoryError> {
-        let manifest = &snapshot.manifest;
-        let pending = PendingSnapshot::unchecked(
-            Arc::clone(&self.store),
-            &manifest.source,
-            &manifest.id,
-            manifest.archive().codec,
-        )?;
+        let pending = self.copy_of(snapshot)?;
         pending.refuse_existing().await?;
         Ok(pending)
+    }
+
+    /// Returns what [`begin_copy`](Self::begin_copy) returns, encrypted to these.
+    ///
+    /// # Errors
+    /// As for [`begin_copy`](Self::begin_copy).
+    pub async fn begin_encrypted_copy(
+        &self,
+        snapshot: &Snapshot,
+        recipients: &Recipients,
+    ) -> Result<PendingSnapshot, RepositoryError> {
+        let pending = self.copy_of(snapshot)?.encrypted_to(Some(recipients))?;
+        pending.refuse_existing().await?;
+        Ok(pending)
+    }
+
+    fn copy_of(&self, snapshot: &Snapshot) -> Result<PendingSnapshot, RepositoryError> {
+        let manifest = &snapshot.manifest;
+        PendingSnapshot::unchecked(
+            Arc::clone(&self.store),
+            (&manifest.source, &manifest.id),
+            manifest.archive().codec,
+            manifest.is_encrypted(),
+        )
     }
 }
 
@@ -76,14 +102,56 @@ impl PendingSnapshot {
         Ok((archive, list))
     }
 
+    /// Encrypts archive and file list of a snapshot to the recipients of this one; returns what was stored, and the manifest
+    /// that goes with it. What is read is compared with what the manifest says, as in any copy.
+    ///
+    /// # Errors
+    /// When anything cannot be read or stored, or is not what the manifest says; when it is encrypted and not opened.
+    pub async fn copy_encrypted(
+        &self,
+        snapshot: &Snapshot,
+        monitor: &dyn Monitor,
+    ) -> Result<(Stored, Stored, Manifest), RepositoryError> {
+        for key in [self.archive_key(), self.list_key()] {
+            let removed = self.store().delete_all_of(key).await;
+            removed.map_err(RepositoryError::io("replace", self.store().address().locate(key)))?;
+        }
+        let mut manifest = Manifest { sealed: None, ..snapshot.manifest.clone() };
+        let part = snapshot.manifest.parts.first();
+        let archive = Content {
+            snapshot: snapshot.clone(),
+            path: snapshot.archive_path(),
+            blake3: part.archive.blake3.clone(),
+            is_list: false,
+        };
+        let archive = archive.copy(self.archive_writer().await?, monitor).await?;
+        let list = Content {
+            snapshot: snapshot.clone(),
+            path: snapshot.archive_path().with_file_name(&part.file_list.file),
+            blake3: part.file_list.blake3.clone(),
+            is_list: true,
+        };
+        let list = list.copy(self.list_writer().await?, monitor).await?;
+        let part = manifest.parts.first_mut();
+        part.archive.file.clone_from(&archive.file);
+        (part.archive.stored_bytes, part.archive.blake3) = (archive.bytes, archive.blake3.clone());
+        part.file_list.file.clone_from(&list.file);
+        (part.file_list.stored_bytes, part.file_list.blake3) = (list.bytes, list.blake3.clone());
+        Ok((archive, list, manifest))
+    }
+
     async fn copy_object(
         &self,
         object: &Object<'_>,
         monitor: &dyn Monitor,
     ) -> Result<Stored, RepositoryError> {
         let (store, key) = (self.store(), self.object_key(object.file)?);
-        let stored =
-            || Stored { file: object.file.to_owned(), bytes: object.bytes, blake3: object.blake3.to_owned() };
+        let stored = || Stored {
+            file: object.file.to_owned(),
+            bytes: object.bytes,
+            blake3: object.blake3.to_owned(),
+            plain_blake3: None,
+        };
         if exists(store, &key).await? {
             // Whole, since it has its name; whether it is the right one, its bytes say.
             if digest_of(store, &key, monitor).await? == (object.bytes, object.blake3.to_owned()) {
@@ -115,6 +183,97 @@ impl PendingSnapshot {
             return Err(RepositoryError::Unreadable { path, why });
         }
         writer.finish().await
+    }
+}
+
+/// What a stored file of a snapshot holds.
+struct Content {
+    snapshot: Snapshot,
+    path: PathBuf,
+    /// The digest of the file as it is stored.
+    blake3: String,
+    is_list: bool,
+}
+
+impl Content {
+    /// Hands all of it to a writer.
+    async fn copy(
+        self,
+        mut writer: SnapshotObjectWriter,
+        monitor: &dyn Monitor,
+    ) -> Result<Stored, RepositoryError> {
+        let (feed, mut pieces) = mpsc::channel(PIECES);
+        let reading = tokio::task::spawn_blocking(move || self.read(&feed));
+        let (mut bytes, mut told) = (0, 0);
+        while let Some(piece) = pieces.recv().await {
+            let piece: Bytes = piece;
+            bytes += piece.len() as u64;
+            writer.write(piece).await?;
+            if bytes - told >= PROGRESS_STEP {
+                told = bytes;
+                monitor.event(Event::Progress { bytes, files: 0 });
+            }
+        }
+        let read = reading.await.unwrap_or_else(|error| {
+            Err(RepositoryError::io("read", "a snapshot")(std::io::Error::other(error)))
+        });
+        match read {
+            Ok(()) => writer.finish().await,
+            Err(error) => {
+                // What is left of it goes with the run.
+                let _ = writer.abort().await;
+                Err(error)
+            }
+        }
+    }
+
+    /// Reads all of it, decrypted, and proves that it is what was stored. Blocks.
+    fn read(&self, feed: &mpsc::Sender<Bytes>) -> Result<(), RepositoryError> {
+        let stored = match self.is_list {
+            true => self.snapshot.open_file_list()?,
+            false => self.snapshot.open_archive()?,
+        };
+        let hasher = Arc::new(Mutex::new(blake3::Hasher::new()));
+        let failed = |error: std::io::Error| match error.kind() {
+            std::io::ErrorKind::InvalidData | std::io::ErrorKind::UnexpectedEof => {
+                let why = format!("it cannot be decrypted: {error}");
+                RepositoryError::Unreadable { path: self.path.clone(), why }
+            }
+            _ => RepositoryError::io("read", self.path.clone())(error),
+        };
+        let mut content = self.snapshot.decrypted(Digesting { stored, hasher: Arc::clone(&hasher) })?;
+        loop {
+            let mut piece = vec![0; PIECE];
+            let count = content.read(&mut piece).map_err(failed)?;
+            if count == 0 {
+                break;
+            }
+            piece.truncate(count);
+            if feed.blocking_send(piece.into()).is_err() {
+                // Whoever copies has failed, and says why.
+                return Ok(());
+            }
+        }
+        let digest = hasher.lock().unwrap_or_else(PoisonError::into_inner).finalize();
+        if digest.to_hex().as_str() != self.blake3 {
+            let why = "its bytes are not those that its manifest tells of: it is damaged".to_owned();
+            return Err(RepositoryError::Unreadable { path: self.path.clone(), why });
+        }
+        Ok(())
+    }
+}
+
+/// Digests what is read through it.
+struct Digesting {
+    stored: ObjectReader,
+    hasher: Arc<Mutex<blake3::Hasher>>,
+}
+
+impl Read for Digesting {
+    fn read(&mut self, buffer: &mut [u8]) -> std::io::Result<usize> {
+        let count = self.stored.read(buffer)?;
+        self.hasher.lock().unwrap_or_else(PoisonError::into_inner).update(&buffer[..count]);
+        Ok(count)
     }
 }
 

@@ -3,6 +3,7 @@
 use std::io;
 use std::path::{Path, PathBuf};
 
+use crate::crypt::CryptError;
 use crate::model::error::{Error, ErrorKind};
 use crate::model::hint::Hint;
 use crate::model::ids::SnapshotId;
@@ -87,6 +88,30 @@ pub enum RepositoryError {
         path: PathBuf,
         /// What is wrong, in a sentence.
         why: String,
+    },
+    /// A snapshot is encrypted, and there is no identity.
+    #[error("open snapshot {name}: it is encrypted, and no identity was given; it is for {recipients}")]
+    Locked {
+        /// The snapshot, as `SOURCE/ID`.
+        name: String,
+        /// Whom it is encrypted to.
+        recipients: String,
+    },
+    /// A snapshot is encrypted to others.
+    #[error("open snapshot {name}: no identity that was given opens it; it is for {recipients}")]
+    WrongKey {
+        /// The snapshot, as `SOURCE/ID`.
+        name: String,
+        /// Whom it is encrypted to.
+        recipients: String,
+    },
+    /// Something cannot be encrypted.
+    #[error("encrypt snapshot {id}")]
+    NotEncrypted {
+        /// The snapshot.
+        id: SnapshotId,
+        /// Why.
+        source: CryptError,
     },
     /// A specification names no snapshot.
     #[error("find snapshot {spec:?}: {}", unknown(nearest))]
@@ -187,6 +212,10 @@ impl RepositoryError {
             Self::Marked { name } => {
                 Some(Hint::volsnap(["undelete", name]).why("keeps it; then type this command again"))
             }
+            Self::Locked { .. } | Self::WrongKey { .. } => Some(
+                Hint::shell("export VOLSNAP_IDENTITY_FILE=FILE")
+                    .why("a file with an identity that it is encrypted to; then type this command again"),
+            ),
             Self::Unknown { .. } | Self::Ambiguous { .. } => {
                 Some(Hint::volsnap(["list"]).why("says what there is"))
             }
@@ -207,6 +236,8 @@ impl From<RepositoryError> for Error {
             | RepositoryError::Missing { .. }
             | RepositoryError::SourceKey { .. }
             | RepositoryError::Marked { .. }
+            | RepositoryError::Locked { .. }
+            | RepositoryError::WrongKey { .. }
             | RepositoryError::Unknown { .. }
             | RepositoryError::Ambiguous { .. } => ErrorKind::Usage,
             RepositoryError::Unreadable { .. } => ErrorKind::Damaged,
@@ -237,6 +268,10 @@ impl From<RepositoryError> for Error {
         match error {
             RepositoryError::Io { source, .. } | RepositoryError::DiskFull { source, .. } => {
                 wrapped.with_source(source)
+            }
+            RepositoryError::NotEncrypted { source, .. } => wrapped.with_source(source),
+            RepositoryError::Locked { .. } | RepositoryError::WrongKey { .. } => {
+                wrapped.state("nothing was decrypted, and nothing was written")
             }
             _ => wrapped,
         }

@@ -14,6 +14,7 @@ use futures_util::{StreamExt as _, stream};
 use super::error::RepositoryError;
 use super::marks::{Deletion, Marks, Pin, has_mark};
 use super::running::{Announced, RunMarker};
+use super::sealing::Opened;
 use super::tarball::layout::{
     FileKind, FileName, MARKER, MarkKind, SNAPSHOTS, SnapshotNames, is_source_key, source_folder,
 };
@@ -52,6 +53,8 @@ pub struct Snapshot {
     pub deletion: Option<Deletion>,
     /// Whether it must stay.
     pub pin: Option<Pin>,
+    /// What has opened it, if it is encrypted.
+    pub(super) opened: Option<Opened>,
     store: Arc<dyn Store>,
     folder: Key,
 }
@@ -91,7 +94,7 @@ pub struct Unreadable {
 impl Snapshot {
     /// Returns a snapshot whose manifest has just been written.
     pub(super) fn published(manifest: Manifest, store: Arc<dyn Store>, folder: Key) -> Self {
-        Self { manifest, verified: Vec::new(), deletion: None, pin: None, store, folder }
+        Self { manifest, verified: Vec::new(), deletion: None, pin: None, opened: None, store, folder }
     }
 
     /// Returns the snapshot whose archive, file list or manifest is `path`, wherever that lies; the other files lie
@@ -458,6 +461,7 @@ impl SnapshotReader<'_> {
             let why = format!("it is the manifest of {}/{}", manifest.source, manifest.id);
             return Err(self.refuse(&names.manifest(), why).into());
         }
+        let names = names.encrypted(manifest.is_encrypted());
         if manifest.archive().file != names.archive(manifest.archive().codec)
             || manifest.file_list().file != names.file_list()
         {
@@ -476,6 +480,7 @@ impl SnapshotReader<'_> {
             verified,
             deletion: None,
             pin: None,
+            opened: None,
             store: Arc::clone(self.store),
             folder: self.folder.clone(),
         })

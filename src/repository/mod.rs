@@ -20,8 +20,10 @@ mod error;
 mod listing;
 mod marks;
 mod objects;
+mod recipients;
 mod resolve;
 mod running;
+mod sealing;
 mod sweep;
 pub mod tarball;
 #[cfg(test)]
@@ -46,10 +48,11 @@ pub use tarball::{PendingSnapshot, SnapshotObjectWriter, Stored};
 
 use crate::archive::Codec;
 use crate::clock::Clock;
+use crate::crypt::Recipients;
 use crate::model::ids::SnapshotId;
 use crate::store::{self, Claim, Key, ObjectKind, OpenError, PROBE, Probed, Store, StoreAddress};
 use tarball::layout::{
-    MARKER, MarkKind, REPOSITORY_FORMAT, SNAPSHOTS, SnapshotNames, is_source_key, partial,
+    MARKER, MarkKind, PLAIN_FORMAT, REPOSITORY_FORMAT, SNAPSHOTS, SnapshotNames, is_source_key, partial,
 };
 
 /// More than any marker has.
@@ -61,6 +64,7 @@ pub struct Repository {
     store: Arc<dyn Store>,
     id: String,
     probed: Option<Probed>,
+    recipients: Option<Recipients>,
 }
 
 /// What the default place of a repository depends on.
@@ -97,6 +101,9 @@ struct Marker {
     /// What the store proved when the repository was made, if it is one elsewhere.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     store: Option<Probed>,
+    /// Whom what is in it is encrypted to, if it is.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    recipients: Option<Recipients>,
 }
 
 /// A place for a repository, inspected but not yet touched.
@@ -156,7 +163,8 @@ impl RepositoryLocation {
     /// Returns where the archive of a snapshot will lie, for messages.
     #[must_use]
     pub fn archive_path(&self, source: &str, id: &SnapshotId, codec: Codec) -> PathBuf {
-        let names = SnapshotNames::new(source, id);
+        let is_encrypted = self.repository().is_some_and(|repository| repository.recipients().is_some());
+        let names = SnapshotNames::new(source, id).encrypted(is_encrypted);
         let folder = names.folder().unwrap_or(SNAPSHOTS);
         self.address.locate(&folder).join(names.archive(codec))
     }
@@ -167,6 +175,19 @@ impl RepositoryLocation {
     /// When it cannot be made or written.
     pub async fn open_or_init(&self, clock: &Clock) -> Result<Repository, RepositoryError> {
         Repository::open_or_init_at(&self.address, clock).await
+    }
+
+    /// Opens the repository for writing, and makes an encrypted one if none exists.
+    ///
+    /// # Errors
+    /// When it cannot be made or written.
+    pub async fn open_or_init_encrypted(
+        &self,
+        recipients: &Recipients,
+        clock: &Clock,
+    ) -> Result<Repository, RepositoryError> {
+        let store = open_store(&self.address).await?;
+        Repository::open_or_make(store, &self.address, Some(recipients), clock).await
     }
 }
 
@@ -214,9 +235,19 @@ impl Repository {
         address: &StoreAddress,
         clock: &Clock,
     ) -> Result<Self, RepositoryError> {
+        Self::open_or_make(store, address, None, clock).await
+    }
+
+    /// Opens the repository in a store for writing; makes one that is encrypted to these recipients, if there is none.
+    async fn open_or_make(
+        store: Arc<dyn Store>,
+        address: &StoreAddress,
+        recipients: Option<&Recipients>,
+        clock: &Clock,
+    ) -> Result<Self, RepositoryError> {
         let repository = match look(&store, address).await? {
             Some(repository) => repository,
-            None => init(&store, address, clock).await?,
+            None => init(&store, address, recipients, clock).await?,
         };
         let proved = store.prove_writable(&SNAPSHOTS).await;
         proved.map_err(|source| RepositoryError::write(&store.address().locate(&SNAPSHOTS), 0, source))?;
@@ -256,7 +287,7 @@ impl Repository {
         free.map_err(RepositoryError::io("ask for the free space of", self.location()))
     }
 
-    /// Begins a snapshot. Creates nothing: [`PendingSnapshot::objects`] has its objects before any exists.
+    /// Begins a snapshot, encrypted to its [recipients](Self::recipients). Creates nothing: [`PendingSnapshot::objects`] has its objects before any exists.
     ///
     /// # Errors
     /// When the source's key does not fit a file name, or something already has the id.
@@ -269,7 +300,8 @@ impl Repository {
         if !is_source_key(source) {
             return Err(RepositoryError::SourceKey { key: source.to_owned() });
         }
-        PendingSnapshot::begin(Arc::clone(&self.store), source, id, codec).await
+        let recipients = self.recipients.clone();
+        PendingSnapshot::begin(Arc::clone(&self.store), (source, id), codec, recipients).await
     }
 
     /// Returns what exists; of one source only, if it is named.
@@ -478,15 +510,21 @@ async fn look(store: &Arc<dyn Store>, address: &StoreAddress) -> Result<Option<R
         }
         Err(error) => return Err(RepositoryError::io("read", store.address().locate(&MARKER))(error)),
     };
-    let Marker { repository_id: id, store: probed, .. } = check_marker(store.address(), &marker)?;
+    let Marker { repository_id: id, store: probed, mut recipients, .. } =
+        check_marker(store.address(), &marker)?;
     if let Some(probed) = &probed {
         store.trust(probed);
+    }
+    if recipients.is_some()
+        && let Some((_, changed)) = recipients::newest(store).await?
+    {
+        recipients = Some(changed);
     }
     match store.head(&SNAPSHOTS).await {
         Ok(found) if found.kind != ObjectKind::Folder => {
             Err(refused(format!("{SNAPSHOTS} in it is not a directory; a link is not followed")))
         }
-        _ => Ok(Some(Repository { store: Arc::clone(store), id, probed })),
+        _ => Ok(Some(Repository { store: Arc::clone(store), id, probed, recipients })),
     }
 }
 
@@ -521,6 +559,7 @@ async fn first_stranger(store: &dyn Store) -> io::Result<Option<String>> {
 async fn init(
     store: &Arc<dyn Store>,
     address: &StoreAddress,
+    recipients: Option<&Recipients>,
     clock: &Clock,
 ) -> Result<Repository, RepositoryError> {
     let failed = |source| RepositoryError::write(&store.address().locate(&MARKER), 0, source);
@@ -544,8 +583,12 @@ async fn init(
     if let Some(probed) = &probed {
         store.trust(probed);
     }
-    let marker =
-        Marker { format_version: REPOSITORY_FORMAT, repository_id: random().map_err(failed)?, store: probed };
+    let marker = Marker {
+        format_version: if recipients.is_some() { REPOSITORY_FORMAT } else { PLAIN_FORMAT },
+        repository_id: random().map_err(failed)?,
+        store: probed,
+        recipients: recipients.cloned(),
+    };
     let json = serde_json::to_string_pretty(&marker).map_err(|error| failed(error.into()))?;
     store.put(&MARKER, format!("{json}\n").into()).await.map_err(failed)?;
     let made = look(store, address).await?;

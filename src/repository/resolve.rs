@@ -11,6 +11,7 @@ use crate::compose::{Membership, project_of};
 use crate::model::ids::SnapshotId;
 use crate::model::location::MountSource;
 use crate::model::manifest::Manifest;
+use crate::model::source::key_of;
 
 const LATEST: &str = "latest";
 /// How alike two names must be for a suggestion; 1 is equal.
@@ -136,7 +137,12 @@ impl Listing {
             })
         };
         let container = |name: &str| of(&|manifest| manifest.environment.container.as_deref() == Some(name));
-        let at = |location: MountSource| of(&|manifest| *manifest.location() == location);
+        // The place of an encrypted one may be sealed; its source's name comes from it.
+        let is_at = |manifest: &Manifest, location: &MountSource| {
+            manifest.location() == location
+                || (manifest.is_encrypted() && manifest.source == key_of(location))
+        };
+        let at = |location: MountSource| of(&|manifest| is_at(manifest, &location));
         match name.split_once(':') {
             Some(("service", name)) => match name.split_once('/') {
                 Some((project, name)) => service(Some(project), name),

@@ -33,7 +33,8 @@ fn id(second: i64) -> SnapshotId {
 }
 
 fn stored(file: String, contents: &[u8]) -> Stored {
-    Stored { file, bytes: contents.len() as u64, blake3: blake3::hash(contents).to_hex().to_string() }
+    let blake3 = blake3::hash(contents).to_hex().to_string();
+    Stored { file, bytes: contents.len() as u64, blake3, plain_blake3: None }
 }
 
 fn manifest(source: &str, id: &SnapshotId, archive: &Stored, list: &Stored) -> Manifest {
@@ -72,6 +73,7 @@ fn manifest(source: &str, id: &SnapshotId, archive: &Stored, list: &Stored) -> M
         environment: Environment::default(),
         facts: None,
         tags: BTreeMap::from([("why".to_owned(), "before the upgrade".to_owned())]),
+        sealed: None,
         tool_version: "0.1.0".to_owned(),
         unknown: UnknownFields::default(),
     }
@@ -250,7 +252,7 @@ mod opening {
     async fn a_later_format_and_a_damaged_marker_are_refused() {
         let folder = TempDir::new().unwrap();
         for (marker, says) in [
-            (r#"{"format_version":2,"something":"else"}"#, "made by a later volsnap"),
+            (r#"{"format_version":3,"something":"else"}"#, "made by a later volsnap"),
             ("", "does not say which format"),
             ("{\"format_version\":", "does not say which format"),
         ] {
@@ -338,7 +340,7 @@ mod publishing {
         let (folder, plain) = repository_with(&[("db", 0)]).await;
         let recorder = Arc::new(Recorder { fail, armed: Mutex::new(true), ..Recorder::default() });
         let store = LocalStore::watched(folder.path().to_owned(), Arc::clone(&recorder) as _);
-        let repository = Repository { store: Arc::new(store), id: plain.id, probed: None };
+        let repository = Repository { store: Arc::new(store), id: plain.id, probed: None, recipients: None };
         let outcome = make(&repository, "web", &id(9)).await;
         *recorder.armed.lock().unwrap() = false;
         let steps = recorder.steps.lock().unwrap().clone();
@@ -382,7 +384,7 @@ mod publishing {
             );
 
             let store: Arc<dyn Store> = Arc::new(LocalStore::at(folder.path().to_owned()));
-            let pending = PendingSnapshot::unchecked(store, "web", &id(9), CODEC).unwrap();
+            let pending = PendingSnapshot::unchecked(store, ("web", &id(9)), CODEC, false).unwrap();
             pending.discard().await.unwrap();
             pending.discard().await.unwrap();
             assert_eq!(files_below(folder.path()).len(), 4, "after a failed {step:?}");
@@ -398,7 +400,7 @@ mod publishing {
         fs::remove_file(source.join(names.manifest())).unwrap();
         fs::create_dir(source.join(names.manifest())).unwrap();
         let pending =
-            PendingSnapshot::unchecked(Arc::clone(&repository.store), "web", &id(9), CODEC).unwrap();
+            PendingSnapshot::unchecked(Arc::clone(&repository.store), ("web", &id(9)), CODEC, false).unwrap();
         let error = pending.discard().await.unwrap_err();
         assert!(error.to_string().contains(&names.manifest()), "{error}");
         assert_eq!(files_below(&source), Vec::<PathBuf>::new());

@@ -19,6 +19,7 @@ use crate::agent::client::{AgentClient, ArchiveSink, SILENCE_LIMIT};
 use crate::agent::swap::{PREFIX, SwapState, old_tree};
 use crate::agent::tree::Stability;
 use crate::clock::Clock;
+use crate::crypt::Recipients;
 use crate::model::error::{Context as _, Error};
 use crate::model::event::{Monitor, Phase};
 use crate::model::manifest::{Counts, Manifest};
@@ -45,6 +46,9 @@ pub struct ArchiveReplacedData {
     pub tree: PathBuf,
     /// Members written last, relative to that tree.
     pub last: Vec<PathBuf>,
+    /// Whom the snapshot is encrypted to, if it is; the journal says it, so that nobody need ask the repository.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub recipients: Option<Recipients>,
     /// The manifest to write; what only archiving tells is blank.
     pub manifest: Box<Manifest>,
 }
@@ -82,6 +86,7 @@ impl ArchiveReplacedData {
         self.refuse_without_room(&location).await?;
         let manifest = &self.manifest;
         let pending = repository.begin(&manifest.source, &manifest.id, manifest.archive().codec).await?;
+        let pending = pending.encrypted_to(self.recipients.as_ref())?;
         let kept = self.write(agent, &pending, (clock, cancel), monitor).await;
         if kept.is_err() {
             // The next attempt removes what cannot be removed now.

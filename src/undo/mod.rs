@@ -12,6 +12,7 @@ use serde_json::Value;
 use tokio::time::{Instant, sleep};
 
 pub mod archive_old;
+pub mod one_time_key;
 mod processes;
 pub mod recreate;
 pub mod restore_old;

@@ -5,6 +5,7 @@
 //! compares it with what was stored, and moves it into place. Whoever dies on the way leaves the mark, and the next
 //! one starts over.
 
+use std::io::Read;
 use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
@@ -16,12 +17,14 @@ use crate::agent::extract::ExtractOptions;
 use crate::agent::feed::SnapshotArchive;
 use crate::agent::swap::SwapState;
 use crate::engine::helper::Access;
+use crate::model::error::Context as _;
 use crate::model::event::{Monitor, Phase};
-use crate::repository::Repository;
+use crate::repository::{Repository, Snapshot};
 use crate::saga::RetryBudget;
 use crate::service::start::StoppedContainer;
 use crate::service::stop::stop_all_again;
 use crate::store::StoreAddress;
+use crate::undo::one_time_key::identity_in;
 use crate::undo::swap::{HelperTarget, refuse_newcomers, with_agent_of};
 
 /// The safety snapshot that the old data is restored from.
@@ -43,6 +46,9 @@ pub struct SafetySnapshotRef {
     /// Whether it has devices or programs that gain rights.
     #[serde(rename = "special")]
     pub has_devices: bool,
+    /// The file with the identity that opens it, if it is encrypted.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub identity: Option<PathBuf>,
 }
 
 /// Restores the old data, unless the new data may stay or none of the old was touched. It first stops the users: they
@@ -83,8 +89,8 @@ impl SafetySnapshotRef {
         monitor: &dyn Monitor,
     ) -> Result<(), AgentError> {
         let found = async { Repository::open_at(&self.repository).await?.resolve(&self.name).await };
-        let snapshot = found.await.map_err(|error| AgentError::ArchiveSink(error.into()))?;
-        let archive = snapshot.open_archive().map_err(|error| AgentError::ArchiveSink(error.into()))?;
+        let found = found.await.map_err(|error| AgentError::ArchiveSink(error.into()))?;
+        let archive = self.open(&found).map_err(AgentError::ArchiveSink)?;
         let empty = calls::Empty { run: run.to_owned(), marker_files: self.marker_files.clone() };
         agent.call(empty).await?;
         let call = calls::Extract {
@@ -98,7 +104,7 @@ impl SafetySnapshotRef {
                 ..ExtractOptions::default()
             },
         };
-        let extracted = agent.extract(call, &mut SnapshotArchive::of(Box::new(archive)), monitor).await?;
+        let extracted = agent.extract(call, &mut SnapshotArchive::of(archive), monitor).await?;
         if extracted.digest != self.digest {
             return Err(AgentError::Failed(format!("what {} unpacks to is not what was stored", self.name)));
         }
@@ -108,6 +114,19 @@ impl SafetySnapshotRef {
             root: extracted.root,
         };
         agent.call(swap).await
+    }
+
+    /// Opens the archive, before anything is removed for it.
+    fn open(&self, snapshot: &Snapshot) -> crate::Result<Box<dyn Read + Send>> {
+        let identities = self
+            .identity
+            .as_deref()
+            .map(|path| identity_in(path).context(|| format!("read {}", path.display())));
+        let snapshot = match identities.transpose()? {
+            Some(identities) => snapshot.open_with(&identities)?,
+            None => snapshot.clone(),
+        };
+        Ok(snapshot.decrypted(snapshot.open_archive()?)?)
     }
 }
 

@@ -6,7 +6,7 @@ use std::path::Path;
 use crate::program::Volsnap;
 
 /// Copies a repository, in which nothing of the tests is to be written.
-fn copy(from: &Path, to: &Path) {
+pub(crate) fn copy(from: &Path, to: &Path) {
     fs::create_dir_all(to).unwrap();
     for entry in fs::read_dir(from).unwrap() {
         let (path, name) = entry.map(|entry| (entry.path(), entry.file_name())).unwrap();

@@ -184,6 +184,7 @@ fn manifest(
         environment: Environment::default(),
         facts: None,
         tags: BTreeMap::new(),
+        sealed: None,
         tool_version: "0.1.0".to_owned(),
         unknown: UnknownFields::default(),
     }

@@ -6,6 +6,7 @@ mod advice;
 mod arguments;
 mod damage;
 mod elsewhere;
+mod encryption;
 mod formats;
 mod hand_made;
 mod hints;

@@ -66,7 +66,7 @@ impl<'p> Box<'p> {
 
     /// Returns what lies in the state directory and is no memory of the data.
     fn left(&self) -> String {
-        let find = "find /state -type f -not -path '/state/facts/*'; ls /state/runs 2>/dev/null; true";
+        let find = "find /state -type f -not -path '/state/facts/*' -not -path '/state/repositories/*'; ls /state/runs 2>/dev/null; true";
         let mount = format!("{}:/state:ro", self.state);
         let image = image();
         docker(&["run", "--rm", "--network", "none", "-v", &mount, "--entrypoint", "sh", &image, "-c", find])

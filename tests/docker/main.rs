@@ -22,6 +22,7 @@ mod disaster;
 mod doctor;
 mod drill;
 mod elsewhere;
+mod encryption;
 mod engine;
 mod entrypoints;
 mod facts;

@@ -91,6 +91,7 @@ impl Stage {
             compose: std::sync::Arc::new(volsnap::compose::runner::Processes),
             machine_file: volsnap::ops::project_file::MACHINE_FILE.into(),
             compose_project: None,
+            recipients: None,
             bystanders: volsnap::selector::Bystanders::default(),
             only_plans: false,
             own: None,

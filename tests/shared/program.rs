@@ -106,7 +106,8 @@ impl Volsnap {
     #[track_caller]
     pub(crate) fn assert_no_leftovers(&self) {
         // What is remembered of the data is to stay.
-        let remembered = ["facts", "migrations"].map(|name| self.state().join(name));
+        let remembered =
+            ["facts", "migrations", "repositories", "undo-keys"].map(|name| self.state().join(name));
         let is_remembered = |path: &PathBuf| remembered.iter().any(|kept| path.starts_with(kept));
         let runs: Vec<_> =
             files_below(&self.state()).into_iter().filter(|path| !is_remembered(path)).collect();

@@ -45,7 +45,8 @@ impl World {
             assert!(side.state.started_at >= db.state.started_at, "{context}: side has a dead network");
         }
         // What is remembered of the data is to stay.
-        let remembered = ["facts", "migrations"].map(|name| self.state().join(name));
+        let remembered =
+            ["facts", "migrations", "repositories", "undo-keys"].map(|name| self.state().join(name));
         let is_remembered = |path: &PathBuf| remembered.iter().any(|kept| path.starts_with(kept));
         let left: Vec<_> =
             files_below(&self.state()).into_iter().filter(|path| !is_remembered(path)).collect();

@@ -16,6 +16,7 @@ use std::time::Duration;
 use tempfile::TempDir;
 use volsnap::clock::Clock;
 use volsnap::compose::runner::Runner;
+use volsnap::crypt::NewKey;
 use volsnap::database::{Server as _, postgres::Postgres};
 use volsnap::engine::Docker;
 use volsnap::engine::failing::{FailingDocker, Mode};
@@ -26,6 +27,7 @@ use volsnap::model::container::{Container, Mount, MountKind};
 use volsnap::model::event::Silent;
 use volsnap::ops::Context;
 use volsnap::outside::Outside;
+use volsnap::repository::RepositoryLocation;
 use volsnap::saga::{GuardedBy, LeaseWatch, RetryBudget, SagaOptions};
 use volsnap::signal::Cancel;
 
@@ -72,6 +74,8 @@ pub(crate) struct World {
     pub(crate) has_first_compose: bool,
     /// The lease of the run that is driven.
     pub(crate) lease: LeaseWatch,
+    /// The key of the repository, if it is encrypted.
+    pub(crate) key: Option<NewKey>,
     outside: Outside,
 }
 
@@ -123,6 +127,7 @@ impl World {
             compose: engine.compose(),
             machine_file: volsnap::ops::project_file::MACHINE_FILE.into(),
             compose_project: None,
+            recipients: None,
             bystanders: volsnap::selector::Bystanders::default(),
             only_plans: false,
             own: None,
@@ -141,6 +146,7 @@ impl World {
             has_sharer: false,
             has_first_compose: false,
             lease,
+            key: None,
             outside,
         };
         world.populate(is_composed).await;
@@ -183,6 +189,14 @@ impl World {
         }
         tokio::time::sleep(Duration::from_secs(1)).await;
         self.engine.insert("db", KEPT.0, &KEPT.1).unwrap();
+    }
+
+    /// Makes the repository, encrypted to a key that is not on this machine.
+    pub(crate) async fn encrypt(&mut self) {
+        let key = NewKey::generate();
+        let location = RepositoryLocation::probe(&self.repository()).await.unwrap();
+        location.open_or_init_encrypted(&key.recipient, &self.host.clock).await.unwrap();
+        self.key = Some(key);
     }
 
     /// Adds a running `side` that shares the network of the database, perhaps as a service of its project.

@@ -23,6 +23,8 @@ pub(crate) enum Restore {
     Origin,
     /// Where there is no room for both, so that the old data is removed before.
     InPlace,
+    /// The same with an encrypted repository, whose key is elsewhere.
+    InPlaceEncrypted,
     NewVolume,
     NewDirectory,
 }
@@ -31,7 +33,11 @@ impl World {
     /// Returns the first snapshot.
     pub(crate) async fn first_snapshot(&self) -> Snapshot {
         let repository = Repository::open(&self.repository()).await.unwrap();
-        repository.snapshots(None).await.unwrap().snapshots.remove(0)
+        let first = repository.snapshots(None).await.unwrap().snapshots.remove(0);
+        match &self.key {
+            Some(key) => first.open_with(&key.identities()).unwrap(),
+            None => first,
+        }
     }
 
     fn new_directory(&self) -> PathBuf {
@@ -42,7 +48,7 @@ impl World {
 impl Restore {
     fn destination(self, world: &World) -> Destination {
         match self {
-            Self::Origin | Self::InPlace => Destination::Origin,
+            Self::Origin | Self::InPlace | Self::InPlaceEncrypted => Destination::Origin,
             Self::NewVolume => Destination::NewVolume("copy".to_owned()),
             Self::NewDirectory => Destination::Directory(world.new_directory()),
         }
@@ -90,13 +96,16 @@ impl Restore {
 impl Scenario for Restore {
     fn prepare<'w>(&'w self, world: &'w mut World) -> LocalBoxFuture<'w, ()> {
         async move {
-            if let Self::InPlace = self {
+            if let Self::InPlace | Self::InPlaceEncrypted = self {
                 // On another disk than the data.
                 std::fs::create_dir(world.elsewhere.path().join("repository")).unwrap();
             }
+            if let Self::InPlaceEncrypted = self {
+                world.encrypt().await;
+            }
             TakeSnapshot::STOP_DIRECT.act(world).await.unwrap();
             world.engine.insert("db", KEPT.0, &[LATER]).unwrap();
-            if let Self::InPlace = self {
+            if let Self::InPlace | Self::InPlaceEncrypted = self {
                 let plan = self.plan(world).await;
                 world.engine.pretend_room(plan.needed_bytes - 1);
                 assert!(self.plan(world).await.in_place);
@@ -121,7 +130,7 @@ impl Scenario for Restore {
             let is_new = rows == KEPT.1;
             assert!(is_new || rows == old, "{context}: {rows:?}");
             match self {
-                Self::Origin | Self::InPlace => {
+                Self::Origin | Self::InPlace | Self::InPlaceEncrypted => {
                     match end {
                         End::Done => assert!(is_new, "{context}"),
                         End::Failed(said) if said.contains("the data is what it was before") => {
@@ -134,7 +143,7 @@ impl Scenario for Restore {
                     }
                     // What was replaced is kept; where there is no room for both, before it is.
                     let kept = snapshots.len() == 2;
-                    let may_be_kept = matches!(self, Self::InPlace);
+                    let may_be_kept = matches!(self, Self::InPlace | Self::InPlaceEncrypted);
                     assert!(
                         kept == is_new || kept && may_be_kept,
                         "{context}: {} snapshots",

@@ -41,6 +41,8 @@ fn options(world: &World, what: &[&str]) -> CopyOptions {
         all: false,
         init: true,
         dry_run: false,
+        encrypt_to: None,
+        identities: None,
     }
 }
 

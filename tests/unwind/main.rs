@@ -9,6 +9,7 @@ mod simulated;
 
 mod contained;
 mod copy;
+mod encryption;
 mod healthchecks;
 mod migrate;
 mod newcomers;

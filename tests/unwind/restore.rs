@@ -16,6 +16,13 @@ fn leaves_all_of_the_old_data_or_all_of_the_new_whatever_call_fails(
 }
 
 #[rstest]
+fn an_encrypted_safety_snapshot_brings_the_old_data_back_without_any_other_key(
+    #[values(Mode::Before, Mode::Kill)] mode: Mode,
+) {
+    run(fail_each(&Restore::InPlaceEncrypted, mode));
+}
+
+#[rstest]
 fn a_restore_that_hangs_at_any_call_is_ended_in_time_with_everything_whole(
     #[values(Restore::Origin, Restore::InPlace)] scenario: Restore,
 ) {

@@ -7,6 +7,7 @@
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de, ser};
 use serde_json::{Map, Value, json};
 
+use super::sealed::ENCRYPTED;
 use super::{Consistency, Manifest, Quiesce, Verification};
 use crate::model::facts::FACTS_VERSION;
 use crate::model::unknown::UnknownFields;
@@ -21,12 +22,19 @@ pub const FORMAT_VERSION: u32 = 2;
 const VERIFICATION_VERSION: u32 = 2;
 
 /// The features that this volsnap knows.
-const KNOWN_FEATURES: &[&str] = &[];
+const KNOWN_FEATURES: &[&str] = &[ENCRYPTED];
 
 /// What a reader must know to understand a snapshot, by its name.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct Feature(String);
+
+impl Feature {
+    /// Returns the feature of that name.
+    pub(super) fn named(name: &str) -> Self {
+        Self(name.to_owned())
+    }
+}
 
 /// Why nobody can believe that bytes are a manifest.
 #[derive(Debug, thiserror::Error)]
@@ -68,12 +76,16 @@ const SEAL_DIGEST: usize = blake3::OUT_LEN * 2;
 
 impl Manifest {
     /// Returns the manifest as it is stored: indented JSON whose last field, `seal`, is the BLAKE3 of
-    /// all bytes before that field. The seal shows a single changed bit anywhere.
+    /// all bytes before that field. The seal shows a single changed bit anywhere. Of an encrypted snapshot's, only what
+    /// may be in clear is stored so.
     ///
     /// # Errors
     /// If JSON cannot hold a path in it.
     pub fn to_json(&self) -> Result<String, serde_json::Error> {
-        let mut json = serde_json::to_string_pretty(self)?;
+        let mut json = match self.is_encrypted() {
+            true => serde_json::to_string_pretty(&self.in_clear())?,
+            false => serde_json::to_string_pretty(self)?,
+        };
         json.truncate(json.strip_suffix("\n}").unwrap_or(&json).len());
         let seal = blake3::hash(json.as_bytes()).to_hex();
         json.push_str(SEAL_BEGIN);

@@ -245,3 +245,55 @@ fn a_verification_keeps_what_is_not_known_and_a_later_one_is_said() {
     let error = serde_json::from_value::<Verification>(value).unwrap_err();
     assert!(error.to_string().contains("later volsnap"), "{error}");
 }
+
+#[test]
+fn of_an_encrypted_snapshot_only_what_list_and_prune_need_is_in_clear() {
+    let stored = include_str!("../../../fixtures/formats/v2/manifest-with-facts.json");
+    let whole = read(stored);
+    let recipient = "age1qypqxpq9qcrsszg2pvxq6rs0zqg3yyc5z5tpwxqergd3c8g7rusqmwn7f2";
+    let recipients = crate::crypt::Recipients::parse(recipient).unwrap();
+    let sealed = Sealed { recipients, contents: "text of age".to_owned() };
+    let clear = whole.clone().sealed(sealed);
+    let json = clear.to_json().unwrap();
+    let secrets = [
+        "shop_db_1",
+        "shop_web_1",
+        "/var/lib",
+        "docker-compose.yml",
+        "postgres:15",
+        "lsn",
+        "\"seen\"",
+        "redo",
+    ];
+    for word in secrets {
+        assert!(stored.contains(word), "{word} would never be found");
+        assert!(!json.contains(word), "{word} is in clear: {json}");
+    }
+    let after = read(&json);
+    assert_eq!(after.title, "service db of shop");
+    assert_eq!((&after.id, &after.source, &after.times), (&whole.id, &whole.source, &whole.times));
+    assert_eq!((after.archive(), after.counts()), (whole.archive(), whole.counts()));
+    let identifier = |manifest: &Manifest| manifest.evidence.database.as_ref().unwrap().identifier.clone();
+    assert_eq!(identifier(&after), identifier(&whole), "prune asks whether it is another database");
+    assert_eq!(after.requires, [Feature::named("age-encryption")]);
+    assert!(after.unknown.is_empty() && after.is_encrypted());
+    assert_eq!(after.in_clear(), after, "there is no more to hide");
+    assert!(after.is_clear_part_of(&whole));
+    let renamed = Manifest { source: "other".to_owned(), ..whole.clone() };
+    assert!(!after.is_clear_part_of(&renamed));
+    // Whoever knows all of it does not write it down.
+    let known = Manifest { sealed: after.sealed, ..whole };
+    assert!(!known.to_json().unwrap().contains("shop_db_1"));
+}
+
+#[test]
+fn the_path_of_a_directory_and_what_changed_in_it_is_sealed() {
+    let mut whole = read(V1);
+    let part = whole.parts.first_mut();
+    part.location = MountSource::Directory("/srv/secret".into());
+    part.counts.changed = vec!["private/file".into()];
+    let clear = whole.in_clear();
+    assert_eq!(*clear.location(), MountSource::Directory("".into()));
+    assert!(clear.counts().changed.is_empty());
+    assert!(clear.is_clear_part_of(&whole));
+}

@@ -173,6 +173,7 @@ fn manifest(source: &str, id: &SnapshotId, archive: &Stored, list: &Stored) -> M
         environment: Environment::default(),
         facts: None,
         tags: BTreeMap::new(),
+        sealed: None,
         tool_version: "0.1.0".to_owned(),
         unknown: UnknownFields::default(),
     }

@@ -123,7 +123,7 @@ impl Archive {
     pub(super) fn open(&self, known: &ArchiveSummary) -> Result<SnapshotArchive> {
         let open = || format!("open {}", self.name());
         let reader: Box<dyn Read + Send> = match (self, &known.log) {
-            (Self::Snapshot(snapshot), _) => Box::new(snapshot.open_archive()?),
+            (Self::Snapshot(snapshot), _) => snapshot.decrypted(snapshot.open_archive()?)?,
             (Self::Plain(path), Some((log, directory))) => {
                 assembled::with_log(path, log, directory, known.owner).context(open)?
             }

@@ -11,6 +11,8 @@
 //!
 //! So the service is away for all of it; the plan says so.
 
+use std::path::PathBuf;
+
 use super::RestoreRun;
 use super::prepare::Prepared;
 use super::replace::Hold;
@@ -23,6 +25,7 @@ use crate::repository::Snapshot;
 use crate::saga::When;
 use crate::undo::Saga;
 use crate::undo::Undo;
+use crate::undo::one_time_key::{self, identity_in};
 use crate::undo::restore_old::SafetySnapshotRef;
 
 impl RestoreRun<'_> {
@@ -30,7 +33,7 @@ impl RestoreRun<'_> {
         let journal = || "write the journal".to_owned();
         self.verify().await?;
         self.refuse_other_run(&prepared).await?;
-        self.repository.open_or_init(&self.run.context.clock).await?;
+        self.open_for_safety().await?;
         let work = Undo::DiscardWork { place: prepared.place.clone(), with_old: true };
         let work = saga.register(When::Always, work).context(journal)?;
         let hold = self.hold(saga, &mut prepared).await?;
@@ -47,6 +50,7 @@ impl RestoreRun<'_> {
                 bytes: listed.bytes,
                 digest: listed.digest,
                 has_devices: listed.has_devices,
+                identity: safety.manifest.is_encrypted().then(|| self.safety_identity()),
             },
             users: hold.held.stopped.clone(),
         };
@@ -89,13 +93,21 @@ impl RestoreRun<'_> {
         prepared: &mut Prepared,
         hold: &Hold,
     ) -> Result<(Snapshot, Listed)> {
-        let safety = self.safety(prepared, hold, hold.held.at, std::path::PathBuf::new()).await?;
+        let safety = self.safety(prepared, hold, hold.held.at, PathBuf::new()).await?;
         let unpublished = Undo::DiscardUnpublished(safety.objects.clone());
         saga.register(When::Always, unpublished).context(|| "write the journal".to_owned())?;
         self.run.timer.phase(crate::model::event::Phase::Safety);
         let keeping = (&self.run.context.clock, &self.run.context.cancel);
         let snapshot = safety.keep(&mut prepared.agent, keeping, self.run.monitor()).await?;
         self.run.monitor().step("prove-safety");
+        // With the very key that an undo would take.
+        let snapshot = match snapshot.manifest.is_encrypted() {
+            true => {
+                let identity = identity_in(&self.safety_identity());
+                snapshot.open_with(&identity.context(|| "read the key of the safety snapshot".to_owned())?)?
+            }
+            false => snapshot,
+        };
         let (kept, monitor) = (snapshot.clone(), self.run.context.monitor.clone());
         let listed = tokio::task::spawn_blocking(move || -> Result<Listed> {
             check_archive(&kept, &*monitor)?;
@@ -104,6 +116,11 @@ impl RestoreRun<'_> {
         let listed = listed.await.context(|| "read the safety snapshot back".to_owned())??;
         self.refuse_other_run(prepared).await?;
         Ok((snapshot, listed))
+    }
+
+    /// Returns the file with the identity that opens the safety snapshot.
+    fn safety_identity(&self) -> PathBuf {
+        one_time_key::path_of(&self.run.context.saga.state, &self.run.id)
     }
 
     /// Makes the new data stay.

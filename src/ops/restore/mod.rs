@@ -126,6 +126,7 @@ pub async fn restore(
     consent: impl AsyncFnOnce(&RestorePlan) -> Result<Consent>,
 ) -> Result<Option<Restored>> {
     let run = Run::begin(context).await?;
+    refuse_locked(&options.archive)?;
     let restore_run = RestoreRun::new(&run, options).await?;
     let subject = options.archive.name();
     // Before anything is read: nobody deletes it under us.
@@ -141,6 +142,14 @@ pub async fn restore(
         announced.release().await;
     }
     restored
+}
+
+/// Refuses a snapshot that is encrypted, and that no identity has opened.
+fn refuse_locked(archive: &Archive) -> Result<()> {
+    match archive {
+        Archive::Snapshot(snapshot) if snapshot.is_locked() => Err(snapshot.locked().into()),
+        _ => Ok(()),
+    }
 }
 
 /// What was unpacked, for the use of this run alone.
@@ -159,6 +168,7 @@ pub(super) struct Unpacked {
 /// # Errors
 /// As for [`restore`].
 pub(super) async fn unpack(run: &Run, options: &RestoreOptions, saga: &mut Saga) -> Result<Unpacked> {
+    refuse_locked(&options.archive)?;
     let restore_run = RestoreRun { is_scratch: true, ..RestoreRun::new(run, options).await? };
     let planned = restore_run.prepare(saga).await?;
     let mut prepared = restore_run.make_ready(saga, planned).await?;

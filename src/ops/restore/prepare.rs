@@ -37,6 +37,7 @@ use crate::ops::orchestrated::Purpose;
 use crate::ops::outside::refuse_own_repository;
 use crate::ops::plan::worst_case_bytes;
 use crate::ops::preconditions::{refuse_podman, refuse_too_deep, refuse_what_cannot_be_stopped};
+use crate::ops::trust::Trust;
 use crate::saga::{UndoId, When};
 use crate::service::order;
 use crate::service::ready::await_ready;
@@ -159,6 +160,7 @@ impl RestoreRun<'_> {
         self.run.refuse_unfinished(&source)?;
         if self.options.safety && !self.makes() {
             refuse_own_repository(&self.run.context, &self.repository)?;
+            Trust::of(&self.run.context).check_place(&self.repository)?;
         }
         self.refuse_archive_inside(&source, &engine)?;
         if !source.users.is_empty() {

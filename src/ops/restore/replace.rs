@@ -49,7 +49,7 @@ impl RestoreRun<'_> {
         self.refuse_other_run(prepared).await?;
         if prepared.keeps {
             // If it cannot be written, we find out before anything is stopped.
-            self.repository.open_or_init(&self.run.context.clock).await?;
+            self.open_for_safety().await?;
         }
         let work = Undo::DiscardWork { place: prepared.place.clone(), with_old: !prepared.keeps };
         let work = saga.register(When::Always, work).context(|| "write the journal".to_owned())?;

@@ -11,6 +11,7 @@ use super::{Destination, RestoreRun};
 use crate::agent::calls::Discard;
 use crate::agent::swap::old_tree;
 use crate::archive::Codec;
+use crate::crypt::Recipients;
 use crate::database;
 use crate::model::error::{Context as _, Result};
 use crate::model::event::Notice;
@@ -24,11 +25,13 @@ use crate::model::unknown::UnknownFields;
 use crate::ops::helper::lower_priority;
 use crate::ops::phase_timer::milliseconds;
 use crate::ops::snapshot::publish::environment;
-use crate::repository::Snapshot;
+use crate::ops::trust::Trust;
+use crate::repository::{Repository, Snapshot};
 use crate::saga::{UndoId, When};
 use crate::undo::Saga;
 use crate::undo::Undo;
 use crate::undo::archive_old::ArchiveReplacedData;
+use crate::undo::one_time_key::OneTimeKey;
 
 impl RestoreRun<'_> {
     /// Records that what is replaced must be kept once the new data stays: from that moment on, whoever holds the
@@ -58,15 +61,36 @@ impl RestoreRun<'_> {
         tree: PathBuf,
     ) -> Result<ArchiveReplacedData> {
         let codec = Codec::default();
-        let repository = self.repository.open_or_init(&self.run.context.clock).await?;
+        let repository = self.open_for_safety().await?;
+        let recipients = self.safety_recipients(&repository)?;
         let pending = repository.begin(&prepared.source.key, &self.run.id, codec).await?;
+        let pending = pending.encrypted_to(recipients.as_ref())?;
         Ok(ArchiveReplacedData {
             needed_bytes: prepared.plan.safety_needs_bytes,
             objects: pending.objects(),
             tree,
             last: prepared.marker_files(),
+            recipients,
             manifest: Box::new(self.safety_manifest(prepared, hold, codec, released).await),
         })
+    }
+
+    /// Opens the repository that the safety snapshot goes to. One that is not what this host knows is refused.
+    pub(super) async fn open_for_safety(&self) -> Result<Repository> {
+        let context = &self.run.context;
+        let repository = self.repository.open_or_init(&context.clock).await?;
+        Trust::of(context).accept(&repository, context.clock.now())?;
+        Ok(repository)
+    }
+
+    /// Returns whom the safety snapshot is encrypted to: those of the repository, and a key of its own, which stays on this
+    /// host as long as the restore can be undone. So no undo ever needs another key.
+    fn safety_recipients(&self, repository: &Repository) -> Result<Option<Recipients>> {
+        let Some(recipients) = repository.recipients() else { return Ok(None) };
+        let (state, now) = (&self.run.context.saga.state, self.run.context.clock.now());
+        let key = OneTimeKey::make(state, &self.run.id, now);
+        let key = key.context(|| "keep the key that opens the safety snapshot".to_owned())?;
+        Ok(Some(recipients.and(&key.recipient)))
     }
 
     /// Keeps the data that was replaced, if it is to be kept, and removes it from where it was. The restore is done:
@@ -168,6 +192,7 @@ impl RestoreRun<'_> {
             environment,
             facts: None,
             tags: self.safety_tags(prepared),
+            sealed: None,
             tool_version: env!("CARGO_PKG_VERSION").to_owned(),
             unknown: UnknownFields::default(),
         }

@@ -33,6 +33,7 @@ use super::helper::StartedHelper;
 use super::hold::{Held, HoldPlan};
 use super::plan::{CaptureChoice, DowntimeEstimate, Plan};
 use super::run::{Aftermath, Consent, Run};
+use super::trust::Trust;
 use crate::agent::archive::ArchiveStats;
 use crate::agent::protocol::Survey;
 use crate::agent::staging::StageStats;
@@ -202,7 +203,9 @@ impl<'a> SnapshotRun<'a> {
 
     /// Makes the files that the snapshot is written to; the journal has what removes them before.
     pub(super) async fn open_output(&self, saga: &mut Saga, prepared: &Prepared) -> Result<Output> {
-        let repository = self.repository.open_or_init(&self.run.context.clock).await?;
+        let context = &self.run.context;
+        let repository = self.repository.open_or_init(&context.clock).await?;
+        Trust::of(context).accept(&repository, context.clock.now())?;
         let mut pending = repository.begin(&prepared.source.key, &self.run.id, self.options.codec).await?;
         if let Some(spool) = self.spool(prepared) {
             pending = pending.spooled(spool);

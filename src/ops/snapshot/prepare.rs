@@ -31,6 +31,7 @@ use crate::ops::plan::{self, CaptureChoice, DowntimeEstimate, Plan, StageOutlook
 use crate::ops::preconditions::{
     refuse_podman, refuse_too_deep, refuse_what_cannot_be_frozen, refuse_what_cannot_be_stopped,
 };
+use crate::ops::trust::Trust;
 use crate::repository::Repository;
 use crate::selector::Target;
 use crate::service::order;
@@ -45,6 +46,7 @@ const READY_LIMIT: Duration = Duration::from_secs(30);
 impl SnapshotRun<'_> {
     pub(in crate::ops) async fn prepare(&self, saga: &mut Saga) -> Result<Prepared> {
         self.run.phase(Phase::Prepare, self.options.target.to_string(), None);
+        Trust::of(&self.run.context).check_place(&self.repository)?;
         match self.options.quiesce {
             Quiesce::Stop | Quiesce::Pause => self.run.watch(saga).await?,
             Quiesce::Native | Quiesce::None => self.run.watch_alone(saga).await?,

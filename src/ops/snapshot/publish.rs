@@ -111,6 +111,7 @@ impl SnapshotRun<'_> {
             environment: prepared.environment.clone(),
             facts,
             tags: self.options.tags.clone(),
+            sealed: None,
             tool_version: env!("CARGO_PKG_VERSION").to_owned(),
             unknown: UnknownFields::default(),
         }

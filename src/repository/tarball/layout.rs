@@ -10,6 +10,8 @@
 //! marks/SOURCE/SOURCE-ID.pinned.json              it is not to be deleted
 //! marks/SOURCE/SOURCE-ID.acknowledged-TIME.json   somebody has looked at what was wrong up to this snapshot
 //! running/RUN.N.json                              what a run reads; the Nth time that it says so
+//! keys/N.json                                     the Nth change of whom an encrypted repository is encrypted to
+//! …anything.age                                   an archive or a file list, encrypted
 //! …anything.partial                               being written, or what a dead run left
 //! ```
 //!
@@ -22,13 +24,17 @@
 use chrono::{DateTime, Utc};
 
 use crate::archive::Codec;
+use crate::crypt::EXTENSION;
 use crate::model::ids::SnapshotId;
 use crate::store::{Key, KeyError};
 
 pub use crate::store::local::{PARTIAL, partial};
 
-/// The format version of a repository: of its layout, not of its manifests.
-pub const REPOSITORY_FORMAT: u32 = 1;
+/// The newest format version of a repository: of its layout, not of its manifests. It is that of an encrypted one: an
+/// earlier volsnap would write into it what anybody can read.
+pub const REPOSITORY_FORMAT: u32 = 2;
+/// The format version of a repository in which nothing is encrypted.
+pub const PLAIN_FORMAT: u32 = 1;
 /// The object that makes a store a repository.
 pub const MARKER: Key = Key::literal("volsnap.json");
 /// The folder that holds the sources' folders.
@@ -37,6 +43,8 @@ pub const SNAPSHOTS: Key = Key::literal("snapshots");
 pub const MARKS: Key = Key::literal("marks");
 /// The folder in which runs say what they read.
 pub const RUNNING: Key = Key::literal("running");
+/// The folder of what has changed of a repository's recipients.
+pub const KEYS: Key = Key::literal("keys");
 /// The longest source key: with the longest suffix a name still fits in 255 bytes.
 pub const SOURCE_KEY_MAX: usize = 180;
 
@@ -74,13 +82,24 @@ pub fn is_source_key(key: &str) -> bool {
 pub struct SnapshotNames {
     source: String,
     id: SnapshotId,
+    encrypted: bool,
 }
 
 impl SnapshotNames {
     /// Returns the names for a source key that [is valid](is_source_key).
     #[must_use]
     pub fn new(source: &str, id: &SnapshotId) -> Self {
-        Self { source: source.to_owned(), id: id.clone() }
+        Self { source: source.to_owned(), id: id.clone(), encrypted: false }
+    }
+
+    /// Returns those of an encrypted snapshot, or of one that is not.
+    #[must_use]
+    pub fn encrypted(self, encrypted: bool) -> Self {
+        Self { encrypted, ..self }
+    }
+
+    fn age(&self) -> &'static str {
+        if self.encrypted { EXTENSION } else { "" }
     }
 
     /// Returns the source's folder.
@@ -94,13 +113,13 @@ impl SnapshotNames {
     /// Returns the archive's file name.
     #[must_use]
     pub fn archive(&self, codec: Codec) -> String {
-        format!("{}-{}.{}", self.source, self.id, extension(codec))
+        format!("{}-{}.{}{}", self.source, self.id, extension(codec), self.age())
     }
 
     /// Returns the file list's file name.
     #[must_use]
     pub fn file_list(&self) -> String {
-        format!("{}-{}{FILE_LIST}", self.source, self.id)
+        format!("{}-{}{FILE_LIST}{}", self.source, self.id, self.age())
     }
 
     /// Returns the manifest's file name.
@@ -163,6 +182,20 @@ pub fn marks_folder(source: &str) -> Result<Key, KeyError> {
     MARKS.join(source)
 }
 
+/// Returns the key of the `number`th change of a repository's recipients.
+///
+/// # Errors
+/// Never, as the names are ours.
+pub fn recipients_key(number: u64) -> Result<Key, KeyError> {
+    KEYS.join(&format!("{number}{JSON}"))
+}
+
+/// Returns the number that the name of such a change says; `None` for any other name.
+#[must_use]
+pub fn parse_recipients(name: &str) -> Option<u64> {
+    name.strip_suffix(JSON)?.parse().ok()
+}
+
 /// Returns the key under which a run says for the `number`th time what it reads.
 ///
 /// # Errors
@@ -221,7 +254,8 @@ impl<'a> FileName<'a> {
 
 /// Splits a name into source and id, and the kind that its suffix tells.
 fn split_kind(name: &str) -> Option<(&str, FileKind)> {
-    if let Some(stem) = name.strip_suffix(FILE_LIST) {
+    let plain = name.strip_suffix(EXTENSION).unwrap_or(name);
+    if let Some(stem) = plain.strip_suffix(FILE_LIST) {
         return Some((stem, FileKind::FileList));
     }
     if let Some(stem) = name.strip_suffix(JSON) {
@@ -232,7 +266,7 @@ fn split_kind(name: &str) -> Option<(&str, FileKind)> {
         });
     }
     EXTENSIONS.iter().find_map(|extension| {
-        let stem = name.strip_suffix(extension)?.strip_suffix('.')?;
+        let stem = plain.strip_suffix(extension)?.strip_suffix('.')?;
         Some((stem, FileKind::Archive))
     })
 }
@@ -293,6 +327,9 @@ mod tests {
                 (names.verification(at), FileKind::Verification),
             ];
             made.extend(CODECS.map(|codec| (names.archive(codec), FileKind::Archive)));
+            let encrypted = names.clone().encrypted(true);
+            made.push((encrypted.file_list(), FileKind::FileList));
+            made.extend(CODECS.map(|codec| (encrypted.archive(codec), FileKind::Archive)));
             for (name, kind) in made {
                 let whole = FileName { source: &key, id: id.clone(), kind, partial: false };
                 prop_assert_eq!(FileName::parse(&name), Some(whole.clone()));
@@ -334,6 +371,16 @@ mod tests {
             let name = SnapshotNames::new(other, &id).manifest();
             assert_eq!(FileName::parse(&name).unwrap().source, other, "not {source}");
         }
+    }
+
+    #[test]
+    fn only_what_holds_data_is_ever_encrypted() {
+        let names = SnapshotNames::new("db", &"20261120T203011Z-4f2a91".parse().unwrap()).encrypted(true);
+        assert_eq!(names.archive(CODECS[0]), "db-20261120T203011Z-4f2a91.tar.zst.age");
+        assert_eq!(names.file_list(), "db-20261120T203011Z-4f2a91.files.jsonl.zst.age");
+        assert_eq!(names.manifest(), "db-20261120T203011Z-4f2a91.json");
+        assert_eq!(FileName::parse("db-20261120T203011Z-4f2a91.json.age"), None);
+        assert_eq!(FileName::parse("db-20261120T203011Z-4f2a91.age"), None);
     }
 
     #[test]

@@ -10,9 +10,11 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use super::layout::{FileKind, FileName, MarkKind, SnapshotNames};
 use super::writer::{SnapshotObjectWriter, Stored};
 use crate::archive::Codec;
+use crate::crypt::{Recipients, Sealer};
 use crate::model::ids::SnapshotId;
 use crate::model::manifest::Manifest;
 use crate::repository::marks::{exists, has_mark};
+use crate::repository::sealing::seal;
 use crate::repository::{RepositoryError, Snapshot, SnapshotObjects};
 use crate::store::spool::Spool;
 use crate::store::{Key, Store, shield};
@@ -26,6 +28,8 @@ pub struct PendingSnapshot {
     codec: Codec,
     names: SnapshotNames,
     keys: Keys,
+    /// Whom what is written is encrypted to.
+    recipients: Option<Recipients>,
     newer: Option<SnapshotId>,
     spool: Option<Spool>,
     published: Arc<AtomicBool>,
@@ -44,11 +48,12 @@ impl PendingSnapshot {
     /// Makes sure that nothing uses this id; creates nothing.
     pub(in crate::repository) async fn begin(
         store: Arc<dyn Store>,
-        source: &str,
-        id: &SnapshotId,
+        (source, id): (&str, &SnapshotId),
         codec: Codec,
+        recipients: Option<Recipients>,
     ) -> Result<Self, RepositoryError> {
-        let mut pending = Self::unchecked(store, source, id, codec)?;
+        let mut pending = Self::unchecked(store, (source, id), codec, recipients.is_some())?;
+        pending.recipients = recipients;
         let folder = &pending.keys.folder;
         let found = pending.store.list(folder).await;
         let address = pending.store.address();
@@ -68,14 +73,15 @@ impl PendingSnapshot {
         Ok(pending)
     }
 
-    /// Returns what [`begin`](Self::begin) would return, for an id that is taken.
+    /// Returns what [`begin`](Self::begin) would return, for an id that is taken. Its files are called as those of one that
+    /// `is_encrypted`, and are written as they come.
     pub(in crate::repository) fn unchecked(
         store: Arc<dyn Store>,
-        source: &str,
-        id: &SnapshotId,
+        (source, id): (&str, &SnapshotId),
         codec: Codec,
+        is_encrypted: bool,
     ) -> Result<Self, RepositoryError> {
-        let names = SnapshotNames::new(source, id);
+        let names = SnapshotNames::new(source, id).encrypted(is_encrypted);
         let keys = || {
             let folder = names.folder()?;
             let [manifest, archive, list] =
@@ -92,6 +98,7 @@ impl PendingSnapshot {
             codec,
             names,
             keys,
+            recipients: None,
             newer: None,
             spool: None,
             published: Arc::default(),
@@ -104,6 +111,21 @@ impl PendingSnapshot {
     pub fn spooled(mut self, spool: Spool) -> Self {
         self.spool = Some(spool);
         self
+    }
+
+    /// Encrypts to these what is written, whatever the repository says: whoever has been told whom to trust does not ask it.
+    ///
+    /// # Errors
+    /// When the source's key does not fit a file name.
+    pub fn encrypted_to(self, recipients: Option<&Recipients>) -> Result<Self, RepositoryError> {
+        let named = Self::unchecked(
+            Arc::clone(&self.store),
+            (&self.source, &self.id),
+            self.codec,
+            recipients.is_some(),
+        )?;
+        let (names, keys) = (named.names, named.keys);
+        Ok(Self { names, keys, recipients: recipients.cloned(), ..self })
     }
 
     /// Returns the id of a snapshot of this source that was made earlier and yet has a later id: a clock was or is
@@ -129,6 +151,16 @@ impl PendingSnapshot {
     /// Returns the folder of its source.
     pub(in crate::repository) fn folder(&self) -> &Key {
         &self.keys.folder
+    }
+
+    /// Returns the key of its archive.
+    pub(in crate::repository) fn archive_key(&self) -> &Key {
+        &self.keys.archive
+    }
+
+    /// Returns the key of its file list.
+    pub(in crate::repository) fn list_key(&self) -> &Key {
+        &self.keys.list
     }
 
     /// Returns its source.
@@ -174,22 +206,33 @@ impl PendingSnapshot {
         self.writer(&self.keys.list).await
     }
 
-    /// Begins an object of its own.
+    /// Begins an object of its own, of bytes that are stored as they come.
     pub(in crate::repository) async fn object_writer(
         &self,
         key: &Key,
     ) -> Result<SnapshotObjectWriter, RepositoryError> {
-        self.writer(key).await
+        self.begin_object(key, None).await
     }
 
     async fn writer(&self, key: &Key) -> Result<SnapshotObjectWriter, RepositoryError> {
+        let sealer = self.recipients.as_ref().map(Sealer::to).transpose();
+        let sealer =
+            sealer.map_err(|source| RepositoryError::NotEncrypted { id: self.id.clone(), source })?;
+        self.begin_object(key, sealer).await
+    }
+
+    async fn begin_object(
+        &self,
+        key: &Key,
+        sealer: Option<Sealer>,
+    ) -> Result<SnapshotObjectWriter, RepositoryError> {
         let begun = match &self.spool {
             Some(spool) => spool.create(&self.store, key).await,
             None => self.store.create(key).await,
         };
         let address = self.store.address();
         let writer = begun.map_err(|source| RepositoryError::write(&address.locate(key), 0, source))?;
-        SnapshotObjectWriter::begin(writer, address, key)
+        SnapshotObjectWriter::begin(writer, address, key, sealer)
     }
 
     /// Writes the manifest; from that moment the snapshot exists. What the writers returned proves that archive and
@@ -211,11 +254,16 @@ impl PendingSnapshot {
         if let Some(why) = self.mismatch(&manifest, archive, list) {
             return Err(unpublishable(why.to_owned()));
         }
-        let json = manifest.to_json().map_err(|error| unpublishable(format!("its manifest: {error}")))?;
+        let stored = match &self.recipients {
+            Some(recipients) => seal(&manifest, recipients, (archive, list))
+                .map_err(|source| RepositoryError::NotEncrypted { id: self.id.clone(), source })?,
+            None => manifest.clone(),
+        };
+        let json = stored.to_json().map_err(|error| unpublishable(format!("its manifest: {error}")))?;
         self.refuse_lost_needs(&manifest).await?;
         let (store, key, published) = (&self.store, &self.keys.manifest, self.published());
-        let stored = move || published.store(true, Ordering::Release);
-        shield::put(Arc::clone(store), key.clone(), json.into(), stored)
+        let exists = move || published.store(true, Ordering::Release);
+        shield::put(Arc::clone(store), key.clone(), json.into(), exists)
             .await
             .map_err(|source| RepositoryError::write(&store.address().locate(key), 0, source))?;
         // Whoever deletes may have begun between the look and the write; he has not seen this one then.
@@ -225,6 +273,8 @@ impl PendingSnapshot {
             self.published.store(false, Ordering::Release);
             return Err(error);
         }
+        // Whoever has made it knows all of it.
+        let manifest = Manifest { sealed: stored.sealed, ..manifest };
         Ok(Snapshot::published(manifest, Arc::clone(store), self.keys.folder.clone()))
     }
 

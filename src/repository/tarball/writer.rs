@@ -1,9 +1,10 @@
-//! Writes an object that may be big: a thread digests and stores what it is fed.
+//! Writes an object that may be big: a thread encrypts, digests and stores what it is fed.
 //!
 //! A bounded channel feeds the thread, so memory is bounded, and a slow store slows the feeder. The thread is never
 //! dropped half-way, whatever happens to the feeder; a writer that is dropped without
 //! [`finish`](SnapshotObjectWriter::finish) leaves nothing.
 
+use std::io;
 use std::path::PathBuf;
 use std::thread;
 
@@ -11,6 +12,7 @@ use bytes::Bytes;
 use tokio::runtime::Handle;
 use tokio::sync::{mpsc, oneshot};
 
+use crate::crypt::Sealer;
 use crate::outside::{Outside, Token};
 use crate::repository::RepositoryError;
 use crate::store::{Key, ObjectWriter, StoreAddress};
@@ -36,6 +38,8 @@ pub struct Stored {
     pub bytes: u64,
     /// BLAKE3 of the stored bytes, hexadecimal.
     pub blake3: String,
+    /// The same of the bytes before they were encrypted; `None` if they were not encrypted here.
+    pub plain_blake3: Option<String>,
 }
 
 #[derive(Debug)]
@@ -56,12 +60,14 @@ impl SnapshotObjectWriter {
         writer: Box<dyn ObjectWriter>,
         store: &StoreAddress,
         key: &Key,
+        sealer: Option<Sealer>,
     ) -> Result<Self, RepositoryError> {
         let path = store.locate(key);
         let (feed, messages) = mpsc::channel(QUEUE);
         let (tell, outcome) = oneshot::channel();
         let task = WriterTask {
             writer,
+            sealer,
             path: path.clone(),
             file: key.name().to_owned(),
             bytes: 0,
@@ -138,6 +144,7 @@ impl SnapshotObjectWriter {
 /// The thread's end.
 struct WriterTask {
     writer: Box<dyn ObjectWriter>,
+    sealer: Option<Sealer>,
     path: PathBuf,
     file: String,
     bytes: u64,
@@ -153,15 +160,13 @@ impl WriterTask {
         loop {
             match messages.recv().await {
                 Some(Message::Data(chunk, busy)) => {
-                    if let Err(source) = self.writer.write(chunk.clone()).await {
+                    if let Err(source) = self.write(chunk).await {
                         let error = RepositoryError::write(&self.path, self.writer.stored(), source);
                         if let Err(left) = self.abort().await {
                             tracing::warn!(error = %left, "a failed write left something");
                         }
                         return (Err(error), busy);
                     }
-                    self.digest.update(&chunk);
-                    self.bytes += chunk.len() as u64;
                 }
                 Some(Message::Finish(busy)) => return (self.finish().await, busy),
                 None => return (self.abort().await, Token::default()),
@@ -169,10 +174,47 @@ impl WriterTask {
         }
     }
 
-    async fn finish(self) -> Result<Outcome, RepositoryError> {
-        let Self { writer, path, file, bytes, digest } = self;
+    async fn write(&mut self, chunk: Bytes) -> io::Result<()> {
+        let stored = match &mut self.sealer {
+            Some(sealer) => sealer.push(&chunk)?,
+            None => chunk,
+        };
+        self.store(stored).await
+    }
+
+    async fn store(&mut self, bytes: Bytes) -> io::Result<()> {
+        if bytes.is_empty() {
+            return Ok(());
+        }
+        self.writer.write(bytes.clone()).await?;
+        self.digest.update(&bytes);
+        self.bytes += bytes.len() as u64;
+        Ok(())
+    }
+
+    async fn finish(mut self) -> Result<Outcome, RepositoryError> {
+        let plain_blake3 = match self.seal_end().await {
+            Ok(digest) => digest,
+            Err(source) => {
+                let error = RepositoryError::write(&self.path, self.writer.stored(), source);
+                if let Err(left) = self.abort().await {
+                    tracing::warn!(error = %left, "a failed write left something");
+                }
+                return Err(error);
+            }
+        };
+        let Self { writer, path, file, bytes, digest, .. } = self;
         writer.finish().await.map_err(|source| RepositoryError::write(&path, bytes, source))?;
-        Ok(Outcome::Stored(Stored { file, bytes, blake3: digest.finalize().to_hex().to_string() }))
+        let blake3 = digest.finalize().to_hex().to_string();
+        Ok(Outcome::Stored(Stored { file, bytes, blake3, plain_blake3 }))
+    }
+
+    /// Stores what the encryption ends with; returns the digest of what was encrypted.
+    async fn seal_end(&mut self) -> io::Result<Option<String>> {
+        let Some(sealer) = self.sealer.take() else { return Ok(None) };
+        let (last, digest) = sealer.finish()?;
+        self.store(last).await?;
+        Ok(Some(digest))
     }
 
     async fn abort(self) -> Result<Outcome, RepositoryError> {

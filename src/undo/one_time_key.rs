@@ -1,0 +1,117 @@
+//! The key of a safety snapshot in an encrypted repository.
+//!
+//! What a restore replaces is encrypted as everything in the repository is, and the identity that opens it need not be on
+//! this host. But whoever undoes the restore must be able to, whether it is a guard, `recover` or a person. So the safety
+//! snapshot is encrypted to one more recipient, whose identity is drawn for it alone and stays in the state directory, for its
+//! owner to read, until the time to undo is over.
+
+use std::io;
+use std::path::{Path, PathBuf};
+
+use chrono::{DateTime, TimeDelta, Utc};
+
+use crate::crypt::{CryptError, Identities, NewKey, Recipients};
+use crate::disk::secret_file;
+use crate::model::ids::SnapshotId;
+
+/// For how long a restore can be undone with no other key than its own.
+pub const UNDO_FOR: TimeDelta = TimeDelta::days(7);
+
+const FOLDER: &str = "undo-keys";
+const EXTENSION: &str = "key";
+/// How the first line of such a file begins; a time follows.
+const UNTIL: &str = "undoes a restore, until ";
+
+/// A key that was made for one safety snapshot.
+#[derive(Debug, Clone)]
+pub struct OneTimeKey {
+    /// Its recipient.
+    pub recipient: Recipients,
+}
+
+impl OneTimeKey {
+    /// Makes the key of a snapshot, durably, for as long as it can be undone.
+    ///
+    /// # Errors
+    /// When it cannot be written, or there is one.
+    pub fn make(state: &Path, id: &SnapshotId, now: DateTime<Utc>) -> io::Result<Self> {
+        let path = path_of(state, id);
+        secret_file::make_directory(path.parent().unwrap_or(state))?;
+        let key = NewKey::generate();
+        secret_file::write_new(&path, &key.file(&format!("{UNTIL}{}", (now + UNDO_FOR).to_rfc3339())))?;
+        Ok(Self { recipient: key.recipient })
+    }
+}
+
+/// Returns the identity of a snapshot's key, if it has one here.
+///
+/// # Errors
+/// When there is one, and it cannot be read.
+pub fn identity_of(state: &Path, id: &SnapshotId) -> Result<Option<Identities>, CryptError> {
+    match identity_in(&path_of(state, id)) {
+        Err(CryptError::Io(error)) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        found => found.map(Some),
+    }
+}
+
+/// Returns the identity that a file has.
+///
+/// # Errors
+/// When it cannot be read, or has none.
+pub fn identity_in(path: &Path) -> Result<Identities, CryptError> {
+    Identities::parse(&std::fs::read_to_string(path).map_err(CryptError::Io)?)
+}
+
+/// Removes the keys whose time is over, but none of a run that is still to be finished. What cannot be removed stays for the
+/// next time.
+pub fn forget_expired(state: &Path, now: DateTime<Utc>, is_unfinished: impl Fn(&str) -> bool) {
+    let Ok(entries) = std::fs::read_dir(state.join(FOLDER)) else { return };
+    for path in entries.flatten().map(|entry| entry.path()) {
+        let is_key = path.extension().is_some_and(|extension| extension == EXTENSION);
+        let run = path.file_stem().unwrap_or_default().to_string_lossy();
+        if is_key && !is_unfinished(&run) && until(&path).is_some_and(|until| until <= now) {
+            match std::fs::remove_file(&path) {
+                Ok(()) => tracing::info!(%run, "the time to undo is over, and its key is removed"),
+                Err(error) => tracing::warn!(%error, %run, "a key whose time is over cannot be removed"),
+            }
+        }
+    }
+}
+
+/// Returns until when a key is kept; `None` if its file does not say.
+fn until(path: &Path) -> Option<DateTime<Utc>> {
+    let text = std::fs::read_to_string(path).ok()?;
+    text.lines().next()?.strip_prefix("# ")?.strip_prefix(UNTIL)?.parse().ok()
+}
+
+/// Returns the file with the identity of a snapshot's key.
+#[must_use]
+pub fn path_of(state: &Path, id: &SnapshotId) -> PathBuf {
+    state.join(FOLDER).join(format!("{id}.{EXTENSION}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::crypt::{open_text, seal_text};
+
+    #[test]
+    fn it_opens_its_snapshot_until_its_time_is_over_and_its_run_is_finished() {
+        let state = tempfile::tempdir().unwrap();
+        let now: DateTime<Utc> = "2026-11-20T20:30:11Z".parse().unwrap();
+        let id = SnapshotId::new(now, [1, 2, 3]);
+        assert!(identity_of(state.path(), &id).unwrap().is_none());
+        let key = OneTimeKey::make(state.path(), &id, now).unwrap();
+        assert!(OneTimeKey::make(state.path(), &id, now).is_err(), "it is made once");
+        let text = seal_text(b"old data", &key.recipient).unwrap();
+        let identity = identity_of(state.path(), &id).unwrap().unwrap();
+        assert_eq!(open_text(&text, &identity).unwrap(), b"old data");
+
+        forget_expired(state.path(), now + UNDO_FOR - TimeDelta::seconds(1), |_| false);
+        assert!(path_of(state.path(), &id).exists());
+        forget_expired(state.path(), now + UNDO_FOR, |run| run == id.as_str());
+        assert!(path_of(state.path(), &id).exists(), "a run that is not finished may need it");
+        forget_expired(state.path(), now + UNDO_FOR, |_| false);
+        assert!(!path_of(state.path(), &id).exists());
+    }
+}
