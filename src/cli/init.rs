@@ -3,7 +3,6 @@
 use std::process::ExitCode;
 
 use volsnap::Error;
-use volsnap::clock::Clock;
 use volsnap::repository::RepositoryLocation;
 
 use super::Global;
@@ -22,7 +21,7 @@ pub(crate) struct Args {}
 pub(crate) async fn run(global: &Global, _args: &Args, ui: &Ui) -> Result<ExitCode, Error> {
     let location = RepositoryLocation::probe(&global.repository_location()?).await?;
     let is_new = location.repository().is_none();
-    let repository = location.open_or_init(&Clock::system()).await?;
+    let repository = location.open_or_init(&global.clock()).await?;
     ui.initialised(&repository, is_new);
     Ok(Exit::Done.into())
 }

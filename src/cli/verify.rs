@@ -5,7 +5,6 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use bytesize::ByteSize;
-use volsnap::clock::Clock;
 use volsnap::model::facts::FactsLevel;
 use volsnap::ops::Context;
 use volsnap::ops::drill::{DrillOptions, DrillReport, checks_of, drill};
@@ -127,7 +126,7 @@ async fn prove(
     mut snapshot: Snapshot,
     ui: &Ui,
 ) -> Result<(Exit, serde_json::Value), Error> {
-    let report = verify(snapshot.clone(), &Clock::system(), ui.monitor()).await?;
+    let report = verify(snapshot.clone(), &global.clock(), ui.monitor()).await?;
     ui.finish_progress();
     ui.verified(&snapshot, &report, args.drill);
     if !args.drill {

@@ -18,6 +18,7 @@ use crate::model::source::{Source, User};
 use crate::ops::evidence::{self, DatabaseFiles, still_frozen, still_stopped};
 use crate::ops::hold::Held;
 use crate::ops::plan;
+use crate::ops::preconditions::somebody_at_work;
 use crate::selector::inventory::inventory;
 
 /// The names of the users that could write.
@@ -115,7 +116,8 @@ impl SnapshotRun<'_> {
                 Quiesce::Stop | Quiesce::Pause | Quiesce::Native => Err(Error::failed(format!(
                     "{} was started by somebody on the same data meanwhile",
                     users.running.join(", ")
-                ))),
+                ))
+                .hint(somebody_at_work())),
             };
         }
         if evidence.database.is_none() {
@@ -246,14 +248,16 @@ impl SnapshotRun<'_> {
             return Err(Error::failed(format!(
                 "{} was started by somebody while the data was read, so the copy is worth nothing",
                 users.running.join(", ")
-            )));
+            ))
+            .hint(somebody_at_work()));
         }
         if let (Some(database), Some(before)) = (&prepared.database, &evidence.database) {
             let after = database.inspect(&mut prepared.helper.agent).await?;
             if after.proof_digest != before.proof_digest || after.reasons != before.reasons {
                 return Err(Error::failed(
                     "the database was started by somebody while the data was read, so the copy is worth nothing",
-                ));
+                )
+.hint(somebody_at_work()));
             }
         }
         if prepared.plan.capture == Capture::Staged
@@ -264,7 +268,11 @@ impl SnapshotRun<'_> {
                 return Err(Error::failed(format!(
                     "the copy in the stage is not what {} has on its disk",
                     prepared.source.title
-                )));
+                ))
+                .hint(
+                    self.instead(&["--capture=", "--keep-stage"], ["--capture", "direct"])
+                        .why("takes no copy"),
+                ));
             }
         }
         evidence.unchanged_after = true;
