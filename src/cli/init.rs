@@ -3,7 +3,6 @@
 use std::process::ExitCode;
 
 use volsnap::Error;
-use volsnap::clock::Clock;
 use volsnap::crypt::Recipients;
 use volsnap::model::hint::Hint;
 use volsnap::ops::key::refuse_single;
@@ -42,7 +41,7 @@ pub(crate) async fn run(global: &Global, args: &Args, ui: &Ui) -> Result<ExitCod
         Some(typed) => Some(typed),
         None => keys::said_recipients()?,
     };
-    let (clock, trust) = (Clock::system(), Trust::new(&state_directory()?, keys::said_recipients()?));
+    let (clock, trust) = (global.clock(), Trust::new(&state_directory()?, keys::said_recipients()?));
     if wanted.is_none() {
         trust.check_place(&location)?;
     }

@@ -5,7 +5,6 @@ use std::process::ExitCode;
 
 use clap::Subcommand;
 use volsnap::Error;
-use volsnap::clock::Clock;
 use volsnap::crypt::Recipients;
 use volsnap::model::hint::Hint;
 use volsnap::ops::key;
@@ -62,7 +61,7 @@ enum What {
 pub(crate) async fn run(global: &Global, args: Args, ui: &Ui) -> Result<ExitCode, Error> {
     match args.what {
         What::Generate { output } => {
-            let recipient = key::generate(&output, Clock::system().now())?;
+            let recipient = key::generate(&output, global.clock().now())?;
             ui.key_generated(&recipient, &output);
         }
         What::List => {
@@ -83,7 +82,7 @@ pub(crate) async fn run(global: &Global, args: Args, ui: &Ui) -> Result<ExitCode
         What::Trust => {
             let repository = global.repository().await?;
             refuse_said()?;
-            global.trust()?.trust(&repository, Clock::system().now())?;
+            global.trust()?.trust(&repository, global.clock().now())?;
             ui.key_trusted(repository.recipients());
         }
     }
@@ -98,7 +97,7 @@ enum Change {
 async fn change(global: &Global, recipient: &str, how: Change, ui: &Ui) -> Result<(), Error> {
     let named = keys::typed_recipients(&[recipient.to_owned()])?;
     let named: Recipients = named.ok_or_else(|| Error::usage("no recipient was given"))?;
-    let (mut repository, now) = (global.repository().await?, Clock::system().now());
+    let (mut repository, now) = (global.repository().await?, global.clock().now());
     refuse_said()?;
     let trust = global.trust()?;
     let changed = match how {

@@ -4,12 +4,10 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use volsnap::Error;
-use volsnap::clock::Clock;
 use volsnap::ops::marks::{self, RemoveOptions};
 use volsnap::repository::{Repository, Snapshot};
 
 use super::Global;
-use super::dirs::state_directory;
 use super::exit::Exit;
 use super::prune::parse_time;
 use crate::render::{Ui, json};
@@ -74,7 +72,7 @@ async fn named(global: &Global, spec: &str) -> Result<(Repository, Snapshot), Er
 /// Pins a snapshot.
 pub(crate) async fn pin(global: &Global, args: PinArgs, ui: &Ui) -> Result<ExitCode, Error> {
     let (repository, snapshot) = named(global, &args.snapshot).await?;
-    let is_new = marks::pin(&repository, &snapshot, args.reason, &Clock::system()).await?;
+    let is_new = marks::pin(&repository, &snapshot, args.reason, &global.clock()).await?;
     let said = if is_new { "is pinned: no prune removes it" } else { "was pinned before" };
     ui.marked(&json::MarkedObject::new(&snapshot, "pinned"), &format!("{} {said}", snapshot.name()));
     Ok(ExitCode::SUCCESS)
@@ -92,9 +90,9 @@ pub(crate) async fn unpin(global: &Global, args: &UnpinArgs, ui: &Ui) -> Result<
 /// Marks a snapshot for deletion, or deletes it.
 pub(crate) async fn remove(global: &Global, args: &RemoveArgs, ui: &Ui) -> Result<ExitCode, Error> {
     let (repository, snapshot) = named(global, &args.snapshot).await?;
-    let state = Some(state_directory()?);
+    let state = Some(global.state_directory()?);
     let options = RemoveOptions { grace: args.grace, even_the_last: args.even_the_last, state };
-    let removed = marks::remove(&repository, &snapshot, &options, &Clock::system()).await?;
+    let removed = marks::remove(&repository, &snapshot, &options, &global.clock()).await?;
     ui.removed(&snapshot, &removed);
     Ok(Exit::of_look(true, !matches!(removed, marks::Removed::Held { .. })).into())
 }
@@ -102,7 +100,7 @@ pub(crate) async fn remove(global: &Global, args: &RemoveArgs, ui: &Ui) -> Resul
 /// Takes the mark for deletion away.
 pub(crate) async fn undelete(global: &Global, args: &UndeleteArgs, ui: &Ui) -> Result<ExitCode, Error> {
     let (repository, snapshot) = named(global, &args.snapshot).await?;
-    marks::undelete(&repository, &snapshot, &Clock::system()).await?;
+    marks::undelete(&repository, &snapshot, &global.clock()).await?;
     ui.undeleted(&snapshot);
     Ok(ExitCode::SUCCESS)
 }
@@ -111,7 +109,7 @@ pub(crate) async fn undelete(global: &Global, args: &UndeleteArgs, ui: &Ui) -> R
 pub(crate) async fn ack(global: &Global, args: &AckArgs, ui: &Ui) -> Result<ExitCode, Error> {
     let (repository, project) = (global.repository().await?, global.project());
     let of = (args.source.as_str(), project.as_deref());
-    let acknowledged = marks::acknowledge(&repository, of, &Clock::system()).await?;
+    let acknowledged = marks::acknowledge(&repository, of, &global.clock()).await?;
     ui.acknowledged(&args.source, &acknowledged);
     Ok(ExitCode::SUCCESS)
 }

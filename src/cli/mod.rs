@@ -1,5 +1,6 @@
 //! The command line: one file a verb, whose `Args` doc comments are the help.
 
+use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -135,6 +136,10 @@ struct Global {
     /// Draw no progress bars, even on a terminal
     #[arg(long, global = true)]
     no_progress: bool,
+    /// The machine on which a test types it, in the place of this one.
+    #[cfg(test)]
+    #[arg(skip)]
+    machine: Option<Context>,
 }
 
 #[derive(Debug, Subcommand)]
@@ -200,18 +205,59 @@ pub(crate) fn main() -> ExitCode {
         quiet: global.quiet,
         verbose: global.verbose,
         progress: !global.no_progress,
-        commands: Commands { several: verb.has_several_targets(), ..global.commands() },
+        commands: Commands {
+            several: verb.has_several_targets(),
+            ..global.commands(std::env::args_os().skip(1))
+        },
     });
     let code = match run(&global, verb, &ui) {
         Ok(code) => code,
-        Err(error) => {
-            ui.error(&error);
-            ui.json_error(&error);
-            Exit::from(error.kind()).into()
-        }
+        Err(error) => fail(&ui, &error),
     };
     ui.finish_progress();
     code
+}
+
+/// Runs a command line as if it were typed on the machine of a test, and prints all of it to `paper`.
+#[cfg(test)]
+pub(crate) async fn type_on(
+    machine: &Context,
+    words: &[String],
+    paper: impl std::io::Write + Send + Clone + 'static,
+) -> ExitCode {
+    let Cli { mut global, verb } =
+        match Cli::try_parse_from(std::iter::once("volsnap").chain(words.iter().map(String::as_str))) {
+            Ok(cli) => cli,
+            Err(error) => {
+                let _ = write!(paper.clone(), "{error}");
+                return Exit::Usage.into();
+            }
+        };
+    global.machine = Some(machine.clone());
+    let commands = global.commands(words.iter().map(OsString::from));
+    let ui = Ui::to(
+        &UiOptions {
+            json: global.json,
+            quiet: global.quiet,
+            verbose: global.verbose,
+            progress: false,
+            commands: Commands { several: verb.has_several_targets(), ..commands },
+        },
+        paper,
+    );
+    let code = match perform(&global, verb, &ui).await {
+        Ok(code) => code,
+        Err(error) => fail(&ui, &error),
+    };
+    ui.finish_progress();
+    code
+}
+
+/// Prints a failure, and returns its exit code.
+fn fail(ui: &Ui, error: &Error) -> ExitCode {
+    ui.error(error);
+    ui.json_error(error);
+    Exit::from(error.kind()).into()
 }
 
 /// Prints what the bare command prints, as a usage error.
@@ -230,42 +276,50 @@ fn run(global: &Global, verb: Verb, ui: &Ui) -> Result<ExitCode, Error> {
         .enable_all()
         .build()
         .map_err(|error| Error::failed("start the runtime").with_source(error))?;
-    let outcome = runtime.block_on(async {
-        match verb {
-            Verb::Snapshot(args) => snapshot::run(global, args, ui).await,
-            Verb::List(args) => list::run(global, &args, ui).await,
-            Verb::Show(args) => show::run(global, &args, ui).await,
-            Verb::Verify(args) => verify::run(global, &args, ui).await,
-            Verb::Restore(args) => restore::run(global, args, ui).await,
-            Verb::Prune(args) => prune::run(global, &args, ui).await,
-            Verb::Pin(args) => marks::pin(global, args, ui).await,
-            Verb::Unpin(args) => marks::unpin(global, &args, ui).await,
-            Verb::Remove(args) => marks::remove(global, &args, ui).await,
-            Verb::Undelete(args) => marks::undelete(global, &args, ui).await,
-            Verb::Ack(args) => marks::ack(global, &args, ui).await,
-            Verb::Copy(args) => copy::run(global, args, ui).await,
-            Verb::Migrate(args) => migrate::run(global, args, ui).await,
-            Verb::Restart(args) => restart::run(global, args, ui).await,
-            Verb::Check(args) => check::run(global, args, ui).await,
-            Verb::Recover(args) => recover::run(global, &args, ui).await,
-            Verb::Doctor(args) => doctor::run(global, args, ui).await,
-            Verb::Init(args) => init::run(global, &args, ui).await,
-            Verb::Key(args) => key::run(global, args, ui).await,
-            Verb::Install(args) => install::run(global, &args, ui),
-            Verb::Completions(args) => Ok(manual::completions(&args)),
-            Verb::Man(args) => manual::man(&args),
-            Verb::Guard(args) => guard::run(global, &args).await,
-            Verb::Agent(args) => Ok(agent::run(&args)),
-        }
-    });
+    let outcome = runtime.block_on(perform(global, verb, ui));
     // A blocking call that hangs must not keep the process alive: everything that matters is done.
     runtime.shutdown_background();
     outcome
 }
 
+async fn perform(global: &Global, verb: Verb, ui: &Ui) -> Result<ExitCode, Error> {
+    match verb {
+        Verb::Snapshot(args) => snapshot::run(global, args, ui).await,
+        Verb::List(args) => list::run(global, &args, ui).await,
+        Verb::Show(args) => show::run(global, &args, ui).await,
+        Verb::Verify(args) => verify::run(global, &args, ui).await,
+        Verb::Restore(args) => restore::run(global, args, ui).await,
+        Verb::Prune(args) => prune::run(global, &args, ui).await,
+        Verb::Pin(args) => marks::pin(global, args, ui).await,
+        Verb::Unpin(args) => marks::unpin(global, &args, ui).await,
+        Verb::Remove(args) => marks::remove(global, &args, ui).await,
+        Verb::Undelete(args) => marks::undelete(global, &args, ui).await,
+        Verb::Ack(args) => marks::ack(global, &args, ui).await,
+        Verb::Copy(args) => copy::run(global, args, ui).await,
+        Verb::Migrate(args) => migrate::run(global, args, ui).await,
+        Verb::Restart(args) => restart::run(global, args, ui).await,
+        Verb::Check(args) => check::run(global, args, ui).await,
+        Verb::Recover(args) => recover::run(global, &args, ui).await,
+        Verb::Doctor(args) => doctor::run(global, args, ui).await,
+        Verb::Init(args) => init::run(global, &args, ui).await,
+        Verb::Key(args) => key::run(global, args, ui).await,
+        Verb::Install(args) => install::run(global, &args, ui),
+        Verb::Completions(args) => Ok(manual::completions(&args)),
+        Verb::Man(args) => manual::man(&args),
+        Verb::Guard(args) => guard::run(global, &args).await,
+        Verb::Agent(args) => Ok(agent::run(&args)),
+    }
+}
+
 impl Global {
     /// Connects to the engine, starts to listen for signals, and gathers what the procedures need.
     async fn host(&self, ui: &Ui) -> Result<Context, Error> {
+        #[cfg(test)]
+        if let Some(machine) = &self.machine {
+            let (compose_project, monitor) = (self.project_name.clone(), ui.monitor());
+            let address = self.host.clone().unwrap_or_else(|| machine.address.clone());
+            return Ok(Context { address, compose_project, monitor, ..machine.clone() });
+        }
         let Chosen { address, by } = self.engine()?;
         tracing::info!("the engine at {address}, {by}");
         let mut docker = DockerEngine::connect(Some(&address)).await.map_err(unreached)?;
@@ -274,7 +328,8 @@ impl Global {
             tracing::info!("volsnap runs in the container {}", own.container.name);
             docker = docker.with_other_files();
         }
-        let directory = dirs::current_directory()
+        let directory = self
+            .directory()
             .map_err(|error| Error::failed("find out the current directory").with_source(error))?;
         let cancel = Cancel::default();
         let monitor = ui.monitor();
@@ -289,13 +344,13 @@ impl Global {
             docker: Arc::new(docker),
             address,
             saga: SagaOptions {
-                state: dirs::state_directory()?,
+                state: self.state_directory()?,
                 executable: executable()?,
                 budget: RetryBudget::COMMAND,
                 guarded_by: if own.is_some() { GuardedBy::Both } else { GuardedBy::Process },
             },
             directory,
-            clock: Clock::system(),
+            clock: self.clock(),
             compose: std::sync::Arc::new(volsnap::compose::runner::Processes),
             machine_file: dirs::machine_file(),
             compose_project: self.project_name.clone().filter(|name| !name.is_empty()),
@@ -308,6 +363,33 @@ impl Global {
         })
     }
 
+    /// Returns the state directory, which has the journals.
+    fn state_directory(&self) -> Result<PathBuf, Error> {
+        #[cfg(test)]
+        if let Some(machine) = &self.machine {
+            return Ok(machine.saga.state.clone());
+        }
+        dirs::state_directory()
+    }
+
+    /// Returns the current directory.
+    fn directory(&self) -> std::io::Result<PathBuf> {
+        #[cfg(test)]
+        if let Some(machine) = &self.machine {
+            return Ok(machine.directory.clone());
+        }
+        dirs::current_directory()
+    }
+
+    /// Returns what tells the time.
+    fn clock(&self) -> Clock {
+        #[cfg(test)]
+        if let Some(machine) = &self.machine {
+            return machine.clock.clone();
+        }
+        Clock::system()
+    }
+
     /// Chooses the engine: the one that the user's own docker would talk to.
     fn engine(&self) -> Result<Chosen, Error> {
         let variable = |name: &str| std::env::var(name).ok();
@@ -315,12 +397,12 @@ impl Global {
     }
 
     /// Returns how to call a command on the same repository and engine as this one.
-    fn commands(&self) -> Commands {
+    fn commands(&self, typed: impl Iterator<Item = OsString>) -> Commands {
         let named = |repo: &&PathBuf| std::env::var_os("VOLSNAP_REPO").as_deref() != Some(repo.as_os_str());
         // A URL may have been typed with a password in it, which nobody repeats.
         let shown = |word: std::borrow::Cow<'_, str>| redacted(&word);
         let repo = self.repo.as_ref().filter(named).map(|repo| shown(repo.to_string_lossy()));
-        let typed = std::env::args_os().skip(1).map(|word| shown(word.to_string_lossy()));
+        let typed = typed.map(|word| shown(word.to_string_lossy()));
         let typed_name = |name: &&String| std::env::var("COMPOSE_PROJECT_NAME").ok().as_ref() != Some(name);
         let project = self.project_name.as_ref().filter(typed_name).cloned();
         Commands { repo, host: self.host.clone(), project, typed: typed.collect(), several: false }
@@ -335,7 +417,7 @@ impl Global {
     /// Returns the Compose project that bare names are of, as far as can be told without an engine.
     fn project(&self) -> Option<String> {
         let named = self.project_name.clone().filter(|name| !name.is_empty());
-        let here = || Some(DirectoryProject::discover(&dirs::current_directory().ok()?)?.name);
+        let here = || Some(DirectoryProject::discover(&self.directory().ok()?)?.name);
         named.or_else(here)
     }
 

@@ -7,13 +7,11 @@ use std::time::Duration;
 use chrono::{DateTime, FixedOffset, Local, Utc};
 use clap::ValueEnum;
 use volsnap::Error;
-use volsnap::clock::Clock;
 use volsnap::model::retention::{Count, Policy, Rule};
 use volsnap::ops::Consent;
 use volsnap::ops::prune::{PruneOptions, PrunePlan, prune};
 
 use super::Global;
-use super::dirs::state_directory;
 use super::exit::Exit;
 use super::unfinished::say_first;
 use crate::render::Ui;
@@ -105,10 +103,10 @@ pub(crate) async fn run(global: &Global, args: &Args, ui: &Ui) -> Result<ExitCod
         grace: args.grace,
         source: args.source.clone().map(|source| (source, global.project())),
         zone: args.time_zone.wall_clock(),
-        state: Some(state_directory()?),
+        state: Some(global.state_directory()?),
         only_plans: args.dry_run,
     };
-    let (clock, monitor) = (Clock::system(), ui.monitor());
+    let (clock, monitor) = (global.clock(), ui.monitor());
     let mut shown = None;
     let consent = async |plan: &PrunePlan| {
         shown = Some(plan.clone());

@@ -21,7 +21,9 @@ pub(super) async fn ask(ui: &Ui) -> Result<Consent, Error> {
     let answer = answer.await.ok().and_then(Result::ok).unwrap_or_default();
     match answer.trim().to_ascii_lowercase().as_str() {
         "y" | "yes" => Ok(Consent::Execute),
-        _ => Err(Error::failed("not confirmed").state("nothing was touched")),
+        _ => Err(Error::failed("not confirmed")
+            .hint(Hint::advice("type it again, and answer y; --yes goes ahead without asking"))
+            .state("nothing was touched")),
     }
 }
 

@@ -10,7 +10,6 @@ use volsnap::{Error, ErrorKind};
 use super::Global;
 use super::exit::Exit;
 use super::unfinished::say;
-use crate::cli::dirs::state_directory;
 use crate::render::Ui;
 
 /// Finish what a dead run left: start what it stopped, remove what it left behind
@@ -27,7 +26,7 @@ pub(crate) struct Args {
 /// Finishes every run that nobody works on.
 pub(crate) async fn run(global: &Global, args: &Args, ui: &Ui) -> Result<ExitCode, Error> {
     if args.list {
-        let survey = look(&state_directory()?)?;
+        let survey = look(&global.state_directory()?)?;
         let exit = say(global, ui, &survey);
         ui.unfinished(&survey.runs);
         return Ok(exit.into());

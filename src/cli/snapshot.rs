@@ -253,7 +253,10 @@ impl Args {
 fn refuse_repeated_tags(tags: &[(String, String)]) -> Result<(), Error> {
     let mut keys = BTreeSet::new();
     match tags.iter().find(|(key, _)| !keys.insert(key)) {
-        Some((key, _)) => Err(Error::usage(format!("the tag {key:?} is given twice"))),
+        Some((key, _)) => {
+            Err(Error::usage(format!("the tag {key:?} is given twice"))
+                .hint(Hint::advice("name each tag once")))
+        }
         None => Ok(()),
     }
 }

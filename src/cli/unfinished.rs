@@ -6,13 +6,12 @@
 use volsnap::ops::recover::{Survey, look};
 
 use super::Global;
-use super::dirs::state_directory;
 use super::exit::Exit;
 use crate::render::Ui;
 
 /// Looks at the state directory and says what is away; nothing if it cannot be read.
 pub(super) fn say_first(global: &Global, ui: &Ui) -> Exit {
-    match state_directory().and_then(|state| look(&state)) {
+    match global.state_directory().and_then(|state| look(&state)) {
         Ok(survey) => say(global, ui, &survey),
         Err(error) => {
             tracing::info!(%error, "unfinished runs are not looked for");

@@ -5,7 +5,6 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use bytesize::ByteSize;
-use volsnap::clock::Clock;
 use volsnap::model::facts::FactsLevel;
 use volsnap::ops::Context;
 use volsnap::ops::drill::{DrillOptions, DrillReport, checks_of, drill};
@@ -131,7 +130,7 @@ async fn prove(
         true => keys::opened(snapshot).await?,
         false => keys::opened_if_possible(snapshot).await?,
     };
-    let report = verify(snapshot.clone(), &Clock::system(), ui.monitor()).await?;
+    let report = verify(snapshot.clone(), &global.clock(), ui.monitor()).await?;
     ui.finish_progress();
     ui.verified(&snapshot, &report, args.drill);
     if !args.drill {

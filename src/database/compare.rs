@@ -147,7 +147,9 @@ impl Comparing<'_> {
         Some(match self.context.snapshot {
             Some(snapshot) => Hint::volsnap(["restore", snapshot])
                 .why("puts all of it back; keeps what is there now as a safety snapshot"),
-            None => Hint::volsnap(["list"]).why("a snapshot from before may have it"),
+            None => {
+                Hint::advice("a snapshot from before may have it: name the repository that has one by --repo")
+            }
         })
     }
 

@@ -292,7 +292,10 @@ async fn database(
     let mut facts = take(&*context.docker, container, level)
         .await
         .map_err(|error| error.hint(Hint::logs(&container.name)))?
-        .ok_or_else(|| Error::failed(format!("container {} runs no database we can ask", container.name)))?;
+        .ok_or_else(|| {
+            Error::failed(format!("container {} runs no database we can ask", container.name))
+                .hint(Hint::logs(&container.name))
+        })?;
     let mut checked = match checks {
         Some((_, checks)) => run_checks(&*context.docker, container, &checks, before, &mut facts).await,
         None => Vec::new(),

@@ -77,10 +77,36 @@ pub async fn copy(context: &Context, options: &CopyOptions) -> Result<CopyReport
     let run = Run::begin(context).await?;
     let subject = options.what.join(" ");
     let copied = run.conduct("copy", subject, &Untouched, async |saga| {
+        if options.dry_run && options.init && !is_there(options).await? {
+            return plan_anew(context, options).await.map(Some);
+        }
         let copy = Copying::prepare(&run, options).await?;
         copy.execute(saga).await.map(Some)
     });
     Ok(copied.await?.unwrap_or_default())
+}
+
+async fn is_there(options: &CopyOptions) -> Result<bool> {
+    Ok(RepositoryLocation::probe(&options.to).await?.repository().is_some())
+}
+
+/// Returns what would be copied into a second repository that a plan does not make.
+async fn plan_anew(context: &Context, options: &CopyOptions) -> Result<CopyReport> {
+    let (listing, there) =
+        (Repository::open(&options.from).await?.snapshots(None).await?, Listing::default());
+    let mut report = CopyReport::default();
+    let chosen = choose((&listing, &there), options, context.clock.now(), &mut report)?;
+    name_unread(&listing, &there, options, &mut report);
+    report.plan(&chosen);
+    Ok(report)
+}
+
+impl CopyReport {
+    /// Says that these would be copied.
+    fn plan(&mut self, chosen: &[Snapshot]) {
+        self.copied.extend(chosen.iter().map(Snapshot::name));
+        self.bytes += chosen.iter().map(stored_bytes).sum::<u64>();
+    }
 }
 
 /// A copy that is prepared.
@@ -117,10 +143,7 @@ impl<'a> Copying<'a> {
 
     async fn execute(mut self, saga: &mut Saga) -> Result<CopyReport> {
         if self.options.dry_run || self.chosen.is_empty() {
-            for snapshot in &self.chosen {
-                self.report.copied.push(snapshot.name());
-                self.report.bytes += stored_bytes(snapshot);
-            }
+            self.report.plan(&self.chosen);
             return Ok(self.report);
         }
         let Some(_claim) = self.to.claim_for_copy()? else {
@@ -202,6 +225,9 @@ impl<'a> Copying<'a> {
                 free / 1_000_000,
                 snapshot.name(),
                 bytes / 1_000_000
+            ))
+            .hint(Hint::advice(
+                "make room there: `volsnap prune` says what may go, or name a larger disk by --to",
             )));
         }
         let discard = Undo::DiscardUnpublished(pending.objects());
@@ -241,15 +267,14 @@ fn stored_bytes(snapshot: &Snapshot) -> u64 {
     manifest.archive().stored_bytes + manifest.file_list().stored_bytes
 }
 
-/// Returns the command that copies the same; a snapshot may have asked for it.
-fn again(options: &CopyOptions, more: &[&str]) -> Hint {
+/// Returns the command that makes the second repository as well; a snapshot may have asked for the copy.
+fn with_init(options: &CopyOptions) -> Hint {
     let to = options.to.to_string_lossy();
     let what = options.what.iter().map(String::as_str);
     let recipients = options.encrypt_to.iter().flat_map(Recipients::iter);
     let encrypt_to = recipients.flat_map(|recipient| ["--encrypt-to", recipient]);
-    Hint::volsnap(
-        ["copy"].into_iter().chain(what).chain(["--to", &to]).chain(encrypt_to).chain(more.iter().copied()),
-    )
+    let command = ["copy"].into_iter().chain(what).chain(["--to", &to]).chain(encrypt_to);
+    Hint::again(["--init"]).otherwise(command)
 }
 
 /// Returns the second repository. A disk that is not mounted is no place for a new one, so nobody makes one by the way.
@@ -259,7 +284,7 @@ async fn second(context: &Context, options: &CopyOptions) -> Result<Repository> 
         let there_is_none = format!("copy to {}: there is no repository", options.to.display());
         return Err(Error::usage(there_is_none)
             .state("nothing was copied")
-            .hint(again(options, &["--init"]).why("makes it; first look whether its disk is mounted")));
+            .hint(with_init(options).why("makes it; first look whether its disk is mounted")));
     }
     refuse_own_repository(context, &location)?;
     let repository = match &options.encrypt_to {
@@ -290,7 +315,7 @@ fn refuse_single(options: &CopyOptions, recipients: &Recipients) -> Result<()> {
     let init = Hint::volsnap(["--repo", &to, "init", "--recipient", &named, "--single-key"]);
     Err(Error::usage("one recipient alone: whoever loses its identity loses every snapshot there")
         .state("nothing was copied")
-        .hint(again(options, &["--init", "--encrypt-to", "RECIPIENT"]).why("a second one, kept elsewhere"))
+        .hint(Hint::again(["--encrypt-to", "RECIPIENT"]).why("a second one, kept elsewhere"))
         .or(init.why("if you want just one; then copy without --init")))
 }
 

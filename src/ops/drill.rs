@@ -19,6 +19,7 @@ use std::time::Duration;
 use serde::Serialize;
 use tokio::time::{Instant, timeout_at};
 
+use super::preconditions::somebody_at_work;
 use super::project_file::find_checks;
 use super::restore::{self, Archive, Destination, Force, RestoreOptions, Unpacked};
 use super::run::{Aftermath, Run};
@@ -378,7 +379,9 @@ impl DrillRun<'_> {
         let started = docker.start(&id).await;
         let container = docker.container(&id).await.context(|| format!("look at container {name}"))?;
         let Some(container) = container else {
-            return Err(Error::failed(format!("container {name} was removed by somebody")));
+            return Err(
+                Error::failed(format!("container {name} was removed by somebody")).hint(somebody_at_work())
+            );
         };
         let booted = match started {
             Ok(()) => await_ready(docker, &container, deadline, self.run.monitor())

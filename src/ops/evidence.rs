@@ -4,6 +4,7 @@
 use std::path::{Path, PathBuf};
 
 use super::Context;
+use super::preconditions::somebody_at_work;
 use crate::agent::calls::{Inspect, Side};
 use crate::agent::client::AgentClient;
 use crate::database::{self, DataFiles, Database, stores};
@@ -162,17 +163,17 @@ pub(super) async fn still_stopped(context: &Context, before: &Container) -> Resu
     let now = still_there(context, before).await?;
     if now.state.running || now.state.started_at != before.state.started_at {
         return Err(Error::failed(format!("container {} was started by somebody meanwhile", before.name))
-            .hint(Hint::advice(
-                "find out who starts it (a restart policy, an updater, another person), then try again",
-            )));
+            .hint(somebody_at_work()));
     }
     Ok(now)
 }
 
 async fn still_there(context: &Context, before: &Container) -> Result<Container> {
     let now = context.docker.container(&before.id).await;
-    now.context(|| format!("look at container {}", before.name))?
-        .ok_or_else(|| Error::failed(format!("container {} was removed by somebody meanwhile", before.name)))
+    now.context(|| format!("look at container {}", before.name))?.ok_or_else(|| {
+        Error::failed(format!("container {} was removed by somebody meanwhile", before.name))
+            .hint(somebody_at_work())
+    })
 }
 
 #[cfg(test)]

@@ -352,12 +352,11 @@ pub(super) struct Started {
 }
 
 impl Run {
-    /// Stops or freezes those to hold. `again` is the command to type if somebody has stopped or started one of them
-    /// since the plan was made.
+    /// Stops or freezes those to hold.
     ///
     /// # Errors
-    /// When one cannot be held; the run's end puts back those that are held already.
-    pub(super) async fn hold(&self, saga: &mut Saga, plan: &HoldPlan, again: Hint) -> Result<Held> {
+    /// When one cannot be held, or somebody has stopped or started one since the plan was made; the run's end puts back those that are held already.
+    pub(super) async fn hold(&self, saga: &mut Saga, plan: &HoldPlan) -> Result<Held> {
         let mut held = Held {
             plan: plan.clone(),
             back: None,
@@ -370,7 +369,7 @@ impl Run {
             return Ok(held);
         }
         for container in plan.all().iter().filter(|container| !plan.is_looping(container)) {
-            self.context.refuse_restarted(container, again.clone()).await?;
+            self.context.refuse_restarted(container).await?;
         }
         let containers = self.context.docker.containers().await.context(|| "list containers".to_owned())?;
         refuse_held_elsewhere(plan, &self.id, &containers)?;
@@ -379,7 +378,7 @@ impl Run {
         if !held.owed.is_empty() || plan.has_before_hold() {
             // That took its time.
             for container in plan.all().iter().filter(|container| !plan.is_looping(container)) {
-                self.context.refuse_restarted(container, again.clone()).await?;
+                self.context.refuse_restarted(container).await?;
             }
             containers = self.context.docker.containers().await.context(|| "list containers".to_owned())?;
         }
@@ -508,7 +507,8 @@ impl Run {
         }
         let frozen = freeze_all(&*self.context.docker, containers, FREEZE_LIMIT, self.monitor()).await;
         frozen.map_err(|error| match error {
-            ServiceError::NotFrozen { .. } => Error::failed(error.to_string()),
+            ServiceError::NotFrozen { .. } => Error::failed(error.to_string())
+                .hint(Hint::advice("the engine has not frozen it: --quiesce stop stops it instead")),
             _ => Error::failed(format!("freeze {}", plan.frozen().join(", "))).with_source(error),
         })
     }

@@ -202,13 +202,17 @@ fn enable(link: &Path) -> io::Result<()> {
 }
 
 fn utf8(path: &Path) -> Result<&str> {
-    path.to_str().ok_or_else(|| Error::usage(format!("{} cannot be written into a unit", path.display())))
+    path.to_str().ok_or_else(|| {
+        Error::usage(format!("{} cannot be written into a unit", path.display()))
+            .hint(Hint::advice("give it a path of plain text"))
+    })
 }
 
 /// Quotes a word for a unit; there, `%` begins a specifier.
 fn word(text: &str) -> Result<String> {
     if text.chars().any(char::is_control) {
-        return Err(Error::usage(format!("{} cannot be written into a unit", printable(text))));
+        return Err(Error::usage(format!("{} cannot be written into a unit", printable(text)))
+            .hint(Hint::advice("give it a path of plain text")));
     }
     let quoted = text.replace('\\', "\\\\").replace('"', "\\\"").replace('%', "%%");
     Ok(format!("\"{quoted}\""))

@@ -226,7 +226,9 @@ pub async fn undelete(repository: &Repository, snapshot: &Snapshot, clock: &Cloc
 async fn undelete_at(repository: &Repository, snapshot: &Snapshot, now: DateTime<Utc>) -> Result<()> {
     let (name, manifest) = (snapshot.name(), &snapshot.manifest);
     let Some(deletion) = &snapshot.deletion else {
-        return Err(Error::usage(format!("{name} is not marked for deletion")).state("it is there"));
+        return Err(Error::usage(format!("{name} is not marked for deletion"))
+            .hint(Hint::volsnap(["show", &name]).why("shows it"))
+            .state("it is there"));
     };
     // Here the claim keeps out whoever deletes; elsewhere only time does, with some to spare for a call under way.
     if !repository.is_claimed_alone() && now + UNDELETE_SLACK >= deletion.due(None) {

@@ -190,7 +190,9 @@ async fn await_word(attached: Attached, journal: &Path) -> Result<()> {
     let expected = watching(&journal.metadata().context(|| "look at the journal".to_owned())?);
     let word = first_line(attached);
     let Ok(said) = timeout(START_LIMIT, word).await else {
-        return Err(Error::failed(format!("it says nothing for {} s", START_LIMIT.as_secs())));
+        return Err(
+            Error::failed(format!("it says nothing for {} s", START_LIMIT.as_secs())).hint(try_again())
+        );
     };
     match said.trim() {
         said if said == expected => Ok(()),
@@ -200,11 +202,16 @@ async fn await_word(attached: Attached, journal: &Path) -> Result<()> {
         )
         .hint(Hint::advice("have the state directory on a local file system, such as a volume of the engine"))),
         said if said.starts_with("watching ") => {
-            Err(Error::failed("what it has at the state directory's path is another directory"))
+            Err(Error::failed("what it has at the state directory's path is another directory")
+                .hint(Hint::advice("mount the state directory from the host, or from a volume, at one path")))
         }
-        "" => Err(Error::failed("it ended before it watched")),
-        said => Err(Error::failed(format!("it says: {said}"))),
+        "" => Err(Error::failed("it ended before it watched").hint(try_again())),
+        said => Err(Error::failed(format!("it says: {said}")).hint(try_again())),
     }
+}
+
+fn try_again() -> Hint {
+    Hint::advice("see whether the engine has room and memory for one more container, and try again")
 }
 
 async fn first_line(mut attached: Attached) -> String {

@@ -139,10 +139,9 @@ impl Context {
         ))
     }
 
-    /// Refuses a container that is no longer in the run in which it was prepared; `again` is the command to type. By
-    /// that run the journal tells whether somebody has started the container again, or whether our stop may still reach
-    /// it.
-    pub(super) async fn refuse_restarted(&self, container: &Container, again: Hint) -> Result<()> {
+    /// Refuses a container that is no longer in the run in which it was prepared. By that run the journal tells whether
+    /// somebody has started the container again, or whether our stop may still reach it.
+    pub(super) async fn refuse_restarted(&self, container: &Container) -> Result<()> {
         let looked = self.docker.container(&container.id).await;
         let now = looked.context(|| format!("look at container {}", container.name))?;
         if now.is_some_and(|now| now.state.running && now.state.started_at == container.state.started_at) {
@@ -152,8 +151,16 @@ impl Context {
             "container {} was stopped or started by somebody meanwhile",
             container.name
         ))
-        .hint(again))
+        .hint(
+            Hint::docker(["ps", "--all", "--filter", &format!("name={}", container.name)])
+                .why("what became of it; once nobody else starts or stops it, type the same again"),
+        ))
     }
+}
+
+/// Returns what to do about somebody else who starts, stops or removes what we hold.
+pub(super) fn somebody_at_work() -> Hint {
+    Hint::advice("find out who it is (a restart policy, an updater, another person), then try again")
 }
 
 /// Refuses data that could be saved and not restored.

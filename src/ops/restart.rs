@@ -35,7 +35,7 @@ use super::helper::{StartedHelper, busy, start_helper};
 use super::hold::HoldPlan;
 use super::orchestrated::Purpose;
 use super::phase_timer::milliseconds;
-use super::preconditions::{refuse_podman, refuse_what_cannot_be_stopped};
+use super::preconditions::{refuse_podman, refuse_what_cannot_be_stopped, somebody_at_work};
 use super::project_file::find_checks;
 use super::recover::start_of;
 use super::recreation::Recreation;
@@ -255,7 +255,7 @@ impl RestartRun<'_> {
             return Ok(None);
         }
         let before = self.before(&subject).await?;
-        let held = self.run.hold(saga, &subject.hold, Hint::again([""; 0])).await?;
+        let held = self.run.hold(saga, &subject.hold).await?;
         let shutdown = self.prove(&subject, &mut helper).await;
         self.recreate(saga, &subject).await?;
         held.release(self.run, saga).await?;
@@ -282,7 +282,7 @@ impl RestartRun<'_> {
         let mut output = snapshot.open_output(saga, &prepared).await?;
         snapshot.stage_live(saga, &mut prepared).await?;
         let before = self.before(&subject).await?;
-        let held = self.run.hold(saga, &prepared.hold, Hint::again([""; 0])).await?;
+        let held = self.run.hold(saga, &prepared.hold).await?;
         let mut captured = snapshot.capture_in_time(&mut prepared, &mut output, &held).await?;
         captured.facts.clone_from(&before);
         let evidence = captured.evidence();
@@ -595,11 +595,11 @@ impl RestartRun<'_> {
                     after: now,
                     next: lost.then(|| {
                         // By hand, who shares something of it would be left without.
-                        let command = match subject.sharers.is_empty() {
-                            true => Hint::shell(recreate.command()),
-                            false => Hint::again([""; 0]),
-                        };
-                        command.why(format!("once the compose file has {} there again", lies(mount)))
+                        let why = format!("once the compose file has {} there again", lies(mount));
+                        match subject.sharers.is_empty() {
+                            true => Hint::shell(recreate.command()).why(why),
+                            false => Hint::advice(format!("restart it once more, {why}")),
+                        }
                     }),
                 });
             }
@@ -649,7 +649,9 @@ impl RestartRun<'_> {
         let containers =
             self.run.context.docker.containers().await.context(|| "list containers".to_owned())?;
         let found = crate::service::identity::find_recreated(&recorded, &containers).cloned();
-        found.ok_or_else(|| Error::failed(format!("container {} is gone", container.name)))
+        found.ok_or_else(|| {
+            Error::failed(format!("container {} is gone", container.name)).hint(somebody_at_work())
+        })
     }
 
     async fn report(

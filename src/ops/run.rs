@@ -366,14 +366,15 @@ fn with_taken<T>(
         return outcome;
     }
     let said = taken.iter().map(ToString::to_string).collect::<Vec<_>>().join("; ");
+    let both = || Hint::docker(["ps", "--all"]).why("who runs, and who does not");
     Err(match outcome {
         Err(error) => {
             let state = error.state_text().map_or_else(|| said.clone(), |state| format!("{state}; {said}"));
             error.state(state)
         }
         Ok(_) => match aftermath.state(false) {
-            Some(state) => Error::failed(said).state(state),
-            None => Error::failed(said),
+            Some(state) => Error::failed(said).state(state).hint(both()),
+            None => Error::failed(said).hint(both()),
         },
     })
 }

@@ -7,10 +7,10 @@
 //! stuck holds up no procedure: a [thread](progress) of its own writes standard error, and standard output is
 //! written only once a run is over.
 
-use std::io::{self, IsTerminal as _, Write as _};
+use std::io::{self, IsTerminal as _, Write};
 use std::path::Path;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use serde::Serialize;
@@ -81,17 +81,33 @@ pub(crate) struct Ui {
     printed: AtomicBool,
     commands: Commands,
     progress: Arc<Progress>,
+    /// Where results go.
+    out: Mutex<Box<dyn Write + Send>>,
 }
 
 impl Ui {
     /// Returns what prints by these options, and sends the log through it.
     pub(crate) fn new(options: UiOptions) -> Self {
+        let ui = Self::on(&options, Box::new(io::stdout()), Box::new(io::stderr()));
+        log_through(&ui.progress, &options);
+        panic_through(&ui.progress);
+        ui
+    }
+
+    /// Returns what prints by these options: results to `out`, everything else to `err`.
+    fn on(options: &UiOptions, out: Box<dyn Write + Send>, err: Box<dyn Write + Send>) -> Self {
         let draw = options.progress && !options.quiet && options.verbose == 0 && io::stderr().is_terminal();
-        let progress = Arc::new(Progress::new(draw, options.quiet, options.commands.clone()));
-        log_through(&progress, &options);
-        panic_through(&progress);
-        let (json, quiet) = (options.json, options.quiet);
-        Self { json, quiet, printed: AtomicBool::new(false), commands: options.commands, progress }
+        let commands = options.commands.clone();
+        let progress = Arc::new(Progress::new(draw, options.quiet, commands.clone(), err));
+        let (json, quiet, printed) = (options.json, options.quiet, AtomicBool::new(false));
+        Self { json, quiet, printed, commands, progress, out: Mutex::new(out) }
+    }
+
+    /// Returns what prints all of it to `paper`, and draws nothing.
+    #[cfg(test)]
+    pub(crate) fn to(options: &UiOptions, paper: impl Write + Send + Clone + 'static) -> Self {
+        let options = UiOptions { progress: false, ..options.clone() };
+        Self::on(&options, Box::new(paper.clone()), Box::new(paper))
     }
 
     /// Returns the monitor that draws what a procedure does.
@@ -151,7 +167,7 @@ impl Ui {
             }
         };
         self.printed.store(true, Ordering::Relaxed);
-        print(&format!("{value:#}"));
+        self.print(&format!("{value:#}"));
     }
 
     /// Prints an object, if JSON was asked for.
@@ -302,7 +318,8 @@ impl Ui {
 
     /// Prints the files of a snapshot, one a line.
     pub(crate) fn files(&self, files: impl Iterator<Item = Result<FileRecord, Error>>) -> Result<(), Error> {
-        let mut out = io::BufWriter::new(io::stdout().lock());
+        let mut out = self.out.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut out = io::BufWriter::new(&mut **out);
         for file in files {
             let file = file?;
             let line = if self.json { json::value(&file).to_string() } else { human::file(&file) };
@@ -393,8 +410,13 @@ impl Ui {
 
     fn text(&self, text: impl FnOnce() -> String) {
         if !self.json {
-            print(&text());
+            self.print(&text());
         }
+    }
+
+    fn print(&self, text: &str) {
+        let mut out = self.out.lock().unwrap_or_else(PoisonError::into_inner);
+        let _ = writeln!(out, "{}", text.trim_end());
     }
 
     /// Prints what was done: its first line alone, which says it all, if only that is wanted.
@@ -408,12 +430,7 @@ impl Ui {
 
 /// Prints a command line that is not understood as a value.
 pub(crate) fn print_usage_error(said: &str) {
-    print(&format!("{:#}", json::value(&json::FailureObject::of_usage(said))));
-}
-
-fn print(text: &str) {
-    let mut out = io::stdout().lock();
-    let _ = writeln!(out, "{}", text.trim_end());
+    let _ = writeln!(io::stdout(), "{:#}", json::value(&json::FailureObject::of_usage(said)));
 }
 
 fn log_through(progress: &Arc<Progress>, options: &UiOptions) {

@@ -55,10 +55,11 @@ pub(crate) struct Progress {
 }
 
 impl Progress {
-    /// Returns what draws a bar (or lines), or keeps quiet.
-    pub(crate) fn new(draw: bool, quiet: bool, commands: Commands) -> Self {
+    /// Returns what draws a bar (or lines), or keeps quiet. Lines go to `paper`, which is standard error where bars are
+    /// drawn.
+    pub(crate) fn new(draw: bool, quiet: bool, commands: Commands, paper: Box<dyn Write + Send>) -> Self {
         let queue = Arc::new(Queue::new(ROOM));
-        let mut pen = Pen { draw, bar: None, queue: queue.clone() };
+        let mut pen = Pen { draw, bar: None, queue: queue.clone(), paper };
         // Without a thread nothing is drawn, and the run goes on.
         let _ = thread::Builder::new().name("render".to_owned()).spawn(move || pen.work());
         Self { draw, quiet, commands, queue, stuck: AtomicBool::new(false) }
@@ -152,6 +153,7 @@ struct Pen {
     draw: bool,
     bar: Option<Bar>,
     queue: Arc<Queue<Drawn>>,
+    paper: Box<dyn Write + Send>,
 }
 
 impl Pen {
@@ -176,8 +178,7 @@ impl Pen {
             Drawn::Mark { text, goes_on } => self.mark(&text, goes_on),
             Drawn::Question(text) => {
                 self.finish();
-                let mut err = io::stderr().lock();
-                let _ = write!(err, "{text}").and_then(|()| err.flush());
+                let _ = write!(self.paper, "{text}").and_then(|()| self.paper.flush());
             }
             Drawn::Finish => self.finish(),
         }
@@ -200,9 +201,9 @@ impl Pen {
         self.bar = again.map(|(phase, message)| Bar { stays: false, ..Bar::new(phase, message, None) });
     }
 
-    fn line(&self, text: &str) {
-        let write = || {
-            let _ = writeln!(io::stderr().lock(), "{text}");
+    fn line(&mut self, text: &str) {
+        let mut write = || {
+            let _ = writeln!(self.paper, "{text}");
         };
         match &self.bar {
             Some(bar) => bar.drawn.suspend(write),

@@ -22,6 +22,7 @@ use crate::clock::Clock;
 use crate::crypt::Recipients;
 use crate::model::error::{Context as _, Error};
 use crate::model::event::{Monitor, Phase};
+use crate::model::hint::Hint;
 use crate::model::manifest::{Counts, Manifest};
 use crate::model::plural::size;
 use crate::repository::{
@@ -102,7 +103,8 @@ impl ArchiveReplacedData {
                 location.address(),
                 size(free),
                 size(self.needed_bytes)
-            ))),
+            ))
+            .hint(Hint::advice("make room in the repository, or move what was replaced elsewhere"))),
             _ => Ok(()),
         }
     }
@@ -132,7 +134,8 @@ impl ArchiveReplacedData {
             return Err(Error::failed(format!(
                 "{} was changed by somebody while it was archived",
                 path.display()
-            )));
+            ))
+            .hint(Hint::advice("find out who writes there, and try again")));
         }
         let (archive, list) = (files.archive.finish().await?, files.list.finish().await?);
         let mut manifest = (*self.manifest).clone();

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 
 const TABLE: &str = "tests/advice.txt";
 /// How many commands no test pastes as yet. It only ever falls.
-const OWED: usize = 168;
+const OWED: usize = 7;
 /// What makes a command.
 const MAKERS: [&str; 9] =
     ["volsnap(", "again(", "instead(", "docker(", "logs(", "mounts(", "shell(", "steps(", "Replaced {"];
@@ -118,7 +118,8 @@ fn every_command_that_is_printed_is_pasted_by_a_test_or_it_is_said_why_not() {
         match how.split_once(": ").unwrap_or((how, "")) {
             ("pasted", name) => {
                 let body = body(&tests, name).unwrap_or_else(|| panic!("{place}: there is no test {name}"));
-                let pastes = ["paste(", "leads_on(", "follow(", "run_what_is_printed(", "-c\", "];
+                let pastes =
+                    ["paste(", "paste_of(", "leads_on(", "follow(", "run_what_is_printed(", "-c\", "];
                 assert!(pastes.iter().any(|paste| body.contains(paste)), "{place}: {name} pastes nothing");
             }
             // `Ran::expect` pastes what only looks, wherever it is printed.
@@ -134,4 +135,96 @@ fn every_command_that_is_printed_is_pasted_by_a_test_or_it_is_said_why_not() {
     }
     assert!(owed <= OWED, "{owed} commands are pasted by no test, and there were {OWED}");
     assert!(owed == OWED, "only {owed} are owed by now: let OWED say so");
+}
+
+/// What makes a refusal.
+const REFUSALS: [&str; 4] = ["Error::usage(", "Error::failed(", "Error::busy(", "Error::new(ErrorKind"];
+/// What says to type next, or has it from the error beneath. Who only adds what he was doing to what the engine or the
+/// system refuses is no refusal.
+const SAYS: [&str; 4] = ["hint", "or", "with_hints", "with_source"];
+/// The refusals that say nothing themselves, by their file and the begin of their text, and why they need not.
+const SILENT: [(&str, &str, &str); 11] = [
+    ("src/cli/mod.rs", "Error::failed(refused.to_string())", "the hints are added below"),
+    ("src/ops/check.rs", "Error::failed(format!(\"survey ", "no way leads there"),
+    ("src/ops/drill.rs", "Error::failed(\"the drill came to nothing\")", "no way leads there"),
+    ("src/ops/migrate/prepare.rs", "Error::failed(\"a directory is copied", "no way leads there"),
+    ("src/ops/mod.rs", "Error::failed(\"the work was done, but", "the hints are added below"),
+    ("src/ops/recover.rs", "Error::failed(\"could not finish what", "who adds what is left adds the hints"),
+    ("src/ops/restore/replace.rs", "Error::failed(\"nothing was extracted\")", "no way leads there"),
+    ("src/ops/run.rs", "Error::new(ErrorKind::Interrupted(", "the user wants nothing more"),
+    ("src/ops/run.rs", "Error::new(ErrorKind::NotPutBack, said", "the hints are added below"),
+    ("src/ops/snapshot/online.rs", "Error::failed(format!(\"there is no stage", "no way leads there"),
+    ("src/ops/verify.rs", "Error::failed( \"the file list does not have", "who reports damage adds the hint"),
+];
+
+/// Returns the names of the methods that are called on what a text begins with, one after the other.
+fn methods(text: &str) -> Vec<&str> {
+    let (mut rest, mut found) = (&text[end_of_call(text)..], Vec::new());
+    loop {
+        let trimmed = rest.trim_start();
+        // A comment may stand between them.
+        if trimmed.starts_with("//") {
+            rest = &trimmed[trimmed.find('\n').unwrap_or(trimmed.len())..];
+            continue;
+        }
+        let Some(method) = trimmed.strip_prefix('.') else { return found };
+        let Some(name) = method.split(|c: char| !c.is_alphanumeric() && c != '_').next() else {
+            return found;
+        };
+        found.push(name);
+        rest = &method[end_of_call(method)..];
+    }
+}
+
+/// Returns where the first call of a text ends, behind the bracket that closes it; what is in quotes is no bracket.
+fn end_of_call(text: &str) -> usize {
+    let (mut depth, mut is_quoted, mut is_escaped) = (0, false, false);
+    for (at, c) in text.char_indices() {
+        match c {
+            _ if is_escaped => is_escaped = false,
+            '\\' if is_quoted => is_escaped = true,
+            '"' => is_quoted = !is_quoted,
+            '(' | '[' | '{' if !is_quoted => depth += 1,
+            ')' | ']' | '}' if !is_quoted => {
+                depth -= 1;
+                if depth == 0 {
+                    return at + 1;
+                }
+            }
+            _ => {}
+        }
+    }
+    text.len()
+}
+
+#[test]
+fn every_refusal_of_a_procedure_says_what_to_do() {
+    let rooms = ["src/cli/", "src/ops/", "src/undo/"];
+    let is_meant = |path: &str| rooms.iter().any(|room| path.starts_with(room)) && !is_other(path);
+    let (mut seen, mut silent, mut used) = (0, String::new(), BTreeSet::new());
+    for (path, text) in sources("src").into_iter().filter(|(path, _)| is_meant(path)) {
+        let own = text.split("#[cfg(test)]\nmod tests {").next().unwrap_or_default();
+        for refusal in REFUSALS {
+            for (at, _) in own.match_indices(refusal) {
+                seen += 1;
+                let is_bound = own[..at].trim_end().ends_with('=');
+                if is_bound || methods(&own[at..]).iter().any(|method| SAYS.contains(method)) {
+                    continue;
+                }
+                let words = own[at..].split_whitespace().collect::<Vec<_>>().join(" ");
+                let allowed =
+                    SILENT.iter().position(|(file, begin, _)| *file == path && words.starts_with(begin));
+                match allowed {
+                    Some(number) => _ = used.insert(number),
+                    None => {
+                        silent.push_str(&format!("{path}: {}\n", words.chars().take(100).collect::<String>()))
+                    }
+                }
+            }
+        }
+    }
+    assert!(seen > 200, "they are not found: {seen}");
+    assert!(silent.is_empty(), "these say nothing to type next:\n{silent}");
+    let vain: Vec<_> = SILENT.iter().enumerate().filter(|(number, _)| !used.contains(number)).collect();
+    assert!(vain.is_empty(), "these are not there any more: {vain:?}");
 }

@@ -106,6 +106,17 @@ fn a_repository_in_a_bucket_is_made_listed_shown_and_verified() {
     let text = run(&volsnap, &url, &["list"]).expect(0).stdout();
     assert!(!text.contains("incomplete") && !text.contains("never"), "{text}");
     assert_eq!(server.objects().iter().filter(|name| name.contains(".verified-")).count(), 2);
+
+    // What is printed to type next, here and where there is no repository yet.
+    let paste = |command: &str| Ran::of(volsnap.shell().envs(KEYS).args(["-c", command]));
+    let refused = run(&volsnap, &url, &["remove", ids[0], "--grace", "0s"]);
+    let longer = refused.expect(2).next().remove(0);
+    let removed = paste(&longer);
+    assert!(longer.contains("--grace 1h") && removed.expect(0).stdout().contains("is marked"), "{longer}");
+    let missing = run(&volsnap, &Server::url(server.address, "db/host-2"), &["list"]);
+    let init = missing.expect(2).next().remove(0);
+    let _ = paste(&init).expect(0);
+    assert!(server.objects().iter().any(|name| name == "db/host-2/volsnap.json"), "{init}");
 }
 
 /// Replaces an object behind everybody's back.

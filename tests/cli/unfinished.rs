@@ -15,12 +15,17 @@ use crate::schema::assert_fits;
 
 /// Begins a run of this process that has stopped a container; it holds it until the journal is dropped.
 fn holding(volsnap: &Volsnap) -> Journal {
+    held_by_this(volsnap, std::process::id())
+}
+
+/// The same of a run that another process has begun.
+fn held_by_this(volsnap: &Volsnap, begun_by: u32) -> Journal {
     let info = RunInfo {
         run: "20261120T203011Z-4f2a91".to_owned(),
         verb: "snapshot".to_owned(),
         subject: "db".to_owned(),
         host: None,
-        pid: std::process::id(),
+        pid: begun_by,
         started: "2026-11-20T20:30:11Z".parse().unwrap(),
     };
     let mut journal = Journal::create(&volsnap.state(), &info).unwrap();
@@ -88,4 +93,16 @@ fn what_is_no_journal_neither_blocks_nor_goes() {
         }
         assert!(said.contains("shop-db-1"), "the others are told all the same: {said}");
     }
+}
+
+#[test]
+fn who_finishes_the_run_of_another_is_shown() {
+    let volsnap = Volsnap::new();
+    let journal = held_by_this(&volsnap, 1);
+    let said = volsnap.run(["recover", "--list"]).expect(0).stderr();
+    let look =
+        said.lines().find_map(|line| line.trim().strip_prefix("ps ")).unwrap_or_else(|| panic!("{said}"));
+    let shown = volsnap.paste(&format!("ps {look}")).expect(0).stdout();
+    assert!(shown.contains(&std::process::id().to_string()), "{shown}");
+    drop(journal);
 }

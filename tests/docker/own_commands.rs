@@ -102,11 +102,12 @@ async fn what_comes_after_a_hold_is_run_by_the_guard_when_the_command_is_killed(
 async fn what_fails_after_a_hold_is_told_with_the_command_and_the_service_runs() {
     let (postgres, volsnap) = (Postgres::start().await, Volsnap::new());
     write(&volsnap, &postgres, "after_release = 'test -e /tmp/ready'\n");
-    volsnap
-        .run(["snapshot", &postgres.target()])
-        .refused(4, &["test -e /tmp/ready", "docker exec", "volsnap recover"]);
+    let failed = volsnap.run(["snapshot", &postgres.target()]);
+    failed.refused(4, &["test -e /tmp/ready", "docker exec", "volsnap recover"]);
     postgres.assert_whole();
     docker(&["exec", &postgres.container, "touch", "/tmp/ready"]);
+    let by_hand = failed.next().into_iter().find(|line| line.starts_with("docker exec")).unwrap();
+    let _ = volsnap.paste(&by_hand).expect(0);
     let _ = volsnap.run(["recover"]).expect(0);
     volsnap.assert_no_leftovers();
     assert_eq!(volsnap.list().len(), 1, "the snapshot was taken all the same");

@@ -96,7 +96,13 @@ async fn podman_is_refused_for_what_stops_and_taken_for_what_does_not() {
         (&["migrate", &target, place.to_str().unwrap(), "-y"], "--quiesce pause"),
     ];
     for (arguments, instead) in refused {
-        run(arguments).refused(1, &["Podman", "while it still runs", instead, "nothing was stopped"]);
+        let ran = run(arguments);
+        ran.refused(1, &["Podman", "while it still runs", instead, "nothing was stopped"]);
+        let command = ran.next().remove(0);
+        if !command.contains("NAME") {
+            let mut shell = volsnap.shell();
+            let _ = Ran::of(shell.env("DOCKER_HOST", &address).args(["-c", &command])).expect(0);
+        }
     }
     assert_eq!(state(), before);
     // What nothing uses needs nobody stopped.

@@ -40,18 +40,35 @@ async fn data_in_memory_is_told_as_that_in_every_spelling() {
     ];
     let created = spelled.map(|(suffix, options, until)| (create(&world, suffix, options), until));
     let found = findings(&volsnap, &[], 3);
-    for (container, until) in created {
+    for (container, until) in &created {
+        let container = container.as_str();
         assert!(
-            kinds(&found, &container).contains(&"data-in-memory high".to_owned()),
+            kinds(&found, container).contains(&"data-in-memory high".to_owned()),
             "{container}: {found:?}"
         );
-        let said = what(&found, &container, "data-in-memory");
+        let said = what(&found, container, "data-in-memory");
         assert!(said.contains(until), "{container}: {said}");
-        let location = what(&found, &container, "data-location");
+        let location = what(&found, container, "data-location");
         assert!(location.contains("memory") || until.contains("machine"), "{location}");
         // What is in memory is not removed with a volume.
-        assert!(!kinds(&found, &container).iter().any(|kind| kind.starts_with("prune")), "{container}");
+        assert!(!kinds(&found, container).iter().any(|kind| kind.starts_with("prune")), "{container}");
     }
+
+    // Only the database itself can hand it out, while it runs.
+    let running = created[0].0.as_str();
+    docker(&["start", running]);
+    let ready = ["exec", running, "pg_isready", "-q", "-h", "127.0.0.1"];
+    let begun = std::time::Instant::now();
+    while !std::process::Command::new("docker").args(ready).status().unwrap().success() {
+        assert!(begun.elapsed().as_secs() < 60, "{}", docker(&["logs", running]));
+        std::thread::sleep(std::time::Duration::from_millis(100));
+    }
+    let refused = volsnap.run(["snapshot", &format!("container:{running}")]);
+    let dump = refused.expect(1).next().remove(0);
+    let _ = volsnap.paste(&dump).expect(0);
+    let files = std::fs::read_dir(volsnap.directory()).unwrap().map(|entry| entry.unwrap().path());
+    let dumps: Vec<_> = files.filter(|path| path.extension().is_some_and(|it| it == "sql")).collect();
+    assert!(std::fs::read_to_string(&dumps[0]).unwrap().contains("cluster dump complete"), "{dump}");
 }
 
 #[tokio::test]
@@ -64,6 +81,7 @@ async fn a_database_in_a_volume_in_memory_is_saved_while_it_runs_and_never_stopp
     let started = postgres.inspect("{{.State.StartedAt}}");
     let pause = "--quiesce pause";
     volsnap.run(["snapshot", &target]).refused(1, &["in memory", pause]);
+    volsnap.paste(&volsnap.run(["snapshot", &target]).next()[0]).expect(0);
     volsnap.run(["restart", &target]).refused(1, &["in memory", pause]);
     volsnap.run(["migrate", &target, "/srv/none", "-y"]).refused(1, &["in memory", pause]);
     let found = findings(&volsnap, &[&target], 3);

@@ -55,9 +55,9 @@ impl Scene {
         });
     }
 
-    /// The run says so, and nothing of it is left; then the service runs once more.
+    /// The run says so, and nothing of it is left; then the printed command has the service run once more.
     #[track_caller]
-    fn assert_said(&self, stage: &Stage, error: &Error, root: &Path) {
+    fn follow(&self, stage: &Stage, error: &Error, root: &Path) {
         let said = error.chain();
         assert_eq!(error.kind(), ErrorKind::NotPutBack, "{said}");
         for word in [&*self.container, "ended with exit code 7 after it was started", "it is not what it was"]
@@ -68,7 +68,9 @@ impl Scene {
         assert!(error.state_text().unwrap().contains("all else is done"), "{:?}", error.state_text());
         stage.volsnap.assert_no_leftovers();
         std::fs::remove_file(root.join("end")).unwrap();
-        docker(&["start", &self.container]);
+        let printed =
+            std::process::Command::new("sh").args(["-c", &error.hint_text().unwrap()]).output().unwrap();
+        assert!(printed.status.success(), "{printed:?}");
     }
 }
 
@@ -83,7 +85,7 @@ async fn a_service_that_ends_while_the_run_clears_up_is_not_called_back() {
         let options = SnapshotOptions { capture, ..stage.options_of(&target) };
         let error = snapshot(&stage.host, &options, execute).await.unwrap_err();
         assert!(error.state_text().unwrap().contains("is published"), "{:?}", error.state_text());
-        scene.assert_said(&stage, &error, &root);
+        scene.follow(&stage, &error, &root);
     }
     assert_eq!(stage.volsnap.list().len(), 2);
 
@@ -101,7 +103,7 @@ async fn a_service_that_ends_while_the_run_clears_up_is_not_called_back() {
             helper_image: None,
         };
         let error = restart::restart(&stage.host, &options, execute).await.unwrap_err();
-        scene.assert_said(&stage, &error, &root);
+        scene.follow(&stage, &error, &root);
     }
 
     // Frozen, it is never started: when it ends is its own affair, and nobody looks.
@@ -123,7 +125,7 @@ async fn a_service_that_ends_while_the_run_clears_up_is_not_called_back() {
         helper_image: None,
     };
     let error = restore::restore(&stage.host, &options, execute).await.unwrap_err();
-    scene.assert_said(&stage, &error, &root);
+    scene.follow(&stage, &error, &root);
 
     let place = scene.directory.path().canonicalize().unwrap().join("moved");
     scene.end_at_last(&stage, &place);
@@ -139,7 +141,7 @@ async fn a_service_that_ends_while_the_run_clears_up_is_not_called_back() {
         helper_image: None,
     };
     let error = migrate::migrate(&stage.host, &options, execute).await.unwrap_err();
-    scene.assert_said(&stage, &error, &place);
+    scene.follow(&stage, &error, &place);
     let mounts = "{{range .Mounts}}{{.Source}}{{end}}";
     assert_eq!(docker(&["inspect", "--format", mounts, &scene.container]), place.to_str().unwrap());
 }

@@ -100,7 +100,15 @@ impl World {
     /// Returns one with a running database `db`, a running `app` that can write to its volume too, and `old`, which
     /// has ended long ago.
     pub(crate) async fn new(is_composed: bool) -> Self {
-        let directory = in_memory();
+        Self::below(in_memory(), is_composed).await
+    }
+
+    /// Returns the same on a disk, where the data is not said to be in memory.
+    pub(crate) async fn on_disk(is_composed: bool) -> Self {
+        Self::below(TempDir::new().unwrap(), is_composed).await
+    }
+
+    async fn below(directory: TempDir, is_composed: bool) -> Self {
         let outside = Outside::default();
         outside.enter();
         let root = directory.path().join("world");

@@ -102,6 +102,11 @@ impl MemoryDocker {
         self.create_from(template, &BTreeMap::new())
     }
 
+    /// Has the engine be on another machine.
+    pub fn pretend_remote(&self) {
+        self.state().is_remote = true;
+    }
+
     /// Makes agents that start from now on report this much room where their sources lie.
     pub fn pretend_room(&self, free_bytes: u64) {
         self.state().free_bytes = Some(free_bytes);
@@ -191,7 +196,7 @@ impl Docker for MemoryDocker {
             api_version: ApiVersion(1, 44),
             os: "linux".to_owned(),
             arch: arch.to_owned(),
-            local: true,
+            local: !self.state().is_remote,
             podman: false,
         })
     }

@@ -14,6 +14,8 @@ pub(super) struct State {
     pub(super) images: Vec<KnownImage>,
     pub(super) scripts: BTreeMap<String, Behaviour>,
     pub(super) violations: Vec<String>,
+    /// Whether it is on another machine.
+    pub(super) is_remote: bool,
     /// The room that every agent reports where its source lies, in place of the real one.
     pub(super) free_bytes: Option<u64>,
     /// The protocol that agents of an image claim to speak, in place of ours.

@@ -25,8 +25,6 @@ pub(super) struct Migrated<'m> {
     pub(super) service: Option<&'m Container>,
     /// Whether the directory is known to be gone.
     pub(super) gone: bool,
-    /// Whether a restart can have Compose make a container anew.
-    pub(super) recreates: bool,
 }
 
 /// A volume in which a snapshot keeps a copy for the next one.
@@ -134,15 +132,7 @@ impl Migrated<'_> {
         let at = user.mounts.iter().find(is_volume).map(|mount| mount.destination.as_path());
         let mount = format!("{}:{}", self.directory(), shown(at.unwrap_or(Path::new("…"))));
         match Membership::of(&user.labels) {
-            Some(member) if self.recreates && user.state.running => {
-                let restart = Hint::volsnap(["restart", &target_of(user).spelling(), "--recreate"]);
-                let service = member.service;
-                vec![
-                    restart.why(format!(
-                        "once `{mount}` is mounted in the service {service} in the project's file"
-                    )),
-                ]
-            }
+            // Our own restart follows no file to other data.
             Some(member) => vec![Hint::advice(format!(
                 "mount `{mount}` in the service {} in the project's file, and have Compose make its container anew",
                 member.service
@@ -251,13 +241,8 @@ mod tests {
     fn what_a_migration_has_left_can_go_or_have_the_data_back() {
         let (migration, mut service) = (migration(), in_project(container("shop_db_1", true)));
         service.command = vec!["postgres".to_owned()];
-        let mut migrated = Migrated {
-            migration: &migration,
-            users: Vec::new(),
-            service: Some(&service),
-            gone: false,
-            recreates: true,
-        };
+        let mut migrated =
+            Migrated { migration: &migration, users: Vec::new(), service: Some(&service), gone: false };
         let finding = only(migrated.findings());
         assert_eq!((finding.kind, finding.risk), (Kind::LeftoverVolume, Risk::Low));
         assert_eq!(
@@ -283,8 +268,7 @@ mod tests {
     #[test]
     fn the_last_copy_is_not_told_to_be_removed() {
         let migration = migration();
-        let migrated =
-            Migrated { migration: &migration, users: Vec::new(), service: None, gone: true, recreates: true };
+        let migrated = Migrated { migration: &migration, users: Vec::new(), service: None, gone: true };
         let finding = only(migrated.findings());
         assert_eq!(finding.risk, Risk::Medium);
         assert_eq!(finding.mended_by(), "volsnap snapshot volume:shop_data");
@@ -294,13 +278,7 @@ mod tests {
     fn who_uses_the_volume_again_is_a_high_risk_unless_the_directory_is_gone() {
         let migration = migration();
         let (back, service) = (in_project(container("shop_db_1", true)), container("other", true));
-        let mut migrated = Migrated {
-            migration: &migration,
-            users: vec![&back],
-            service: None,
-            gone: false,
-            recreates: true,
-        };
+        let mut migrated = Migrated { migration: &migration, users: vec![&back], service: None, gone: false };
         let finding = only(migrated.findings());
         assert_eq!((finding.kind, finding.risk), (Kind::LeftoverInUse, Risk::High));
         assert_eq!(
@@ -310,8 +288,8 @@ mod tests {
         );
         assert_eq!(
             finding.mended_by(),
-            "volsnap restart service:shop/db --recreate    # once `/srv/shop/db:/var/lib/postgresql/data` is mounted in \
-             the service db in the project's file\n\
+            "mount `/srv/shop/db:/var/lib/postgresql/data` in the service db in the project's file, and have Compose make \
+             its container anew\n\
              mv /srv/shop/db /srv/shop/db.old    # if what the volume has is what is wanted"
         );
         migrated.service = Some(&service);
@@ -328,10 +306,6 @@ mod tests {
         );
         migrated.gone = true;
         assert_eq!(migrated.findings(), []);
-        // What would be refused is not printed.
-        let old = Migrated { users: vec![&back], gone: false, recreates: false, ..migrated };
-        let said = only(old.findings()).mended_by();
-        assert!(said.contains("have Compose make its container anew") && !said.contains("volsnap"), "{said}");
     }
 
     #[test]

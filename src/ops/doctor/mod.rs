@@ -247,8 +247,7 @@ pub async fn doctor(context: &Context, options: &DoctorOptions) -> Result<Vec<Fi
         context.monitor.warning(format!("the record of a migration in {path} is {}", later.why()));
     }
     let migrations = migrations(remembered.known, options.target.as_ref(), &chosen);
-    let recreates = context.recreates_on(&engine).await;
-    findings.extend(migrated_volumes(&migrations, &world, (&engine, recreates)));
+    findings.extend(migrated_volumes(&migrations, &world, &engine));
     findings.extend(leftover_volumes(&examined, &migrations, &world));
     if options.target.is_none() {
         findings.extend(kept_stages(&world, &engine, &runs, context.clock.now()));
@@ -341,7 +340,7 @@ async fn listing(location: &Path, findings: &mut Vec<Finding>) -> Listing {
         }
         Err(RepositoryError::Missing { .. }) => Listing::default(),
         Err(error) => {
-            findings.push(rules::no_repository(location, &crate::model::error::chain(&error)));
+            findings.push(rules::no_repository(location, &error.into()));
             Listing::default()
         }
     }
@@ -515,11 +514,7 @@ fn migrations(mut all: Vec<Migration>, target: Option<&Target>, chosen: &[Contai
 }
 
 /// Returns what became of the volumes that data was migrated from.
-fn migrated_volumes(
-    migrations: &[Migration],
-    world: &EngineInventory,
-    (engine, recreates): (&EngineInfo, bool),
-) -> Vec<Finding> {
+fn migrated_volumes(migrations: &[Migration], world: &EngineInventory, engine: &EngineInfo) -> Vec<Finding> {
     let mounting = |place: &MountSource| -> Vec<&Container> {
         let mounts = |container: &&Container| {
             container.mounts.iter().any(|mount| selector::location_of(mount).as_ref() == Some(place))
@@ -536,7 +531,6 @@ fn migrated_volumes(
             users: mounting(&MountSource::Volume(migration.volume.clone())),
             service: databases.chain(&directory).next().copied(),
             gone: engine.local && looked.is_err_and(|kind| kind == std::io::ErrorKind::NotFound),
-            recreates,
         };
         migrated.findings()
     });

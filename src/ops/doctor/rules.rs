@@ -10,6 +10,7 @@ use super::{Finding, Kind, Risk, slots};
 use crate::compose::{Membership, VolumeKey};
 use crate::database::Server;
 use crate::model::container::{ApiVersion, Container, Mount, Volume};
+use crate::model::error::Error;
 use crate::model::hint::Hint;
 use crate::model::location::MountSource;
 use crate::model::plural::{and_more, counted};
@@ -644,8 +645,10 @@ pub(super) fn unreadable(repository: &Path, unreadable: &[Unreadable]) -> Option
     Some(of_repository(repository, Risk::Medium, what))
 }
 
-pub(super) fn no_repository(repository: &Path, why: &str) -> Finding {
-    of_repository(repository, Risk::High, printable(why))
+/// Returns what to say of a repository that cannot be used, with what its own refusal says to type next.
+pub(super) fn no_repository(repository: &Path, refusal: &Error) -> Finding {
+    let mitigation = refusal.hints().to_vec();
+    Finding { mitigation, ..of_repository(repository, Risk::High, printable(&refusal.chain())) }
 }
 
 /// Returns what a server could not do when the repository was made there.

@@ -22,6 +22,7 @@ use crate::ops::facts::{run_checks, take};
 use crate::ops::hold::{Held, HoldPlan};
 use crate::ops::passes::Passes;
 use crate::ops::plan::STAGE_RESERVE;
+use crate::ops::preconditions::somebody_at_work;
 use crate::saga::{Terms, UndoId, When};
 use crate::selector::inventory::inventory;
 use crate::undo::Saga;
@@ -126,14 +127,14 @@ impl MigrateRun<'_> {
                 "who uses {} has changed while it was copied",
                 prepared.source.title
             ))
-            .hint(Self::again().why("goes on from the copy")));
+            .hint(Self::again()));
         }
         prepared.look_at(&self.run.context, source)
     }
 
-    /// Returns the command for another attempt.
+    /// Returns what to do after a failure that leaves a copy: the command is the one that was typed.
     pub(super) fn again() -> Hint {
-        Hint::again([""; 0])
+        Hint::advice("once what was in its way is gone, type the same again: it goes on from the copy")
     }
 
     /// Takes the facts of the data, with the values of the user's checks.
@@ -187,7 +188,7 @@ impl MigrateRun<'_> {
         };
         let plan = plan.look(&self.run.context).await?;
         plan.refuse_the_deaf()?;
-        let held = self.run.hold(saga, &plan, Self::again()).await?;
+        let held = self.run.hold(saga, &plan).await?;
         // Each phase goes on as long as it makes progress: the copy's last pass is as long as what was written.
         if !plan.is_empty() {
             self.run.lease(Terms::of_change());
@@ -244,7 +245,8 @@ impl MigrateRun<'_> {
         let now = database.files.inspect(&mut prepared.agent).await?;
         let copied = database.files.inspect_stage(&mut prepared.agent).await?;
         if now.proof_digest != stopped.proof_digest || copied.proof_digest != stopped.proof_digest {
-            return Err(Error::failed("the database was started by somebody while it was copied"));
+            return Err(Error::failed("the database was started by somebody while it was copied")
+                .hint(somebody_at_work()));
         }
         let proof = Proof {
             engine: database.files.engine.to_owned(),
@@ -267,9 +269,7 @@ impl MigrateRun<'_> {
                 "container {} was started by somebody on {} meanwhile",
                 user.container.name, prepared.source.title
             ))
-            .hint(Hint::advice(
-                "find out who starts it (a restart policy, an updater, another person), then try again",
-            ))),
+            .hint(somebody_at_work())),
             None => Ok(()),
         }
     }

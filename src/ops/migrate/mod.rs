@@ -263,6 +263,6 @@ impl Aftermath for MigrateRun<'_> {
         );
         let state = error.state_text().map_or_else(|| kept.clone(), |state| format!("{state}; {kept}"));
         let error = error.state(state);
-        if error.hints().is_empty() { error.hint(Self::again().why("goes on from it")) } else { error }
+        if error.hints().is_empty() { error.hint(Self::again()) } else { error }
     }
 }

@@ -59,8 +59,9 @@ pub(super) enum How {
 pub(super) fn how(container: &Container) -> How {
     let one_off = container.labels.get(ONE_OFF_LABEL).is_some_and(|value| value.eq_ignore_ascii_case("true"));
     match Membership::of(&container.labels) {
-        Some(_) if one_off => How::Never,
         Some(_) => How::Compose,
+        // What `compose run` made is of no service.
+        None if one_off => How::Never,
         None => How::Engine,
     }
 }
@@ -506,7 +507,8 @@ impl MigrateRun<'_> {
                 return Err(Error::failed(format!(
                     "container {} does not run on {}",
                     now.name, prepared.plan.to
-                )));
+                ))
+                .hint(Hint::advice("its log says why it ended")));
             }
         }
         let Some(database) = prepared.running_database() else { return Ok(None) };
@@ -525,7 +527,8 @@ impl MigrateRun<'_> {
                 "what is true of the data differs on {}: {}",
                 prepared.plan.to,
                 what.collect::<Vec<_>>().join(", ")
-            )));
+            ))
+.hint(Hint::advice("find out who writes to it meanwhile, or what the container does at its start, then try again")));
         }
         let location = prepared.place.location.clone();
         let source = Source { key: key_of(&location), location, ..prepared.source.clone() };
@@ -560,12 +563,19 @@ impl MigrateRun<'_> {
             }
         };
         if now.identifier != stopped.identifier {
-            return Err(Error::failed("the database that runs is not the one that was copied"));
+            return Err(Error::failed("the database that runs is not the one that was copied").hint(
+                Hint::advice(
+                    "find out what else the container mounts, or who has started it, then try again",
+                ),
+            ));
         }
         if now.proof_digest == stopped.proof_digest {
             return Err(Error::failed(
                 "the database answers, but not on the copy: its files are as they were copied",
-            ));
+            )
+            .hint(Hint::advice(
+                "find out what else the container mounts, or who has started it, then try again",
+            )));
         }
         Ok(())
     }
@@ -605,7 +615,8 @@ fn refuse_sharing(users: &[&Container]) -> Result<()> {
                 "docker-compose 1 cannot make container {} anew beside {}, of which it shares the network or the like: \
                  install Compose 2, the plugin `docker compose`",
                 one.name, other.name
-            )));
+            ))
+.hint(Hint::advice("install Compose 2, and try again")));
         }
     }
     Ok(())
@@ -615,7 +626,10 @@ fn refuse_sharing(users: &[&Container]) -> Result<()> {
 fn made_anew(before: &Container, containers: &[Container]) -> Result<Container> {
     let others: Vec<Container> = containers.iter().filter(|other| other.id != before.id).cloned().collect();
     let now = find_recreated(&ContainerIdentity::of(before), &others).cloned();
-    now.ok_or_else(|| Error::failed(format!("container {} was not made anew", before.name)))
+    now.ok_or_else(|| {
+        Error::failed(format!("container {} was not made anew", before.name))
+            .hint(Hint::advice("find out who removes it, or what Compose says of it, then try again"))
+    })
 }
 
 /// Says which unnamed volumes a container loses if it is made anew after it is gone.

@@ -95,7 +95,7 @@ pub(super) fn check(facts: &Facts, force: Force) -> Result<Vec<String>> {
     let error = Error::failed(what.join("; "));
     let flags: Vec<_> = refused.iter().filter_map(|mismatch| mismatch.flag).collect();
     Err(if flags.is_empty() {
-        error
+        error.hint(Hint::again(["--new-volume", "NAME"]).why("restores it beside what is there"))
     } else {
         error.hint(Hint::again(flags).why("restores all the same; only if you are sure"))
     })
@@ -205,7 +205,11 @@ pub(super) fn refuse_without_room(plan: &RestorePlan, names: Option<u64>) -> Res
             plan.into,
             counted(names, "more file"),
             grouped(plan.members)
-        ))),
+        ))
+        .hint(
+            Hint::instead(&["--to=", "--dir=", "--new-volume="], ["--new-volume", "NAME"])
+                .why("on a disk with more room"),
+        )),
         _ => Ok(()),
     }
 }

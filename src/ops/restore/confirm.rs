@@ -7,8 +7,10 @@ use super::prepare::Prepared;
 use crate::database::compare::{ComparisonContext, compare};
 use crate::model::error::{Context as _, Error, Result};
 use crate::model::facts::FactsLevel;
+use crate::model::hint::Hint;
 use crate::model::inspection::Inspection;
 use crate::ops::facts::take;
+use crate::ops::preconditions::somebody_at_work;
 use crate::service::health::FailedHealthcheck;
 
 impl RestoreRun<'_> {
@@ -25,12 +27,14 @@ impl RestoreRun<'_> {
         let was_started = container.is_some_and(|id| prepared.users.stops.iter().any(|stop| stop.id == id));
         let now = database.inspect_tree(&mut prepared.agent, Path::new("")).await?;
         if now.identifier != before.identifier {
-            return Err(Error::failed("the database that runs is not the one that was restored"));
+            return Err(Error::failed("the database that runs is not the one that was restored")
+                .hint(somebody_at_work()));
         }
         if was_started && now.proof_digest == before.proof_digest {
             return Err(Error::failed(
                 "the database answers, but not on the restored files: they are as they were extracted",
-            ));
+            )
+            .hint(somebody_at_work()));
         }
         Ok(())
     }
@@ -50,14 +54,21 @@ impl RestoreRun<'_> {
                 let taken = take(docker, container, FactsLevel::Quick).await;
                 let facts =
                     taken.context(|| format!("{failed}; look whether its data is what was restored"))?;
-                let facts = facts.ok_or_else(|| Error::failed(failed.to_string()))?;
+                let facts = facts.ok_or_else(|| {
+                    Error::failed(failed.to_string())
+                        .hint(Hint::advice("mend the healthcheck, or the database in the container"))
+                })?;
                 let comparison = compare(&expected.seen, &facts, &ComparisonContext::default());
                 if let Some(differs) = comparison.differences.first().filter(|_| !comparison.ok()) {
                     return Err(Error::failed(format!(
                         "{failed}, and the data is not what the snapshot saw: {} is {}",
                         differs.object,
                         differs.after.as_deref().unwrap_or("gone")
-                    )));
+                    ))
+                    .hint(
+                        Hint::volsnap(["verify", &self.options.archive.name(), "--drill"])
+                            .why("boots it apart, and compares its data"),
+                    ));
                 }
                 "its data is what the snapshot saw"
             }

@@ -197,7 +197,9 @@ impl RestoreRun<'_> {
         let path = path.canonicalize().unwrap_or(path);
         match path.symlink_metadata() {
             Ok(metadata) if !metadata.is_dir() => {
-                return Err(Error::usage(format!("{} is not a directory", path.display())));
+                return Err(Error::usage(format!("{} is not a directory", path.display())).hint(
+                    Hint::instead(&["--dir="], ["--dir", "DIR"]).why("one that is empty, or not there yet"),
+                ));
             }
             Ok(_) => {
                 let mut entries = std::fs::read_dir(&path).context(|| format!("read {}", path.display()))?;

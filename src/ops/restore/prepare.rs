@@ -266,8 +266,10 @@ impl RestoreRun<'_> {
     /// Returns the database in the archive, and where its server will look for it.
     fn database(&self, source: &Source, known: &ArchiveSummary) -> Result<Option<DatabaseFiles>> {
         let Some((engine, found)) = &known.database else { return Ok(None) };
-        let archived = database::named(engine)
-            .ok_or_else(|| Error::failed(format!("this volsnap does not know {engine}")))?;
+        let archived = database::named(engine).ok_or_else(|| {
+            Error::failed(format!("this volsnap does not know {engine}"))
+                .hint(Hint::advice("restore it with the volsnap that took it, or a later one"))
+        })?;
         let container = source.database();
         let plain = self.options.archive.snapshot().is_none();
         let data_directory = match &source.data_directory {
@@ -628,5 +630,6 @@ fn refuse_mounts(source: &Source, room: Option<&Room>) -> Result<()> {
     Err(Error::failed(format!(
         "something else is mounted on {name} in {}, and cannot be replaced with it",
         source.title
-    )))
+    ))
+    .hint(Hint::again(["--new-volume", "NAME"]).why("leaves it where it is")))
 }

@@ -108,7 +108,11 @@ impl RestoreRun<'_> {
             Some(user) => Err(Error::failed(format!(
                 "container {} was started on {} meanwhile",
                 user.container.name, prepared.source.title
-            ))),
+            ))
+            .hint(
+                Hint::logs(&user.container.name)
+                    .why("what it does there; once it has ended, type the same again"),
+            )),
             None => Ok(()),
         }
     }
@@ -136,13 +140,15 @@ impl RestoreRun<'_> {
                     link.what,
                     link.target.display()
                 ),
-            ));
+            )
+            .hint(Hint::advice("restore a snapshot, or an archive, that has all of it")));
         }
         let snapshot = self.options.archive.snapshot();
         let expected = snapshot.and_then(|snapshot| snapshot.manifest.evidence.database.as_ref());
         if expected.is_some_and(|expected| expected.proof_digest != found.proof_digest) {
             let what = "what was extracted is not the cluster that the manifest speaks of";
-            return Err(Error::new(ErrorKind::Damaged, what));
+            return Err(Error::new(ErrorKind::Damaged, what)
+                .hint(Hint::volsnap(["verify", &self.options.archive.name()]).why("says what is damaged")));
         }
         self.check_found(prepared, &found)
     }
@@ -186,7 +192,7 @@ impl RestoreRun<'_> {
             ..HoldPlan::default()
         };
         let plan = plan.look(&self.run.context).await?;
-        let held = self.run.hold(saga, &plan, Hint::again([""; 0]).why("once more")).await?;
+        let held = self.run.hold(saga, &plan).await?;
         // The data is changed from here on. Each phase goes on as long as it makes progress.
         if !plan.is_empty() {
             self.run.lease(Terms::of_change());

@@ -18,6 +18,7 @@ use crate::model::source::{Source, User};
 use crate::ops::evidence::{self, DatabaseFiles, still_frozen, still_stopped};
 use crate::ops::hold::Held;
 use crate::ops::plan;
+use crate::ops::preconditions::somebody_at_work;
 use crate::selector::inventory::inventory;
 
 /// The names of the users that could write.
@@ -125,7 +126,8 @@ impl SnapshotRun<'_> {
                 Quiesce::Stop | Quiesce::Pause | Quiesce::Native => Err(Error::failed(format!(
                     "{} was started by somebody on the same data meanwhile",
                     users.running.join(", ")
-                ))),
+                ))
+                .hint(somebody_at_work())),
             };
         }
         if evidence.database.is_none() {
@@ -252,7 +254,7 @@ impl SnapshotRun<'_> {
         let (still_held, users, files) = tokio::join!(
             self.refuse_released(held),
             self.users_now(&source, held),
-            unchanged_files(prepared, evidence)
+            self.refuse_changed_files(prepared, evidence)
         );
         still_held?;
         let users = users?;
@@ -260,7 +262,8 @@ impl SnapshotRun<'_> {
             return Err(Error::failed(format!(
                 "{} was started by somebody while the data was read, so the copy is worth nothing",
                 users.running.join(", ")
-            )));
+            ))
+            .hint(somebody_at_work()));
         }
         files?;
         evidence.unchanged_after = true;
@@ -270,27 +273,31 @@ impl SnapshotRun<'_> {
         }
         Ok(consistency)
     }
-}
 
-/// Refuses data whose proof is not what it was before the copy, and a stage that is not what the source is.
-async fn unchanged_files(prepared: &mut Prepared, evidence: &Evidence) -> Result<()> {
-    let (Some(database), Some(before)) = (&prepared.database, &evidence.database) else { return Ok(()) };
-    let after = database.inspect(&mut prepared.helper.agent).await?;
-    if after.proof_digest != before.proof_digest || after.reasons != before.reasons {
-        return Err(Error::failed(
-            "the database was started by somebody while the data was read, so the copy is worth nothing",
-        ));
-    }
-    if prepared.plan.capture == Capture::Staged {
-        let copied = database.inspect_stage(&mut prepared.helper.agent).await?;
-        if copied.proof_digest != before.proof_digest {
-            return Err(Error::failed(format!(
-                "the copy in the stage is not what {} has on its disk",
-                prepared.source.title
-            )));
+    /// Refuses data whose proof is not what it was before the copy, and a stage that is not what the source is.
+    async fn refuse_changed_files(&self, prepared: &mut Prepared, evidence: &Evidence) -> Result<()> {
+        let (Some(database), Some(before)) = (&prepared.database, &evidence.database) else { return Ok(()) };
+        let after = database.inspect(&mut prepared.helper.agent).await?;
+        if after.proof_digest != before.proof_digest || after.reasons != before.reasons {
+            let started =
+                "the database was started by somebody while the data was read, so the copy is worth nothing";
+            return Err(Error::failed(started).hint(somebody_at_work()));
         }
+        if prepared.plan.capture == Capture::Staged {
+            let copied = database.inspect_stage(&mut prepared.helper.agent).await?;
+            if copied.proof_digest != before.proof_digest {
+                return Err(Error::failed(format!(
+                    "the copy in the stage is not what {} has on its disk",
+                    prepared.source.title
+                ))
+                .hint(
+                    self.instead(&["--capture=", "--keep-stage"], ["--capture", "direct"])
+                        .why("takes no copy"),
+                ));
+            }
+        }
+        Ok(())
     }
-    Ok(())
 }
 
 /// Returns what speaks against data beside which these ran.

@@ -194,7 +194,7 @@ impl<'a> SnapshotRun<'a> {
         }
         self.stage_live(saga, &mut prepared).await?;
         let facts = self.run.context.facts_for_snapshot(&prepared.source, self.options.facts).await;
-        let held = self.run.hold(saga, &prepared.hold, self.again()).await?;
+        let held = self.run.hold(saga, &prepared.hold).await?;
         let captured = self.capture_in_time(&mut prepared, &mut output, &held).await?;
         let captured = Captured { facts, ..captured };
         let released = held.release(self.run, saga).await;
@@ -259,11 +259,6 @@ impl<'a> SnapshotRun<'a> {
         // The helper has done its work; if it cannot be removed now, the run's end tries again.
         let _ = saga.undo_now(prepared.helper.registered, self.run.monitor()).await;
         self.publish(prepared, output, (archived, captured), moments).await
-    }
-
-    /// Returns the command for another attempt.
-    fn again(&self) -> Hint {
-        self.instead(&[], [""; 0])
     }
 
     /// Returns the command for another attempt, without these options and with other words.

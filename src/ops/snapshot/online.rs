@@ -259,7 +259,8 @@ fn refuse_doubtful(online: &Online, inspection: &Inspection) -> Result<()> {
             "the backup of the database in {} is not whole: {}",
             online.container.name,
             doubts.join("; ")
-        ))),
+        ))
+        .hint(Hint::advice("look at the log of the database, then try again"))),
     }
 }
 
@@ -267,7 +268,8 @@ fn refuse_doubtful(online: &Online, inspection: &Inspection) -> Result<()> {
 fn succeeded(online: &Online, doing: &str, finished: Result<Finished>) -> Result<()> {
     let finished = finished.context(|| doing.to_owned())?;
     if finished.oom_killed {
-        return Err(Error::failed(format!("{doing}: it was killed for want of memory")));
+        return Err(Error::failed(format!("{doing}: it was killed for want of memory"))
+            .hint(Hint::advice("free some memory on the engine's machine, and try again")));
     }
     if finished.exit_code == 0 {
         return Ok(());
@@ -288,7 +290,7 @@ fn refused(container: &Container, refusal: NativeRefusal) -> Error {
     ));
     match refusal.mend {
         Some(mend) => error.hint(Hint::advice(mend)),
-        None => error,
+        None => error.hint(Hint::advice("take it in another way: --quiesce stop stops it for a moment")),
     }
 }
 

@@ -332,8 +332,10 @@ impl SnapshotRun<'_> {
                 "container {name} cannot stop by itself (its first process does nothing at its stop signal), so it is \
                  frozen for the time that the others are stopped"
             ));
-            let kill =
-                Hint::again(["--kill", name]).why("stops it instead, by killing it once its time is over");
+            // What it has not written by then is not proved, however clean the others are.
+            let accept = (!self.options.allow_crash_consistent).then_some("--allow-crash-consistent");
+            let kill = Hint::again(["--kill", name.as_str()].into_iter().chain(accept))
+                .why("stops it instead, by killing it once its time is over; the snapshot is marked as such");
             self.run.monitor().warning(notice.hint(kill));
         }
     }

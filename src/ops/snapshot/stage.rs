@@ -27,6 +27,7 @@ use crate::ops::helper::{StageMount, lower_priority};
 use crate::ops::hold::HoldPlan;
 use crate::ops::passes::Passes;
 use crate::ops::plan::{CaptureChoice, STAGE_RESERVE};
+use crate::ops::preconditions::somebody_at_work;
 use crate::ops::snapshot::publish::Writers;
 use crate::saga::{UndoId, When};
 use crate::undo::Saga;
@@ -215,7 +216,8 @@ impl SnapshotRun<'_> {
                 "{} is not where it was: somebody has moved its data to {} meanwhile",
                 prepared.source.title,
                 source.host_path.display()
-            )));
+            ))
+            .hint(somebody_at_work()));
         }
         self.refuse_what_cannot_be_held(&source).await?;
         let mute = self.mute(&source).await?;
