@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 
 const TABLE: &str = "tests/advice.txt";
 /// How many commands no test pastes as yet. It only ever falls.
-const OWED: usize = 168;
+const OWED: usize = 164;
 /// What makes a command.
 const MAKERS: [&str; 9] =
     ["volsnap(", "again(", "instead(", "docker(", "logs(", "mounts(", "shell(", "steps(", "Replaced {"];
