@@ -10,6 +10,7 @@ use volsnap::selector::Target;
 use super::Global;
 use super::exit::Exit;
 use super::install::is_wanted;
+use super::migrate::environment;
 use crate::render::Ui;
 
 /// List what puts the data of databases at risk, each with the command that mends it
@@ -34,6 +35,7 @@ pub(crate) async fn run(global: &Global, args: Args, ui: &Ui) -> Result<ExitCode
         target: args.target,
         repository: global.repository_location()?,
         recovers_nothing_at_boot: is_wanted(),
+        environment: environment(),
     };
     let findings = doctor(&host, &options).await?;
     ui.finish_progress();

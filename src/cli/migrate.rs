@@ -5,6 +5,7 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use volsnap::Error;
+use volsnap::compose::environment::Environment;
 use volsnap::ops::migrate::{Destination, MigrateOptions, MigratePlan, migrate};
 use volsnap::ops::{Consent, Context};
 use volsnap::selector::Target;
@@ -101,11 +102,15 @@ impl Args {
             level: self.facts.into(),
             stop_timeout: self.stop_timeout,
             kills: self.kills.clone(),
-            // A compose file cannot refer to a variable that is not UTF-8.
-            environment: std::env::vars_os()
-                .filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)))
-                .collect(),
+            environment: environment(),
             helper_image: self.helper_image.clone(),
         }
     }
+}
+
+/// Returns the variables to which compose files may refer; they cannot refer to one that is not UTF-8.
+pub(super) fn environment() -> Environment {
+    std::env::vars_os()
+        .filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)))
+        .collect()
 }

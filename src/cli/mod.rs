@@ -86,6 +86,7 @@ Environment:
   VOLSNAP_REPO        where snapshots are kept, as --repo
   VOLSNAP_STATE_DIR   where unfinished runs and what is remembered of data are kept [default: /var/lib/volsnap
                       for root, or $XDG_STATE_HOME/volsnap where that is set, else ~/.local/state/volsnap]
+  VOLSNAP_CONFIG      the file with what is said of this machine's services [default: /etc/volsnap.toml]
   DOCKER_HOST         the engine's address, as --host
   VOLSNAP_RECIPIENTS  whom everything is encrypted to, with commas or line ends between them; VOLSNAP_RECIPIENTS_FILE
                       names a file with them

@@ -10,6 +10,7 @@ use volsnap::archive::Codec;
 use volsnap::database::native::MaxRate;
 use volsnap::model::hint::Hint;
 use volsnap::model::manifest::Quiesce;
+use volsnap::model::plural::{counted, grouped};
 use volsnap::ops::plan::{CaptureChoice, Plan};
 use volsnap::ops::snapshot::{SnapshotOptions, snapshot};
 use volsnap::ops::{Consent, Context};
@@ -148,7 +149,8 @@ pub(crate) async fn run(global: &Global, args: Args, ui: &Ui) -> Result<ExitCode
         }
     }
     if results.len() < args.targets.len() {
-        ui.note(&format!("{} of {} snapshots were taken", results.len(), args.targets.len()));
+        let asked = counted(args.targets.len() as u64, "snapshot");
+        ui.note(&format!("{} of {asked} were taken", grouped(results.len() as u64)));
     }
     ui.json_results(results, several);
     Ok(worst.into())

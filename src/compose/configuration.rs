@@ -116,6 +116,12 @@ impl Configuration {
         }
     }
 
+    /// Returns whether the files have a service of that name; where nobody knows what they have, they may.
+    #[must_use]
+    pub fn has(&self, service: &str) -> bool {
+        self.said.get("services").is_none() || self.service(service).is_some()
+    }
+
     /// Returns what differs between a service and a container of it, by name: `image`, `environment PASSWORD`. `image`
     /// is the service's, if the engine has it: a container has from it what the files leave out.
     #[must_use]

@@ -44,7 +44,7 @@ pub mod stores;
 pub use advice::Advice;
 pub use facts::{FactsError, FactsSource};
 pub use files::{Checked, ContentCheck, Damage, DataFiles, NeededLog};
-pub use sandbox::{Sandbox, SandboxSource, Structure};
+pub use sandbox::{CopyConfiguration, Sandbox, SandboxSource, Structure};
 pub use server::{Links, Manager, Server};
 
 /// One kind of database, by the halves that are known for it.

@@ -14,6 +14,12 @@ pub trait SandboxSource: Send + Sync {
     /// container that this makes.
     fn sandbox(&self, data_directory: &Path, user: Option<&str>, database: Option<&str>) -> Sandbox;
 
+    /// Returns what prints, in a booted copy, which files of configuration the copy has, as [`CopyConfiguration::parse`]
+    /// reads it; `None` if nobody knows.
+    fn copy_configuration_command(&self) -> Option<Vec<String>> {
+        None
+    }
+
     /// Returns how to check whether the parts of its data that the database keeps in several places fit together;
     /// `None` if there is no tool for that.
     fn structure_check(&self, _container: &Container) -> Option<StructureCheck> {
@@ -38,6 +44,27 @@ pub struct Sandbox {
     pub env: BTreeMap<String, String>,
     /// Directories in memory that it writes to.
     pub scratch: Vec<PathBuf>,
+}
+
+/// Which of the files that its configuration names a copy has.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct CopyConfiguration {
+    /// What it reads.
+    pub used: Vec<PathBuf>,
+    /// What is not there, and had to be left out for it to boot.
+    pub absent: Vec<PathBuf>,
+}
+
+impl CopyConfiguration {
+    /// Reads lines of the form `used PATH` and `absent PATH`; others say nothing.
+    #[must_use]
+    pub fn parse(text: &str) -> Self {
+        let of = |word: &str| {
+            let paths = text.lines().filter_map(|line| line.strip_prefix(word)?.strip_prefix(' '));
+            paths.map(PathBuf::from).collect()
+        };
+        Self { used: of("used"), absent: of("absent") }
+    }
 }
 
 /// How the database's own tool checks the structure of its data.

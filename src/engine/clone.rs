@@ -49,6 +49,12 @@ pub struct NewMount<'m> {
 }
 
 impl RawInspect {
+    /// Returns the container of which this one shares that, as it names it.
+    #[must_use]
+    pub fn owner(&self, namespace: Namespace) -> Option<&str> {
+        self.0["HostConfig"][namespace.field()].as_str()?.strip_prefix("container:")
+    }
+
     /// Returns the same of a container that shares that of another one, which has this id.
     #[must_use]
     pub fn sharing(&self, namespace: Namespace, owner: &str) -> Self {

@@ -18,7 +18,7 @@ pub enum Hint {
     },
     /// The command that was typed, changed.
     Again {
-        /// Options to leave out; one that takes a value ends in `=`.
+        /// Options to leave out; one that takes a value ends in `=`, or in `=` and the one value to leave out.
         without: Vec<String>,
         /// Words to add, unquoted.
         with: Vec<String>,
@@ -77,7 +77,7 @@ impl Hint {
     }
 
     /// Returns the command that was typed without these options, and with other words. Write an option that takes
-    /// a value with a `=` at its end.
+    /// a value with a `=` at its end; with the value behind that, only this one is left out, and others stay.
     pub fn instead<A: Into<String>>(without: &[&str], with: impl IntoIterator<Item = A>) -> Self {
         let without = words(without.iter().copied());
         Self::Again { without, with: words(with), otherwise: Vec::new(), why: None }

@@ -21,6 +21,7 @@ use chrono::{DateTime, Datelike as _, FixedOffset, TimeDelta, Timelike as _, Utc
 
 use crate::model::ids::SnapshotId;
 use crate::model::manifest::Proof;
+use crate::model::plural::counted;
 
 pub mod alarm;
 #[cfg(test)]
@@ -327,11 +328,10 @@ pub fn span(duration: Duration) -> String {
     let seconds = duration.as_secs();
     for (unit, length) in [("day", 86_400), ("hour", 3600), ("minute", 60)] {
         if seconds >= length && seconds.is_multiple_of(length) {
-            let number = seconds / length;
-            return format!("{number} {unit}{}", if number == 1 { "" } else { "s" });
+            return counted(seconds / length, unit);
         }
     }
-    format!("{seconds} second{}", if seconds == 1 { "" } else { "s" })
+    counted(seconds, "second")
 }
 
 /// What becomes of one snapshot, and why.

@@ -4,14 +4,14 @@
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use crate::database::{self, Database, Server};
+use crate::database::{self, CopyConfiguration, Database, Server};
 use crate::engine::Docker;
-use crate::model::container::Container;
+use crate::model::container::{Container, Mount};
 use crate::model::facts::Facts;
 use crate::model::inspection::Inspection;
 use crate::model::manifest::{Consistency, Manifest};
 use crate::model::plural::and_more;
-use crate::selector::configuration::{ConfigurationApart, configuration_apart};
+use crate::selector::configuration::{ConfigurationApart, configuration_apart, mounts_of};
 
 /// How many are named; the rest is counted.
 const NAMED: usize = 5;
@@ -41,12 +41,42 @@ pub(super) fn of_restore(manifest: &Manifest) -> Option<String> {
         .then(|| format!("the database had configuration that is not in the snapshot; {}", ways.join("; ")))
 }
 
-/// Returns what to say of a drill: how the copy differed from the service.
-pub(super) fn of_drill(manifest: &Manifest) -> Vec<String> {
-    let configuration = names(&of_manifest(manifest))
-        .map(|named| format!("it ran without the configuration from elsewhere: {named}"));
+/// Returns the mounts through which the container of a snapshot had configuration that is not in it.
+pub(super) fn mounts_of_restore(manifest: &Manifest) -> Vec<&Mount> {
+    mounts_of(&manifest.environment.mounts, &of_manifest(manifest))
+}
+
+/// Returns what to say of a drill: how the copy differed from the service. `copy` is which of its configuration the copy
+/// says that it has.
+pub(super) fn of_drill(manifest: &Manifest, copy: Option<&CopyConfiguration>) -> Vec<String> {
+    let (without, with) = configuration_of_drill(manifest, copy);
+    let without =
+        list(&without).map(|named| format!("it ran without the configuration from elsewhere: {named}"));
+    let with = list(&with)
+        .map(|named| format!("it ran with what its image has of the configuration from elsewhere: {named}"));
     let facts = manifest.facts.as_ref().map(|facts| &facts.seen);
-    configuration.into_iter().chain(emptied(facts, manifest.consistency)).collect()
+    without.into_iter().chain(with).chain(emptied(facts, manifest.consistency)).collect()
+}
+
+/// Returns which configuration from elsewhere a copy had to do without, and of which it had what its image has.
+fn configuration_of_drill(
+    manifest: &Manifest,
+    copy: Option<&CopyConfiguration>,
+) -> (Vec<String>, Vec<String>) {
+    let nothing = CopyConfiguration::default();
+    let CopyConfiguration { used, absent } = copy.unwrap_or(&nothing);
+    let apart = of_manifest(manifest);
+    let is_told = |path: &PathBuf| apart.iter().any(|one| path.starts_with(&one.destination));
+    // What was mounted there is not what an image has there.
+    let is_used = |one: &&ConfigurationApart| {
+        !one.is_mounted() && used.iter().any(|path| path.starts_with(&one.destination))
+    };
+    let without = apart.iter().filter(|one| !is_used(one)).map(ToString::to_string);
+    let untold = absent.iter().filter(|path| !is_told(path)).map(|path| path.display().to_string());
+    let data = manifest.mounted_at();
+    let is_apart = |path: &&PathBuf| data.as_ref().is_none_or(|data| !path.starts_with(data));
+    let with = used.iter().filter(is_apart).map(|path| path.display().to_string());
+    (without.chain(untold).collect(), with.collect())
 }
 
 /// Returns the files and directories, absolute in its container, that a database takes its configuration from and that
@@ -103,4 +133,42 @@ fn names(apart: &[ConfigurationApart]) -> Option<String> {
 fn list(names: &[String]) -> Option<String> {
     let named = names.iter().take(NAMED).cloned().collect::<Vec<_>>().join(", ");
     (!names.is_empty()).then(|| format!("{named}{}", and_more(names.len(), NAMED)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::container::MountKind;
+
+    fn manifest() -> Manifest {
+        let stored = include_str!("../../fixtures/formats/v2/manifest-with-facts.json");
+        let mut manifest = Manifest::from_json(stored.as_bytes()).unwrap();
+        manifest.environment.mounts.push(Mount {
+            kind: MountKind::Bind,
+            source: "/srv/pg.conf".into(),
+            destination: "/etc/postgresql/pg.conf".into(),
+            ..Mount::default()
+        });
+        manifest.environment.configuration = vec!["/opt/own.conf".into(), "/opt/lost.conf".into()];
+        manifest
+    }
+
+    #[test]
+    fn a_drill_says_of_each_file_from_elsewhere_whether_the_copy_had_it() {
+        let said = "used /var/lib/postgresql/data/postgresql.conf\nused /opt/own.conf\n\
+                    used /etc/postgresql/pg.conf\nabsent /opt/lost.conf\nabsent /opt/unheard-of.d\n";
+        let said = of_drill(&manifest(), Some(&CopyConfiguration::parse(said)));
+        let without = "it ran without the configuration from elsewhere: /srv/pg.conf (at /etc/postgresql/pg.conf), \
+                       /opt/lost.conf (in the container itself), /opt/unheard-of.d";
+        let with = "it ran with what its image has of the configuration from elsewhere: /opt/own.conf, \
+                    /etc/postgresql/pg.conf";
+        assert_eq!(said, [without, with]);
+    }
+
+    #[test]
+    fn a_copy_that_says_nothing_is_taken_to_have_had_none_of_it() {
+        let said = of_drill(&manifest(), None);
+        assert_eq!(said.len(), 1, "{said:?}");
+        assert!(said[0].starts_with("it ran without") && said[0].contains("/opt/own.conf"), "{said:?}");
+    }
 }

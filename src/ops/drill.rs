@@ -27,7 +27,7 @@ use super::{Context, apart, facts};
 use crate::agent::client::helper_name;
 use crate::database::compare::{ComparisonContext, compare, first_look};
 use crate::database::sandbox::StructureCheck;
-use crate::database::{self, SandboxSource, Server, Structure};
+use crate::database::{self, CopyConfiguration, SandboxSource, Server, Structure};
 use crate::engine::{ContainerSpec, Grace, MountSpec, TmpfsSpec};
 use crate::model::container::{Container, Image};
 use crate::model::error::{Context as _, Error, ErrorKind, Result};
@@ -51,6 +51,8 @@ use crate::undo::Undo;
 
 /// How long the copy may take to stop. Nobody uses it, so waiting longer is not worth it.
 const STOP_LIMIT: Duration = Duration::from_mins(5);
+/// How long the copy may take to say which configuration it has.
+const ASK_LIMIT: Duration = Duration::from_secs(10);
 /// How many lines of the server's log are searched for why it did not come up.
 const LOG_LINES: u32 = 200;
 /// How many processes the container may have.
@@ -207,6 +209,7 @@ async fn record(context: &Context, snapshot: &mut Snapshot, report: &DrillReport
         unknown: UnknownFields::default(),
     };
     if let Err(error) = snapshot.record_verification(verification).await {
+        let error = Error::from(error);
         let why = Error::failed("the outcome of the drill could not be written down").with_source(error);
         context.monitor.warning(&why);
     }
@@ -449,6 +452,8 @@ impl DrillRun<'_> {
             report.checks = facts::run_checks(docker, container, checks, before, &mut facts).await;
         }
         self.compare(&facts, report);
+        let configuration = self.configuration(boot, container).await;
+        report.notes.extend(apart::of_drill(&self.snapshot.manifest, configuration.as_ref()));
         self.structure(boot, container, report).await;
     }
 
@@ -477,7 +482,6 @@ impl DrillRun<'_> {
                     .to_owned()
             });
         }
-        report.notes.extend(apart::of_drill(&self.snapshot.manifest));
         let summary = facts.summary();
         report.notes.push(format!(
             "{} in {}",
@@ -486,6 +490,14 @@ impl DrillRun<'_> {
         ));
         report.unread = facts.unread();
         report.differences = comparison.differences;
+    }
+
+    /// Asks the copy which files of its configuration it has; `None` if it does not say.
+    async fn configuration(&self, boot: &Boot, container: &Container) -> Option<CopyConfiguration> {
+        let command = boot.sandbox.copy_configuration_command()?;
+        let output = self.run.context.docker.exec(&container.id, &command, ASK_LIMIT).await.ok()?;
+        let is_said = output.exit_code == 0;
+        is_said.then(|| CopyConfiguration::parse(&String::from_utf8_lossy(&output.stdout)))
     }
 
     /// Has the database's own tool check that what it keeps in several places fits together.

@@ -9,6 +9,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::StreamExt as _;
@@ -19,12 +20,13 @@ use super::helper::{helper_image, missing_directory};
 use crate::engine::helper::EXECUTABLE_ASIDE;
 use crate::engine::own::OwnContainer;
 use crate::engine::{Attached, ContainerSpec, DockerError, MountSpec, Network, Output};
+use crate::model::container::Container;
 use crate::model::error::{Context as _, Error, Result};
 use crate::model::hint::Hint;
 use crate::model::labels::{LABEL_GUARD, LABEL_RUN};
 use crate::model::location::MountSource;
 use crate::model::quote::shell_quote;
-use crate::model::source::Source;
+use crate::model::source::{Source, User};
 use crate::repository::RepositoryLocation;
 use crate::saga::When;
 use crate::saga::outside::{UNLOCKED, watching};
@@ -75,17 +77,24 @@ pub(super) fn refuse_own_repository(context: &Context, repository: &RepositoryLo
     ))))
 }
 
-/// Refuses a source for which the container that we run in would have to be held: the run would end with it.
-pub(super) fn refuse_ourselves(context: &Context, source: &Source) -> Result<()> {
-    let Some(own) = &context.own else { return Ok(()) };
-    let ours = &own.container;
-    if source.users.iter().all(|user| user.container.id != ours.id) {
-        return Ok(());
-    }
+/// Refuses a source for which the container that we run in would have to be held, as far as those of its users are who
+/// `goes`: the run would end with it.
+pub(super) fn refuse_ourselves(
+    context: &Context,
+    source: &Source,
+    goes: impl Fn(&User) -> bool,
+) -> Result<()> {
+    source.users.iter().filter(|user| goes(user)).try_for_each(|user| refuse_own(context, &user.container))
+}
+
+/// Refuses to stop a container, or to make it anew, if it is the one that we run in.
+pub(super) fn refuse_own(context: &Context, container: &Container) -> Result<()> {
+    let is_ours = |own: &&Arc<OwnContainer>| own.container.id == container.id;
+    let Some(own) = context.own.as_ref().filter(is_ours) else { return Ok(()) };
     let why = "it has its database there, or shares the network of what is stopped";
     Err(Error::failed(format!(
         "volsnap runs in the container {}, which it would have to stop: {why}",
-        ours.name
+        own.container.name
     ))
     .state("nothing was stopped")
     .hint(Hint::advice("run volsnap in a container of its own, with a network of its own")))

@@ -4,15 +4,23 @@
 //! A container was made with the variables of a shell that is long gone. Compose takes a variable without a value for
 //! empty, and warns; so a password can become the empty one by a restart. What differs is named, and asked for.
 
+use std::ffi::OsString;
+
 use super::Context;
 use super::made_from::{Changes, changes, set_variables};
 use crate::compose::command::Spelling;
 use crate::compose::configuration::{Configuration, ConfiguredVolume};
+use crate::compose::edit::differences;
+use crate::compose::environment::Environment;
+use crate::compose::files::FoundProject;
 use crate::compose::{Membership, Recreate, RecreateError};
 use crate::model::container::Container;
-use crate::model::error::{Context as _, Error, Result};
+use crate::model::error::{Context as _, Error, ErrorKind, Result};
 use crate::model::hint::Hint;
+use crate::model::location::MountSource;
 use crate::model::quote::shell_quote;
+use crate::model::source::Source;
+use crate::selector::Target;
 use crate::service::sharing::shares;
 
 /// How Compose makes containers anew.
@@ -131,4 +139,41 @@ async fn refuse_other_volume_options(context: &Context, configured: &ConfiguredV
         .why("shows what it has; let the compose file say the same"),
     )
     .state("nothing was stopped"))
+}
+
+/// Refuses compose files that have another volume where the data is. Files that we do not understand are left to
+/// Compose: afterwards we look at what it mounted.
+pub(super) fn refuse_other_volume(source: &Source, stops: &[Container], target: &Target) -> Result<()> {
+    for container in stops {
+        let MountSource::Volume(volume) = &source.location else { continue };
+        let Some((destination, service)) =
+            source.mounted_at(container).zip(Membership::of(&container.labels))
+        else {
+            continue;
+        };
+        let mount = (service.service.to_owned(), destination, source.location.clone());
+        let Ok(project) = FoundProject::of(&container.labels, &shell()) else { continue };
+        let Ok(differences) = differences(&project.files, &[mount]) else { continue };
+        if let Some(difference) = differences.into_iter().next() {
+            let (line, file) = (difference.line, shell_quote(&difference.file.to_string_lossy()));
+            return Err(Error::new(
+                ErrorKind::Damaged,
+                format!("the compose file has another volume for the data of container {}", container.name),
+            )
+            .with_source(difference)
+            .hint(Hint::shell(format!("sed -n {line}p {file}")).why("mend it, then once more"))
+            .or(Hint::volsnap(["snapshot", &target.spelling()]).why(
+                "if another volume is meant, save what is to get there, and restore it with --new-volume",
+            ))
+            .state(format!("nothing was stopped, and the data is in volume {volume}")));
+        }
+    }
+    Ok(())
+}
+
+/// Returns the variables that Compose gets from us.
+fn shell() -> Environment {
+    let text =
+        |(name, value): (OsString, OsString)| Some((name.into_string().ok()?, value.into_string().ok()?));
+    std::env::vars_os().filter_map(text).filter(|(name, _)| !name.starts_with("COMPOSE_")).collect()
 }

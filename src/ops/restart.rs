@@ -20,7 +20,6 @@
 //!
 //! Whatever happens at any point, an error, a panic, a signal or kill -9, the saga makes the users run again.
 
-use std::ffi::OsString;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -38,28 +37,23 @@ use super::phase_timer::milliseconds;
 use super::preconditions::{refuse_podman, refuse_what_cannot_be_stopped, somebody_at_work};
 use super::project_file::find_checks;
 use super::recover::start_of;
-use super::recreation::Recreation;
+use super::recreation::{Recreation, refuse_other_volume};
 use super::run::{Aftermath, Consent, Run};
 use super::sharers::{PlannedSharer, Sharers};
 use super::snapshot::{SnapshotOptions, SnapshotRun};
 use crate::agent::client::AgentClient;
-use crate::compose::edit::differences;
-use crate::compose::environment::Environment;
-use crate::compose::files::FoundProject;
 use crate::compose::{Membership, RECREATE_LIMIT, Recreate};
 use crate::database::compare::{ComparisonContext, compare};
 use crate::engine::helper::Access;
 use crate::model::container::{Container, EngineInfo, Mount, MountKind};
-use crate::model::error::{Context as _, Error, ErrorKind, Result};
+use crate::model::error::{Context as _, Error, Result};
 use crate::model::event::Phase;
 use crate::model::facts::checks::{Checked, Checks};
 use crate::model::facts::difference::{Difference, DifferenceKind, Severity};
 use crate::model::facts::{Facts, FactsLevel, FactsSummary};
 use crate::model::hint::Hint;
 use crate::model::inspection::Inspection;
-use crate::model::location::MountSource;
 use crate::model::orchestrator::Orchestrator;
-use crate::model::quote::shell_quote;
 use crate::model::source::{Onlooker, Source};
 use crate::repository::Snapshot;
 use crate::saga::{Terms, UndoId, When};
@@ -407,6 +401,7 @@ impl RestartRun<'_> {
         let engine = docker.engine().await.context(|| "ask the engine what it is".to_owned())?;
         self.run.context.refuse_unknown_names(&self.options.kills).await?;
         let source = self.run.context.resolve_for(&["restart"], &self.options.target).await?;
+        self.run.refuse_ourselves(&source)?;
         self.run.refuse_unfinished(&source)?;
         source.warnings.iter().for_each(|warning| self.run.monitor().warning(warning));
         if let Some(other) = &source.held_by {
@@ -439,7 +434,7 @@ impl RestartRun<'_> {
             None
         };
         if let Some(recreation) = &recreation {
-            self.refuse_other_volume(&source, &stops)?;
+            refuse_other_volume(&source, &stops, &self.options.target)?;
             recreation.warnings.iter().for_each(|warning| self.run.monitor().warning(warning));
         }
         self.refuse_unready(database.as_ref()).await?;
@@ -537,39 +532,6 @@ impl RestartRun<'_> {
             }
         }
         shutdown
-    }
-
-    /// Refuses compose files that have another volume where the data is. Files that we do not understand are left to
-    /// Compose: [afterwards](Self::moved) we look at what it mounted.
-    fn refuse_other_volume(&self, source: &Source, stops: &[Container]) -> Result<()> {
-        for container in stops {
-            let MountSource::Volume(volume) = &source.location else { continue };
-            let Some((destination, service)) =
-                source.mounted_at(container).zip(Membership::of(&container.labels))
-            else {
-                continue;
-            };
-            let mount = (service.service.to_owned(), destination, source.location.clone());
-            let Ok(project) = FoundProject::of(&container.labels, &shell()) else { continue };
-            let Ok(differences) = differences(&project.files, &[mount]) else { continue };
-            if let Some(difference) = differences.into_iter().next() {
-                let (line, file) = (difference.line, shell_quote(&difference.file.to_string_lossy()));
-                return Err(Error::new(
-                    ErrorKind::Damaged,
-                    format!(
-                        "the compose file has another volume for the data of container {}",
-                        container.name
-                    ),
-                )
-                .with_source(difference)
-                .hint(Hint::shell(format!("sed -n {line}p {file}")).why("mend it, then once more"))
-                .or(Hint::volsnap(["snapshot", &self.options.target.spelling()]).why(
-                    "if another volume is meant, save what is to get there, and restore it with --new-volume",
-                ))
-                .state(format!("nothing was stopped, and the data is in volume {volume}")));
-            }
-        }
-        Ok(())
     }
 
     /// Returns what containers that were made anew mount elsewhere than before. Another volume, or another place for
@@ -763,11 +725,4 @@ fn lies(mount: &Mount) -> String {
         Some(volume) => format!("volume {volume}"),
         None => mount.source.display().to_string(),
     }
-}
-
-/// Returns the variables that Compose gets from us.
-fn shell() -> Environment {
-    let text =
-        |(name, value): (OsString, OsString)| Some((name.into_string().ok()?, value.into_string().ok()?));
-    std::env::vars_os().filter_map(text).filter(|(name, _)| !name.starts_with("COMPOSE_")).collect()
 }

@@ -125,14 +125,12 @@ impl Run {
         Ok(run)
     }
 
-    /// Refuses a source for which we would have to stop ourselves, and one that a dead run was about which could not be
-    /// finished. Such a run of something else is none of
-    /// our business, and is only told.
+    /// Refuses a source that a dead run was about which could not be finished. Such a run of something else is none of our
+    /// business, and is only told.
     ///
     /// # Errors
     /// What could not be put back.
     pub(super) fn refuse_unfinished(&self, source: &Source) -> Result<()> {
-        outside::refuse_ourselves(&self.context, source)?;
         // A plain value: a panic elsewhere does not spoil it.
         let Some(error) = self.left.lock().unwrap_or_else(PoisonError::into_inner).take() else {
             return Ok(());
@@ -143,6 +141,11 @@ impl Run {
         let text = format!("what a dead run of something else left is not put back: {}", chain(&error));
         self.monitor().warning(Notice::from(text).hint(Hint::volsnap(["recover"]).why("tries again")));
         Ok(())
+    }
+
+    /// Refuses a source for which we would have to stop ourselves.
+    pub(super) fn refuse_ourselves(&self, source: &Source) -> Result<()> {
+        outside::refuse_ourselves(&self.context, source, |_| true)
     }
 
     /// Begins a run that stops nothing, and leaves alone what dead runs left.

@@ -4,9 +4,9 @@
 use serde::Serialize;
 
 use super::Context;
-use super::preconditions::shares_processes;
+use super::outside::refuse_own;
 use crate::compose::Membership;
-use crate::model::container::{Container, owners};
+use crate::model::container::{Container, Namespace, owner_of, owners};
 use crate::model::error::{Context as _, Error, Result};
 use crate::model::hint::Hint;
 use crate::service::sharing::{Sharer, sharers_of};
@@ -58,27 +58,40 @@ impl Context {
         run: &str,
     ) -> Result<Sharers> {
         let containers = self.docker.containers().await.context(|| "list containers".to_owned())?;
+        let shares = |container: &Container| -> Vec<String> {
+            let owners = owners(container, &containers);
+            owners.map(|(namespace, owner)| format!("{namespace} of {}", owner.name)).collect()
+        };
+        // The kernel ends it with the one whose processes it is among, before it is made anew.
+        let ends = |container: &Container| {
+            let owner = owner_of(Namespace::Processes, container, &containers);
+            let goes = |owner: &Container| {
+                anew.iter().any(|one| one.id == owner.id) || held.iter().any(|one| one.id == owner.id)
+            };
+            container.state.running && owner.is_some_and(goes)
+        };
+        let is_ignored = |container: &Container| self.bystanders.ignore.contains(&container.name);
+        let stays = |container: &Container| is_ignored(container) && !ends(container);
+        let found = sharers_of(anew, &containers, stays);
+        let loses = |container: &&Container| {
+            let goes = |owner: &Container| anew.iter().copied().chain(&found).any(|one| one.id == owner.id);
+            stays(container) && owners(container, &containers).any(|(_, owner)| goes(owner))
+        };
+        for container in containers.iter().filter(loses) {
+            let what = shares(container).join(", ");
+            self.monitor.warning(format!("container {} is left alone and loses the {what}", container.name));
+        }
         let mut sharers = Sharers::default();
-        for container in sharers_of(anew, &containers) {
-            let shares: Vec<String> = owners(&container, &containers)
-                .map(|(namespace, owner)| format!("{namespace} of {}", owner.name))
-                .collect();
-            let is_ignored = self.bystanders.ignore.contains(&container.name);
-            // The kernel ends it before it is made anew.
-            let ends = is_ignored && container.state.running && shares_processes(&container);
+        for container in found {
+            refuse_own(self, &container)?;
+            let shares = shares(&container);
+            let ends = is_ignored(&container) && ends(&container);
             if ends {
                 self.monitor.warning(format!(
                     "container {} shares the {}: it ends with that one, and stays down",
                     container.name,
                     shares.join(", ")
                 ));
-            } else if is_ignored {
-                self.monitor.warning(format!(
-                    "container {} is left alone and loses the {}",
-                    container.name,
-                    shares.join(", ")
-                ));
-                continue;
             }
             let is_held = held.iter().any(|held| held.id == container.id);
             if container.state.running && !is_held && !ends {

@@ -93,6 +93,7 @@ pub async fn verify(mut snapshot: Snapshot, clock: &Clock, monitor: Arc<dyn Moni
         unknown: UnknownFields::default(),
     };
     if let Err(error) = snapshot.record_verification(verification).await {
+        let error = Error::from(error);
         let why = Error::failed("the verification could not be written down").with_source(error);
         monitor.warning(&why);
     }

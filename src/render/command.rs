@@ -58,8 +58,7 @@ impl Commands {
         }
         // Who wants JSON goes on with JSON, and who only plans has not asked for anything to be done.
         let is_typed = |option: &str| self.options().any(|word| word == option);
-        // What doctor advises is for people, whoever reads its report.
-        if is_typed("--json") && !is_typed("doctor") && !args.iter().any(|arg| arg == "--json") {
+        if is_typed("--json") && !args.iter().any(|arg| arg == "--json") {
             words.push("--json");
         }
         let mut args: Vec<&str> = args.iter().map(String::as_str).collect();
@@ -83,23 +82,28 @@ impl Commands {
         verb.is_none_or(|verb| !self.several && self.options().any(|word| word == verb))
     }
 
+    /// Returns the typed command without these options, and with these words: `--name=` is an option with whatever value,
+    /// `--name=value` with that one, `--name` one that has none.
     fn again(&self, without: &[String], with: &[String]) -> String {
         let (mut words, mut rest) = (vec!["volsnap".to_owned()], Vec::new());
-        let mut typed = self.typed.iter();
+        let mut typed = self.typed.iter().peekable();
         while let Some(word) = typed.next() {
             if word == "--" {
                 rest = std::iter::once(word).chain(typed).cloned().collect();
                 break;
             }
-            let is = |option: &String| match option.strip_suffix('=') {
-                Some(name) => word == name || word.starts_with(option.as_str()),
+            // An option's value may be the next word.
+            let next = typed.peek().map_or("", |next| next.as_str());
+            let goes = |option: &String| match option.split_once('=') {
+                Some((name, "")) => word == name || word.starts_with(option.as_str()),
+                Some((name, value)) => word == option || (word == name && next == value),
                 None => word == option,
             };
-            match without.iter().find(|option| is(option)) {
-                None => words.push(word.clone()),
-                // Its value is the next word.
-                Some(option) if option.strip_suffix('=') == Some(word.as_str()) => _ = typed.next(),
+            match without.iter().find(|option| goes(option)).and_then(|option| option.split_once('=')) {
+                Some((name, _)) if word == name => _ = typed.next(),
                 Some(_) => {}
+                None if without.contains(word) => {}
+                None => words.push(word.clone()),
             }
         }
         words.extend(with.iter().cloned());
@@ -171,6 +175,15 @@ mod tests {
     }
 
     #[test]
+    fn who_wants_json_goes_on_with_json_whatever_verb_it_is() {
+        for verb in ["doctor", "show", "verify"] {
+            let typed = [verb, "--json"].map(str::to_owned).into();
+            let commands = Commands { typed, ..Commands::default() };
+            assert_eq!(commands.line(&Hint::volsnap(["recover"])), "volsnap --json recover");
+        }
+    }
+
+    #[test]
     fn a_word_in_the_place_of_another_keeps_the_rest_of_what_was_typed() {
         let hint = |verb: &str| Hint::Replaced {
             word: "db".to_owned(),
@@ -227,6 +240,12 @@ mod tests {
         assert_eq!(typed.line(&to), "volsnap restore latest --owner 1:1 -y --to 'path:/x y'");
         let owner = Hint::instead(&["--owner="], [""; 0]);
         assert_eq!(typed.line(&owner), "volsnap restore '--dir=/x y' latest --no-safety -y");
+        let killing = commands(&["restart", "db", "--kill", "a", "--kill=b", "--kill", "c", "--kill=d"]);
+        let one = |name: &str| killing.line(&Hint::instead(&[&format!("--kill={name}")], ["--kill", "x"]));
+        assert_eq!(one("b"), "volsnap restart db --kill a --kill c --kill=d --kill x");
+        assert_eq!(one("c"), "volsnap restart db --kill a --kill=b --kill=d --kill x");
+        let all = Hint::instead(&["--kill="], [""; 0]);
+        assert_eq!(killing.line(&all), "volsnap restart db");
         let behind = commands(&["snapshot", "--", "-odd"]);
         assert_eq!(behind.line(&Hint::again(["--dry-run"])), "volsnap snapshot --dry-run -- -odd");
     }

@@ -5,10 +5,14 @@ use std::fmt::Write as _;
 use volsnap::ops::doctor::{Finding, Risk};
 
 use super::command::Commands;
+use super::layout::folded;
 use super::text::escape;
 
-/// Returns the findings.
-pub(crate) fn findings(findings: &[Finding], commands: &Commands) -> String {
+/// Columns before what is said of a finding.
+const INDENT: usize = 10;
+
+/// Returns the findings, folded for a terminal of that width, if there is one; commands never are.
+pub(crate) fn findings(findings: &[Finding], commands: &Commands, width: Option<usize>) -> String {
     if findings.is_empty() {
         return "found no database and nothing at risk".to_owned();
     }
@@ -19,7 +23,9 @@ pub(crate) fn findings(findings: &[Finding], commands: &Commands) -> String {
             let _ = writeln!(out, "{gap}{}", escape(&finding.subject));
             subject = Some(&finding.subject);
         }
-        let _ = writeln!(out, "  {:<6}  {}", word(finding.risk), escape(&finding.what));
+        let what = escape(&finding.what);
+        let what = width.map_or(what.clone(), |width| folded(&what, INDENT, width));
+        let _ = writeln!(out, "  {:<6}  {what}", word(finding.risk));
         for line in commands.lines(&finding.mitigation) {
             let _ = writeln!(out, "          -> {line}");
         }

@@ -22,19 +22,25 @@ use volsnap::saga::RunInfo;
 use volsnap::selector::configuration::configuration_apart;
 
 use super::command::Commands;
+use super::layout::folded;
 use super::report;
 use super::text::{
-    and_more, count, counted, duration, escape, left_down, milliseconds, share, size, table, time,
+    and_more, count, counted, duration, escape, in_json, left_down, milliseconds, share, size, table, time,
 };
 
 /// How many problems of one verification are shown; `--json` has all of them.
 const PROBLEMS_SHOWN: usize = 20;
 
-/// Returns a failure: what volsnap was doing, why it failed, the state now, the next command.
-pub(crate) fn error(error: &Error, commands: &Commands) -> String {
-    let mut out = format!("volsnap: {}", escape(&error.chain()));
+/// Columns before the text of a failure.
+const ERROR_INDENT: usize = 9;
+
+/// Returns a failure: what volsnap was doing, why it failed, the state now, the next command. It is folded for a terminal
+/// of that width, if there is one; commands never are.
+pub(crate) fn error(error: &Error, commands: &Commands, width: Option<usize>) -> String {
+    let fold = |text: String| width.map_or(text.clone(), |width| folded(&text, ERROR_INDENT, width));
+    let mut out = format!("volsnap: {}", fold(escape(&error.chain())));
     if let Some(state) = error.state_text() {
-        let _ = write!(out, "\n  state: {}", escape(state));
+        let _ = write!(out, "\n  state: {}", fold(escape(state)));
     }
     for (number, line) in commands.lines(error.hints()).into_iter().enumerate() {
         let lead = if number == 0 { "next: " } else { "  or: " };
@@ -583,9 +589,7 @@ pub(crate) fn verified(snapshot: &Snapshot, report: &Report, commands: &Commands
         let path = problem.path.as_deref().unwrap_or("archive");
         rows.row("damage", &format!("{}{block}: {}", escape(path), escape(&problem.what)));
     }
-    if report.problems.len() > PROBLEMS_SHOWN {
-        rows.row("", &format!("and {} more (--json lists all)", report.problems.len() - PROBLEMS_SHOWN));
-    }
+    in_json(report.problems.len(), PROBLEMS_SHOWN).iter().for_each(|more| rows.row("", more));
     if !report.ok {
         let list = Hint::volsnap(["list", &snapshot.manifest.source]).why("try an older one");
         rows.row("next", &commands.line(&list));
@@ -625,9 +629,7 @@ pub(crate) fn drilled(snapshot: &Snapshot, report: &DrillReport, commands: &Comm
     for problem in report.problems.iter().take(PROBLEMS_SHOWN) {
         rows.row("problem", &escape(problem));
     }
-    if report.problems.len() > PROBLEMS_SHOWN {
-        rows.row("", &format!("and {} more (--json lists all)", report.problems.len() - PROBLEMS_SHOWN));
-    }
+    in_json(report.problems.len(), PROBLEMS_SHOWN).iter().for_each(|more| rows.row("", more));
     if !report.ok {
         let list = Hint::volsnap(["list", &snapshot.manifest.source]).why("try an older one");
         rows.row("next", &commands.line(&list));

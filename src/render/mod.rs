@@ -122,7 +122,8 @@ impl Ui {
 
     /// Prints a failure: what volsnap was doing, why it failed, the state now, the next command.
     pub(crate) fn error(&self, error: &Error) {
-        self.progress.last_line(&human::error(error, &self.commands));
+        let width = self.progress.width();
+        self.progress.last_line(&human::error(error, &self.commands, width));
     }
 
     /// Prints a failure as a value, if JSON was asked for and there is none yet.
@@ -334,7 +335,10 @@ impl Ui {
     /// Prints what a doctor found.
     pub(crate) fn findings(&self, findings: &[Finding]) {
         self.json_array(findings.iter().map(|finding| json::FindingObject::new(finding, &self.commands)));
-        self.text(|| doctor::findings(findings, &self.commands));
+        let terminal = console::Term::stdout();
+        let width =
+            terminal.size_checked().filter(|_| terminal.is_term()).map(|(_, columns)| usize::from(columns));
+        self.text(|| doctor::findings(findings, &self.commands, width));
     }
 
     /// Prints the unfinished runs.

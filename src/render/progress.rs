@@ -5,7 +5,7 @@
 //! which it had no room, and the thread says how many once there is room again.
 
 use std::fmt;
-use std::io::{self, Write};
+use std::io::{self, IsTerminal as _, Write};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
@@ -47,6 +47,7 @@ enum Drawn {
 /// Draws a procedure.
 pub(crate) struct Progress {
     draw: bool,
+    is_terminal: bool,
     quiet: bool,
     commands: Commands,
     queue: Arc<Queue<Drawn>>,
@@ -62,7 +63,8 @@ impl Progress {
         let mut pen = Pen { draw, bar: None, queue: queue.clone(), paper };
         // Without a thread nothing is drawn, and the run goes on.
         let _ = thread::Builder::new().name("render".to_owned()).spawn(move || pen.work());
-        Self { draw, quiet, commands, queue, stuck: AtomicBool::new(false) }
+        let is_terminal = io::stderr().is_terminal();
+        Self { draw, is_terminal, quiet, commands, queue, stuck: AtomicBool::new(false) }
     }
 
     /// Takes away the bar and waits until everything is drawn, but not for output that is stuck.
@@ -102,8 +104,15 @@ impl Progress {
         self.queue.put(Drawn::Mark { text, goes_on });
     }
 
+    /// Returns the width of the terminal, if there is one.
+    pub(crate) fn width(&self) -> Option<usize> {
+        self.is_terminal.then(width)
+    }
+
     fn notice(&self, label: &str, notice: &Notice) {
-        self.line(&format!("{label:>10} {}", escape(&notice.text)));
+        let text = escape(&notice.text);
+        let text = self.width().map_or(text.clone(), |width| layout::folded(&text, layout::NAME, width));
+        self.line(&format!("{label:>10} {text}"));
         for command in self.commands.lines(&notice.hints) {
             self.line(&format!("{:>10} {command}", ""));
         }

@@ -13,7 +13,7 @@ use volsnap::ops::prune::{PlannedSnapshot, PrunePlan, PruneReport, SourcePlan, S
 use volsnap::repository::Snapshot;
 
 use super::command::Commands;
-use super::text::{counted, escape, size, table, time};
+use super::text::{count, counted, escape, size, table, time};
 
 /// Returns the plan of a prune, and how much it would do.
 pub(crate) fn plan(plan: &PrunePlan, grace: Option<Duration>, commands: &Commands) -> String {
@@ -41,13 +41,14 @@ pub(crate) fn plan(plan: &PrunePlan, grace: Option<Duration>, commands: &Command
     out.push_str(&unread(plan));
     let marks: Vec<_> = plan.with_fate(Fate::Remove).collect();
     let due: Vec<_> = plan.due(grace).collect();
-    let stays = plan.with_fate(Fate::Keep).count();
+    let number = |several: usize| count(several as u64);
+    let stays = number(plan.with_fate(Fate::Keep).count());
     let _ = write!(
         out,
         "would keep {stays}, mark {} ({}), delete {} ({})",
-        marks.len(),
+        number(marks.len()),
         size(marks.iter().map(|one| one.stored_bytes).sum()),
-        due.len(),
+        number(due.len()),
         size(due.iter().map(|one| one.stored_bytes).sum())
     );
     out
@@ -101,20 +102,21 @@ fn unread(plan: &PrunePlan) -> String {
 
 /// Returns the result of a prune; its first line says it all.
 pub(crate) fn pruned(plan: &PrunePlan, report: &PruneReport, commands: &Commands) -> String {
-    let kept = plan.with_fate(Fate::Keep).count() + report.rescued.len();
+    let number = |several: usize| count(several as u64);
+    let kept = number(plan.with_fate(Fate::Keep).count() + report.rescued.len());
     let stopped_sources = plan.sources.iter().filter(|source| source.stopped.is_some());
     let left_alone = match stopped_sources.clone().count() {
         0 => String::new(),
-        count => format!(", {} left alone", counted(count as u64, "source")),
+        several => format!(", {} left alone", counted(several as u64, "source")),
     };
     let failed = match report.failed.len() {
         0 => String::new(),
-        count => format!(", {count} FAILED"),
+        several => format!(", {} FAILED", number(several)),
     };
     let mut out = format!(
         "kept {kept}, marked {}, deleted {}, freed {}{left_alone}{failed}\n",
-        report.marked.len(),
-        report.deleted.len(),
+        number(report.marked.len()),
+        number(report.deleted.len()),
         size(report.freed_bytes)
     );
     for snapshot in plan.sources.iter().flat_map(|source| &source.snapshots) {
@@ -186,14 +188,14 @@ pub(crate) fn copied(report: &CopyReport, to: &Path, dry_run: bool) -> String {
     let did = if dry_run { "would copy" } else { "copied" };
     let failed = match report.failed.len() {
         0 => String::new(),
-        count => format!(", {count} FAILED"),
+        several => format!(", {} FAILED", count(several as u64)),
     };
     let mut out = format!(
         "{did} {} ({}) to {to}, {} there before, {} left out as older{failed}\n",
         counted(report.copied.len() as u64, "snapshot"),
         size(report.bytes),
-        report.there.len(),
-        report.older.len()
+        count(report.there.len() as u64),
+        count(report.older.len() as u64)
     );
     for name in &report.copied {
         let _ = writeln!(out, "  {did}  {}", escape(name));

@@ -14,7 +14,7 @@ use volsnap::ops::restart::{RestartPlan, RestartReport};
 use volsnap::ops::sharers::PlannedSharer;
 
 use super::command::Commands;
-use super::text::{count, counted, escape, left_down, milliseconds, table, time};
+use super::text::{count, counted, escape, in_json, left_down, milliseconds, table, time};
 
 /// How much is shown of what is no damage; `--json` has all of it.
 const SHOWN: usize = 10;
@@ -237,8 +237,8 @@ pub(super) fn findings(
                 let _ = writeln!(out, "    next: {}", commands.line(next));
             }
         }
-        if found.len() > most {
-            let _ = writeln!(out, "  and {} more (--json lists all)", found.len() - most);
+        if let Some(more) = in_json(found.len(), most) {
+            let _ = writeln!(out, "  {more}");
         }
     }
     if !checks.is_empty() {
@@ -252,8 +252,8 @@ pub(super) fn findings(
         for why in unread.iter().take(SHOWN) {
             let _ = writeln!(out, "  {}", escape(why));
         }
-        if unread.len() > SHOWN {
-            let _ = writeln!(out, "  and {} more (--json lists all)", unread.len() - SHOWN);
+        if let Some(more) = in_json(unread.len(), SHOWN) {
+            let _ = writeln!(out, "  {more}");
         }
     }
 }

@@ -448,7 +448,7 @@ fn what_a_doctor_finds() {
         ),
         finding(Kind::DataLocation, Risk::Info, Vec::new()),
     ];
-    pin_text("findings", &doctor::findings(&findings, &commands()));
+    pin_text("findings", &doctor::findings(&findings, &commands(), None));
     let objects: Vec<_> =
         findings.iter().map(|finding| json::FindingObject::new(finding, &commands())).collect();
     pin_json("findings", "doctor", &objects);
@@ -499,7 +499,7 @@ fn a_failure() {
         .or(Hint::instead(&["--repo="], ["--repo", "DIR"]).why("another disk"))
         .or(Hint::volsnap(["snapshot", "service:shop/db", "--quiesce", "pause"]))
         .or(Hint::advice("find out who starts it"));
-    pin_text("failure", &human::error(&error, &commands()));
+    pin_text("failure", &human::error(&error, &commands(), None));
     pin_json("failure", "error", &json::FailureObject::new(&error, &commands()));
 }
 

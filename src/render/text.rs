@@ -6,6 +6,8 @@ use chrono::{DateTime, Local, Utc};
 pub(crate) use volsnap::model::plural::{and_more, counted, grouped as count, size};
 use volsnap::model::quote::printable;
 
+use super::layout::columns;
+
 /// Returns `text` on one line, with everything escaped that would act on the terminal or hide what is there.
 pub(crate) fn escape(text: &str) -> String {
     printable(text)
@@ -42,20 +44,29 @@ pub(crate) fn share(stored: u64, of: u64, how: &str) -> String {
 
 /// Returns rows as columns of equal width; the first row is the head.
 pub(crate) fn table(rows: &[Vec<String>]) -> String {
-    let columns = rows.first().map_or(0, Vec::len);
-    let widths: Vec<usize> = (0..columns)
+    let cells = rows.first().map_or(0, Vec::len);
+    let widths: Vec<usize> = (0..cells)
         .map(|column| {
-            rows.iter().map(|row| row.get(column).map_or(0, |cell| cell.chars().count())).max().unwrap_or(0)
+            rows.iter().map(|row| row.get(column).map_or(0, |cell| columns(cell))).max().unwrap_or(0)
         })
         .collect();
     let mut out = String::new();
     for row in rows {
-        let line: Vec<String> =
-            row.iter().zip(&widths).map(|(cell, width)| format!("{cell:<width$}")).collect();
+        let line: Vec<String> = row.iter().zip(&widths).map(|(cell, width)| padded(cell, *width)).collect();
         out.push_str(line.join("  ").trim_end());
         out.push('\n');
     }
     out
+}
+
+fn padded(cell: &str, width: usize) -> String {
+    format!("{cell}{}", " ".repeat(width.saturating_sub(columns(cell))))
+}
+
+/// Returns what follows what is shown of a long list; nothing if all of it is.
+pub(crate) fn in_json(all: usize, shown: usize) -> Option<String> {
+    let more = and_more(all, shown);
+    more.strip_prefix(", ").map(|more| format!("{more} (--json lists all)"))
 }
 
 /// Returns what a restart of the machine or its engine in the middle would mean.
@@ -87,6 +98,19 @@ mod tests {
         assert_eq!(duration(Duration::from_millis(2410)), "2.41 s");
         assert_eq!(duration(Duration::from_secs(200)), "3 min 20 s");
         assert_eq!(duration(Duration::from_secs(7260)), "2 h 1 min");
+    }
+
+    #[test]
+    fn columns_of_a_table_are_as_wide_as_what_is_in_them() {
+        let rows =
+            [["NAME", "SIZE"], ["データ", "1 B"], ["db", "10 B"]].map(|row| row.map(str::to_owned).to_vec());
+        assert_eq!(table(&rows), "NAME    SIZE\nデータ  1 B\ndb      10 B\n");
+    }
+
+    #[test]
+    fn what_is_not_shown_is_said_only_if_there_is_more() {
+        assert_eq!(in_json(20, 20), None);
+        assert_eq!(in_json(1_021, 20).as_deref(), Some("and 1 001 more (--json lists all)"));
     }
 
     #[test]

@@ -81,6 +81,17 @@ pub fn configuration_apart(
     apart
 }
 
+/// Returns the mounts through which a container has this configuration, each once.
+#[must_use]
+pub fn mounts_of<'a>(mounts: &'a [Mount], apart: &[ConfigurationApart]) -> Vec<&'a Mount> {
+    let has = |mount: &&Mount| {
+        let through = apart.iter().filter(|one| one.is_mounted());
+        let mut through = through.filter_map(|one| innermost(mounts, &one.destination));
+        through.any(|innermost| innermost.destination == mount.destination)
+    };
+    mounts.iter().filter(has).collect()
+}
+
 /// Returns the mount through which a container has a path.
 fn innermost<'a>(mounts: &'a [Mount], path: &Path) -> Option<&'a Mount> {
     let holds = mounts.iter().filter(|mount| path.starts_with(&mount.destination));
@@ -173,5 +184,11 @@ mod tests {
             "/srv/tls/a.pem (at /tls/a.pem)",
         ];
         assert_eq!(found, expected);
+        let through = mounts_of(
+            &mounts,
+            &configuration_apart(&mounts, Some(Path::new("/var/lib/pg")), &named.map(PathBuf::from)),
+        );
+        let through: Vec<_> = through.iter().map(|mount| mount.destination.to_str().unwrap()).collect();
+        assert_eq!(through, ["/settings", "/etc/postgresql", "/tls"]);
     }
 }

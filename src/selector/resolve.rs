@@ -183,7 +183,7 @@ impl<'w> Resolver<'w> {
         let is_user = |name: &&String| inventory.users.iter().any(|user| user.container.name == **name);
         if let Some(name) = self.world.bystanders.hold.iter().find(|name| !is_user(name)) {
             let message = format!("no container called {} can see {}", printable(name), describe(location));
-            return Err(Error::usage(message).hint(Hint::instead(&["--hold="], [""; 0])));
+            return Err(Error::usage(message).hint(without("--hold", name)));
         }
         match self.world.bystanders.ignore.iter().find(is_user) {
             Some(name) => Err(Error::usage(format!(
@@ -191,7 +191,7 @@ impl<'w> Resolver<'w> {
                 printable(name),
                 describe(location)
             ))
-            .hint(Hint::instead(&["--ignore="], [""; 0]))),
+            .hint(without("--ignore", name))),
             None => Ok(()),
         }
     }
@@ -290,6 +290,12 @@ impl<'w> Resolver<'w> {
             .hint(self.world.command_for(&target_of(&real))),
         }
     }
+}
+
+/// Returns the typed command without what one of its options says of a container.
+fn without(option: &str, name: &str) -> Hint {
+    let pair = format!("{option}={name}");
+    Hint::instead(&[&pair], [""; 0])
 }
 
 /// Refuses two servers that run on one data directory.

@@ -87,7 +87,8 @@ pub fn refuse_unknown_container(option: &str, name: &str, world: &EngineInventor
     if names.is_empty() {
         return Err(Error::usage(nothing).hint(Hint::docker(["ps", "--all"])));
     }
-    let without = format!("{option}=");
+    // What else the option names stays.
+    let without = format!("{option}={name}");
     let instead = names.iter().map(|name| Hint::instead(&[&without], [option, name]));
     let message = format!("{nothing}; the nearest names are {}", names.join(", "));
     Err(Error::usage(message).with_hints(instead))

@@ -32,6 +32,8 @@ pub struct FailedHealthcheck {
     said: String,
     /// Whether it was run.
     was_run: bool,
+    /// Whether its database was asked, and answers.
+    pub(super) answers: bool,
 }
 
 impl FailedHealthcheck {
@@ -39,6 +41,12 @@ impl FailedHealthcheck {
     #[must_use]
     pub fn was_run(&self) -> bool {
         self.was_run
+    }
+
+    /// Returns what is well all the same, as it follows "although".
+    #[must_use]
+    pub fn although(&self) -> &'static str {
+        if self.answers { "its database answers" } else { "it runs, as far as can be seen" }
     }
 }
 
@@ -79,6 +87,7 @@ pub async fn failing(docker: &dyn Docker, container: &Container) -> Option<Faile
         command: shown(&command, container),
         said: shown(&said, container),
         was_run,
+        answers: false,
     })
 }
 

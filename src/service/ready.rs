@@ -3,7 +3,8 @@
 //! seconds: so it *runs*, and nobody says that it answers.
 //!
 //! A healthcheck may be wrong. One that fails before the stop is not waited for after it; one that fails although its
-//! database answers is waited for some seconds, and told of.
+//! database answers is waited for some seconds, and told of. One that cannot be run says nothing: where the database
+//! answers it is told of at once, and of any other container it is told of once all else that can be seen is well.
 
 use std::time::Duration;
 
@@ -137,7 +138,9 @@ pub(super) async fn await_ready_of(
             Look::Up => return Ok(None),
             Look::Unhealthy(failed) => {
                 let failed_for = fails_since.get_or_insert_with(Instant::now).elapsed();
-                if is_over || shows.passes_over(&now, failed_for) {
+                // One that says nothing is not waited for where the database itself has answered.
+                let is_answered = failed.answers && !failed.was_run();
+                if is_over || is_answered || shows.passes_over(&now, failed_for) {
                     return Ok(Some(failed));
                 }
             }
@@ -194,13 +197,21 @@ async fn look(
     if !is_up {
         return Look::NotYet;
     }
-    match if heeds { failing(docker, container).await } else { None } {
-        None => Look::Up,
+    let failed = if heeds { failing(docker, container).await } else { None };
+    let Some(mut failed) = failed else { return Look::Up };
+    failed.answers = server.is_some();
+    let is_silent = !failed.was_run();
+    match shows {
         // Whoever runs is what there is; what cannot be run would only take its time again.
-        Some(failed) if !failed.was_run() && matches!(shows, Shows::Running) => Look::Up,
-        // Before a stop, whoever runs is what there is; after it, it must be seen to be back.
-        Some(failed) if server.is_some() || matches!(shows, Shows::Running) => Look::Unhealthy(failed),
-        Some(failed) => Look::Unanswered(failed),
+        Shows::Running if is_silent => Look::Up,
+        Shows::Running => Look::Unhealthy(failed),
+        // After a stop, it must be seen to be back.
+        Shows::Started { .. } if server.is_some() => Look::Unhealthy(failed),
+        // Nobody says anything: what else can be seen has to do.
+        Shows::Started { .. } if is_silent && is_as_before(docker, container, shows, begun).await => {
+            Look::Unhealthy(failed)
+        }
+        Shows::Started { .. } => Look::Unanswered(failed),
     }
 }
 

@@ -7,12 +7,12 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::Result;
 use super::identity::{ContainerIdentity, find_recreated};
 use super::stop::stop_again;
+use super::{Result, ServiceError};
 use crate::database;
 use crate::engine::Docker;
-use crate::model::container::{Container, Namespace, owners};
+use crate::model::container::{Container, Namespace, owner_of, owners};
 use crate::model::event::Monitor;
 use crate::model::labels::LABEL_RUN;
 
@@ -49,8 +49,8 @@ impl Sharer {
         }
     }
 
-    /// Has it share what it shared, of whoever has the place of its owners by now.
-    async fn rejoin(&self, docker: &dyn Docker, monitor: &dyn Monitor) -> Result<()> {
+    /// Has it share what it shared, of whoever has the place of its owners by now; `all` are those that do.
+    async fn rejoin(&self, docker: &dyn Docker, all: &[Self], monitor: &dyn Monitor) -> Result<()> {
         let (aside, containers): (Vec<_>, Vec<_>) =
             docker.containers().await?.into_iter().partition(|one| one.name == self.aside);
         match (in_place(&self.identity, &containers), aside.first()) {
@@ -58,15 +58,15 @@ impl Sharer {
                 if let Some(aside) = aside {
                     docker.remove_stopped_container(&aside.id).await?;
                 }
-                if self.stale(here, &containers).is_empty() {
+                if self.stale(here, &containers, all)?.is_empty() {
                     return Ok(());
                 }
                 stop_again(docker, here, database::server_of(here), monitor).await?;
                 monitor.step("sharer-aside");
                 docker.rename_container(&here.id, &self.aside).await?;
-                self.take_place_of(here, docker, &containers, monitor).await
+                self.take_place_of(here, docker, (&containers, all), monitor).await
             }
-            (None, Some(aside)) => self.take_place_of(aside, docker, &containers, monitor).await,
+            (None, Some(aside)) => self.take_place_of(aside, docker, (&containers, all), monitor).await,
             // Somebody has removed it.
             (None, None) => Ok(()),
         }
@@ -77,10 +77,10 @@ impl Sharer {
         &self,
         old: &Container,
         docker: &dyn Docker,
-        containers: &[Container],
+        (containers, all): (&[Container], &[Self]),
         monitor: &dyn Monitor,
     ) -> Result<()> {
-        let stale = self.stale(old, containers);
+        let stale = self.stale(old, containers, all)?;
         if stale.is_empty() {
             return Ok(docker.rename_container(&old.id, &self.identity.name).await?);
         }
@@ -95,21 +95,43 @@ impl Sharer {
     }
 
     /// Returns what a container shares of one that is no longer in its place, and who is there. What somebody has made
-    /// share nothing is left so.
-    fn stale<'c>(&self, container: &Container, containers: &'c [Container]) -> Vec<(Namespace, &'c str)> {
-        let stale = self.owners.iter().filter_map(|Owner { namespace, identity }| {
-            let owner = in_place(identity, containers)?;
-            let named = namespace.mode_of(container).strip_prefix("container:")?;
-            (named != owner.id).then_some((*namespace, owner.id.as_str()))
-        });
-        stale.collect()
+    /// share nothing is left so, and so is what shares something of another one of `all` that somebody has removed.
+    ///
+    /// # Errors
+    /// When it shares something of one that is gone, and nobody has the place of that one yet.
+    fn stale<'c>(
+        &self,
+        container: &Container,
+        containers: &'c [Container],
+        all: &[Self],
+    ) -> Result<Vec<(Namespace, &'c str)>> {
+        let mut stale = Vec::new();
+        for Owner { namespace, identity } in &self.owners {
+            if !namespace.mode_of(container).starts_with("container:") {
+                continue;
+            }
+            // It may name its owner by id or by name.
+            let named = owner_of(*namespace, container, containers);
+            match (named, in_place(identity, containers)) {
+                (Some(named), Some(owner)) if named.id == owner.id => {}
+                (_, Some(owner)) => stale.push((*namespace, owner.id.as_str())),
+                (Some(_), None) => {}
+                (None, None) if all.iter().any(|other| other.identity.id == identity.id) => {}
+                (None, None) => return Err(ServiceError::Gone { container: identity.name.clone() }),
+            }
+        }
+        Ok(stale)
     }
 }
 
 /// Returns every container that shares something of one of these, or of another one that does, owners first. Helpers of
-/// volsnap are not among them.
+/// volsnap are not among them, nor those that `stay` as they are, with who shares something of these alone.
 #[must_use]
-pub fn sharers_of(anew: &[&Container], containers: &[Container]) -> Vec<Container> {
+pub fn sharers_of(
+    anew: &[&Container],
+    containers: &[Container],
+    stay: impl Fn(&Container) -> bool,
+) -> Vec<Container> {
     let mut found: Vec<Container> = Vec::new();
     loop {
         let is_new = |one: &&Container| {
@@ -118,12 +140,27 @@ pub fn sharers_of(anew: &[&Container], containers: &[Container]) -> Vec<Containe
                     || found.iter().any(|other| other.id == owner.id)
             };
             !one.labels.contains_key(LABEL_RUN)
-                && found.iter().all(|other| other.id != one.id)
+                && anew.iter().chain(&found.iter().collect::<Vec<_>>()).all(|other| other.id != one.id)
+                && !stay(one)
                 && owners(one, containers).any(is_of)
         };
-        let Some(next) = containers.iter().find(is_new).cloned() else { return found };
+        let Some(next) = containers.iter().find(is_new).cloned() else { return owners_first(found) };
         found.push(next);
     }
+}
+
+/// Returns the same containers in an order in which each comes after those of which it shares something.
+#[must_use]
+pub fn owners_first(containers: Vec<Container>) -> Vec<Container> {
+    let mut waiting = containers;
+    let mut ordered = Vec::with_capacity(waiting.len());
+    while !waiting.is_empty() {
+        let is_free = |one: &Container| waiting.iter().all(|other| other.id == one.id || !shares(one, other));
+        // There are no circles: who shares something was made after whoever it shares it of.
+        let first = waiting.iter().position(is_free).unwrap_or(0);
+        ordered.push(waiting.remove(first));
+    }
+    ordered
 }
 
 /// Returns whether a container shares something of another one.
@@ -139,11 +176,11 @@ pub fn shares(one: &Container, other: &Container) -> bool {
 /// When the engine fails; then one has its name or lies aside, and the next attempt goes on from there.
 pub async fn rejoin(docker: &dyn Docker, sharers: &[Sharer], monitor: &dyn Monitor) -> Result<()> {
     let mut outcome = Ok(());
-    // One that shares something of another one of these is right only once that one is.
+    // They come after their owners; what an attempt has left aside may have that otherwise.
     for _ in sharers {
         outcome = Ok(());
         for sharer in sharers {
-            if let Err(error) = sharer.rejoin(docker, monitor).await {
+            if let Err(error) = sharer.rejoin(docker, sharers, monitor).await {
                 outcome = outcome.and(Err(error));
             }
         }
@@ -152,7 +189,10 @@ pub async fn rejoin(docker: &dyn Docker, sharers: &[Sharer], monitor: &dyn Monit
 }
 
 /// Returns the container that has the place of the recorded one, whatever has become of that one.
-fn in_place<'c>(recorded: &ContainerIdentity, containers: &'c [Container]) -> Option<&'c Container> {
+pub(crate) fn in_place<'c>(
+    recorded: &ContainerIdentity,
+    containers: &'c [Container],
+) -> Option<&'c Container> {
     let has_place = |one: &&Container| one.name == recorded.name || recorded.has_place_of(one);
     let there: Vec<Container> = containers.iter().filter(has_place).cloned().collect();
     let found = find_recreated(recorded, &there)?;
@@ -192,7 +232,7 @@ mod tests {
             bench.add("stranger", |_| ()).await;
             let all = bench.engine.containers().await.unwrap();
             let db = all.iter().find(|one| one.name == "db").unwrap();
-            let sharers = sharers_of(&[db], &all);
+            let sharers = sharers_of(&[db], &all, |_| false);
             let sharers = sharers.iter().map(|one| Sharer::of(one, &all, RUN)).collect();
             Self { sharers, ..bench }
         }
@@ -231,6 +271,52 @@ mod tests {
     async fn sharers_are_found_through_each_other_owners_first() {
         let names: Vec<_> = Bench::new().await.sharers.into_iter().map(|one| one.identity.name).collect();
         assert_eq!(names, ["side", "third"]);
+    }
+
+    #[test]
+    fn who_shares_something_of_several_comes_after_all_of_them() {
+        let container = |name: &str, network: &str, memory: &str| Container {
+            id: format!("{name}-id"),
+            name: name.to_owned(),
+            network_mode: network.to_owned(),
+            ipc_mode: memory.to_owned(),
+            ..Container::default()
+        };
+        let db = container("db", "bridge", "shareable");
+        let all = [
+            container("both", "container:db-id", "container:side-id"),
+            container("side", "container:db", "shareable"),
+            container("of-side", "container:side-id", ""),
+            db.clone(),
+        ];
+        let names = |stay: &str| -> Vec<String> {
+            sharers_of(&[&db], &all, |one| one.name == stay).into_iter().map(|one| one.name).collect()
+        };
+        assert_eq!(names(""), ["side", "both", "of-side"]);
+        assert_eq!(names("side"), ["both"], "who shares something of one that stays keeps it");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn nobody_is_settled_while_its_owner_is_missing() {
+        let bench = Bench::new().await;
+        bench.engine.remove_stopped_container("db").await.unwrap();
+        let before = bench.named("side").await;
+        let error = rejoin(&bench.engine, &bench.sharers, &Silent).await.unwrap_err();
+        assert!(matches!(&error, ServiceError::Gone { container } if container == "db"), "{error}");
+        assert_eq!(bench.named("side").await, before);
+        let db = bench.add("db", |_| ()).await;
+        bench.rejoin().await;
+        bench.assert_joined(&db).await;
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn who_names_its_owner_by_name_has_it_whoever_that_is() {
+        let bench = Bench::new().await;
+        bench.engine.remove_stopped_container("side").await.unwrap();
+        let side = bench.add("side", |side| side.network_mode = "container:db".to_owned()).await;
+        bench.make_anew().await;
+        bench.rejoin().await;
+        assert_eq!(bench.named("side").await.id, side, "it was made anew for nothing");
     }
 
     #[tokio::test(start_paused = true)]

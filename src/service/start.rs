@@ -195,7 +195,7 @@ async fn bring_back(
             Ok(None) => return Ok(()),
             Ok(Some(failed)) => {
                 let notice =
-                    Notice::from(format!("{failed}, although its database answers; it passed before"));
+                    Notice::from(format!("{failed}, although {}; it passed before", failed.although()));
                 monitor.warning(notice.hint(Hint::logs(&failed.container)));
                 return Ok(());
             }

@@ -79,7 +79,7 @@ impl ArchiveReplacedData {
         monitor.step("safety");
         let location = RepositoryLocation::probe_at(self.objects.store.clone()).await?;
         let repository = location.open_or_init(clock).await?;
-        let published = self.objects.discard_unpublished(UNDER_WAY).await;
+        let published = self.objects.discard_unpublished(UNDER_WAY).await.map_err(crate::Error::from);
         if published.context(|| "remove what a dead run left of the safety snapshot".to_owned())? {
             // Whoever tried before died after the last write.
             return Ok(repository.resolve(&self.name()).await?);

@@ -13,13 +13,13 @@ use tokio::time::{Instant, sleep};
 use super::{Result, UndoError};
 use crate::database;
 use crate::engine::{Docker, NewMount, RawInspect};
-use crate::model::container::Container;
+use crate::model::container::{Container, Namespace};
 use crate::model::event::Monitor;
 use crate::model::labels::LABEL_RUN;
 use crate::model::location::MountSource;
 use crate::saga::RetryBudget;
 use crate::service::identity::ContainerIdentity;
-use crate::service::sharing::{self, Sharer};
+use crate::service::sharing::{self, Sharer, in_place};
 use crate::service::stop::stop_again;
 
 /// A container that is about to be replaced, with everything needed to make one like it.
@@ -47,9 +47,9 @@ pub(super) async fn put_back(
     monitor: &dyn Monitor,
 ) -> Result<()> {
     let deadline = Instant::now() + budget.0;
-    for container in containers {
+    for container in owners_first(containers) {
         let mut pause = Duration::from_millis(200);
-        while let Err(error) = container.put_back(docker, monitor).await {
+        while let Err(error) = container.put_back(docker, containers, monitor).await {
             if Instant::now() + pause > deadline {
                 return Err(error);
             }
@@ -59,6 +59,23 @@ pub(super) async fn put_back(
         }
     }
     Ok(())
+}
+
+/// Returns them in an order in which each comes after those of which it shares something.
+fn owners_first(containers: &[ReplacedContainer]) -> Vec<&ReplacedContainer> {
+    let mut waiting: Vec<_> = containers.iter().collect();
+    let mut ordered = Vec::with_capacity(waiting.len());
+    while !waiting.is_empty() {
+        let shares = |one: &ReplacedContainer, other: &ReplacedContainer| {
+            let mut owners =
+                Namespace::ALL.into_iter().filter_map(|namespace| one.description.owner(namespace));
+            other.identity.id != one.identity.id && owners.any(|owner| owner == other.identity.id)
+        };
+        let is_free = |one: &&ReplacedContainer| waiting.iter().all(|other| !shares(one, other));
+        let first = waiting.iter().position(is_free).unwrap_or(0);
+        ordered.push(waiting.remove(first));
+    }
+    ordered
 }
 
 /// Has containers share again what they shared, of whoever has the place of its owner by now.
@@ -83,7 +100,8 @@ pub(super) async fn rejoin(
 }
 
 impl ReplacedContainer {
-    async fn put_back(&self, docker: &dyn Docker, monitor: &dyn Monitor) -> Result<()> {
+    /// Puts it back; `all` are those that were replaced with it.
+    async fn put_back(&self, docker: &dyn Docker, all: &[Self], monitor: &dyn Monitor) -> Result<()> {
         let ContainerIdentity { id, name, .. } = &self.identity;
         for other in docker.containers().await?.iter().filter(|other| self.is_replaced_by(other)) {
             monitor.step("remove-replacement");
@@ -92,19 +110,46 @@ impl ReplacedContainer {
             stop_again(docker, other, server, monitor).await.map_err(failed)?;
             docker.remove_stopped_container(&other.id).await?;
         }
+        let description = self.sharing_of_those_there(docker, all).await?;
         match docker.container(id).await? {
-            Some(still) if still.name == *name => {}
+            // The engine will never start it again.
+            Some(still) if description.is_some() => {
+                monitor.step("remove-stranded");
+                docker.remove_stopped_container(&still.id).await?;
+            }
+            Some(still) if still.name == *name => return Ok(()),
             Some(_) => {
                 monitor.step("rename-back");
-                docker.rename_container(id, name).await?;
+                return Ok(docker.rename_container(id, name).await?);
             }
-            None => {
-                monitor.step("create-again");
-                let mount = NewMount { destination: &self.destination, source: &self.source };
-                docker.clone_container(&self.description, name, Some(mount)).await?;
+            None => {}
+        }
+        monitor.step("create-again");
+        let mount = NewMount { destination: &self.destination, source: &self.source };
+        let description = description.as_ref().unwrap_or(&self.description);
+        docker.clone_container(description, name, Some(mount)).await?;
+        Ok(())
+    }
+
+    /// Returns its description with the owners that there are now of what it shares, if they are others than the ones
+    /// that it names: those were replaced, too, and had to be made again.
+    async fn sharing_of_those_there(&self, docker: &dyn Docker, all: &[Self]) -> Result<Option<RawInspect>> {
+        let mut changed = None;
+        for namespace in Namespace::ALL {
+            let owner = self.description.owner(namespace);
+            let Some(owner) = owner.and_then(|named| all.iter().find(|other| other.identity.id == named))
+            else {
+                continue;
+            };
+            let containers = docker.containers().await?;
+            if let Some(there) = in_place(&owner.identity, &containers)
+                && there.id != owner.identity.id
+            {
+                let described = changed.as_ref().unwrap_or(&self.description);
+                changed = Some(described.sharing(namespace, &there.id));
             }
         }
-        Ok(())
+        Ok(changed)
     }
 
     /// Returns whether another container has the place of this one, which may exist all the same. A copy of this one

@@ -2,8 +2,10 @@
 
 use crate::program::Volsnap;
 
-const VERBS: [&str; 10] =
-    ["snapshot", "list", "show", "verify", "restore", "migrate", "restart", "check", "recover", "doctor"];
+const VERBS: [&str; 17] = [
+    "snapshot", "list", "show", "verify", "restore", "prune", "pin", "unpin", "remove", "undelete", "ack",
+    "copy", "migrate", "restart", "check", "recover", "doctor",
+];
 
 #[test]
 fn every_command_has_help_and_takes_what_every_command_takes() {
@@ -15,7 +17,7 @@ fn every_command_has_help_and_takes_what_every_command_takes() {
             let _ = volsnap.run(arguments).expect(0);
         }
     }
-    for verb in ["snapshot", "verify", "restore", "migrate", "restart", "recover"] {
+    for verb in ["snapshot", "verify", "restore", "prune", "copy", "migrate", "restart", "recover"] {
         let help = volsnap.run(["help", verb]).expect(0).stdout();
         assert!(help.contains("--dry-run"), "{verb}");
     }
@@ -38,6 +40,8 @@ fn shells_and_manuals_know_the_commands() {
         assert!(said.contains("snapshot") && said.contains("repo"), "{shell}");
         assert!(!said.contains("guard JOURNAL") && !said.contains("volsnap__guard"), "{shell}");
     }
+    let complete = "source <(volsnap completions bash) && complete -p volsnap";
+    assert!(volsnap.paste(complete).expect(0).stdout().contains("_volsnap"), "bash does not take them");
     let page = volsnap.run(["man"]).expect(0).stdout();
     assert!(page.contains(".TH") && page.contains("snapshot"), "{page}");
     for verb in VERBS {

@@ -88,6 +88,35 @@ async fn what_a_refused_snapshot_advises_can_be_pasted() {
 }
 
 #[tokio::test]
+async fn what_an_option_that_names_the_wrong_container_advises_keeps_the_right_ones() {
+    let scene = Scene::new().await;
+    let (target, container) = (scene.postgres.target(), scene.postgres.container.clone());
+    let (wrong, kept) = (format!("{container}x"), format!("--kill={container}"));
+    let keeps = |command: &str| assert!(command.contains(&kept), "{command}");
+    let plan = ["snapshot", &target, "--dry-run", &kept];
+    let (command, planned) = scene.follow(&[&plan[..], &["--kill", &wrong]].concat(), 2, 0);
+    keeps(&command);
+    assert!(command.contains(&format!("--kill {container}")) && !command.contains(&wrong), "{command}");
+    planned.expect(0);
+    for option in ["--ignore", "--hold"] {
+        // A database is never ignored, and who cannot see the data is nobody to hold.
+        let bystander = scene.postgres.world.name("bystander");
+        let name = if option == "--ignore" { &container } else { &bystander };
+        if option == "--hold" {
+            crate::doctor::create(
+                &scene.postgres.world,
+                "bystander",
+                &["--tmpfs", "/var/lib/postgresql/data"],
+            );
+        }
+        let (command, planned) = scene.follow(&[&plan[..], &[option, name]].concat(), 2, 0);
+        keeps(&command);
+        assert!(!command.contains(option), "{command}");
+        planned.expect(0);
+    }
+}
+
+#[tokio::test]
 async fn what_is_advised_for_a_service_that_is_frozen_or_down_can_be_pasted() {
     let scene = Scene::new().await;
     let (target, container) = (scene.postgres.target(), scene.postgres.container.clone());

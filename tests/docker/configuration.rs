@@ -45,7 +45,7 @@ async fn configuration_outside_the_data_is_named_whether_or_not_the_server_runs(
     let inside = |script: &str| docker(&["exec", "-u", "root", &postgres.container, "sh", "-c", script]);
     inside(&format!(
         "cp -a {PGDATA}/pg_hba.conf /settings/; mkdir -p /opt/own; echo \"work_mem = '5MB'\" >/opt/own/more.conf; \
-         echo \"include_if_exists '/opt/own/more.conf'\" >>{PGDATA}/postgresql.conf"
+         echo \"include '/opt/own/more.conf'\" >>{PGDATA}/postgresql.conf"
     ));
     postgres.query("alter system set hba_file = '/settings/pg_hba.conf'");
     docker(&["restart", "-t", "60", &postgres.container]);

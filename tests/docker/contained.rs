@@ -371,4 +371,9 @@ async fn the_container_that_volsnap_runs_in_is_never_stopped() {
     run(&["snapshot", &postgres.target()])
         .refused(1, &["which it would have to stop", &name, "nothing was stopped"]);
     assert_eq!(postgres.inspect("{{.State.StartedAt}}"), started);
+    // Nor made anew, where the database does not run.
+    docker(&["stop", "-t", "60", &postgres.container]);
+    let migrated = run(&["migrate", &postgres.target(), "/var/backups/volsnap/moved", "-y"]);
+    migrated.refused(1, &["which it would have to stop", &name, "nothing was stopped"]);
+    assert!(!migrated.stderr().contains("docker stop"), "{}", migrated.stderr());
 }

@@ -177,9 +177,10 @@ async fn data_that_is_where_nobody_meant_it_to_be_is_found_without_a_container_r
         found.iter().find(is_it).unwrap_or_else(|| panic!("no {kind} of {name}")).clone()
     };
     // Nobody remembers its migration, so it may be another service's.
-    let first = format!("volsnap snapshot volume:{old}    # keeps what is in it\ndocker volume rm {old}");
+    let first =
+        format!("volsnap --json snapshot volume:{old}    # keeps what is in it\ndocker volume rm {old}");
     assert_eq!(about("leftover-volume", &old)["mitigation"], first);
-    assert_eq!(about("open-journal", &info.run)["mitigation"], "volsnap recover");
+    assert_eq!(about("open-journal", &info.run)["mitigation"], "volsnap --json recover");
     assert_eq!(about("stray-helper", &helper)["mitigation"], format!("docker rm -f {helper}"));
 
     // Of a target, only what is about it; where nothing is, nothing is said, and a wrong name is refused.
@@ -211,7 +212,7 @@ async fn what_a_migration_leaves_is_known_and_whoever_uses_it_again_is_a_high_ri
     let [left] = &of_volume(&findings(&volsnap, &[&target], 3))[..] else { panic!("not one") };
     assert_eq!((&left["kind"], &left["risk"]), (&"leftover-volume".into(), &"low".into()));
     let mitigation = left["mitigation"].as_str().unwrap();
-    let back = format!("\nvolsnap migrate {target} --back ");
+    let back = format!("\nvolsnap --json migrate {target} --back ");
     assert!(mitigation.starts_with(&format!("docker volume rm {} ", postgres.volume)), "{mitigation}");
     assert!(mitigation.contains(&back), "{mitigation}");
 
@@ -255,7 +256,7 @@ async fn a_volume_that_a_project_removes_is_to_be_migrated_and_a_kept_stage_is_k
         found.iter().find(is_it).unwrap_or_else(|| panic!("no {kind} of {value}"))
     };
     let down = of("compose-down", "container", &container);
-    assert_eq!(down["mitigation"], format!("volsnap migrate {target} /srv/{}/db", project.name));
+    assert_eq!(down["mitigation"], format!("volsnap --json migrate {target} /srv/{}/db", project.name));
     // The command is one that would be carried out.
     let words: Vec<&str> = down["mitigation"].as_str().unwrap().split(' ').skip(1).collect();
     volsnap.run([&words[..], &["--dry-run"]].concat()).expect(0);

@@ -388,7 +388,7 @@ pub(crate) fn run_what_is_printed(volsnap: &Volsnap, found: &[serde_json::Value]
         let command = line.split("    #").next().unwrap();
         let plans = ["snapshot", "restore", "restart", "migrate", "verify"];
         match command.split(' ').collect::<Vec<_>>()[..] {
-            ["volsnap", verb, ..] if plans.contains(&verb) => {
+            ["volsnap", "--json", verb, ..] if plans.contains(&verb) => {
                 let _ = volsnap.paste(&format!("{command} --dry-run")).expect(0);
             }
             ["volsnap" | "docker", ..] => _ = volsnap.paste(command).expect(0),

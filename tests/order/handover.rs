@@ -44,7 +44,8 @@ async fn after_the_loss_of(container: Container, of_volume: &[(&str, &str)]) -> 
         destination: PGDATA.into(),
         ..Mount::default()
     };
-    let container = Container { name: "shop-db-1".to_owned(), mounts: vec![mount], ..container };
+    let mounts = [vec![mount], container.mounts].concat();
+    let container = Container { name: "shop-db-1".to_owned(), mounts, ..container };
     let id = world.engine.add(container).unwrap();
     world.engine.start(&id).await.unwrap();
     tokio::time::sleep(std::time::Duration::from_secs(1)).await;
@@ -110,10 +111,35 @@ fn under_another_name_nothing_of_compose_runs_on_it_and_the_engine_is_asked_for_
     });
 }
 
+#[test]
+fn a_container_on_the_new_volume_has_the_configuration_that_was_mounted_over_the_old_data() {
+    run(async {
+        let configuration = tempfile::Builder::new().suffix(".conf").tempfile().unwrap();
+        let own = Mount {
+            kind: MountKind::Bind,
+            source: configuration.path().to_owned(),
+            destination: format!("{PGDATA}/own.conf").into(),
+            read_only: true,
+            ..Mount::default()
+        };
+        let database = Container {
+            image: "postgres:15".to_owned(),
+            command: ["docker-entrypoint.sh", "postgres"].map(str::to_owned).into(),
+            mounts: vec![own],
+            ..Container::default()
+        };
+        let world = after_the_loss_of(database, &[]).await;
+        let (restored, _) = world.restored(VOLUME).await;
+        let source = configuration.path().display();
+        let mount = format!("--mount type=bind,source={source},target={PGDATA}/own.conf,readonly");
+        assert!(lines(&restored)[0].contains(&mount), "{:?}", lines(&restored));
+    });
+}
+
 /// Returns the commands that run a container on a volume and look into it.
 fn by_hand(container: &str, volume: &str) -> [String; 2] {
     let run = format!("docker run -d --name {container} -e PGDATA={PGDATA} -v {volume}:{PGDATA} postgres:15");
-    let why = "the image and the mount that it had; add its ports, networks and settings";
+    let why = "the image and the mounts that it had; add its ports, networks and settings";
     [format!("{run}    # {why}"), format!("docker exec {container} psql -U me -d postgres -l")]
 }
 

@@ -3,7 +3,9 @@
 
 #![expect(clippy::unwrap_used, reason = "a test that fails here shows where")]
 
+mod advised;
 mod handover;
+mod sharers;
 #[path = "../simulated/mod.rs"]
 #[allow(dead_code, reason = "shared with other tests")]
 mod simulated;

@@ -32,6 +32,8 @@ enum Sharer {
     Service,
     /// A container that Compose knows nothing of.
     Stranger,
+    /// The same, and it mounts the data.
+    User,
 }
 
 #[derive(Clone, Copy)]
@@ -87,6 +89,11 @@ impl Migrate {
     pub(crate) fn beside_a_stranger(self) -> Self {
         Self { sharer: Sharer::Stranger, ..self }
     }
+
+    /// The same with one that mounts the data, too.
+    pub(crate) fn beside_a_user(self) -> Self {
+        Self { sharer: Sharer::User, ..self }
+    }
 }
 
 impl To {
@@ -105,6 +112,7 @@ impl Scenario for Migrate {
                 Sharer::Nobody => {}
                 Sharer::Service => world.add_sharer(true).await,
                 Sharer::Stranger => world.add_sharer(false).await,
+                Sharer::User => world.add_sharer_with_data().await,
             }
             if let To::Volume = self.to {
                 world.migrate(To::Directory.destination(world)).await.unwrap();
@@ -129,7 +137,11 @@ impl Scenario for Migrate {
                 To::Volume => (directory, volume),
             };
             let at = world.data_of("db").await;
-            for name in ["app", "old"] {
+            let users = match self.sharer {
+                Sharer::User => &["app", "old", "side"][..],
+                _ => &["app", "old"],
+            };
+            for name in users {
                 assert_eq!(world.data_of(name).await, at, "{context}: {name} has other data than db");
             }
             assert!(at == old || at == new, "{context}: {at:?}");

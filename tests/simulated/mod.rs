@@ -53,6 +53,9 @@ services:
     image: app:1
     volumes:
       - data:/view
+  side:
+    image: app:1
+    network_mode: 'service:db'
 volumes:
   data:
     name: data
@@ -100,15 +103,16 @@ impl World {
     /// Returns one with a running database `db`, a running `app` that can write to its volume too, and `old`, which
     /// has ended long ago.
     pub(crate) async fn new(is_composed: bool) -> Self {
-        Self::below(in_memory(), is_composed).await
+        Self::in_directory(in_memory(), is_composed).await
     }
 
-    /// Returns the same on a disk, where the data is not said to be in memory.
+    /// Returns the same with the engine's volumes on a disk, where the data is not said to be in memory.
     pub(crate) async fn on_disk(is_composed: bool) -> Self {
-        Self::below(TempDir::new().unwrap(), is_composed).await
+        let program = std::env::current_exe().unwrap();
+        Self::in_directory(TempDir::new_in(program.parent().unwrap()).unwrap(), is_composed).await
     }
 
-    async fn below(directory: TempDir, is_composed: bool) -> Self {
+    async fn in_directory(directory: TempDir, is_composed: bool) -> Self {
         let outside = Outside::default();
         outside.enter();
         let root = directory.path().join("world");
@@ -209,13 +213,28 @@ impl World {
 
     /// Adds a running `side` that shares the network of the database, perhaps as a service of its project.
     pub(crate) async fn add_sharer(&mut self, is_composed: bool) {
+        let labels = if is_composed { self.labels("side") } else { BTreeMap::new() };
+        self.add_side(Container { labels, ..Container::default() }).await;
+    }
+
+    /// Adds a running `side` that shares the network of the database and mounts its data, too; Compose has not made it.
+    pub(crate) async fn add_sharer_with_data(&mut self) {
+        let mount = Mount {
+            kind: MountKind::Volume,
+            volume: Some(DATA.to_owned()),
+            destination: "/view".into(),
+            ..Mount::default()
+        };
+        self.add_side(Container { mounts: vec![mount], ..Container::default() }).await;
+    }
+
+    async fn add_side(&mut self, like: Container) {
         let side = Container {
             name: "side".to_owned(),
             image: "app:1".to_owned(),
             command: ["sh", "-c", "side"].map(str::to_owned).into(),
             network_mode: format!("container:{}", self.container("db").await.id),
-            labels: if is_composed { self.labels("side") } else { BTreeMap::new() },
-            ..Container::default()
+            ..like
         };
         let id = self.engine.add(side).unwrap();
         self.engine.start(&id).await.unwrap();
@@ -228,7 +247,7 @@ impl World {
     }
 
     /// Returns the labels of a service's container.
-    fn labels(&self, service: &str) -> BTreeMap<String, String> {
+    pub(crate) fn labels(&self, service: &str) -> BTreeMap<String, String> {
         let (directory, file) = (self.project(), self.compose_file());
         let labels = [
             ("project", "shop"),

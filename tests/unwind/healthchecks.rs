@@ -86,6 +86,44 @@ fn one_that_cannot_be_run_has_not_passed_and_is_not_waited_for() {
 }
 
 #[test]
+fn one_that_passed_and_cannot_be_run_any_more_is_named_and_the_database_is_asked() {
+    run(async {
+        let (world, told) = World::with_healthcheck(&["hangs-later"]).await;
+        let begun = tokio::time::Instant::now();
+        Restart::PLAIN.act(&world).await.unwrap();
+        assert!(begun.elapsed().as_secs() < 30, "{:?}", begun.elapsed());
+        let told = told.text();
+        assert!(
+            told.contains(
+                "cannot be run (`hangs-later`: no answer within 10s), although its database answers"
+            ),
+            "{told}"
+        );
+    });
+}
+
+#[test]
+fn one_of_a_container_that_nobody_else_can_ask_is_not_waited_for_without_end() {
+    run(async {
+        let (mut world, _) = World::with_healthcheck(&[]).await;
+        let Container { name, image, command, mounts, .. } = world.container("app").await;
+        world.engine.remove_container("app").await.unwrap();
+        let healthcheck = vec!["hangs-later".to_owned()];
+        let app = Container { name, image, command, mounts, healthcheck, ..Container::default() };
+        world.engine.add(app).unwrap();
+        world.engine.start("app").await.unwrap();
+        let told = Arc::new(Told::default());
+        world.host.monitor = told.clone();
+        let begun = tokio::time::Instant::now();
+        TakeSnapshot::STOP_DIRECT.act(&world).await.unwrap();
+        assert!(begun.elapsed().as_secs() < 90, "{:?}", begun.elapsed());
+        assert!(world.container("app").await.state.running);
+        let told = told.text();
+        assert!(told.contains("although it runs, as far as can be seen; it passed before"), "{told}");
+    });
+}
+
+#[test]
 fn a_restore_goes_on_though_it_fails_before_and_after() {
     run(async {
         let (world, told) = World::with_healthcheck(&WRONG).await;

@@ -217,3 +217,65 @@ fn first_names(directory: &Path) -> Option<Vec<PathBuf>> {
     }
     Some(names)
 }
+
+#[cfg(test)]
+mod tests {
+    use tempfile::TempDir;
+
+    use super::*;
+
+    /// Returns who keeps a directory that has these files, mounted by a container of an image that says nothing.
+    fn keeper_of(files: &[(&str, &[u8])]) -> Keeper {
+        let directory = TempDir::new().unwrap();
+        for (name, content) in files {
+            let path = directory.path().join(name);
+            std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+            std::fs::write(path, content).unwrap();
+        }
+        let mount = Mount {
+            kind: MountKind::Bind,
+            source: directory.path().to_owned(),
+            destination: "/data".into(),
+            ..Mount::default()
+        };
+        let container = Container {
+            id: "1".to_owned(),
+            name: "broker".to_owned(),
+            image: "own/image:1".to_owned(),
+            command: vec!["/start".to_owned()],
+            mounts: vec![mount],
+            ..Container::default()
+        };
+        let world = EngineInventory {
+            containers: vec![container],
+            volumes: Vec::new(),
+            directory: "/".into(),
+            compose_project: None,
+            directory_project: None,
+            projects_below: Vec::new(),
+            data_directories: Default::default(),
+            open_files: Default::default(),
+            bystanders: Default::default(),
+            real_directories: Default::default(),
+            typed: String::new(),
+            command: Vec::new(),
+        };
+        let kept = kept(&world, |_| true, true);
+        let [one] = &kept[..] else { panic!("{kept:?}") };
+        one.keeper
+    }
+
+    #[test]
+    fn a_store_is_known_by_its_files_whatever_starts_it() {
+        let name = |files: &[(&str, &[u8])]| match keeper_of(files) {
+            Keeper::Store(store) => store.name,
+            Keeper::Program => "program",
+            Keeper::Database(..) => "database",
+        };
+        assert_eq!(name(&[("log", b""), ("state/mosquitto.db", b"\0\0")]), "Mosquitto");
+        assert_eq!(name(&[("ibdata1", b"")]), "MariaDB or MySQL");
+        assert_eq!(name(&[("deep/er/dump.rdb", b"")]), "Redis or Valkey");
+        assert_eq!(name(&[("app.db", b"SQLite format 3\0\x10")]), "SQLite");
+        assert_eq!(name(&[("app.db", b"mosquitto")]), "program");
+    }
+}

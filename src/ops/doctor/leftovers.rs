@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use chrono::{DateTime, Utc};
 
 use super::rules::{days, shown, target_of};
+use super::ways::Trial;
 use super::{Finding, Kind, Risk};
 use crate::compose::{Membership, VolumeKey};
 use crate::database;
@@ -14,7 +15,6 @@ use crate::model::hint::Hint;
 use crate::model::plural::size;
 use crate::model::quote::{printable, shell_quote};
 use crate::ops::migrate::record::Migration;
-use crate::selector::Target;
 
 /// A remembered migration whose volume still exists.
 pub(super) struct Migrated<'m> {
@@ -25,6 +25,10 @@ pub(super) struct Migrated<'m> {
     pub(super) service: Option<&'m Container>,
     /// Whether the directory is known to be gone.
     pub(super) gone: bool,
+    /// Whether the data can go back into a volume.
+    pub(super) back: Trial,
+    /// What takes a snapshot of the volume, or leads to one.
+    pub(super) snapshot: Vec<Hint>,
 }
 
 /// A volume in which a snapshot keeps a copy for the next one.
@@ -71,22 +75,36 @@ impl Migrated<'_> {
         );
         let remove = Hint::docker(["volume", "rm", &self.migration.volume]);
         let mitigation = match self.service {
-            Some(service) => vec![
-                remove.why("once it is not needed any more"),
-                self.back(service).why("takes the data back into a volume"),
-            ],
+            Some(service) => {
+                let remove = remove.why("once it is not needed any more");
+                let back = match &self.back {
+                    Trial::Open => vec![self.back(service).why("takes the data back into a volume")],
+                    refused => refused.refusal().to_vec(),
+                };
+                std::iter::once(remove).chain(back).collect()
+            }
             None => vec![remove],
         };
         self.finding(Kind::LeftoverVolume, Risk::Low, what, mitigation)
     }
 
-    /// Returns the way back: into the volume itself only if its files can tell whose it is, else into a new one.
+    /// Returns whether the volume is of no use to anybody any more, and the directory has the data.
+    pub(super) fn is_left_over(&self) -> bool {
+        self.users.is_empty() && !self.gone
+    }
+
+    /// Returns the volume for the way back; `None` for the volume itself: only its files can tell whose it is.
+    pub(super) fn volume_back(&self) -> Option<String> {
+        let tells = self.service.and_then(database::of).is_some_and(|database| database.files().is_some());
+        (!tells).then(|| format!("{}-back", self.migration.volume))
+    }
+
     fn back(&self, service: &Container) -> Hint {
         let back = Hint::volsnap(["migrate", &target_of(service).spelling(), "--back"]);
-        if database::of(service).is_some_and(|database| database.files().is_some()) {
-            return back;
+        match self.volume_back() {
+            Some(volume) => back.and(["--volume", &volume]),
+            None => back,
         }
-        back.and(["--volume", &format!("{}-back", self.migration.volume)])
     }
 
     fn last_copy(&self) -> Finding {
@@ -95,9 +113,7 @@ impl Migrated<'_> {
             self.directory(),
             self.moment()
         );
-        let volume = Target::Volume(self.migration.volume.clone()).spelling();
-        let take = Hint::volsnap(["snapshot", &volume]);
-        self.finding(Kind::LeftoverVolume, Risk::Medium, what, vec![take])
+        self.finding(Kind::LeftoverVolume, Risk::Medium, what, self.snapshot.clone())
     }
 
     fn in_use(&self, user: &Container) -> Finding {
@@ -132,7 +148,7 @@ impl Migrated<'_> {
         let at = user.mounts.iter().find(is_volume).map(|mount| mount.destination.as_path());
         let mount = format!("{}:{}", self.directory(), shown(at.unwrap_or(Path::new("…"))));
         match Membership::of(&user.labels) {
-            // Our own restart follows no file to other data.
+            // `restart --recreate` refuses files that name another place for the data than the container has.
             Some(member) => vec![Hint::advice(format!(
                 "mount `{mount}` in the service {} in the project's file, and have Compose make its container anew",
                 member.service
@@ -174,8 +190,11 @@ pub(super) fn moved_from(volume: &Volume, container: &Container, mount: &Mount) 
 }
 
 /// Says of a volume what is only a guess: nobody remembers a migration of it.
-pub(super) fn leftover_volume(name: &str, directory: &Path) -> Finding {
-    let volume = Target::Volume(name.to_owned()).spelling();
+pub(super) fn leftover_volume(name: &str, directory: &Path, snapshot: Vec<Hint>) -> Finding {
+    let snapshot = snapshot.into_iter().map(|hint| match hint {
+        Hint::Advice(_) => hint,
+        command => command.why("keeps what is in it"),
+    });
     Finding {
         kind: Kind::LeftoverVolume,
         risk: Risk::Low,
@@ -186,10 +205,7 @@ pub(super) fn leftover_volume(name: &str, directory: &Path) -> Finding {
             shown(directory)
         ),
         // It may belong to another service, which is down.
-        mitigation: vec![
-            Hint::volsnap(["snapshot", &volume]).why("keeps what is in it"),
-            Hint::docker(["volume", "rm", name]),
-        ],
+        mitigation: snapshot.chain([Hint::docker(["volume", "rm", name])]).collect(),
     }
 }
 
@@ -241,8 +257,14 @@ mod tests {
     fn what_a_migration_has_left_can_go_or_have_the_data_back() {
         let (migration, mut service) = (migration(), in_project(container("shop_db_1", true)));
         service.command = vec!["postgres".to_owned()];
-        let mut migrated =
-            Migrated { migration: &migration, users: Vec::new(), service: Some(&service), gone: false };
+        let mut migrated = Migrated {
+            migration: &migration,
+            users: Vec::new(),
+            service: Some(&service),
+            gone: false,
+            back: Trial::Open,
+            snapshot: Vec::new(),
+        };
         let finding = only(migrated.findings());
         assert_eq!((finding.kind, finding.risk), (Kind::LeftoverVolume, Risk::Low));
         assert_eq!(
@@ -261,6 +283,12 @@ mod tests {
             back.contains("service:shop/db --back --volume shop_data-back "),
             "nobody can tell whose it is"
         );
+        // What would be refused is not printed; its reason is.
+        migrated.back = Trial::Refused(vec![Hint::advice("it is refused: the file is gone")]);
+        assert_eq!(
+            only(migrated.findings()).mended_by(),
+            "docker volume rm shop_data    # once it is not needed any more\nit is refused: the file is gone"
+        );
         migrated.service = None;
         assert_eq!(only(migrated.findings()).mended_by(), "docker volume rm shop_data");
     }
@@ -268,7 +296,15 @@ mod tests {
     #[test]
     fn the_last_copy_is_not_told_to_be_removed() {
         let migration = migration();
-        let migrated = Migrated { migration: &migration, users: Vec::new(), service: None, gone: true };
+        let snapshot = vec![Hint::volsnap(["snapshot", "volume:shop_data"])];
+        let migrated = Migrated {
+            migration: &migration,
+            users: Vec::new(),
+            service: None,
+            gone: true,
+            back: Trial::Closed,
+            snapshot,
+        };
         let finding = only(migrated.findings());
         assert_eq!(finding.risk, Risk::Medium);
         assert_eq!(finding.mended_by(), "volsnap snapshot volume:shop_data");
@@ -278,7 +314,14 @@ mod tests {
     fn who_uses_the_volume_again_is_a_high_risk_unless_the_directory_is_gone() {
         let migration = migration();
         let (back, service) = (in_project(container("shop_db_1", true)), container("other", true));
-        let mut migrated = Migrated { migration: &migration, users: vec![&back], service: None, gone: false };
+        let mut migrated = Migrated {
+            migration: &migration,
+            users: vec![&back],
+            service: None,
+            gone: false,
+            back: Trial::Open,
+            snapshot: Vec::new(),
+        };
         let finding = only(migrated.findings());
         assert_eq!((finding.kind, finding.risk), (Kind::LeftoverInUse, Risk::High));
         assert_eq!(

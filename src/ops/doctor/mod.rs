@@ -18,19 +18,22 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use chrono::{DateTime, Utc};
+use futures_util::StreamExt as _;
 use futures_util::future::join_all;
+use futures_util::stream;
 use nix::sys::statfs::{FsType, TMPFS_MAGIC, statfs};
 use serde::Serialize;
 
 use self::kept::Kept;
 use self::leftovers::{Migrated, Stage};
 use self::rules::{Case, History, NewestSnapshot, OutsideData};
-use self::ways::Ways;
+use self::ways::{Trial, Trials, Ways};
 use super::migrate::record::{Migration, Migrations};
 use super::recover::{self, Survey, Unfinished};
 use super::{Context, facts};
 use crate::agent::survey::survey;
 use crate::agent::swap::PREFIX;
+use crate::compose::environment::Environment;
 use crate::database::{self, Server};
 use crate::model::container::{Container, EngineInfo, Volume};
 use crate::model::error::{Context as _, Result};
@@ -57,6 +60,9 @@ mod ways;
 /// How long a running database may take to answer a question.
 const ASK_LIMIT: Duration = Duration::from_secs(10);
 
+/// Of how many containers' data commands are tried at once: for each, Compose is asked what its files say.
+const TRIALS_AT_ONCE: usize = 4;
+
 /// What to examine.
 #[derive(Debug, Clone)]
 pub struct DoctorOptions {
@@ -66,6 +72,8 @@ pub struct DoctorOptions {
     pub repository: PathBuf,
     /// Whether this machine could run `recover` at boot by itself, and does not.
     pub recovers_nothing_at_boot: bool,
+    /// The variables of whoever asks; compose files may refer to them.
+    pub environment: Environment,
 }
 
 /// How bad it can become.
@@ -212,9 +220,12 @@ pub async fn doctor(context: &Context, options: &DoctorOptions) -> Result<Vec<Fi
         |container: &Container| context.own.as_ref().is_some_and(|own| own.container.id == container.id);
     let is_chosen =
         |container: &Container| !is_ours(container) && chosen.iter().any(|one| one.id == container.id);
+    let trials = Trials { context, world: &world, engine: &engine, environment: &options.environment };
     let mut examined = Vec::new();
-    for kept in kept::kept(&world, is_chosen, engine.local) {
-        let ways = Ways::of(context, &world, &engine, &kept).await;
+    let kept: Vec<_> = kept::kept(&world, is_chosen, engine.local).into_iter().collect();
+    let ways: Vec<Ways> =
+        stream::iter(&kept).map(|one| trials.ways(one)).buffered(TRIALS_AT_ONCE).collect().await;
+    for (kept, ways) in kept.into_iter().zip(ways) {
         let answer = kept.keeper.server().and_then(|_| answers.remove(&kept.data.container.id));
         let Answer { links, consumers, .. } = answer.unwrap_or_default();
         examined.push(Examined { kept, links, consumers, ways });
@@ -247,8 +258,8 @@ pub async fn doctor(context: &Context, options: &DoctorOptions) -> Result<Vec<Fi
         context.monitor.warning(format!("the record of a migration in {path} is {}", later.why()));
     }
     let migrations = migrations(remembered.known, options.target.as_ref(), &chosen);
-    findings.extend(migrated_volumes(&migrations, &world, &engine));
-    findings.extend(leftover_volumes(&examined, &migrations, &world));
+    findings.extend(migrated_volumes(&migrations, &trials).await);
+    findings.extend(leftover_volumes(&examined, &migrations, &trials).await);
     if options.target.is_none() {
         findings.extend(kept_stages(&world, &engine, &runs, context.clock.now()));
         findings.extend(runs.iter().filter_map(|run| rules::open_journal(run, address)));
@@ -368,8 +379,6 @@ impl Examination<'_> {
         let local = host_path.as_deref().filter(|_| self.engine.local);
         let spelled = in_memory(&data.directory, data.mount, &world.volumes);
         let memory = spelled.or_else(|| local.filter(|path| is_memory(path)).map(|_| InMemory::Host));
-        // Only on the engine's own machine can we find a directory to migrate into.
-        let migrate_to = local.and_then(|_| free_directory(&rules::directory_for(data.container)?));
         rules::examine(&Case {
             keeper: one.kept.keeper,
             data,
@@ -384,7 +393,6 @@ impl Examination<'_> {
             outside: one.links.as_deref().map(|links| outside(links, data, world)),
             same_disk: local.map(|path| same_disk(path, self.repository)),
             work_directories: local.map(work_directories).unwrap_or_default(),
-            migrate_to: migrate_to.as_deref(),
             ways: one.ways.clone(),
             repository: self.repository,
             now: self.now,
@@ -514,7 +522,8 @@ fn migrations(mut all: Vec<Migration>, target: Option<&Target>, chosen: &[Contai
 }
 
 /// Returns what became of the volumes that data was migrated from.
-fn migrated_volumes(migrations: &[Migration], world: &EngineInventory, engine: &EngineInfo) -> Vec<Finding> {
+async fn migrated_volumes(migrations: &[Migration], trials: &Trials<'_>) -> Vec<Finding> {
+    let Trials { world, engine, .. } = *trials;
     let mounting = |place: &MountSource| -> Vec<&Container> {
         let mounts = |container: &&Container| {
             container.mounts.iter().any(|mount| selector::location_of(mount).as_ref() == Some(place))
@@ -522,19 +531,26 @@ fn migrated_volumes(migrations: &[Migration], world: &EngineInventory, engine: &
         world.containers.iter().filter(mounts).filter(|one| OtherRun::of(one).is_none()).collect()
     };
     let there = |migration: &&Migration| world.volumes.iter().any(|volume| volume.name == migration.volume);
-    let findings = migrations.iter().filter(there).flat_map(|migration| {
+    let mut findings = Vec::new();
+    for migration in migrations.iter().filter(there) {
         let directory = mounting(&MountSource::Directory(migration.directory.clone()));
         let databases = directory.iter().filter(|container| database::of(container).is_some());
         let looked = migration.directory.symlink_metadata().map_err(|error| error.kind());
-        let migrated = Migrated {
+        let mut migrated = Migrated {
             migration,
             users: mounting(&MountSource::Volume(migration.volume.clone())),
             service: databases.chain(&directory).next().copied(),
             gone: engine.local && looked.is_err_and(|kind| kind == std::io::ErrorKind::NotFound),
+            back: Trial::Closed,
+            snapshot: Vec::new(),
         };
-        migrated.findings()
-    });
-    findings.collect()
+        match migrated.service.filter(|_| migrated.is_left_over()) {
+            Some(service) => migrated.back = trials.back(service, migrated.volume_back()).await,
+            None => migrated.snapshot = trials.snapshot_of(&migration.volume).await,
+        }
+        findings.extend(migrated.findings());
+    }
+    findings
 }
 
 /// Returns the stages that no run is at work on or has in its journal.
@@ -569,11 +585,12 @@ fn kept_stages(
 
 /// Returns the volumes that no container uses and of which no migration is remembered, if their project's database has
 /// its data in a directory.
-fn leftover_volumes(
+async fn leftover_volumes(
     examined: &[Examined<'_>],
     migrations: &[Migration],
-    world: &EngineInventory,
+    trials: &Trials<'_>,
 ) -> Vec<Finding> {
+    let world = trials.world;
     let mut findings = Vec::new();
     let unknown = |volume: &&Volume| !migrations.iter().any(|migration| migration.volume == volume.name);
     for volume in world.volumes.iter().filter(unknown) {
@@ -584,7 +601,8 @@ fn leftover_volumes(
             .filter(|one| one.kept.keeper.is_store())
             .find_map(|one| leftovers::moved_from(volume, one.kept.data.container, one.kept.data.mount?));
         if let (true, Some(directory)) = (unused, moved) {
-            findings.push(leftovers::leftover_volume(&volume.name, &directory));
+            let snapshot = trials.snapshot_of(&volume.name).await;
+            findings.push(leftovers::leftover_volume(&volume.name, &directory, snapshot));
         }
     }
     findings

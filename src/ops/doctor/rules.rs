@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use chrono::{DateTime, Duration, Utc};
 
 use super::kept::Keeper;
-use super::ways::Ways;
+use super::ways::{Trial, Ways};
 use super::{Finding, Kind, Risk, slots};
 use crate::compose::{Membership, VolumeKey};
 use crate::database::Server;
@@ -56,8 +56,6 @@ pub(super) struct Case<'c> {
     /// Whether data and repository are on one file system: unknown for a remote engine, or if it cannot be seen.
     pub(super) same_disk: Option<Option<bool>>,
     pub(super) work_directories: Vec<String>,
-    /// A directory that the data can be migrated into; `None` if it cannot be migrated.
-    pub(super) migrate_to: Option<&'c Path>,
     /// What volsnap would do.
     pub(super) ways: Ways,
     pub(super) repository: &'c Path,
@@ -209,7 +207,8 @@ impl Case<'_> {
     fn save(&self) -> Vec<Hint> {
         // What `migrate` would refuse is not recommended.
         let whole = self.outside.as_ref().is_none_or(Vec::is_empty);
-        match self.migrate_to.filter(|_| whole && self.ways.migrates) {
+        let opens = whole && self.ways.migrate == Trial::Open;
+        match self.ways.migrate_to.as_ref().filter(|_| opens) {
             Some(directory) => {
                 vec![Hint::volsnap(["migrate", &self.ways.target, &directory.to_string_lossy()])]
             }
@@ -218,18 +217,20 @@ impl Case<'_> {
     }
 
     /// Returns how to change its container: in its project's file, or by making it anew.
-    fn changed_by(&self, in_file: &str, option: &str) -> Hint {
+    fn changed_by(&self, in_file: &str, option: &str) -> Vec<Hint> {
         let Some(member) = Membership::of(&self.container().labels) else {
-            return Hint::advice(format!("make the container anew with: docker run {option} …"));
+            return vec![Hint::advice(format!("make the container anew with: docker run {option} …"))];
         };
         let service = printable(member.service);
-        if self.ways.recreates {
-            return Hint::volsnap(["restart", &self.ways.target, "--recreate"])
-                .why(format!("once `{in_file}` is in the service {service} in the project's file"));
+        if self.ways.recreate == Trial::Open {
+            let restart = Hint::volsnap(["restart", &self.ways.target, "--recreate"]);
+            let once = format!("once `{in_file}` is in the service {service} in the project's file");
+            return vec![restart.why(once)];
         }
-        Hint::advice(format!(
+        let by_hand = Hint::advice(format!(
             "put `{in_file}` into the service {service} in the project's file, and make it anew when it may be away"
-        ))
+        ));
+        std::iter::once(by_hand).chain(self.ways.recreate.refusal().iter().cloned()).collect()
     }
 }
 
@@ -387,7 +388,14 @@ fn what_removes_it(case: &Case<'_>) -> Vec<Finding> {
     let name = printable(&volume.name);
     if VolumeKey::of(&volume.labels).is_some() {
         let what = format!("`compose down -v` removes the volume {name}, and the data with it");
-        findings.push(case.finding(Kind::ComposeDown, Risk::Medium, what, case.save()));
+        // Why it stays in the volume is said once.
+        let refusal = case.ways.migrate.refusal().iter().cloned();
+        findings.push(case.finding(
+            Kind::ComposeDown,
+            Risk::Medium,
+            what,
+            case.save().into_iter().chain(refusal),
+        ));
     }
     let spared = case.api_version >= PRUNE_SPARES_NAMED;
     let prune = if spared { "`docker volume prune --all`" } else { "`docker volume prune`" };
@@ -431,7 +439,7 @@ fn how_it_stops(case: &Case<'_>) -> Vec<Finding> {
             "`docker stop`, `compose down` and the engine kill it {grace} s after asking it to stop{own}: {much}"
         );
         let mitigation = case.changed_by("stop_grace_period: 2m", "--stop-timeout 120");
-        findings.push(case.finding(Kind::StopGrace, risk, what, Some(mitigation)));
+        findings.push(case.finding(Kind::StopGrace, risk, what, mitigation));
     }
     let Some(wanted) = case.keeper.server().map(Server::stop_signal) else { return findings };
     let signal = container.stop_signal.as_deref().filter(|signal| !signal.is_empty()).unwrap_or("SIGTERM");
@@ -442,7 +450,7 @@ fn how_it_stops(case: &Case<'_>) -> Vec<Finding> {
         );
         let mitigation =
             case.changed_by(&format!("stop_signal: {wanted}"), &format!("--stop-signal {wanted}"));
-        findings.push(case.finding(Kind::StopSignal, Risk::Medium, what, Some(mitigation)));
+        findings.push(case.finding(Kind::StopSignal, Risk::Medium, what, mitigation));
     }
     findings
 }

@@ -48,8 +48,8 @@ struct Situation {
     api_version: ApiVersion,
     work_directories: Vec<String>,
     migrate_to: Option<PathBuf>,
-    migrates: bool,
-    recreates: bool,
+    migrate: Trial,
+    recreate: Trial,
     held: bool,
 }
 
@@ -91,8 +91,8 @@ impl Situation {
             api_version: ApiVersion(1, 41),
             work_directories: Vec::new(),
             migrate_to: Some("/srv/shop/db".into()),
-            migrates: true,
-            recreates: true,
+            migrate: Trial::Open,
+            recreate: Trial::Open,
             held: false,
         }
     }
@@ -128,8 +128,9 @@ impl Situation {
             memory: in_memory(&data.directory, data.mount, volumes),
             ways: Ways {
                 snapshot: vec![Hint::volsnap(["snapshot", &target])],
-                migrates: self.migrates,
-                recreates: self.recreates,
+                migrate_to: self.migrate_to.clone(),
+                migrate: self.migrate.clone(),
+                recreate: self.recreate.clone(),
                 target,
             },
             data: &data,
@@ -142,7 +143,6 @@ impl Situation {
             outside: self.outside.clone(),
             same_disk: self.same_disk,
             work_directories: self.work_directories.clone(),
-            migrate_to: self.migrate_to.as_deref(),
             repository: Path::new("/backups"),
             now: time("2026-11-21T12:00:00Z"),
             held: self.held,
@@ -391,7 +391,7 @@ fn nobody_is_told_to_start_what_a_run_holds() {
 
 #[rstest]
 #[case::nowhere_to_go(|s: &mut Situation| s.migrate_to = None)]
-#[case::refused(|s: &mut Situation| s.migrates = false)]
+#[case::refused(|s: &mut Situation| s.migrate = Trial::Closed)]
 #[case::not_all_there(|s: &mut Situation| s.outside = Some(vec![OutsideData { what: "pg_wal".into(), path: "/wal".into(), location: None }]))]
 fn what_cannot_be_migrated_is_saved_by_a_snapshot(#[case] prevent: fn(&mut Situation)) {
     let mut situation = Situation::healthy().in_project();
@@ -503,9 +503,22 @@ fn data_in_memory_is_told_with_when_it_goes_and_none_is_left_once_it_has_stopped
 fn what_a_restart_cannot_make_anew_is_not_restarted() {
     let mut situation = Situation::healthy().in_project();
     situation.container.stop_timeout = Some(10);
-    situation.recreates = false;
+    situation.recreate = Trial::Closed;
     let grace = situation.what(Kind::StopGrace).mended_by();
     assert!(grace.starts_with("put `stop_grace_period: 2m` into the service db"), "{grace}");
+    situation.recreate = Trial::Refused(vec![Hint::advice("no image"), Hint::docker(["pull", "x"])]);
+    assert_eq!(situation.what(Kind::StopGrace).mended_by(), format!("{grace}\nno image\ndocker pull x"));
+}
+
+#[test]
+fn why_the_data_stays_in_its_volume_is_said_once() {
+    let mut situation = Situation::healthy().in_project();
+    situation.migrate = Trial::Refused(vec![Hint::advice("the file is gone")]);
+    assert_eq!(
+        situation.what(Kind::ComposeDown).mended_by(),
+        "volsnap snapshot service:shop/db\nthe file is gone"
+    );
+    assert_eq!(situation.what(Kind::Prune).mended_by(), "volsnap snapshot service:shop/db");
 }
 
 #[test]

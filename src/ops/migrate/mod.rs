@@ -22,7 +22,9 @@
 //! | room | what |
 //! |---|---|
 //! | `place` | the directory: what cannot be one |
-//! | `prepare` | the checks and the plan |
+//! | `rehearsal` | what it is refused for, as far as that can be told without an effect |
+//! | `files` | what will become of files and containers |
+//! | `prepare` | all the checks, and the plan |
 //! | `copy` | the copy, and that it is one |
 //! | `switch` | files and containers |
 //! | [`record`] | what is remembered |
@@ -49,15 +51,18 @@ use crate::selector::Target;
 use crate::undo::{Saga, Undo};
 
 mod copy;
+mod files;
 mod place;
 mod plan;
 mod prepare;
 pub mod record;
+mod rehearsal;
 mod switch;
 
 pub use plan::{Direction, MigratePlan, PlannedEdit, PlannedUser};
 use prepare::Preparation;
 use record::Migration;
+pub(super) use rehearsal::Rehearsal;
 
 /// Where the data goes.
 #[derive(Debug, Clone, PartialEq, Eq)]

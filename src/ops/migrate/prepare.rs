@@ -1,15 +1,15 @@
 //! Everything that can be checked before anything is touched, and the plan that results.
 
 use std::collections::BTreeMap;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use tokio::time::{Duration, Instant};
 
 use super::copy::excluded;
+use super::files::{How, Switch, how};
 use super::place::{self, Made};
 use super::plan::{Direction, MigratePlan, PlannedEdit, PlannedUser};
-use super::record::{Migration, Migrations};
-use super::switch::{Switch, how};
+use super::rehearsal::{Cast, Rehearsal, stops};
 use super::{Destination, MigrateRun};
 use crate::agent::calls;
 use crate::agent::calls::{StageCompare, StageInto, StagePass, StageRoom};
@@ -18,7 +18,7 @@ use crate::agent::protocol::{Room, Survey};
 use crate::compose::{Membership, volume_labels};
 use crate::database;
 use crate::engine::helper::Access;
-use crate::model::container::{Container, EngineInfo, Mount};
+use crate::model::container::{Container, EngineInfo};
 use crate::model::error::{Context as _, Error, Result};
 use crate::model::event::Phase;
 use crate::model::facts::checks::Checks;
@@ -31,17 +31,11 @@ use crate::model::plural::size;
 use crate::model::source::{Source, User, key_of};
 use crate::ops::Context;
 use crate::ops::evidence::DatabaseFiles;
-use crate::ops::helper::{StageMount, StartedHelper, busy, refuse_elsewhere, start_helper};
-use crate::ops::hold::HoldPlan;
-use crate::ops::orchestrated::Purpose;
+use crate::ops::helper::{StageMount, StartedHelper, refuse_elsewhere, start_helper};
 use crate::ops::plan::{DowntimeEstimate, STAGE_RESERVE};
-use crate::ops::preconditions::{refuse_podman, refuse_what_cannot_be_stopped};
 use crate::ops::project_file::find_checks;
 use crate::ops::sharers::Sharers;
 use crate::saga::{UndoId, When};
-use crate::selector::inventory::inventory;
-use crate::selector::{is_anonymous, location_of};
-use crate::service::order;
 use crate::service::ready::await_ready;
 use crate::undo::Saga;
 use crate::undo::Undo;
@@ -134,41 +128,17 @@ impl MigrateRun<'_> {
         let engine = docker.engine().await.context(|| "ask the engine what it is".to_owned())?;
         self.run.context.refuse_unknown_names(&self.options.kills).await?;
         let source = self.run.context.resolve_for(&["migrate"], &self.options.target).await?;
+        self.run.refuse_ourselves(&source)?;
         self.run.refuse_unfinished(&source)?;
         source.warnings.iter().for_each(|warning| self.run.monitor().warning(warning));
-        if let Some(other) = &source.held_by {
-            return Err(busy(&source, &other.container));
-        }
-        refuse_podman(&engine, &source, || {
-            let target = self.options.target.spelling();
-            vec![
-                Hint::volsnap(["snapshot", &target, "--quiesce", "pause"]),
-                Hint::volsnap(["restore", "latest", "--dir", "DIR"]).why("then"),
-            ]
-        })?;
-        if !engine.local && self.run.context.own.is_none() {
-            return Err(Error::usage(format!(
-                "the engine is on another machine, and the directory for {} has to be made there",
-                source.title
-            ))
-            .hint(Hint::advice("run volsnap on the engine's machine")));
-        }
+        let rehearsal = self.rehearsal(&engine, &source);
+        rehearsal.refuse_source()?;
         if let Some(at) = self.is_done(&source) {
             return Ok(Preparation::Already { title: source.title, at });
         }
-        self.refuse_location(&source)?;
-        self.run.context.refuse_orchestrated(&source, Purpose::Migrate).await?;
-        self.run.context.refuse_in_memory(&source, Purpose::Migrate).await?;
-        let users = mounting(&source)?;
-        let stops = stops(&source)?;
-        let kills = self.options.kills.clone();
-        let hold = HoldPlan { containers: stops.clone(), kills, ..HoldPlan::default() };
-        let hold = hold.look(&self.run.context).await?;
-        hold.refuse_the_deaf()?;
-        hold.warn_of_the_unhealthy(self.run.monitor());
-        let anew: Vec<&Container> = users.iter().map(|(user, _)| &user.container).collect();
-        let sharers = self.run.context.sharers((&anew, &stops), self.run.id.as_str()).await?;
-        self.run.context.refuse_stranded(&source).await?;
+        let cast = rehearsal.cast(self.run.id.as_str()).await?;
+        let stops = cast.hold.containers.clone();
+        cast.hold.warn_of_the_unhealthy(self.run.monitor());
         let database = database_of(&source);
         let checks = match database.as_ref().filter(|database| database.container.state.running) {
             Some(database) => find_checks(None, &database.container, &self.run.context.directory)?,
@@ -176,10 +146,8 @@ impl MigrateRun<'_> {
         };
         self.refuse_unready(database.as_ref()).await?;
         let target = self.destination(saga, &engine, &source).await?;
-        // If the record is not to be read, the edit is made like any other.
-        let written = self.migration(&engine, &source).ok().flatten().map(|migration| migration.edits);
-        let ways = (&source.location, &target.location);
-        let switch = self.plan_switch(&users, ways, &written.unwrap_or_default(), &sharers).await?;
+        let switch = rehearsal.switch(&cast, &target.location).await?;
+        let Cast { users, hold, sharers } = cast;
         let image = (&engine, self.options.helper_image.as_deref());
         // It exists already, whatever it is.
         let none = BTreeMap::new();
@@ -267,6 +235,10 @@ impl MigrateRun<'_> {
         })))
     }
 
+    fn rehearsal<'a>(&'a self, engine: &'a EngineInfo, source: &'a Source) -> Rehearsal<'a> {
+        Rehearsal { context: &self.run.context, options: self.options, engine, source }
+    }
+
     /// Returns where the data is, if that is already where it should go.
     fn is_done(&self, source: &Source) -> Option<String> {
         match (&self.options.destination, &source.location) {
@@ -279,38 +251,6 @@ impl MigrateRun<'_> {
                 volume.as_ref().is_none_or(|volume| volume == name).then(|| format!("volume {name}"))
             }
             _ => None,
-        }
-    }
-
-    /// Refuses data that is not where such a migration begins.
-    fn refuse_location(&self, source: &Source) -> Result<()> {
-        let target = self.options.target.spelling();
-        match (&self.options.destination, &source.location) {
-            (Destination::Directory(_), MountSource::Volume(name)) if is_anonymous(&source.location) => {
-                Err(Error::usage(format!(
-                    "{} has its data in a volume without a name ({}…), which no compose file mentions",
-                    source.title,
-                    &name[..name.len().min(12)]
-                ))
-                .hint(
-                    Hint::volsnap(["snapshot", &target])
-                        .why("then give it a named volume, and restore into that"),
-                ))
-            }
-            (_, MountSource::Directory(_)) if source.shares_its_volume() => Err(Error::usage(format!(
-                "{} is a part of what its container mounts, and a migration moves the whole of a mount",
-                source.title
-            ))
-            .hint(Hint::volsnap(["snapshot", &target]))
-            .or(Hint::volsnap(["restore", "latest", "--dir", "DIR"]).why("then"))),
-            (Destination::Directory(_), MountSource::Directory(directory)) => Err(Error::usage(format!(
-                "{} has its data in a directory already: {}",
-                source.title,
-                directory.display()
-            ))
-            .hint(Hint::volsnap(["migrate", &target, "--back"]).why("into a volume"))),
-            (Destination::Back { .. }, MountSource::Volume(_)) | (Destination::Directory(_), _) => Ok(()),
-            (Destination::Back { .. }, MountSource::Directory(_)) => Ok(()),
         }
     }
 
@@ -343,32 +283,14 @@ impl MigrateRun<'_> {
                 Ok(Target { location: MountSource::Directory(on_host), made, warnings: found.warnings })
             }
             Destination::Back { volume } => {
-                let name = self.volume_back(engine, source, volume.as_deref())?;
+                let rehearsal = self.rehearsal(engine, source);
+                let name = rehearsal.volume_back(volume.as_deref())?;
                 self.make_volume(saga, engine, source, &name).await?;
                 let location = MountSource::Volume(name);
-                self.refuse_other_users(&location).await?;
+                rehearsal.refuse_other_users(&location).await?;
                 Ok(Target { location, made: Made::default(), warnings: Vec::new() })
             }
         }
-    }
-
-    /// Returns the volume that the data goes back into.
-    fn volume_back(&self, engine: &EngineInfo, source: &Source, named: Option<&str>) -> Result<String> {
-        if let Some(named) = named {
-            return Ok(named.to_owned());
-        }
-        let hint =
-            || Hint::volsnap(["migrate", &self.options.target.spelling(), "--back", "--volume", "NAME"]);
-        let migration = self.migration(engine, source).map_err(|error| error.hint(hint()))?;
-        migration.map(|migration| migration.volume).ok_or_else(|| {
-            Error::usage(format!("of what volume {} was migrated is not known here", source.title))
-                .hint(hint())
-        })
-    }
-
-    fn migration(&self, engine: &EngineInfo, source: &Source) -> Result<Option<Migration>> {
-        let MountSource::Directory(directory) = &source.location else { return Ok(None) };
-        Migrations::into_directory(&self.run.context.saga.state, &engine.id, directory)
     }
 
     /// Makes the volume that the data goes back into, if it does not exist.
@@ -387,7 +309,7 @@ impl MigrateRun<'_> {
         saga.register(When::OnFailure, removal).context(|| "write the journal".to_owned())?;
         self.run.monitor().step("create-volume");
         // If nothing is remembered, the labels are those that Compose would give it.
-        let remembered = self.migration(engine, source).ok().flatten();
+        let remembered = self.rehearsal(engine, source).migration().ok().flatten();
         let remembered = remembered.filter(|migration| migration.volume == name);
         let mut labels = match remembered {
             Some(migration) => lasting_labels(migration.labels),
@@ -395,29 +317,6 @@ impl MigrateRun<'_> {
         };
         labels.insert(LABEL_RUN.to_owned(), self.run.id.to_string());
         docker.create_volume(name, &labels).await.context(|| format!("create volume {name}"))
-    }
-
-    async fn refuse_other_users(&self, location: &MountSource) -> Result<()> {
-        let world = self.run.context.world().await?;
-        let inventory = inventory(location, &world);
-        // One that only reads disturbs nothing; one that does not run does not write. But a database comes back.
-        let is_database = |user: &User| database::of(&user.container).is_some();
-        let disturbs = |user: &&User| (user.container.state.running && user.writes) || is_database(user);
-        match inventory.users.iter().find(disturbs) {
-            Some(user) if is_database(user) => Err(Error::failed(format!(
-                "container {} has a database in the volume that the data is to go back into",
-                user.container.name
-            ))
-            .hint(Hint::mounts(&user.container.name))
-            .or(Hint::instead(&["--volume="], ["--volume", "NAME"]).why("another volume"))),
-            Some(user) => Err(Error::failed(format!(
-                "container {} could write to the volume that the data is to go back into",
-                user.container.name
-            ))
-            .hint(Hint::docker(["stop", &user.container.name]).why("and start it afterwards"))
-            .or(Hint::again(["--ignore", &user.container.name]).why("if it does not write there"))),
-            None => Ok(()),
-        }
     }
 
     /// Looks into the place for the copy, takes over what an earlier run began there, and tries whether it can hold
@@ -591,42 +490,6 @@ fn names<'c>(containers: impl Iterator<Item = &'c Container>) -> Vec<String> {
     containers.map(|container| container.name.clone()).collect()
 }
 
-/// Returns the containers to stop, in the order in which they are stopped.
-fn stops(source: &Source) -> Result<Vec<Container>> {
-    let stays = |user: &&User| user.container.state.running && !user.is_passer_by();
-    let users: Vec<_> = source.users.iter().filter(stays).cloned().collect();
-    let stops: Vec<Container> = order::stop_order(&users).into_iter().cloned().collect();
-    stops.iter().try_for_each(refuse_what_cannot_be_stopped)?;
-    Ok(stops)
-}
-
-/// Returns the containers that mount the data, each with the path where it mounts it.
-fn mounting(source: &Source) -> Result<Vec<(User, PathBuf)>> {
-    let mut users = Vec::new();
-    for user in source.users.iter().filter(|user| !user.as_sharer && !user.is_passer_by()) {
-        let container = &user.container;
-        let Some(at) = source.mounted_at(container) else {
-            return Err(Error::failed(format!(
-                "container {} uses {} through a directory above or below it, and would be left with the old data",
-                container.name, source.title
-            ))
-            .hint(Hint::mounts(&container.name))
-            .or(Hint::again(["--ignore", &container.name]).why("leaves it alone, with the old data")));
-        };
-        let is_same = |mount: &&Mount| location_of(mount).as_ref() == Some(&source.location);
-        let mounts = container.mounts.iter().filter(is_same);
-        if mounts.count() > 1 {
-            return Err(Error::failed(format!(
-                "container {} mounts {} at more than one place",
-                container.name, source.title
-            ))
-            .hint(Hint::advice("mount it once, and try again")));
-        }
-        users.push((user.clone(), at));
-    }
-    Ok(users)
-}
-
 fn planned_user(user: &User, at: &Path) -> PlannedUser {
     let service = Membership::of(&user.container.labels)
         .map(|member| format!("service {} of {}", member.service, member.project));
@@ -634,7 +497,7 @@ fn planned_user(user: &User, at: &Path) -> PlannedUser {
         container: user.container.name.clone(),
         running: user.container.state.running,
         mounted_at: at.to_owned(),
-        service: service.filter(|_| matches!(how(&user.container), super::switch::How::Compose)),
+        service: service.filter(|_| how(&user.container) == How::Compose),
     }
 }
 

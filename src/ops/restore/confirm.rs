@@ -76,7 +76,8 @@ impl RestoreRun<'_> {
         };
         for failed in unhealthy {
             self.run.monitor().warning(format!(
-                "{failed}, although its database answers and {compared}; it passed on the data before"
+                "{failed}, although {} and {compared}; it passed on the data before",
+                failed.although()
             ));
         }
         Ok(())

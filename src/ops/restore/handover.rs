@@ -13,6 +13,7 @@ use crate::model::labels::lasting_labels;
 use crate::model::location::MountSource;
 use crate::model::manifest::Manifest;
 use crate::model::orchestrator::Orchestrator;
+use crate::ops::apart;
 
 impl RestoreRun<'_> {
     /// Returns the labels of a new volume: those of the volume that it replaces; where nothing is known of one, those
@@ -115,10 +116,33 @@ impl RestoreRun<'_> {
         let options = environment.data_directory.iter().flat_map(|directory| advice.options_on(directory));
         let run = Hint::docker(["run", "-d", "--name", &name])
             .and(options)
-            .and(["-v", &mount, image])
-            .why("the image and the mount that it had; add its ports, networks and settings");
+            .and(["-v", &mount])
+            .and(self.configuration_mounts(manifest).await)
+            .and([image])
+            .why("the image and the mounts that it had; add its ports, networks and settings");
         let show = environment.superuser.as_deref().and_then(|superuser| advice.show(&name, superuser));
         Some(std::iter::once(run).chain(show).collect())
+    }
+
+    /// Returns the options that mount the configuration which the data's container had from elsewhere, without which its
+    /// database may not start. None of them makes what is not there.
+    async fn configuration_mounts(&self, manifest: &Manifest) -> Vec<String> {
+        let mut options = Vec::new();
+        for mount in apart::mounts_of_restore(manifest) {
+            let (kind, from) = match &mount.volume {
+                Some(name) => ("volume", name.clone()),
+                None => ("bind", mount.source.display().to_string()),
+            };
+            let at = mount.destination.display().to_string();
+            let is_there =
+                kind == "bind" || matches!(self.run.context.docker.volume(&from).await, Ok(Some(_)));
+            // A comma would end a field.
+            if is_there && !from.contains(',') && !at.contains(',') {
+                let field = format!("type={kind},source={from},target={at},readonly");
+                options.extend(["--mount".to_owned(), field]);
+            }
+        }
+        options
     }
 
     /// Returns a name for a container like the one that the data ran in. On data that has the place of that container's,

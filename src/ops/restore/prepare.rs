@@ -157,6 +157,7 @@ impl RestoreRun<'_> {
         let engine =
             self.run.context.docker.engine().await.context(|| "ask the engine what it is".to_owned())?;
         let source = self.destination(&engine).await?;
+        self.run.refuse_ourselves(&source)?;
         self.run.refuse_unfinished(&source)?;
         if self.options.safety && !self.makes() {
             refuse_own_repository(&self.run.context, &self.repository)?;

@@ -26,7 +26,7 @@ use crate::ops::evidence::DatabaseFiles;
 use crate::ops::helper::{busy, start_helper};
 use crate::ops::hold::{HoldMethod, HoldPlan, is_restarted};
 use crate::ops::orchestrated::Purpose;
-use crate::ops::outside::refuse_own_repository;
+use crate::ops::outside::{refuse_ourselves, refuse_own_repository};
 use crate::ops::plan::{self, CaptureChoice, DowntimeEstimate, Plan, StageOutlook};
 use crate::ops::preconditions::{
     refuse_podman, refuse_too_deep, refuse_what_cannot_be_frozen, refuse_what_cannot_be_stopped,
@@ -55,6 +55,12 @@ impl SnapshotRun<'_> {
         let engine = docker.engine().await.context(|| "ask the engine what it is".to_owned())?;
         self.run.context.refuse_unknown_names(&self.options.kills).await?;
         let source = self.run.context.resolve(&self.options.target).await?;
+        let goes = |user: &User| match self.options.quiesce {
+            Quiesce::Stop => true,
+            Quiesce::Pause => user.writes,
+            Quiesce::Native | Quiesce::None => false,
+        };
+        refuse_ourselves(&self.run.context, &source, goes)?;
         self.run.refuse_unfinished(&source)?;
         source.warnings.iter().for_each(|warning| self.run.monitor().warning(warning));
         refuse_own_repository(&self.run.context, &self.repository)?;
