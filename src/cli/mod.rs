@@ -201,7 +201,7 @@ pub(crate) fn main() -> ExitCode {
     if let Verb::Agent(args) = verb {
         return agent::run(&args);
     }
-    let ui = Ui::new(UiOptions {
+    let ui = Ui::new(&UiOptions {
         json: global.json,
         quiet: global.quiet,
         verbose: global.verbose,
