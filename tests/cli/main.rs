@@ -9,8 +9,10 @@ mod elsewhere;
 mod formats;
 mod hand_made;
 mod hints;
+mod hosts;
 mod listing;
 mod manual;
+mod others;
 mod output;
 #[path = "../shared/program.rs"]
 #[expect(dead_code, reason = "some of it is only for the tests with an engine")]
@@ -21,4 +23,8 @@ mod retention;
 mod s3;
 #[path = "../shared/schema.rs"]
 mod schema;
+#[path = "../shared/sshd.rs"]
+mod sshd;
 mod unfinished;
+#[path = "../shared/webdav.rs"]
+mod webdav;

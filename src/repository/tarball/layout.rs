@@ -10,6 +10,7 @@
 //! marks/SOURCE/SOURCE-ID.pinned.json              it is not to be deleted
 //! marks/SOURCE/SOURCE-ID.acknowledged-TIME.json   somebody has looked at what was wrong up to this snapshot
 //! running/RUN.N.json                              what a run reads; the Nth time that it says so
+//! index/SOURCE/DIGEST.jsonl.zst                   the manifests of a source in one object, at a server
 //! …anything.partial                               being written, or what a dead run left
 //! ```
 //!
@@ -37,6 +38,10 @@ pub const SNAPSHOTS: Key = Key::literal("snapshots");
 pub const MARKS: Key = Key::literal("marks");
 /// The folder in which runs say what they read.
 pub const RUNNING: Key = Key::literal("running");
+/// The folder of the indexes, a folder each source.
+pub const INDEX: Key = Key::literal("index");
+/// The end of an index's name; the beginning is the BLAKE3 of its bytes.
+pub const INDEX_END: &str = ".jsonl.zst";
 /// The longest source key: with the longest suffix a name still fits in 255 bytes.
 pub const SOURCE_KEY_MAX: usize = 180;
 
@@ -169,6 +174,14 @@ pub fn marks_folder(source: &str) -> Result<Key, KeyError> {
 /// When the run's name is not valid.
 pub fn run_key(run: &SnapshotId, number: u64) -> Result<Key, KeyError> {
     RUNNING.join(&format!("{run}.{number}{JSON}"))
+}
+
+/// Returns the folder of a source's index.
+///
+/// # Errors
+/// When the source's key is not valid.
+pub fn index_folder(source: &str) -> Result<Key, KeyError> {
+    INDEX.join(source)
 }
 
 /// Returns the folder of a source.
