@@ -1,4 +1,4 @@
-//! Storage of objects: one interface, with a local directory, a [bucket](bucket), or a folder of another machine's behind it.
+//! Storage of objects: one interface, with a local directory, a [`bucket`], or a folder of another machine's behind it.
 //!
 //! An object appears under its key complete and durable, or not at all, and nothing ever overwrites an object. So
 //! whoever finds an object may believe that all of it is there. Big and small objects go the same way, so there is one

@@ -1,7 +1,7 @@
 //! A folder at a machine that is reached by SSH.
 //!
 //! The program `ssh` makes the connection, with all that the user has told it; what runs over it is SFTP, which is small
-//! enough to be spoken here. An object is whole or not there: it is written under [a name of its own](super::temporary),
+//! enough to be spoken here. An object is whole or not there: it is written under a name of its own,
 //! synced and measured, and then gets its key by a hard link, which fails if something has the key. A server or a file
 //! system without hard links renames instead, after a look whether something has the key; keys are unique by themselves.
 //!

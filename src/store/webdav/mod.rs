@@ -1,6 +1,6 @@
 //! A folder of a WebDAV server.
 //!
-//! An object is whole or not there: it is written under [a name of its own](super::temporary), measured, and moved to its
+//! An object is whole or not there: it is written under a name of its own, measured, and moved to its
 //! key. The move is asked to overwrite nothing (`Overwrite: F`), and the key is looked for before; whether the server heeds
 //! that is found out when a repository is made, and nothing rests on it: keys are unique by themselves. A condition on
 //! the writing itself (`If-None-Match`) is not used, since widespread servers ignore it.
