@@ -154,6 +154,11 @@ const SILENT: [(&str, &str, &str); 11] = [
     ("src/ops/run.rs", "Error::new(ErrorKind::Interrupted(", "the user wants nothing more"),
     ("src/ops/run.rs", "Error::new(ErrorKind::NotPutBack, said", "the hints are added below"),
     ("src/ops/snapshot/online.rs", "Error::failed(format!(\"there is no stage", "no way leads there"),
+    (
+        "src/ops/trust.rs",
+        "Error::usage(format!( \"the repository {} is {}, and",
+        "who refuses it adds the hint",
+    ),
     ("src/ops/verify.rs", "Error::failed( \"the file list does not have", "who reports damage adds the hint"),
 ];
 
