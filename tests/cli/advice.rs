@@ -143,7 +143,7 @@ const REFUSALS: [&str; 4] = ["Error::usage(", "Error::failed(", "Error::busy(", 
 /// system refuses is no refusal.
 const SAYS: [&str; 4] = ["hint", "or", "with_hints", "with_source"];
 /// The refusals that say nothing themselves, by their file and the begin of their text, and why they need not.
-const SILENT: [(&str, &str, &str); 11] = [
+const SILENT: [(&str, &str, &str); 12] = [
     ("src/cli/mod.rs", "Error::failed(refused.to_string())", "the hints are added below"),
     ("src/ops/check.rs", "Error::failed(format!(\"survey ", "no way leads there"),
     ("src/ops/drill.rs", "Error::failed(\"the drill came to nothing\")", "no way leads there"),
