@@ -280,6 +280,8 @@ impl DrillRun<'_> {
         };
         report.image = Some(boot.image.tags.first().unwrap_or(&boot.image.id).clone());
         let Some(container) = self.boot(saga, &boot, &unpacked, report, deadline).await? else {
+            // It may be the reason.
+            report.notes.extend(apart::of_drill(&self.snapshot.manifest, None));
             return Ok(());
         };
         let comparing = Instant::now();

@@ -201,6 +201,20 @@ impl HoldPlan {
         Ok(self)
     }
 
+    /// Looks only at whether each container that is stopped can stop by itself: runs nothing in it, and waits for nothing.
+    ///
+    /// # Errors
+    /// When the owner's file cannot be understood or believed.
+    pub(super) async fn glance(mut self, context: &Context) -> Result<Self> {
+        self = self.with_own_commands(context)?;
+        for container in self.containers.iter().filter(|container| database::of(container).is_none()) {
+            if let Some(vitals) = Vitals::of(&*context.docker, container).await {
+                self.vitals.insert(container.id.clone(), vitals);
+            }
+        }
+        Ok(self)
+    }
+
     /// Says whose healthcheck fails as it is, or cannot be run, and who may not stop by itself, as far as its last run
     /// tells.
     pub(super) fn warn_of_the_unhealthy(&self, monitor: &dyn Monitor) {
@@ -507,8 +521,11 @@ impl Run {
         }
         let frozen = freeze_all(&*self.context.docker, containers, FREEZE_LIMIT, self.monitor()).await;
         frozen.map_err(|error| match error {
-            ServiceError::NotFrozen { .. } => Error::failed(error.to_string())
+            ServiceError::NotFrozen { .. } if plan.freezes() => Error::failed(error.to_string())
                 .hint(Hint::advice("the engine has not frozen it: --quiesce stop stops it instead")),
+            ServiceError::NotFrozen { .. } => Error::failed(error.to_string()).hint(Hint::advice(
+                "the engine has not frozen it: give it a first process that acts on its stop signal (`init: true`)",
+            )),
             _ => Error::failed(format!("freeze {}", plan.frozen().join(", "))).with_source(error),
         })
     }
@@ -624,7 +641,8 @@ impl Held {
             run.note_started(&self.stopped);
             let downtime = run.timer.released();
             run.end_lease();
-            run.monitor().event(Event::Released { downtime, answers: self.can_be_asked() });
+            let answers = self.can_be_asked() && unhealthy.iter().all(FailedHealthcheck::database_answers);
+            run.monitor().event(Event::Released { downtime, answers });
         }
         Ok(Started { at: run.context.clock.now(), unhealthy })
     }

@@ -9,7 +9,7 @@ use super::Target;
 use crate::compose::{DirectoryProject, Membership, WORKING_DIR_LABEL, projects_below};
 use crate::engine::Docker;
 use crate::model::container::{Container, Volume};
-use crate::model::error::{Context as _, Error, Result};
+use crate::model::error::{Context as _, Result};
 use crate::model::hint::Hint;
 use crate::model::location::normalize;
 use crate::model::orchestrator::without_dead_tasks;
@@ -68,16 +68,12 @@ impl EngineInventory {
     /// # Errors
     /// When the engine does not answer.
     pub async fn of(docker: &dyn Docker, directory: &Path, compose_project: Option<&str>) -> Result<Self> {
-        let containers = async {
-            let listed = docker.containers().await.context(|| "list the containers".to_owned())?;
-            let mut containers = without_dead_tasks(listed);
-            look_into(docker, &mut containers).await;
-            Ok::<_, Error>(containers)
-        };
-        // Both at once: somebody may wait for what is held meanwhile.
-        let (containers, volumes) = tokio::join!(containers, docker.volumes());
+        let listed = docker.containers().await.context(|| "list the containers".to_owned())?;
+        let mut containers = without_dead_tasks(listed);
+        // Both at once: somebody may wait for what is held meanwhile. No container mounts a volume that is made later.
+        let ((), volumes) = tokio::join!(look_into(docker, &mut containers), docker.volumes());
         let mut inventory = Self {
-            containers: containers?,
+            containers,
             volumes: volumes.context(|| "list the volumes".to_owned())?,
             directory: directory.to_owned(),
             compose_project: compose_project.filter(|name| !name.is_empty()).map(str::to_owned),

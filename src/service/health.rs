@@ -43,6 +43,12 @@ impl FailedHealthcheck {
         self.was_run
     }
 
+    /// Returns whether its database was asked, and answers.
+    #[must_use]
+    pub fn database_answers(&self) -> bool {
+        self.answers
+    }
+
     /// Returns what is well all the same, as it follows "although".
     #[must_use]
     pub fn although(&self) -> &'static str {

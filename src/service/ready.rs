@@ -57,6 +57,8 @@ pub(super) enum Shows<'v> {
         unhealthy: bool,
         /// What its owner wants to be asked in place of its healthcheck.
         ready: Option<&'v OwnCommand>,
+        /// Whether it may run on other data than before: then that it runs does not say that it is back.
+        other_data: bool,
     },
 }
 
@@ -140,6 +142,10 @@ pub(super) async fn await_ready_of(
                 let failed_for = fails_since.get_or_insert_with(Instant::now).elapsed();
                 // One that says nothing is not waited for where the database itself has answered.
                 let is_answered = failed.answers && !failed.was_run();
+                // It may have been cut off because the container has just ended.
+                if is_answered && !still_runs(docker, &now).await? {
+                    continue;
+                }
                 if is_over || is_answered || shows.passes_over(&now, failed_for) {
                     return Ok(Some(failed));
                 }
@@ -169,6 +175,12 @@ pub(super) async fn await_ready_of(
         let is_asked = server.is_some() && fails_since.is_none();
         sleep(if is_asked { POLL } else { LOOK_AGAIN }).await;
     }
+}
+
+/// Returns whether a container is still in the run in which it was seen.
+async fn still_runs(docker: &dyn Docker, seen: &Container) -> Result<bool> {
+    let now = docker.container(&seen.id).await?;
+    Ok(now.is_some_and(|now| now.state.running && now.state.started_at == seen.state.started_at))
 }
 
 /// Asks a container once whatever it can be asked.
@@ -207,8 +219,10 @@ async fn look(
         Shows::Running => Look::Unhealthy(failed),
         // After a stop, it must be seen to be back.
         Shows::Started { .. } if server.is_some() => Look::Unhealthy(failed),
-        // Nobody says anything: what else can be seen has to do.
-        Shows::Started { .. } if is_silent && is_as_before(docker, container, shows, begun).await => {
+        // Nobody says anything: what else can be seen has to do, but not where other data may be the reason.
+        Shows::Started { other_data: false, .. }
+            if is_silent && is_as_before(docker, container, shows, begun).await =>
+        {
             Look::Unhealthy(failed)
         }
         Shows::Started { .. } => Look::Unanswered(failed),

@@ -141,7 +141,7 @@ pub async fn start_once(
     for container in containers {
         monitor.step("start-container");
         let answering = StoppedContainer { answered: true, ..container.clone() };
-        failed.extend(attempt(docker, &answering, containers, deadline, monitor).await?);
+        failed.extend(attempt(docker, (&answering, true), containers, deadline, monitor).await?);
     }
     Ok(failed)
 }
@@ -191,7 +191,7 @@ async fn bring_back(
     let (mut pause, mut left_since, mut told) = (POLL, None, false);
     let half = deadline.saturating_duration_since(Instant::now()) / 2;
     loop {
-        let error = match attempt(docker, stopped, fellows, deadline, monitor).await {
+        let error = match attempt(docker, (stopped, false), fellows, deadline, monitor).await {
             Ok(None) => return Ok(()),
             Ok(Some(failed)) => {
                 let notice =
@@ -264,7 +264,7 @@ fn left_alone(stopped: &StoppedContainer, error: &ServiceError) -> Notice {
 /// healthcheck fails, if its database answers and it did not fail before.
 async fn attempt(
     docker: &dyn Docker,
-    stopped: &StoppedContainer,
+    (stopped, other_data): (&StoppedContainer, bool),
     fellows: &[StoppedContainer],
     deadline: Instant,
     monitor: &dyn Monitor,
@@ -296,6 +296,7 @@ async fn attempt(
         vitals: stopped.vitals.as_ref(),
         unhealthy: stopped.unhealthy,
         ready: stopped.ready.as_ref(),
+        other_data,
     };
     await_ready_of(docker, &container, stopped.server(&container), shows, deadline, monitor).await
 }

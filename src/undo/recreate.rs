@@ -111,23 +111,34 @@ impl ReplacedContainer {
             docker.remove_stopped_container(&other.id).await?;
         }
         let description = self.sharing_of_those_there(docker, all).await?;
-        match docker.container(id).await? {
-            // The engine will never start it again.
-            Some(still) if description.is_some() => {
-                monitor.step("remove-stranded");
-                docker.remove_stopped_container(&still.id).await?;
-            }
-            Some(still) if still.name == *name => return Ok(()),
-            Some(_) => {
+        let still = docker.container(id).await?;
+        let stranded = match (&still, &description) {
+            // The engine will never start it again; it goes once the like of it is there.
+            (Some(still), Some(_)) => Some(still),
+            (Some(still), None) if still.name == *name => return Ok(()),
+            (Some(_), None) => {
                 monitor.step("rename-back");
                 return Ok(docker.rename_container(id, name).await?);
             }
-            None => {}
+            (None, _) => None,
+        };
+        if let Some(stranded) = stranded.filter(|stranded| stranded.name == *name) {
+            monitor.step("set-stranded-aside");
+            docker
+                .rename_container(
+                    &stranded.id,
+                    &format!("{name}-volsnap-stranded-{}", &id[..id.len().min(12)]),
+                )
+                .await?;
         }
         monitor.step("create-again");
         let mount = NewMount { destination: &self.destination, source: &self.source };
         let description = description.as_ref().unwrap_or(&self.description);
         docker.clone_container(description, name, Some(mount)).await?;
+        if let Some(stranded) = stranded {
+            monitor.step("remove-stranded");
+            docker.remove_stopped_container(&stranded.id).await?;
+        }
         Ok(())
     }
 

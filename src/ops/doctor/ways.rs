@@ -233,7 +233,7 @@ impl Way<'_> {
 
     fn rehearsal<'a>(&'a self, options: &'a MigrateOptions) -> Rehearsal<'a> {
         let Trials { context, engine, .. } = *self.trials;
-        Rehearsal { context, options, engine, source: self.source }
+        Rehearsal { context, options, engine, source: self.source, is_trial: true }
     }
 
     /// Tries to have Compose make its containers anew.
@@ -248,7 +248,7 @@ impl Way<'_> {
             return Trial::Closed;
         }
         let hold = HoldPlan { containers: containers.clone(), ..HoldPlan::default() };
-        if !hold.look(self.trials.context).await.is_ok_and(|hold| hold.refuse_the_deaf().is_ok()) {
+        if !hold.glance(self.trials.context).await.is_ok_and(|hold| hold.refuse_the_deaf().is_ok()) {
             return Trial::Closed;
         }
         Trial::of("`restart --recreate`", self.refuse_recreation(&containers).await)

@@ -236,7 +236,7 @@ impl MigrateRun<'_> {
     }
 
     fn rehearsal<'a>(&'a self, engine: &'a EngineInfo, source: &'a Source) -> Rehearsal<'a> {
-        Rehearsal { context: &self.run.context, options: self.options, engine, source }
+        Rehearsal { context: &self.run.context, options: self.options, engine, source, is_trial: false }
     }
 
     /// Returns where the data is, if that is already where it should go.

@@ -28,6 +28,8 @@ pub(in crate::ops) struct Rehearsal<'a> {
     pub(in crate::ops) options: &'a MigrateOptions,
     pub(in crate::ops) engine: &'a EngineInfo,
     pub(in crate::ops) source: &'a Source,
+    /// Whether nothing may be run in a container, nor waited for: it is only tried.
+    pub(in crate::ops) is_trial: bool,
 }
 
 /// Who takes part in a migration.
@@ -101,7 +103,11 @@ impl Rehearsal<'_> {
         let users = mounting(self.source)?;
         let containers = stops(self.source)?;
         let kills = self.options.kills.clone();
-        let hold = HoldPlan { containers, kills, ..HoldPlan::default() }.look(self.context).await?;
+        let hold = HoldPlan { containers, kills, ..HoldPlan::default() };
+        let hold = match self.is_trial {
+            true => hold.glance(self.context).await?,
+            false => hold.look(self.context).await?,
+        };
         hold.refuse_the_deaf()?;
         let anew: Vec<&Container> = users.iter().map(|(user, _)| &user.container).collect();
         let sharers = self.context.sharers((&anew, &hold.containers), run).await?;

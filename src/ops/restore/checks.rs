@@ -95,7 +95,10 @@ pub(super) fn check(facts: &Facts, force: Force) -> Result<Vec<String>> {
     let error = Error::failed(what.join("; "));
     let flags: Vec<_> = refused.iter().filter_map(|mismatch| mismatch.flag).collect();
     Err(if flags.is_empty() {
-        error.hint(Hint::again(["--new-volume", "NAME"]).why("restores it beside what is there"))
+        error.hint(
+            Hint::instead(&["--to=", "--dir=", "--new-volume="], ["--new-volume", "NAME"])
+                .why("restores it beside what is there"),
+        )
     } else {
         error.hint(Hint::again(flags).why("restores all the same; only if you are sure"))
     })

@@ -632,5 +632,8 @@ fn refuse_mounts(source: &Source, room: Option<&Room>) -> Result<()> {
         "something else is mounted on {name} in {}, and cannot be replaced with it",
         source.title
     ))
-    .hint(Hint::again(["--new-volume", "NAME"]).why("leaves it where it is")))
+    .hint(
+        Hint::instead(&["--to=", "--dir=", "--new-volume="], ["--new-volume", "NAME"])
+            .why("leaves it where it is"),
+    ))
 }

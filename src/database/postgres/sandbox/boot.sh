@@ -72,7 +72,7 @@ last_ran_with() {
         'max_locks_per_xact setting') name='max_locks_per_transaction setting' ;;
         *) continue ;;
         esac
-        printf '%s = %s\n' "${name% setting}" "$(trimmed "$value")"
+        printf '%s=%s\n' "${name% setting}" "$(trimmed "$value")"
     done
 }
 
@@ -93,8 +93,8 @@ set -- -D "$data" -c data_directory="$data" -c hba_file="$scratch/volsnap-hba.co
     -c archive_mode=off -c archive_command= -c restore_command= -c primary_conninfo= -c synchronous_standby_names= \
     -c autovacuum=off -c fsync=off -c shared_buffers=128MB -c huge_pages=off \
     -c logging_collector=off -c log_destination=stderr -c log_min_messages=warning -c log_statement=none
-if [ -n "$replaced" ]; then
-    last_ran_with >>"$settings"
-    set -- "$@" -c config_file="$settings"
-fi
+[ -n "$replaced" ] && set -- "$@" -c config_file="$settings"
+# The container may have been started with arguments, which no file has.
+last_ran_with >"$scratch/volsnap-limits"
+while read -r limit; do set -- "$@" -c "$limit"; done <"$scratch/volsnap-limits"
 exec postgres "$@"
