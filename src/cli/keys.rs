@@ -6,11 +6,12 @@
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
 
+use async_trait::async_trait;
 use volsnap::crypt::{CryptError, Identities, Recipients, leave_no_core};
 use volsnap::model::hint::Hint;
 use volsnap::ops::trust::Trust;
 use volsnap::repository::{RepositoryLocation, Snapshot};
-use volsnap::undo::one_time_key::identity_of;
+use volsnap::undo::one_time_key::{AskIdentities, identity_of};
 use volsnap::{Error, ErrorKind};
 
 use super::Global;
@@ -53,6 +54,17 @@ pub(super) async fn identities() -> Result<Option<Identities>, Error> {
     // Should this process die, no core of it is to have what opens every snapshot.
     leave_no_core();
     Identities::parse(&text).map(Some).map_err(|error| refused(name, error))
+}
+
+/// Asks for the identity that the environment says.
+#[derive(Debug)]
+pub(super) struct Environment;
+
+#[async_trait]
+impl AskIdentities for Environment {
+    async fn identities(&self) -> Result<Option<Identities>, Error> {
+        identities().await
+    }
 }
 
 /// Returns the identities that the environment says.

@@ -142,6 +142,12 @@ impl RepositoryLocation {
         &self.address
     }
 
+    /// Returns where that really is, by whatever links it was named; for messages, and to compare.
+    #[must_use]
+    pub fn place(&self) -> PathBuf {
+        self.store.address().locate(&Key::ROOT)
+    }
+
     /// Returns the repository that already exists there.
     #[must_use]
     pub fn repository(&self) -> Option<&Repository> {

@@ -5,9 +5,11 @@
 //! snapshot is encrypted to one more recipient, whose identity is drawn for it alone and stays in the state directory, for its
 //! owner to read, until the time to undo is over.
 
+use std::fmt;
 use std::io;
 use std::path::{Path, PathBuf};
 
+use async_trait::async_trait;
 use chrono::{DateTime, TimeDelta, Utc};
 
 use crate::crypt::{CryptError, Identities, NewKey, Recipients};
@@ -21,6 +23,16 @@ const FOLDER: &str = "undo-keys";
 const EXTENSION: &str = "key";
 /// How the first line of such a file begins; a time follows.
 const UNTIL: &str = "undoes a restore, until ";
+
+/// Asks for the identity that the environment names.
+#[async_trait]
+pub trait AskIdentities: fmt::Debug + Send + Sync {
+    /// Returns it; `None` if it names none.
+    ///
+    /// # Errors
+    /// When it names one, and that cannot be had.
+    async fn identities(&self) -> crate::Result<Option<Identities>>;
+}
 
 /// A key that was made for one safety snapshot.
 #[derive(Debug, Clone)]

@@ -241,9 +241,7 @@ fn a_repository_whose_recipients_others_have_changed_is_not_trusted_until_a_pers
     let listed = machine.run(&["key", "list"]);
     assert_eq!(listed.code(), Some(3), "{}", listed.stdout());
     assert!(listed.stdout().contains("does not trust them"), "{}", listed.stdout());
-    machine
-        .run(&["key", "add", &machine.recipients[0]])
-        .refused(2, &["as this host knows it", "volsnap key trust"]);
+    machine.run(&["key", "add", &machine.recipients[0]]).refused(2, &["as this host knows it", "key trust"]);
     let trust = listed.next().into_iter().find(|line| line.contains("key trust")).unwrap();
     let _ = machine.volsnap.paste(&trust).expect(0);
     let _ = machine.run(&["key", "list"]).expect(0);

@@ -79,7 +79,7 @@ impl RestoreRun<'_> {
     pub(super) async fn open_for_safety(&self) -> Result<Repository> {
         let context = &self.run.context;
         let repository = self.repository.open_or_init(&context.clock).await?;
-        Trust::of(context).accept(&repository, context.clock.now())?;
+        Trust::of(context)?.accept(&repository, context.clock.now())?;
         Ok(repository)
     }
 
