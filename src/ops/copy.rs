@@ -287,7 +287,12 @@ async fn second(context: &Context, options: &CopyOptions, from: &Repository) -> 
     let repository = match &options.encrypt_to {
         Some(recipients) if location.repository().is_none() => {
             refuse_single(options, recipients)?;
-            location.open_or_init_encrypted(recipients, &context.clock).await?
+            let made = location.open_or_init_encrypted(recipients, &context.clock).await?;
+            if made.recipients() == Some(recipients) {
+                // A person on this host has just said so, whatever was there before.
+                trust.trust(&made, context.clock.now())?;
+            }
+            made
         }
         _ => {
             trust.check_place(&location)?;

@@ -55,7 +55,7 @@ pub struct Report {
     pub raw_bytes: u64,
     /// Pages whose checksum was computed again.
     pub pages: u64,
-    /// Whether only the stored bytes were read back, and not what they hold: it is encrypted, and no identity was given.
+    /// Whether only the stored bytes were read back, and not what they hold: it is encrypted, and nobody opened it.
     pub sealed: bool,
     /// Milliseconds it took.
     pub ms: u64,
@@ -87,7 +87,7 @@ pub async fn verify(mut snapshot: Snapshot, clock: &Clock, monitor: Arc<dyn Moni
         ok: report.ok,
         problems: report.problems.len() as u64,
         ms: report.ms,
-        proof: report.ok.then_some(Proof::Verified),
+        proof: report.ok.then_some(if report.sealed { Proof::Stored } else { Proof::Verified }),
         drill: None,
         tool_version: env!("CARGO_PKG_VERSION").to_owned(),
         unknown: UnknownFields::default(),
@@ -338,7 +338,7 @@ impl<'m> Reading<'m> {
         self.compare_digest("file list", list, &manifest.file_list().blake3)?;
         if self.report.sealed {
             self.report.notes = vec![
-                "the digests of the stored bytes; what they hold was NOT checked: it is encrypted, and no identity was given"
+                "the digests of the stored bytes; what they hold was NOT checked: it is encrypted, and no identity that opens it was given"
                     .to_owned(),
             ];
         } else {

@@ -12,6 +12,7 @@ use std::time::SystemTime;
 use futures_util::{StreamExt as _, stream};
 
 use super::error::RepositoryError;
+use super::look;
 use super::marks::{Deletion, Marks, Pin, has_mark};
 use super::running::{Announced, RunMarker};
 use super::sealing::Opened;
@@ -124,7 +125,9 @@ impl Snapshot {
         if files.manifest.is_none() {
             return Err(unreadable("there is no manifest beside it"));
         }
-        let reader = SnapshotReader { store: &store, folder: &folder, source: file.source, id: &file.id };
+        let is_encrypted = !folder.is_root() && is_encrypted(&store).await?;
+        let (source, id) = (file.source, &file.id);
+        let reader = SnapshotReader { store: &store, folder: &folder, source, id, is_encrypted };
         let mut snapshot = reader.read(&files, &mut Vec::new()).await.map_err(|refused| refused.error)?;
         if snapshot.is_in_repository() {
             snapshot.take_marks(&Marks::read(&store, Some(file.source)).await?);
@@ -158,6 +161,7 @@ impl Snapshot {
             return Ok(None);
         }
         let marker = RunMarker::new(run, verb, vec![self.name()], writes);
+        let marker = if self.manifest.is_encrypted() { marker.without_host() } else { marker };
         let announced = match Announced::begin(&self.store, &marker).await {
             Ok(announced) => Some(announced),
             Err(error) => {
@@ -279,19 +283,24 @@ impl Snapshot {
 impl Listing {
     /// Reads what a store holds; of one source only, if it is named. What is said of the snapshots comes first: whoever
     /// finds that one may be deleted then sees all that might need it.
-    pub(super) async fn read(store: &Arc<dyn Store>, source: Option<&str>) -> Result<Self, RepositoryError> {
+    /// If all of it is encrypted, what is not is none of its snapshots: anybody who can write there can have made it.
+    pub(super) async fn read(
+        store: &Arc<dyn Store>,
+        source: Option<&str>,
+        is_encrypted: bool,
+    ) -> Result<Self, RepositoryError> {
         let mut marks = Marks::read(store, source).await?;
         let mut listing = Self { unreadable: std::mem::take(&mut marks.unreadable), ..Self::default() };
         match source {
             Some(source) => {
                 if let Some(folder) = source_folder(source).ok().filter(|_| is_source_key(source)) {
-                    listing.read_source(store, &folder).await?;
+                    listing.read_source(store, &folder, is_encrypted).await?;
                 }
             }
             None => {
                 for folder in list(store, &SNAPSHOTS).await? {
                     if folder.kind == ObjectKind::Folder && is_source_key(folder.key.name()) {
-                        listing.read_source(store, &folder.key).await?;
+                        listing.read_source(store, &folder.key, is_encrypted).await?;
                     } else {
                         listing.unreadable.push(Unreadable {
                             path: store.address().locate(&folder.key),
@@ -327,7 +336,12 @@ impl Listing {
     }
 
     /// Adds the contents of a source's folder.
-    async fn read_source(&mut self, store: &Arc<dyn Store>, folder: &Key) -> Result<(), RepositoryError> {
+    async fn read_source(
+        &mut self,
+        store: &Arc<dyn Store>,
+        folder: &Key,
+        is_encrypted: bool,
+    ) -> Result<(), RepositoryError> {
         let source = folder.name();
         let mut by_id: BTreeMap<SnapshotId, SnapshotFiles<'_>> = BTreeMap::new();
         let found = list(store, folder).await?;
@@ -346,7 +360,7 @@ impl Listing {
         // Each is a request or two to a store elsewhere, which would take long one after the other.
         let mut reads = Vec::with_capacity(by_id.len());
         for (id, files) in &by_id {
-            let reader = SnapshotReader { store, folder, source, id };
+            let reader = SnapshotReader { store, folder, source, id, is_encrypted };
             reads.push(async move {
                 let mut unreadable = Vec::new();
                 let read = match files.manifest {
@@ -439,6 +453,8 @@ struct SnapshotReader<'a> {
     folder: &'a Key,
     source: &'a str,
     id: &'a SnapshotId,
+    /// Whether all that is there is encrypted.
+    is_encrypted: bool,
 }
 
 impl SnapshotReader<'_> {
@@ -460,6 +476,12 @@ impl SnapshotReader<'_> {
         if (manifest.source.as_str(), &manifest.id) != (self.source, self.id) {
             let why = format!("it is the manifest of {}/{}", manifest.source, manifest.id);
             return Err(self.refuse(&names.manifest(), why).into());
+        }
+        if self.is_encrypted && !manifest.is_encrypted() {
+            let why = "it is not encrypted, and all that volsnap writes to this repository is: somebody else has put it there";
+            let error = self.refuse(&names.manifest(), why.to_owned());
+            // Nobody has to keep what a stranger says that it needs.
+            return Err(Refused { error, needs: Some(Vec::new()) });
         }
         let names = names.encrypted(manifest.is_encrypted());
         if manifest.archive().file != names.archive(manifest.archive().codec)
@@ -586,6 +608,12 @@ impl SnapshotReader<'_> {
         let snapshot = Some((self.source.to_owned(), self.id.clone()));
         Unreadable { path, why, snapshot, needs: Vec::new(), obstructs: None }
     }
+}
+
+/// Returns whether all that is in a repository is encrypted.
+async fn is_encrypted(store: &Arc<dyn Store>) -> Result<bool, RepositoryError> {
+    let repository = look(store, store.address()).await?;
+    Ok(repository.is_some_and(|repository| repository.recipients().is_some()))
 }
 
 /// Returns what an entry's name says, or why it does not belong in the folder of that source.

@@ -315,7 +315,7 @@ impl Repository {
     /// # Errors
     /// When a directory cannot be read. The listing tells what is wrong with a single file.
     pub async fn snapshots(&self, source: Option<&str>) -> Result<Listing, RepositoryError> {
-        Listing::read(&self.store, source).await
+        Listing::read(&self.store, source, self.recipients.is_some()).await
     }
 
     /// Keeps out others who mark or delete, where the store is a directory of this machine. Elsewhere it keeps out nobody,
@@ -363,7 +363,10 @@ impl Repository {
     /// # Errors
     /// When that cannot be stored.
     pub async fn announce(&self, run: &RunMarker) -> Result<Announced, RepositoryError> {
-        Announced::begin(&self.store, run).await
+        match self.recipients {
+            Some(_) => Announced::begin(&self.store, &run.clone().without_host()).await,
+            None => Announced::begin(&self.store, run).await,
+        }
     }
 
     /// Returns the runs that say what they read. Ask after you have marked what you want to delete.

@@ -176,7 +176,21 @@ fn what_needs_no_identity_works_without_and_what_needs_one_says_so() {
     );
     assert!(locked.stderr().contains("next: export VOLSNAP_IDENTITY_FILE=FILE"), "{}", locked.stderr());
     machine.with(2, &["show", "latest", "--files"]).refused(2, &["no identity that was given opens it"]);
-    machine.with(2, &["verify", "latest"]).refused(2, &["no identity that was given opens it"]);
+    // Who has another key is told, and sees no less than who has none.
+    for command in ["verify", "show"] {
+        let by_stranger = machine.with(2, &[command, "latest", "--json"]);
+        assert!(
+            by_stranger.stderr().contains("no identity that was given opens it"),
+            "{}",
+            by_stranger.stderr()
+        );
+        assert_eq!(by_stranger.json()["id"], shown["id"]);
+    }
+    let checks = machine.run(&["show", "latest", "--json"]).json()["verified"].clone();
+    let proofs: Vec<_> = checks.as_array().unwrap().iter().map(|one| one["proof"].clone()).collect();
+    assert_eq!(proofs, ["stored", "stored", "stored"], "nobody has looked inside as yet");
+    let listed = machine.run(&["list"]).expect(0).stdout();
+    assert!(listed.contains("stored as it was"), "{listed}");
     for number in [0, 1] {
         let files = machine.with(number, &["show", "latest", "--files"]).expect(0).stdout();
         assert!(files.contains("sub/random"), "{files}");

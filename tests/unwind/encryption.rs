@@ -302,6 +302,32 @@ fn what_does_not_decrypt_to_what_was_sealed_is_refused_before_anything_is_stoppe
     });
 }
 
+#[test]
+fn what_is_not_encrypted_is_no_snapshot_of_an_encrypted_repository() {
+    run(async {
+        let world = encrypted_world().await;
+        // Whoever can write to it puts one of his own there, newer than all others.
+        let plain = World::new(false).await;
+        tokio::time::sleep(std::time::Duration::from_secs(60)).await;
+        TakeSnapshot::STOP_DIRECT.act(&plain).await.unwrap();
+        let planted = listed(&plain.repository()).await.remove(0);
+        let folder = listed(&world.repository()).await[0].manifest_path().parent().unwrap().to_owned();
+        let manifest = planted.manifest_path();
+        for file in files_below(manifest.parent().unwrap()) {
+            std::fs::copy(&file, folder.join(file.file_name().unwrap())).unwrap();
+        }
+        let repository = Repository::open(&world.repository()).await.unwrap();
+        let listing = repository.snapshots(None).await.unwrap();
+        assert_eq!((listing.snapshots.len(), listing.unreadable.len()), (1, 1), "{listing:?}");
+        assert!(listing.unreadable[0].why.contains("it is not encrypted"), "{:?}", listing.unreadable);
+        assert!(listing.unreadable[0].obstructs.is_none(), "it keeps nobody from pruning");
+        let latest = repository.resolve("latest").await;
+        assert!(latest.is_err() || latest.unwrap().manifest.is_encrypted());
+        let by_path = Snapshot::from_file(&folder.join(manifest.file_name().unwrap())).await;
+        assert!(by_path.unwrap_err().to_string().contains("it is not encrypted"));
+    });
+}
+
 fn second(world: &World) -> PathBuf {
     world.elsewhere.path().join("second")
 }

@@ -444,7 +444,8 @@ fn history(snapshots: &[&Snapshot]) -> History {
             name: snapshot.name(),
             source: snapshot.manifest.source.clone(),
             held: snapshot.manifest.times.held,
-            verified: shown.is_some(),
+            verified: shown >= Some(Proof::Verified),
+            stored: shown.is_some(),
             damaged: snapshot.verified.last().is_some_and(|last| !last.ok),
         });
     }
