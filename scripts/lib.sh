@@ -180,6 +180,27 @@ ensure_s3() {
         die "no S3 server for tests" "Make it: python3 -m venv $VOLSNAP_TEST_S3 && $VOLSNAP_TEST_S3/bin/pip install 'moto[server]==5.2.5'"
 }
 
+# An sshd and a WebDAV server for tests, which start them themselves, each on a port of its own. An sshd that the system
+# would start at once is nobody's to install; the tests of SFTP then say that they check nothing.
+ensure_sshd() {
+    if [[ -x /usr/sbin/sshd ]]; then return; fi
+    if ! can_install || [[ -d /run/systemd/system ]]; then
+        note "no sshd: the tests of SFTP check nothing (apt-get install openssh-server)"
+        return
+    fi
+    # At this level the package starts nothing.
+    RUNLEVEL=1 install_packages openssh-server openssh-client || die "cannot install openssh-server"
+}
+
+ensure_webdav() {
+    if have rclone; then return; fi
+    if ! can_install; then
+        note "no rclone: the tests of WebDAV check nothing (apt-get install rclone)"
+        return
+    fi
+    install_packages rclone || die "cannot install rclone"
+}
+
 # --- Rust
 
 # The sources of the program itself, without files of tests.

@@ -8,7 +8,7 @@ use volsnap::ops::Context;
 use volsnap::ops::copy::{CopyOptions, CopyReport, copy};
 
 use super::exit::Exit;
-use super::{Global, keys};
+use super::{Global, dirs, keys};
 use crate::render::Ui;
 
 /// Copy snapshots into a second repository, and prove each byte on the way
@@ -49,7 +49,7 @@ pub(crate) async fn run(global: &Global, args: Args, ui: &Ui) -> Result<ExitCode
     let host = global.host(ui).await?.only_planning(args.dry_run);
     let options = CopyOptions {
         from: global.repository_location()?,
-        to: args.to,
+        to: dirs::place(&args.to)?,
         what: args.what,
         project: global.project(),
         all: args.all,

@@ -6,7 +6,7 @@
 //! else `/etc/volsnap.toml`.
 
 use std::ffi::OsString;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use volsnap::Error;
 use volsnap::model::hint::Hint;
@@ -50,6 +50,49 @@ pub(crate) fn home() -> Option<PathBuf> {
     set("HOME").map(PathBuf::from).or_else(known)
 }
 
+/// What stands for this machine's name in the name of a place.
+const HOST: &str = "{host}";
+/// The digits of a container's id, which engines give a container for a name.
+const CONTAINER_ID: usize = 12;
+
+/// Returns a place, with the name of this machine where it says `{host}`: so each of many machines has its own folder
+/// under one name.
+///
+/// # Errors
+/// When this machine has no name that stays the same.
+pub(crate) fn place(typed: &Path) -> Result<PathBuf, Error> {
+    let Some(text) = typed.to_str().filter(|text| text.contains(HOST)) else { return Ok(typed.to_owned()) };
+    let own = || nix::unistd::gethostname().unwrap_or_default();
+    let name = set("VOLSNAP_HOSTNAME").unwrap_or_else(own);
+    let name = fit_host_name(&name.to_string_lossy()).map_err(|why| {
+        Error::usage(format!("use {text} as a repository: {why}")).hint(Hint::advice(
+            "export VOLSNAP_HOSTNAME=NAME, with a name that this machine keeps; or write the name where {host} is",
+        ))
+    })?;
+    Ok(text.replace(HOST, &name).into())
+}
+
+/// Returns a machine's name as it stands in the name of a place, or why it cannot.
+fn fit_host_name(name: &str) -> Result<String, String> {
+    let name = name.to_ascii_lowercase();
+    let is_plain = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_' | b'.');
+    let is_id = name.len() == CONTAINER_ID && name.bytes().all(|byte| byte.is_ascii_hexdigit());
+    if name.is_empty() || name.starts_with("localhost") {
+        return Err(format!("the name of this machine, {name:?}, is no name of its own"));
+    }
+    if is_id {
+        return Err(format!(
+            "the name of this machine, {name:?}, is a container's, and the next one has another"
+        ));
+    }
+    if !name.bytes().all(is_plain) || name.starts_with(['.', '-']) {
+        return Err(format!(
+            "the name of this machine, {name:?}, has more than letters, digits, dots and dashes"
+        ));
+    }
+    Ok(name)
+}
+
 fn homeless(variable: &str, instead: &str) -> Error {
     Error::usage(format!("neither {variable} nor HOME is set"))
         .hint(Hint::advice(format!("say where with {instead}")))
@@ -71,4 +114,26 @@ pub(super) fn current_directory() -> std::io::Result<PathBuf> {
     let named = std::env::var_os("PWD").map(PathBuf::from).filter(|named| named.is_absolute());
     let is_it = |named: &PathBuf| named.canonicalize().is_ok_and(|named| named == real);
     Ok(named.filter(is_it).unwrap_or(real))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_a_name_that_a_machine_keeps_stands_for_it() {
+        assert_eq!(fit_host_name("WEB-1.example.org").unwrap(), "web-1.example.org");
+        for (name, why) in [
+            ("", "no name of its own"),
+            ("localhost.localdomain", "no name of its own"),
+            ("3f2a91c07de4", "a container's"),
+            ("../etc", "letters"),
+            ("a/b", "letters"),
+            ("höst", "letters"),
+        ] {
+            let said = fit_host_name(name).unwrap_err();
+            assert!(said.contains(why), "{said}");
+        }
+        assert_eq!(place(Path::new("/mnt/nas/volsnap")).unwrap(), Path::new("/mnt/nas/volsnap"));
+    }
 }

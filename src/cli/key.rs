@@ -96,7 +96,10 @@ enum Change {
 
 async fn change(global: &Global, recipient: &str, how: Change, ui: &Ui) -> Result<(), Error> {
     let named = keys::typed_recipients(&[recipient.to_owned()])?;
-    let named: Recipients = named.ok_or_else(|| Error::usage("no recipient was given"))?;
+    let named: Recipients = named.ok_or_else(|| {
+        Error::usage("no recipient was given")
+            .hint(Hint::advice("name one: it begins with age1, or is a public key of ssh"))
+    })?;
     let (mut repository, now) = (global.repository().await?, global.clock().now());
     refuse_said()?;
     let trust = global.trust()?;

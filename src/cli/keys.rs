@@ -155,7 +155,9 @@ async fn printed_by(command: &str) -> Result<String, Error> {
     shell.arg("-c").arg(command).stdin(Stdio::null()).stderr(Stdio::inherit());
     let output = shell.output().await.map_err(|error| Error::failed(failed()).with_source(error))?;
     if !output.status.success() {
-        return Err(Error::failed(format!("{}: {}", failed(), output.status)).state("nothing was decrypted"));
+        return Err(Error::failed(format!("{}: {}", failed(), output.status))
+            .state("nothing was decrypted")
+            .hint(Hint::advice("run it by hand: it is to print the identity, and to exit with 0")));
     }
     String::from_utf8(output.stdout).map_err(|_| refused(IDENTITY_COMMAND, CryptError::NoIdentity))
 }
@@ -176,6 +178,7 @@ fn refused(name: &str, error: CryptError) -> Error {
 fn both(one: &str, other: &str) -> Error {
     Error::usage(format!("both {one} and {other} are set, and only one of them counts"))
         .state("nothing was touched")
+        .hint(Hint::advice("unset the one that you do not mean"))
 }
 
 fn set(name: &str) -> Option<String> {

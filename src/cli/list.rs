@@ -27,7 +27,7 @@ pub(crate) async fn run(global: &Global, args: &Args, ui: &Ui) -> Result<ExitCod
         return Ok(exit.into());
     }
     let repository = global.repository().await?;
-    let (source, listing) = (args.source.as_deref(), repository.snapshots(None).await?);
+    let (source, listing) = (args.source.as_deref(), repository.overview(None).await?);
     let listing = match source {
         Some(source) => listing.only(source, global.project().as_deref()),
         None => listing,

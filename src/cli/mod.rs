@@ -110,11 +110,13 @@ Examples:
 #[derive(Debug, clap::Args)]
 #[command(next_help_heading = "Options of every command")]
 struct Global {
-    /// The directory that holds the snapshots, or s3://BUCKET/FOLDER
+    /// The directory that holds the snapshots, or s3://BUCKET/FOLDER, sftp://USER@HOST/FOLDER, webdavs://HOST/FOLDER
     ///
-    /// The default is /var/backups/volsnap for root, else $XDG_DATA_HOME/volsnap. A server that is not Amazon's is
+    /// The default is /var/backups/volsnap for root, else $XDG_DATA_HOME/volsnap. An S3 server that is not Amazon's is
     /// named behind the folder, as in 's3://backups/db?endpoint=https://minio.example:9000'. Keys come from
-    /// AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, from a profile or from a role, and never from the URL.
+    /// AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, from a profile or from a role; those of WebDAV from WEBDAV_USERNAME
+    /// and WEBDAV_PASSWORD; sftp uses ssh with its keys. None comes from the URL. {host} in it stands for the name of this
+    /// machine.
     #[arg(long, global = true, value_name = "PLACE", env = "VOLSNAP_REPO")]
     repo: Option<PathBuf>,
     /// The engine's address, such as tcp://db:2375 [default: the engine that docker talks to]
@@ -202,7 +204,7 @@ pub(crate) fn main() -> ExitCode {
     if let Verb::Agent(args) = verb {
         return agent::run(&args);
     }
-    let ui = Ui::new(UiOptions {
+    let ui = Ui::new(&UiOptions {
         json: global.json,
         quiet: global.quiet,
         verbose: global.verbose,
@@ -414,7 +416,7 @@ impl Global {
     /// Returns where the repository is, or will be.
     fn repository_location(&self) -> Result<PathBuf, Error> {
         let named = self.repo.clone().filter(|repo| !repo.as_os_str().is_empty());
-        named.map_or_else(dirs::default_repository, Ok)
+        named.map_or_else(dirs::default_repository, |named| dirs::place(&named))
     }
 
     /// Returns the Compose project that bare names are of, as far as can be told without an engine.

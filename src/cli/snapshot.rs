@@ -18,7 +18,6 @@ use volsnap::repository::Repository;
 use volsnap::selector::Target;
 use volsnap::{Error, ErrorKind};
 
-use super::Global;
 use super::bystanders::BystandersArgs;
 use super::copy::copy_new;
 use super::exit::Exit;
@@ -26,6 +25,7 @@ use super::facts::FactsArg;
 use super::install::remind;
 use super::keys::{opened, refuse_unless_opened_later};
 use super::verify::drill_new;
+use super::{Global, dirs};
 use crate::render::{Ui, json};
 
 /// Take a snapshot of a service, a volume or a directory
@@ -119,8 +119,9 @@ enum CaptureArg {
 }
 
 /// Takes the snapshots one after the other; one that fails does not stop the rest.
-pub(crate) async fn run(global: &Global, args: Args, ui: &Ui) -> Result<ExitCode, Error> {
+pub(crate) async fn run(global: &Global, mut args: Args, ui: &Ui) -> Result<ExitCode, Error> {
     let repository = global.repository_location()?;
+    args.copy_to = args.copy_to.as_deref().map(dirs::place).transpose()?;
     refuse_repeated_tags(&args.tags)?;
     args.refuse_what_online_has_no_use_for()?;
     if args.drill {
@@ -197,7 +198,7 @@ async fn one(
 
 /// Returns whether a repository has one snapshot alone.
 async fn is_first(repository: &Path) -> bool {
-    let listed = async { Repository::open(repository).await?.snapshots(None).await };
+    let listed = async { Repository::open(repository).await?.overview(None).await };
     listed.await.is_ok_and(|listing| listing.snapshots.len() == 1)
 }
 

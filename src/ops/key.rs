@@ -168,6 +168,7 @@ fn read_some(snapshot: &Snapshot) -> Result<u64> {
     let damaged = |what: &str| {
         let what = format!("snapshot {} is damaged: its {what} cannot be decrypted", snapshot.name());
         Error::new(ErrorKind::Damaged, what)
+            .hint(Hint::advice("take another snapshot, and keep this one for whoever looks into it"))
     };
     let mut list = Vec::new();
     let read = snapshot.decrypted(snapshot.open_file_list()?)?.read_to_end(&mut list);

@@ -3,7 +3,8 @@
 //! Whoever can write to a repository can say that it is encrypted to him. So the first time that a host uses a repository, it
 //! keeps whom that is encrypted to in its state directory, and from then on refuses others, before anything is stopped, until
 //! a person on this host [says](Trust::trust) that they are right. It knows a repository by its id and by every place that it
-//! was used in: another one in the same place is as suspicious. If the environment says whom to encrypt to, that counts, and nothing else.
+//! was used in: another one in the same place is as suspicious. If the environment says whom to encrypt to, that counts, and
+//! nothing else.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;

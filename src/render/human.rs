@@ -20,6 +20,7 @@ use volsnap::ops::verify::Report;
 use volsnap::repository::{Listing, Repository, Snapshot};
 use volsnap::saga::RunInfo;
 use volsnap::selector::configuration::configuration_apart;
+use volsnap::store::StoreAddress;
 
 use super::command::Commands;
 use super::layout::folded;
@@ -190,13 +191,47 @@ fn by_hand(snapshot: &Snapshot) -> String {
     if store.local_path().is_some() {
         return if is_encrypted { decrypt(&format!("{archive} ")) } else { unpack(&archive) };
     }
-    let options = [("--endpoint-url", "endpoint"), ("--region", "region")];
-    let options: String = options
-        .iter()
-        .filter_map(|(option, name)| Some(format!(" {option} {}", quoted(&store.parameter(name)?))))
-        .collect();
     let rest = if is_encrypted { decrypt("") } else { unpack("-") };
-    format!("aws s3 cp {archive} -{options} | {rest}")
+    format!("{} | {rest}", fetch(store, &snapshot.archive_path().to_string_lossy()))
+}
+
+/// Returns the command that writes an object at a server to its output.
+fn fetch(store: &StoreAddress, object: &str) -> String {
+    let quoted = |text: &str| escape(&shell_quote(text));
+    let (scheme, rest) = object.split_once("://").unwrap_or(("", object));
+    match scheme {
+        "sftp" => {
+            let (server, path) = rest.split_once('/').unwrap_or((rest, ""));
+            let (server, port) = match server.rsplit_once(':') {
+                Some((server, port)) if !port.contains(']') => (server, format!("-p {} ", quoted(port))),
+                _ => (server, String::new()),
+            };
+            let path = path.strip_prefix("~/").map_or_else(|| format!("/{path}"), str::to_owned);
+            // The shell there reads it once more.
+            let cat = format!("cat {}", shell_quote(&path));
+            format!("ssh {port}{} {}", quoted(&server.replace(['[', ']'], "")), quoted(&cat))
+        }
+        "gs" => format!("gcloud storage cat {}", quoted(object)),
+        "az" => {
+            let (account, rest) = rest.split_once('/').unwrap_or((rest, ""));
+            let (container, blob) = rest.split_once('/').unwrap_or((rest, ""));
+            let (account, container, blob) = (quoted(account), quoted(container), quoted(blob));
+            format!(
+                "az storage blob download --no-progress --account-name {account} --container-name {container} \
+                 --name {blob} --file /dev/stdout"
+            )
+        }
+        "webdavs" => format!("curl -fsS --user USER {}", quoted(&format!("https://{rest}"))),
+        "webdav" => format!("curl -fsS --user USER {}", quoted(&format!("http://{rest}"))),
+        _ => {
+            let options = [("--endpoint-url", "endpoint"), ("--region", "region")];
+            let options: String = options
+                .iter()
+                .filter_map(|(option, name)| Some(format!(" {option} {}", quoted(&store.parameter(name)?))))
+                .collect();
+            format!("aws s3 cp {} -{options}", quoted(object))
+        }
+    }
 }
 
 /// Returns a plan.

@@ -87,9 +87,9 @@ pub(crate) struct Ui {
 
 impl Ui {
     /// Returns what prints by these options, and sends the log through it.
-    pub(crate) fn new(options: UiOptions) -> Self {
-        let ui = Self::on(&options, Box::new(io::stdout()), Box::new(io::stderr()));
-        log_through(&ui.progress, &options);
+    pub(crate) fn new(options: &UiOptions) -> Self {
+        let ui = Self::on(options, Box::new(io::stdout()), Box::new(io::stderr()));
+        log_through(&ui.progress, options);
         panic_through(&ui.progress);
         ui
     }

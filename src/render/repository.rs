@@ -25,12 +25,13 @@ pub(crate) fn repository(repository: &Repository, is_new: bool) -> String {
         },
     );
     if !probed.deletes {
-        rows.row("deleting", "this key may not: what a failed run leaves stays there");
+        rows.row("deleting", "we may not: what a failed run leaves stays there");
     }
     if !probed.lists_uploads {
         rows.row(
             "leftovers",
-            "the server does not tell of unfinished uploads: give the bucket a rule that removes them after two days",
+            "the server does not tell of unfinished uploads: give the bucket a rule that removes them after two days (Azure \
+             does it by itself, after a week)",
         );
     }
     rows.0

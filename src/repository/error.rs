@@ -9,7 +9,7 @@ use crate::model::hint::Hint;
 use crate::model::ids::SnapshotId;
 use crate::model::quote::shell_quote;
 use crate::repository::tarball::layout::REPOSITORY_FORMAT;
-use crate::store::s3::Failure;
+use crate::store::trouble::Failure;
 
 /// A failure of the repository.
 #[derive(Debug, thiserror::Error)]
@@ -41,6 +41,18 @@ pub enum RepositoryError {
         path: PathBuf,
         /// Why not.
         why: String,
+    },
+    /// The place is no repository, and has some in it.
+    #[error(
+        "use {} as a repository: it is none, and holds those of {}",
+        path.display(),
+        names(below)
+    )]
+    Above {
+        /// The place.
+        path: PathBuf,
+        /// Those in it.
+        below: Vec<PathBuf>,
     },
     /// No repository exists yet.
     #[error("open repository {}: there is none", path.display())]
@@ -168,6 +180,16 @@ fn unknown(nearest: &[String]) -> String {
     }
 }
 
+/// Returns the last parts of places, for those who know what stands before.
+fn names(places: &[PathBuf]) -> String {
+    let name = |place: &PathBuf| {
+        let place = place.to_string_lossy();
+        let place = place.split('?').next().unwrap_or_default();
+        place.rsplit('/').next().unwrap_or_default().to_owned()
+    };
+    places.iter().map(name).collect::<Vec<_>>().join(", ")
+}
+
 impl RepositoryError {
     /// Returns a function that wraps the system's error.
     pub(super) fn io(doing: &'static str, path: impl Into<PathBuf>) -> impl FnOnce(io::Error) -> Self {
@@ -199,7 +221,7 @@ impl RepositoryError {
                 Some(snapshot.why("makes it, with the first snapshot"))
             }
             Self::Refused { path, .. } if is_url(path) => Some(Hint::advice(
-                "name an empty or a new folder of a bucket, as with --repo s3://BUCKET/FOLDER",
+                "name an empty or a new folder, as with --repo s3://BUCKET/FOLDER or --repo sftp://USER@HOST/FOLDER",
             )),
             Self::Refused { .. } => {
                 Some(Hint::advice("name an empty or a new directory, as with --repo /var/backups/volsnap"))
@@ -234,6 +256,7 @@ impl From<RepositoryError> for Error {
         let kind = match &error {
             RepositoryError::Refused { .. }
             | RepositoryError::Missing { .. }
+            | RepositoryError::Above { .. }
             | RepositoryError::SourceKey { .. }
             | RepositoryError::Marked { .. }
             | RepositoryError::Locked { .. }
@@ -251,6 +274,10 @@ impl From<RepositoryError> for Error {
                 otherwise: vec!["show".to_owned(), candidate.clone()],
                 why: None,
             }));
+        }
+        if let RepositoryError::Above { below, .. } = &error {
+            let list = |place: &PathBuf| Hint::volsnap(["--repo", &place.to_string_lossy(), "list"]);
+            wrapped = wrapped.with_hints(below.iter().take(MOST).map(list));
         }
         if let Some(hint) = error.hint() {
             wrapped = wrapped.or(hint);

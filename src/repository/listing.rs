@@ -6,12 +6,15 @@
 use std::collections::BTreeMap;
 use std::io;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::SystemTime;
 
 use futures_util::{StreamExt as _, stream};
+use tokio::sync::Semaphore;
 
+use super::contents::{Reading, SourceReader, at_once};
 use super::error::RepositoryError;
+use super::index::{Index, Line};
 use super::look;
 use super::marks::{Deletion, Marks, Pin, has_mark};
 use super::running::{Announced, RunMarker};
@@ -25,8 +28,8 @@ use crate::model::plural::{counted, grouped};
 use crate::store::local::LocalStore;
 use crate::store::{Key, ObjectKind, ObjectMeta, ObjectReader, Store, StoreAddress};
 
-/// How many snapshots are read at a time from a disk of this machine, and from elsewhere, where each waits for a network.
-const AT_ONCE: (usize, usize) = (16, 192);
+/// How many sources are listed at a time.
+const SOURCES_AT_ONCE: usize = 32;
 /// Larger than any manifest; a longer file is none.
 const MANIFEST_MAX: u64 = 16 << 20;
 
@@ -125,10 +128,18 @@ impl Snapshot {
         if files.manifest.is_none() {
             return Err(unreadable("there is no manifest beside it"));
         }
-        let is_encrypted = !folder.is_root() && is_encrypted(&store).await?;
-        let (source, id) = (file.source, &file.id);
-        let reader = SnapshotReader { store: &store, folder: &folder, source, id, is_encrypted };
-        let mut snapshot = reader.read(&files, &mut Vec::new()).await.map_err(|refused| refused.error)?;
+        let (requests, collected) = (None, None);
+        let reader = SnapshotReader {
+            store: &store,
+            folder: &folder,
+            source: file.source,
+            id: &file.id,
+            requests,
+            collected,
+            is_encrypted: !folder.is_root() && is_encrypted(&store).await?,
+        };
+        let mut snapshot =
+            reader.read(&files, Known::default(), &mut Vec::new()).await.map_err(|refused| refused.error)?;
         if snapshot.is_in_repository() {
             snapshot.take_marks(&Marks::read(&store, Some(file.source)).await?);
         }
@@ -282,38 +293,44 @@ impl Snapshot {
 
 impl Listing {
     /// Reads what a store holds; of one source only, if it is named. What is said of the snapshots comes first: whoever
-    /// finds that one may be deleted then sees all that might need it.
-    /// If all of it is encrypted, what is not is none of its snapshots: anybody who can write there can have made it.
+    /// finds that one may be deleted then sees all that might need it. If all of it is encrypted, what is not is none of its
+    /// snapshots: anybody who can write there can have made it.
     pub(super) async fn read(
         store: &Arc<dyn Store>,
         source: Option<&str>,
-        is_encrypted: bool,
+        (reading, is_encrypted): (Reading, bool),
     ) -> Result<Self, RepositoryError> {
         let mut marks = Marks::read(store, source).await?;
         let mut listing = Self { unreadable: std::mem::take(&mut marks.unreadable), ..Self::default() };
+        let mut folders = Vec::new();
         match source {
-            Some(source) => {
-                if let Some(folder) = source_folder(source).ok().filter(|_| is_source_key(source)) {
-                    listing.read_source(store, &folder, is_encrypted).await?;
-                }
-            }
+            Some(source) => folders.extend(source_folder(source).ok().filter(|_| is_source_key(source))),
             None => {
                 for folder in list(store, &SNAPSHOTS).await? {
                     if folder.kind == ObjectKind::Folder && is_source_key(folder.key.name()) {
-                        listing.read_source(store, &folder.key, is_encrypted).await?;
+                        folders.push(folder.key);
                     } else {
-                        listing.unreadable.push(Unreadable {
-                            path: store.address().locate(&folder.key),
-                            why: "it is not the directory of a source".to_owned(),
-                            snapshot: None,
-                            needs: Vec::new(),
-                            obstructs: None,
-                        });
+                        let why = "it is not the directory of a source".to_owned();
+                        listing.unreadable.push(Unreadable::file(store, &folder.key, why));
                     }
                 }
             }
         }
-        listing.snapshots.sort_by(|a, b| a.manifest.id.cmp(&b.manifest.id).then(a.name().cmp(&b.name())));
+        let requests = Semaphore::new(at_once(store));
+        let mut sources = Vec::with_capacity(folders.len());
+        for folder in &folders {
+            sources.push(SourceReader { store, reading, requests: &requests, is_encrypted }.read(folder));
+        }
+        let mut sources = stream::iter(sources).buffered(SOURCES_AT_ONCE);
+        while let Some(source) = sources.next().await {
+            let Self { snapshots, incomplete, unreadable, marks: _ } = source?;
+            listing.snapshots.extend(snapshots);
+            listing.incomplete.extend(incomplete);
+            listing.unreadable.extend(unreadable);
+        }
+        listing
+            .snapshots
+            .sort_by(|a, b| (&a.manifest.id, &a.manifest.source).cmp(&(&b.manifest.id, &b.manifest.source)));
         listing.incomplete.sort_by(|a, b| a.path.cmp(&b.path));
         listing.unreadable.sort_by(|a, b| a.path.cmp(&b.path));
         for snapshot in &mut listing.snapshots {
@@ -334,65 +351,32 @@ impl Listing {
         let deletions = self.marks.deletions.iter().filter(|(of, _)| !there.contains(of));
         deletions.map(|((source, id), deletion)| (source.as_str(), id, deletion)).collect()
     }
+}
 
-    /// Adds the contents of a source's folder.
-    async fn read_source(
-        &mut self,
-        store: &Arc<dyn Store>,
-        folder: &Key,
-        is_encrypted: bool,
-    ) -> Result<(), RepositoryError> {
-        let source = folder.name();
-        let mut by_id: BTreeMap<SnapshotId, SnapshotFiles<'_>> = BTreeMap::new();
-        let found = list(store, folder).await?;
-        for entry in &found {
-            match believable(entry, source) {
-                Ok(name) => by_id.entry(name.id.clone()).or_default().add(entry, &name),
-                Err(why) => self.unreadable.push(Unreadable {
-                    path: store.address().locate(&entry.key),
-                    why,
-                    snapshot: None,
-                    needs: Vec::new(),
-                    obstructs: None,
-                }),
-            }
-        }
-        // Each is a request or two to a store elsewhere, which would take long one after the other.
-        let mut reads = Vec::with_capacity(by_id.len());
-        for (id, files) in &by_id {
-            let reader = SnapshotReader { store, folder, source, id, is_encrypted };
-            reads.push(async move {
-                let mut unreadable = Vec::new();
-                let read = match files.manifest {
-                    Some(_) => Some(reader.read(files, &mut unreadable).await),
-                    None => None,
-                };
-                (reader, files, read, unreadable)
-            });
-        }
-        let at_once = if store.capabilities().is_local { AT_ONCE.0 } else { AT_ONCE.1 };
-        let mut reads = stream::iter(reads).buffered(at_once);
-        while let Some((reader, files, read, unreadable)) = reads.next().await {
-            self.unreadable.extend(unreadable);
-            match read {
-                Some(Ok(snapshot)) => self.snapshots.push(snapshot),
-                Some(Err(refused)) => self.unreadable.push(reader.unreadable_snapshot(files, refused)),
-                None => {}
-            }
-            self.incomplete.extend(reader.incomplete(files));
-        }
-        Ok(())
+impl Unreadable {
+    /// Returns what is said of a file that belongs to no snapshot.
+    pub(super) fn file(store: &Arc<dyn Store>, key: &Key, why: String) -> Self {
+        let path = store.address().locate(key);
+        Self { path, why, snapshot: None, needs: Vec::new(), obstructs: None }
     }
 }
 
 /// The files with one id.
 #[derive(Debug, Default)]
-struct SnapshotFiles<'a> {
-    manifest: Option<&'a ObjectMeta>,
+pub(super) struct SnapshotFiles<'a> {
+    pub(super) manifest: Option<&'a ObjectMeta>,
     /// By file name, so that the manifest finds its own among them.
     contents: BTreeMap<&'a str, &'a ObjectMeta>,
     verifications: Vec<&'a ObjectMeta>,
     partial: Vec<&'a ObjectMeta>,
+}
+
+/// What an index knows of them.
+#[derive(Debug, Default)]
+pub(super) struct Known {
+    manifest: Option<Manifest>,
+    /// The records of verifications, by file name.
+    records: BTreeMap<String, String>,
 }
 
 impl<'a> SnapshotFiles<'a> {
@@ -409,7 +393,7 @@ impl<'a> SnapshotFiles<'a> {
         files
     }
 
-    fn add(&mut self, entry: &'a ObjectMeta, name: &FileName<'_>) {
+    pub(super) fn add(&mut self, entry: &'a ObjectMeta, name: &FileName<'_>) {
         match name.kind {
             _ if name.partial => self.partial.push(entry),
             FileKind::Manifest => self.manifest = Some(entry),
@@ -419,11 +403,18 @@ impl<'a> SnapshotFiles<'a> {
             }
         }
     }
+
+    /// Takes from an index what it knows of these files.
+    pub(super) fn known_to(&self, index: &mut Index) -> Known {
+        let known = |meta: &&ObjectMeta| Some((meta.key.name().to_owned(), index.text(meta)?.to_owned()));
+        let records = self.verifications.iter().filter_map(known).collect();
+        Known { manifest: self.manifest.and_then(|meta| index.take_manifest(meta)), records }
+    }
 }
 
 /// Why a snapshot is none.
 #[derive(Debug)]
-struct Refused {
+pub(super) struct Refused {
     error: RepositoryError,
     /// What its manifest says it needs; `None` if that cannot be read.
     needs: Option<Vec<SnapshotId>>,
@@ -448,31 +439,33 @@ fn store_of(directory: &Path, source: &str) -> (Arc<dyn Store>, Key) {
 }
 
 /// Reads the files with one id in one folder.
-struct SnapshotReader<'a> {
-    store: &'a Arc<dyn Store>,
-    folder: &'a Key,
-    source: &'a str,
-    id: &'a SnapshotId,
+#[derive(Clone, Copy)]
+pub(super) struct SnapshotReader<'a> {
+    pub(super) store: &'a Arc<dyn Store>,
+    pub(super) folder: &'a Key,
+    pub(super) source: &'a str,
+    pub(super) id: &'a SnapshotId,
+    /// Who may ask the store; anybody, if there is none.
+    pub(super) requests: Option<&'a Semaphore>,
+    /// Where what was read is collected for an index.
+    pub(super) collected: Option<&'a Mutex<Vec<Line>>>,
     /// Whether all that is there is encrypted.
-    is_encrypted: bool,
+    pub(super) is_encrypted: bool,
 }
 
 impl SnapshotReader<'_> {
     /// Returns the snapshot; adds records of verifications that cannot be read to `unreadable`.
-    async fn read(
+    pub(super) async fn read(
         &self,
         files: &SnapshotFiles<'_>,
+        known: Known,
         unreadable: &mut Vec<Unreadable>,
     ) -> Result<Snapshot, Refused> {
         let names = SnapshotNames::new(self.source, self.id);
-        let bytes = self.get(&names.manifest()).await?;
-        let manifest = Manifest::from_json(&bytes).map_err(|error| {
-            let why = match std::error::Error::source(&error) {
-                Some(source) => format!("{error}: {source}"),
-                None => error.to_string(),
-            };
-            self.refuse(&names.manifest(), why)
-        })?;
+        let manifest = match known.manifest {
+            Some(known) => known,
+            None => self.manifest(files, &names).await?,
+        };
         if (manifest.source.as_str(), &manifest.id) != (self.source, self.id) {
             let why = format!("it is the manifest of {}/{}", manifest.source, manifest.id);
             return Err(self.refuse(&names.manifest(), why).into());
@@ -496,7 +489,7 @@ impl SnapshotReader<'_> {
             let refused = |error| Refused { error, needs: Some(manifest.needs.clone()) };
             self.check_length(files, file, bytes).map_err(refused)?;
         }
-        let verified = self.verifications(files, unreadable).await;
+        let verified = self.verifications(files, &known.records, unreadable).await;
         Ok(Snapshot {
             manifest,
             verified,
@@ -505,6 +498,22 @@ impl SnapshotReader<'_> {
             opened: None,
             store: Arc::clone(self.store),
             folder: self.folder.clone(),
+        })
+    }
+
+    /// Returns the manifest that its object holds.
+    async fn manifest(
+        &self,
+        files: &SnapshotFiles<'_>,
+        names: &SnapshotNames,
+    ) -> Result<Manifest, RepositoryError> {
+        let bytes = self.get(&names.manifest(), files.manifest).await?;
+        Manifest::from_json(&bytes).map_err(|error| {
+            let why = match std::error::Error::source(&error) {
+                Some(source) => format!("{error}: {source}"),
+                None => error.to_string(),
+            };
+            self.refuse(&names.manifest(), why)
         })
     }
 
@@ -535,12 +544,17 @@ impl SnapshotReader<'_> {
     async fn verifications(
         &self,
         files: &SnapshotFiles<'_>,
+        known: &BTreeMap<String, String>,
         unreadable: &mut Vec<Unreadable>,
     ) -> Vec<Verification> {
         let mut verified = Vec::new();
         for entry in &files.verifications {
             let file = entry.key.name();
-            let read = self.get(file).await.and_then(|bytes| {
+            let text = match known.get(file) {
+                Some(text) => Ok(text.clone().into_bytes()),
+                None => self.get(file, Some(entry)).await,
+            };
+            let read = text.and_then(|bytes| {
                 serde_json::from_slice(&bytes)
                     .map_err(|error| self.refuse(file, format!("no record of a verification: {error}")))
             });
@@ -559,7 +573,7 @@ impl SnapshotReader<'_> {
     }
 
     /// Returns what exists without a manifest, or only in part.
-    fn incomplete(&self, files: &SnapshotFiles<'_>) -> Vec<Incomplete> {
+    pub(super) fn incomplete(&self, files: &SnapshotFiles<'_>) -> Vec<Incomplete> {
         let orphans = files.contents.values().chain(&files.verifications);
         let orphans = orphans.filter(|_| files.manifest.is_none()).map(|entry| (entry, "has no manifest"));
         let partial = files.partial.iter().map(|entry| (entry, "only partly written"));
@@ -574,9 +588,21 @@ impl SnapshotReader<'_> {
         partial.chain(orphans).map(incomplete).collect()
     }
 
-    async fn get(&self, file: &str) -> Result<Vec<u8>, RepositoryError> {
-        let read = async { self.store.read(&self.folder.join(file)?, MANIFEST_MAX).await };
-        read.await.map_err(RepositoryError::io("read", self.locate(file)))
+    /// Reads a file, of which a list said `meta`.
+    async fn get(&self, file: &str, meta: Option<&ObjectMeta>) -> Result<Vec<u8>, RepositoryError> {
+        let read = async {
+            let _may = match self.requests {
+                Some(requests) => requests.acquire().await.ok(),
+                None => None,
+            };
+            self.store.read(&self.folder.join(file)?, MANIFEST_MAX).await
+        };
+        let bytes = read.await.map_err(RepositoryError::io("read", self.locate(file)))?;
+        if let Some((collected, meta)) = self.collected.zip(meta) {
+            let mut collected = collected.lock().unwrap_or_else(PoisonError::into_inner);
+            collected.extend(Line::new(meta, &bytes));
+        }
+        Ok(bytes)
     }
 
     fn refuse(&self, file: &str, why: String) -> RepositoryError {
@@ -589,7 +615,7 @@ impl SnapshotReader<'_> {
 
     /// Returns the entry of a listing for a snapshot that is none. One that may need any other is in the way of those who
     /// delete.
-    fn unreadable_snapshot(&self, files: &SnapshotFiles<'_>, refused: Refused) -> Unreadable {
+    pub(super) fn unreadable_snapshot(&self, files: &SnapshotFiles<'_>, refused: Refused) -> Unreadable {
         let obstructs = refused.needs.is_none().then(|| self.source.to_owned());
         let needs = refused.needs.unwrap_or_default();
         Unreadable { needs, obstructs, ..self.unreadable(files, refused.error) }
@@ -617,7 +643,7 @@ async fn is_encrypted(store: &Arc<dyn Store>) -> Result<bool, RepositoryError> {
 }
 
 /// Returns what an entry's name says, or why it does not belong in the folder of that source.
-fn believable<'a>(entry: &'a ObjectMeta, source: &str) -> Result<FileName<'a>, String> {
+pub(super) fn believable<'a>(entry: &'a ObjectMeta, source: &str) -> Result<FileName<'a>, String> {
     let Some(name) = FileName::parse(entry.key.name()) else {
         return Err("it is not a file of volsnap's".to_owned());
     };

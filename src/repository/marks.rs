@@ -14,9 +14,11 @@ use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;
 use chrono::{DateTime, TimeDelta, Utc};
+use futures_util::{StreamExt as _, stream};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
+use super::contents::at_once;
 use super::error::RepositoryError;
 use super::listing::{Unreadable, list};
 use super::tarball::layout::{MARKS, MarkKind, SnapshotNames, is_source_key, marks_folder, parse_mark};
@@ -129,51 +131,79 @@ impl Marks {
             }
         };
         let folders: Vec<Key> = folders;
-        for folder in folders {
-            for found in list(store, &folder).await? {
-                let Some((source, id, kind)) = parse_mark(found.key.name()) else { continue };
-                if source == folder.name() {
-                    marks.add(store, &found, (source.to_owned(), id), kind).await;
-                }
+        let mut lists = Vec::with_capacity(folders.len());
+        for folder in &folders {
+            lists.push(list(store, folder));
+        }
+        let mut lists = stream::iter(lists).buffered(at_once(store));
+        let mut found = Vec::new();
+        while let Some(listed) = lists.next().await {
+            found.extend(listed?);
+        }
+        let mut reads = Vec::with_capacity(found.len());
+        for meta in &found {
+            let Some((source, id, kind)) = parse_mark(meta.key.name()) else { continue };
+            if marks_folder(source).is_ok_and(|folder| meta.key.as_str().starts_with(&format!("{folder}/"))) {
+                reads.push(said(store, meta, (source.to_owned(), id), kind));
             }
+        }
+        let mut reads = stream::iter(reads).buffered(at_once(store));
+        while let Some((of, said)) = reads.next().await {
+            marks.add(of, said);
         }
         Ok(marks)
     }
 
-    async fn add(
-        &mut self,
-        store: &Arc<dyn Store>,
-        found: &ObjectMeta,
-        of: (String, SnapshotId),
-        kind: MarkKind,
-    ) {
-        let written = DateTime::<Utc>::from(found.modified);
-        let outcome = match kind {
-            MarkKind::Deletion => read_mark::<Deletion>(store, &found.key).await.map(|mark| {
-                let deletion = mark.map(|mark| Deletion { at: mark.at.max(written), ..mark });
-                deletion.map(|deletion| self.deletions.insert(of.clone(), deletion));
-            }),
-            MarkKind::Pin => read_mark::<Pin>(store, &found.key).await.map(|mark| {
-                mark.map(|pin| self.pins.insert(of.clone(), pin));
-            }),
-            MarkKind::Acknowledgement => read_mark::<Acknowledgement>(store, &found.key).await.map(|mark| {
-                let Some(mark) = mark else { return };
-                let known = Acknowledged { at: mark.at, upto: of.1.clone() };
-                let latest = self.acknowledged.entry(of.0.clone()).or_insert_with(|| known.clone());
+    fn add(&mut self, of: (String, SnapshotId), said: Result<Option<Said>, Unreadable>) {
+        match said {
+            Ok(None) => {}
+            Ok(Some(Said::Deletion(deletion))) => {
+                self.deletions.insert(of, deletion);
+            }
+            Ok(Some(Said::Pin(pin))) => {
+                self.pins.insert(of, pin);
+            }
+            Ok(Some(Said::Acknowledgement(mark))) => {
+                let known = Acknowledged { at: mark.at, upto: of.1 };
+                let latest = self.acknowledged.entry(of.0).or_insert_with(|| known.clone());
                 latest.at = latest.at.max(known.at);
                 latest.upto = latest.upto.clone().max(known.upto);
-            }),
-        };
-        if let Err(why) = outcome {
-            self.unreadable.push(Unreadable {
-                path: store.address().locate(&found.key),
-                why,
-                snapshot: None,
-                needs: Vec::new(),
-                obstructs: Some(of.0),
-            });
+            }
+            Err(unreadable) => self.unreadable.push(unreadable),
         }
     }
+}
+
+/// What a mark says.
+enum Said {
+    Deletion(Deletion),
+    Pin(Pin),
+    Acknowledgement(Acknowledgement),
+}
+
+/// Returns of which snapshot a mark is, and what it says; nothing if it is gone.
+async fn said(
+    store: &Arc<dyn Store>,
+    found: &ObjectMeta,
+    of: (String, SnapshotId),
+    kind: MarkKind,
+) -> ((String, SnapshotId), Result<Option<Said>, Unreadable>) {
+    let written = DateTime::<Utc>::from(found.modified);
+    let said = match kind {
+        MarkKind::Deletion => read_mark::<Deletion>(store, &found.key)
+            .await
+            .map(|mark| mark.map(|mark| Said::Deletion(Deletion { at: mark.at.max(written), ..mark }))),
+        MarkKind::Pin => read_mark(store, &found.key).await.map(|mark| mark.map(Said::Pin)),
+        MarkKind::Acknowledgement => {
+            read_mark(store, &found.key).await.map(|mark| mark.map(Said::Acknowledgement))
+        }
+    };
+    let obstructs = Some(of.0.clone());
+    let said = said.map_err(|why| {
+        let path = store.address().locate(&found.key);
+        Unreadable { path, why, snapshot: None, needs: Vec::new(), obstructs }
+    });
+    (of, said)
 }
 
 /// Returns what a mark says; `None` if it is gone; or why nobody can tell.

@@ -15,8 +15,10 @@
 //! The [layout](tarball::layout) says what lies where. A [store] takes bytes and names, and nothing here knows what is
 //! behind it. There is one format, the [tarball], so [`Repository`] is no trait: a second format would make it one.
 
+mod contents;
 mod copy;
 mod error;
+mod index;
 mod listing;
 mod marks;
 mod objects;
@@ -36,6 +38,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use chrono::{DateTime, Utc};
+use futures_util::{StreamExt as _, stream};
 use serde::{Deserialize, Serialize};
 
 pub use error::RepositoryError;
@@ -51,10 +54,13 @@ use crate::clock::Clock;
 use crate::crypt::Recipients;
 use crate::model::ids::SnapshotId;
 use crate::store::{self, Claim, Key, ObjectKind, OpenError, PROBE, Probed, Store, StoreAddress};
+use contents::Reading;
 use tarball::layout::{
     MARKER, MarkKind, PLAIN_FORMAT, REPOSITORY_FORMAT, SNAPSHOTS, SnapshotNames, is_source_key, partial,
 };
 
+/// How many folders are looked into at a time.
+const LOOKS: usize = 16;
 /// More than any marker has.
 const MARKER_MAX: u64 = 64 << 10;
 
@@ -315,7 +321,17 @@ impl Repository {
     /// # Errors
     /// When a directory cannot be read. The listing tells what is wrong with a single file.
     pub async fn snapshots(&self, source: Option<&str>) -> Result<Listing, RepositoryError> {
-        Listing::read(&self.store, source, self.recipients.is_some()).await
+        Listing::read(&self.store, source, (Reading::Themselves, self.recipients.is_some())).await
+    }
+
+    /// Returns what exists, for whoever only looks: at a server it reads an index of the manifests as far as there is one,
+    /// and keeps the index up to date if it may write there. What exists, and with which lengths, is asked of the server
+    /// all the same.
+    ///
+    /// # Errors
+    /// As for [`snapshots`](Self::snapshots).
+    pub async fn overview(&self, source: Option<&str>) -> Result<Listing, RepositoryError> {
+        Listing::read(&self.store, source, (Reading::Overview, self.recipients.is_some())).await
     }
 
     /// Keeps out others who mark or delete, where the store is a directory of this machine. Elsewhere it keeps out nobody,
@@ -512,9 +528,12 @@ async fn look(store: &Arc<dyn Store>, address: &StoreAddress) -> Result<Option<R
         Err(error) if error.kind() == io::ErrorKind::NotFound => {
             return match stranger {
                 None => Ok(None),
-                Some(name) => {
-                    Err(refused(format!("it is no repository, but not empty either: it has {name}")))
-                }
+                Some(name) => match repositories_in(store, address).await {
+                    below if below.is_empty() => {
+                        Err(refused(format!("it is no repository, but not empty either: it has {name}")))
+                    }
+                    below => Err(RepositoryError::Above { path: address.locate(&Key::ROOT), below }),
+                },
             };
         }
         Err(error) => return Err(RepositoryError::io("read", store.address().locate(&MARKER))(error)),
@@ -550,6 +569,21 @@ fn check_marker(address: &StoreAddress, bytes: &[u8]) -> Result<Marker, Reposito
         });
     }
     Ok(marker)
+}
+
+/// Returns the repositories that lie directly in a place that is none itself: those of several machines, say.
+async fn repositories_in(store: &Arc<dyn Store>, address: &StoreAddress) -> Vec<PathBuf> {
+    let mut folders = store.list(&Key::ROOT).await.unwrap_or_default();
+    let mut looks = Vec::new();
+    folders.retain(|folder| folder.kind == ObjectKind::Folder);
+    folders.sort_by(|a, b| a.key.cmp(&b.key));
+    for folder in &folders {
+        looks.push(async move {
+            let marker = folder.key.join(MARKER.as_str()).ok()?;
+            store.head(&marker).await.ok().map(|_| address.below(folder.key.name()).locate(&Key::ROOT))
+        });
+    }
+    stream::iter(looks).buffered(LOOKS).filter_map(|found| async { found }).collect().await
 }
 
 /// Returns the name of something that must not be in the place of a new repository.

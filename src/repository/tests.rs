@@ -22,22 +22,22 @@ use crate::model::manifest::*;
 use crate::model::unknown::UnknownFields;
 use crate::store::local::{LocalStore, Step, Watch};
 
-const CODEC: Codec = Codec::Zstd { level: 3 };
+pub(super) const CODEC: Codec = Codec::Zstd { level: 3 };
 
 fn at(second: i64) -> DateTime<Utc> {
     Utc.timestamp_opt(1_795_206_611 + second, 0).unwrap()
 }
 
-fn id(second: i64) -> SnapshotId {
+pub(super) fn id(second: i64) -> SnapshotId {
     SnapshotId::new(at(second), [0x4f, 0x2a, 0x91])
 }
 
-fn stored(file: String, contents: &[u8]) -> Stored {
+pub(super) fn stored(file: String, contents: &[u8]) -> Stored {
     let blake3 = blake3::hash(contents).to_hex().to_string();
     Stored { file, bytes: contents.len() as u64, blake3, plain_blake3: None }
 }
 
-fn manifest(source: &str, id: &SnapshotId, archive: &Stored, list: &Stored) -> Manifest {
+pub(super) fn manifest(source: &str, id: &SnapshotId, archive: &Stored, list: &Stored) -> Manifest {
     Manifest {
         format_version: FORMAT_VERSION,
         id: id.clone(),

@@ -140,7 +140,7 @@ pub fn sharers_of(
                     || found.iter().any(|other| other.id == owner.id)
             };
             !one.labels.contains_key(LABEL_RUN)
-                && anew.iter().chain(&found.iter().collect::<Vec<_>>()).all(|other| other.id != one.id)
+                && found.iter().all(|other| other.id != one.id)
                 && !stay(one)
                 && owners(one, containers).any(is_of)
         };

@@ -49,6 +49,19 @@ impl StoreAddress {
         percent_decoded(value)
     }
 
+    /// Returns the address of a folder in it, as that of a store of its own.
+    #[must_use]
+    pub fn below(&self, folder: &str) -> Self {
+        match self {
+            Self::Directory(path) => Self::Directory(path.join(folder)),
+            Self::Url(url) => {
+                let (place, query) = url.split_once('?').map_or((url.as_str(), None), |(a, b)| (a, Some(b)));
+                let below = format!("{}/{folder}", place.trim_end_matches('/'));
+                Self::Url(query.map_or_else(|| below.clone(), |query| format!("{below}?{query}")))
+            }
+        }
+    }
+
     /// Returns the name of an object in it, for messages.
     #[must_use]
     pub fn locate(&self, key: &Key) -> PathBuf {
@@ -74,7 +87,7 @@ pub enum AddressError {
     Path(#[source] io::Error),
     /// It is a URL with a password in it, which the process list and journals would show.
     #[error(
-        "a URL holds no credentials, for everybody sees it in the process list; they come from the environment, as AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or from a profile"
+        "a URL holds no credentials, for everybody sees it in the process list; they come from the environment, as AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY or WEBDAV_USERNAME and WEBDAV_PASSWORD, or from a profile; by sftp:// a user comes in with a key"
     )]
     Credentials,
 }
@@ -87,8 +100,10 @@ const SHOWN: [&str; 2] = ["endpoint", "region"];
 /// Returns whether a URL, or a server that it names, has credentials in it.
 pub(super) fn holds_credentials(url: &str) -> bool {
     let has_user = |url: &str| {
-        let rest = url.split_once("://").map_or(url, |(_, rest)| rest);
-        rest.split(['/', '?']).next().is_some_and(|host| host.contains('@'))
+        let (scheme, rest) = url.split_once("://").unwrap_or(("", url));
+        let user = rest.split(['/', '?']).next().and_then(|host| host.rsplit_once('@')).map(|(user, _)| user);
+        // By SSH a user comes in with a key; his name is no secret.
+        user.is_some_and(|user| scheme != "sftp" || user.contains(':'))
     };
     let (place, query) = url.split_once('?').unwrap_or((url, ""));
     let is_secret = |pair: &str| {
@@ -107,7 +122,11 @@ pub fn redacted(url: &str) -> String {
     let (place, query) = url.split_once('?').unwrap_or((url, ""));
     let Some((scheme, rest)) = place.split_once("://") else { return url.to_owned() };
     let (host, path) = rest.split_once('/').map_or((rest, None), |(host, path)| (host, Some(path)));
-    let host = host.rsplit_once('@').map_or(host.to_owned(), |(_, host)| format!("{HIDDEN}@{host}"));
+    let hidden = |(user, host): (&str, &str)| match (scheme, user.contains(':')) {
+        ("sftp", false) => format!("{user}@{host}"),
+        _ => format!("{HIDDEN}@{host}"),
+    };
+    let host = host.rsplit_once('@').map_or(host.to_owned(), hidden);
     let mut shown = format!("{scheme}://{host}");
     if let Some(path) = path {
         shown.push('/');
@@ -288,6 +307,13 @@ mod tests {
             url.locate(&Key::ROOT),
             Path::new("s3://bucket/prefix?endpoint=http://minio:9000&region=eu")
         );
+        let below = url.below("web-1");
+        assert_eq!(
+            below,
+            StoreAddress::Url("s3://bucket/prefix/web-1?endpoint=http://minio:9000&region=eu".into())
+        );
+        let below = StoreAddress::Directory("/mnt/nas".into()).below("web-1");
+        assert_eq!(below, StoreAddress::Directory("/mnt/nas/web-1".into()));
         assert!(serde_json::from_value::<StoreAddress>("relative".into()).is_err());
         assert!(StoreAddress::parse(Path::new("")).is_err());
         assert!(StoreAddress::parse(Path::new("here")).unwrap().local_path().unwrap().is_absolute());
@@ -301,13 +327,22 @@ mod tests {
             "s3://bucket?endpoint=https%3A%2F%2Fa:hunter2%40minio",
             "s3://bucket?secret_access_key=hunter2&region=eu",
             "s3://bucket?X-Amz-Signature=hunter2",
+            "sftp://me:hunter2@nas/srv",
+            "webdavs://me:hunter2@nas/srv",
+            "webdavs://hunter2@nas/srv",
         ] {
             assert!(matches!(StoreAddress::parse(Path::new(url)), Err(AddressError::Credentials)), "{url}");
             assert!(!redacted(url).contains("hunter2"), "{}", redacted(url));
         }
         // A parameter that nobody knows may be a secret, too.
         assert_eq!(redacted("s3://bucket/a?pw=hunter2&region=eu"), "s3://bucket/a?pw=***&region=eu");
-        for url in ["s3://bucket/a?endpoint=http://h:9000&region=eu", "s3://bucket", "/a/b@c", "memory://x"] {
+        for url in [
+            "s3://bucket/a?endpoint=http://h:9000&region=eu",
+            "s3://bucket",
+            "/a/b@c",
+            "memory://x",
+            "sftp://me@nas/a",
+        ] {
             assert_eq!(redacted(url), url);
         }
     }

@@ -382,7 +382,7 @@ fn meta(key: Key, metadata: &fs::Metadata) -> io::Result<ObjectMeta> {
     } else {
         ObjectKind::Foreign
     };
-    Ok(ObjectMeta { key, kind, bytes: metadata.len(), modified: metadata.modified()? })
+    Ok(ObjectMeta { key, kind, bytes: metadata.len(), modified: metadata.modified()?, tag: None })
 }
 
 /// Makes the directory and those above it, durably.

@@ -113,7 +113,7 @@ impl Store for MemoryStore {
                 None => object(key.clone(), bytes, *modified),
                 Some((name, _)) => {
                     let key = folder.join(name)?;
-                    ObjectMeta { key, kind: ObjectKind::Folder, bytes: 0, modified: *modified }
+                    ObjectMeta { key, kind: ObjectKind::Folder, bytes: 0, modified: *modified, tag: None }
                 }
             };
             found.insert(meta.key.clone(), meta);
@@ -131,7 +131,7 @@ impl Store for MemoryStore {
 }
 
 fn object(key: Key, bytes: &Bytes, modified: SystemTime) -> ObjectMeta {
-    ObjectMeta { key, kind: ObjectKind::Object, bytes: bytes.len() as u64, modified }
+    ObjectMeta { key, kind: ObjectKind::Object, bytes: bytes.len() as u64, modified, tag: None }
 }
 
 #[derive(Debug)]

@@ -1,4 +1,4 @@
-//! Storage of objects: one interface, with a local directory or a [bucket elsewhere](s3) behind it.
+//! Storage of objects: one interface, with a local directory, a [`bucket`], or a folder of another machine's behind it.
 //!
 //! An object appears under its key complete and durable, or not at all, and nothing ever overwrites an object. So
 //! whoever finds an object may believe that all of it is there. Big and small objects go the same way, so there is one
@@ -13,16 +13,22 @@
 
 mod address;
 mod bridge;
+pub mod bucket;
 pub mod failing;
 pub mod local;
 pub mod memory;
 pub mod observed;
 pub mod recording;
-pub mod s3;
+pub mod sftp;
 pub mod shield;
 pub mod spool;
+pub mod surroundings;
+mod temporary;
 #[cfg(test)]
 mod tests;
+mod tickets;
+pub mod trouble;
+pub mod webdav;
 
 use std::any::Any;
 use std::fmt;
@@ -38,8 +44,11 @@ use serde::{Deserialize, Serialize};
 pub use address::{AddressError, Key, KeyError, StoreAddress, redacted};
 pub use bridge::{ByteStream, ObjectReader};
 
+use bucket::BucketStore;
 use local::LocalStore;
-use s3::S3Store;
+use sftp::SftpStore;
+use surroundings::Process;
+use webdav::WebDavStore;
 
 /// What a store promises beyond what every store does.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -244,6 +253,8 @@ pub struct ObjectMeta {
     pub bytes: u64,
     /// When it was last written.
     pub modified: SystemTime,
+    /// What the store calls this very content, if it has a name for it: another content has another.
+    pub tag: Option<String>,
 }
 
 /// The kind of thing that has a key.
@@ -291,11 +302,19 @@ pub enum OpenError {
 pub async fn open(address: &StoreAddress) -> Result<Arc<dyn Store>, OpenError> {
     match address {
         StoreAddress::Directory(root) => Ok(Arc::new(LocalStore::open(root).await?)),
-        StoreAddress::Url(url) if url.starts_with("s3://") => {
-            Ok(Arc::new(S3Store::open(url, &s3::Process).await?))
-        }
-        StoreAddress::Url(_) => Err(OpenError::Refused(
-            "volsnap keeps snapshots in directories and at s3://BUCKET/FOLDER, nowhere else".to_owned(),
+        StoreAddress::Url(url) => open_url(url).await,
+    }
+}
+
+async fn open_url(url: &str) -> Result<Arc<dyn Store>, OpenError> {
+    match url.split_once("://").map_or("", |(scheme, _)| scheme) {
+        "s3" | "gs" | "az" => Ok(Arc::new(BucketStore::open(url, &Process).await?)),
+        "sftp" => Ok(Arc::new(SftpStore::open(url, &Process).await?)),
+        "webdavs" | "webdav" => Ok(Arc::new(WebDavStore::open(url, &Process)?)),
+        _ => Err(OpenError::Refused(
+            "volsnap keeps snapshots in directories, and at s3://BUCKET/FOLDER, gs://BUCKET/FOLDER, \
+             az://ACCOUNT/CONTAINER/FOLDER, sftp://USER@HOST/FOLDER and webdavs://HOST/FOLDER, nowhere else"
+                .to_owned(),
         )),
     }
 }

@@ -9,7 +9,8 @@ use serde_json::Value;
 use volsnap::clock::Clock;
 use volsnap::model::ids::SnapshotId;
 use volsnap::repository::Repository;
-use volsnap::store::s3::{S3Store, Surroundings};
+use volsnap::store::bucket::BucketStore;
+use volsnap::store::surroundings::Surroundings;
 use volsnap::store::{Key, Store};
 
 use crate::hand_made::{Recipe, database, id, make_in, tree};
@@ -40,7 +41,8 @@ fn run(volsnap: &Volsnap, url: &str, arguments: &[&str]) -> Ran {
 fn make(at: SocketAddr, folder: &str, tree: &Path, recipe: &Recipe<'_>) {
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().unwrap();
     let _ = runtime.block_on(async {
-        let store: Arc<dyn Store> = Arc::new(S3Store::open(&Server::url(at, folder), &Keys).await.unwrap());
+        let store: Arc<dyn Store> =
+            Arc::new(BucketStore::open(&Server::url(at, folder), &Keys).await.unwrap());
         let address = store.address().clone();
         let repository = Repository::open_or_init_in(store, &address, &Clock::system()).await.unwrap();
         make_in(&repository, tree, recipe).await
@@ -123,7 +125,7 @@ fn a_repository_in_a_bucket_is_made_listed_shown_and_verified() {
 fn replace(at: SocketAddr, folder: &str, name: &str, contents: Vec<u8>) {
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().unwrap();
     runtime.block_on(async {
-        let store = S3Store::open(&Server::url(at, folder), &Keys).await.unwrap();
+        let store = BucketStore::open(&Server::url(at, folder), &Keys).await.unwrap();
         let key = Key::new(name.strip_prefix(&format!("{folder}/")).unwrap()).unwrap();
         store.delete(&key).await.unwrap();
         store.put(&key, contents.into()).await.unwrap();

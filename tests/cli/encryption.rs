@@ -191,6 +191,8 @@ fn what_needs_no_identity_works_without_and_what_needs_one_says_so() {
     assert_eq!(proofs, ["stored", "stored", "stored"], "nobody has looked inside as yet");
     let listed = machine.run(&["list"]).expect(0).stdout();
     assert!(listed.contains("stored as it was"), "{listed}");
+    // The most that is ever logged says no secret either.
+    let _ = machine.with(0, &["-vv", "verify", "latest"]).expect(0);
     for number in [0, 1] {
         let files = machine.with(number, &["show", "latest", "--files"]).expect(0).stdout();
         assert!(files.contains("sub/random"), "{files}");

@@ -10,8 +10,10 @@ mod encryption;
 mod formats;
 mod hand_made;
 mod hints;
+mod hosts;
 mod listing;
 mod manual;
+mod others;
 mod output;
 #[path = "../shared/program.rs"]
 #[expect(dead_code, reason = "some of it is only for the tests with an engine")]
@@ -22,4 +24,8 @@ mod retention;
 mod s3;
 #[path = "../shared/schema.rs"]
 mod schema;
+#[path = "../shared/sshd.rs"]
+mod sshd;
 mod unfinished;
+#[path = "../shared/webdav.rs"]
+mod webdav;

@@ -287,7 +287,7 @@ const PLANTED: &[(&str, &str, &str)] = &[
     ("missing-table", "alter table kept rename to hidden", "alter table hidden rename to kept"),
     ("missing-role", "alter role app rename to other", "alter role other rename to app"),
     ("missing-database", "alter database second rename to third", "alter database third rename to second"),
-    ("missing-extension", "drop extension postgres_fdw", "create extension postgres_fdw"),
+    ("missing-extension", "drop extension postgres_fdw", "create extension if not exists postgres_fdw"),
     (
         "emptied-bytea",
         "create table saved as select * from images; update images set data = ''",

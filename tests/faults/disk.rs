@@ -26,9 +26,6 @@ async fn a_disk_that_fills_up_fails_the_snapshot_and_leaves_the_older_one() {
         let error = stage.snapshot(&postgres).await.unwrap_err();
         assert!(error.chain().contains("disk full"), "{step}: {}", error.chain());
         assert!(error.state_text().unwrap().contains("nothing was published"), "{step}");
-        let look =
-            error.hints().iter().map(ToString::to_string).find(|hint| hint.starts_with("df -h")).unwrap();
-        assert!(Command::new("sh").args(["-c", &look]).status().unwrap().success(), "{look}");
         stage.assert_as_before(&postgres, 1);
         std::fs::remove_file(disk.filler()).unwrap();
         let _ = stage.volsnap.run(["verify", "--all"]).expect(0);

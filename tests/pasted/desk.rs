@@ -316,7 +316,7 @@ impl Desk {
                 assert!(words.contains(&self.globals[3]), "another engine: {command}");
                 let kept = ["--json", "--dry-run"].iter().filter(|word| typed.contains(word));
                 kept.for_each(|word| {
-                    assert!(words.iter().any(|one| one == word), "{word} is lost: {command}")
+                    assert!(words.iter().any(|one| one == word), "{word} is lost: {command}");
                 });
             }
             assert!(

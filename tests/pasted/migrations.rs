@@ -1,6 +1,6 @@
 //! What a migration, and a refused one, says to type next.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use serde_json::Value;
 use volsnap::engine::Docker as _;
@@ -20,7 +20,7 @@ impl Desk {
     }
 
     /// Returns the words that migrate a target there.
-    fn there<'w>(&self, target: &'w str, place: &'w PathBuf) -> [&'w str; 4] {
+    fn there<'w>(&self, target: &'w str, place: &'w Path) -> [&'w str; 4] {
         ["migrate", target, place.to_str().unwrap(), "--yes"]
     }
 
@@ -93,7 +93,7 @@ fn what_was_moved_is_moved_back_and_what_it_leaves_is_removed() {
         let other = desk.world.elsewhere.path().join("other");
         let refused = desk.run(&desk.there("db", &other)).await;
         refused.expect(2);
-        assert_eq!(refused.printed(), [back.clone()]);
+        assert_eq!(refused.printed(), std::slice::from_ref(&back));
         let returned = desk.paste(&format!("{back} --yes")).await;
         returned.expect(0);
         desk.assert_well(&back).await;

@@ -144,10 +144,14 @@ struct State {
 
 impl Proxy {
     pub(crate) fn start(server: &Server, rules: Vec<Rule>) -> Self {
+        Self::before(server.address, rules)
+    }
+
+    /// Starts one before any server.
+    pub(crate) fn before(server: SocketAddr, rules: Vec<Rule>) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let address = listener.local_addr().unwrap();
-        let state =
-            Arc::new(State { server: server.address, rules: Mutex::new(rules), seen: Mutex::default() });
+        let state = Arc::new(State { server, rules: Mutex::new(rules), seen: Mutex::default() });
         let shared = Arc::clone(&state);
         thread::spawn(move || {
             for client in listener.incoming().flatten() {

@@ -126,7 +126,7 @@ pub(crate) async fn fail_each(scenario: &dyn Scenario, mode: Mode) {
 }
 
 /// Has every call hang, one a run. The guard's lease ends who hangs while a service is away: it is back in time.
-#[expect(clippy::print_stdout, reason = "how long the service was away is to be in the log")]
+#[allow(clippy::print_stdout, reason = "how long the service was away is to be in the log")]
 pub(crate) async fn hang_each(scenario: &dyn Scenario) {
     silence_injected_panics();
     let (mut ended, mut longest) = (0, Duration::ZERO);

@@ -221,7 +221,7 @@ async fn dead_before(scenario: &dyn Scenario, name: &str) -> World {
 #[test]
 fn recipients_that_cannot_be_read_keep_nobody_from_recovering() {
     run(async {
-        let mut world = dead_before(&TakeSnapshot::STOP_DIRECT, "start").await;
+        let mut world = dead_before(&TakeSnapshot::STOP_DIRECT, "agent archive").await;
         assert!(!world.answers("db").await);
         world.host.recipients = SaidRecipients::new(Err(Error::usage("read /gone, which is unmounted")));
         recover(&world.host, RetryBudget::COMMAND).await.unwrap();

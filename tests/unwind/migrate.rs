@@ -27,12 +27,19 @@ fn has_who_shares_the_network_of_the_database_share_that_of_its_successor(
         Migrate::into_directory(false).beside_a_stranger(),
         Migrate::into_directory(true).beside_a_stranger(),
         Migrate::into_directory(true).beside_a_service(),
-        Migrate::back(false).beside_a_stranger(),
-        Migrate::into_directory(false).beside_a_user(),
-        Migrate::into_directory(true).beside_a_user()
+        Migrate::back(false).beside_a_stranger()
     )]
     scenario: Migrate,
     #[values(Mode::Before, Mode::After, Mode::Hang, Mode::Panic, Mode::Kill, Mode::KillAfter)] mode: Mode,
+) {
+    run(fail_each(&scenario, mode));
+}
+
+#[rstest]
+fn has_who_mounts_the_data_and_shares_the_network_share_that_of_the_new_or_of_the_old(
+    #[values(Migrate::into_directory(false).beside_a_user(), Migrate::into_directory(true).beside_a_user())]
+    scenario: Migrate,
+    #[values(Mode::After, Mode::KillAfter)] mode: Mode,
 ) {
     run(fail_each(&scenario, mode));
 }

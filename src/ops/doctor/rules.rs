@@ -677,8 +677,8 @@ pub(super) fn limits(repository: &Path, probed: &Probed) -> Vec<Finding> {
     };
     if !probed.deletes {
         add(
-            "when it was made, its key could not delete: what a failed run leaves there stays",
-            "allow the key s3:DeleteObject; or have somebody else remove what `volsnap list` calls incomplete",
+            "when it was made, volsnap could not delete there: what a failed run leaves there stays",
+            "allow it to delete there (in a bucket of S3, s3:DeleteObject); or have somebody else remove what `volsnap list` calls incomplete",
         );
     }
     if !probed.lists_uploads {

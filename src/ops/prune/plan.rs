@@ -1,6 +1,6 @@
 //! What a prune will do: the policy, applied to what a repository holds and to what is at work on it.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use chrono::{DateTime, Utc};
@@ -99,14 +99,18 @@ impl PrunePlan {
         }
         let open = options.state.as_deref().map(OpenRuns::look).transpose()?.unwrap_or_default();
         let grace = options.grace_of_marked(repository);
-        let planner = Planner { options, grace, now, running: &running, open: &open };
-        let sources = planner.sources(&listing);
-        let incomplete = planner.incomplete(&listing, &sources);
+        Ok(Self::from(&listing, &Planner { options, grace, now, running: &running, open: &open }))
+    }
+
+    /// Plans by what was listed.
+    pub(super) fn from(listing: &Listing, planner: &Planner<'_>) -> Self {
+        let sources = planner.sources(listing);
+        let incomplete = planner.incomplete(listing, &sources);
         let half_deleted = listing.half_deleted();
         let half_deleted = half_deleted.into_iter().map(|(source, id, _)| (source.to_owned(), id.clone()));
         let unread = listing.unreadable.iter().map(|one| format!("{}: {}", one.path.display(), one.why));
         let half_deleted = half_deleted.collect();
-        Ok(Self { now, sources, incomplete, half_deleted, unread: unread.collect() })
+        Self { now: planner.now, sources, incomplete, half_deleted, unread: unread.collect() }
     }
 
     /// Returns the snapshots of which this becomes, the oldest of each source first.
@@ -143,13 +147,13 @@ pub(in crate::ops) fn nothing_of(repository: &Repository, source: &str) -> Error
 }
 
 /// What a plan is made from.
-struct Planner<'a> {
-    options: &'a PruneOptions,
+pub(super) struct Planner<'a> {
+    pub(super) options: &'a PruneOptions,
     /// The time of grace that counts for what is marked already, if it is shorter than what was said then.
-    grace: Option<Duration>,
-    now: DateTime<Utc>,
-    running: &'a [Running],
-    open: &'a OpenRuns,
+    pub(super) grace: Option<Duration>,
+    pub(super) now: DateTime<Utc>,
+    pub(super) running: &'a [Running],
+    pub(super) open: &'a OpenRuns,
 }
 
 impl Planner<'_> {
@@ -186,8 +190,9 @@ impl Planner<'_> {
         if stopped.is_some() {
             decisions.iter_mut().for_each(stop);
         }
+        let by_id: BTreeMap<_, _> = snapshots.iter().map(|one| (&one.manifest.id, *one)).collect();
         let planned = |decision: Decision| {
-            let snapshot = snapshots.iter().find(|one| one.manifest.id == decision.id);
+            let snapshot = by_id.get(&decision.id);
             let due = snapshot.and_then(|one| one.deletion.as_ref());
             PlannedSnapshot {
                 source: source.to_owned(),
@@ -250,12 +255,13 @@ impl Planner<'_> {
             let entry = found.entry((&file.source, &file.id)).or_insert((0, true));
             *entry = (entry.0 + file.bytes, entry.1 && is_old);
         }
-        let half: Vec<_> = listing.half_deleted();
+        let half: BTreeSet<_> =
+            listing.half_deleted().into_iter().map(|(source, id, _)| (source, id)).collect();
         let may_go = |source: &str, id: &SnapshotId| {
             let name = format!("{source}/{id}");
             let is_stopped = sources.iter().any(|one| one.source == source && one.stopped.is_some());
             !is_stopped
-                && !half.iter().any(|(of, half, _)| *of == source && *half == id)
+                && !half.contains(&(source, id))
                 && self.running.iter().all(|run| run.holds(&name).is_none())
                 && !self.open.writes(&name)
         };

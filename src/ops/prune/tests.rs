@@ -21,7 +21,7 @@ use crate::model::unknown::UnknownFields;
 use crate::ops::marks::{self, RemoveOptions, Removed};
 use crate::ops::{decline, execute};
 use crate::repository::tarball::layout::{RUNNING, SnapshotNames};
-use crate::repository::{DEAD_AFTER, Snapshot, Stored};
+use crate::repository::{DEAD_AFTER, Listing, Snapshot, Stored};
 use crate::store::memory::MemoryStore;
 use crate::store::observed::{Call, ObservedStore, Observer, Operation};
 use crate::store::{ByteStream, Capabilities, Key, ObjectMeta, ObjectWriter, Store, StoreAddress};
@@ -820,4 +820,37 @@ async fn what_a_stale_listing_hides_for_less_than_the_time_of_grace_saves_what_i
     let report = prune(&late, &keep_last(1), (&world.clock, &Silent), execute).await.unwrap().unwrap();
     assert_eq!((report.rescued, report.deleted.len()), (of_days(&[1]), 0));
     assert_eq!(world.names().await, of_days(&[1, 2, 3]));
+}
+
+#[tokio::test(start_paused = true)]
+async fn ten_thousand_snapshots_are_planned_within_a_second() {
+    const MANY: i64 = 10_000;
+    let world = World::with_days([1]).await;
+    let one = world.repository().await.snapshots(None).await.unwrap().snapshots.remove(0);
+    let of = |hour: i64| {
+        let mut snapshot = one.clone();
+        snapshot.manifest.id = SnapshotId::new(start() - TimeDelta::hours(hour), [0, 0, 2]);
+        snapshot
+    };
+    let snapshots = (1..=MANY).rev().map(of).collect();
+    let listing = Listing { snapshots, ..Listing::default() };
+    let rules = [
+        (Rule::Last, Count::Number(100)),
+        (Rule::Daily, Count::Number(7)),
+        (Rule::Weekly, Count::Number(4)),
+        (Rule::Monthly, Count::Number(12)),
+        (Rule::Yearly, Count::Unlimited),
+    ];
+    let mut options = keep_last(0);
+    options.policy.rules = BTreeMap::from(rules);
+    let open = OpenRuns::default();
+    let planner = plan::Planner { options: &options, grace: None, now: start(), running: &[], open: &open };
+    let began = std::time::Instant::now();
+    let plan = PrunePlan::from(&listing, &planner);
+    let took = began.elapsed();
+    let kept = plan.with_fate(Fate::Keep).count();
+    assert!((110..130).contains(&kept), "{kept}");
+    assert_eq!(plan.with_fate(Fate::Remove).count() + kept, usize::try_from(MANY).unwrap());
+    eprintln!("{took:.2?} for {MANY} snapshots");
+    assert!(took < Duration::from_secs(1), "{took:?}");
 }

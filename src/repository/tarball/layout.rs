@@ -12,6 +12,7 @@
 //! running/RUN.N.json                              what a run reads; the Nth time that it says so
 //! keys/N.json                                     the Nth change of whom an encrypted repository is encrypted to
 //! …anything.age                                   an archive or a file list, encrypted
+//! index/SOURCE/DIGEST.jsonl.zst                   the manifests of a source in one object, at a server
 //! …anything.partial                               being written, or what a dead run left
 //! ```
 //!
@@ -45,6 +46,10 @@ pub const MARKS: Key = Key::literal("marks");
 pub const RUNNING: Key = Key::literal("running");
 /// The folder of what has changed of a repository's recipients.
 pub const KEYS: Key = Key::literal("keys");
+/// The folder of the indexes, a folder each source.
+pub const INDEX: Key = Key::literal("index");
+/// The end of an index's name; the beginning is the BLAKE3 of its bytes.
+pub const INDEX_END: &str = ".jsonl.zst";
 /// The longest source key: with the longest suffix a name still fits in 255 bytes.
 pub const SOURCE_KEY_MAX: usize = 180;
 
@@ -202,6 +207,14 @@ pub fn parse_recipients(name: &str) -> Option<u64> {
 /// When the run's name is not valid.
 pub fn run_key(run: &SnapshotId, number: u64) -> Result<Key, KeyError> {
     RUNNING.join(&format!("{run}.{number}{JSON}"))
+}
+
+/// Returns the folder of a source's index.
+///
+/// # Errors
+/// When the source's key is not valid.
+pub fn index_folder(source: &str) -> Result<Key, KeyError> {
+    INDEX.join(source)
 }
 
 /// Returns the folder of a source.

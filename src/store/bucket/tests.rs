@@ -1,6 +1,7 @@
 //! The store against a real server, and against all that goes wrong on the way to one.
 
 use std::io;
+use std::net::SocketAddr;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
@@ -11,7 +12,7 @@ use server::{Fault, KEYS, Proxy, Rule, Server};
 
 #[path = "../../../tests/shared/s3.rs"]
 #[expect(dead_code, reason = "some of it is only for the tests of the program")]
-mod server;
+pub(in crate::store) mod server;
 
 /// The keys that the server takes.
 struct Keys;
@@ -27,7 +28,7 @@ impl Surroundings for Keys {
 }
 
 async fn open(at: SocketAddr, folder: &str) -> Arc<dyn Store> {
-    Arc::new(S3Store::open(&Server::url(at, folder), &Keys).await.unwrap())
+    Arc::new(BucketStore::open(&Server::url(at, folder), &Keys).await.unwrap())
 }
 
 fn key(name: &str) -> Key {
@@ -233,7 +234,7 @@ async fn a_server_that_cannot_be_reached_or_has_no_such_bucket_is_told_from_an_e
     let Some(server) = Server::start() else { return };
     let told = async |url: &str| {
         let began = Instant::now();
-        let error = match S3Store::open(url, &Keys).await {
+        let error = match BucketStore::open(url, &Keys).await {
             Ok(store) => store.list(&Key::ROOT).await.unwrap_err(),
             Err(OpenError::Io(error)) => error,
             Err(OpenError::Refused(why)) => panic!("{why}"),

@@ -1,4 +1,4 @@
-//! A folder of a bucket, at Amazon or at any server that speaks as S3 does.
+//! A folder of a bucket: at Amazon or at any server that speaks as S3 does, at Google, or a container of Azure's.
 //!
 //! An object is whole or not there: a small one is one request, and the parts of a big one become an object by the last
 //! request. Nothing is overwritten: keys are unique by themselves, each is looked for before it is written, and where the
@@ -12,19 +12,21 @@
 //! [`delete_partial`](crate::store::Store::delete_partial) finds them by the object's name, whoever began them; so
 //! whoever has the journal of a dead run removes them.
 
+mod amazon;
+mod azure;
+mod google;
 mod http;
 mod reader;
-mod settings;
+mod s3;
 #[cfg(test)]
-mod tests;
+pub(super) mod tests;
 mod trouble;
 mod uploads;
+mod url;
 mod writer;
 
-use std::collections::HashMap;
 use std::fmt;
 use std::io;
-use std::net::SocketAddr;
 use std::ops::Range;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, SystemTime};
@@ -32,21 +34,20 @@ use std::time::{Duration, SystemTime};
 use ::http::HeaderValue;
 use async_trait::async_trait;
 use bytes::Bytes;
-use object_store::aws::{AmazonS3, AmazonS3Builder, AmazonS3ConfigKey};
+use object_store::multipart::MultipartStore;
 use object_store::path::Path;
-use object_store::{
-    BackoffConfig, Certificate, ClientOptions, ObjectStore as _, ObjectStoreExt as _, RetryConfig,
-};
+use object_store::{BackoffConfig, ClientOptions, ObjectStore, ObjectStoreExt as _, RetryConfig};
 
+use super::surroundings::Surroundings;
+use super::tickets::Tickets;
+use super::trouble::{Failure, Trouble};
 use super::{
     ByteStream, Capabilities, Key, ObjectKind, ObjectMeta, ObjectWriter, OpenError, Probed, Store,
     StoreAddress,
 };
-use settings::{ContainerCredentials, Credentials, Settings};
-pub use settings::{Process, Surroundings};
-pub use trouble::{Failure, Trouble};
 use trouble::{failed, without_request};
 use uploads::Uploads;
+use url::Parts;
 use writer::ObjectUpload;
 
 /// How long one request may take. It moves at most one part.
@@ -59,145 +60,93 @@ const RETRIES: usize = 8;
 const LIST_AGAIN: u32 = 3;
 /// How long a request is made again.
 const RETRY_FOR: Duration = Duration::from_secs(120);
-/// Where the role of a machine of Amazon's is asked for.
-const MACHINE: SocketAddr =
-    SocketAddr::new(std::net::IpAddr::V4(std::net::Ipv4Addr::new(169, 254, 169, 254)), 80);
-/// How long that may take to answer: it is not far away.
-const MACHINE_ANSWERS: Duration = Duration::from_secs(2);
 
 /// A folder of a bucket.
 #[derive(Clone)]
-pub struct S3Store {
+pub struct BucketStore {
     address: StoreAddress,
     shared: Arc<Shared>,
 }
 
 /// What the store and its writers share.
 struct Shared {
-    s3: AmazonS3,
+    bucket: Arc<dyn Bucket>,
     prefix: String,
-    uploads: Uploads,
+    uploads: Option<Uploads>,
     /// What the server has proved, once that is known.
     probed: Mutex<Option<Probed>>,
-    /// The objects that this store is writing, each by its writer's number.
-    writing: Mutex<HashMap<Key, u64>>,
-    next: Mutex<u64>,
+    /// The objects that this store is writing.
+    tickets: Tickets,
 }
 
-impl fmt::Debug for S3Store {
+impl fmt::Debug for BucketStore {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("S3Store").field("address", &self.address).finish_non_exhaustive()
+        f.debug_struct("BucketStore").field("address", &self.address).finish_non_exhaustive()
     }
 }
 
-impl S3Store {
+impl BucketStore {
     /// Opens the store that a URL names, with the credentials that are found around; asks the server nothing.
     ///
     /// # Errors
     /// When the URL or the credentials cannot be right.
     pub async fn open(url: &str, around: &dyn Surroundings) -> Result<Self, OpenError> {
-        let settings = Settings::of(url, around).map_err(OpenError::Refused)?;
-        match settings.credentials {
-            Credentials::Nobody => return Err(OpenError::Io(without_request(Trouble::NoCredentials))),
-            Credentials::Machine if !has_role().await => {
-                return Err(OpenError::Io(without_request(Trouble::NoCredentials)));
-            }
-            _ => {}
-        }
-        let options = client_options(&settings, around)?;
-        let retry = RetryConfig {
-            backoff: BackoffConfig {
-                init_backoff: Duration::from_millis(200),
-                max_backoff: Duration::from_secs(15),
-                base: 2.0,
-            },
-            max_retries: RETRIES,
-            retry_timeout: RETRY_FOR,
+        let opened = match url.split_once("://").map_or("", |(scheme, _)| scheme) {
+            "gs" => google::open(url, around)?,
+            "az" => azure::open(url, around)?,
+            _ => s3::open(url, around).await?,
         };
-        let refused = |error: object_store::Error| OpenError::Refused(error.to_string());
-        let s3 = builder(&settings)
-            .with_client_options(options.clone())
-            .with_retry(retry)
-            .with_http_connector(http::Connector)
-            .build()
-            .map_err(refused)?;
-        let uploads = Uploads::new(&settings, s3.credentials(), &options).map_err(refused)?;
-        let address = StoreAddress::Url(settings.url());
-        let shared = Shared {
-            s3,
-            prefix: settings.prefix,
-            uploads,
-            probed: Mutex::default(),
-            writing: Mutex::default(),
-            next: Mutex::default(),
-        };
-        Ok(Self { address, shared: Arc::new(shared) })
+        let Opened { bucket, prefix, uploads, url } = opened;
+        let shared =
+            Shared { bucket, prefix, uploads, probed: Mutex::default(), tickets: Tickets::default() };
+        Ok(Self { address: StoreAddress::Url(url), shared: Arc::new(shared) })
     }
 }
 
-/// Returns whether this machine has a role to ask for, so that nobody waits long for one where there is none.
-async fn has_role() -> bool {
-    let connected = tokio::net::TcpStream::connect(MACHINE);
-    matches!(tokio::time::timeout(MACHINE_ANSWERS, connected).await, Ok(Ok(_)))
+/// What speaks to a bucket.
+trait Bucket: ObjectStore + MultipartStore {}
+
+impl<T: ObjectStore + MultipartStore> Bucket for T {}
+
+/// A bucket that was opened.
+struct Opened {
+    bucket: Arc<dyn Bucket>,
+    /// The folder in it, without slashes around.
+    prefix: String,
+    /// Who asks which uploads were never finished; nobody, where that cannot be asked.
+    uploads: Option<Uploads>,
+    /// The URL that means it wherever it is read.
+    url: String,
 }
 
-fn client_options(settings: &Settings, around: &dyn Surroundings) -> Result<ClientOptions, OpenError> {
-    let may_be_plain = settings.endpoint.as_ref().is_some_and(|endpoint| endpoint.starts_with("http://"));
+/// Returns a bucket whose URL, with this scheme, says all.
+fn connected(bucket: impl Bucket, scheme: &str, parts: &Parts) -> Opened {
+    let mut url = format!("{scheme}{}", parts.place);
+    if !parts.prefix.is_empty() {
+        url.push('/');
+        url.push_str(&parts.prefix);
+    }
+    if let Some(endpoint) = &parts.endpoint {
+        url.push_str("?endpoint=");
+        url.push_str(endpoint);
+    }
+    Opened { bucket: Arc::new(bucket), prefix: parts.prefix.clone(), uploads: None, url }
+}
+
+/// Returns how requests are made, and made again.
+fn ways(endpoint: Option<&str>) -> (ClientOptions, RetryConfig) {
     let agent = HeaderValue::from_static(concat!("volsnap/", env!("CARGO_PKG_VERSION")));
-    let mut options = ClientOptions::new()
-        .with_allow_http(may_be_plain)
+    let options = ClientOptions::new()
+        .with_allow_http(endpoint.is_some_and(|endpoint| endpoint.starts_with("http://")))
         .with_timeout(REQUEST)
         .with_connect_timeout(CONNECT)
         .with_user_agent(agent);
-    if let Some(bundle) = &settings.ca_bundle {
-        let named = |error: &dyn fmt::Display| {
-            OpenError::Refused(format!("AWS_CA_BUNDLE names {}: {error}", bundle.display()))
-        };
-        let pem = around.read(bundle).map_err(|error| named(&error))?;
-        let certificates = Certificate::from_pem_bundle(pem.as_bytes()).map_err(|error| named(&error))?;
-        if certificates.is_empty() {
-            return Err(named(&"there is no certificate in it"));
-        }
-        options = certificates.into_iter().fold(options, ClientOptions::with_root_certificate);
-    }
-    Ok(options)
-}
-
-fn builder(settings: &Settings) -> AmazonS3Builder {
-    // A single deletion is a request that every server knows; that for many is not.
-    let mut builder = AmazonS3Builder::new()
-        .with_bucket_name(&settings.bucket)
-        .with_region(&settings.region)
-        .with_disable_bulk_delete(true);
-    if let Some(endpoint) = &settings.endpoint {
-        builder = builder.with_endpoint(endpoint.trim_end_matches('/'));
-    }
-    match &settings.credentials {
-        Credentials::Key { id, secret, token } => {
-            builder = builder.with_access_key_id(id).with_secret_access_key(secret);
-            if let Some(token) = token {
-                builder = builder.with_token(token);
-            }
-        }
-        Credentials::WebIdentity { token_file, role, session } => {
-            builder = builder
-                .with_config(AmazonS3ConfigKey::WebIdentityTokenFile, token_file)
-                .with_config(AmazonS3ConfigKey::RoleArn, role);
-            if let Some(session) = session {
-                builder = builder.with_config(AmazonS3ConfigKey::RoleSessionName, session);
-            }
-        }
-        Credentials::Container(ContainerCredentials::Relative(path)) => {
-            builder = builder.with_config(AmazonS3ConfigKey::ContainerCredentialsRelativeUri, path);
-        }
-        Credentials::Container(ContainerCredentials::Full { uri, token_file }) => {
-            builder = builder
-                .with_config(AmazonS3ConfigKey::ContainerCredentialsFullUri, uri)
-                .with_config(AmazonS3ConfigKey::ContainerAuthorizationTokenFile, token_file);
-        }
-        Credentials::Machine | Credentials::Nobody => {}
-    }
-    builder
+    let backoff = BackoffConfig {
+        init_backoff: Duration::from_millis(200),
+        max_backoff: Duration::from_secs(15),
+        base: 2.0,
+    };
+    (options, RetryConfig { backoff, max_retries: RETRIES, retry_timeout: RETRY_FOR })
 }
 
 impl Shared {
@@ -228,14 +177,15 @@ impl Shared {
 
     /// Returns what has a key.
     async fn head(&self, key: &Key) -> io::Result<object_store::ObjectMeta> {
-        self.s3.head(&self.path(key)?).await.map_err(|error| failed(&error))
+        self.bucket.head(&self.path(key)?).await.map_err(|error| failed(&error))
     }
 
     /// Removes unfinished parts of an object. A server that does not tell of them, or not to us, has none that we know
     /// of.
     async fn abort_uploads(&self, key: &Key) -> io::Result<usize> {
         let path = self.path(key)?;
-        let found = match self.uploads.of(path.as_ref()).await {
+        let Some(uploads) = &self.uploads else { return Ok(0) };
+        let found = match uploads.of(path.as_ref()).await {
             Err(error)
                 if matches!(error.kind(), io::ErrorKind::PermissionDenied | io::ErrorKind::Unsupported) =>
             {
@@ -251,8 +201,7 @@ impl Shared {
     }
 
     async fn abort(&self, path: &Path, upload: &str) -> io::Result<()> {
-        use object_store::multipart::MultipartStore as _;
-        match self.s3.abort_multipart(path, &upload.to_owned()).await.map_err(|error| failed(&error)) {
+        match self.bucket.abort_multipart(path, &upload.to_owned()).await.map_err(|error| failed(&error)) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
             aborted => aborted,
         }
@@ -264,7 +213,7 @@ fn locked<T>(value: &Mutex<T>) -> MutexGuard<'_, T> {
 }
 
 #[async_trait]
-impl Store for S3Store {
+impl Store for BucketStore {
     fn address(&self) -> &StoreAddress {
         &self.address
     }
@@ -280,9 +229,8 @@ impl Store for S3Store {
     /// Nothing is stored, not even for a moment: an object is begun, which takes the same right, and given up. So a key
     /// that may not delete leaves nothing.
     async fn prove_writable(&self, folder: &Key) -> io::Result<()> {
-        use object_store::multipart::MultipartStore as _;
         let path = self.shared.path(&folder.join(".writable")?)?;
-        let upload = self.shared.s3.create_multipart(&path).await.map_err(|error| failed(&error))?;
+        let upload = self.shared.bucket.create_multipart(&path).await.map_err(|error| failed(&error))?;
         match self.shared.abort(&path, &upload).await {
             // Writing is what was to be proved.
             Err(error) if error.kind() == io::ErrorKind::PermissionDenied => {
@@ -298,13 +246,13 @@ impl Store for S3Store {
             return Err(io::ErrorKind::InvalidInput.into());
         }
         let path = self.shared.path(key)?;
-        let ticket = writer::Ticket::take(&self.shared, key)?;
+        let ticket = self.shared.tickets.take(key)?;
         match self.shared.head(key).await {
             Ok(_) => return Err(io::ErrorKind::AlreadyExists.into()),
             Err(error) if error.kind() == io::ErrorKind::NotFound => {}
             Err(error) => return Err(error),
         }
-        Ok(Box::new(ObjectUpload::new(ticket, path)))
+        Ok(Box::new(ObjectUpload::new(&self.shared, ticket, path)))
     }
 
     async fn get(&self, key: &Key, range: Option<Range<u64>>) -> io::Result<ByteStream> {
@@ -321,7 +269,7 @@ impl Store for S3Store {
         // What makes requests again does so until the answer begins, and not for one that is cut off.
         let mut again = LIST_AGAIN;
         let found = loop {
-            match self.shared.s3.list_with_delimiter(Some(&path)).await.map_err(|error| failed(&error)) {
+            match self.shared.bucket.list_with_delimiter(Some(&path)).await.map_err(|error| failed(&error)) {
                 Ok(found) => break found,
                 Err(error)
                     if again == 0 || Failure::of(&error).is_some_and(|one| one.trouble != Trouble::Other) =>
@@ -335,7 +283,7 @@ impl Store for S3Store {
             found.objects.iter().filter_map(|meta| Some(object(self.shared.key(&meta.location)?, meta)));
         let folders = found.common_prefixes.iter().filter_map(|path| {
             let (key, modified) = (self.shared.key(path)?, SystemTime::UNIX_EPOCH);
-            Some(ObjectMeta { key, kind: ObjectKind::Folder, bytes: 0, modified })
+            Some(ObjectMeta { key, kind: ObjectKind::Folder, bytes: 0, modified, tag: None })
         });
         Ok(objects.chain(folders).filter(|meta| meta.key != *folder).collect())
     }
@@ -343,11 +291,11 @@ impl Store for S3Store {
     async fn delete(&self, key: &Key) -> io::Result<()> {
         // The server says of a missing object, too, that it is deleted.
         self.shared.head(key).await?;
-        self.shared.s3.delete(&self.shared.path(key)?).await.map_err(|error| failed(&error))
+        self.shared.bucket.delete(&self.shared.path(key)?).await.map_err(|error| failed(&error))
     }
 
     async fn delete_partial(&self, key: &Key) -> io::Result<()> {
-        let was_ours = locked(&self.shared.writing).remove(key).is_some();
+        let was_ours = self.shared.tickets.revoke(key);
         let aborted = self.shared.abort_uploads(key).await?;
         if was_ours || aborted > 0 { Ok(()) } else { Err(io::ErrorKind::NotFound.into()) }
     }
@@ -363,7 +311,13 @@ impl Store for S3Store {
 }
 
 fn object(key: Key, meta: &object_store::ObjectMeta) -> ObjectMeta {
-    ObjectMeta { key, kind: ObjectKind::Object, bytes: meta.size, modified: meta.last_modified.into() }
+    ObjectMeta {
+        key,
+        kind: ObjectKind::Object,
+        bytes: meta.size,
+        modified: meta.last_modified.into(),
+        tag: meta.e_tag.clone(),
+    }
 }
 
 /// Stores a small object in one request, reads it back and compares.
@@ -371,7 +325,7 @@ async fn put(shared: &Shared, path: &Path, contents: Bytes) -> io::Result<()> {
     use object_store::{PutMode, PutOptions};
     let mode = if shared.heeds_conditions() { PutMode::Create } else { PutMode::Overwrite };
     let options = PutOptions { mode, ..PutOptions::default() };
-    let stored = shared.s3.put_opts(path, contents.clone().into(), options).await;
+    let stored = shared.bucket.put_opts(path, contents.clone().into(), options).await;
     match stored.map_err(|error| failed(&error)) {
         Ok(_) => {}
         // A request that is made again after its answer was lost finds its own object.

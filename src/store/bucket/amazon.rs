@@ -6,9 +6,10 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
-use crate::store::address::{holds_credentials, percent_decoded};
+use super::url::{Parts, check_endpoint};
+use crate::store::surroundings::{Surroundings, Variables};
 
 /// A bucket and how to reach it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -82,32 +83,6 @@ impl fmt::Debug for Credentials {
     }
 }
 
-/// Where settings are read from: the process's own environment and files, or a test's.
-pub trait Surroundings {
-    /// Returns a variable's value.
-    fn variable(&self, name: &str) -> Option<String>;
-
-    /// Returns a file's text.
-    ///
-    /// # Errors
-    /// When it cannot be read.
-    fn read(&self, path: &Path) -> std::io::Result<String>;
-}
-
-/// The environment and the files of this process.
-#[derive(Debug, Clone, Copy)]
-pub struct Process;
-
-impl Surroundings for Process {
-    fn variable(&self, name: &str) -> Option<String> {
-        std::env::var(name).ok()
-    }
-
-    fn read(&self, path: &Path) -> std::io::Result<String> {
-        std::fs::read_to_string(path)
-    }
-}
-
 /// The endpoint of Amazon, in words of its own.
 const AMAZON: &str = "amazonaws.com";
 
@@ -117,8 +92,8 @@ impl Settings {
     /// # Errors
     /// A sentence's fragment that says what is wrong with the URL, or where credentials were looked for.
     pub(super) fn of(url: &str, around: &dyn Surroundings) -> Result<Self, String> {
-        let Location { bucket, prefix, endpoint, region } = Location::parse(url)?;
-        let variables = Variables(around);
+        let Parts { place: bucket, prefix, endpoint, region } = Parts::parse(url, "s3://")?;
+        let variables = Variables { around, prefix: "AWS_" };
         let profile = Profile::chosen(&variables)?;
         let endpoint = endpoint
             .or_else(|| variables.plain("AWS_ENDPOINT_URL_S3"))
@@ -164,81 +139,6 @@ impl Settings {
     }
 }
 
-/// What a URL says.
-#[derive(Debug, PartialEq, Eq)]
-struct Location {
-    bucket: String,
-    prefix: String,
-    endpoint: Option<String>,
-    region: Option<String>,
-}
-
-impl Location {
-    fn parse(url: &str) -> Result<Self, String> {
-        let rest = url.strip_prefix("s3://").ok_or("it does not begin with s3://")?;
-        if holds_credentials(url) {
-            return Err(
-                "a URL holds no credentials: they come from AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, \
-                        or from a profile"
-                    .to_owned(),
-            );
-        }
-        let (path, query) = rest.split_once('?').unwrap_or((rest, ""));
-        let (bucket, prefix) = path.split_once('/').unwrap_or((path, ""));
-        let is_bucket = |name: &str| {
-            (3..=63).contains(&name.len())
-                && name.bytes().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'.' | b'_'))
-        };
-        if !is_bucket(bucket) {
-            return Err(
-                "it has no bucket's name behind s3://, which has 3 to 63 letters, digits, dots and dashes"
-                    .to_owned(),
-            );
-        }
-        let prefix = prefix.trim_matches('/');
-        let is_plain = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'/' | b'-' | b'_' | b'.');
-        let leads_elsewhere = |part: &str| matches!(part, "" | "." | "..");
-        if !prefix.is_empty() && (!prefix.bytes().all(is_plain) || prefix.split('/').any(leads_elsewhere)) {
-            return Err(
-                "its folder may have letters, digits, dots, dashes and underscores, with / between them"
-                    .to_owned(),
-            );
-        }
-        let mut location =
-            Self { bucket: bucket.to_owned(), prefix: prefix.to_owned(), endpoint: None, region: None };
-        for pair in query.split('&').filter(|pair| !pair.is_empty()) {
-            let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
-            let value = percent_decoded(value).filter(|value| !value.is_empty());
-            match name {
-                "endpoint" => location.endpoint = Some(value.ok_or("its endpoint= names no server")?),
-                "region" => location.region = Some(value.ok_or("its region= names no region")?),
-                // The value may be a secret.
-                _ => {
-                    return Err(format!(
-                        "it has {name:?} behind the question mark; endpoint= and region= may be there"
-                    ));
-                }
-            }
-        }
-        Ok(location)
-    }
-}
-
-fn check_endpoint(endpoint: &str) -> Result<(), String> {
-    let Some((scheme, rest)) = endpoint.split_once("://") else {
-        return Err(format!("its endpoint {endpoint:?} is no URL, as https://minio.example:9000 is"));
-    };
-    if rest.split('/').next().is_some_and(|host| host.contains('@')) {
-        return Err(
-            "its endpoint holds credentials; they come from the environment or from a profile".to_owned()
-        );
-    }
-    if !matches!(scheme, "http" | "https") || rest.is_empty() || rest.contains(['?', '#', ' ']) {
-        return Err(format!("its endpoint {endpoint:?} is no URL, as https://minio.example:9000 is"));
-    }
-    Ok(())
-}
-
 impl Credentials {
     /// Returns the first that there are, in the order of the AWS tools.
     fn find(variables: &Variables<'_>, profile: &Profile, is_amazon: bool) -> Result<Self, String> {
@@ -280,32 +180,6 @@ impl Credentials {
     }
 }
 
-/// The variables of the provider, and no others.
-struct Variables<'a>(&'a dyn Surroundings);
-
-impl Variables<'_> {
-    fn plain(&self, name: &str) -> Option<String> {
-        debug_assert!(name.starts_with("AWS_") || name == "HOME");
-        self.0.variable(name).filter(|value| !value.is_empty())
-    }
-
-    /// Returns what a variable holds, or the file that the variable with `_FILE` behind its name names.
-    fn secret(&self, name: &str) -> Result<Option<String>, String> {
-        if let Some(value) = self.plain(name) {
-            return Ok(Some(value));
-        }
-        let Some(path) = self.plain(&format!("{name}_FILE")) else { return Ok(None) };
-        let read = self.0.read(Path::new(&path));
-        let text =
-            read.map_err(|error| format!("{name}_FILE names {path}, which cannot be read: {error}"))?;
-        let text = text.trim();
-        if text.is_empty() {
-            return Err(format!("{name}_FILE names {path}, which is empty"));
-        }
-        Ok(Some(text.to_owned()))
-    }
-}
-
 /// A profile of the AWS tools: what both of its files say of it.
 struct Profile {
     name: String,
@@ -335,7 +209,7 @@ impl Profile {
             (file("AWS_SHARED_CREDENTIALS_FILE", "credentials"), name.clone()),
         ] {
             let Some(file) = file else { continue };
-            match variables.0.read(&file) {
+            match variables.around.read(&file) {
                 Ok(text) => settings.extend(section_of(&text, &section)),
                 Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
                 // Whoever names no profile may have his keys elsewhere.
@@ -394,6 +268,7 @@ fn section_of(text: &str, wanted: &str) -> Vec<(String, String)> {
 #[cfg(test)]
 mod tests {
     use std::io;
+    use std::path::Path;
 
     use super::*;
 

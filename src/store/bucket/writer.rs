@@ -10,14 +10,15 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use bytes::Bytes;
 use object_store::PutPayload;
-use object_store::multipart::{MultipartStore as _, PartId};
+use object_store::multipart::PartId;
 use object_store::path::Path;
 use tokio::runtime::Handle;
 use tokio::task::JoinSet;
 
 use super::trouble::failed;
-use super::{Failure, Shared, Trouble, locked, put};
-use crate::store::{Key, ObjectWriter};
+use super::{Failure, Shared, Trouble, put};
+use crate::store::ObjectWriter;
+use crate::store::tickets::Ticket;
 
 /// The length of a part. Some servers want all but the last to be of one length.
 const PART: usize = 16 << 20;
@@ -26,42 +27,9 @@ const IN_FLIGHT: usize = 4;
 /// More parts no server takes.
 const PARTS_MAX: usize = 10_000;
 
-/// The right to write an object: one writer at a time, as long as nobody takes it away.
-pub(super) struct Ticket {
-    shared: Arc<Shared>,
-    key: Key,
-    number: u64,
-}
-
-impl Ticket {
-    /// Takes the right.
-    pub(super) fn take(shared: &Arc<Shared>, key: &Key) -> io::Result<Self> {
-        let mut writing = locked(&shared.writing);
-        if writing.contains_key(key) {
-            return Err(io::ErrorKind::AlreadyExists.into());
-        }
-        let mut next = locked(&shared.next);
-        *next += 1;
-        writing.insert(key.clone(), *next);
-        Ok(Self { shared: Arc::clone(shared), key: key.clone(), number: *next })
-    }
-
-    fn holds(&self) -> bool {
-        locked(&self.shared.writing).get(&self.key) == Some(&self.number)
-    }
-}
-
-impl Drop for Ticket {
-    fn drop(&mut self) {
-        let mut writing = locked(&self.shared.writing);
-        if writing.get(&self.key) == Some(&self.number) {
-            writing.remove(&self.key);
-        }
-    }
-}
-
 /// An object that is being written.
 pub(super) struct ObjectUpload {
+    shared: Arc<Shared>,
     ticket: Ticket,
     path: Path,
     /// What waits to become a part.
@@ -89,8 +57,9 @@ impl fmt::Debug for ObjectUpload {
 }
 
 impl ObjectUpload {
-    pub(super) fn new(ticket: Ticket, path: Path) -> Self {
+    pub(super) fn new(shared: &Arc<Shared>, ticket: Ticket, path: Path) -> Self {
         Self {
+            shared: Arc::clone(shared),
             ticket,
             path,
             waiting: Vec::new(),
@@ -104,10 +73,10 @@ impl ObjectUpload {
 
     /// Begins the upload. One whose answer was lost is begun again; the first is [removed](Self::complete) in the end.
     async fn begin(&self) -> io::Result<String> {
-        let begun = self.ticket.shared.s3.create_multipart(&self.path).await;
+        let begun = self.shared.bucket.create_multipart(&self.path).await;
         match begun.map_err(|error| failed(&error)) {
             Err(error) if Failure::of(&error).is_some_and(|failure| failure.trouble == Trouble::Other) => {
-                let begun = self.ticket.shared.s3.create_multipart(&self.path).await;
+                let begun = self.shared.bucket.create_multipart(&self.path).await;
                 begun.map_err(|error| failed(&error))
             }
             begun => begun,
@@ -136,9 +105,9 @@ impl ObjectUpload {
             ));
         }
         upload.parts.push(None);
-        let (shared, path, id) = (Arc::clone(&self.ticket.shared), self.path.clone(), upload.id.clone());
+        let (shared, path, id) = (Arc::clone(&self.shared), self.path.clone(), upload.id.clone());
         upload.in_flight.spawn(async move {
-            let sent = shared.s3.put_part(&path, &id, at, part).await;
+            let sent = shared.bucket.put_part(&path, &id, at, part).await;
             (at, length, sent.map_err(|error| failed(&error)))
         });
         Ok(())
@@ -173,9 +142,7 @@ impl ObjectUpload {
     }
 
     async fn append(&mut self, bytes: Bytes) -> io::Result<()> {
-        if !self.ticket.holds() {
-            return Err(taken_away());
-        }
+        self.ticket.check()?;
         self.written += bytes.len() as u64;
         self.waiting_bytes += bytes.len();
         self.waiting.push(bytes);
@@ -192,13 +159,11 @@ impl ObjectUpload {
         if self.lost {
             return Err(lost());
         }
-        if !self.ticket.holds() {
-            return Err(taken_away());
-        }
+        self.ticket.check()?;
         let rest = self.take_waiting(self.waiting_bytes);
         if self.upload.is_none() {
             let contents: Vec<u8> = rest.iter().flat_map(|piece| piece.iter().copied()).collect();
-            return put(&self.ticket.shared, &self.path, contents.into()).await;
+            return put(&self.shared, &self.path, contents.into()).await;
         }
         if rest.content_length() > 0 {
             self.send(rest).await?;
@@ -207,9 +172,9 @@ impl ObjectUpload {
         let Some(upload) = &mut self.upload else { return Err(lost()) };
         let parts: Option<Vec<_>> = upload.parts.drain(..).collect();
         let parts = parts.ok_or_else(lost)?;
-        let completed = self.ticket.shared.s3.complete_multipart(&self.path, &upload.id, parts).await;
+        let completed = self.shared.bucket.complete_multipart(&self.path, &upload.id, parts).await;
         let completed = completed.map_err(|error| failed(&error));
-        match (self.ticket.shared.head(&self.ticket.key).await, completed) {
+        match (self.shared.head(self.ticket.key()).await, completed) {
             (Ok(found), Ok(_)) if found.size == self.written => {}
             // Its answer was lost, or the request was made again and found nothing left to do.
             (Ok(found), Err(_)) if found.size == self.written => {}
@@ -224,8 +189,8 @@ impl ObjectUpload {
         }
         self.upload = None;
         // One that was begun twice, because its first answer was lost.
-        if let Err(error) = self.ticket.shared.abort_uploads(&self.ticket.key).await {
-            tracing::warn!(key = %self.ticket.key, %error, "an upload that was begun twice may have left parts");
+        if let Err(error) = self.shared.abort_uploads(self.ticket.key()).await {
+            tracing::warn!(key = %self.ticket.key(), %error, "an upload that was begun twice may have left parts");
         }
         Ok(())
     }
@@ -235,16 +200,12 @@ impl ObjectUpload {
         let Some(mut upload) = self.upload.take() else { return Ok(()) };
         // A part that arrives after the end would be kept.
         upload.in_flight.shutdown().await;
-        self.ticket.shared.abort(&self.path, &upload.id).await
+        self.shared.abort(&self.path, &upload.id).await
     }
 }
 
 fn lost() -> io::Error {
     io::Error::other("what was written before could not be stored")
-}
-
-fn taken_away() -> io::Error {
-    io::Error::new(io::ErrorKind::NotFound, "somebody has removed what was written of it")
 }
 
 #[async_trait]
@@ -269,7 +230,7 @@ impl ObjectWriter for ObjectUpload {
             Ok(()) => Ok(()),
             Err(error) => {
                 if let Err(left) = self.give_up().await {
-                    tracing::warn!(key = %self.ticket.key, error = %left, "a failed upload left parts");
+                    tracing::warn!(key = %self.ticket.key(), error = %left, "a failed upload left parts");
                 }
                 Err(error)
             }
@@ -284,7 +245,7 @@ impl ObjectWriter for ObjectUpload {
 impl Drop for ObjectUpload {
     fn drop(&mut self) {
         let (Some(upload), Ok(runtime)) = (self.upload.take(), Handle::try_current()) else { return };
-        let (shared, path) = (Arc::clone(&self.ticket.shared), self.path.clone());
+        let (shared, path) = (Arc::clone(&self.shared), self.path.clone());
         // If the process ends before, whoever has its journal does it.
         runtime.spawn(async move {
             let mut in_flight = upload.in_flight;

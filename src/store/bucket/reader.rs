@@ -55,7 +55,7 @@ pub(super) async fn open(
 /// Returns the contents of a small object.
 pub(super) async fn open_shared(shared: &Shared, path: &Path) -> io::Result<Bytes> {
     let options = GetOptions::default();
-    let result = shared.s3.get_opts(path, options).await.map_err(|error| failed(&error))?;
+    let result = shared.bucket.get_opts(path, options).await.map_err(|error| failed(&error))?;
     whole(result).await
 }
 
@@ -76,7 +76,7 @@ async fn at_most(
     tag: Option<String>,
 ) -> io::Result<Option<(u64, Option<String>, Bytes)>> {
     let nothing = async |shared: &Shared| {
-        let meta = shared.s3.get_opts(path, GetOptions { head: true, ..GetOptions::default() }).await;
+        let meta = shared.bucket.get_opts(path, GetOptions { head: true, ..GetOptions::default() }).await;
         let meta = meta.map_err(|error| failed(&error))?.meta;
         Ok::<_, io::Error>(meta.size)
     };
@@ -86,7 +86,7 @@ async fn at_most(
     }
     let options =
         GetOptions { range: Some(GetRange::Bounded(range.clone())), if_match: tag, ..GetOptions::default() };
-    match shared.s3.get_opts(path, options).await {
+    match shared.bucket.get_opts(path, options).await {
         Ok(result) => {
             let (size, tag) = (result.meta.size, result.meta.e_tag.clone());
             Ok(Some((size, tag, whole(result).await?)))

@@ -13,8 +13,8 @@ use object_store::aws::{AwsAuthorizer, AwsCredentialProvider};
 use object_store::client::{HttpClient, HttpConnector as _, HttpRequest, HttpRequestBody};
 use object_store::{ClientOptions, ObjectStore as _, ObjectStoreExt as _, PutMode, PutOptions};
 
+use super::amazon::Settings;
 use super::http::Connector;
-use super::settings::Settings;
 use super::trouble::{answered, failed, tag};
 use super::{Shared, reader};
 use crate::store::{Key, Probed};
@@ -162,7 +162,7 @@ pub(super) async fn probe(shared: &Shared, key: &Key) -> io::Result<Probed> {
     let path = shared.path(key)?;
     let put = async |contents: &'static [u8]| {
         let options = PutOptions { mode: PutMode::Create, ..PutOptions::default() };
-        shared.s3.put_opts(&path, Bytes::from_static(contents).into(), options).await
+        shared.bucket.put_opts(&path, Bytes::from_static(contents).into(), options).await
     };
     let (first, second): (&[u8], &[u8]) = (b"volsnap 1", b"volsnap 2");
     let understood = match put(first).await.map_err(|error| failed(&error)) {
@@ -174,7 +174,7 @@ pub(super) async fn probe(shared: &Shared, key: &Key) -> io::Result<Probed> {
                 failure.trouble == super::Trouble::Unable || failure.trouble == super::Trouble::Other
             }) =>
         {
-            let stored = shared.s3.put(&path, Bytes::from_static(first).into()).await;
+            let stored = shared.bucket.put(&path, Bytes::from_static(first).into()).await;
             stored.map_err(|error| failed(&error))?;
             false
         }
@@ -183,15 +183,19 @@ pub(super) async fn probe(shared: &Shared, key: &Key) -> io::Result<Probed> {
     let refuses = understood
         && put(second).await.is_err_and(|error| failed(&error).kind() == io::ErrorKind::AlreadyExists);
     let read = reader::open_shared(shared, &path).await;
-    let deleted = shared.s3.delete(&path).await.map_err(|error| failed(&error));
+    let deleted = shared.bucket.delete(&path).await.map_err(|error| failed(&error));
     let deletes = match deleted {
         Ok(()) => true,
         Err(error) if error.kind() == io::ErrorKind::PermissionDenied => false,
         Err(error) => return Err(error),
     };
     let conditional_create = refuses && read? == Bytes::from_static(first);
-    let lists_uploads = match shared.uploads.of(path.as_ref()).await {
-        Ok(_) => true,
+    let listed = match &shared.uploads {
+        Some(uploads) => uploads.of(path.as_ref()).await.map(drop),
+        None => Err(io::ErrorKind::Unsupported.into()),
+    };
+    let lists_uploads = match listed {
+        Ok(()) => true,
         Err(error)
             if matches!(error.kind(), io::ErrorKind::PermissionDenied | io::ErrorKind::Unsupported) =>
         {
