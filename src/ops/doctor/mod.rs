@@ -126,7 +126,7 @@ pub enum Kind {
     OldSnapshot,
     /// The newest snapshot did not pass its last verification.
     DamagedSnapshot,
-    /// The newest snapshot was never read back.
+    /// The newest snapshot was never read back, or only its stored bytes were.
     NeverVerified,
     /// No snapshot was ever restored as a test.
     NeverDrilled,
