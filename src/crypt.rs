@@ -189,6 +189,7 @@ impl Identities {
     /// # Errors
     /// When there is none, or it has a passphrase. The error shows nothing of the text.
     pub fn parse(text: &str) -> Result<Self, CryptError> {
+        leave_no_core();
         if text.contains("-----BEGIN") {
             let begin = text.find("-----BEGIN").unwrap_or_default();
             let key = age::ssh::Identity::from_buffer(&text.as_bytes()[begin..], None);
@@ -233,6 +234,7 @@ impl NewKey {
     /// Draws one.
     #[must_use]
     pub fn generate() -> Self {
+        leave_no_core();
         let identity = age::x25519::Identity::generate();
         let recipient = Recipients(BTreeSet::from([identity.to_public().to_string()]));
         Self { identity, recipient }

@@ -87,6 +87,9 @@ pub enum AgentError {
     /// The archive's stream is damaged.
     #[error("the stream from the helper is damaged: {0}")]
     Stream(String),
+    /// Nothing opens the archive that is to be unpacked, however often it is tried.
+    #[error("{}", .0.chain())]
+    NoKey(crate::Error),
     /// Whoever takes the archive failed.
     #[error(transparent)]
     ArchiveSink(crate::Error),

@@ -12,6 +12,7 @@ use volsnap::engine::{Docker as _, DockerError};
 use volsnap::model::event::Silent;
 use volsnap::saga::guard::watch;
 use volsnap::saga::outside::watch_lock;
+use volsnap::saga::state_of;
 use volsnap::undo::{Undo, World};
 
 use super::Global;
@@ -36,9 +37,15 @@ pub(crate) struct Args {
 
 /// Watches until the command is done or dead.
 pub(crate) async fn run(global: &Global, args: &Args) -> Result<ExitCode, Error> {
-    let connect = |host: Option<String>| async move {
-        let engine = DockerEngine::connect(host.as_deref()).await?;
-        Ok::<_, DockerError>(Arc::new(World { docker: Arc::new(engine), clock: Clock::system() }))
+    let state = state_of(&args.journal);
+    let connect = |host: Option<String>| {
+        let state = state.clone();
+        async move {
+            let engine = DockerEngine::connect(host.as_deref()).await?;
+            // Nobody is there who could be asked for an identity.
+            let world = World { docker: Arc::new(engine), clock: Clock::system(), state, identities: None };
+            Ok::<_, DockerError>(Arc::new(world))
+        }
     };
     let watched = match &args.outside {
         None => watch::<Undo, _, _, _>(&args.journal, args.share_lease, connect, &Silent).await,

@@ -6,15 +6,17 @@
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
 
+use async_trait::async_trait;
 use volsnap::crypt::{CryptError, Identities, Recipients, leave_no_core};
 use volsnap::model::hint::Hint;
 use volsnap::ops::trust::Trust;
-use volsnap::repository::{RepositoryLocation, Snapshot};
-use volsnap::undo::one_time_key::identity_of;
+use volsnap::repository::{RepositoryError, RepositoryLocation, Snapshot};
+use volsnap::undo::one_time_key::{AskIdentities, identity_of};
 use volsnap::{Error, ErrorKind};
 
 use super::Global;
 use super::dirs::state_directory;
+use crate::render::Ui;
 
 const RECIPIENTS: &str = "VOLSNAP_RECIPIENTS";
 const RECIPIENTS_FILE: &str = "VOLSNAP_RECIPIENTS_FILE";
@@ -44,15 +46,26 @@ pub(super) fn said_recipients() -> Result<Option<Recipients>, Error> {
 
 /// Returns the identities that the environment says; `None` if it says none.
 pub(super) async fn identities() -> Result<Option<Identities>, Error> {
+    // Should this process die, no core of it is to have what opens every snapshot.
+    leave_no_core();
     let (name, text) = match (set(IDENTITY_FILE), set(IDENTITY_COMMAND)) {
         (Some(_), Some(_)) => return Err(both(IDENTITY_FILE, IDENTITY_COMMAND)),
         (Some(path), None) => (IDENTITY_FILE, read(IDENTITY_FILE, Path::new(&path))?),
         (None, Some(command)) => (IDENTITY_COMMAND, printed_by(&command).await?),
         (None, None) => return Ok(None),
     };
-    // Should this process die, no core of it is to have what opens every snapshot.
-    leave_no_core();
     Identities::parse(&text).map(Some).map_err(|error| refused(name, error))
+}
+
+/// Asks for the identity that the environment says.
+#[derive(Debug)]
+pub(super) struct Environment;
+
+#[async_trait]
+impl AskIdentities for Environment {
+    async fn identities(&self) -> Result<Option<Identities>, Error> {
+        identities().await
+    }
 }
 
 /// Returns the identities that the environment says.
@@ -68,25 +81,48 @@ pub(super) async fn needed_identities() -> Result<Identities, Error> {
 /// Returns a snapshot with what it holds to be read: opened by the key that its restore has left here, or by the identity
 /// that the environment says.
 pub(super) async fn opened(snapshot: Snapshot) -> Result<Snapshot, Error> {
-    match opened_if_possible(snapshot).await? {
-        locked if locked.is_locked() => Err(locked.locked().into()),
-        opened => Ok(opened),
+    match try_open(snapshot).await? {
+        Tried::Opened(opened) => Ok(opened),
+        Tried::NoIdentity(locked) => Err(locked.locked().into()),
+        Tried::WrongKey(_, error) => Err(error.into()),
     }
 }
 
-/// Returns a snapshot opened, or as it is if there is no identity at all.
-pub(super) async fn opened_if_possible(snapshot: Snapshot) -> Result<Snapshot, Error> {
+/// Returns a snapshot opened, or as it is if no identity that opens it was given; says so if one was given.
+pub(super) async fn opened_if_possible(snapshot: Snapshot, ui: &Ui) -> Result<Snapshot, Error> {
+    Ok(match try_open(snapshot).await? {
+        Tried::Opened(snapshot) | Tried::NoIdentity(snapshot) => snapshot,
+        Tried::WrongKey(snapshot, error) => {
+            ui.monitor().warning(format!("{error}; only what anybody can see of it is looked at"));
+            snapshot
+        }
+    })
+}
+
+/// What has become of a snapshot that was to be opened.
+enum Tried {
+    /// It is opened, or is not encrypted.
+    Opened(Snapshot),
+    /// There is no identity at all.
+    NoIdentity(Snapshot),
+    /// The identity that was given does not open it.
+    WrongKey(Snapshot, RepositoryError),
+}
+
+async fn try_open(snapshot: Snapshot) -> Result<Tried, Error> {
     if !snapshot.is_locked() {
-        return Ok(snapshot);
+        return Ok(Tried::Opened(snapshot));
     }
     if let Ok(Some(own)) = identity_of(&state_directory()?, &snapshot.manifest.id)
         && let Ok(opened) = snapshot.open_with(&own)
     {
-        return Ok(opened);
+        return Ok(Tried::Opened(opened));
     }
-    match identities().await? {
-        Some(identities) => Ok(snapshot.open_with(&identities)?),
-        None => Ok(snapshot),
+    let Some(identities) = identities().await? else { return Ok(Tried::NoIdentity(snapshot)) };
+    match snapshot.open_with(&identities) {
+        Ok(opened) => Ok(Tried::Opened(opened)),
+        Err(error @ RepositoryError::WrongKey { .. }) => Ok(Tried::WrongKey(snapshot, error)),
+        Err(error) => Err(error.into()),
     }
 }
 

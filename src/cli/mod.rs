@@ -14,6 +14,7 @@ use volsnap::engine::context::{Chosen, ContextError, DEFAULT_ADDRESS, choose};
 use volsnap::engine::own::OwnContainer;
 use volsnap::model::hint::Hint;
 use volsnap::ops::Context;
+use volsnap::ops::trust::SaidRecipients;
 use volsnap::repository::{Repository, Snapshot};
 use volsnap::saga::{GuardedBy, RetryBudget, SagaOptions};
 use volsnap::selector::Bystanders;
@@ -357,7 +358,8 @@ impl Global {
             compose: std::sync::Arc::new(volsnap::compose::runner::Processes),
             machine_file: dirs::machine_file(),
             compose_project: self.project_name.clone().filter(|name| !name.is_empty()),
-            recipients: keys::said_recipients()?,
+            recipients: SaidRecipients::new(keys::said_recipients()),
+            identities: Some(Arc::new(keys::Environment)),
             bystanders: Bystanders::default(),
             only_plans: false,
             own,

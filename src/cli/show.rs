@@ -25,7 +25,7 @@ pub(crate) async fn run(global: &Global, args: &Args, ui: &Ui) -> Result<ExitCod
     if args.files {
         ui.files(volsnap::ops::files(&keys::opened(snapshot).await?)?)?;
     } else {
-        ui.show(&keys::opened_if_possible(snapshot).await?);
+        ui.show(&keys::opened_if_possible(snapshot, ui).await?);
     }
     Ok(exit.into())
 }

@@ -128,7 +128,7 @@ async fn prove(
 ) -> Result<(Exit, serde_json::Value), Error> {
     let mut snapshot = match args.drill {
         true => keys::opened(snapshot).await?,
-        false => keys::opened_if_possible(snapshot).await?,
+        false => keys::opened_if_possible(snapshot, ui).await?,
     };
     let report = verify(snapshot.clone(), &global.clock(), ui.monitor()).await?;
     ui.finish_progress();

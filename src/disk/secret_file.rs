@@ -18,16 +18,24 @@ pub(crate) fn write_new(path: &Path, contents: &str) -> io::Result<()> {
         let _ = std::fs::remove_file(path);
         return Err(error);
     }
+    sync_entry(path)
+}
+
+/// Has the name of something in its directory survive a loss of power.
+fn sync_entry(path: &Path) -> io::Result<()> {
     let directory = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
     File::open(directory)?.sync_all()
 }
 
-/// Makes a directory that only its owner may look into, and those above it, where there is none.
+/// Makes a directory that only its owner may look into, and those above it, where there is none; durably.
 ///
 /// # Errors
 /// When it cannot be made.
 pub(crate) fn make_directory(path: &Path) -> io::Result<()> {
-    DirBuilder::new().recursive(true).mode(0o700).create(path)
+    let is_missing = |one: &&Path| !one.as_os_str().is_empty() && !one.exists();
+    let missing: Vec<&Path> = path.ancestors().take_while(is_missing).collect();
+    DirBuilder::new().recursive(true).mode(0o700).create(path)?;
+    missing.into_iter().rev().try_for_each(sync_entry)
 }
 
 #[cfg(test)]

@@ -107,6 +107,18 @@ impl Error {
         self
     }
 
+    /// Returns the same, to be raised once more: its message has everything beneath it.
+    #[must_use]
+    pub fn again(&self) -> Self {
+        Self {
+            kind: self.kind,
+            message: self.chain(),
+            state: self.state.clone(),
+            hints: self.hints.clone(),
+            source: None,
+        }
+    }
+
     /// Changes the kind, and keeps everything else.
     #[must_use]
     pub fn with_kind(mut self, kind: ErrorKind) -> Self {

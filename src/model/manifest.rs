@@ -34,6 +34,8 @@ pub use stored::{FORMAT_VERSION, Feature, ManifestError};
 
 /// The tag of a snapshot that a restore made of the data it replaced.
 pub const SAFETY_TAG: &str = "safety";
+/// The tag of a safety snapshot that says what has replaced its data: a snapshot, or the path of an archive.
+pub const REPLACED_BY_TAG: &str = "replaced-by";
 /// The tag of a safety snapshot of a fresh database, which has nothing that anybody would miss.
 pub const FRESH_TAG: &str = "fresh";
 
@@ -91,6 +93,8 @@ pub enum VerificationKind {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Proof {
+    /// Its stored bytes are what was stored. It is encrypted, and nobody looked inside.
+    Stored,
     /// Every byte of the archive was read back and is what was stored.
     Verified,
     /// It was unpacked, and every file is what was stored.
@@ -104,6 +108,7 @@ pub enum Proof {
 impl fmt::Display for Proof {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
+            Self::Stored => "stored as it was",
             Self::Verified => "verified",
             Self::Unpacked => "unpacked",
             Self::Booted => "booted",

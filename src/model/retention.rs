@@ -481,7 +481,7 @@ impl<'a> Planning<'a> {
         let of = min_redundancy.max(1);
         let good = self.good();
         let (verified, others): (Vec<_>, Vec<_>) =
-            good.iter().copied().partition(|one: &&Candidate| one.shown.is_some());
+            good.iter().copied().partition(|one: &&Candidate| one.shown >= Some(Proof::Verified));
         for candidate in verified.iter().take(of) {
             self.keep(candidate, Reason::Verified { of });
         }

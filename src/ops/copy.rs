@@ -123,15 +123,7 @@ struct Copying<'a> {
 impl<'a> Copying<'a> {
     async fn prepare(run: &'a Run, options: &'a CopyOptions) -> Result<Self> {
         let from = Repository::open(&options.from).await?;
-        let to = second(&run.context, options).await?;
-        if from.id() == to.id() {
-            return Err(Error::usage(format!(
-                "{} and {} are the same repository",
-                from.location().display(),
-                to.location().display()
-            ))
-            .hint(Hint::advice("name another directory, on another disk")));
-        }
+        let to = second(&run.context, options, &from).await?;
         let (listing, there) = (from.snapshots(None).await?, to.snapshots(None).await?);
         let mut report = CopyReport::default();
         let mut chosen = choose((&listing, &there), options, run.context.clock.now(), &mut report)?;
@@ -278,7 +270,7 @@ fn with_init(options: &CopyOptions) -> Hint {
 }
 
 /// Returns the second repository. A disk that is not mounted is no place for a new one, so nobody makes one by the way.
-async fn second(context: &Context, options: &CopyOptions) -> Result<Repository> {
+async fn second(context: &Context, options: &CopyOptions, from: &Repository) -> Result<Repository> {
     let location = RepositoryLocation::probe(&options.to).await?;
     if location.repository().is_none() && (!options.init || options.dry_run) {
         let there_is_none = format!("copy to {}: there is no repository", options.to.display());
@@ -286,24 +278,41 @@ async fn second(context: &Context, options: &CopyOptions) -> Result<Repository> 
             .state("nothing was copied")
             .hint(with_init(options).why("makes it; first look whether its disk is mounted")));
     }
+    if let Some(to) = location.repository() {
+        refuse_same(from, to)?;
+    }
     refuse_own_repository(context, &location)?;
+    // What the environment says is of the first one.
+    let trust = Trust::new(&context.saga.state, None);
     let repository = match &options.encrypt_to {
         Some(recipients) if location.repository().is_none() => {
             refuse_single(options, recipients)?;
-            location.open_or_init_encrypted(recipients, &context.clock).await?
+            let made = location.open_or_init_encrypted(recipients, &context.clock).await?;
+            if made.recipients() == Some(recipients) {
+                // A person on this host has just said so, whatever was there before.
+                trust.trust(&made, context.clock.now())?;
+            }
+            made
         }
         _ => {
-            if location.repository().is_some() {
-                // What the environment says is of the first one.
-                Trust::new(&context.saga.state, None).check_place(&location)?;
-            }
+            trust.check_place(&location)?;
             location.open_or_init(&context.clock).await?
         }
     };
     if !options.dry_run {
-        Trust::new(&context.saga.state, None).accept(&repository, context.clock.now())?;
+        trust.accept(&repository, context.clock.now())?;
     }
     Ok(repository)
+}
+
+/// Refuses to copy a repository into itself, before anything is kept of the second.
+fn refuse_same(from: &Repository, to: &Repository) -> Result<()> {
+    if from.id() != to.id() {
+        return Ok(());
+    }
+    let (from, to) = (from.location(), to.location());
+    Err(Error::usage(format!("{} and {} are the same repository", from.display(), to.display()))
+        .hint(Hint::advice("name another directory, on another disk")))
 }
 
 /// Refuses to make a repository that only one identity opens: if that is lost, so is everything.

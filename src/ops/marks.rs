@@ -13,6 +13,7 @@ use crate::clock::Clock;
 use crate::model::error::{Context as _, Error, Result};
 use crate::model::hint::Hint;
 use crate::model::ids::SnapshotId;
+use crate::model::manifest::Proof;
 use crate::model::retention::alarm::Alarm;
 use crate::repository::{
     Acknowledgement, Announced, Deletion, Listing, MARK_FORMAT, Pin, Repository, RunMarker, Snapshot, Swept,
@@ -184,7 +185,8 @@ fn refuse_needed(listing: &Listing, snapshot: &Snapshot) -> Result<()> {
 
 /// Refuses the last snapshot of a source that is worth anything.
 fn refuse_last(listing: &Listing, snapshot: &Snapshot) -> Result<()> {
-    let is_verified = |one: &Snapshot| one.verified.last().is_some_and(|last| last.shows().is_some());
+    let is_verified =
+        |one: &Snapshot| one.verified.last().is_some_and(|last| last.shows() >= Some(Proof::Verified));
     let is_damaged = |one: &Snapshot| one.verified.last().is_some_and(|last| !last.ok);
     if snapshot.manifest.is_safety() || is_damaged(snapshot) {
         return Ok(());

@@ -7,7 +7,6 @@ use std::sync::Arc;
 use crate::archive::{FileListReader, FileRecord};
 use crate::clock::Clock;
 use crate::compose::runner::Runner;
-use crate::crypt::Recipients;
 use crate::engine::Docker;
 use crate::engine::own::OwnContainer;
 use crate::model::container::{Container, down_after_reboot};
@@ -19,6 +18,7 @@ use crate::saga::Compensation as _;
 use crate::saga::SagaOptions;
 use crate::selector::Bystanders;
 use crate::signal::Cancel;
+use crate::undo::one_time_key::AskIdentities;
 use crate::undo::{Leftovers, World};
 
 mod apart;
@@ -79,7 +79,9 @@ pub struct Context {
     /// The compose project named by the environment (`COMPOSE_PROJECT_NAME`).
     pub compose_project: Option<String>,
     /// Whom the environment says that new snapshots are to be encrypted to.
-    pub recipients: Option<Recipients>,
+    pub recipients: trust::SaidRecipients,
+    /// Asks for the identity that the environment names, if anybody can be asked.
+    pub identities: Option<Arc<dyn AskIdentities>>,
     /// What the user says of containers that only see the data, or only seem to use it.
     pub bystanders: Bystanders,
     /// Whether the run only plans, and so must not finish what a dead run left either.
@@ -111,7 +113,12 @@ impl Context {
 
     /// Returns what undos act on.
     fn world_of_undos(&self) -> World {
-        World { docker: self.docker.clone(), clock: self.clock.clone() }
+        World {
+            docker: self.docker.clone(),
+            clock: self.clock.clone(),
+            state: self.saga.state.clone(),
+            identities: self.identities.clone(),
+        }
     }
 }
 
@@ -150,7 +157,8 @@ fn with_leftovers<T>(outcome: Result<T>, left: &Leftovers) -> Result<T> {
     let free = left.failed.iter().filter(|failed| !failed.error.is_taken());
     let by_hand = free.filter_map(|failed| failed.undo.by_hand());
     let state = format!("not put back: {}", undone.join("; "));
-    let hints = std::iter::once(Hint::volsnap(["recover"])).chain(by_hand.map(|hint| hint.why("by hand")));
+    let keys = left.failed.iter().filter_map(|failed| failed.error.needed_key().cloned());
+    let hints = keys.chain([Hint::volsnap(["recover"])]).chain(by_hand.map(|hint| hint.why("by hand")));
     let error = match outcome {
         Err(error) => error,
         Ok(_) => Error::failed("the work was done, but not everything could be put back"),

@@ -2,10 +2,12 @@
 //!
 //! Whoever can write to a repository can say that it is encrypted to him. So the first time that a host uses a repository, it
 //! keeps whom that is encrypted to in its state directory, and from then on refuses others, before anything is stopped, until
-//! a person on this host [says](Trust::trust) that they are right. It knows a repository by its id and by its place: another one in
-//! the same place is as suspicious. If the environment says whom to encrypt to, that counts, and nothing else.
+//! a person on this host [says](Trust::trust) that they are right. It knows a repository by its id and by every place that it
+//! was used in: another one in the same place is as suspicious. If the environment says whom to encrypt to, that counts, and
+//! nothing else.
 
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
@@ -16,12 +18,39 @@ use crate::disk::whole_file::write_json;
 use crate::model::error::{Context as _, Error, Result};
 use crate::model::hint::Hint;
 use crate::repository::{Repository, RepositoryLocation};
-use crate::store::Key;
 
 const FOLDER: &str = "repositories";
 const KNOWN_FORMAT: u32 = 1;
 
-/// What a host knows of a repository.
+/// Whom the environment says to encrypt to. What it says amiss is an error where it counts, and nowhere else: who only puts
+/// a service back need not read it.
+#[derive(Debug, Clone)]
+pub struct SaidRecipients(std::result::Result<Option<Recipients>, Arc<Error>>);
+
+impl Default for SaidRecipients {
+    /// Returns that nothing is said.
+    fn default() -> Self {
+        Self(Ok(None))
+    }
+}
+
+impl SaidRecipients {
+    /// Returns what the environment was found to say.
+    #[must_use]
+    pub fn new(said: Result<Option<Recipients>>) -> Self {
+        Self(said.map_err(Arc::new))
+    }
+
+    /// Returns whom it says; `None` if it says nothing.
+    ///
+    /// # Errors
+    /// When it says something that cannot be read or is not understood.
+    pub fn get(&self) -> Result<Option<Recipients>> {
+        self.0.clone().map_err(|error| error.again())
+    }
+}
+
+/// What a host knows of a repository in one place.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 struct Known {
     format: u32,
@@ -46,8 +75,8 @@ impl Trust {
     }
 
     /// Returns that of a run.
-    pub(super) fn of(context: &Context) -> Self {
-        Self::new(&context.saga.state, context.recipients.clone())
+    pub(super) fn of(context: &Context) -> Result<Self> {
+        Ok(Self::new(&context.saga.state, context.recipients.get()?))
     }
 
     /// Refuses a repository that is encrypted to others than this host knows, and one that does not exist yet where the
@@ -70,16 +99,21 @@ impl Trust {
 
     /// Refuses a place from which an encrypted repository is gone: what is made there by the way anybody could read.
     fn check_gone(&self, location: &RepositoryLocation) -> Result<()> {
-        let place = location.address().locate(&Key::ROOT).display().to_string();
+        let place = location.place().display().to_string();
         let known = self.known_by(|known| known.place == place)?;
-        let Some(recipients) = known.into_iter().find_map(|known| known.recipients) else { return Ok(()) };
+        let Some(recipients) = known.into_iter().find_map(|(_, known)| known.recipients) else {
+            return Ok(());
+        };
         let named = recipients.iter().flat_map(|recipient| ["--recipient", recipient]);
         let named = named.chain((recipients.count() == 1).then_some("--single-key"));
         Err(Error::usage(format!(
             "the repository in {place} is gone, and as this host knows it, it was encrypted"
         ))
         .state("nothing was touched")
-        .hint(Hint::volsnap(["init"].into_iter().chain(named)).why("makes it anew, encrypted to the same")))
+        .hint(
+            Hint::volsnap(["--repo", &place, "init"].into_iter().chain(named))
+                .why("makes it anew, encrypted to the same"),
+        ))
     }
 
     /// Refuses a repository that is encrypted to others than this host knows.
@@ -97,11 +131,16 @@ impl Trust {
                 )))
             };
         }
-        match self.known(repository)?.into_iter().find(|known| known.recipients.as_ref() != found) {
+        let known = self.known(repository)?;
+        match known.into_iter().find(|(_, known)| known.recipients.as_ref() != found) {
             None => Ok(()),
-            Some(known) => {
-                let trust = Hint::volsnap(["key", "trust"])
-                    .why("if you know who has changed it, and why: this host then encrypts to them");
+            Some((_, known)) => {
+                let why = match found {
+                    Some(_) => "if you know who has changed it, and why: this host then encrypts to them",
+                    None => "if you know who has changed it, and why: this host then writes in clear",
+                };
+                // The one that was looked at need not be that of the command.
+                let trust = Hint::volsnap(["--repo", &place_of(repository), "key", "trust"]).why(why);
                 Err(changed(repository, "as this host knows it,", known.recipients.as_ref()).hint(trust))
             }
         }
@@ -116,10 +155,10 @@ impl Trust {
         let known = self.known(repository)?;
         let is_it =
             |known: &Known| known.repository == repository.id() && known.place == place_of(repository);
-        if known.iter().any(is_it) { Ok(()) } else { self.trust(repository, now) }
+        if known.iter().any(|(_, known)| is_it(known)) { Ok(()) } else { self.trust(repository, now) }
     }
 
-    /// Keeps whom a repository is encrypted to, whatever was known.
+    /// Keeps whom a repository is encrypted to, whatever was known; so also in every other place that it was used in.
     ///
     /// # Errors
     /// When it cannot be kept.
@@ -131,24 +170,30 @@ impl Trust {
             recipients: repository.recipients().cloned(),
             at: now,
         };
-        let path = self.path_of(&known.repository);
-        write_json(&path, &known).context(|| format!("keep {}", path.display()))?;
-        // What was here before is gone.
-        for other in self.known(repository)?.into_iter().filter(|other| other.repository != known.repository)
-        {
-            let path = self.path_of(&other.repository);
-            std::fs::remove_file(&path).context(|| format!("remove {}", path.display()))?;
+        let keep = |path: &Path, known: &Known| {
+            write_json(path, known).context(|| format!("keep {}", path.display()))
+        };
+        let own = self.path_of(&known.repository, &known.place);
+        keep(&own, &known)?;
+        for (path, other) in self.known(repository)?.into_iter().filter(|(path, _)| *path != own) {
+            if other.place == known.place {
+                // What was here before is gone, or is kept in another file by now.
+                std::fs::remove_file(&path).context(|| format!("remove {}", path.display()))?;
+            } else if other.recipients != known.recipients {
+                keep(&path, &Known { place: other.place, ..known.clone() })?;
+            }
         }
         Ok(())
     }
 
     /// Returns what is known of a repository: by its id, and by its place.
-    fn known(&self, repository: &Repository) -> Result<Vec<Known>> {
+    fn known(&self, repository: &Repository) -> Result<Vec<(PathBuf, Known)>> {
         let place = place_of(repository);
         self.known_by(|known| known.repository == repository.id() || known.place == place)
     }
 
-    fn known_by(&self, is_it: impl Fn(&Known) -> bool) -> Result<Vec<Known>> {
+    /// Returns what is known, each with the file that keeps it.
+    fn known_by(&self, is_it: impl Fn(&Known) -> bool) -> Result<Vec<(PathBuf, Known)>> {
         let folder = self.state.join(FOLDER);
         let entries = match std::fs::read_dir(&folder) {
             Ok(entries) => entries,
@@ -161,16 +206,16 @@ impl Trust {
             if path.extension().is_some_and(|extension| extension == "json") {
                 let known = read(&path)?;
                 if is_it(&known) {
-                    found.push(known);
+                    found.push((path, known));
                 }
             }
         }
         Ok(found)
     }
 
-    /// Returns the file of a repository. Its id is what the repository says, and no name of a file.
-    fn path_of(&self, id: &str) -> PathBuf {
-        let name = blake3::hash(id.as_bytes()).to_hex();
+    /// Returns the file of a repository in a place. Its id is what the repository says, and no name of a file.
+    fn path_of(&self, id: &str, place: &str) -> PathBuf {
+        let name = blake3::hash(format!("{id}\0{place}").as_bytes()).to_hex();
         self.state.join(FOLDER).join(format!("{}.json", &name[..32]))
     }
 }
@@ -241,7 +286,8 @@ mod tests {
         let refused = trust.check(&repository).unwrap_err();
         assert_eq!(refused.kind(), crate::ErrorKind::Usage);
         assert!(refused.to_string().contains(theirs.iter().next().unwrap()), "{refused}");
-        assert!(refused.hints()[0].to_string().starts_with("volsnap key trust"));
+        let place = place_of(&repository);
+        assert!(refused.hints()[0].to_string().starts_with(&format!("volsnap --repo {place} key trust")));
         assert!(trust.accept(&repository, now).is_err(), "nothing is kept of what is refused");
         trust.trust(&repository, now).unwrap();
         trust.check(&repository).unwrap();
@@ -295,9 +341,59 @@ mod tests {
         std::fs::remove_dir_all(&place).unwrap();
         let gone = RepositoryLocation::probe(&place).await.unwrap();
         let refused = trust.check_place(&gone).unwrap_err();
-        let again = format!("volsnap init --recipient {ours}");
+        let again = format!("volsnap --repo {} init --recipient {ours}", gone.place().display());
         assert!(refused.hints()[0].to_string().starts_with(&again), "{:?}", refused.hints());
+        // However the place is called.
+        std::os::unix::fs::symlink(root.path(), root.path().join("link")).unwrap();
+        for name in ["link/repository", "state/../repository"] {
+            let gone = RepositoryLocation::probe(&root.path().join(name)).await.unwrap();
+            assert!(trust.check_place(&gone).is_err(), "{name}");
+        }
         trust.check_place(&RepositoryLocation::probe(&root.path().join("another")).await.unwrap()).unwrap();
+    }
+
+    #[tokio::test]
+    async fn one_that_is_used_in_two_places_is_known_in_both() {
+        let root = tempfile::tempdir().unwrap();
+        let [first, second, state] = ["first", "second", "state"].map(|name| root.path().join(name));
+        let (ours, theirs) = (NewKey::generate().recipient, NewKey::generate().recipient);
+        let now = Clock::system().now();
+        let trust = Trust::new(&state, None);
+        let mut repository = made(&first, Some(&ours)).await;
+        trust.accept(&repository, now).unwrap();
+        std::fs::create_dir(&second).unwrap();
+        std::fs::copy(first.join("volsnap.json"), second.join("volsnap.json")).unwrap();
+        trust.accept(&Repository::open(&second).await.unwrap(), now).unwrap();
+
+        // Whom a person trusts in one place, he trusts in the other.
+        repository.change_recipients(ours.and(&theirs), now).await.unwrap();
+        let changed = Repository::open(&first).await.unwrap();
+        trust.trust(&changed, now).unwrap();
+        trust.check(&changed).unwrap();
+        assert!(trust.check(&Repository::open(&second).await.unwrap()).is_err());
+
+        std::fs::remove_dir_all(&first).unwrap();
+        for other in [Some(&theirs), None] {
+            let other = made(&first, other).await;
+            let refused = trust.accept(&other, now).unwrap_err();
+            let why = refused.hints()[0].to_string();
+            assert_eq!(why.contains("writes in clear"), other.recipients().is_none(), "{why}");
+            std::fs::remove_dir_all(&first).unwrap();
+        }
+    }
+
+    #[test]
+    fn what_is_said_amiss_is_an_error_each_time_it_counts() {
+        let said =
+            SaidRecipients::new(Err(Error::usage("use VOLSNAP_RECIPIENTS").state("nothing was touched")));
+        for _ in 0..2 {
+            let error = said.get().unwrap_err();
+            assert_eq!(
+                (error.kind(), error.state_text()),
+                (crate::ErrorKind::Usage, Some("nothing was touched"))
+            );
+        }
+        assert_eq!(SaidRecipients::default().get().unwrap(), None);
     }
 
     #[test]
@@ -316,7 +412,7 @@ mod tests {
         let repository = made(&place, None).await;
         let trust = Trust::new(&state, None);
         trust.trust(&repository, Clock::system().now()).unwrap();
-        let path = trust.path_of(repository.id());
+        let path = trust.path_of(repository.id(), &place_of(&repository));
         for broken in [
             "{",
             r#"{"format": 9, "repository": "", "place": "", "recipients": null, "at": "2026-11-20T20:30:11Z"}"#,

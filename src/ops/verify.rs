@@ -55,7 +55,7 @@ pub struct Report {
     pub raw_bytes: u64,
     /// Pages whose checksum was computed again.
     pub pages: u64,
-    /// Whether only the stored bytes were read back, and not what they hold: it is encrypted, and no identity was given.
+    /// Whether only the stored bytes were read back, and not what they hold: it is encrypted, and nobody opened it.
     pub sealed: bool,
     /// Milliseconds it took.
     pub ms: u64,
@@ -87,7 +87,7 @@ pub async fn verify(mut snapshot: Snapshot, clock: &Clock, monitor: Arc<dyn Moni
         ok: report.ok,
         problems: report.problems.len() as u64,
         ms: report.ms,
-        proof: report.ok.then_some(Proof::Verified),
+        proof: report.ok.then_some(if report.sealed { Proof::Stored } else { Proof::Verified }),
         drill: None,
         tool_version: env!("CARGO_PKG_VERSION").to_owned(),
         unknown: UnknownFields::default(),
@@ -149,7 +149,9 @@ pub fn check_list(snapshot: &Snapshot, monitor: &dyn Monitor) -> Result<Listed> 
             ),
         ));
     }
-    check_digest(snapshot, "file list", snapshot.open_file_list()?, &manifest.file_list().blake3, monitor)?;
+    let plain = snapshot.plain_digests().map(|plain| plain.file_list.as_str());
+    let list = (manifest.file_list().blake3.as_str(), plain);
+    check_digest(snapshot, "file list", snapshot.open_file_list()?, list, monitor)?;
     let listed = add_up(snapshot).map_err(|error| damaged(snapshot, &chain(&error)))?;
     let counts = manifest.counts();
     if (listed.members, listed.files, listed.bytes) != (counts.members, counts.files, counts.raw_bytes) {
@@ -159,28 +161,48 @@ pub fn check_list(snapshot: &Snapshot, monitor: &dyn Monitor) -> Result<Listed> 
 }
 
 /// Reads every stored byte of a snapshot's archive and proves that it is the one that was published; decompresses
-/// nothing.
+/// nothing. One that is encrypted and opened is decrypted in the same pass, and proved to be what was encrypted.
 ///
 /// # Errors
-/// [`ErrorKind::Damaged`] when it is another; when it cannot be read.
+/// [`ErrorKind::Damaged`] when it is another, or cannot be decrypted; when it cannot be read.
 pub fn check_archive(snapshot: &Snapshot, monitor: &dyn Monitor) -> Result<()> {
     let archive = snapshot.manifest.archive();
     monitor.phase(Phase::Verify, snapshot.name(), Some(archive.stored_bytes));
-    check_digest(snapshot, "archive", snapshot.open_archive()?, &archive.blake3, monitor)
+    let plain = snapshot.plain_digests().map(|plain| plain.archive.as_str());
+    check_digest(snapshot, "archive", snapshot.open_archive()?, (&archive.blake3, plain), monitor)
 }
 
-fn check_digest(
+/// Compares the digests of a stored file and, if it is known, of what that decrypts to.
+fn check_digest<R: Read + Send + 'static>(
     snapshot: &Snapshot,
     what: &str,
-    stored: impl Read,
-    expected: &str,
+    stored: R,
+    (expected, plain): (&str, Option<&str>),
     monitor: &dyn Monitor,
 ) -> Result<()> {
-    let digest = digest_of(stored, monitor).context(|| format!("read the {what} of {}", snapshot.name()))?;
-    if digest == expected {
-        return Ok(());
+    let read = || format!("read the {what} of {}", snapshot.name());
+    let stored = Digesting::new(stored);
+    let decrypted = plain.map(|_| -> Result<String, String> {
+        let content = snapshot.decrypted(stored.clone()).map_err(|error| chain(&error))?;
+        digest_of(content, monitor).map_err(|error| chain(&error))
+    });
+    if let Some(error) = stored.take_failure() {
+        return Err(error).context(read);
     }
-    Err(damaged(snapshot, &format!("the stored {what} does not have the digest that the manifest says")))
+    // What cannot be decrypted ends the reading early; the digest still covers the whole file.
+    digest_of(stored.clone(), monitor).context(read)?;
+    if stored.digest() != expected {
+        let what = format!("the stored {what} does not have the digest that the manifest says");
+        return Err(damaged(snapshot, &what));
+    }
+    match decrypted.transpose() {
+        Err(why) => Err(damaged(snapshot, &format!("its {what} cannot be decrypted: {why}"))),
+        Ok(found) if found.as_deref() != plain => {
+            let what = format!("what its {what} decrypts to does not have the digest that was sealed");
+            Err(damaged(snapshot, &what))
+        }
+        Ok(_) => Ok(()),
+    }
 }
 
 fn damaged(snapshot: &Snapshot, what: &str) -> Error {
@@ -316,7 +338,7 @@ impl<'m> Reading<'m> {
         self.compare_digest("file list", list, &manifest.file_list().blake3)?;
         if self.report.sealed {
             self.report.notes = vec![
-                "the digests of the stored bytes; what they hold was NOT checked: it is encrypted, and no identity was given"
+                "the digests of the stored bytes; what they hold was NOT checked: it is encrypted, and no identity that opens it was given"
                     .to_owned(),
             ];
         } else {

@@ -637,7 +637,7 @@ pub(crate) fn drilled(snapshot: &Snapshot, report: &DrillReport, commands: &Comm
     let outcome = match report.shows() {
         Some(Proof::Proved) => "is proved: it boots, and its data is what it was",
         Some(Proof::Booted) => "boots; its data was not compared with anything",
-        Some(Proof::Unpacked | Proof::Verified) => {
+        Some(Proof::Unpacked | Proof::Verified | Proof::Stored) => {
             "is unpacked: every file is what was stored; nothing was booted"
         }
         None => "FAILS the drill",

@@ -36,6 +36,8 @@ pub(super) struct SourceReader<'a> {
     pub(super) reading: Reading,
     /// Who may ask the store for a file.
     pub(super) requests: &'a Semaphore,
+    /// Whether all that is there is encrypted.
+    pub(super) is_encrypted: bool,
 }
 
 impl SourceReader<'_> {
@@ -65,7 +67,8 @@ impl SourceReader<'_> {
         for (id, files) in &by_id {
             let known = index.as_mut().map(|index| files.known_to(index)).unwrap_or_default();
             let requests = Some(self.requests);
-            let reader = SnapshotReader { store, folder, source, id, requests, collected };
+            let is_encrypted = self.is_encrypted;
+            let reader = SnapshotReader { store, folder, source, id, requests, collected, is_encrypted };
             reads.push(async move {
                 let mut unreadable = Vec::new();
                 let read = match files.manifest {

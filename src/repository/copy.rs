@@ -122,6 +122,7 @@ impl PendingSnapshot {
             snapshot: snapshot.clone(),
             path: snapshot.archive_path(),
             blake3: part.archive.blake3.clone(),
+            plain: snapshot.plain_digests().map(|plain| plain.archive.clone()),
             is_list: false,
         };
         let archive = archive.copy(self.archive_writer().await?, monitor).await?;
@@ -129,6 +130,7 @@ impl PendingSnapshot {
             snapshot: snapshot.clone(),
             path: snapshot.archive_path().with_file_name(&part.file_list.file),
             blake3: part.file_list.blake3.clone(),
+            plain: snapshot.plain_digests().map(|plain| plain.file_list.clone()),
             is_list: true,
         };
         let list = list.copy(self.list_writer().await?, monitor).await?;
@@ -192,6 +194,8 @@ struct Content {
     path: PathBuf,
     /// The digest of the file as it is stored.
     blake3: String,
+    /// The digest of what it decrypts to; `None` if it is not encrypted.
+    plain: Option<String>,
     is_list: bool,
 }
 
@@ -242,6 +246,7 @@ impl Content {
             _ => RepositoryError::io("read", self.path.clone())(error),
         };
         let mut content = self.snapshot.decrypted(Digesting { stored, hasher: Arc::clone(&hasher) })?;
+        let mut plain = blake3::Hasher::new();
         loop {
             let mut piece = vec![0; PIECE];
             let count = content.read(&mut piece).map_err(failed)?;
@@ -249,6 +254,7 @@ impl Content {
                 break;
             }
             piece.truncate(count);
+            plain.update(&piece);
             if feed.blocking_send(piece.into()).is_err() {
                 // Whoever copies has failed, and says why.
                 return Ok(());
@@ -257,6 +263,10 @@ impl Content {
         let digest = hasher.lock().unwrap_or_else(PoisonError::into_inner).finalize();
         if digest.to_hex().as_str() != self.blake3 {
             let why = "its bytes are not those that its manifest tells of: it is damaged".to_owned();
+            return Err(RepositoryError::Unreadable { path: self.path.clone(), why });
+        }
+        if self.plain.as_deref().is_some_and(|sealed| plain.finalize().to_hex().as_str() != sealed) {
+            let why = "what it decrypts to does not have the digest that was sealed".to_owned();
             return Err(RepositoryError::Unreadable { path: self.path.clone(), why });
         }
         Ok(())

@@ -15,6 +15,7 @@ use tokio::sync::Semaphore;
 use super::contents::{Reading, SourceReader, at_once};
 use super::error::RepositoryError;
 use super::index::{Index, Line};
+use super::look;
 use super::marks::{Deletion, Marks, Pin, has_mark};
 use super::running::{Announced, RunMarker};
 use super::sealing::Opened;
@@ -135,6 +136,7 @@ impl Snapshot {
             id: &file.id,
             requests,
             collected,
+            is_encrypted: !folder.is_root() && is_encrypted(&store).await?,
         };
         let mut snapshot =
             reader.read(&files, Known::default(), &mut Vec::new()).await.map_err(|refused| refused.error)?;
@@ -170,6 +172,7 @@ impl Snapshot {
             return Ok(None);
         }
         let marker = RunMarker::new(run, verb, vec![self.name()], writes);
+        let marker = if self.manifest.is_encrypted() { marker.without_host() } else { marker };
         let announced = match Announced::begin(&self.store, &marker).await {
             Ok(announced) => Some(announced),
             Err(error) => {
@@ -290,11 +293,12 @@ impl Snapshot {
 
 impl Listing {
     /// Reads what a store holds; of one source only, if it is named. What is said of the snapshots comes first: whoever
-    /// finds that one may be deleted then sees all that might need it.
+    /// finds that one may be deleted then sees all that might need it. If all of it is encrypted, what is not is none of its
+    /// snapshots: anybody who can write there can have made it.
     pub(super) async fn read(
         store: &Arc<dyn Store>,
         source: Option<&str>,
-        reading: Reading,
+        (reading, is_encrypted): (Reading, bool),
     ) -> Result<Self, RepositoryError> {
         let mut marks = Marks::read(store, source).await?;
         let mut listing = Self { unreadable: std::mem::take(&mut marks.unreadable), ..Self::default() };
@@ -315,7 +319,7 @@ impl Listing {
         let requests = Semaphore::new(at_once(store));
         let mut sources = Vec::with_capacity(folders.len());
         for folder in &folders {
-            sources.push(SourceReader { store, reading, requests: &requests }.read(folder));
+            sources.push(SourceReader { store, reading, requests: &requests, is_encrypted }.read(folder));
         }
         let mut sources = stream::iter(sources).buffered(SOURCES_AT_ONCE);
         while let Some(source) = sources.next().await {
@@ -445,6 +449,8 @@ pub(super) struct SnapshotReader<'a> {
     pub(super) requests: Option<&'a Semaphore>,
     /// Where what was read is collected for an index.
     pub(super) collected: Option<&'a Mutex<Vec<Line>>>,
+    /// Whether all that is there is encrypted.
+    pub(super) is_encrypted: bool,
 }
 
 impl SnapshotReader<'_> {
@@ -463,6 +469,12 @@ impl SnapshotReader<'_> {
         if (manifest.source.as_str(), &manifest.id) != (self.source, self.id) {
             let why = format!("it is the manifest of {}/{}", manifest.source, manifest.id);
             return Err(self.refuse(&names.manifest(), why).into());
+        }
+        if self.is_encrypted && !manifest.is_encrypted() {
+            let why = "it is not encrypted, and all that volsnap writes to this repository is: somebody else has put it there";
+            let error = self.refuse(&names.manifest(), why.to_owned());
+            // Nobody has to keep what a stranger says that it needs.
+            return Err(Refused { error, needs: Some(Vec::new()) });
         }
         let names = names.encrypted(manifest.is_encrypted());
         if manifest.archive().file != names.archive(manifest.archive().codec)
@@ -622,6 +634,12 @@ impl SnapshotReader<'_> {
         let snapshot = Some((self.source.to_owned(), self.id.clone()));
         Unreadable { path, why, snapshot, needs: Vec::new(), obstructs: None }
     }
+}
+
+/// Returns whether all that is in a repository is encrypted.
+async fn is_encrypted(store: &Arc<dyn Store>) -> Result<bool, RepositoryError> {
+    let repository = look(store, store.address()).await?;
+    Ok(repository.is_some_and(|repository| repository.recipients().is_some()))
 }
 
 /// Returns what an entry's name says, or why it does not belong in the folder of that source.

@@ -148,6 +148,12 @@ impl RepositoryLocation {
         &self.address
     }
 
+    /// Returns where that really is, by whatever links it was named; for messages, and to compare.
+    #[must_use]
+    pub fn place(&self) -> PathBuf {
+        self.store.address().locate(&Key::ROOT)
+    }
+
     /// Returns the repository that already exists there.
     #[must_use]
     pub fn repository(&self) -> Option<&Repository> {
@@ -315,7 +321,7 @@ impl Repository {
     /// # Errors
     /// When a directory cannot be read. The listing tells what is wrong with a single file.
     pub async fn snapshots(&self, source: Option<&str>) -> Result<Listing, RepositoryError> {
-        Listing::read(&self.store, source, Reading::Themselves).await
+        Listing::read(&self.store, source, (Reading::Themselves, self.recipients.is_some())).await
     }
 
     /// Returns what exists, for whoever only looks: at a server it reads an index of the manifests as far as there is one,
@@ -325,7 +331,7 @@ impl Repository {
     /// # Errors
     /// As for [`snapshots`](Self::snapshots).
     pub async fn overview(&self, source: Option<&str>) -> Result<Listing, RepositoryError> {
-        Listing::read(&self.store, source, Reading::Overview).await
+        Listing::read(&self.store, source, (Reading::Overview, self.recipients.is_some())).await
     }
 
     /// Keeps out others who mark or delete, where the store is a directory of this machine. Elsewhere it keeps out nobody,
@@ -373,7 +379,10 @@ impl Repository {
     /// # Errors
     /// When that cannot be stored.
     pub async fn announce(&self, run: &RunMarker) -> Result<Announced, RepositoryError> {
-        Announced::begin(&self.store, run).await
+        match self.recipients {
+            Some(_) => Announced::begin(&self.store, &run.clone().without_host()).await,
+            None => Announced::begin(&self.store, run).await,
+        }
     }
 
     /// Returns the runs that say what they read. Ask after you have marked what you want to delete.

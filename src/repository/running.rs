@@ -38,7 +38,7 @@ pub struct RunMarker {
     pub run: SnapshotId,
     /// What it does: `restore`, `drill`, `copy` …
     pub verb: String,
-    /// The name of its machine.
+    /// The name of its machine; empty in an encrypted repository.
     pub host: String,
     /// What it reads, each as `SOURCE/ID`.
     #[serde(default)]
@@ -55,6 +55,21 @@ impl RunMarker {
         let host = nix::unistd::gethostname().map(|name| name.to_string_lossy().into_owned());
         let host = host.unwrap_or_default();
         Self { format_version: RUN_FORMAT, run: run.clone(), verb: verb.to_owned(), host, reads, writes }
+    }
+
+    /// Returns the same without the name of the machine, for a repository that is encrypted.
+    #[must_use]
+    pub fn without_host(self) -> Self {
+        Self { host: String::new(), ..self }
+    }
+
+    /// Returns who that is, in words.
+    fn who(&self) -> String {
+        if self.host.is_empty() {
+            format!("a {}", self.verb)
+        } else {
+            format!("a {} on {}", self.verb, self.host)
+        }
     }
 }
 
@@ -81,10 +96,10 @@ impl Running {
         match &self.says {
             None => Some(format!("{} cannot be read, and may be of a run that reads it", self.key.name())),
             Some(run) if run.reads.iter().any(|read| read == name) => {
-                Some(format!("a {} on {} reads it (run {})", run.verb, run.host, run.run))
+                Some(format!("{} reads it (run {})", run.who(), run.run))
             }
             Some(run) if run.writes.iter().any(|written| written == name) => {
-                Some(format!("a {} on {} writes it (run {})", run.verb, run.host, run.run))
+                Some(format!("{} writes it (run {})", run.who(), run.run))
             }
             Some(_) => None,
         }

@@ -67,6 +67,13 @@ pub enum SagaError {
     },
 }
 
+/// Returns the state directory that a journal lies below.
+#[must_use]
+pub fn state_of(journal: &Path) -> PathBuf {
+    let journals = journal.parent().unwrap_or(journal);
+    journals.parent().unwrap_or(journals).to_owned()
+}
+
 /// What puts an effect back: data, so that a journal can hold it. Running it twice does no harm.
 pub trait Compensation: Clone + fmt::Debug + Send + Sync + Serialize + DeserializeOwned + 'static {
     /// What it acts on.

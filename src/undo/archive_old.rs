@@ -30,6 +30,7 @@ use crate::repository::{
 };
 use crate::saga::RetryBudget;
 use crate::signal::Cancel;
+use crate::undo::one_time_key::prolong;
 use crate::undo::swap::{HelperTarget, with_agent};
 
 /// How long to wait for an earlier attempt that is still publishing.
@@ -187,6 +188,10 @@ pub(super) async fn archive(
         // Nobody interrupts a run that puts things back.
         let kept = safety.keep(agent, (&world.clock, &Cancel::default()), monitor).await;
         if kept.is_ok() {
+            let prolonged = prolong(&world.state, &safety.manifest.id, world.clock.now());
+            if let Err(error) = prolonged {
+                tracing::warn!(%error, "the time to undo is not counted from now");
+            }
             monitor.step("discard-old");
             agent.call(calls::Discard { run: place.run.clone(), with_old: true }).await?;
         }

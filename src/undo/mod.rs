@@ -20,10 +20,12 @@ pub mod retract_copy;
 pub mod swap;
 
 use self::archive_old::ArchiveReplacedData;
+use self::one_time_key::AskIdentities;
 use self::recreate::ReplacedContainer;
 use self::restore_old::SafetySnapshotRef;
 use self::retract_copy::MigratedCopy;
 use self::swap::HelperTarget;
+use crate::agent::client::AgentError;
 use crate::clock::Clock;
 use crate::compose::replacement::Replacement;
 use crate::disk::whole_file::write_json;
@@ -123,6 +125,10 @@ pub struct World {
     pub docker: Arc<dyn Docker>,
     /// Tells the time.
     pub clock: Clock,
+    /// The state directory, which has the journal and the keys of safety snapshots.
+    pub state: PathBuf,
+    /// Asks for the identity that the environment names, if anybody can be asked.
+    pub identities: Option<Arc<dyn AskIdentities>>,
 }
 
 /// What puts an effect back.
@@ -311,6 +317,18 @@ impl UndoError {
     #[must_use]
     pub fn is_taken(&self) -> bool {
         matches!(self, Self::Service(crate::service::ServiceError::Taken { .. }))
+    }
+
+    /// Returns what to type before it is tried again, if nothing opens what the old data is kept in.
+    #[must_use]
+    pub fn needed_key(&self) -> Option<&Hint> {
+        match self {
+            Self::Volume { source, .. } => match &**source {
+                AgentError::NoKey(error) => error.hints().first(),
+                _ => None,
+            },
+            _ => None,
+        }
     }
 }
 

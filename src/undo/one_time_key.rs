@@ -5,9 +5,12 @@
 //! snapshot is encrypted to one more recipient, whose identity is drawn for it alone and stays in the state directory, for its
 //! owner to read, until the time to undo is over.
 
-use std::io;
+use std::fmt;
+use std::fs::OpenOptions;
+use std::io::{self, Write as _};
 use std::path::{Path, PathBuf};
 
+use async_trait::async_trait;
 use chrono::{DateTime, TimeDelta, Utc};
 
 use crate::crypt::{CryptError, Identities, NewKey, Recipients};
@@ -19,8 +22,18 @@ pub const UNDO_FOR: TimeDelta = TimeDelta::days(7);
 
 const FOLDER: &str = "undo-keys";
 const EXTENSION: &str = "key";
-/// How the first line of such a file begins; a time follows.
+/// How a line of such a file begins; a time follows, and the latest counts.
 const UNTIL: &str = "undoes a restore, until ";
+
+/// Asks for the identity that the environment names.
+#[async_trait]
+pub trait AskIdentities: fmt::Debug + Send + Sync {
+    /// Returns it; `None` if it names none.
+    ///
+    /// # Errors
+    /// When it names one, and that cannot be had.
+    async fn identities(&self) -> crate::Result<Option<Identities>>;
+}
 
 /// A key that was made for one safety snapshot.
 #[derive(Debug, Clone)]
@@ -41,6 +54,21 @@ impl OneTimeKey {
         secret_file::write_new(&path, &key.file(&format!("{UNTIL}{}", (now + UNDO_FOR).to_rfc3339())))?;
         Ok(Self { recipient: key.recipient })
     }
+}
+
+/// Has the key of a snapshot, if it has one here, stay for as long as if it were made now: the snapshot exists only from
+/// now on.
+///
+/// # Errors
+/// When that cannot be written.
+pub fn prolong(state: &Path, id: &SnapshotId, now: DateTime<Utc>) -> io::Result<()> {
+    // Behind the identity, which a torn line then leaves whole.
+    let mut file = match OpenOptions::new().append(true).open(path_of(state, id)) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+        file => file?,
+    };
+    file.write_all(format!("# {UNTIL}{}\n", (now + UNDO_FOR).to_rfc3339()).as_bytes())?;
+    file.sync_all()
 }
 
 /// Returns the identity of a snapshot's key, if it has one here.
@@ -81,7 +109,8 @@ pub fn forget_expired(state: &Path, now: DateTime<Utc>, is_unfinished: impl Fn(&
 /// Returns until when a key is kept; `None` if its file does not say.
 fn until(path: &Path) -> Option<DateTime<Utc>> {
     let text = std::fs::read_to_string(path).ok()?;
-    text.lines().next()?.strip_prefix("# ")?.strip_prefix(UNTIL)?.parse().ok()
+    let said = text.lines().filter_map(|line| line.strip_prefix("# ")?.strip_prefix(UNTIL)?.parse().ok());
+    said.max()
 }
 
 /// Returns the file with the identity of a snapshot's key.
@@ -112,6 +141,22 @@ mod tests {
         forget_expired(state.path(), now + UNDO_FOR, |run| run == id.as_str());
         assert!(path_of(state.path(), &id).exists(), "a run that is not finished may need it");
         forget_expired(state.path(), now + UNDO_FOR, |_| false);
+        assert!(!path_of(state.path(), &id).exists());
+    }
+
+    #[test]
+    fn it_counts_from_when_its_snapshot_exists() {
+        let state = tempfile::tempdir().unwrap();
+        let now: DateTime<Utc> = "2026-11-20T20:30:11Z".parse().unwrap();
+        let id = SnapshotId::new(now, [1, 2, 3]);
+        prolong(state.path(), &id, now).unwrap();
+        assert!(!path_of(state.path(), &id).exists(), "one that is not encrypted has no key");
+        OneTimeKey::make(state.path(), &id, now).unwrap();
+        let published = now + UNDO_FOR * 2;
+        prolong(state.path(), &id, published).unwrap();
+        forget_expired(state.path(), published + UNDO_FOR - TimeDelta::seconds(1), |_| false);
+        assert!(identity_of(state.path(), &id).unwrap().is_some());
+        forget_expired(state.path(), published + UNDO_FOR, |_| false);
         assert!(!path_of(state.path(), &id).exists());
     }
 }

@@ -19,12 +19,13 @@ use crate::agent::swap::SwapState;
 use crate::engine::helper::Access;
 use crate::model::error::Context as _;
 use crate::model::event::{Monitor, Phase};
+use crate::model::hint::Hint;
 use crate::repository::{Repository, Snapshot};
 use crate::saga::RetryBudget;
 use crate::service::start::StoppedContainer;
 use crate::service::stop::stop_all_again;
 use crate::store::StoreAddress;
-use crate::undo::one_time_key::identity_in;
+use crate::undo::one_time_key::{identity_of, path_of};
 use crate::undo::swap::{HelperTarget, refuse_newcomers, with_agent_of};
 
 /// The safety snapshot that the old data is restored from.
@@ -46,9 +47,6 @@ pub struct SafetySnapshotRef {
     /// Whether it has devices or programs that gain rights.
     #[serde(rename = "special")]
     pub has_devices: bool,
-    /// The file with the identity that opens it, if it is encrypted.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub identity: Option<PathBuf>,
 }
 
 /// Restores the old data, unless the new data may stay or none of the old was touched. It first stops the users: they
@@ -72,7 +70,7 @@ pub(super) async fn restore(
         monitor.phase(Phase::Recover, format!("the data of {} from {}", place.describe(), kept.name), None);
         // Giving up would mean unpacking all of it again.
         agent.allow_silence(SILENCE_LIMIT);
-        kept.unpack(agent, &place.run, monitor).await?;
+        kept.unpack(world, agent, &place.run, monitor).await?;
         // If the dead command was just starting a user, that user must find all of the old data from its start on.
         stop_all_again(&*world.docker, users, monitor).await?;
         agent.call(calls::Commit { run: place.run.clone() }).await
@@ -84,13 +82,14 @@ pub(super) async fn restore(
 impl SafetySnapshotRef {
     async fn unpack(
         &self,
+        world: &World,
         agent: &mut AgentClient,
         run: &str,
         monitor: &dyn Monitor,
     ) -> Result<(), AgentError> {
         let found = async { Repository::open_at(&self.repository).await?.resolve(&self.name).await };
         let found = found.await.map_err(|error| AgentError::ArchiveSink(error.into()))?;
-        let archive = self.open(&found).map_err(AgentError::ArchiveSink)?;
+        let archive = opened(found, world).await?;
         let empty = calls::Empty { run: run.to_owned(), marker_files: self.marker_files.clone() };
         agent.call(empty).await?;
         let call = calls::Extract {
@@ -115,18 +114,44 @@ impl SafetySnapshotRef {
         };
         agent.call(swap).await
     }
+}
 
-    /// Opens the archive, before anything is removed for it.
-    fn open(&self, snapshot: &Snapshot) -> crate::Result<Box<dyn Read + Send>> {
-        let identities = self
-            .identity
-            .as_deref()
-            .map(|path| identity_in(path).context(|| format!("read {}", path.display())));
-        let snapshot = match identities.transpose()? {
-            Some(identities) => snapshot.open_with(&identities)?,
-            None => snapshot.clone(),
-        };
-        Ok(snapshot.decrypted(snapshot.open_archive()?)?)
+/// Opens the archive, before anything is removed for it.
+async fn opened(snapshot: Snapshot, world: &World) -> Result<Box<dyn Read + Send>, AgentError> {
+    let snapshot = if snapshot.is_locked() { unlocked(&snapshot, world).await? } else { snapshot };
+    let archive = || -> crate::Result<_> { Ok(snapshot.decrypted(snapshot.open_archive()?)?) };
+    archive().map_err(AgentError::ArchiveSink)
+}
+
+/// Opens a safety snapshot with its own key, which lies beside the journal wherever that is by now; else with the identity
+/// that the environment names.
+async fn unlocked(snapshot: &Snapshot, world: &World) -> Result<Snapshot, AgentError> {
+    let id = &snapshot.manifest.id;
+    let own = identity_of(&world.state, id).context(|| format!("read the key of {}", snapshot.name()));
+    if let Some(own) = own.map_err(AgentError::ArchiveSink)? {
+        return snapshot.open_with(&own).map_err(|error| AgentError::ArchiveSink(error.into()));
+    }
+    let no_key = |why: crate::Error| {
+        let key = path_of(&world.state, id);
+        let hint = Hint::shell("export VOLSNAP_IDENTITY_FILE=FILE")
+            .why("a file with an identity that opens it; then type volsnap recover");
+        AgentError::NoKey(
+            crate::Error::failed(format!(
+                "open {}: its own key, {}, is gone",
+                snapshot.name(),
+                key.display()
+            ))
+            .with_source(why)
+            .with_hints([hint]),
+        )
+    };
+    let given = match &world.identities {
+        Some(ask) => ask.identities().await.map_err(no_key)?,
+        None => None,
+    };
+    match given {
+        Some(given) => snapshot.open_with(&given).map_err(|error| no_key(error.into())),
+        None => Err(no_key(snapshot.locked().into())),
     }
 }
 

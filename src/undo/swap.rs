@@ -157,7 +157,7 @@ pub(super) async fn with_agent_of<T>(
                 continue;
             }
         }
-        let is_hopeless = matches!(error, AgentError::OtherProtocol { .. });
+        let is_hopeless = matches!(error, AgentError::OtherProtocol { .. } | AgentError::NoKey(_));
         if is_hopeless || Instant::now() + pause > deadline {
             return Err(UndoError::Volume { place: place.describe(), source: Box::new(error) });
         }

@@ -176,7 +176,21 @@ fn what_needs_no_identity_works_without_and_what_needs_one_says_so() {
     );
     assert!(locked.stderr().contains("next: export VOLSNAP_IDENTITY_FILE=FILE"), "{}", locked.stderr());
     machine.with(2, &["show", "latest", "--files"]).refused(2, &["no identity that was given opens it"]);
-    machine.with(2, &["verify", "latest"]).refused(2, &["no identity that was given opens it"]);
+    // Who has another key is told, and sees no less than who has none.
+    for command in ["verify", "show"] {
+        let by_stranger = machine.with(2, &[command, "latest", "--json"]);
+        assert!(
+            by_stranger.stderr().contains("no identity that was given opens it"),
+            "{}",
+            by_stranger.stderr()
+        );
+        assert_eq!(by_stranger.json()["id"], shown["id"]);
+    }
+    let checks = machine.run(&["show", "latest", "--json"]).json()["verified"].clone();
+    let proofs: Vec<_> = checks.as_array().unwrap().iter().map(|one| one["proof"].clone()).collect();
+    assert_eq!(proofs, ["stored", "stored", "stored"], "nobody has looked inside as yet");
+    let listed = machine.run(&["list"]).expect(0).stdout();
+    assert!(listed.contains("stored as it was"), "{listed}");
     // The most that is ever logged says no secret either.
     let _ = machine.with(0, &["-vv", "verify", "latest"]).expect(0);
     for number in [0, 1] {
@@ -243,9 +257,7 @@ fn a_repository_whose_recipients_others_have_changed_is_not_trusted_until_a_pers
     let listed = machine.run(&["key", "list"]);
     assert_eq!(listed.code(), Some(3), "{}", listed.stdout());
     assert!(listed.stdout().contains("does not trust them"), "{}", listed.stdout());
-    machine
-        .run(&["key", "add", &machine.recipients[0]])
-        .refused(2, &["as this host knows it", "volsnap key trust"]);
+    machine.run(&["key", "add", &machine.recipients[0]]).refused(2, &["as this host knows it", "key trust"]);
     let trust = listed.next().into_iter().find(|line| line.contains("key trust")).unwrap();
     let _ = machine.volsnap.paste(&trust).expect(0);
     let _ = machine.run(&["key", "list"]).expect(0);

@@ -1,19 +1,23 @@
 //! An encrypted repository: what is written there, who can read it, and what an undo needs.
 
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
-use volsnap::ErrorKind;
-use volsnap::crypt::{NewKey, Recipients};
+use volsnap::crypt::{Identities, NewKey, Recipients, Sealer};
+use volsnap::engine::failing::Mode;
 use volsnap::ops::copy::{CopyOptions, copy};
 use volsnap::ops::execute;
 use volsnap::ops::key;
+use volsnap::ops::recover::recover;
 use volsnap::ops::restore::{Archive, restore};
-use volsnap::ops::trust::Trust;
-use volsnap::ops::verify::verify;
+use volsnap::ops::trust::{SaidRecipients, Trust};
+use volsnap::ops::verify::{check_archive, verify};
 use volsnap::repository::{Repository, RepositoryLocation, Snapshot};
-use volsnap::undo::one_time_key::{UNDO_FOR, identity_of, path_of};
+use volsnap::saga::RetryBudget;
+use volsnap::undo::one_time_key::{AskIdentities, UNDO_FOR, identity_of, path_of};
+use volsnap::{Error, ErrorKind};
 
-use crate::simulated::faults::Scenario;
+use crate::simulated::faults::{Scenario, drive};
 use crate::simulated::invariants::files_below;
 use crate::simulated::restores::{LATER, Restore};
 use crate::simulated::verbs::TakeSnapshot;
@@ -193,6 +197,134 @@ fn a_plain_repository_in_the_place_of_an_encrypted_one_gets_nothing() {
         let error = TakeSnapshot::STOP_DIRECT.act(&world).await.unwrap_err();
         assert!(error.chain().contains("is not encrypted"), "{}", error.chain());
         assert_eq!(listed(&world.repository()).await.len(), 0);
+    });
+}
+
+/// Returns a world in which a run has died just before its first call of this name.
+async fn dead_before(scenario: &dyn Scenario, name: &str) -> World {
+    let prepared = async || {
+        let mut world = World::new(false).await;
+        scenario.prepare(&mut world).await;
+        world
+    };
+    let mut undisturbed = prepared().await;
+    undisturbed.arm(None);
+    scenario.act(&undisturbed).await.unwrap();
+    let number = undisturbed.failing.calls().iter().find(|call| call.name == name).unwrap().number;
+    let mut world = prepared().await;
+    world.arm(Some((number, Mode::Kill)));
+    assert!(drive(&world, scenario.act(&world)).await.is_none(), "it did not die");
+    world.arm(None);
+    world
+}
+
+#[test]
+fn recipients_that_cannot_be_read_keep_nobody_from_recovering() {
+    run(async {
+        let mut world = dead_before(&TakeSnapshot::STOP_DIRECT, "agent archive").await;
+        assert!(!world.answers("db").await);
+        world.host.recipients = SaidRecipients::new(Err(Error::usage("read /gone, which is unmounted")));
+        recover(&world.host, RetryBudget::COMMAND).await.unwrap();
+        assert!(world.answers("db").await);
+        let started = world.container("db").await.state.started_at;
+        let error = TakeSnapshot::STOP_DIRECT.act(&world).await.unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Usage);
+        assert!(error.chain().contains("/gone"), "{}", error.chain());
+        assert_eq!(world.container("db").await.state.started_at, started, "it was stopped for nothing");
+    });
+}
+
+/// What a person gives who is asked for an identity.
+#[derive(Debug)]
+struct Gives(Identities);
+
+#[async_trait::async_trait]
+impl AskIdentities for Gives {
+    async fn identities(&self) -> volsnap::Result<Option<Identities>> {
+        Ok(Some(self.0.clone()))
+    }
+}
+
+#[test]
+fn old_data_comes_back_wherever_the_state_directory_is_by_then_and_by_the_owners_identity_if_its_key_is_gone()
+{
+    run(async {
+        for has_key in [true, false] {
+            let mut world = dead_before(&Restore::InPlaceEncrypted, "agent extract").await;
+            let rows = |world: &World| world.rows(&world.engine.directory_of(DATA));
+            let state = world.root().join("moved");
+            std::fs::rename(world.state(), &state).unwrap();
+            world.host.saga.state = state.clone();
+            if !has_key {
+                std::fs::remove_dir_all(state.join("undo-keys")).unwrap();
+                let error = recover(&world.host, RetryBudget::COMMAND).await.unwrap_err();
+                assert_eq!(error.kind(), ErrorKind::NotPutBack);
+                assert!(error.state_text().unwrap().contains("its own key"), "{:?}", error.state_text());
+                let next = error.hints()[0].to_string();
+                assert!(next.starts_with("export VOLSNAP_IDENTITY_FILE=FILE"), "{next}");
+                assert!(!world.answers("db").await, "nobody starts it on nothing");
+                let owner = world.key.as_ref().unwrap().identities();
+                world.host.identities = Some(Arc::new(Gives(owner)));
+            }
+            recover(&world.host, RetryBudget::COMMAND).await.unwrap();
+            let before: Vec<_> = KEPT.1.into_iter().chain([LATER]).collect();
+            assert_eq!(rows(&world), before, "with the key: {has_key}");
+            assert!(world.answers("db").await);
+        }
+    });
+}
+
+#[test]
+fn what_does_not_decrypt_to_what_was_sealed_is_refused_before_anything_is_stopped() {
+    run(async {
+        let mut world = encrypted_world().await;
+        let key = world.key.take().unwrap();
+        let snapshot = listed(&world.repository()).await.remove(0);
+        let digest = |stored: &[u8]| blake3::hash(stored).to_hex().to_string();
+        // Whoever can write there, and knows the recipients, can have the stored digests fit; but not what is sealed.
+        let other = NewKey::generate();
+        let mut sealer = Sealer::to(&key.recipient.and(&other.recipient)).unwrap();
+        let mut stored = sealer.push(b"something else").unwrap().to_vec();
+        stored.extend(sealer.finish().unwrap().0);
+        std::fs::write(snapshot.archive_path(), &stored).unwrap();
+        let mut snapshot = snapshot.open_with(&key.identities()).unwrap();
+        snapshot.manifest.parts.first_mut().archive.blake3 = digest(&stored);
+        let error = check_archive(&snapshot, &*world.host.monitor).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Damaged);
+        assert!(error.chain().contains("does not have the digest that was sealed"), "{}", error.chain());
+        // So it is if nothing opens what is there.
+        std::fs::write(snapshot.archive_path(), [&stored[..stored.len() - 1], &[0]].concat()).unwrap();
+        let stored = std::fs::read(snapshot.archive_path()).unwrap();
+        snapshot.manifest.parts.first_mut().archive.blake3 = digest(&stored);
+        let error = check_archive(&snapshot, &*world.host.monitor).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Damaged);
+        assert!(error.chain().contains("cannot be decrypted"), "{}", error.chain());
+    });
+}
+
+#[test]
+fn what_is_not_encrypted_is_no_snapshot_of_an_encrypted_repository() {
+    run(async {
+        let world = encrypted_world().await;
+        // Whoever can write to it puts one of his own there, newer than all others.
+        let plain = World::new(false).await;
+        tokio::time::sleep(std::time::Duration::from_secs(60)).await;
+        TakeSnapshot::STOP_DIRECT.act(&plain).await.unwrap();
+        let planted = listed(&plain.repository()).await.remove(0);
+        let folder = listed(&world.repository()).await[0].manifest_path().parent().unwrap().to_owned();
+        let manifest = planted.manifest_path();
+        for file in files_below(manifest.parent().unwrap()) {
+            std::fs::copy(&file, folder.join(file.file_name().unwrap())).unwrap();
+        }
+        let repository = Repository::open(&world.repository()).await.unwrap();
+        let listing = repository.snapshots(None).await.unwrap();
+        assert_eq!((listing.snapshots.len(), listing.unreadable.len()), (1, 1), "{listing:?}");
+        assert!(listing.unreadable[0].why.contains("it is not encrypted"), "{:?}", listing.unreadable);
+        assert!(listing.unreadable[0].obstructs.is_none(), "it keeps nobody from pruning");
+        let latest = repository.resolve("latest").await;
+        assert!(latest.is_err() || latest.unwrap().manifest.is_encrypted());
+        let by_path = Snapshot::from_file(&folder.join(manifest.file_name().unwrap())).await;
+        assert!(by_path.unwrap_err().to_string().contains("it is not encrypted"));
     });
 }
 

@@ -8,7 +8,7 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
-use super::{Environment, Evidence, Feature, Manifest};
+use super::{Environment, Evidence, Feature, Manifest, REPLACED_BY_TAG};
 use crate::crypt::Recipients;
 use crate::model::inspection::Inspection;
 use crate::model::location::MountSource;
@@ -88,6 +88,8 @@ impl Manifest {
         };
         clear.environment.labels.retain(|label, _| SERVICE_LABELS.contains(&label.as_str()));
         clear.facts = None;
+        // It may have the path of a file of the host.
+        clear.tags.remove(REPLACED_BY_TAG);
         let part = clear.parts.first_mut();
         if let MountSource::Directory(path) = &mut part.location {
             *path = PathBuf::new();

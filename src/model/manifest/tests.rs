@@ -292,7 +292,9 @@ fn the_path_of_a_directory_and_what_changed_in_it_is_sealed() {
     let part = whole.parts.first_mut();
     part.location = MountSource::Directory("/srv/secret".into());
     part.counts.changed = vec!["private/file".into()];
+    whole.tags.insert(REPLACED_BY_TAG.to_owned(), "/srv/secret/dump.tar".to_owned());
     let clear = whole.in_clear();
+    assert!(!clear.tags.contains_key(REPLACED_BY_TAG), "{:?}", clear.tags);
     assert_eq!(*clear.location(), MountSource::Directory("".into()));
     assert!(clear.counts().changed.is_empty());
     assert!(clear.is_clear_part_of(&whole));

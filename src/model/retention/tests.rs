@@ -166,6 +166,15 @@ fn the_last_verified_one_stays_whatever_the_rules_say_and_so_does_the_last_boote
 }
 
 #[test]
+fn one_that_nobody_looked_into_does_not_stand_for_the_last_verified_one() {
+    let verified = Candidate { shown: Some(Proof::Verified), ..ago(60 * DAY) };
+    let stored = Candidate { shown: Some(Proof::Stored), ..ago(2 * DAY) };
+    let decisions = decide(&rules(&[(Rule::Last, 1)]), &[verified.clone(), stored.clone(), ago(DAY)]);
+    assert_eq!(reasons_of(&decisions, &verified), ["the last verified one"]);
+    assert_eq!(fate_of(&decisions, &stored), Fate::Remove);
+}
+
+#[test]
 fn what_is_damaged_unreadable_or_of_the_future_stays_and_takes_no_place() {
     let damaged = Candidate { damaged: true, ..ago(60) };
     let unreadable = Candidate { kind: Kind::Unreadable, ..ago(120) };

@@ -126,7 +126,7 @@ pub enum Kind {
     OldSnapshot,
     /// The newest snapshot did not pass its last verification.
     DamagedSnapshot,
-    /// The newest snapshot was never read back.
+    /// The newest snapshot was never read back, or only its stored bytes were.
     NeverVerified,
     /// No snapshot was ever restored as a test.
     NeverDrilled,
@@ -444,7 +444,8 @@ fn history(snapshots: &[&Snapshot]) -> History {
             name: snapshot.name(),
             source: snapshot.manifest.source.clone(),
             held: snapshot.manifest.times.held,
-            verified: shown.is_some(),
+            verified: shown >= Some(Proof::Verified),
+            stored: shown.is_some(),
             damaged: snapshot.verified.last().is_some_and(|last| !last.ok),
         });
     }

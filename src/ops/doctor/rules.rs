@@ -83,8 +83,10 @@ pub(super) struct NewestSnapshot {
     pub(super) source: String,
     /// The moment that its data is of.
     pub(super) held: DateTime<Utc>,
-    /// Whether it was ever read back and was whole.
+    /// Whether all of it was ever read back and was whole.
     pub(super) verified: bool,
+    /// Whether at least its stored bytes were.
+    pub(super) stored: bool,
     /// Whether the last time it was not.
     pub(super) damaged: bool,
 }
@@ -495,7 +497,14 @@ fn snapshots(case: &Case<'_>) -> Vec<Finding> {
             format!("the newest snapshot {} did not pass its last verification", printable(&newest.name));
         findings.push(case.finding(Kind::DamagedSnapshot, Risk::High, what, take.clone()));
     } else if !newest.verified {
-        let what = format!("the newest snapshot {} was never read back", printable(&newest.name));
+        let name = printable(&newest.name);
+        let what = match newest.stored {
+            true => format!(
+                "of the newest snapshot {name}, only the stored bytes were read back: it is encrypted, and no identity that \
+                 opens it was given"
+            ),
+            false => format!("the newest snapshot {name} was never read back"),
+        };
         findings.push(case.finding(Kind::NeverVerified, Risk::Medium, what, [verify.clone()]));
     }
     findings.extend(never_drilled(case, newest));

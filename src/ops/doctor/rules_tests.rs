@@ -76,6 +76,7 @@ impl Situation {
             source: "company-pg".to_owned(),
             held: time("2026-11-20T20:30:11Z"),
             verified: true,
+            stored: true,
             damaged: false,
         };
         Self {
@@ -229,7 +230,8 @@ fn of_a_database_with_nothing_wrong_it_is_said_where_its_data_is() {
 )]
 #[case::no_snapshot(|s: &mut Situation| s.history = History::default(), &[(Kind::NoSnapshot, Risk::High)])]
 #[case::damaged(|s: &mut Situation| s.newest().damaged = true, &[(Kind::DamagedSnapshot, Risk::High)])]
-#[case::never_verified(|s: &mut Situation| s.newest().verified = false, &[(Kind::NeverVerified, Risk::Medium)])]
+#[case::only_stored(|s: &mut Situation| s.newest().verified = false, &[(Kind::NeverVerified, Risk::Medium)])]
+#[case::never_verified(|s: &mut Situation| (s.newest().verified, s.newest().stored) = (false, false), &[(Kind::NeverVerified, Risk::Medium)])]
 #[case::never_drilled(|s: &mut Situation| s.history.drilled = false, &[(Kind::NeverDrilled, Risk::Low)])]
 #[case::old(|s: &mut Situation| s.newest().held = time("2026-11-13T12:00:00Z"), &[(Kind::OldSnapshot, Risk::Medium)])]
 #[case::not_old_yet(|s: &mut Situation| s.newest().held = time("2026-11-15T12:00:00Z"), &[])]

@@ -1,7 +1,8 @@
 //! The restore if there is no room for two copies: the old data is kept as a safety snapshot **first**, then removed,
 //! then the archive unpacked.
 //!
-//! 1. All of the archive is read and proved to be what was stored, before anything is stopped.
+//! 1. All of the archive is read, decrypted if it is encrypted, and proved to be what was stored, before anything is
+//!    stopped.
 //! 2. The users are stopped, and the data is archived as the safety snapshot: published, and read back. Until here,
 //!    nothing of the data was touched.
 //! 3. The journal has what restores the old data from that snapshot; only then is the data removed, and the archive
@@ -25,7 +26,7 @@ use crate::repository::Snapshot;
 use crate::saga::When;
 use crate::undo::Saga;
 use crate::undo::Undo;
-use crate::undo::one_time_key::{self, identity_in};
+use crate::undo::one_time_key::identity_of;
 use crate::undo::restore_old::SafetySnapshotRef;
 
 impl RestoreRun<'_> {
@@ -50,7 +51,6 @@ impl RestoreRun<'_> {
                 bytes: listed.bytes,
                 digest: listed.digest,
                 has_devices: listed.has_devices,
-                identity: safety.manifest.is_encrypted().then(|| self.safety_identity()),
             },
             users: hold.held.stopped.clone(),
         };
@@ -103,8 +103,9 @@ impl RestoreRun<'_> {
         // With the very key that an undo would take.
         let snapshot = match snapshot.manifest.is_encrypted() {
             true => {
-                let identity = identity_in(&self.safety_identity());
-                snapshot.open_with(&identity.context(|| "read the key of the safety snapshot".to_owned())?)?
+                let own = identity_of(&self.run.context.saga.state, &self.run.id);
+                let own = own.context(|| "read the key of the safety snapshot".to_owned())?;
+                snapshot.open_with(&own.ok_or_else(|| snapshot.locked())?)?
             }
             false => snapshot,
         };
@@ -116,11 +117,6 @@ impl RestoreRun<'_> {
         let listed = listed.await.context(|| "read the safety snapshot back".to_owned())??;
         self.refuse_other_run(prepared).await?;
         Ok((snapshot, listed))
-    }
-
-    /// Returns the file with the identity that opens the safety snapshot.
-    fn safety_identity(&self) -> PathBuf {
-        one_time_key::path_of(&self.run.context.saga.state, &self.run.id)
     }
 
     /// Makes the new data stay.

@@ -161,7 +161,7 @@ impl RestoreRun<'_> {
         self.run.refuse_unfinished(&source)?;
         if self.options.safety && !self.makes() {
             refuse_own_repository(&self.run.context, &self.repository)?;
-            Trust::of(&self.run.context).check_place(&self.repository)?;
+            Trust::of(&self.run.context)?.check_place(&self.repository)?;
         }
         self.refuse_archive_inside(&source, &engine)?;
         if !source.users.is_empty() {

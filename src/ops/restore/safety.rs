@@ -19,7 +19,7 @@ use crate::model::hint::Hint;
 use crate::model::location::MountSource;
 use crate::model::manifest::{
     ArchiveInfo, Capture, Counts, FORMAT_VERSION, FRESH_TAG, FileListInfo, Manifest, Method, Part, Parts,
-    Payload, Quiesce, SAFETY_TAG, Times,
+    Payload, Quiesce, REPLACED_BY_TAG, SAFETY_TAG, Times,
 };
 use crate::model::unknown::UnknownFields;
 use crate::ops::helper::lower_priority;
@@ -79,7 +79,7 @@ impl RestoreRun<'_> {
     pub(super) async fn open_for_safety(&self) -> Result<Repository> {
         let context = &self.run.context;
         let repository = self.repository.open_or_init(&context.clock).await?;
-        Trust::of(context).accept(&repository, context.clock.now())?;
+        Trust::of(context)?.accept(&repository, context.clock.now())?;
         Ok(repository)
     }
 
@@ -201,7 +201,7 @@ impl RestoreRun<'_> {
     fn safety_tags(&self, prepared: &Prepared) -> BTreeMap<String, String> {
         let mut tags = BTreeMap::from([
             (SAFETY_TAG.to_owned(), "true".to_owned()),
-            ("replaced-by".to_owned(), self.options.archive.name()),
+            (REPLACED_BY_TAG.to_owned(), self.options.archive.name()),
         ]);
         if prepared.plan.fresh.is_some() {
             tags.insert(FRESH_TAG.to_owned(), "true".to_owned());

@@ -205,7 +205,7 @@ impl<'a> SnapshotRun<'a> {
     pub(super) async fn open_output(&self, saga: &mut Saga, prepared: &Prepared) -> Result<Output> {
         let context = &self.run.context;
         let repository = self.repository.open_or_init(&context.clock).await?;
-        Trust::of(context).accept(&repository, context.clock.now())?;
+        Trust::of(context)?.accept(&repository, context.clock.now())?;
         let mut pending = repository.begin(&prepared.source.key, &self.run.id, self.options.codec).await?;
         if let Some(spool) = self.spool(prepared) {
             pending = pending.spooled(spool);

@@ -46,7 +46,7 @@ const READY_LIMIT: Duration = Duration::from_secs(30);
 impl SnapshotRun<'_> {
     pub(in crate::ops) async fn prepare(&self, saga: &mut Saga) -> Result<Prepared> {
         self.run.phase(Phase::Prepare, self.options.target.to_string(), None);
-        Trust::of(&self.run.context).check_place(&self.repository)?;
+        Trust::of(&self.run.context)?.check_place(&self.repository)?;
         match self.options.quiesce {
             Quiesce::Stop | Quiesce::Pause => self.run.watch(saga).await?,
             Quiesce::Native | Quiesce::None => self.run.watch_alone(saga).await?,
