@@ -26,7 +26,7 @@ use crate::model::ids::SnapshotId;
 use crate::model::manifest::{Manifest, Verification};
 use crate::model::plural::{counted, grouped};
 use crate::store::local::LocalStore;
-use crate::store::{Key, ObjectKind, ObjectMeta, ObjectReader, Store, StoreAddress};
+use crate::store::{Key, ObjectKind, ObjectMeta, ObjectReader, Store, StoreAddress, TRIAL};
 
 /// How many sources are listed at a time.
 const SOURCES_AT_ONCE: usize = 32;
@@ -307,6 +307,9 @@ impl Listing {
             Some(source) => folders.extend(source_folder(source).ok().filter(|_| is_source_key(source))),
             None => {
                 for folder in list(store, &SNAPSHOTS).await? {
+                    if folder.key.name().starts_with(TRIAL) {
+                        continue;
+                    }
                     if folder.kind == ObjectKind::Folder && is_source_key(folder.key.name()) {
                         folders.push(folder.key);
                     } else {

@@ -34,7 +34,7 @@ use super::tickets::Tickets;
 use super::trouble::{Failure, Service, Trouble};
 use super::{
     ByteStream, Capabilities, Claim, Key, ObjectKind, ObjectMeta, ObjectWriter, OpenError, PROBE, Probed,
-    Store, StoreAddress,
+    Store, StoreAddress, TRIAL,
 };
 use session::{Session, done, is_lost, refused};
 use settings::Settings;
@@ -378,7 +378,7 @@ impl Store for SftpStore {
 
     async fn prove_writable(&self, folder: &Key) -> io::Result<()> {
         self.shared.make_folder(folder).await?;
-        let ticket = self.shared.tickets.take(&folder.join(".writable")?)?;
+        let ticket = self.shared.tickets.take(&folder.join(TRIAL)?)?;
         let mut writer = Upload::new(&self.shared, ticket)?;
         let opened = writer.open().await;
         opened.and(Box::new(writer).abort().await)

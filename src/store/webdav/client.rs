@@ -70,6 +70,10 @@ impl Server {
             .tcp_user_timeout(REQUEST)
             .redirect(reqwest::redirect::Policy::none())
             .user_agent(concat!("volsnap/", env!("CARGO_PKG_VERSION")));
+        if settings.root.scheme() == "http" {
+            // To this machine alone: a proxy would be told the password.
+            builder = builder.no_proxy();
+        }
         if let Some(bundle) = &settings.ca_bundle {
             let named = |error: &dyn fmt::Display| {
                 OpenError::Refused(format!("WEBDAV_CA_BUNDLE names {}: {error}", bundle.display()))

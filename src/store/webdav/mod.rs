@@ -35,7 +35,7 @@ use super::tickets::Tickets;
 use super::trouble::{Failure, Service, Trouble};
 use super::{
     ByteStream, Capabilities, Claim, Key, ObjectKind, ObjectMeta, ObjectWriter, OpenError, PROBE, Probed,
-    Store, StoreAddress,
+    Store, StoreAddress, TRIAL,
 };
 use client::{Request, Server, plain};
 use properties::Found;
@@ -210,7 +210,7 @@ impl Store for WebDavStore {
 
     async fn prove_writable(&self, folder: &Key) -> io::Result<()> {
         self.shared.make_folder(folder).await?;
-        let ticket = self.shared.tickets.take(&folder.join(".writable")?)?;
+        let ticket = self.shared.tickets.take(&folder.join(TRIAL)?)?;
         Upload::begin(&self.shared, ticket).await?.try_out(b"volsnap").await
     }
 
