@@ -26,7 +26,7 @@ use crate::model::ids::SnapshotId;
 use crate::model::manifest::{Manifest, Verification};
 use crate::model::plural::{counted, grouped};
 use crate::store::local::LocalStore;
-use crate::store::{Key, ObjectKind, ObjectMeta, ObjectReader, Store, StoreAddress};
+use crate::store::{Key, ObjectKind, ObjectMeta, ObjectReader, Store, StoreAddress, TRIAL};
 
 /// How many sources are listed at a time.
 const SOURCES_AT_ONCE: usize = 32;
@@ -307,6 +307,9 @@ impl Listing {
             Some(source) => folders.extend(source_folder(source).ok().filter(|_| is_source_key(source))),
             None => {
                 for folder in list(store, &SNAPSHOTS).await? {
+                    if folder.key.name().starts_with(TRIAL) {
+                        continue;
+                    }
                     if folder.kind == ObjectKind::Folder && is_source_key(folder.key.name()) {
                         folders.push(folder.key);
                     } else {
@@ -415,7 +418,7 @@ impl<'a> SnapshotFiles<'a> {
 /// Why a snapshot is none.
 #[derive(Debug)]
 pub(super) struct Refused {
-    error: RepositoryError,
+    pub(super) error: RepositoryError,
     /// What its manifest says it needs; `None` if that cannot be read.
     needs: Option<Vec<SnapshotId>>,
 }
@@ -489,7 +492,7 @@ impl SnapshotReader<'_> {
             let refused = |error| Refused { error, needs: Some(manifest.needs.clone()) };
             self.check_length(files, file, bytes).map_err(refused)?;
         }
-        let verified = self.verifications(files, &known.records, unreadable).await;
+        let verified = self.verifications(files, &known.records, unreadable).await?;
         Ok(Snapshot {
             manifest,
             verified,
@@ -546,7 +549,7 @@ impl SnapshotReader<'_> {
         files: &SnapshotFiles<'_>,
         known: &BTreeMap<String, String>,
         unreadable: &mut Vec<Unreadable>,
-    ) -> Vec<Verification> {
+    ) -> Result<Vec<Verification>, RepositoryError> {
         let mut verified = Vec::new();
         for entry in &files.verifications {
             let file = entry.key.name();
@@ -560,6 +563,7 @@ impl SnapshotReader<'_> {
             });
             match read {
                 Ok(verification) => verified.push(verification),
+                Err(error) if error.is_disconnected() => return Err(error),
                 // The snapshot is as good without the record; but it may be the one that proves it, or condemns it.
                 Err(error) => unreadable.push(Unreadable {
                     snapshot: None,
@@ -569,7 +573,7 @@ impl SnapshotReader<'_> {
             }
         }
         verified.sort_by_key(|verification: &Verification| verification.at);
-        verified
+        Ok(verified)
     }
 
     /// Returns what exists without a manifest, or only in part.

@@ -3,6 +3,7 @@
 use std::borrow::Cow;
 use std::fmt;
 use std::io;
+use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
@@ -96,6 +97,12 @@ pub enum AddressError {
 const HIDDEN: &str = "***";
 /// The parameters of a URL that may be shown.
 const SHOWN: [&str; 2] = ["endpoint", "region"];
+
+/// Returns whether the name of a host means this machine alone.
+pub(super) fn is_this_machine(host: &str) -> bool {
+    let host = host.trim_matches(['[', ']']);
+    host == "localhost" || host.parse::<IpAddr>().is_ok_and(|address| address.is_loopback())
+}
 
 /// Returns whether a URL, or a server that it names, has credentials in it.
 pub(super) fn holds_credentials(url: &str) -> bool {

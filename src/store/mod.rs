@@ -77,6 +77,9 @@ pub struct Probed {
 /// How the name of an object begins that [`Store::probe`] makes for a moment.
 pub const PROBE: &str = "volsnap-probe-";
 
+/// What the object is called that [`Store::prove_writable`] begins in a folder. One that a dead run has left is nothing.
+pub const TRIAL: &str = ".writable";
+
 /// A place for objects.
 #[async_trait]
 pub trait Store: Send + Sync + fmt::Debug {

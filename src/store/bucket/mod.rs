@@ -43,7 +43,7 @@ use super::tickets::Tickets;
 use super::trouble::{Failure, Trouble};
 use super::{
     ByteStream, Capabilities, Key, ObjectKind, ObjectMeta, ObjectWriter, OpenError, Probed, Store,
-    StoreAddress,
+    StoreAddress, TRIAL,
 };
 use trouble::{failed, without_request};
 use uploads::Uploads;
@@ -54,6 +54,8 @@ use writer::ObjectUpload;
 const REQUEST: Duration = Duration::from_secs(300);
 /// How long a connection may take to come about.
 const CONNECT: Duration = Duration::from_secs(10);
+/// Who volsnap says it is.
+const AGENT: &str = concat!("volsnap/", env!("CARGO_PKG_VERSION"));
 /// How often a request that failed is made again.
 const RETRIES: usize = 8;
 /// How often a listing is asked for again if its answer is cut off.
@@ -73,6 +75,8 @@ struct Shared {
     bucket: Arc<dyn Bucket>,
     prefix: String,
     uploads: Option<Uploads>,
+    /// Whether the server is told that an upload begins.
+    hears_of_uploads: bool,
     /// What the server has proved, once that is known.
     probed: Mutex<Option<Probed>>,
     /// The objects that this store is writing.
@@ -91,14 +95,23 @@ impl BucketStore {
     /// # Errors
     /// When the URL or the credentials cannot be right.
     pub async fn open(url: &str, around: &dyn Surroundings) -> Result<Self, OpenError> {
-        let opened = match url.split_once("://").map_or("", |(scheme, _)| scheme) {
+        let scheme = url.split_once("://").map_or("", |(scheme, _)| scheme);
+        // At Azure an upload is nothing before its first part.
+        let hears_of_uploads = scheme != "az";
+        let opened = match scheme {
             "gs" => google::open(url, around)?,
             "az" => azure::open(url, around)?,
             _ => s3::open(url, around).await?,
         };
         let Opened { bucket, prefix, uploads, url } = opened;
-        let shared =
-            Shared { bucket, prefix, uploads, probed: Mutex::default(), tickets: Tickets::default() };
+        let shared = Shared {
+            bucket,
+            prefix,
+            uploads,
+            hears_of_uploads,
+            probed: Mutex::default(),
+            tickets: Tickets::default(),
+        };
         Ok(Self { address: StoreAddress::Url(url), shared: Arc::new(shared) })
     }
 }
@@ -135,12 +148,11 @@ fn connected(bucket: impl Bucket, scheme: &str, parts: &Parts) -> Opened {
 
 /// Returns how requests are made, and made again.
 fn ways(endpoint: Option<&str>) -> (ClientOptions, RetryConfig) {
-    let agent = HeaderValue::from_static(concat!("volsnap/", env!("CARGO_PKG_VERSION")));
     let options = ClientOptions::new()
         .with_allow_http(endpoint.is_some_and(|endpoint| endpoint.starts_with("http://")))
         .with_timeout(REQUEST)
         .with_connect_timeout(CONNECT)
-        .with_user_agent(agent);
+        .with_user_agent(HeaderValue::from_static(AGENT));
     let backoff = BackoffConfig {
         init_backoff: Duration::from_millis(200),
         max_backoff: Duration::from_secs(15),
@@ -200,6 +212,22 @@ impl Shared {
         Ok(found.len())
     }
 
+    /// Stores a small object and deletes it.
+    async fn try_out(&self, path: &Path) -> io::Result<()> {
+        let stored = self.bucket.put(path, Bytes::from_static(b"volsnap").into()).await;
+        stored.map_err(|error| failed(&error))?;
+        match self.bucket.delete(path).await.map_err(|error| failed(&error)) {
+            // Writing is what was to be proved.
+            Err(error) if error.kind() == io::ErrorKind::PermissionDenied => {
+                tracing::warn!(%error, "what was stored to try it may not be deleted");
+                Ok(())
+            }
+            // Another run has tried it at the same time.
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+            deleted => deleted,
+        }
+    }
+
     async fn abort(&self, path: &Path, upload: &str) -> io::Result<()> {
         match self.bucket.abort_multipart(path, &upload.to_owned()).await.map_err(|error| failed(&error)) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
@@ -227,9 +255,12 @@ impl Store for BucketStore {
     }
 
     /// Nothing is stored, not even for a moment: an object is begun, which takes the same right, and given up. So a key
-    /// that may not delete leaves nothing.
+    /// that may not delete leaves nothing. Azure is not asked by that, so a small object is stored there and deleted.
     async fn prove_writable(&self, folder: &Key) -> io::Result<()> {
-        let path = self.shared.path(&folder.join(".writable")?)?;
+        let path = self.shared.path(&folder.join(TRIAL)?)?;
+        if !self.shared.hears_of_uploads {
+            return self.shared.try_out(&path).await;
+        }
         let upload = self.shared.bucket.create_multipart(&path).await.map_err(|error| failed(&error))?;
         match self.shared.abort(&path, &upload).await {
             // Writing is what was to be proved.

@@ -1,6 +1,8 @@
 //! What the URL of a bucket says.
 
-use crate::store::address::{holds_credentials, percent_decoded};
+use reqwest::Url;
+
+use crate::store::address::{holds_credentials, is_this_machine, percent_decoded};
 
 /// What a URL says.
 #[derive(Debug, PartialEq, Eq)]
@@ -67,6 +69,9 @@ impl Parts {
         }
         if let Some(endpoint) = &parts.endpoint {
             check_endpoint(endpoint)?;
+            if scheme != "s3://" {
+                refuse_clear(endpoint)?;
+            }
         }
         Ok(parts)
     }
@@ -86,4 +91,37 @@ pub(super) fn check_endpoint(endpoint: &str) -> Result<(), String> {
         return Err(format!("its endpoint {endpoint:?} is no URL, as https://minio.example:9000 is"));
     }
     Ok(())
+}
+
+/// Refuses a server that would be told a token without TLS. To one that speaks as S3 does no secret is sent: it signs the
+/// requests.
+fn refuse_clear(endpoint: &str) -> Result<(), String> {
+    let host =
+        Url::parse(endpoint).ok().and_then(|url| url.host_str().map(str::to_owned)).unwrap_or_default();
+    if endpoint.starts_with("https://") || is_this_machine(&host) {
+        return Ok(());
+    }
+    Err(format!("its endpoint {endpoint:?} would be told who we are for everybody to read: https:// is not"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn without_tls_a_token_goes_to_this_machine_alone() {
+        for scheme in ["gs://", "az://"] {
+            let of = |endpoint| Parts::parse(&format!("{scheme}place/folder?endpoint={endpoint}"), scheme);
+            for open in ["http://nas.example", "http://127.0.0.1.example:80", "http://10.0.0.1:10000/x"] {
+                assert!(of(open).unwrap_err().contains("for everybody to read"), "{open}");
+            }
+            for safe in
+                ["https://nas.example", "http://127.0.0.1:10000/x", "http://[::1]:1", "http://localhost"]
+            {
+                assert_eq!(of(safe).unwrap().endpoint.as_deref(), Some(safe));
+            }
+        }
+        let signed = Parts::parse("s3://place?endpoint=http://nas.example:9000", "s3://");
+        assert_eq!(signed.unwrap().endpoint.as_deref(), Some("http://nas.example:9000"));
+    }
 }

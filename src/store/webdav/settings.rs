@@ -1,12 +1,11 @@
 //! What is needed to reach a folder of a WebDAV server: from the URL and the environment.
 
 use std::fmt;
-use std::net::IpAddr;
 use std::path::PathBuf;
 
 use reqwest::Url;
 
-use crate::store::address::holds_credentials;
+use crate::store::address::{holds_credentials, is_this_machine};
 use crate::store::surroundings::{Surroundings, Variables};
 
 /// A folder and how to reach it.
@@ -51,7 +50,7 @@ impl Settings {
         let mut root = Url::parse(&format!("{scheme}://{rest}")).map_err(|error| {
             format!("it names no server and folder, as webdavs://nas.example/backups does: {error}")
         })?;
-        let host = root.host_str().unwrap_or_default().trim_matches(['[', ']']).to_owned();
+        let host = root.host_str().unwrap_or_default().to_owned();
         if scheme == "http" && !is_this_machine(&host) {
             return Err(format!(
                 "webdav:// would send the password to {host} for everybody to read: webdavs:// does not"
@@ -70,11 +69,6 @@ impl Settings {
         let ca_bundle = variables.plain("WEBDAV_CA_BUNDLE").map(PathBuf::from);
         Ok(Self { root, login, ca_bundle })
     }
-}
-
-/// Returns whether a name means this machine alone.
-fn is_this_machine(host: &str) -> bool {
-    host == "localhost" || host.parse::<IpAddr>().is_ok_and(|address| address.is_loopback())
 }
 
 #[cfg(test)]
