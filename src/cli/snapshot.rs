@@ -198,7 +198,7 @@ async fn one(
 
 /// Returns whether a repository has one snapshot alone.
 async fn is_first(repository: &Path) -> bool {
-    let listed = async { Repository::open(repository).await?.overview(None).await };
+    let listed = async { Repository::open(repository).await?.glance(None).await };
     listed.await.is_ok_and(|listing| listing.snapshots.len() == 1)
 }
 

@@ -22,7 +22,7 @@ use crate::model::ids::SnapshotId;
 use crate::model::manifest::Manifest;
 use crate::model::retention::FUTURE_SLACK;
 use crate::repository::{
-    Listing, Repository, RepositoryError, RepositoryLocation, RunMarker, Snapshot, Unreadable,
+    Announced, Listing, Repository, RepositoryError, RepositoryLocation, RunMarker, Snapshot, Unreadable,
 };
 use crate::saga::When;
 use crate::undo::{Saga, Undo};
@@ -146,7 +146,7 @@ impl<'a> Copying<'a> {
         };
         let names: Vec<String> = self.chosen.iter().map(Snapshot::name).collect();
         let reads = RunMarker::new(&self.run.id, "copy", names.clone(), Vec::new());
-        let writes = RunMarker::new(&self.run.id, "copy", Vec::new(), names);
+        let writes = RunMarker::new(&self.run.id, "copy", Vec::new(), names.clone());
         // One that can only be read is told nothing: then its time of grace protects what is read.
         let read = match self.from.announce(&reads).await {
             Ok(announced) => Some(announced),
@@ -160,6 +160,13 @@ impl<'a> Copying<'a> {
             }
         };
         let written = self.to.announce(&writes).await?;
+        if let Err(error) = self.refuse_other_copy(&written, &names).await {
+            written.release().await;
+            if let Some(read) = read {
+                read.release().await;
+            }
+            return Err(error);
+        }
         self.run.watch_alone(saga).await?;
         let mut stuck: BTreeSet<String> = BTreeSet::new();
         for snapshot in std::mem::take(&mut self.chosen) {
@@ -191,6 +198,15 @@ impl<'a> Copying<'a> {
             read.release().await;
         }
         Ok(self.report)
+    }
+
+    /// Refuses to write what another run writes: each would take the other's unfinished objects for its own.
+    async fn refuse_other_copy(&self, ours: &Announced, names: &[String]) -> Result<()> {
+        let Some(name) = self.to.written_by_others(&self.run.id, ours, names).await? else { return Ok(()) };
+        let at_work = format!("another run writes {name} to {}", self.to.location().display());
+        Err(Error::new(ErrorKind::Busy, at_work)
+            .state("nothing was copied")
+            .hint(Hint::advice("copy once it has ended; one that was killed is waited for half an hour")))
     }
 
     /// Copies one snapshot; returns whether it was not there.

@@ -221,8 +221,12 @@ fn fetch(store: &StoreAddress, object: &str) -> String {
                  --name {blob} --file /dev/stdout"
             )
         }
-        "webdavs" => format!("curl -fsS --user USER {}", quoted(&format!("https://{rest}"))),
-        "webdav" => format!("curl -fsS --user USER {}", quoted(&format!("http://{rest}"))),
+        "webdavs" => {
+            format!("curl -fsS --user USER {}", quoted(&format!("https://{}", rest.replace(' ', "%20"))))
+        }
+        "webdav" => {
+            format!("curl -fsS --user USER {}", quoted(&format!("http://{}", rest.replace(' ', "%20"))))
+        }
         _ => {
             let options = [("--endpoint-url", "endpoint"), ("--region", "region")];
             let options: String = options

@@ -20,8 +20,10 @@ const AT_ONCE: (usize, usize) = (16, 192);
 pub(super) enum Reading {
     /// From the manifests themselves: for whoever acts on what they say.
     Themselves,
-    /// From an index as far as it knows them: for whoever only looks.
+    /// From an index as far as it knows them, which is kept up to date: for whoever only looks.
     Overview,
+    /// The same, and nothing is written.
+    Glance,
 }
 
 /// Returns how many requests a store answers at a time without harm.
@@ -47,7 +49,9 @@ impl SourceReader<'_> {
         // An index takes its time, and so does a long list.
         let index = async {
             match self.reading {
-                Reading::Overview if !store.capabilities().is_local => Some(Index::read(store, source).await),
+                Reading::Overview | Reading::Glance if !store.capabilities().is_local => {
+                    Some(Index::read(store, source).await)
+                }
                 _ => None,
             }
         };
@@ -61,7 +65,7 @@ impl SourceReader<'_> {
             }
         }
         let read = Mutex::default();
-        let collected = index.is_some().then_some(&read);
+        let collected = (index.is_some() && self.reading == Reading::Overview).then_some(&read);
         // Each is a request or two to a store elsewhere, which would take long one after the other.
         let mut reads = Vec::with_capacity(by_id.len());
         for (id, files) in &by_id {
@@ -83,6 +87,7 @@ impl SourceReader<'_> {
             listing.unreadable.extend(unreadable);
             match read {
                 Some(Ok(snapshot)) => listing.snapshots.push(snapshot),
+                Some(Err(refused)) if refused.error.is_disconnected() => return Err(refused.error),
                 Some(Err(refused)) => listing.unreadable.push(reader.unreadable_snapshot(files, refused)),
                 None => {}
             }

@@ -15,10 +15,12 @@ use super::Repository;
 use super::error::RepositoryError;
 use super::listing::Snapshot;
 use super::marks::exists;
+use super::running::Announced;
 use super::tarball::layout::SnapshotNames;
 use super::tarball::{PendingSnapshot, SnapshotObjectWriter, Stored};
 use crate::crypt::Recipients;
 use crate::model::event::{Event, Monitor};
+use crate::model::ids::SnapshotId;
 use crate::model::manifest::Manifest;
 use crate::store::{Key, ObjectReader, Store};
 
@@ -61,6 +63,26 @@ impl Repository {
         let pending = self.copy_of(snapshot)?.encrypted_to(Some(recipients))?;
         pending.refuse_existing().await?;
         Ok(pending)
+    }
+
+    /// Returns the first of these snapshots that another run writes here. Ask after this run has said what it writes: of two
+    /// that begin at once, at least one sees the other. A directory of this machine has a [claim](Self::claim_for_copy) for
+    /// that, which ends with its run.
+    ///
+    /// # Errors
+    /// When nobody can tell.
+    pub async fn written_by_others(
+        &self,
+        run: &SnapshotId,
+        ours: &Announced,
+        names: &[String],
+    ) -> Result<Option<String>, RepositoryError> {
+        if self.store.capabilities().is_local {
+            return Ok(None);
+        }
+        let (now, runs) = (ours.began(), self.running(ours.began()).await?);
+        let is_written = |name: &&String| runs.iter().any(|other| other.also_writes(name, run, now));
+        Ok(names.iter().find(is_written).cloned())
     }
 
     fn copy_of(&self, snapshot: &Snapshot) -> Result<PendingSnapshot, RepositoryError> {

@@ -191,6 +191,11 @@ fn names(places: &[PathBuf]) -> String {
 }
 
 impl RepositoryError {
+    /// Returns whether the connection to the server is gone: that says nothing of what is there.
+    pub(super) fn is_disconnected(&self) -> bool {
+        matches!(self, Self::Io { source, .. } if source.kind() == std::io::ErrorKind::ConnectionReset)
+    }
+
     /// Returns a function that wraps the system's error.
     pub(super) fn io(doing: &'static str, path: impl Into<PathBuf>) -> impl FnOnce(io::Error) -> Self {
         let path = path.into();

@@ -8,9 +8,10 @@
 //! something else costs time, and hides or invents nothing.
 //!
 //! Somebody who may write there could still forge one, as he could forge a manifest that is not locked. So only `list`
-//! reads it. Whatever restores, verifies or deletes reads the manifests themselves.
+//! reads it, and `snapshot` to tell how long it will take and whether it was the first. Whatever restores, verifies or
+//! deletes reads the manifests themselves.
 //!
-//! Nobody changes an index. A listing that had to read many objects stores a new one, under the digest of its bytes, and
+//! Nobody changes an index. A `list` that had to read many objects stores a new one, under the digest of its bytes, and
 //! deletes those that it replaces. What cannot be stored or deleted there is no failure.
 
 use std::collections::HashMap;
@@ -32,8 +33,10 @@ const INDEX_FORMAT: u32 = 1;
 pub(super) const REBUILD_AFTER: usize = 64;
 /// A longer one is not read.
 const STORED_MAX: u64 = 128 << 20;
-/// What comes out of a longer one is not read either.
-const TEXT_MAX: u64 = 1 << 30;
+/// What comes out of a longer one is not read either, and not stored: what it has no room for is read from its object.
+const TEXT_MAX: usize = 128 << 20;
+/// More than the first line has.
+const HEAD_MAX: usize = 4 << 10;
 /// How long the storing of a new one may take.
 const STORE_WITHIN: Duration = Duration::from_secs(60);
 /// How strongly it is compressed: manifests are alike.
@@ -183,10 +186,14 @@ fn written(source: &str, lines: &[Line]) -> io::Result<(String, Vec<u8>)> {
     let mut encoder = zstd::Encoder::new(Vec::new(), LEVEL)?;
     encoder.include_checksum(true)?;
     let head = Head { format_version: INDEX_FORMAT, source: source.to_owned() };
+    let mut room = TEXT_MAX - HEAD_MAX;
     serde_json::to_writer(&mut encoder, &head)?;
     for line in lines {
+        let text = serde_json::to_vec(line)?;
+        let Some(rest) = room.checked_sub(text.len() + 1) else { break };
+        room = rest;
         encoder.write_all(b"\n")?;
-        serde_json::to_writer(&mut encoder, line)?;
+        encoder.write_all(&text)?;
     }
     encoder.write_all(b"\n")?;
     let bytes = encoder.finish()?;
@@ -203,7 +210,7 @@ fn entries_of(name: &str, source: &str, bytes: &[u8]) -> io::Result<HashMap<Stri
     if name_of(bytes) != name {
         return Err(refused("its bytes are not those of its name"));
     }
-    let mut lines = BufReader::new(zstd::Decoder::with_buffer(bytes)?.take(TEXT_MAX)).lines();
+    let mut lines = BufReader::new(zstd::Decoder::with_buffer(bytes)?.take(TEXT_MAX as u64)).lines();
     let head: Head = serde_json::from_str(&lines.next().ok_or_else(|| refused("it is empty"))??)?;
     if head.format_version != INDEX_FORMAT || head.source != source {
         return Err(refused("it is of another format, or of another source"));

@@ -213,14 +213,40 @@ async fn a_place_where_nothing_may_be_written_is_listed_all_the_same() {
         }
     }
     let memory: Arc<dyn Store> = Arc::new(MemoryStore::remote("read-only"));
-    drop(repository(&memory).await);
+    let writable = repository(&memory).await;
     for second in 0..70 {
         put(&*memory, "db", second, false).await;
     }
+    assert_eq!(writable.glance(None).await.unwrap().snapshots.len(), 70);
+    assert!(indexes(&*memory).await.is_empty(), "a glance writes nothing");
     let store: Arc<dyn Store> = Arc::new(ObservedStore::new(Arc::clone(&memory), Arc::new(ReadOnly)));
     let repository = Repository::open_or_init_in(Arc::clone(&store), store.address(), &Clock::system()).await;
     assert_eq!(both(&repository.unwrap()).await.len(), 70);
     assert!(indexes(&*memory).await.is_empty());
+}
+
+#[tokio::test]
+async fn a_listing_ends_with_the_connection_instead_of_calling_each_snapshot_unreadable() {
+    #[derive(Debug)]
+    struct Cut;
+
+    #[async_trait]
+    impl Observer for Cut {
+        async fn before(&self, call: &Call) -> io::Result<()> {
+            let is_cut = call.operation == Operation::Get && call.key.as_str().starts_with("snapshots/");
+            if is_cut { Err(io::ErrorKind::ConnectionReset.into()) } else { Ok(()) }
+        }
+
+        async fn after(&self, _call: &Call) -> io::Result<()> {
+            Ok(())
+        }
+    }
+    let memory: Arc<dyn Store> = Arc::new(MemoryStore::remote("cut"));
+    drop(repository(&memory).await);
+    put(&*memory, "db", 1, true).await;
+    let store: Arc<dyn Store> = Arc::new(ObservedStore::new(Arc::clone(&memory), Arc::new(Cut)));
+    let error = repository(&store).await.snapshots(None).await.unwrap_err();
+    assert!(error.is_disconnected(), "{error}");
 }
 
 #[test]

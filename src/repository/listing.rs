@@ -418,7 +418,7 @@ impl<'a> SnapshotFiles<'a> {
 /// Why a snapshot is none.
 #[derive(Debug)]
 pub(super) struct Refused {
-    error: RepositoryError,
+    pub(super) error: RepositoryError,
     /// What its manifest says it needs; `None` if that cannot be read.
     needs: Option<Vec<SnapshotId>>,
 }
@@ -492,7 +492,7 @@ impl SnapshotReader<'_> {
             let refused = |error| Refused { error, needs: Some(manifest.needs.clone()) };
             self.check_length(files, file, bytes).map_err(refused)?;
         }
-        let verified = self.verifications(files, &known.records, unreadable).await;
+        let verified = self.verifications(files, &known.records, unreadable).await?;
         Ok(Snapshot {
             manifest,
             verified,
@@ -549,7 +549,7 @@ impl SnapshotReader<'_> {
         files: &SnapshotFiles<'_>,
         known: &BTreeMap<String, String>,
         unreadable: &mut Vec<Unreadable>,
-    ) -> Vec<Verification> {
+    ) -> Result<Vec<Verification>, RepositoryError> {
         let mut verified = Vec::new();
         for entry in &files.verifications {
             let file = entry.key.name();
@@ -563,6 +563,7 @@ impl SnapshotReader<'_> {
             });
             match read {
                 Ok(verification) => verified.push(verification),
+                Err(error) if error.is_disconnected() => return Err(error),
                 // The snapshot is as good without the record; but it may be the one that proves it, or condemns it.
                 Err(error) => unreadable.push(Unreadable {
                     snapshot: None,
@@ -572,7 +573,7 @@ impl SnapshotReader<'_> {
             }
         }
         verified.sort_by_key(|verification: &Verification| verification.at);
-        verified
+        Ok(verified)
     }
 
     /// Returns what exists without a manifest, or only in part.

@@ -334,6 +334,14 @@ impl Repository {
         Listing::read(&self.store, source, (Reading::Overview, self.recipients.is_some())).await
     }
 
+    /// Returns what [`overview`](Self::overview) returns, and writes nothing.
+    ///
+    /// # Errors
+    /// As for [`snapshots`](Self::snapshots).
+    pub async fn glance(&self, source: Option<&str>) -> Result<Listing, RepositoryError> {
+        Listing::read(&self.store, source, (Reading::Glance, self.recipients.is_some())).await
+    }
+
     /// Keeps out others who mark or delete, where the store is a directory of this machine. Elsewhere it keeps out nobody,
     /// and need not: see [`sweep`](Self::sweep).
     ///
@@ -344,7 +352,7 @@ impl Repository {
     }
 
     /// Keeps out other copies into it while the result lives; `None` if one is at work. Only a directory of this machine
-    /// can: two copies to another place at once may each take the other's unfinished objects for its own.
+    /// can; elsewhere each says [what it writes](Self::written_by_others).
     ///
     /// # Errors
     /// When the repository cannot be looked at.

@@ -24,6 +24,8 @@ use crate::store::{Key, Store};
 pub const RENEWAL: Duration = Duration::from_mins(10);
 /// After how long a run that says nothing is dead.
 pub const DEAD_AFTER: Duration = Duration::from_hours(24);
+/// After how long nobody waits for a run that says nothing: it has missed to say it anew twice.
+const WAITED_FOR: Duration = Duration::from_mins(30);
 /// The format version of what a run says.
 const RUN_FORMAT: u32 = 1;
 /// More than any of it has.
@@ -103,6 +105,12 @@ impl Running {
             }
             Some(_) => None,
         }
+    }
+
+    /// Returns whether another run than this one still writes a snapshot at a time of the store's clock.
+    pub(super) fn also_writes(&self, name: &str, run: &SnapshotId, now: DateTime<Utc>) -> bool {
+        let writes = |says: &RunMarker| says.run != *run && says.writes.iter().any(|written| written == name);
+        age(self.said.into(), now) < WAITED_FOR && self.says.as_ref().is_some_and(writes)
     }
 }
 

@@ -839,6 +839,8 @@ mod listing {
         .unwrap();
         fs::write(file_of(folder.path(), "db", "notes.txt"), "").unwrap();
         fs::write(folder.path().join(SNAPSHOTS.as_str()).join("README"), "").unwrap();
+        // What a dead run has left of its trial is no word worth.
+        fs::write(folder.path().join(SNAPSHOTS.as_str()).join(".writable.partial"), "").unwrap();
 
         let listing = repository.snapshots(None).await.unwrap();
         assert_eq!(names_of(&listing), [format!("db/{}", id(3)), format!("web/{}", id(4))]);

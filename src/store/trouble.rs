@@ -78,7 +78,7 @@ pub enum Trouble {
 }
 
 /// A failed request.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct Failure {
     /// What is wrong.
     pub trouble: Trouble,

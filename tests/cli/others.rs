@@ -116,7 +116,29 @@ fn what_keeps_from_a_server_is_said_with_the_place_the_state_and_what_to_do() {
         ("sftp://nas.example", "names no folder"),
         ("gs://b", "no bucket's name"),
         ("az://account", "no container"),
+        ("gs://backups?endpoint=http://nas.example", "for everybody to read"),
     ] {
         volsnap.run(["--repo", url, "list"]).refused(2, &[said, url]);
+    }
+}
+
+#[test]
+fn what_goes_to_this_machine_in_clear_is_told_to_no_proxy() {
+    let volsnap = Volsnap::new();
+    let proxy = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    proxy.set_nonblocking(true).unwrap();
+    let at = format!("http://{}", proxy.local_addr().unwrap());
+    let environment = [
+        ("http_proxy", at.as_str()),
+        ("HTTP_PROXY", &at),
+        ("ALL_PROXY", &at),
+        ("WEBDAV_USERNAME", "volsnap"),
+        ("WEBDAV_PASSWORD", "hunter2"),
+        ("GOOGLE_OAUTH_ACCESS_TOKEN", "hunter2"),
+    ];
+    for url in ["webdav://127.0.0.1:1/backups", "gs://backups/db?endpoint=http://127.0.0.1:1"] {
+        volsnap.run_with(&["--repo", url, "list"], &environment).expect(1);
+        let called = proxy.accept();
+        assert!(called.is_err_and(|error| error.kind() == std::io::ErrorKind::WouldBlock), "{url}");
     }
 }

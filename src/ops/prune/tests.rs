@@ -806,6 +806,36 @@ async fn what_is_damaged_where_it_is_or_where_it_goes_to_is_not_copied_as_it_is(
 }
 
 #[tokio::test(start_paused = true)]
+async fn two_copies_to_one_server_see_each_other_and_none_publishes_what_the_other_has_taken_away() {
+    let source = World::with_days([1]).await;
+    let from = source.repository().await.resolve(id(1).as_str()).await.unwrap();
+    let there = World { store: Arc::new(MemoryStore::remote("there")), clock: source.clock.clone() };
+    let repository = there.repository().await;
+    let (names, runs) = (vec![from.name()], [id(7), id(8)]);
+    let says = |run| RunMarker::new(run, "copy", Vec::new(), names.clone());
+    let first = repository.announce(&says(&runs[0])).await.unwrap();
+    let alone = repository.written_by_others(&runs[0], &first, &names).await.unwrap();
+    assert_eq!(alone, None);
+    let second = repository.announce(&says(&runs[1])).await.unwrap();
+    let written = repository.written_by_others(&runs[1], &second, &names).await.unwrap();
+    assert_eq!(written.as_ref(), Some(&names[0]));
+    let others = [format!("db/{}", id(2))];
+    assert_eq!(repository.written_by_others(&runs[1], &second, &others).await.unwrap(), None);
+    second.release().await;
+    first.release().await;
+    let pending = repository.begin_copy(&from).await.unwrap();
+    let (archived, list) = pending.copy_objects(&from, &Silent).await.unwrap();
+    there
+        .store
+        .delete(&Key::new(format!("snapshots/db/{}", from.manifest.archive().file)).unwrap())
+        .await
+        .unwrap();
+    let error = pending.publish(from.manifest.clone(), &archived, &list).await.unwrap_err();
+    assert!(error.to_string().contains("no longer what was written"), "{error}");
+    assert_eq!(there.names().await, Vec::<String>::new());
+}
+
+#[tokio::test(start_paused = true)]
 async fn what_a_stale_listing_hides_for_less_than_the_time_of_grace_saves_what_it_needs() {
     let world = World::with_days([1, 2]).await;
     let stale = Stale::of(&world.store).await;

@@ -581,7 +581,7 @@ fn at(directory: &Path) -> String {
 
 /// Returns how fast the last snapshot of this source was archived: bytes, and the milliseconds they took.
 async fn measured_rate(repository: &Repository, source_key: &str) -> Option<(u64, u64)> {
-    let listing = repository.overview(Some(source_key)).await.ok()?;
+    let listing = repository.glance(Some(source_key)).await.ok()?;
     let phases = &listing.snapshots.last()?.manifest.phases;
     phases.iter().find(|time| time.phase == Phase::Archive).map(|time| (time.bytes, time.ms))
 }

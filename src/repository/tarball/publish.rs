@@ -261,6 +261,14 @@ impl PendingSnapshot {
         };
         let json = stored.to_json().map_err(|error| unpublishable(format!("its manifest: {error}")))?;
         self.refuse_lost_needs(&manifest).await?;
+        for (key, stored) in [(&self.keys.archive, archive), (&self.keys.list, list)] {
+            if !self.is_as_written(key, stored).await? {
+                let file = key.name();
+                return Err(unpublishable(format!(
+                    "{file} is no longer what was written: another run was at it"
+                )));
+            }
+        }
         let (store, key, published) = (&self.store, &self.keys.manifest, self.published());
         let exists = move || published.store(true, Ordering::Release);
         shield::put(Arc::clone(store), key.clone(), json.into(), exists)
@@ -276,6 +284,18 @@ impl PendingSnapshot {
         // Whoever has made it knows all of it.
         let manifest = Manifest { sealed: stored.sealed, ..manifest };
         Ok(Snapshot::published(manifest, Arc::clone(store), self.keys.folder.clone()))
+    }
+
+    /// Returns whether an object still has the length that was written. On a disk of this machine others are kept out.
+    async fn is_as_written(&self, key: &Key, stored: &Stored) -> Result<bool, RepositoryError> {
+        if self.store.capabilities().is_local {
+            return Ok(true);
+        }
+        match self.store.head(key).await {
+            Ok(found) => Ok(found.bytes == stored.bytes),
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(false),
+            Err(error) => Err(RepositoryError::io("look at", self.store.address().locate(key))(error)),
+        }
     }
 
     /// Refuses a snapshot that needs one which is gone or marked for deletion. It asks for each by its name: a listing may

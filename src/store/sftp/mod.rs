@@ -21,6 +21,7 @@ mod writer;
 use std::fmt;
 use std::io;
 use std::ops::Range;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -68,9 +69,18 @@ pub struct SftpStore {
 /// What the store, its writers and its readers share.
 struct Shared {
     settings: Settings,
-    session: tokio::sync::Mutex<Arc<Session>>,
+    connection: tokio::sync::Mutex<Connection>,
+    /// How often no connection could be made.
+    failures: AtomicU64,
     tickets: Tickets,
     probed: Mutex<Option<Probed>>,
+}
+
+/// The connection that all share.
+struct Connection {
+    session: Arc<Session>,
+    /// Why none could be made the last time.
+    why: Option<(io::ErrorKind, Failure)>,
 }
 
 impl fmt::Debug for Shared {
@@ -90,7 +100,8 @@ impl SftpStore {
         let tells_room = session.can(ROOM);
         let shared = Shared {
             settings,
-            session: tokio::sync::Mutex::new(Arc::new(session)),
+            connection: tokio::sync::Mutex::new(Connection { session: Arc::new(session), why: None }),
+            failures: AtomicU64::new(0),
             tickets: Tickets::default(),
             probed: Mutex::default(),
         };
@@ -105,13 +116,29 @@ impl Shared {
         if key.is_root() { root.clone() } else { format!("{root}/{key}") }
     }
 
-    /// Returns the connection; makes it anew if it is gone.
+    /// Returns the connection; makes it anew if it is gone. Whoever waited while that failed does not try it once more.
     async fn session(&self) -> io::Result<Arc<Session>> {
-        let mut session = self.session.lock().await;
-        if session.is_over() {
-            *session = Arc::new(Session::connect(&self.settings).await?);
+        let failures = self.failures.load(Ordering::Acquire);
+        let mut connection = self.connection.lock().await;
+        if !connection.session.is_over() {
+            return Ok(Arc::clone(&connection.session));
         }
-        Ok(Arc::clone(&session))
+        if self.failures.load(Ordering::Acquire) != failures
+            && let Some((kind, why)) = connection.why.clone()
+        {
+            return Err(why.into_error(kind));
+        }
+        match Session::connect(&self.settings).await {
+            Ok(session) => {
+                connection.session = Arc::new(session);
+                Ok(Arc::clone(&connection.session))
+            }
+            Err(error) => {
+                connection.why = Failure::of(&error).map(|why| (error.kind(), why.clone()));
+                self.failures.fetch_add(1, Ordering::Release);
+                Err(error)
+            }
+        }
     }
 
     /// Does something that harms nobody if it is done twice, again if the connection is lost.
@@ -390,17 +417,24 @@ impl Store for SftpStore {
     }
 
     async fn probe(&self, token: &str) -> io::Result<Option<Probed>> {
-        let key = Key::new(format!("{PROBE}{token}"))?;
+        let (key, second) =
+            (Key::new(format!("{PROBE}{token}"))?, Key::new(format!("{PROBE}{token}-second"))?);
         let outcome = async {
             self.put(&key, Bytes::from_static(b"volsnap 1")).await?;
             let session = self.shared.session().await?;
-            let path = self.shared.path(&key);
-            // The name that it has: nothing comes of it, or what it was.
-            let linked = session.extended(LINK, &[path.as_bytes(), path.as_bytes()]).await;
-            let refuses = session.can(LINK) && done(&linked?).is_err();
-            Ok::<_, io::Error>(refuses && self.read(&key, PIECE).await? == b"volsnap 1")
+            if !session.can(LINK) {
+                return Ok(false);
+            }
+            let (path, second) = (self.shared.path(&key), self.shared.path(&second));
+            let link = async || session.extended(LINK, &[path.as_bytes(), second.as_bytes()]).await;
+            // A free name is given, or no link is worth anything there; one that is taken is not.
+            Ok::<_, io::Error>(done(&link().await?).is_ok() && done(&link().await?).is_err())
         };
         let conditional_create = outcome.await;
+        self.delete_all_of(&second).await.or_else(|error| match error.kind() {
+            io::ErrorKind::PermissionDenied => Ok(()),
+            _ => Err(error),
+        })?;
         let deletes = match self.delete_all_of(&key).await {
             Err(error) if error.kind() == io::ErrorKind::PermissionDenied => false,
             deleted => deleted.map(|()| true)?,

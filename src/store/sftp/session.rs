@@ -254,9 +254,15 @@ pub(super) fn refused(reply: &Reply) -> io::Error {
     Failure { trouble, service: Service::Sftp, said }.into_error(kind)
 }
 
-/// Returns whether an error means that the connection is gone.
+/// Returns whether an error means that the connection is gone, and that another one may come about.
 pub(super) fn is_lost(error: &io::Error) -> bool {
-    error.kind() == io::ErrorKind::ConnectionReset
+    let stays = |failure: &Failure| match failure.trouble {
+        Trouble::NotLetIn | Trouble::HostKey => true,
+        // Without a network no name is known for a while.
+        Trouble::UnknownHost => !failure.said.contains("Temporary failure"),
+        _ => false,
+    };
+    error.kind() == io::ErrorKind::ConnectionReset && !Failure::of(error).is_some_and(stays)
 }
 
 fn lost(said: &str) -> io::Error {
@@ -390,6 +396,10 @@ mod tests {
         ] {
             let error = ended(said, &io::ErrorKind::UnexpectedEof.into());
             let failure = Failure::of(&error).unwrap();
+            assert_eq!(
+                is_lost(&error),
+                matches!(trouble, Trouble::Refused | Trouble::Silent | Trouble::Unable)
+            );
             assert_eq!(failure.trouble, trouble);
             assert!(error.to_string().contains(said.lines().last().unwrap()), "{error}");
         }

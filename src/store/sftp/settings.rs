@@ -49,6 +49,9 @@ impl Settings {
             return Err("it names no server, as sftp://USER@HOST/FOLDER does".to_owned());
         }
         let folder = folder.trim_end_matches('/');
+        if folder.strip_prefix('~').is_some_and(|rest| !rest.is_empty() && !rest.starts_with('/')) {
+            return Err("its folder is in another user's home: only your own stands as ~/ there".to_owned());
+        }
         let root = match folder.strip_prefix('~') {
             Some(home) => home.trim_start_matches('/').to_owned(),
             None => format!("/{folder}"),
@@ -116,6 +119,7 @@ mod tests {
             ("sftp://-oProxyCommand=x@nas/srv", "no server"),
             ("sftp://nas", "no folder"),
             ("sftp://nas/~", "no folder"),
+            ("sftp://nas/~backup/x", "another user's home"),
             ("sftp://nas/a/../b", "no folder"),
             ("sftp://nas:x/a", "no number"),
             ("sftp://nas/a?b=c", "question mark"),

@@ -78,7 +78,7 @@ async fn big_objects_come_back_as_they_were_in_whole_and_in_part_though_the_conn
     let Some(server) = Sshd::start("") else { return };
     let store = open(&server, "big").await;
     store.claim().await.unwrap();
-    for (at, length) in [256 << 10, (256 << 10) + 1, 9_000_001].into_iter().enumerate() {
+    for (at, length) in [16 << 20, (16 << 20) + 1, 9_000_001].into_iter().enumerate() {
         let (name, content) = (format!("{at}"), content(length));
         write(&*store, &name, &content).await.unwrap();
         server.cut();

@@ -7,6 +7,7 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use bytes::{BufMut as _, Bytes, BytesMut};
+use futures_util::{StreamExt as _, TryStreamExt as _, stream};
 use tokio::runtime::Handle;
 
 use super::session::{Answer, Session, done, is_lost, refused};
@@ -16,8 +17,8 @@ use crate::store::ObjectWriter;
 use crate::store::temporary::temporary;
 use crate::store::tickets::Ticket;
 
-/// What is no larger is sent at the end, and read back.
-const SMALL: usize = 256 << 10;
+/// What is no larger is sent at the end, and read back: every manifest.
+const SMALL: usize = 16 << 20;
 /// A server with less room than this has refused a write for that reason: it does not say.
 const ROOM_MIN: u64 = 1 << 20;
 
@@ -183,9 +184,13 @@ impl Upload {
         });
         let opened = opened.await?;
         let Reply::Handle(handle) = opened else { return Err(refused(&opened)) };
-        let there = read(session, &handle, 0..self.written).await;
+        let pieces = (0..self.written.div_ceil(PIECE)).map(|at| {
+            let range = at * PIECE..self.written.min((at + 1) * PIECE);
+            read(session, &handle, range)
+        });
+        let there: io::Result<Vec<Bytes>> = stream::iter(pieces).buffered(AHEAD).try_collect().await;
         let _ = session.tell(Ask::Close, |packet| put_text(packet, &handle)).await;
-        if there? == *small {
+        if there?.concat() == *small {
             return Ok(());
         }
         Err(io::Error::new(io::ErrorKind::InvalidData, "the server has other bytes of it"))

@@ -24,7 +24,7 @@ pub(super) const REQUEST: Duration = Duration::from_secs(300);
 /// How long a server may be silent in the middle of an answer.
 const SILENCE: Duration = Duration::from_secs(60);
 /// The pauses before a request that failed is made again: two minutes in all.
-const PAUSES: [Duration; 8] = {
+pub(super) const PAUSES: [Duration; 8] = {
     let ms = Duration::from_millis;
     [ms(200), ms(500), ms(1000), ms(3000), ms(10_000), ms(20_000), ms(40_000), ms(45_000)]
 };
@@ -139,15 +139,7 @@ impl Server {
         loop {
             calls += 1;
             let outcome = self.answer_once(request).await;
-            let may_pass = match &outcome {
-                Ok((status, ..)) => is_passing(*status),
-                Err(error) => {
-                    let trouble = Failure::of(error).map(|failure| &failure.trouble);
-                    let wrong =
-                        matches!(trouble, Some(Trouble::Certificate | Trouble::NoTls | Trouble::UnknownHost));
-                    !wrong && (self.reached.load(Ordering::Relaxed) || calls < CALLS)
-                }
-            };
+            let may_pass = self.may_pass(&outcome, calls);
             match pauses.next().filter(|_| may_pass) {
                 Some(pause) => tokio::time::sleep(*pause).await,
                 None => return outcome,
@@ -155,7 +147,24 @@ impl Server {
         }
     }
 
-    async fn answer_once(&self, request: &Request<'_>) -> io::Result<(StatusCode, HeaderMap, Bytes)> {
+    /// Returns whether a request may have another outcome if it is made again.
+    pub(super) fn may_pass<T, U>(&self, outcome: &io::Result<(StatusCode, T, U)>, calls: usize) -> bool {
+        match outcome {
+            Ok((status, ..)) => is_passing(*status),
+            Err(error) => {
+                let trouble = Failure::of(error).map(|failure| &failure.trouble);
+                let wrong =
+                    matches!(trouble, Some(Trouble::Certificate | Trouble::NoTls | Trouble::UnknownHost));
+                !wrong && (self.reached.load(Ordering::Relaxed) || calls < CALLS)
+            }
+        }
+    }
+
+    /// Makes a request once.
+    pub(super) async fn answer_once(
+        &self,
+        request: &Request<'_>,
+    ) -> io::Result<(StatusCode, HeaderMap, Bytes)> {
         let _may = self.requests.acquire().await.map_err(io::Error::other)?;
         let mut sent = self.begin(request.method, request.url.clone())?.timeout(REQUEST);
         for (name, value) in &request.headers {

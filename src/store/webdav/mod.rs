@@ -22,11 +22,13 @@ use std::fmt;
 use std::io;
 use std::ops::Range;
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::Bytes;
 use futures_util::{StreamExt as _, stream};
 use http::StatusCode;
+use tokio::time::Instant;
 use tokio_util::task::AbortOnDropHandle;
 
 use super::surroundings::Surroundings;
@@ -37,13 +39,17 @@ use super::{
     ByteStream, Capabilities, Claim, Key, ObjectKind, ObjectMeta, ObjectWriter, OpenError, PROBE, Probed,
     Store, StoreAddress, TRIAL,
 };
-use client::{Request, Server, plain};
+use client::{PAUSES, Request, Server, plain};
 use properties::Found;
 use settings::Settings;
 use writer::Upload;
 
 /// How much is asked for at once.
 const PIECE: u64 = 8 << 20;
+/// How many bytes a slow server moves a second, where it copies for that.
+const MOVED_A_SECOND: u64 = 10_000_000;
+/// How long nobody looks whether it has.
+const LOOK_AGAIN: Duration = Duration::from_secs(2);
 /// How many pieces are asked for at a time.
 const AHEAD: usize = 4;
 
@@ -159,20 +165,56 @@ impl Shared {
         }
     }
 
-    /// Gives what was written its key, unless something has it.
+    /// Gives what was written its key, unless something has it. A server may copy all of it for that, and answer nobody
+    /// meanwhile: so it is asked again only once it is seen to do nothing.
     async fn move_to(&self, from: &Key, to: &Key, bytes: u64) -> io::Result<()> {
-        let destination = self.server.url(to)?.to_string();
-        let headers = vec![("Destination", destination), ("Overwrite", "F".to_owned())];
-        let request = Request { method: "MOVE", url: self.server.url(from)?, headers, body: Bytes::new() };
-        let error = match self.server.answer(&request).await {
-            Ok((status, ..)) if status.is_success() => return Ok(()),
-            Ok((status, ..)) => self.server.refused(status),
-            Err(error) => error,
-        };
-        // The answer may have been lost, or the request made again after it was done.
-        let there = self.head(to).await.is_ok_and(|found| !found.is_folder && found.bytes == bytes);
-        let is_gone = self.head(from).await.is_err_and(|error| error.kind() == io::ErrorKind::NotFound);
-        if there && is_gone { Ok(()) } else { Err(error) }
+        let mut pauses = PAUSES.iter();
+        let mut calls = 0;
+        loop {
+            calls += 1;
+            let destination = self.server.url(to)?.to_string();
+            let headers = vec![("Destination", destination), ("Overwrite", "F".to_owned())];
+            let request =
+                Request { method: "MOVE", url: self.server.url(from)?, headers, body: Bytes::new() };
+            let outcome = self.server.answer_once(&request).await;
+            if matches!(&outcome, Ok((status, ..)) if status.is_success()) {
+                return Ok(());
+            }
+            let may_pass = self.server.may_pass(&outcome, calls);
+            let error = match outcome {
+                Ok((status, ..)) => self.server.refused(status),
+                Err(error) => error,
+            };
+            let is_silent = error.kind() == io::ErrorKind::TimedOut;
+            let patience =
+                if is_silent { Duration::from_secs(bytes / MOVED_A_SECOND) } else { Duration::ZERO };
+            if self.is_moved(from, to, bytes, may_pass.then_some(patience)).await {
+                return Ok(());
+            }
+            match pauses.next().filter(|_| may_pass) {
+                Some(pause) => tokio::time::sleep(*pause).await,
+                None => return Err(error),
+            }
+        }
+    }
+
+    /// Returns whether an object has its key. The answer may have been lost: looks again while the server is at it, and as
+    /// long as it may be; only once without `patience`.
+    async fn is_moved(&self, from: &Key, to: &Key, bytes: u64, patience: Option<Duration>) -> bool {
+        let (began, mut before) = (Instant::now(), None);
+        loop {
+            let there = self.head(to).await.ok().filter(|found| !found.is_folder).map(|found| found.bytes);
+            let is_gone = self.head(from).await.is_err_and(|error| error.kind() == io::ErrorKind::NotFound);
+            if there == Some(bytes) && is_gone {
+                return true;
+            }
+            let Some(patience) = patience else { return false };
+            if there.is_none_or(|now| before == Some(now)) && began.elapsed() >= patience {
+                return false;
+            }
+            before = there;
+            tokio::time::sleep(LOOK_AGAIN).await;
+        }
     }
 
     /// Returns a part of a file, and fails if it is not the file that was looked at.

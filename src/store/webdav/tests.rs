@@ -70,7 +70,7 @@ async fn a_folder_by_webdav_keeps_the_promises_of_a_store() {
 async fn big_objects_come_back_as_they_were_in_whole_and_in_part() {
     let Some(server) = WebDav::start() else { return };
     let store = open(server.address, "big");
-    for (at, length) in [8 << 20, (8 << 20) + 1, 40_000_001].into_iter().enumerate() {
+    for (at, length) in [16 << 20, (16 << 20) + 1, 40_000_001].into_iter().enumerate() {
         let (name, content) = (format!("{at}"), content(length));
         write(&*store, &name, &content).await.unwrap();
         assert!(store.read(&key(&name), 1 << 30).await.unwrap() == content, "{length}");

@@ -21,8 +21,8 @@ use crate::store::tickets::Ticket;
 use crate::store::trouble::{Failure, Service, Trouble};
 use crate::store::{Key, ObjectWriter};
 
-/// What is no larger is one request that can be made again, and is read back.
-const SMALL: usize = 8 << 20;
+/// What is no larger is one request that can be made again, and is read back: every manifest.
+const SMALL: usize = 16 << 20;
 /// How many pieces wait to be sent.
 const WAITING: usize = 4;
 
