@@ -839,7 +839,7 @@ mod listing {
         .unwrap();
         fs::write(file_of(folder.path(), "db", "notes.txt"), "").unwrap();
         fs::write(folder.path().join(SNAPSHOTS.as_str()).join("README"), "").unwrap();
-        // What a dead run has left of its trial is no word worth.
+        // What a dead run has left of its trial is not worth a word.
         fs::write(folder.path().join(SNAPSHOTS.as_str()).join(".writable.partial"), "").unwrap();
 
         let listing = repository.snapshots(None).await.unwrap();

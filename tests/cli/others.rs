@@ -132,6 +132,8 @@ fn what_goes_to_this_machine_in_clear_is_told_to_no_proxy() {
         ("http_proxy", at.as_str()),
         ("HTTP_PROXY", &at),
         ("ALL_PROXY", &at),
+        ("NO_PROXY", ""),
+        ("no_proxy", ""),
         ("WEBDAV_USERNAME", "volsnap"),
         ("WEBDAV_PASSWORD", "hunter2"),
         ("GOOGLE_OAUTH_ACCESS_TOKEN", "hunter2"),

@@ -113,7 +113,7 @@ async fn what_a_dead_writer_leaves_is_shown_as_unfinished_and_found_by_its_key()
     store.claim().await.unwrap();
     for _ in 0..2 {
         let mut writer = open(&server, "dead").await.create(&key("a.tar")).await.unwrap();
-        writer.write(content(1 << 20)).await.unwrap();
+        writer.write(content(17 << 20)).await.unwrap();
         // As if the process had died here.
         std::mem::forget(writer);
     }
