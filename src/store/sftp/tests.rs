@@ -93,7 +93,7 @@ async fn big_objects_come_back_as_they_were_in_whole_and_in_part_though_the_conn
     }
     // What is written while it ends is no object, and does not look like one.
     let mut writer = store.create(&key("cut")).await.unwrap();
-    writer.write(content(2 << 20)).await.unwrap();
+    writer.write(content(17 << 20)).await.unwrap();
     server.cut();
     let mut outcome = Ok(());
     for _ in 0..20 {
@@ -155,4 +155,18 @@ async fn whoever_is_not_let_in_learns_why() {
         }
         other => panic!("{other:?}"),
     }
+}
+
+#[tokio::test]
+async fn whoever_waits_for_a_connection_that_does_not_come_about_does_not_try_it_once_more() {
+    let Some(server) = Sshd::start("") else { return };
+    let store = SftpStore::open(&server.url("a"), &Config(server.config())).await.unwrap();
+    server.cut();
+    drop(server);
+    while !store.shared.connection.lock().await.session.is_over() {
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    let asked = futures_util::future::join_all((0..16).map(|_| store.shared.session())).await;
+    let failed = asked.iter().filter_map(|asked| asked.as_ref().err()).filter(|error| is_lost(error));
+    assert_eq!((failed.count(), store.shared.failures.load(Ordering::Acquire)), (16, 1));
 }
