@@ -158,7 +158,7 @@ pub struct RestartReport {
 ///
 /// # Errors
 /// As the module says: services run, unless the error is of kind
-/// [`ErrorKind::NotPutBack`]. A difference is no error.
+/// [`ErrorKind::NotPutBack`](crate::ErrorKind::NotPutBack). A difference is no error.
 pub async fn restart(
     context: &Context,
     options: &RestartOptions,
