@@ -369,7 +369,8 @@ impl Run {
     /// Stops or freezes those to hold.
     ///
     /// # Errors
-    /// When one cannot be held, or somebody has stopped or started one since the plan was made; the run's end puts back those that are held already.
+    /// When one cannot be held, or somebody has stopped or started one since the plan was made; the run's end puts back
+    /// those that are held already.
     pub(super) async fn hold(&self, saga: &mut Saga, plan: &HoldPlan) -> Result<Held> {
         let mut held = Held {
             plan: plan.clone(),
